@@ -1,0 +1,94 @@
+"""Sending what a blocked request is answered with, also where the request is a WebSocket handshake."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from datetime import datetime, timezone
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from fastapi_maintenance._checks import wrong_type
+from fastapi_maintenance._scope import as_http
+from fastapi_maintenance.responses import STATE_KEY, as_json
+from fastapi_maintenance.state import MaintenanceState, seconds_left
+from fastapi_maintenance.typing import ResponseCallback
+
+__all__ = ["send_blocked"]
+
+_DENIAL = "websocket.http.response"
+_TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
+_logger = logging.getLogger("fastapi_maintenance")
+_default_response = as_json()
+
+
+async def send_blocked(  # noqa: PLR0913 -- the three of ASGI, and what to say
+    scope: Scope, receive: Receive, send: Send, *, state: MaintenanceState, response: ResponseCallback, retry_after: int
+) -> None:
+    """Answer with the callback's response, or where that fails before it began, with the default one."""
+    if scope["type"] == "websocket":
+        if _DENIAL not in (scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
+            return
+        receive, send = _receive_of_get(receive), _send_as_denial(send)
+    seconds = seconds_left(state, datetime.now(timezone.utc))
+    sending = _Sending(send, retry_after if seconds is None else seconds)
+    request = Request({**as_http(scope), STATE_KEY: state}, receive)
+    try:
+        await (await _made(response, request))(request.scope, receive, sending)
+    except Exception:
+        if sending.begun:
+            raise
+        _logger.exception("The response callback %r failed; the default response is sent instead", response)
+        await _default_response(request)(request.scope, receive, sending)
+
+
+async def _made(callback: ResponseCallback, request: Request) -> Response:
+    made: Any = callback(request)
+    response = await made if inspect.isawaitable(made) else made
+    if isinstance(response, Response):
+        return response
+    raise wrong_type("what the response callback returns", "a Response", response)
+
+
+class _Sending:
+    """Send messages, with the headers that every blocked response has unless it brings its own."""
+
+    def __init__(self, send: Send, retry_after: int) -> None:
+        self.begun = False
+        self._send = send
+        self._headers = ((b"retry-after", b"%d" % retry_after), (b"cache-control", b"no-store"))
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            own = list(message.get("headers", ()))
+            names = {name.lower() for name, _ in own}
+            message = {**message, "headers": own + [header for header in self._headers if header[0] not in names]}
+        await self._send(message)
+
+
+def _send_as_denial(send: Send) -> Send:
+    async def send_denial(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return send_denial
+
+
+def _receive_of_get(receive: Receive) -> Receive:
+    """Give a handshake the messages of a GET: no body, and in the end the disconnect."""
+    begun = False
+
+    async def receive_http() -> Message:
+        nonlocal begun
+        if not begun:
+            begun = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        return {"type": "http.disconnect"}
+
+    return receive_http

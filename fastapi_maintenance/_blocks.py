@@ -1,0 +1,130 @@
+"""The context manager behind `maintenance_mode_on()` and `maintenance_mode_off()`."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from functools import wraps
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+import anyio
+from anyio.abc import TaskGroup
+from typing_extensions import ParamSpec
+
+from fastapi_maintenance import _current, _holds
+from fastapi_maintenance._checks import check_seconds, wrong_type
+from fastapi_maintenance.backends.base import check_backend
+from fastapi_maintenance.state import Hold
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
+
+__all__ = ["Block"]
+
+_CLOSE_TIMEOUT = 10.0  # seconds
+_RENEWALS_PER_LEASE = 3
+_logger = logging.getLogger("fastapi_maintenance")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Block:
+    """A hold for as long as a block runs; as a decorator of an async function, for as long as a call of it runs."""
+
+    def __init__(
+        self, backend: StateBackend | None, *, active: bool, message: str | None, lease: float | timedelta | None
+    ) -> None:
+        self._backend = None if backend is None else check_backend("backend", backend)
+        self._wanted = Hold(id="not open", active=active, message=message)
+        self._lease = None if lease is None else _checked_lease(lease)
+        self._open: tuple[StateBackend, Hold] | None = None
+        self._renewal: TaskGroup | None = None
+
+    def __call__(self, function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
+        """Decorate an async function: each call is a block of its own."""
+        if not inspect.iscoroutinefunction(function):
+            raise wrong_type("the decorated function", "an async function", function)
+
+        @wraps(function)
+        async def held(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            wanted = self._wanted
+            async with Block(self._backend, active=wanted.active, message=wanted.message, lease=self._lease):
+                return await function(*args, **kwargs)
+
+        return held
+
+    async def __aenter__(self) -> None:
+        """Open the hold; raises what the store raises, and then holds nothing."""
+        if self._open is not None:
+            msg = "this block is open already: make one for each `async with`"
+            raise RuntimeError(msg)
+        backend = _current.resolve(self._backend)
+        _holds.check_keeps(backend, message=self._wanted.message, lease=self._lease)
+        hold = self._renewed(replace(self._wanted, id=uuid.uuid4().hex))
+        self._open = backend, hold
+        try:
+            await _holds.acquire(backend, hold)
+        except BaseException:
+            await self._close(quietly=True)  # a write that was cut off half-way may have been made
+            raise
+        if self._lease is not None and isinstance(backend, DetailedStateBackend):
+            self._renewal = anyio.create_task_group()
+            await self._renewal.__aenter__()
+            self._renewal.start_soon(self._keep_renewing, backend, hold, self._lease)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the hold, however the block ended; raises what the store raises unless the block itself raised."""
+        try:
+            await self._stop_renewing(quietly=error is not None)
+        finally:
+            await self._close(quietly=error is not None)
+
+    async def _close(self, *, quietly: bool) -> None:
+        backend, hold = cast("tuple[StateBackend, Hold]", self._open)
+        self._open = None
+        try:
+            # Shielded: a cancelled block has to lift its maintenance too.
+            with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSE_TIMEOUT):
+                await _holds.release(backend, hold)
+        except Exception:
+            if not quietly:
+                raise
+            _logger.exception("A hold could not be taken out of %r", backend)
+
+    async def _stop_renewing(self, *, quietly: bool) -> None:
+        renewal, self._renewal = self._renewal, None
+        if renewal is None:
+            return
+        renewal.cancel_scope.cancel()
+        try:
+            await renewal.__aexit__(None, None, None)  # not the block's error, which would come back in a group
+        except BaseException:  # a cancellation from outside; where the block raised, its own error goes on
+            if not quietly:
+                raise
+
+    async def _keep_renewing(self, backend: DetailedStateBackend, hold: Hold, lease: timedelta) -> None:
+        while True:
+            await anyio.sleep(lease.total_seconds() / _RENEWALS_PER_LEASE)
+            try:
+                await _holds.renew(backend, self._renewed(hold))
+            except Exception:
+                _logger.exception("A hold could not be renewed in %r", backend)
+
+    def _renewed(self, hold: Hold) -> Hold:
+        return hold if self._lease is None else replace(hold, expires_at=datetime.now(timezone.utc) + self._lease)
+
+
+def _checked_lease(lease: float | timedelta) -> timedelta:
+    seconds = check_seconds("lease", lease.total_seconds() if isinstance(lease, timedelta) else lease)
+    try:
+        duration = timedelta(seconds=seconds)
+        datetime.now(timezone.utc) + duration  # noqa: B018 -- it raises where there is no such time
+    except OverflowError:
+        msg = f"lease must end before the year 10000, got {seconds!r} seconds"
+        raise ValueError(msg) from None
+    return duration

@@ -1,0 +1,58 @@
+"""Early checks of arguments: each names the parameter, the value and the rule."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TypeVar
+
+__all__ = ["check_bool", "check_callable", "check_seconds", "check_str", "check_token", "wrong_type"]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_T = TypeVar("_T")
+
+
+def wrong_type(name: str, rule: str, value: object) -> TypeError:
+    """Return the error for a value of the wrong type, to be raised by the caller."""
+    shown = f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__name__} {value!r}"
+    return TypeError(f"{name} must be {rule}, got {shown}")
+
+
+def check_bool(name: str, value: object) -> bool:
+    """Return the value if it is True or False, and nothing that merely counts as one of them."""
+    if isinstance(value, bool):
+        return value
+    raise wrong_type(name, "True or False", value)
+
+
+def check_str(name: str, value: object) -> str:
+    """Return the value if it is a `str`."""
+    if isinstance(value, str):
+        return value
+    raise wrong_type(name, "a str", value)
+
+
+def check_token(name: str, value: object) -> str:
+    """Return the value if it is a token (RFC 9110 5.6.2), which names of headers, methods and cookies are."""
+    text = check_str(name, value)
+    if _TOKEN.fullmatch(text):
+        return text
+    msg = f"{name} must be a token (letters, digits and !#$%&'*+-.^_`|~, no spaces), got {text!r}"
+    raise ValueError(msg)
+
+
+def check_callable(name: str, value: _T) -> _T:
+    """Return the value if it can be called."""
+    if callable(value):
+        return value
+    raise wrong_type(name, "callable", value)
+
+
+def check_seconds(name: str, value: object) -> float:
+    """Return the value if it is a finite number of seconds above zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise wrong_type(name, "a number of seconds", value)
+    if value > 0 and math.isfinite(value):
+        return value
+    msg = f"{name} must be a finite number of seconds above 0, got {value!r}"
+    raise ValueError(msg)

@@ -1,0 +1,53 @@
+"""Which backend is meant where none is given: that of the running app, of the middleware made last, or the default."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+
+from fastapi_maintenance.backends.base import check_backend
+from fastapi_maintenance.backends.env import EnvVarBackend
+from fastapi_maintenance.typing import StateBackend
+
+__all__ = ["Place", "configure", "default_backend", "enter", "leave", "made", "resolve"]
+
+Place = tuple[StateBackend | None]
+"""The backend of an app, None where the app leaves it to the default."""
+
+_ENVIRONMENT = EnvVarBackend()
+_running: ContextVar[Place | None] = ContextVar("fastapi_maintenance_running", default=None)
+_configured: list[StateBackend] = []
+_made_last: list[StateBackend | None] = [None]
+
+
+def configure(backend: StateBackend) -> None:
+    """Make this backend the default."""
+    _configured[:] = [backend]
+
+
+def made(backend: StateBackend | None) -> None:
+    """Note the backend of a middleware that was just made."""
+    _made_last[:] = [backend]
+
+
+def enter(place: Place) -> Token[Place | None]:
+    """Note that a request or the lifespan of an app begins."""
+    return _running.set(place)
+
+
+def leave(token: Token[Place | None]) -> None:
+    """Note that it ends."""
+    _running.reset(token)
+
+
+def default_backend() -> StateBackend:
+    """Return the configured backend, else the environment variable `FASTAPI_MAINTENANCE_MODE`."""
+    return _configured[0] if _configured else _ENVIRONMENT
+
+
+def resolve(backend: StateBackend | None) -> StateBackend:
+    """Return the backend that is meant; raises `TypeError` for what is none."""
+    if backend is not None:
+        return check_backend("backend", backend)
+    place = _running.get()
+    meant = _made_last[0] if place is None else place[0]
+    return default_backend() if meant is None else meant

@@ -1,0 +1,195 @@
+"""The holds that are open in this process, for every kind of backend.
+
+They decide in this process whatever the store says. A detailed backend keeps them too, so that other processes count
+them. A backend with a bare switch is set to what the newest hold says, and back to the operator's value when the last
+one is gone; a read-only backend is left alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+
+import anyio
+
+from fastapi_maintenance.errors import InvalidStateError, NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, release_hold, renew_hold
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
+
+__all__ = [
+    "acquire",
+    "bare_state",
+    "check_keeps",
+    "newest",
+    "read_value",
+    "release",
+    "renew",
+    "set_operator_value",
+    "with_local",
+]
+
+_TURN_POLL = 0.001  # seconds
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """The open holds on one backend, and what is known of the switch of a backend that has nothing else."""
+
+    holds: tuple[Hold, ...] = ()
+    operator: bool = False
+    ours: frozenset[bool] = frozenset()  # what this process wrote; after a write that failed, all that it may have
+    users: int = 0
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def see(self, observed: bool) -> None:  # noqa: FBT001 -- the value is what the method is about
+        """Take what the store says for the operator's will, unless it was written here."""
+        if observed not in self.ours:
+            self.operator = observed
+
+    def wanted(self) -> bool:
+        """Return what the store shall say."""
+        return self.holds[-1].active if self.holds else self.operator
+
+    def is_done(self) -> bool:
+        """Tell whether nothing is left to be remembered; what could not be written back is made good later."""
+        return not self.users and not self.holds and self.ours <= {self.operator}
+
+
+_ledgers: dict[object, _Ledger] = {}
+_ledgers_lock = threading.Lock()
+
+
+def key_of(backend: StateBackend) -> object:
+    """Return what tells backends apart: equality where they have it, else identity."""
+    try:
+        hash(backend)
+    except TypeError:
+        return id(backend)
+    return backend
+
+
+def newest(backend: StateBackend) -> Hold | None:
+    """Return the newest hold that is open in this process on this backend."""
+    if not _ledgers:  # as it is nearly always
+        return None
+    ledger = _ledgers.get(key_of(backend))
+    return next(reversed(ledger.holds), None) if ledger is not None else None
+
+
+def with_local(backend: StateBackend, state: MaintenanceState) -> MaintenanceState:
+    """Return the state with the holds of this process that the store does not have."""
+    ledger = _ledgers.get(key_of(backend))
+    if ledger is None:
+        return state
+    kept = {hold.id for hold in state.holds}
+    return replace(state, holds=(*state.holds, *(hold for hold in ledger.holds if hold.id not in kept)))
+
+
+def check_keeps(backend: StateBackend, **details: object) -> None:
+    """Refuse details, such as a message, for a backend that keeps nothing but a switch."""
+    given = [name for name, detail in details.items() if detail is not None]
+    if given and not isinstance(backend, DetailedStateBackend):
+        msg = f"{given[0]} needs a backend with the method update_state(change), which {backend!r} has not"
+        raise NotSupportedError(msg)
+
+
+async def acquire(backend: StateBackend, hold: Hold) -> None:
+    """Open a hold in this process, and in the store where it can be written; raises what the store raises."""
+    open_here = replace(hold, expires_at=None)  # in this process it is open for as long as its block runs
+    async with _turn(backend) as ledger:
+        if isinstance(backend, DetailedStateBackend):
+            with suppress(ReadOnlyBackendError):
+                await backend.update_state(lambda state: add_hold(state, hold, datetime.now(timezone.utc)))
+            ledger.holds = (*ledger.holds, open_here)
+        else:
+            ledger.holds = (*ledger.holds, open_here)
+            await _follow(backend, ledger)
+
+
+async def renew(backend: DetailedStateBackend, hold: Hold) -> None:
+    """Give the hold in the store another expiry; raises what the store raises."""
+    with suppress(ReadOnlyBackendError):
+        await backend.update_state(lambda state: renew_hold(state, hold))
+
+
+async def release(backend: StateBackend, hold: Hold) -> None:
+    """Close a hold in this process at once, then in the store; raises what the store raises."""
+    with _ledgers_lock:
+        ledger = _ledgers.get(key_of(backend), _Ledger())
+        ledger.holds = tuple(other for other in ledger.holds if other.id != hold.id)
+    async with _turn(backend) as ledger:
+        if isinstance(backend, DetailedStateBackend):
+            with suppress(ReadOnlyBackendError):
+                await backend.update_state(lambda state: release_hold(state, hold.id))
+        else:
+            await _follow(backend, ledger)
+
+
+async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- the operator's switch
+    """Set the switch of a backend that has nothing else; open holds go on, and leave it at this value."""
+    async with _turn(backend) as ledger:
+        if ledger.holds:
+            await _write(backend, ledger, ledger.holds[-1].active)
+        else:
+            await backend.set_value(value)
+            ledger.ours = frozenset({value})
+        ledger.operator = value
+
+
+async def bare_state(backend: StateBackend) -> MaintenanceState:
+    """Return the state of a backend that has nothing but a switch: the operator's value and this process's holds."""
+    async with _turn(backend) as ledger:
+        ledger.see(await read_value(backend))
+        return MaintenanceState(active=ledger.operator, holds=ledger.holds)
+
+
+async def read_value(backend: StateBackend) -> bool:
+    """Return what the backend's `get_value` says, if it is a boolean, or the 0 or 1 that some databases have for it."""
+    value: object = await backend.get_value()
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    msg = f"get_value() must return True or False, got {type(value).__name__} {value!r}"
+    raise InvalidStateError(msg)
+
+
+async def _follow(backend: StateBackend, ledger: _Ledger) -> None:
+    """Set a bare switch to what the ledger wants, where it is not."""
+    observed = await read_value(backend)
+    ledger.see(observed)
+    if ledger.wanted() is not observed:
+        with suppress(ReadOnlyBackendError):
+            await _write(backend, ledger, ledger.wanted())
+
+
+async def _write(backend: StateBackend, ledger: _Ledger, value: bool) -> None:  # noqa: FBT001 -- as set_value has it
+    before, ledger.ours = ledger.ours, ledger.ours | {value}
+    try:
+        await backend.set_value(value)
+    except ReadOnlyBackendError:
+        ledger.ours = before
+        raise
+    ledger.ours = frozenset({value})
+
+
+@asynccontextmanager
+async def _turn(backend: StateBackend) -> AsyncIterator[_Ledger]:
+    """Let one task at a time change the ledger of a backend, in whatever thread and event loop it runs."""
+    key = key_of(backend)
+    with _ledgers_lock:
+        ledger = _ledgers.setdefault(key, _Ledger())
+        ledger.users += 1
+    try:
+        while not ledger.turn.acquire(blocking=False):
+            await anyio.sleep(_TURN_POLL)
+        try:
+            yield ledger
+        finally:
+            ledger.turn.release()
+    finally:
+        with _ledgers_lock:
+            ledger.users -= 1
+            if ledger.is_done():
+                _ledgers.pop(key, None)

@@ -1,0 +1,154 @@
+"""Which endpoint will answer this request? The app's own routes are asked, in the app's own order.
+
+Nothing is kept between requests, so routes that are added late are seen. Every route is asked with its own `matches`,
+on a copy of the scope.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import fastapi.routing
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Scope
+
+from fastapi_maintenance._scope import route_path
+from fastapi_maintenance.decorators import mark_of
+
+__all__ = ["OPAQUE", "UNANSWERED", "Answer", "find_answer", "router_of"]
+
+_MOST_LAYERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of the endpoint that will answer: its mark, whether there is one, and whether it documents."""
+
+    mark: bool | None = None
+    answered: bool = True
+    documentation: bool = False
+
+
+OPAQUE = Answer()
+"""Something answers that has no routes to look at."""
+
+UNANSWERED = Answer(answered=False)
+"""No route answers: the app says 404 or 405, or redirects to the path with or without its last slash."""
+
+
+def router_of(app: ASGIApp) -> tuple[Router | None, Starlette | None]:
+    """Return the router that an app leads to through its middleware, and the application that it belongs to."""
+    inner: Any = app
+    for _ in range(_MOST_LAYERS):
+        if isinstance(inner, Starlette):
+            return inner.router, inner
+        if isinstance(inner, Router):
+            return inner, None
+        inner = getattr(inner, "app", None)  # what every class of middleware calls the app that it wraps
+    return None, None
+
+
+def find_answer(router: Router, owner: Starlette | None, scope: Scope) -> Answer:
+    """Return what will answer the request of this scope, which is left as it is."""
+    probe = dict(scope)
+    if isinstance(probe.get("fastapi"), dict):
+        probe["fastapi"] = dict(probe["fastapi"])  # FastAPI's routes note in it what they try
+    try:
+        return _ask(router, owner, probe)
+    except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
+        return OPAQUE
+
+
+def _ask(router: Router, owner: Starlette | None, scope: Scope) -> Answer:
+    """Do what `Router.app` does up to the point where a route is handed the request."""
+    partial = False
+    for route in router.routes:
+        match, child = route.matches(scope)
+        if match is Match.FULL:
+            return _look_into(route, owner, scope, child)
+        partial = partial or match is Match.PARTIAL
+    if partial or not _serves_the_rest(router, scope) or _redirects(router, scope):
+        return UNANSWERED
+    return OPAQUE
+
+
+def _look_into(route: BaseRoute, owner: Starlette | None, scope: Scope, child: Scope) -> Answer:
+    if isinstance(route, (Mount, Host)):
+        return _ask_mounted(route.app, route.routes, {**scope, **child})
+    if not isinstance(route, (Route, WebSocketRoute)):
+        for context in _route_contexts(route):
+            match, included_child = _matches(context, scope)
+            if match is Match.FULL:
+                if isinstance(context.original_route, (Mount, Host)):
+                    return _ask_mounted(context.app, context.routes, {**scope, **included_child})
+                return _answer_of(context.original_route, context.endpoint, owner, scope)
+    return _answer_of(route, getattr(route, "endpoint", child.get("endpoint")), owner, scope)
+
+
+def _route_contexts(route: BaseRoute) -> list[Any]:
+    """List the routes of an included router, in their order; FastAPI keeps included routers nested since 0.137."""
+    iter_route_contexts = getattr(fastapi.routing, "iter_route_contexts", None)
+    contexts = [] if iter_route_contexts is None else list(iter_route_contexts([route]))
+    return [context for context in contexts if context.original_route is not route]
+
+
+def _matches(context: Any, scope: Scope) -> tuple[Match, Scope]:  # noqa: ANN401 -- RouteContext is not in every FastAPI
+    route = context.original_route
+    if isinstance(route, APIRoute) and type(route).matches is not APIRoute.matches:
+        # A class of route with its own `matches` is told by this private key which inclusion is meant; there is no
+        # public way to tell it. tests/test_routes.py fails when it goes.
+        inclusion = {**scope.get("fastapi", {}), "effective_route_context": context._route_context}  # noqa: SLF001
+        return route.matches({**scope, "fastapi": inclusion})
+    result: tuple[Match, Scope] = context.matches(scope)
+    return result
+
+
+def _ask_mounted(app: ASGIApp, routes: list[BaseRoute], scope: Scope) -> Answer:
+    router, owner = router_of(app)
+    if router is None:
+        # Middleware that hides the app it wraps is looked past: the mount itself still lists the routes below it.
+        return _ask(Router(routes), None, scope) if routes else OPAQUE
+    if isinstance(owner, FastAPI) and owner.root_path:
+        scope["root_path"] = owner.root_path  # as FastAPI.__call__ does
+    return _ask(router, owner, scope)
+
+
+def _serves_the_rest(router: Router, scope: Scope) -> bool:
+    """Tell whether the router has something for a request that none of its routes matches."""
+    # There is no public way to ask for the files of `app.frontend()`. tests/test_routes.py fails when this one goes.
+    match_frontend = getattr(router, "_match_low_priority", None)
+    match = Match.NONE if match_frontend is None else match_frontend(scope)[0]
+    return match is Match.FULL or (match is Match.NONE and router.default != router.not_found)
+
+
+def _redirects(router: Router, scope: Scope) -> bool:
+    path = route_path(scope)
+    if scope["type"] != "http" or not router.redirect_slashes or path == "/":
+        return False
+    other = scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"
+    return any(route.matches({**scope, "path": other})[0] is not Match.NONE for route in router.routes)
+
+
+def _answer_of(route: BaseRoute, endpoint: Any, owner: Starlette | None, scope: Scope) -> Answer:  # noqa: ANN401 -- anything can be an endpoint
+    mark = mark_of(endpoint)
+    if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
+        # The class dispatches by method itself, and answers 405 where it has no function for one.
+        method = scope["method"].lower()
+        handler = getattr(endpoint, "get" if method == "head" and not hasattr(endpoint, "head") else method, None)
+        if handler is None:
+            return UNANSWERED
+        own_mark = mark_of(handler)
+        mark = mark if own_mark is None else own_mark
+    return Answer(mark=mark, documentation=_is_documentation(route, owner, scope))
+
+
+def _is_documentation(route: BaseRoute, owner: Starlette | None, scope: Scope) -> bool:
+    if not isinstance(owner, FastAPI) or isinstance(route, APIRoute):
+        return False
+    urls = (owner.openapi_url, owner.docs_url, owner.redoc_url, owner.swagger_ui_oauth2_redirect_url)
+    return getattr(route, "path", None) in urls and route_path(scope) in urls

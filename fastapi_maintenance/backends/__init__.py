@@ -1,0 +1,8 @@
+"""Where the state lives: one module for each store."""
+
+from fastapi_maintenance.backends.base import BaseStateBackend
+from fastapi_maintenance.backends.env import EnvVarBackend
+from fastapi_maintenance.backends.file import LocalFileBackend
+from fastapi_maintenance.backends.memory import MemoryBackend
+
+__all__ = ["BaseStateBackend", "EnvVarBackend", "LocalFileBackend", "MemoryBackend"]

@@ -1,0 +1,94 @@
+"""The state in an environment variable, which can be read only."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from fastapi_maintenance._checks import check_str
+from fastapi_maintenance.codec import str_to_bool
+from fastapi_maintenance.errors import InvalidStateError, ReadOnlyBackendError
+from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.typing import StateChange
+
+__all__ = ["DEFAULT_VARIABLE", "EnvVarBackend"]
+
+DEFAULT_VARIABLE = "FASTAPI_MAINTENANCE_MODE"
+
+_ON = MaintenanceState(active=True)
+_OFF = MaintenanceState()
+_logger = logging.getLogger("fastapi_maintenance")
+
+
+class EnvVarBackend:
+    """Read the switch from an environment variable of this process.
+
+    A value that is not a boolean counts as off, and is warned about once. Two instances for the same variable are
+    equal.
+
+    Args:
+        var_name: The variable's name; None: `FASTAPI_MAINTENANCE_MODE`.
+
+    Raises:
+        TypeError: `var_name` is not a `str`.
+        ValueError: `var_name` is empty, or holds `=` or a null character.
+
+    """
+
+    def __init__(self, var_name: str | None = None) -> None:
+        self.var_name = DEFAULT_VARIABLE if var_name is None else check_str("var_name", var_name)
+        if not self.var_name or "=" in self.var_name or "\0" in self.var_name:
+            msg = f"var_name must be a name without '=' and null characters, got {var_name!r}"
+            raise ValueError(msg)
+        self._warned: set[str] = set()
+
+    def __repr__(self) -> str:
+        """Show the variable's name."""
+        return f"{type(self).__name__}({self.var_name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the other one reads the same variable."""
+        return isinstance(other, EnvVarBackend) and other.var_name == self.var_name
+
+    def __hash__(self) -> int:
+        """Agree with equality."""
+        return hash((EnvVarBackend, self.var_name))
+
+    def peek(self) -> MaintenanceState:
+        """Return what the variable says now."""
+        value = os.environ.get(self.var_name, "")
+        try:
+            return _ON if str_to_bool(value) else _OFF
+        except InvalidStateError as error:
+            if value not in self._warned:
+                self._warned.add(value)
+                _logger.warning("The environment variable %s counts as off: %s", self.var_name, error)
+            return _OFF
+
+    async def get_value(self) -> bool:
+        """Return whether the variable is on."""
+        return self.peek().active
+
+    async def get_state(self) -> MaintenanceState:
+        """Return what the variable says now."""
+        return self.peek()
+
+    async def set_value(self, value: bool) -> None:  # noqa: ARG002, FBT001 -- the spec's own signature
+        """Refuse, as `update_state` does."""
+        raise self._read_only()
+
+    async def update_state(self, change: StateChange) -> MaintenanceState:  # noqa: ARG002 -- nothing can be changed
+        """Refuse: what a process sets in its environment, no other process sees.
+
+        Raises:
+            ReadOnlyBackendError: Always.
+
+        """
+        raise self._read_only()
+
+    def _read_only(self) -> ReadOnlyBackendError:
+        return ReadOnlyBackendError(
+            f"the environment variable {self.var_name} cannot be switched at run time, because no other process would "
+            "see it: set it before the service starts, or use a backend that can be written, such as "
+            "LocalFileBackend, or close the service for a block with maintenance_mode_on()"
+        )

@@ -1,0 +1,169 @@
+"""The state in a file of this host."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import time
+from contextlib import suppress
+from datetime import datetime, timezone
+
+from anyio import to_thread
+from filelock import FileLock
+
+from fastapi_maintenance._checks import check_bool, wrong_type
+from fastapi_maintenance.codec import state_to_text, text_to_state
+from fastapi_maintenance.errors import InvalidStateError
+from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.typing import StateChange
+
+__all__ = ["LocalFileBackend"]
+
+_OFF = MaintenanceState()
+_LOCK_TIMEOUT = 10.0  # seconds
+_LOCK_POLL = 0.005  # seconds
+_SETTLED_AFTER = 2_500_000_000  # nanoseconds: the coarsest clock of a file system, FAT's, ticks every two seconds
+_SIZE_LIMIT = 1_048_576  # bytes
+_logger = logging.getLogger("fastapi_maintenance")
+
+_Signature = tuple[int, int, int, int, int]
+
+
+class LocalFileBackend:
+    """Keep the state in a file that a person can read and write too: `1`, `0`, or a JSON object.
+
+    A missing or empty file is off, and reading never creates it. A change by any process, or by hand, is seen on the
+    next request. A write replaces the file as a whole and returns when it is on the disk; writers take turns by a
+    lock on `<file>.lock`, which the operating system lifts when its holder dies.
+
+    Args:
+        file_path: The file. Its folder must exist when the switch is first set.
+
+    Raises:
+        TypeError: `file_path` is not a path.
+        ValueError: `file_path` is empty, or holds a null character.
+
+    """
+
+    def __init__(self, file_path: str | os.PathLike[str]) -> None:
+        if not isinstance(file_path, (str, os.PathLike)):
+            raise wrong_type("file_path", "a path", file_path)
+        self.file_path = os.fspath(file_path)
+        if not self.file_path or "\0" in self.file_path:
+            msg = f"file_path must name a file, got {self.file_path!r}"
+            raise ValueError(msg)
+        self._seen: tuple[_Signature, MaintenanceState] | None = None
+
+    def __repr__(self) -> str:
+        """Show the path."""
+        return f"{type(self).__name__}({self.file_path!r})"
+
+    def peek(self) -> MaintenanceState:
+        """Return what the file says now; it is read only where it has changed.
+
+        Raises:
+            InvalidStateError: What is there is no regular file, no UTF-8, or no state.
+            OSError: The file cannot be read.
+
+        """
+        try:
+            status = os.stat(self.file_path)  # noqa: PTH116 -- a Path costs more than the call
+        except FileNotFoundError:
+            return _OFF
+        seen = self._seen
+        if seen is not None and seen[0] == _signature(status):
+            return seen[1]
+        return self._read()
+
+    async def get_value(self) -> bool:
+        """Return whether there is maintenance now; raises as `peek` does."""
+        return is_active(self.peek(), datetime.now(timezone.utc))
+
+    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
+        """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
+        check_bool("value", value)
+        await self.update_state(lambda state: switch(state, active=value))
+
+    async def get_state(self) -> MaintenanceState:
+        """Return what the file says now; raises as `peek` does."""
+        return self.peek()
+
+    async def update_state(self, change: StateChange) -> MaintenanceState:
+        """Apply a change to the file and return the result when it is on the disk.
+
+        A content that is no state is logged and replaced, as if it had been off.
+
+        Raises:
+            OSError: The file cannot be written.
+            TimeoutError: Another writer has held the lock for ten seconds.
+
+        """
+        return await to_thread.run_sync(self._update, change)
+
+    def _read(self) -> MaintenanceState:
+        now = time.time_ns()
+        try:
+            status = os.stat(self.file_path)  # noqa: PTH116 -- as above
+            if not stat.S_ISREG(status.st_mode):  # before it is opened: that would wait for the writer of a pipe
+                msg = f"{self.file_path} must be a regular file"
+                raise InvalidStateError(msg)
+            with open(self.file_path, "rb") as file:  # noqa: PTH123 -- as above
+                signature = _signature(os.fstat(file.fileno()))
+                content = file.read(_SIZE_LIMIT)
+        except FileNotFoundError:
+            return _OFF
+        state = _state_of(content)
+        # Two changes within one tick of the file system's clock can leave the same signature, so what was changed a
+        # moment ago is read again each time, until any later change is bound to show.
+        settled = now - max(signature[:2]) > _SETTLED_AFTER
+        self._seen = (signature, state) if settled else None
+        return state
+
+    def _update(self, change: StateChange) -> MaintenanceState:
+        target = os.path.realpath(self.file_path)  # a link stays a link to the file that it links to
+        with FileLock(target + ".lock").acquire(timeout=_LOCK_TIMEOUT, poll_interval=_LOCK_POLL):
+            try:
+                before = self._read()
+            except InvalidStateError as error:
+                _logger.warning("%s is replaced, as if it had been off: %s", self.file_path, error)
+                before = _OFF
+            after = change(before)
+            _replace(target, state_to_text(after))
+        return after
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev)
+
+
+def _state_of(content: bytes) -> MaintenanceState:
+    try:
+        return text_to_state(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        msg = f"text must be UTF-8, got {content[:200]!r}: {error}"
+        raise InvalidStateError(msg) from None
+
+
+def _replace(target: str, text: str) -> None:
+    """Replace the file as a whole; the new content is on the disk before its name is, and both before this returns."""
+    new = target + ".tmp"  # one name for all: the lock lets one writer in, and a dead one leaves nothing behind for long
+    with suppress(FileNotFoundError):
+        os.unlink(new)  # noqa: PTH108 -- the calls of one system interface side by side
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as file:
+            with suppress(FileNotFoundError):
+                os.chmod(new, stat.S_IMODE(os.stat(target).st_mode))  # noqa: PTH101, PTH116 -- as above
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, target)  # noqa: PTH105 -- as above
+    except BaseException:
+        os.unlink(new)  # noqa: PTH108 -- as above
+        raise
+    with suppress(PermissionError):  # Windows opens no folders, and keeps names by itself
+        folder = os.open(os.path.dirname(target), os.O_RDONLY)  # noqa: PTH120 -- as above
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,57 @@
+"""The state in this process's memory."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timezone
+
+from fastapi_maintenance._checks import check_bool, wrong_type
+from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.typing import StateChange
+
+__all__ = ["MemoryBackend"]
+
+
+class MemoryBackend:
+    """Keep the state in memory: for tests, and for a service that is a single process.
+
+    Args:
+        state: The state to begin with, or just whether there is maintenance.
+
+    Raises:
+        TypeError: `state` is neither.
+
+    """
+
+    def __init__(self, state: MaintenanceState | bool = False) -> None:  # noqa: FBT001, FBT002 -- a state in short
+        if not isinstance(state, (MaintenanceState, bool)):
+            raise wrong_type("state", "a MaintenanceState, True or False", state)
+        self._state = MaintenanceState(active=state) if isinstance(state, bool) else state
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        """Show the state."""
+        return f"{type(self).__name__}(state={self._state!r})"
+
+    def peek(self) -> MaintenanceState:
+        """Return the state."""
+        return self._state
+
+    async def get_value(self) -> bool:
+        """Return whether there is maintenance now."""
+        return is_active(self._state, datetime.now(timezone.utc))
+
+    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
+        """Set the operator's switch, without message or window; open holds stay."""
+        check_bool("value", value)
+        await self.update_state(lambda state: switch(state, active=value))
+
+    async def get_state(self) -> MaintenanceState:
+        """Return the state."""
+        return self._state
+
+    async def update_state(self, change: StateChange) -> MaintenanceState:
+        """Apply a change; changes from several threads happen one after the other."""
+        with self._lock:
+            self._state = change(self._state)
+            return self._state

@@ -1,0 +1,125 @@
+"""Text from and to booleans and states: what stands in a file, an environment variable or a key of a store.
+
+A state is `1` or `0` while that says it all, so that a person can write it by hand, else one JSON object (RFC 8259)
+whose times are RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from fastapi_maintenance._checks import check_str
+from fastapi_maintenance.errors import InvalidStateError
+from fastapi_maintenance.state import Hold, MaintenanceState
+
+__all__ = ["bool_to_str", "state_to_text", "str_to_bool", "text_to_state"]
+
+_WORDS = dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True) | dict.fromkeys(
+    ("", "0", "off", "f", "false", "n", "no"), False
+)
+_RULE = "one of 1 on t true y yes (on) or 0 off f false n no (off)"
+
+
+def str_to_bool(value: str) -> bool:
+    """Read a boolean from a word, in any case and with spaces around it; nothing at all is off.
+
+    >>> str_to_bool(" Yes "), str_to_bool("off"), str_to_bool("")
+    (True, False, False)
+
+    Raises:
+        InvalidStateError: The word is none of those; it is a `ValueError` and shows the value.
+        TypeError: The value is not a `str`.
+
+    """
+    try:
+        return _WORDS[check_str("value", value).strip().lower()]
+    except KeyError:
+        msg = f"value must be {_RULE}, got {value!r}"
+        raise InvalidStateError(msg) from None
+
+
+def bool_to_str(value: bool) -> str:  # noqa: FBT001 -- the value is what the function is about
+    """Write a boolean as `1` or `0`.
+
+    >>> bool_to_str(True)
+    '1'
+    """
+    return "1" if value else "0"
+
+
+def state_to_text(state: MaintenanceState) -> str:
+    """Write a state as text, which `text_to_state` reads back as an equal state.
+
+    >>> state_to_text(MaintenanceState(active=True))
+    '1'
+    >>> state_to_text(MaintenanceState(active=True, message="Back at ten"))
+    '{"active": true, "message": "Back at ten"}'
+    """
+    details = _filled(
+        message=state.message,
+        starts_at=state.starts_at,
+        ends_at=state.ends_at,
+        holds=[
+            _filled(id=hold.id, active=hold.active, message=hold.message, expires_at=hold.expires_at)
+            for hold in state.holds
+        ]
+        or None,
+    )
+    if not details:
+        return bool_to_str(state.active)
+    return json.dumps({"active": state.active, **details}, default=datetime.isoformat)
+
+
+def text_to_state(text: str) -> MaintenanceState:
+    """Read a state from a word as `str_to_bool` does, or from a JSON object; fields that it does not know are left out.
+
+    >>> text_to_state('{"active": true, "colour": "green"}').active
+    True
+
+    Raises:
+        InvalidStateError: The text is neither, or its fields make no state; it is a `ValueError` and shows the text.
+        TypeError: The value is not a `str`.
+
+    """
+    text = check_str("text", text).removeprefix("\ufeff")  # editors on Windows put a byte order mark before what a person types
+    if not text.lstrip().startswith("{"):
+        return MaintenanceState(active=str_to_bool(text))
+    try:
+        return _state_of(json.loads(text))
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
+        msg = f"text must be a JSON object that describes a state, got {text[:200]!r}: {reason}"
+        raise InvalidStateError(msg) from error
+
+
+def _filled(**fields: object) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _state_of(fields: dict[str, Any]) -> MaintenanceState:
+    return MaintenanceState(
+        active=fields["active"],
+        message=fields.get("message"),
+        starts_at=_time_of(fields.get("starts_at")),
+        ends_at=_time_of(fields.get("ends_at")),
+        holds=tuple(_hold_of(hold) for hold in fields.get("holds") or ()),
+    )
+
+
+def _hold_of(fields: dict[str, Any]) -> Hold:
+    return Hold(
+        id=fields["id"],
+        active=fields["active"],
+        message=fields.get("message"),
+        expires_at=_time_of(fields.get("expires_at")),
+    )
+
+
+def _time_of(text: object) -> datetime | None:
+    if text is None:
+        return None
+    # Python 3.10 does not read the Z that RFC 3339 allows and that most people type.
+    text = check_str("a time", text)
+    return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)

@@ -1,0 +1,175 @@
+"""The switch as application code sees it: read it, set it, hold it for a block, and say which backend is meant.
+
+Without `backend=` each of these acts on the app whose request or lifespan is running; outside any app on the backend
+of the middleware made last; else on the one given to `configure_backend`; else on the environment variable
+`FASTAPI_MAINTENANCE_MODE`.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta, timezone
+from typing import Literal, overload
+
+from fastapi_maintenance import _current, _holds
+from fastapi_maintenance._blocks import Block
+from fastapi_maintenance._checks import check_bool
+from fastapi_maintenance.backends.base import check_backend
+from fastapi_maintenance.backends.env import EnvVarBackend
+from fastapi_maintenance.backends.file import LocalFileBackend
+from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
+
+__all__ = [
+    "configure_backend",
+    "get_maintenance_mode",
+    "get_maintenance_state",
+    "maintenance_mode_off",
+    "maintenance_mode_on",
+    "set_maintenance_mode",
+]
+
+
+@overload
+def configure_backend(backend: StateBackend) -> None: ...
+@overload
+def configure_backend(backend: Literal["env"], *, var_name: str | None = None) -> None: ...
+@overload
+def configure_backend(backend: Literal["file"], *, file_path: str | os.PathLike[str]) -> None: ...
+def configure_backend(backend: StateBackend | str, **settings: object) -> None:
+    """Choose the backend that is used wherever none is given: a backend, or `"env"` or `"file"` with its settings.
+
+    Args:
+        backend: The backend, or the name of a built-in one.
+        **settings: `var_name` for `"env"`, `file_path` for `"file"`.
+
+    Raises:
+        TypeError: `backend` is neither, or the settings are not those of the backend.
+        ValueError: The name is unknown.
+
+    """
+    if isinstance(backend, str):
+        kinds = {"env": EnvVarBackend, "file": LocalFileBackend}
+        if backend not in kinds:
+            msg = f"backend must be a backend, 'env' or 'file', got {backend!r}"
+            raise ValueError(msg)
+        _current.configure(kinds[backend](**settings))
+        return
+    if settings:
+        msg = f"settings go with 'env' or 'file'; a backend is given whole, got {', '.join(sorted(settings))} too"
+        raise TypeError(msg)
+    _current.configure(check_backend("backend", backend))
+
+
+async def get_maintenance_mode(backend: StateBackend | None = None) -> bool:
+    """Tell whether there is maintenance now: by the newest hold of this process, else by the backend's state.
+
+    Raises:
+        TypeError: `backend` is no backend.
+        Exception: Whatever the store raises.
+
+    """
+    meant = _current.resolve(backend)
+    hold = _holds.newest(meant)
+    if hold is not None:
+        return hold.active
+    return is_active(await get_maintenance_state(meant), datetime.now(timezone.utc))
+
+
+async def get_maintenance_state(backend: StateBackend | None = None) -> MaintenanceState:
+    """Return the whole state: switch, message, window and open holds.
+
+    Of a backend with nothing but a switch it holds that, and the holds of this process.
+
+    Raises:
+        TypeError: `backend` is no backend.
+        Exception: Whatever the store raises.
+
+    """
+    meant = _current.resolve(backend)
+    if not isinstance(meant, DetailedStateBackend):
+        return await _holds.bare_state(meant)
+    return _holds.with_local(meant, await meant.get_state())
+
+
+async def set_maintenance_mode(
+    value: bool,  # noqa: FBT001 -- the spec's own signature
+    backend: StateBackend | None = None,
+    *,
+    message: str | None = None,
+    starts_at: datetime | None = None,
+    ends_at: datetime | None = None,
+) -> None:
+    """Set the operator's switch, and return when the store has it. Open holds go on.
+
+    Args:
+        value: True: maintenance; False: none. What was set before, message and window included, is replaced.
+        backend: The backend to write to; None: the one that is meant here.
+        message: What to tell those who are locked out.
+        starts_at: An aware datetime from which the switch counts; None: it counts at once.
+        ends_at: An aware datetime in the future from which it counts no longer; None: until it is set again.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A datetime is naive, `ends_at` has passed or is not after `starts_at`, or there is a message or a
+            window for a switch that is set off.
+        NotSupportedError: The backend has nothing but a switch, and was given a message or a window.
+        ReadOnlyBackendError: The backend cannot be written.
+        Exception: Whatever else the store raises.
+
+    """
+    check_bool("value", value)
+    meant = _current.resolve(backend)
+    wanted = switch(MaintenanceState(), active=value, message=message, starts_at=starts_at, ends_at=ends_at)
+    if wanted != MaintenanceState(active=value) and not value:
+        msg = "message, starts_at and ends_at go with value=True, got one of them with value=False"
+        raise ValueError(msg)
+    if wanted.ends_at is not None and wanted.ends_at <= datetime.now(timezone.utc):
+        msg = f"ends_at must be in the future, got {wanted.ends_at.isoformat()}"
+        raise ValueError(msg)
+    _holds.check_keeps(meant, message=message, starts_at=starts_at, ends_at=ends_at)
+    if isinstance(meant, DetailedStateBackend):
+        await meant.update_state(
+            lambda state: switch(state, active=value, message=message, starts_at=starts_at, ends_at=ends_at)
+        )
+    else:
+        await _holds.set_operator_value(meant, value)
+
+
+def maintenance_mode_on(
+    backend: StateBackend | None = None,
+    *,
+    message: str | None = None,
+    lease: float | timedelta | None = None,
+) -> Block:
+    """Hold maintenance on for as long as a block runs: `async with maintenance_mode_on(): ...`.
+
+    The newest open hold decides; when the last one is gone, the operator's switch counts again, as it is by then. So
+    blocks may overlap, in one process and across hosts. It also decorates async functions.
+
+    Args:
+        backend: The backend; None: the one that is meant where the block begins.
+        message: What to tell those who are locked out.
+        lease: Seconds, or a timedelta, after which the hold no longer counts in other processes unless it is renewed.
+            It is renewed three times as often while the block runs, so only the hold of a process that died runs
+            out. None: it counts until it is released. Where it cannot be renewed, the block goes on, each failure is
+            logged, and other processes stop counting the hold when its time is over.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: `lease` is not above zero.
+        NotSupportedError: On entering, where the backend has nothing but a switch and is given a message or a lease.
+        Exception: On entering and leaving, whatever the store raises. Where the block itself raised, that goes on,
+            and what the store raised is logged.
+
+    """
+    return Block(backend, active=True, message=message, lease=lease)
+
+
+def maintenance_mode_off(
+    backend: StateBackend | None = None,
+    *,
+    lease: float | timedelta | None = None,
+) -> Block:
+    """Hold maintenance off for as long as a block runs; everything else is as for `maintenance_mode_on`."""
+    return Block(backend, active=False, message=None, lease=lease)

@@ -1,0 +1,108 @@
+"""Marks on endpoints: this one is always closed, that one never.
+
+A mark is put on the function itself, and the same function is returned, so the order of a mark and `@app.get` does
+not matter. It holds for the route that answers with this function, not for its path.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from types import MethodType
+from typing import Any, TypeVar
+
+from fastapi_maintenance._checks import check_callable
+
+__all__ = ["force_maintenance_mode_off", "force_maintenance_mode_on", "has_forced_on", "mark_of"]
+
+_Endpoint = TypeVar("_Endpoint")
+_MARK = "__fastapi_maintenance_mark__"
+_METHOD_MARKS = "__fastapi_maintenance_method_marks__"
+
+_forced_on: list[bool] = []
+
+
+def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
+    """Close the endpoint at all times, whatever the switch says and whoever asks.
+
+    Returns:
+        The same endpoint.
+
+    Raises:
+        TypeError: The endpoint is not callable, or is an object that cannot carry a mark.
+
+    """
+    _put(endpoint, mark=True)
+    _forced_on[:] = [True]
+    return endpoint
+
+
+def force_maintenance_mode_off(endpoint: _Endpoint) -> _Endpoint:
+    """Keep the endpoint open at all times.
+
+    Returns:
+        The same endpoint.
+
+    Raises:
+        TypeError: The endpoint is not callable, or is an object that cannot carry a mark.
+
+    """
+    _put(endpoint, mark=False)
+    return endpoint
+
+
+def has_forced_on() -> bool:
+    """Tell whether any endpoint of this process is forced on; where none is, an open service needs no look at routes."""
+    return bool(_forced_on)
+
+
+def mark_of(endpoint: object) -> bool | None:
+    """Return True for an endpoint that is forced on, False for one that is forced off, None for one without a mark.
+
+    The outermost mark counts. It is looked for through `functools.partial`, bound methods, callable objects and
+    whatever `functools.wraps` has wrapped.
+    """
+    seen: set[int] = set()
+    while endpoint is not None and id(endpoint) not in seen:
+        seen.add(id(endpoint))
+        mark = _mark_on(endpoint)
+        if mark is not None:
+            return mark
+        endpoint = _inner(endpoint)
+    return None
+
+
+def _put(endpoint: object, *, mark: bool) -> None:
+    if isinstance(endpoint, (staticmethod, classmethod)):
+        endpoint = endpoint.__func__  # what the class hands out is this function, not the descriptor
+    check_callable("endpoint", endpoint)
+    try:
+        if isinstance(endpoint, MethodType):
+            # A bound method carries no attributes, and its function is shared with all other instances.
+            marks = vars(endpoint.__self__).get(_METHOD_MARKS, {})
+            setattr(endpoint.__self__, _METHOD_MARKS, {**marks, endpoint.__func__: mark})
+        else:
+            setattr(endpoint, _MARK, mark)
+    except (AttributeError, TypeError):
+        msg = f"endpoint must be able to carry a mark, got {endpoint!r}: mark a function that calls it"
+        raise TypeError(msg) from None
+
+
+def _mark_on(endpoint: Any) -> bool | None:  # noqa: ANN401 -- anything can be an endpoint
+    if isinstance(endpoint, MethodType):
+        marks: dict[object, bool] = getattr(endpoint.__self__, _METHOD_MARKS, {})
+        if endpoint.__func__ in marks:
+            return marks[endpoint.__func__]
+    mark = getattr(endpoint, _MARK, None)
+    return mark if isinstance(mark, bool) else None
+
+
+def _inner(endpoint: Any) -> object:  # noqa: ANN401 -- anything can be an endpoint
+    if isinstance(endpoint, partial):
+        return endpoint.func
+    if hasattr(endpoint, "__wrapped__"):
+        wrapped: object = endpoint.__wrapped__
+        return wrapped
+    if isinstance(endpoint, type) or not hasattr(type(endpoint), "__call__"):  # noqa: B004 -- its function is wanted
+        return None
+    call: object = type(endpoint).__call__
+    return call

@@ -1,0 +1,291 @@
+"""Which requests are exempt: pure predicates, and the combinators that compose them.
+
+A predicate is a function from a request to a bool. The ones here are made by functions, `path_prefix("/health")`, and
+composed by `any_of`, `all_of` and `not_`. None of them raises for any request. A WebSocket handshake is seen as the
+HTTP `GET` that it is.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable
+
+from starlette.requests import Request
+
+from fastapi_maintenance._checks import check_str, check_token
+from fastapi_maintenance._clients import client_address, lies_in, networks_of
+from fastapi_maintenance._combinators import all_of, any_of, not_
+from fastapi_maintenance._scope import route_path
+from fastapi_maintenance.typing import Predicate
+
+__all__ = [
+    "all_of",
+    "always",
+    "any_of",
+    "client_in",
+    "cookie_equals",
+    "header_equals",
+    "header_present",
+    "host_is",
+    "method_in",
+    "never",
+    "not_",
+    "path_is",
+    "path_matches",
+    "path_prefix",
+    "query_equals",
+    "safe_method",
+]
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_PARENT_SEGMENT = re.compile(r"(?:^|[/\\])\.\.(?:;[^/\\]*)?(?:[/\\]|$)")
+_HOST = re.compile(r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]")
+
+
+def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
+    """Exempt every request: the unit of `all_of`."""
+    return True
+
+
+def never(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
+    """Exempt no request: the unit of `any_of`."""
+    return False
+
+
+def safe_method(request: Request, /) -> bool:
+    """Exempt requests that only read: GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1)."""
+    return request.method in _SAFE_METHODS
+
+
+def path_is(*paths: str) -> Predicate:
+    """Exempt exactly these paths, compared as the router sees them: relative to the app and decoded once.
+
+    Raises:
+        TypeError: A path is not a `str`.
+        ValueError: A path does not start with `/`.
+
+    """
+    wanted = frozenset(_checked_paths("paths", paths))
+
+    def path_is_wanted(request: Request, /) -> bool:
+        return (route_path(request.scope) or "/") in wanted
+
+    return path_is_wanted
+
+
+def path_prefix(*prefixes: str) -> Predicate:
+    """Exempt these paths and all that lies under them, compared as the router sees them.
+
+    `path_prefix("/health")` covers `/health` and `/health/live`, never `/healthy`; `path_prefix("/health/")` covers
+    only what lies under it. A path with a `..` segment lies under no prefix: what is behind the route may resolve it
+    to somewhere else.
+
+    Raises:
+        TypeError: A prefix is not a `str`.
+        ValueError: A prefix does not start with `/`.
+
+    """
+    _checked_paths("prefixes", prefixes)
+    exact = frozenset(prefixes)
+    under = tuple({prefix if prefix.endswith("/") else prefix + "/" for prefix in prefixes})
+
+    def path_has_prefix(request: Request, /) -> bool:
+        path = route_path(request.scope) or "/"
+        return (path in exact or path.startswith(under)) and not _PARENT_SEGMENT.search(path)
+
+    return path_has_prefix
+
+
+def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
+    r"""Exempt paths that the whole of a regular expression matches: `path_matches(r"/v\d+/status")`.
+
+    Raises:
+        TypeError: The pattern is neither a `str` nor a compiled pattern for `str`.
+        ValueError: The pattern is no regular expression.
+
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        msg = f"pattern must be a regular expression, got {pattern!r}: {error}"
+        raise ValueError(msg) from None
+    if not isinstance(compiled.pattern, str):
+        msg = f"pattern must be a regular expression for str, got one for bytes: {pattern!r}"
+        raise TypeError(msg)
+
+    def path_matches_pattern(request: Request, /) -> bool:
+        return compiled.fullmatch(route_path(request.scope) or "/") is not None
+
+    return path_matches_pattern
+
+
+def method_in(*methods: str) -> Predicate:
+    """Exempt these HTTP methods, given in any case.
+
+    Raises:
+        TypeError: A method is not a `str`.
+        ValueError: A method is not a token (RFC 9110 9.1).
+
+    """
+    wanted = frozenset(check_token("methods", method).upper() for method in methods)
+
+    def method_is_wanted(request: Request, /) -> bool:
+        return request.method in wanted
+
+    return method_is_wanted
+
+
+def header_equals(name: str, value: str) -> Predicate:
+    """Exempt requests whose header of this name, in any case, has this value, compared in constant time.
+
+    A header that is sent twice with different values never matches. A value beyond ASCII matches in either of the
+    encodings that clients send, ISO-8859-1 and UTF-8.
+
+    Raises:
+        TypeError: The name or the value is not a `str`.
+        ValueError: The name is not a token (RFC 9110 5.1).
+
+    """
+    field = check_token("name", name).lower()
+    wanted = _encodings(check_str("value", value))
+
+    def header_is_equal(request: Request, /) -> bool:
+        return _all_equal(request.headers.getlist(field), wanted)
+
+    return header_is_equal
+
+
+def header_present(name: str) -> Predicate:
+    """Exempt requests that carry a header of this name, whatever its value.
+
+    Raises:
+        TypeError: The name is not a `str`.
+        ValueError: The name is not a token (RFC 9110 5.1).
+
+    """
+    field = check_token("name", name).lower()
+
+    def header_is_present(request: Request, /) -> bool:
+        return field in request.headers
+
+    return header_is_present
+
+
+def query_equals(name: str, value: str) -> Predicate:
+    """Exempt requests whose query parameter has this value, compared in constant time.
+
+    A parameter that is given twice with different values never matches.
+
+    Raises:
+        TypeError: The name or the value is not a `str`.
+
+    """
+    field = check_str("name", name)
+    wanted = (check_str("value", value).encode("utf-8", "surrogatepass"),)
+
+    def query_is_equal(request: Request, /) -> bool:
+        return _all_equal(request.query_params.getlist(field), wanted, encoding="utf-8")
+
+    return query_is_equal
+
+
+def cookie_equals(name: str, value: str) -> Predicate:
+    """Exempt requests whose cookie of this name has this value, compared in constant time.
+
+    Raises:
+        TypeError: The name or the value is not a `str`.
+        ValueError: The name is not a token (RFC 6265 4.1.1).
+
+    """
+    field = check_token("name", name)
+    wanted = _encodings(check_str("value", value))
+
+    def cookie_is_equal(request: Request, /) -> bool:
+        sent = request.cookies.get(field)
+        return sent is not None and _all_equal([sent], wanted)
+
+    return cookie_is_equal
+
+
+def host_is(*hosts: str) -> Predicate:
+    """Exempt requests to these hosts: the `Host` header without its port, in any case.
+
+    `*.example.com` stands for every host below `example.com`.
+
+    Raises:
+        TypeError: A host is not a `str`.
+        ValueError: A host is empty, or has a port, a scheme, a path or a `*` that is not its whole first label.
+
+    """
+    wanted = frozenset(_checked_host(host) for host in hosts)
+    exact = frozenset(host for host in wanted if not host.startswith("*"))
+    below = tuple(host[1:] for host in wanted - exact)
+
+    def host_is_wanted(request: Request, /) -> bool:
+        host = _without_port(request.headers.get("host", "")).lower()
+        return host in exact or host.endswith(below)
+
+    return host_is_wanted
+
+
+def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> Predicate:
+    """Exempt clients by address: `client_in("10.0.0.0/8", "2001:db8::7")`.
+
+    The client is the peer that the server reports. Where that is one of `trusted_proxies`, `X-Forwarded-For` is
+    walked from the right, and the first address that is not a trusted proxy is the client; an entry that is no
+    address ends the walk, and the request is not exempt.
+
+    Args:
+        networks: IPv4 or IPv6 addresses, and networks in CIDR notation.
+        trusted_proxies: The same, for the proxies whose word is taken.
+
+    Raises:
+        TypeError: A network is not a `str`, or `trusted_proxies` is a single `str`.
+        ValueError: A network is no address or network; the host bits of a network must be zero.
+
+    """
+    wanted = networks_of("networks", networks)
+    trusted = networks_of("trusted_proxies", trusted_proxies)
+
+    def client_is_in(request: Request, /) -> bool:
+        client = client_address(request, trusted)
+        return client is not None and lies_in(client, wanted)
+
+    return client_is_in
+
+
+def _checked_paths(name: str, paths: tuple[str, ...]) -> tuple[str, ...]:
+    for path in paths:
+        if not check_str(name, path).startswith("/"):
+            msg = f"{name} must start with '/', got {path!r}"
+            raise ValueError(msg)
+    return paths
+
+
+def _checked_host(host: str) -> str:
+    lowered = check_str("hosts", host).lower()
+    if _HOST.fullmatch(lowered):
+        return lowered
+    msg = f"hosts must be names without scheme, port or path, at most with a leading '*.', got {host!r}"
+    raise ValueError(msg)
+
+
+def _without_port(host: str) -> str:
+    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+
+
+def _encodings(value: str) -> tuple[bytes, ...]:
+    """Return the bytes that clients send for a value: browsers encode as ISO-8859-1, curl as the terminal does."""
+    utf_8 = value.encode("utf-8", "surrogatepass")
+    try:
+        return value.encode("latin-1"), utf_8
+    except UnicodeEncodeError:
+        return (utf_8,)
+
+
+def _all_equal(sent: list[str], wanted: tuple[bytes, ...], encoding: str = "latin-1") -> bool:
+    """Tell whether something was sent, and all of it is wanted; compared without leaking how much of it is right."""
+    return bool(sent) and all(
+        any([hmac.compare_digest(value.encode(encoding, "surrogatepass"), one) for one in wanted]) for value in sent
+    )

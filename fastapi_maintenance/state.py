@@ -1,0 +1,186 @@
+"""The state of maintenance and every change of it, as values and pure functions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+from fastapi_maintenance._checks import check_bool, check_str, wrong_type
+
+__all__ = [
+    "Hold",
+    "MaintenanceState",
+    "add_hold",
+    "current_message",
+    "is_active",
+    "newest_hold",
+    "release_hold",
+    "renew_hold",
+    "seconds_left",
+    "switch",
+]
+
+
+def _in_utc(name: str, value: object) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise wrong_type(name, "a datetime or None", value)
+    if value.utcoffset() is None:
+        msg = f"{name} must be an aware datetime (with a time zone), got the naive {value.isoformat()}"
+        raise ValueError(msg)
+    try:
+        return value.astimezone(timezone.utc)
+    except OverflowError:
+        msg = f"{name} must lie between the years 1 and 9999 in UTC, got {value.isoformat()}"
+        raise ValueError(msg) from None
+
+
+def _check_text(name: str, value: str | None) -> None:
+    if value is None:
+        return
+    try:
+        check_str(name, value).encode("utf-8")
+    except UnicodeEncodeError:
+        msg = f"{name} must be text that UTF-8 can carry, got {value!r}"
+        raise ValueError(msg) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """One open `maintenance_mode_on()` or `maintenance_mode_off()` block.
+
+    Args:
+        id: Tells this hold from every other one.
+        active: Whether the block holds maintenance on or off.
+        message: What to tell those who are locked out by this block.
+        expires_at: An aware datetime from which the hold no longer counts, kept in UTC; None: it counts until
+            it is released.
+
+    Raises:
+        TypeError: A field is of the wrong type.
+        ValueError: `expires_at` is naive, `id` is empty, or a text is not Unicode text.
+
+    """
+
+    id: str
+    active: bool
+    message: str | None = None
+    expires_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("id", self.id)
+        if not self.id:
+            msg = f"id must be a str that is not empty, got {self.id!r}"
+            raise ValueError(msg)
+        check_bool("active", self.active)
+        _check_text("message", self.message)
+        object.__setattr__(self, "expires_at", _in_utc("expires_at", self.expires_at))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceState:
+    """Whether there is maintenance, since when, until when, and who says so.
+
+    Args:
+        active: The operator's switch.
+        message: What to tell those who are locked out.
+        starts_at: An aware datetime from which the switch counts, kept in UTC; None: it counts already.
+        ends_at: An aware datetime from which the switch counts no longer, kept in UTC; None: no end is known.
+        holds: The open context managers, the newest last. The newest decides, whatever the switch says.
+
+    Raises:
+        TypeError: A field is of the wrong type.
+        ValueError: A datetime is naive, `ends_at` is not after `starts_at`, or the message is not Unicode text.
+
+    """
+
+    active: bool = False
+    message: str | None = None
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    holds: tuple[Hold, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_bool("active", self.active)
+        _check_text("message", self.message)
+        starts_at = _in_utc("starts_at", self.starts_at)
+        ends_at = _in_utc("ends_at", self.ends_at)
+        if starts_at is not None and ends_at is not None and ends_at <= starts_at:
+            msg = f"ends_at must be after starts_at, got {ends_at.isoformat()} and {starts_at.isoformat()}"
+            raise ValueError(msg)
+        holds = tuple(self.holds)
+        if not all(isinstance(hold, Hold) for hold in holds):
+            raise wrong_type("holds", "a tuple of Hold", self.holds)
+        object.__setattr__(self, "starts_at", starts_at)
+        object.__setattr__(self, "ends_at", ends_at)
+        object.__setattr__(self, "holds", holds)
+
+
+def newest_hold(state: MaintenanceState, now: datetime) -> Hold | None:
+    """Return the hold that decides: the newest one that has not expired at `now`, an aware datetime."""
+    return next((hold for hold in reversed(state.holds) if _counts(hold, now)), None)
+
+
+def is_active(state: MaintenanceState, now: datetime) -> bool:
+    """Tell whether there is maintenance at `now`, an aware datetime.
+
+    The newest hold that has not expired decides. Without one the switch does, from `starts_at` (included) until
+    `ends_at` (excluded).
+    """
+    hold = newest_hold(state, now)
+    return _switch_counts(state, now) if hold is None else hold.active
+
+
+def current_message(state: MaintenanceState, now: datetime) -> str | None:
+    """Return what to tell people at `now`: the message of the deciding hold if it has one, else the operator's."""
+    hold = newest_hold(state, now)
+    return state.message if hold is None or hold.message is None else hold.message
+
+
+def seconds_left(state: MaintenanceState, now: datetime) -> int | None:
+    """Return the whole seconds, at least 1, until the maintenance at `now` ends; None where that is not known."""
+    if newest_hold(state, now) is not None or not _switch_counts(state, now) or state.ends_at is None:
+        return None
+    return max(1, math.ceil((state.ends_at - now).total_seconds()))
+
+
+def switch(
+    state: MaintenanceState,
+    *,
+    active: bool,
+    message: str | None = None,
+    starts_at: datetime | None = None,
+    ends_at: datetime | None = None,
+) -> MaintenanceState:
+    """Return the state after the operator set the switch anew; open holds stay as they are."""
+    return replace(state, active=active, message=message, starts_at=starts_at, ends_at=ends_at)
+
+
+def add_hold(state: MaintenanceState, hold: Hold, now: datetime) -> MaintenanceState:
+    """Return the state with `hold` as its newest one, and without the holds that have expired at `now`."""
+    others = tuple(other for other in state.holds if other.id != hold.id and _counts(other, now))
+    return replace(state, holds=(*others, hold))
+
+
+def release_hold(state: MaintenanceState, hold_id: str) -> MaintenanceState:
+    """Return the state without the hold of that id; without change where there is none."""
+    return replace(state, holds=tuple(hold for hold in state.holds if hold.id != hold_id))
+
+
+def renew_hold(state: MaintenanceState, hold: Hold) -> MaintenanceState:
+    """Return the state with `hold` in the place of the one with its id, or as the oldest where that was dropped."""
+    if any(other.id == hold.id for other in state.holds):
+        return replace(state, holds=tuple(hold if other.id == hold.id else other for other in state.holds))
+    return replace(state, holds=(hold, *state.holds))
+
+
+def _counts(hold: Hold, now: datetime) -> bool:
+    return hold.expires_at is None or now < hold.expires_at
+
+
+def _switch_counts(state: MaintenanceState, now: datetime) -> bool:
+    started = state.starts_at is None or state.starts_at <= now
+    ended = state.ends_at is not None and state.ends_at <= now
+    return state.active and started and not ended

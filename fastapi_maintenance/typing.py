@@ -1,0 +1,107 @@
+"""What users annotate with: the Protocols of backends and the types of callbacks.
+
+A backend is anything with the two methods of `StateBackend`; there is nothing to inherit. Having more methods offers
+more, and is found by their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from typing import Protocol, runtime_checkable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import TypeAliasType
+
+from fastapi_maintenance.state import MaintenanceState
+
+__all__ = [
+    "AsyncPredicate",
+    "AsyncResponseCallback",
+    "DetailedStateBackend",
+    "ExemptCallback",
+    "PeekableStateBackend",
+    "Predicate",
+    "ResponseCallback",
+    "StateBackend",
+    "StateChange",
+    "SyncResponseCallback",
+    "WatchableStateBackend",
+]
+
+
+@runtime_checkable
+class StateBackend(Protocol):
+    """Where the switch is kept."""
+
+    async def get_value(self) -> bool:
+        """Return whether there is maintenance; an exception counts as an outage of the store."""
+
+    async def set_value(self, value: bool, /) -> None:  # noqa: FBT001 -- the spec's own signature
+        """Set the switch; return when it is kept, raise when it could not be."""
+
+
+class StateChange(Protocol):
+    """A pure function from the state that is to the state that shall be."""
+
+    def __call__(self, state: MaintenanceState, /) -> MaintenanceState:
+        """Return the state that shall be; it may be called again with a newer state."""
+
+
+@runtime_checkable
+class DetailedStateBackend(StateBackend, Protocol):
+    """A backend that keeps the whole state: messages, windows and holds."""
+
+    async def get_state(self) -> MaintenanceState:
+        """Return the state as it is kept."""
+
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        """Apply `change` so that no other change, by any process, is lost, and return the result."""
+
+
+@runtime_checkable
+class PeekableStateBackend(StateBackend, Protocol):
+    """A backend that knows its state without waiting."""
+
+    def peek(self) -> MaintenanceState:
+        """Return the state at once; an exception counts as an outage of the store."""
+
+
+@runtime_checkable
+class WatchableStateBackend(StateBackend, Protocol):
+    """A backend that tells of each change."""
+
+    def watch(self) -> AsyncIterator[MaintenanceState]:
+        """Yield the state at once, then again after each change."""
+
+
+class Predicate(Protocol):
+    """A function that tells whether a request is exempt from maintenance."""
+
+    def __call__(self, request: Request, /) -> bool:
+        """Return True for a request that shall pass."""
+
+
+class AsyncPredicate(Protocol):
+    """A predicate that has to wait for its answer."""
+
+    def __call__(self, request: Request, /) -> Awaitable[bool]:
+        """Return an awaitable of True for a request that shall pass."""
+
+
+class SyncResponseCallback(Protocol):
+    """A function that makes the response to a blocked request."""
+
+    def __call__(self, request: Request, /) -> Response:
+        """Return the response."""
+
+
+class AsyncResponseCallback(Protocol):
+    """A response callback that has to wait for what it says."""
+
+    def __call__(self, request: Request, /) -> Awaitable[Response]:
+        """Return an awaitable of the response."""
+
+
+ExemptCallback = TypeAliasType("ExemptCallback", "Predicate | AsyncPredicate")
+ResponseCallback = TypeAliasType("ResponseCallback", "SyncResponseCallback | AsyncResponseCallback")
