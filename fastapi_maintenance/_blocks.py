@@ -123,7 +123,7 @@ def _checked_lease(lease: float | timedelta) -> timedelta:
     seconds = check_seconds("lease", lease.total_seconds() if isinstance(lease, timedelta) else lease)
     try:
         duration = timedelta(seconds=seconds)
-        datetime.now(timezone.utc) + duration  # noqa: B018 -- it raises where there is no such time
+        datetime.now(timezone.utc) + duration
     except OverflowError:
         msg = f"lease must end before the year 10000, got {seconds!r} seconds"
         raise ValueError(msg) from None

@@ -19,7 +19,7 @@ class Verdict(Enum):
     """The predicate alone decides now: pass if it says so, else block."""
 
 
-def decide(  # noqa: PLR0911 -- one return for each row of the table
+def decide(
     *,
     mark: bool | None,
     active: bool,

@@ -83,7 +83,9 @@ def text_to_state(text: str) -> MaintenanceState:
         TypeError: The value is not a `str`.
 
     """
-    text = check_str("text", text).removeprefix("\ufeff")  # editors on Windows put a byte order mark before what a person types
+    text = check_str("text", text).removeprefix(
+        "\ufeff"
+    )  # editors on Windows put a byte order mark before what a person types
     if not text.lstrip().startswith("{"):
         return MaintenanceState(active=str_to_bool(text))
     try:

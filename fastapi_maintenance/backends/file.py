@@ -147,7 +147,9 @@ def _state_of(content: bytes) -> MaintenanceState:
 
 def _replace(target: str, text: str) -> None:
     """Replace the file as a whole; the new content is on the disk before its name is, and both before this returns."""
-    new = target + ".tmp"  # one name for all: the lock lets one writer in, and a dead one leaves nothing behind for long
+    new = (
+        target + ".tmp"
+    )  # one name for all: the lock lets one writer in, and a dead one leaves nothing behind for long
     with suppress(FileNotFoundError):
         os.unlink(new)  # noqa: PTH108 -- the calls of one system interface side by side
     try:

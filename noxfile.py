@@ -1,0 +1,124 @@
+"""Everything that is promised about this project, one session a promise.
+
+`python noxfile.py` runs all checks and `python noxfile.py -s demo` shows the library at work. Both need nothing but
+Python with pip: where nox is missing, it is installed into a virtual environment of its own, under `.nox`.
+"""
+
+# /// script
+# dependencies = ["nox"]
+# ///
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def run_with_own_nox() -> int:
+    """Install nox under `.nox`, unless it is there, and run this file with it."""
+    home = HERE / ".nox" / "bootstrap"
+    python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
+    if not python.exists():
+        venv.create(home, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "nox"], check=True)
+    return subprocess.run([python, __file__, *sys.argv[1:]], check=False).returncode
+
+
+try:
+    import nox
+except ModuleNotFoundError:
+    if __name__ != "__main__":
+        raise
+    sys.exit(run_with_own_nox())
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+OLDEST = "fastapi==0.115.0"
+LAST_FLAT = "fastapi==0.136.3"
+"""The last release before included routers became nested."""
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "floors", "types", "tests", "tests_oldest", "tests_last_flat", "coverage"]
+
+# Pythons that pyenv has, which its own `python3.x` commands hide unless they are chosen.
+PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+os.environ["PATH"] = os.pathsep.join([*map(str, PYENV.glob("versions/3.*/bin")), os.environ["PATH"]])
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+def run_tests(session: nox.Session, *requirements: str) -> None:
+    """Run the tests with these requirements, and leave the coverage data for the session `coverage`."""
+    session.install(*group("test"), "-e", ".", *requirements)
+    data = f".coverage.{session.name.replace('(', '-').rstrip(')')}"
+    session.run("coverage", "run", f"--data-file={data}", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """The code is in one style, and free of what ruff knows to be wrong."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def floors(session: nox.Session) -> None:
+    """An import only ever goes down the floors of the house."""
+    session.install(*group("floors"), "-e", ".")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Every line is typed, and wrong uses of the library are told so by the type checker."""
+    session.install(*group("types"), "-e", ".")
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests pass on every supported Python that is installed, with the newest FastAPI for it."""
+    run_tests(session, "--upgrade", "fastapi")
+
+
+@nox.session
+def tests_oldest(session: nox.Session) -> None:
+    """The tests pass with the oldest supported FastAPI."""
+    run_tests(session, OLDEST)
+
+
+@nox.session
+def tests_last_flat(session: nox.Session) -> None:
+    """The tests pass with the last FastAPI whose included routers are flat."""
+    run_tests(session, LAST_FLAT)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Every branch is taken by a test, with one FastAPI or another."""
+    session.install("coverage")
+    session.run("coverage", "combine", "--keep", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """A real server goes into maintenance and comes back."""
+    session.install("uvicorn", "httpx", "-e", ".", silent=True)
+    session.run("python", "examples/demo.py")
+
+
+if __name__ == "__main__":
+    nox.main()

@@ -1,0 +1,39 @@
+"""What all tests share: profiles of Hypothesis, both event loops, and a process that forgets what a test told it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from fastapi_maintenance import _current, _holds, decorators
+
+settings.register_profile("default", deadline=None, print_blob=True)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=60, derandomize=True)
+settings.register_profile(
+    "thorough",
+    settings.get_profile("default"),
+    max_examples=5_000,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Run each async test on both event loops."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let each test begin as a new process does: nothing configured, made, held, forced or in the environment."""
+    monkeypatch.delenv("FASTAPI_MAINTENANCE_MODE", raising=False)
+    monkeypatch.setattr(_current, "_configured", [])
+    monkeypatch.setattr(_current, "_made_last", [None])
+    monkeypatch.setattr(decorators, "_forced_on", [])
+    yield
+    assert {} == _holds._ledgers, "a hold outlived its test"

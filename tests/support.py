@@ -1,0 +1,135 @@
+"""Talking to apps: over HTTP and WebSocket in this process, and to real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Scope
+
+ROOT = Path(__file__).parent.parent
+
+
+def client(app: ASGIApp, *, root_path: str = "", peer: tuple[str, int] = ("192.0.2.1", 50_000)) -> httpx.AsyncClient:
+    """Return a client whose requests go straight to the app."""
+    transport = httpx.ASGITransport(app=app, root_path=root_path, client=peer)
+    return httpx.AsyncClient(transport=transport, base_url="http://testserver")
+
+
+def make_request(
+    path: str = "/",
+    *,
+    method: str = "GET",
+    headers: Sequence[tuple[str, str]] = (),
+    query: str = "",
+    root_path: str = "",
+    peer: tuple[str, int] | None = ("192.0.2.1", 50_000),
+) -> Request:
+    """Return a request as a server would hand it in; `path` is decoded and includes `root_path`."""
+    return Request(
+        {
+            "type": "http",
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode("utf-8", "replace"),
+            "query_string": query.encode("latin-1"),
+            "root_path": root_path,
+            "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+            "client": peer,
+            "server": ("testserver", 80),
+        }
+    )
+
+
+def websocket_scope(path: str = "/ws", *, denial: bool = False, headers: Mapping[str, str] | None = None) -> Scope:
+    """Return the scope of a WebSocket handshake, from a server with or without the denial extension."""
+    return {
+        "type": "websocket",
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+        "client": ("192.0.2.1", 50_000),
+        "server": ("testserver", 80),
+        "subprotocols": [],
+        "extensions": {"websocket.http.response": {}} if denial else {},
+    }
+
+
+async def handshake(app: ASGIApp, scope: Scope) -> list[Message]:
+    """Connect to an app as a WebSocket client that disconnects when it is let in, and return what the app sent."""
+    sent: list[Message] = []
+    messages: list[Message] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(dict(message))
+
+    await app(scope, receive, send)
+    return sent
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def uvicorn_process(
+    app: str, *arguments: str, env: Mapping[str, str] | None = None, folder: Path = ROOT, log: Path | None = None
+) -> Iterator[str]:
+    """Run `uvicorn app arguments` as a process of its own and yield its base URL; the process is ended by its id."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), *arguments]
+    with contextlib.ExitStack() as stack:
+        output: Any = subprocess.DEVNULL if log is None else stack.enter_context(log.open("wb"))
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", **(env or {})},
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            wait_for_port(port, process)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=10)
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], *, within: float = 30.0) -> None:
+    """Return when the process listens on the port; raise when it ends before, or the seconds are over."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            message = f"the server ended with status {process.returncode} before it listened"
+            raise RuntimeError(message)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    message = f"the server did not listen on port {port} within {within} seconds"
+    raise TimeoutError(message)
