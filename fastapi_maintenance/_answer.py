@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_maintenance._checks import wrong_type
+from fastapi_maintenance._checks import reject
 from fastapi_maintenance._scope import as_http
 from fastapi_maintenance.responses import STATE_KEY, as_json
 from fastapi_maintenance.state import MaintenanceState, seconds_left
@@ -49,9 +49,9 @@ async def send_blocked(  # noqa: PLR0913 -- the three of ASGI, and what to say
 async def _made(callback: ResponseCallback, request: Request) -> Response:
     made: Any = callback(request)
     response = await made if inspect.isawaitable(made) else made
-    if isinstance(response, Response):
-        return response
-    raise wrong_type("what the response callback returns", "a Response", response)
+    if not isinstance(response, Response):
+        reject("what the response callback returns", "a Response", response)
+    return response
 
 
 class _Sending:

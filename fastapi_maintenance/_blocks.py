@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 from typing_extensions import ParamSpec
 
 from fastapi_maintenance import _current, _holds
-from fastapi_maintenance._checks import check_seconds, wrong_type
+from fastapi_maintenance._checks import check_seconds, reject
 from fastapi_maintenance.backends.base import check_backend
 from fastapi_maintenance.state import Hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
@@ -46,7 +46,7 @@ class Block:
     def __call__(self, function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
         """Decorate an async function: each call is a block of its own."""
         if not inspect.iscoroutinefunction(function):
-            raise wrong_type("the decorated function", "an async function", function)
+            reject("the decorated function", "an async function", function)
 
         @wraps(function)
         async def held(*args: _P.args, **kwargs: _P.kwargs) -> _T:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-__all__ = ["check_bool", "check_callable", "check_seconds", "check_str", "check_token", "wrong_type"]
+__all__ = ["check_bool", "check_callable", "check_seconds", "check_str", "check_token", "reject"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _T = TypeVar("_T")
 
 
-def wrong_type(name: str, rule: str, value: object) -> TypeError:
-    """Return the error for a value of the wrong type, to be raised by the caller."""
+def reject(name: str, rule: str, value: object) -> NoReturn:
+    """Raise the error for a value of the wrong type."""
     shown = f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__name__} {value!r}"
-    return TypeError(f"{name} must be {rule}, got {shown}")
+    msg = f"{name} must be {rule}, got {shown}"
+    raise TypeError(msg)
 
 
 def check_bool(name: str, value: object) -> bool:
     """Return the value if it is True or False, and nothing that merely counts as one of them."""
     if isinstance(value, bool):
         return value
-    raise wrong_type(name, "True or False", value)
+    reject(name, "True or False", value)
 
 
 def check_str(name: str, value: object) -> str:
     """Return the value if it is a `str`."""
     if isinstance(value, str):
         return value
-    raise wrong_type(name, "a str", value)
+    reject(name, "a str", value)
 
 
 def check_token(name: str, value: object) -> str:
@@ -45,13 +46,13 @@ def check_callable(name: str, value: _T) -> _T:
     """Return the value if it can be called."""
     if callable(value):
         return value
-    raise wrong_type(name, "callable", value)
+    reject(name, "callable", value)
 
 
 def check_seconds(name: str, value: object) -> float:
     """Return the value if it is a finite number of seconds above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise wrong_type(name, "a number of seconds", value)
+        reject(name, "a number of seconds", value)
     if value > 0 and math.isfinite(value):
         return value
     msg = f"{name} must be a finite number of seconds above 0, got {value!r}"

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from starlette.requests import Request
 
-from fastapi_maintenance._checks import check_str, wrong_type
+from fastapi_maintenance._checks import check_str, reject
 
 __all__ = ["client_address", "lies_in", "networks_of"]
 
@@ -18,7 +18,7 @@ _Networks = tuple[IPv4Network | IPv6Network, ...]
 def networks_of(name: str, values: Iterable[str]) -> _Networks:
     """Read addresses and CIDR networks; host bits of a network must be zero."""
     if isinstance(values, str):
-        raise wrong_type(name, "a collection of addresses and networks", values)
+        reject(name, "a collection of addresses and networks", values)
     return tuple(_network_of(name, check_str(name, value)) for value in values)
 
 

@@ -19,7 +19,7 @@ class Verdict(Enum):
     """The predicate alone decides now: pass if it says so, else block."""
 
 
-def decide(
+def decide(  # noqa: PLR0913 -- one keyword for each fact
     *,
     mark: bool | None,
     active: bool,

@@ -182,7 +182,7 @@ async def _turn(backend: StateBackend) -> AsyncIterator[_Ledger]:
         ledger = _ledgers.setdefault(key, _Ledger())
         ledger.users += 1
     try:
-        while not ledger.turn.acquire(blocking=False):
+        while not ledger.turn.acquire(blocking=False):  # noqa: ASYNC110 -- an event would belong to one event loop
             await anyio.sleep(_TURN_POLL)
         try:
             yield ledger

@@ -74,7 +74,7 @@ class Observer:
                 self.backend,
                 "on" if is_active(self._last, datetime.now(timezone.utc)) else "off",
                 type(error).__name__,
-                error or f"no answer within {self._read_timeout:g} seconds",
+                str(error) or f"no answer within {self._read_timeout:g} seconds",
             )
         return self._last
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastapi_maintenance._checks import check_bool, check_callable, check_seconds, wrong_type
+from fastapi_maintenance._checks import check_bool, check_callable, check_seconds, reject
 from fastapi_maintenance._decision import Unmatched
 from fastapi_maintenance.backends.base import check_backend
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
@@ -38,7 +38,7 @@ class Settings:
             msg = f"unmatched must be 'pass' or 'block', got {self.unmatched!r}"
             raise ValueError(msg)
         if isinstance(self.retry_after, bool) or not isinstance(self.retry_after, int):
-            raise wrong_type("retry_after", "a whole number of seconds", self.retry_after)
+            reject("retry_after", "a whole number of seconds", self.retry_after)
         if self.retry_after < 0:
             msg = f"retry_after must not be below 0, got {self.retry_after!r}"
             raise ValueError(msg)

@@ -142,7 +142,11 @@ def maintenance_mode_on(
     message: str | None = None,
     lease: float | timedelta | None = None,
 ) -> Block:
-    """Hold maintenance on for as long as a block runs: `async with maintenance_mode_on(): ...`.
+    """Hold maintenance on for as long as a block runs.
+
+    >>> async def migrate() -> None:
+    ...     async with maintenance_mode_on(message="Back in ten minutes"):
+    ...         ...
 
     The newest open hold decides; when the last one is gone, the operator's switch counts again, as it is by then. So
     blocks may overlap, in one process and across hosts. It also decorates async functions.

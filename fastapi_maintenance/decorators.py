@@ -51,7 +51,7 @@ def force_maintenance_mode_off(endpoint: _Endpoint) -> _Endpoint:
 
 
 def has_forced_on() -> bool:
-    """Tell whether any endpoint of this process is forced on; where none is, an open service needs no look at routes."""
+    """Tell whether any endpoint of this process is forced on; if not, an open service needs no look at its routes."""
     return bool(_forced_on)
 
 

@@ -105,14 +105,12 @@ def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
         ValueError: The pattern is no regular expression.
 
     """
+    check_str("pattern", pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         msg = f"pattern must be a regular expression, got {pattern!r}: {error}"
         raise ValueError(msg) from None
-    if not isinstance(compiled.pattern, str):
-        msg = f"pattern must be a regular expression for str, got one for bytes: {pattern!r}"
-        raise TypeError(msg)
 
     def path_matches_pattern(request: Request, /) -> bool:
         return compiled.fullmatch(route_path(request.scope) or "/") is not None
@@ -287,5 +285,5 @@ def _encodings(value: str) -> tuple[bytes, ...]:
 def _all_equal(sent: list[str], wanted: tuple[bytes, ...], encoding: str = "latin-1") -> bool:
     """Tell whether something was sent, and all of it is wanted; compared without leaking how much of it is right."""
     return bool(sent) and all(
-        any([hmac.compare_digest(value.encode(encoding, "surrogatepass"), one) for one in wanted]) for value in sent
+        any(hmac.compare_digest(value.encode(encoding, "surrogatepass"), one) for one in wanted) for value in sent
     )

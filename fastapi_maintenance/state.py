@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from fastapi_maintenance._checks import check_bool, check_str, wrong_type
+from fastapi_maintenance._checks import check_bool, check_str, reject
 
 __all__ = [
     "Hold",
@@ -26,7 +26,7 @@ def _in_utc(name: str, value: object) -> datetime | None:
     if value is None:
         return None
     if not isinstance(value, datetime):
-        raise wrong_type(name, "a datetime or None", value)
+        reject(name, "a datetime or None", value)
     if value.utcoffset() is None:
         msg = f"{name} must be an aware datetime (with a time zone), got the naive {value.isoformat()}"
         raise ValueError(msg)
@@ -112,7 +112,7 @@ class MaintenanceState:
             raise ValueError(msg)
         holds = tuple(self.holds)
         if not all(isinstance(hold, Hold) for hold in holds):
-            raise wrong_type("holds", "a tuple of Hold", self.holds)
+            reject("holds", "a tuple of Hold", self.holds)
         object.__setattr__(self, "starts_at", starts_at)
         object.__setattr__(self, "ends_at", ends_at)
         object.__setattr__(self, "holds", holds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from fastapi_maintenance._checks import wrong_type
+from fastapi_maintenance._checks import reject
 from fastapi_maintenance.codec import bool_to_str, str_to_bool
 from fastapi_maintenance.typing import StateBackend
 
@@ -36,6 +36,6 @@ class BaseStateBackend(ABC):
 
 def check_backend(name: str, value: object) -> StateBackend:
     """Return the value if it has the two methods of a backend and is no class."""
-    if isinstance(value, StateBackend) and not isinstance(value, type):
-        return value
-    raise wrong_type(name, "an object with the async methods get_value() and set_value(value)", value)
+    if isinstance(value, type) or not isinstance(value, StateBackend):
+        reject(name, "an object with the async methods get_value() and set_value(value)", value)
+    return value

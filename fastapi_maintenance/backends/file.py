@@ -8,11 +8,12 @@ import stat
 import time
 from contextlib import suppress
 from datetime import datetime, timezone
+from pathlib import Path
 
 from anyio import to_thread
 from filelock import FileLock
 
-from fastapi_maintenance._checks import check_bool, wrong_type
+from fastapi_maintenance._checks import check_bool, reject
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState, is_active, switch
@@ -48,7 +49,7 @@ class LocalFileBackend:
 
     def __init__(self, file_path: str | os.PathLike[str]) -> None:
         if not isinstance(file_path, (str, os.PathLike)):
-            raise wrong_type("file_path", "a path", file_path)
+            reject("file_path", "a path", file_path)
         self.file_path = os.fspath(file_path)
         if not self.file_path or "\0" in self.file_path:
             msg = f"file_path must name a file, got {self.file_path!r}"
@@ -121,8 +122,8 @@ class LocalFileBackend:
         return state
 
     def _update(self, change: StateChange) -> MaintenanceState:
-        target = os.path.realpath(self.file_path)  # a link stays a link to the file that it links to
-        with FileLock(target + ".lock").acquire(timeout=_LOCK_TIMEOUT, poll_interval=_LOCK_POLL):
+        target = Path(self.file_path).resolve()  # a link stays a link to the file that it links to
+        with FileLock(f"{target}.lock").acquire(timeout=_LOCK_TIMEOUT, poll_interval=_LOCK_POLL):
             try:
                 before = self._read()
             except InvalidStateError as error:
@@ -145,26 +146,23 @@ def _state_of(content: bytes) -> MaintenanceState:
         raise InvalidStateError(msg) from None
 
 
-def _replace(target: str, text: str) -> None:
-    """Replace the file as a whole; the new content is on the disk before its name is, and both before this returns."""
-    new = (
-        target + ".tmp"
-    )  # one name for all: the lock lets one writer in, and a dead one leaves nothing behind for long
-    with suppress(FileNotFoundError):
-        os.unlink(new)  # noqa: PTH108 -- the calls of one system interface side by side
+def _replace(target: Path, text: str) -> None:
+    """Replace the file as a whole; its new content is on the disk before its name is, and both before this returns."""
+    new = target.with_name(target.name + ".tmp")  # one name for all writers, so that dead ones leave but one behind
+    new.unlink(missing_ok=True)
     try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as file:
+        with new.open("x", encoding="utf-8") as file:
             with suppress(FileNotFoundError):
-                os.chmod(new, stat.S_IMODE(os.stat(target).st_mode))  # noqa: PTH101, PTH116 -- as above
+                new.chmod(stat.S_IMODE(target.stat().st_mode))
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
-        os.replace(new, target)  # noqa: PTH105 -- as above
+        new.replace(target)
     except BaseException:
-        os.unlink(new)  # noqa: PTH108 -- as above
+        new.unlink(missing_ok=True)
         raise
     with suppress(PermissionError):  # Windows opens no folders, and keeps names by itself
-        folder = os.open(os.path.dirname(target), os.O_RDONLY)  # noqa: PTH120 -- as above
+        folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import datetime, timezone
 
-from fastapi_maintenance._checks import check_bool, wrong_type
+from fastapi_maintenance._checks import check_bool, reject
 from fastapi_maintenance.state import MaintenanceState, is_active, switch
 from fastapi_maintenance.typing import StateChange
 
@@ -25,7 +25,7 @@ class MemoryBackend:
 
     def __init__(self, state: MaintenanceState | bool = False) -> None:  # noqa: FBT001, FBT002 -- a state in short
         if not isinstance(state, (MaintenanceState, bool)):
-            raise wrong_type("state", "a MaintenanceState, True or False", state)
+            reject("state", "a MaintenanceState, True or False", state)
         self._state = MaintenanceState(active=state) if isinstance(state, bool) else state
         self._lock = threading.Lock()
 
