@@ -88,9 +88,7 @@ class Block:
         backend, hold = cast("tuple[StateBackend, Hold]", self._open)
         self._open = None
         try:
-            # Shielded: a cancelled block has to lift its maintenance too.
-            with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSE_TIMEOUT):
-                await _holds.release(backend, hold)
+            await _release(backend, hold)
         except Exception:
             if not quietly:
                 raise
@@ -117,6 +115,20 @@ class Block:
 
     def _renewed(self, hold: Hold) -> Hold:
         return hold if self._lease is None else replace(hold, expires_at=datetime.now(timezone.utc) + self._lease)
+
+
+async def _release(backend: StateBackend, hold: Hold) -> None:
+    """Release the hold whatever cancels this meanwhile: a cancelled block has to lift its maintenance too."""
+    cancellation: BaseException | None = None
+    while True:
+        try:
+            with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSE_TIMEOUT):
+                await _holds.release(backend, hold)
+            break
+        except anyio.get_cancelled_exc_class() as error:  # asyncio's own, as of `asyncio.timeout`, knows no shield
+            cancellation = error
+    if cancellation is not None:
+        raise cancellation
 
 
 def _checked_lease(lease: float | timedelta) -> timedelta:

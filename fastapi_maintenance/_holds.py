@@ -48,6 +48,7 @@ class _Ledger:
         """Take what the store says for the operator's will, unless it was written here."""
         if observed not in self.ours:
             self.operator = observed
+        self.ours &= {observed}  # what the store no longer says, someone else has replaced
 
     def wanted(self) -> bool:
         """Return what the store shall say."""
@@ -103,9 +104,9 @@ async def acquire(backend: StateBackend, hold: Hold) -> None:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
                 await backend.update_state(lambda state: add_hold(state, hold, datetime.now(timezone.utc)))
+        with _ledgers_lock:  # a release takes no turn for its first step
             ledger.holds = (*ledger.holds, open_here)
-        else:
-            ledger.holds = (*ledger.holds, open_here)
+        if not isinstance(backend, DetailedStateBackend):
             await _follow(backend, ledger)
 
 

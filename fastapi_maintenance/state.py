@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -70,7 +71,7 @@ class Hold:
     expires_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        _check_text("id", self.id)
+        _check_text("id", check_str("id", self.id))
         if not self.id:
             msg = f"id must be a str that is not empty, got {self.id!r}"
             raise ValueError(msg)
@@ -110,12 +111,16 @@ class MaintenanceState:
         if starts_at is not None and ends_at is not None and ends_at <= starts_at:
             msg = f"ends_at must be after starts_at, got {ends_at.isoformat()} and {starts_at.isoformat()}"
             raise ValueError(msg)
-        holds = tuple(self.holds)
-        if not all(isinstance(hold, Hold) for hold in holds):
-            reject("holds", "a tuple of Hold", self.holds)
         object.__setattr__(self, "starts_at", starts_at)
         object.__setattr__(self, "ends_at", ends_at)
-        object.__setattr__(self, "holds", holds)
+        object.__setattr__(self, "holds", _tuple_of_holds(self.holds))
+
+
+def _tuple_of_holds(value: object) -> tuple[Hold, ...]:
+    holds = tuple(value) if isinstance(value, Iterable) else None
+    if holds is None or not all(isinstance(hold, Hold) for hold in holds):
+        reject("holds", "a tuple of Hold", value)
+    return holds
 
 
 def newest_hold(state: MaintenanceState, now: datetime) -> Hold | None:

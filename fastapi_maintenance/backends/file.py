@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import threading
 import time
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -100,7 +101,12 @@ class LocalFileBackend:
             TimeoutError: Another writer has held the lock for ten seconds.
 
         """
-        return await to_thread.run_sync(self._update, change)
+        given_up = threading.Event()
+        try:
+            return await to_thread.run_sync(self._update, change, given_up)
+        except BaseException:  # asyncio's own cancellation does not wait for the thread
+            given_up.set()
+            raise
 
     def _read(self) -> MaintenanceState:
         now = time.time_ns()
@@ -111,9 +117,12 @@ class LocalFileBackend:
                 raise InvalidStateError(msg)
             with open(self.file_path, "rb") as file:  # noqa: PTH123 -- as above
                 signature = _signature(os.fstat(file.fileno()))
-                content = file.read(_SIZE_LIMIT)
+                content = file.read(_SIZE_LIMIT + 1)
         except FileNotFoundError:
             return _OFF
+        if len(content) > _SIZE_LIMIT:
+            msg = f"{self.file_path} must be at most {_SIZE_LIMIT} bytes long"
+            raise InvalidStateError(msg)
         state = _state_of(content)
         # Two changes within one tick of the file system's clock can leave the same signature, so what was changed a
         # moment ago is read again each time, until any later change is bound to show.
@@ -121,7 +130,7 @@ class LocalFileBackend:
         self._seen = (signature, state) if settled else None
         return state
 
-    def _update(self, change: StateChange) -> MaintenanceState:
+    def _update(self, change: StateChange, given_up: threading.Event) -> MaintenanceState:
         target = Path(self.file_path).resolve()  # a link stays a link to the file that it links to
         with FileLock(f"{target}.lock").acquire(timeout=_LOCK_TIMEOUT, poll_interval=_LOCK_POLL):
             try:
@@ -130,7 +139,12 @@ class LocalFileBackend:
                 _logger.warning("%s is replaced, as if it had been off: %s", self.file_path, error)
                 before = _OFF
             after = change(before)
-            _replace(target, state_to_text(after))
+            text = state_to_text(after)
+            if len(text) >= _SIZE_LIMIT:
+                msg = f"a state must take less than {_SIZE_LIMIT} bytes as text, got {len(text)}"
+                raise ValueError(msg)
+            if not given_up.is_set():  # else what followed the cancellation, such as a release, would be overtaken
+                _replace(target, text)
         return after
 
 

@@ -1,0 +1,377 @@
+"""The middleware end to end: its settings, the order of its decision, and what a blocked request is answered with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    MaintenanceState,
+    MemoryBackend,
+    as_json,
+    current_state,
+    force_maintenance_mode_off,
+    force_maintenance_mode_on,
+    maintenance_middleware,
+    maintenance_mode_off,
+    maintenance_mode_on,
+    path_prefix,
+)
+from tests.support import client, make_request
+
+pytestmark = pytest.mark.anyio
+
+DETAIL = "Service temporarily unavailable due to maintenance"
+NAMES = {"enabled": "enable_maintenance", "exempt": "exempt_callback", "response": "response_callback"}
+
+
+def app_with(**settings: Any) -> FastAPI:  # noqa: ANN401 -- the settings of the middleware
+    """Return an app with an open, a closed and an ordinary endpoint, around which is the middleware."""
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(**{"backend": MemoryBackend(state=True), **settings}))
+
+    @app.get("/")
+    async def ordinary() -> str:
+        return "open"
+
+    @app.get("/off")
+    @force_maintenance_mode_off
+    async def forced_off() -> str:
+        return "open"
+
+    @app.get("/on")
+    @force_maintenance_mode_on
+    async def forced_on() -> str:
+        return "open"
+
+    return app
+
+
+async def get(app: ASGIApp, path: str = "/", **settings: Any) -> httpx.Response:  # noqa: ANN401 -- httpx's own
+    async with client(app) as http:
+        return await http.get(path, **settings)
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "text"),
+    [
+        ("backend", object(), TypeError, r"backend must be an object with the async methods get_value\(\) and "),
+        ("backend", MemoryBackend, TypeError, "backend must be .*, got the class MemoryBackend"),
+        ("enabled", "yes", TypeError, "enabled must be True or False, got str 'yes'"),
+        ("enabled", 1, TypeError, "enabled must be True or False, got int 1"),
+        ("exempt", "/health", TypeError, "exempt must be callable, got str '/health'"),
+        ("response", {"detail": "no"}, TypeError, "response must be callable, got dict"),
+        ("exempt_docs", None, TypeError, "exempt_docs must be True or False, got NoneType None"),
+        ("unmatched", "ignore", ValueError, "unmatched must be 'pass' or 'block', got 'ignore'"),
+        ("retry_after", 1.5, TypeError, "retry_after must be a whole number of seconds, got float 1.5"),
+        ("retry_after", True, TypeError, "retry_after must be a whole number of seconds, got bool True"),
+        ("retry_after", -1, ValueError, "retry_after must not be below 0, got -1"),
+        ("fail_closed", "no", TypeError, "fail_closed must be True or False, got str 'no'"),
+        ("read_timeout", 0, ValueError, "read_timeout must be a finite number of seconds above 0, got 0"),
+        ("read_timeout", float("inf"), ValueError, "read_timeout must be a finite number of seconds above 0, got inf"),
+        ("read_timeout", "1", TypeError, "read_timeout must be a number of seconds, got str '1'"),
+    ],
+)
+def test_a_wrong_setting_is_refused_at_once_with_its_name_and_the_rule(
+    name: str, value: object, error: type[Exception], text: str
+) -> None:
+    wrong: dict[str, Any] = {name: value}
+    wrong_for_class: dict[str, Any] = {NAMES.get(name, name): value}
+    with pytest.raises(error, match=f"^{text}"):
+        maintenance_middleware(**wrong)
+    with pytest.raises(error, match=f"^{text}"):
+        MaintenanceModeMiddleware(FastAPI(), **wrong_for_class)
+
+
+@pytest.mark.parametrize("name", ["exempt", "response"])
+def test_two_names_of_one_thing_are_refused(name: str) -> None:
+    both: dict[str, Any] = {f"{name}_callback": as_json(), f"{name}_handler": as_json()}
+    with pytest.raises(TypeError, match=f"^{name}_callback and {name}_handler are two names of one thing, got both"):
+        MaintenanceModeMiddleware(FastAPI(), **both)
+
+
+@pytest.mark.parametrize("suffix", ["callback", "handler"])
+async def test_the_class_takes_the_names_of_the_spec_and_those_of_the_releases_before(suffix: str) -> None:
+    app = FastAPI()
+    callbacks: dict[str, Any] = {
+        f"exempt_{suffix}": path_prefix("/exempt"),
+        f"response_{suffix}": lambda _request: PlainTextResponse("closed", 503),
+    }
+    app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, **callbacks)
+    app.add_api_route("/", lambda: "open")
+    app.add_api_route("/exempt", lambda: "open")
+    assert ["closed", '"open"'] == [(await get(app)).text, (await get(app, "/exempt")).text]
+
+
+def test_the_middleware_tells_its_name() -> None:
+    assert "maintenance" == getattr(maintenance_middleware(), "__name__", None)
+
+
+def test_the_factory_itself_is_no_middleware() -> None:
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware)  # type: ignore[arg-type]  # the mistake that is tested
+    with pytest.raises(TypeError, match=r"maintenance_middleware\(\)"):
+        app.build_middleware_stack()
+
+
+# --- the order of the decision ---------------------------------------------------------------------------------------
+
+
+def passes(
+    path: str, *, hold: bool | None, enabled: bool | None, state: bool, exempt: bool, unmatched: str, docs: bool
+) -> bool:
+    """Say what the design's table says."""
+    if path == "/on":
+        return False
+    if path == "/off":
+        return True
+    active = next(value for value in (hold, enabled, state) if value is not None)
+    if not active:
+        return True
+    if path == "/nothing" and unmatched == "pass":
+        return True
+    if path == "/docs" and docs:
+        return True
+    return exempt
+
+
+@pytest.mark.parametrize("hold", [None, True, False])
+@pytest.mark.parametrize("enabled", [None, True, False])
+@pytest.mark.parametrize("state", [True, False])
+async def test_the_first_rule_that_applies_decides(hold: bool | None, enabled: bool | None, state: bool) -> None:
+    for path, exempt, unmatched, docs in itertools.product(
+        ["/", "/off", "/on", "/nothing", "/docs"], [True, False], ["pass", "block"], [True, False]
+    ):
+        backend = MemoryBackend(state=state)
+        app = app_with(
+            backend=backend,
+            enabled=enabled,
+            exempt=lambda _request, answer=exempt: answer,
+            unmatched=unmatched,
+            exempt_docs=docs,
+        )
+        expected = passes(path, hold=hold, enabled=enabled, state=state, exempt=exempt, unmatched=unmatched, docs=docs)
+        if hold is None:
+            response = await get(app, path)
+        else:
+            async with (maintenance_mode_on if hold else maintenance_mode_off)(backend):
+                response = await get(app, path)
+        assert expected == (response.status_code != 503), (path, exempt, unmatched, docs)
+        assert ("retry-after" in response.headers) == (not expected)
+
+
+async def test_what_is_neither_http_nor_websocket_passes() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del receive, send
+        seen.append(scope["type"])
+
+    async def unused(*_: object) -> Any:  # noqa: ANN401 -- it is never called
+        raise AssertionError
+
+    for kind in ("lifespan", "something.new"):
+        await maintenance_middleware(enabled=True)(app)({"type": kind}, unused, unused)
+    assert ["lifespan", "something.new"] == seen
+
+
+# --- predicates and callbacks, sync and async ------------------------------------------------------------------------
+
+
+class AsyncCallable:
+    """An object whose call is async; `hasattr(coroutine, ...)` is always true, so its coroutine must be awaited."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    async def __call__(self, request: Request) -> Any:  # noqa: ANN401 -- a bool or a response
+        del request
+        return self.answer
+
+
+def kinds_of(answer: object) -> dict[str, Callable[[Request], Any]]:
+    """Return callbacks of every kind with this answer."""
+
+    async def function(request: Request, *, extra: int = 0) -> Any:  # noqa: ANN401 -- a bool or a response
+        del request, extra
+        return answer
+
+    return {
+        "a sync function": lambda _request: answer,
+        "an async function": function,
+        "an async callable object": AsyncCallable(answer),
+        "a partial of an async function": partial(function, extra=1),
+        "a lambda that returns a coroutine": lambda request: function(request),  # noqa: PLW0108 -- a lambda is what is tested
+    }
+
+
+@pytest.mark.parametrize("kind", kinds_of(answer=True))
+async def test_every_kind_of_predicate_is_awaited_where_it_must_be(kind: str) -> None:
+    statuses = [(await get(app_with(exempt=kinds_of(answer)[kind]))).status_code for answer in (True, False)]
+    assert [200, 503] == statuses
+
+
+@pytest.mark.parametrize("kind", kinds_of(answer=True))
+async def test_every_kind_of_response_callback_is_awaited_where_it_must_be(kind: str) -> None:
+    callback = kinds_of(PlainTextResponse("closed", status_code=418))[kind]
+    response = await get(app_with(response=callback))
+    assert (418, "closed") == (response.status_code, response.text)
+
+
+async def test_a_predicate_cannot_take_the_body_from_the_endpoint() -> None:
+    app = FastAPI()
+    seen: list[str] = []
+
+    async def reads(request: Request) -> bool:
+        seen.append("asked")
+        await request.body()
+        return True
+
+    app.add_middleware(maintenance_middleware(enabled=True, exempt=reads))
+
+    @app.post("/")
+    async def echo(request: Request) -> str:
+        return (await request.body()).decode()
+
+    async with client(app) as http:
+        response = await http.post("/", content="body")
+    assert (["asked"], 503) == (seen, response.status_code)
+
+
+async def test_a_response_callback_can_read_the_body() -> None:
+    async def echo(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(await request.body(), status_code=503)
+
+    async with client(app_with(response=echo, unmatched="block")) as http:
+        response = await http.post("/", content="body")
+    assert "body" == response.text
+
+
+# --- what a blocked request is answered with -------------------------------------------------------------------------
+
+
+async def test_the_default_response_is_json_with_the_two_headers() -> None:
+    response = await get(app_with())
+    assert (503, {"detail": DETAIL}) == (response.status_code, response.json())
+    headers = response.headers
+    assert ("application/json", "3600", "no-store") == (
+        headers["content-type"],
+        headers["retry-after"],
+        headers["cache-control"],
+    )
+
+
+async def test_the_operators_message_takes_the_place_of_the_detail() -> None:
+    state = MaintenanceState(active=True, message='Back "soon" <b>')
+    response = await get(app_with(backend=MemoryBackend(state), response=as_json("Closed")))
+    assert {"detail": 'Back "soon" <b>'} == response.json()
+    assert {"detail": "Closed"} == (await get(app_with(response=as_json("Closed")))).json()
+
+
+async def test_the_message_of_the_newest_block_comes_before_the_operators() -> None:
+    backend = MemoryBackend(MaintenanceState(active=True, message="operator"))
+    app = app_with(backend=backend)
+    async with maintenance_mode_on(backend):
+        messages = [(await get(app)).json()["detail"]]
+        async with maintenance_mode_on(backend, message="block"):
+            messages.append((await get(app)).json()["detail"])
+    assert ["operator", "block"] == messages
+
+
+def test_a_detail_that_is_no_text_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^detail must be a str, got int 503"):
+        as_json(503)  # type: ignore[arg-type]  # the mistake that is tested
+
+
+async def test_retry_after_tells_the_seconds_to_the_end_of_the_window() -> None:
+    end = datetime.now(timezone.utc) + timedelta(seconds=90)
+    response = await get(app_with(backend=MemoryBackend(MaintenanceState(active=True, ends_at=end)), retry_after=7))
+    assert 85 <= int(response.headers["retry-after"]) <= 90
+
+
+@pytest.mark.parametrize("path", ["/", "/on"])
+async def test_retry_after_is_the_setting_where_no_end_is_known(path: str) -> None:
+    state = MaintenanceState(active=True)
+    if path == "/on":  # the window is not what closes it
+        state = MaintenanceState(active=True, ends_at=datetime.now(timezone.utc) + timedelta(seconds=90))
+    response = await get(app_with(backend=MemoryBackend(state), retry_after=7), path)
+    assert "7" == response.headers["retry-after"]
+
+
+async def test_headers_that_the_response_brings_are_kept() -> None:
+    def own(_request: Request) -> PlainTextResponse:
+        return PlainTextResponse("closed", 503, headers={"retry-after": "5", "CACHE-CONTROL": "max-age=1"})
+
+    headers = (await get(app_with(response=own))).headers
+    assert ["5"] == headers.get_list("retry-after")
+    assert ["max-age=1"] == headers.get_list("cache-control")
+
+
+async def test_a_response_that_is_used_again_is_not_changed() -> None:
+    """The end of the maintenance is told anew each time, also where a callback returns one and the same object."""
+    shared = PlainTextResponse("closed", 503)
+    backend = MemoryBackend(MaintenanceState(active=True, ends_at=datetime.now(timezone.utc) + timedelta(seconds=90)))
+    app = app_with(backend=backend, response=lambda _request: shared, retry_after=7)
+    first = await get(app)
+    await backend.set_value(True)
+    assert first.headers["retry-after"] != (await get(app)).headers["retry-after"] == "7"
+
+
+async def test_responses_of_every_class_are_sent(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("a page", encoding="utf-8")
+
+    async def parts() -> AsyncIterator[str]:
+        for part in ("in ", "parts"):
+            yield part
+
+    texts = []
+    for made in (FileResponse(page, 503), StreamingResponse(parts(), 503), RedirectResponse("/elsewhere", 307)):
+        response = await get(app_with(response=lambda _request, made=made: made))
+        texts.append((response.status_code, response.text, response.headers["retry-after"]))
+    assert [(503, "a page", "3600"), (503, "in parts", "3600"), (307, "", "3600")] == texts
+
+
+async def test_current_state_is_that_behind_the_block() -> None:
+    seen: list[MaintenanceState] = []
+
+    def response(request: Request) -> PlainTextResponse:
+        seen.append(current_state(request))
+        return PlainTextResponse("closed", 503)
+
+    state = MaintenanceState(active=True, message="Back soon")
+    app = app_with(backend=MemoryBackend(state), response=response)
+    await get(app)
+    await get(app, "/on")
+    await get(app_with(enabled=True, response=response))
+    assert [state, MaintenanceState(active=True), MaintenanceState(active=True)] == seen
+
+
+def test_a_request_that_was_not_blocked_has_no_state() -> None:
+    with pytest.raises(LookupError, match=r"^request has no maintenance state"):
+        current_state(make_request())
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "expected"),
+    [(-2, -1, 200), (-1, 1, 503), (1, 2, 200), (None, 1, 503), (None, -1, 200), (-1, None, 503), (1, None, 200)],
+)
+async def test_a_window_opens_and_closes_by_itself(begins: int | None, ends: int | None, expected: int) -> None:
+    now = datetime.now(timezone.utc)
+    starts_at, ends_at = [None if hours is None else now + timedelta(hours=hours) for hours in (begins, ends)]
+    backend = MemoryBackend(MaintenanceState(active=True, starts_at=starts_at, ends_at=ends_at))
+    assert expected == (await get(app_with(backend=backend))).status_code

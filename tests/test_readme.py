@@ -1,0 +1,222 @@
+"""What the README says is so: its examples run as written, its demonstration prints what it shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import pytest
+from fastapi import Body, FastAPI
+from starlette.types import ASGIApp
+
+from fastapi_maintenance import (
+    LocalFileBackend,
+    MaintenanceState,
+    MemoryBackend,
+    _current,
+    get_maintenance_state,
+    set_maintenance_mode,
+)
+from fastapi_maintenance._settings import Settings
+from fastapi_maintenance.predicates import __all__ as predicates
+from tests.documents import Example, examples_of
+from tests.support import ROOT, client, handshake, websocket_scope
+
+pytestmark = pytest.mark.anyio
+
+README = ROOT / "README.md"
+EXAMPLES = {block.heading: block for block in examples_of(README, "python")}
+
+
+def example(heading: str) -> Example:
+    """Return the README's example under a heading."""
+    return EXAMPLES[heading]
+
+
+def opened(names: dict[str, object]) -> FastAPI:
+    """Return the example's app, with an endpoint at each path that the tests ask for."""
+    app = cast("FastAPI", names["app"])
+    for path in ("/", "/health", "/health/live", "/healthy", "/billing/1", "/items"):
+        app.add_api_route(path, lambda: "open", methods=["GET", "POST"])
+    return app
+
+
+async def statuses(
+    app: ASGIApp, *requests: str | tuple[str, str, dict[str, str]], peer: str = "192.0.2.1"
+) -> list[int]:
+    """Make requests, by path alone or by method, path and headers, and return their statuses."""
+    async with client(app, peer=(peer, 50_000)) as http:
+        whole = [("GET", request, {}) if isinstance(request, str) else request for request in requests]
+        return [(await http.request(method, path, headers=headers)).status_code for method, path, headers in whole]
+
+
+@pytest.fixture
+def _maintenance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
+
+
+def test_each_example_has_a_heading_of_its_own_and_a_test() -> None:
+    headings = [block.heading for block in examples_of(README, "python")]
+    tests = Path(__file__).read_text(encoding="utf-8")
+    assert sorted(set(headings)) == sorted(headings)
+    assert [] == [heading for heading in headings if f'example("{heading}")' not in tests]
+
+
+async def test_quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = example("Quick start").run()["app"]
+    (shown,) = [block.text.splitlines() for block in examples_of(README, "http")]
+    async with client(cast("FastAPI", app)) as http:
+        is_open = await http.get("/")
+        monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
+        closed = await http.get("/")
+    assert {"message": "Hello World"} == is_open.json()
+    kept = [f"{name}: {closed.headers[name]}" for name in ("retry-after", "cache-control")]
+    assert shown == [f"HTTP/1.1 {closed.status_code} {closed.reason_phrase}", *kept, "", closed.text]
+
+
+async def test_toggle_it_by_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = opened(example("Toggle it by API").run())
+    path = "/admin/maintenance"
+    asked = await statuses(app, "/", ("PUT", f"{path}/on", {}), "/", ("PUT", f"{path}/off", {}), "/")
+    Path("maintenance.txt").write_text("1\n", encoding="utf-8")
+    assert [200, 200, 503, 200, 200, 503] == [*asked, *await statuses(app, "/")]
+
+
+async def test_a_time_window() -> None:
+    backend = MemoryBackend()
+    announce = cast("Callable[[MemoryBackend], Any]", example("A time window").run()["announce"])
+    before = datetime.now(timezone.utc)
+    await announce(backend)
+    state = await get_maintenance_state(backend)
+    assert ("New database", True) == (state.message, state.active)
+    assert state.starts_at is not None
+    assert timedelta(0) <= state.starts_at - before - timedelta(hours=6) < timedelta(minutes=1)
+    assert state.starts_at + timedelta(minutes=30) == state.ends_at
+    assert not await backend.get_value()
+
+
+@pytest.mark.usefixtures("_maintenance")
+async def test_exempt_health_checks_and_administrators() -> None:
+    app = opened(example("Exempt health checks and administrators").run())
+    admin, forwarded = {"X-Admin-Key": "secret-key"}, {"X-Forwarded-For": "10.1.2.3"}
+    assert [200, 200, 503, 503, 200, 503] == await statuses(
+        app, "/health", "/health/live", "/healthy", "/items", ("GET", "/items", admin), ("GET", "/items", forwarded)
+    )
+    assert [200] == await statuses(app, "/items", peer="10.9.9.9")
+    assert [200] == await statuses(app, ("GET", "/items", forwarded), peer="192.0.2.10")
+
+
+@pytest.mark.usefixtures("_maintenance")
+async def test_read_only_mode() -> None:
+    app = opened(example("Read-only mode").run())
+    assert [200, 503] == await statuses(app, "/items", ("POST", "/items", {}))
+
+
+@pytest.mark.usefixtures("_maintenance")
+async def test_close_only_a_part() -> None:
+    app = opened(example("Close only a part").run())
+    assert [200, 503] == await statuses(app, "/items", "/billing/1")
+
+
+async def test_your_own_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = MemoryBackend(MaintenanceState(active=True, message="<b>Soon</b>"))
+    monkeypatch.setattr(_current, "_configured", [backend])
+    async with client(opened(example("Your own response").run())) as http:
+        response = await http.get("/")
+    assert (503, "3600") == (response.status_code, response.headers["retry-after"])
+    assert "<p>&lt;b&gt;Soon&lt;/b&gt;</p>" in response.text
+
+
+async def test_your_own_backend() -> None:
+    service, flags = FastAPI(), {"maintenance": False}
+
+    @service.get("/flags/maintenance")
+    async def read_flag() -> bool:
+        return flags["maintenance"]
+
+    @service.put("/flags/maintenance")
+    async def write_flag(value: Annotated[bool, Body()]) -> None:
+        flags["maintenance"] = value
+
+    names = example("Your own backend").run()
+    backend, app = cast("Any", names["flags"]), opened(names)
+    await backend.client.aclose()
+    async with client(service) as backend.client:
+        answered = await statuses(app, "/")
+        await set_maintenance_mode(True, backend)
+        answered += await statuses(app, "/")
+    assert ([200, 503], {"maintenance": True}) == (answered, flags)
+
+
+async def test_deployment_in_a_context_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[MaintenanceState] = []
+
+    async def migrate() -> None:
+        seen.append(await get_maintenance_state(LocalFileBackend("maintenance.txt")))
+
+    names = example("Deployment in a context manager").run()
+    names["migrate"] = migrate
+    await cast("Any", names["deploy"])()
+    (hold,) = seen[0].holds
+    assert (True, "Back in ten minutes") == (hold.active, hold.message)
+    assert hold.expires_at is not None
+    assert MaintenanceState() == await get_maintenance_state(LocalFileBackend("maintenance.txt"))
+
+
+@pytest.mark.usefixtures("_maintenance")
+async def test_kubernetes_probes() -> None:
+    app = opened(example("Kubernetes probes").run())
+    assert [200, 200, 503] == await statuses(app, "/livez", "/readyz", "/items")
+
+
+@pytest.mark.usefixtures("_maintenance")
+async def test_where_to_put_it_among_other_middleware() -> None:
+    app = opened(example("Where to put it among other middleware").run())
+    async with client(app) as http:
+        response = await http.get("/", headers={"Origin": "https://shop.example"})
+    headers = response.headers
+    assert (503, "https://shop.example", "Retry-After") == (
+        response.status_code,
+        headers["access-control-allow-origin"],
+        headers["access-control-expose-headers"],
+    )
+
+
+async def test_wrap_any_asgi_app() -> None:
+    app = cast("ASGIApp", example("Wrap any ASGI app").run()["app"])
+    assert [503] == await statuses(app, "/")
+    assert ["websocket.close"] == [message["type"] for message in await handshake(app, websocket_scope())]
+
+
+def test_the_demonstration_prints_what_the_readme_shows() -> None:
+    shown = next(block.text for block in examples_of(README, "text") if block.heading == "See it work")
+    printed = subprocess.run(
+        [sys.executable, ROOT / "examples" / "demo.py"], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert shown.strip() == printed.strip()
+
+
+def test_the_commands_are_those_of_the_noxfile() -> None:
+    commands = [line for block in examples_of(README, "console") for line in block.text.splitlines()]
+    assert ["python3 noxfile.py -s demo", "pip install fastapi-maintenance", "python3 noxfile.py"] == commands
+    assert "exec python3 noxfile.py\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_all_predicates_and_settings_are_told_of() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert [] == [name for name in predicates if f"`{name}`" not in text]
+    assert [] == [name for name in Settings.__dataclass_fields__ if f"| `{name}` |" not in text]
+
+
+def test_links_lead_to_files_of_the_repository() -> None:
+    links = [
+        line.split("](")[1].split(")")[0] for line in README.read_text(encoding="utf-8").splitlines() if "](" in line
+    ]
+    local = [link for link in links if not link.startswith("https://")]
+    assert ["examples/shop.py"] == [link for link in local if (ROOT / link).is_file()] == local

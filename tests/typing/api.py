@@ -1,0 +1,235 @@
+"""What a type checker says of the library's use. Nothing here is executed.
+
+A good line says what its type is; a bad one expects its error, and mypy's `warn_unused_ignores` tells when it is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+from typing_extensions import assert_type
+
+from fastapi_maintenance import (
+    AsyncPredicate,
+    BaseStateBackend,
+    DetailedStateBackend,
+    EnvVarBackend,
+    LocalFileBackend,
+    MaintenanceModeMiddleware,
+    MaintenanceState,
+    MemoryBackend,
+    PeekableStateBackend,
+    Predicate,
+    StateBackend,
+    StateChange,
+    SyncResponseCallback,
+    all_of,
+    any_of,
+    as_json,
+    configure_backend,
+    force_maintenance_mode_off,
+    force_maintenance_mode_on,
+    get_maintenance_mode,
+    get_maintenance_state,
+    header_equals,
+    maintenance_middleware,
+    maintenance_mode_on,
+    not_,
+    path_prefix,
+    safe_method,
+    set_maintenance_mode,
+)
+
+app = FastAPI()
+
+# --- backends -------------------------------------------------------------------------------------------------------
+
+
+class DuckTyped:
+    """A backend that inherits nothing."""
+
+    async def get_value(self) -> bool:
+        return True
+
+    async def set_value(self, value: bool) -> None: ...
+
+
+class Derived(BaseStateBackend):
+    """A backend as the spec writes it."""
+
+    async def get_value(self) -> bool:
+        return self._str_to_bool("1")
+
+    async def set_value(self, value: bool) -> None:
+        assert_type(self._bool_to_str(value), str)
+
+
+class SyncRead:
+    """No backend: the read does not wait."""
+
+    def get_value(self) -> bool:
+        return True
+
+    async def set_value(self, value: bool) -> None: ...
+
+
+class ReadsText:
+    """No backend: the value is text."""
+
+    async def get_value(self) -> str:
+        return "1"
+
+    async def set_value(self, value: bool) -> None: ...
+
+
+class WriteOnly:
+    """No backend: there is nothing to read."""
+
+    async def set_value(self, value: bool) -> None: ...
+
+
+plain: list[StateBackend] = [DuckTyped(), Derived(), MemoryBackend(), EnvVarBackend(), LocalFileBackend("switch")]
+detailed: list[DetailedStateBackend] = [MemoryBackend(), EnvVarBackend(), LocalFileBackend("switch")]
+peekable: list[PeekableStateBackend] = [MemoryBackend(), EnvVarBackend(), LocalFileBackend("switch")]
+
+maintenance_middleware(backend=DuckTyped())
+maintenance_middleware(backend=SyncRead())  # type: ignore[arg-type]
+maintenance_middleware(backend=ReadsText())  # type: ignore[arg-type]
+maintenance_middleware(backend=WriteOnly())  # type: ignore[arg-type]
+maintenance_middleware(backend=MemoryBackend)  # type: ignore[arg-type]
+not_detailed: DetailedStateBackend = DuckTyped()  # type: ignore[assignment]
+
+
+def close(state: MaintenanceState) -> MaintenanceState:
+    """Be a change of a state."""
+    return state
+
+
+change: StateChange = close
+
+# --- the middleware -------------------------------------------------------------------------------------------------
+
+assert_type(maintenance_middleware(), Callable[[ASGIApp], ASGIApp])
+app.add_middleware(maintenance_middleware(backend=MemoryBackend(), unmatched="block"))
+app.add_middleware(maintenance_middleware)  # type: ignore[arg-type]  # it is a factory, to be called
+app.add_middleware(MaintenanceModeMiddleware, backend=DuckTyped(), exempt_callback=safe_method)
+app.add_middleware(MaintenanceModeMiddleware, backend="file")  # type: ignore[arg-type]
+app.add_middleware(MaintenanceModeMiddleware, exempt=safe_method)  # type: ignore[call-arg]  # the factory's name
+maintenance_middleware(MemoryBackend())  # type: ignore[call-arg]  # keywords only
+maintenance_middleware(unmatched="ignore")  # type: ignore[arg-type]
+maintenance_middleware(retry_after=1.5)  # type: ignore[arg-type]
+
+# --- predicates -----------------------------------------------------------------------------------------------------
+
+
+def sync_predicate(request: Request) -> bool:
+    return request.method == "GET"
+
+
+async def async_predicate(request: Request) -> bool:
+    return request.method == "GET"
+
+
+def no_predicate(request: Request) -> str:
+    return request.method
+
+
+assert_type(any_of(path_prefix("/a"), header_equals("X", "1")), Predicate)
+assert_type(all_of(sync_predicate), Predicate)
+assert_type(any_of(), Predicate)
+assert_type(any_of(sync_predicate, async_predicate), AsyncPredicate)
+assert_type(all_of(any_of(async_predicate), sync_predicate), AsyncPredicate)
+assert_type(not_(sync_predicate), Predicate)
+assert_type(not_(async_predicate), AsyncPredicate)
+
+
+async def ask(request: Request) -> None:
+    """Ask predicates: a sync one answers at once."""
+    assert_type(any_of(sync_predicate)(request), bool)
+    pending: Awaitable[bool] = not_(async_predicate)(request)
+    assert_type(await pending, bool)
+
+
+maintenance_middleware(exempt=sync_predicate)
+maintenance_middleware(exempt=async_predicate)
+maintenance_middleware(exempt=lambda request: request.url.path == "/")
+maintenance_middleware(exempt=no_predicate)  # type: ignore[arg-type]
+maintenance_middleware(exempt="/health")  # type: ignore[arg-type]
+maintenance_middleware(exempt=path_prefix)  # type: ignore[arg-type]  # it is to be called with the prefix
+any_of("/health")  # type: ignore[call-overload]
+
+# --- responses ------------------------------------------------------------------------------------------------------
+
+
+async def async_response(request: Request) -> JSONResponse:
+    return JSONResponse({"path": request.url.path})
+
+
+def no_response(request: Request) -> dict[str, str]:
+    return {"path": request.url.path}
+
+
+assert_type(as_json(), SyncResponseCallback)
+maintenance_middleware(response=as_json("Back soon"))
+maintenance_middleware(response=async_response)
+maintenance_middleware(response=lambda request: Response(str(request.url)))
+maintenance_middleware(response=no_response)  # type: ignore[arg-type]
+
+# --- decorated endpoints keep their types ---------------------------------------------------------------------------
+
+
+@app.get("/items/{item}")
+@force_maintenance_mode_off
+async def read_item(item: int, *, full: bool = False) -> str:
+    return f"{item} {full}"
+
+
+@force_maintenance_mode_on
+def write_item(item: int) -> bytes:
+    return bytes(item)
+
+
+@maintenance_mode_on(lease=30)
+async def migrate(version: int) -> str:
+    return str(version)
+
+
+async def endpoints() -> None:
+    """Call what was decorated."""
+    assert_type(await read_item(1, full=True), str)
+    assert_type(write_item(1), bytes)
+    assert_type(await migrate(3), str)
+    write_item("1")  # type: ignore[arg-type]
+    await migrate(release=3)  # type: ignore[call-arg]
+
+
+@maintenance_mode_on()  # type: ignore[arg-type]  # only an async function can be held
+def sync_migrate(version: int) -> str:
+    return str(version)
+
+
+# --- control --------------------------------------------------------------------------------------------------------
+
+
+async def control() -> None:
+    """Use the switch."""
+    assert_type(await get_maintenance_mode(), bool)
+    assert_type(await get_maintenance_state(DuckTyped()), MaintenanceState)
+    await set_maintenance_mode(True, DuckTyped())
+    await set_maintenance_mode("on")  # type: ignore[arg-type]
+    await set_maintenance_mode(True, ends_at="tomorrow")  # type: ignore[arg-type]
+    async with maintenance_mode_on(message="Back soon"):
+        pass
+    with maintenance_mode_on():  # type: ignore[attr-defined]  # it has to wait for the store
+        pass
+
+
+configure_backend(DuckTyped())
+configure_backend("env", var_name="CLOSED")
+configure_backend("file", file_path="switch")
+configure_backend("file")  # type: ignore[call-overload]
+configure_backend("env", file_path="switch")  # type: ignore[call-overload]
+configure_backend("redis")  # type: ignore[call-overload]
