@@ -15,9 +15,9 @@ _Address = IPv4Address | IPv6Address
 _Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
-def networks_of(name: str, values: Iterable[str]) -> _Networks:
-    """Read addresses and CIDR networks; host bits of a network must be zero."""
-    if isinstance(values, str):
+def networks_of(name: str, values: object) -> _Networks:
+    """Read a collection of addresses and CIDR networks; host bits of a network must be zero."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
         reject(name, "a collection of addresses and networks", values)
     return tuple(_network_of(name, check_str(name, value)) for value in values)
 

@@ -14,15 +14,19 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
-from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
 from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._scope import route_path
 from fastapi_maintenance.decorators import mark_of
 
-__all__ = ["OPAQUE", "UNANSWERED", "Answer", "find_answer", "router_of"]
+__all__ = ["OPAQUE", "UNANSWERED", "Answer", "entered", "find_answer", "router_of"]
 
 _MOST_LAYERS = 100
+# FastAPI keeps included routers nested since 0.137, each as one route of this private class. `iter_route_contexts` is
+# the public way to see through it, but it is there since 0.137.2 only, and lists the routes without asking the routers
+# in between, which may have a `matches` of their own. tests/test_routes.py fails when this one goes.
+_IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,15 @@ def router_of(app: ASGIApp) -> tuple[Router | None, Starlette | None]:
             return inner.router, inner
         if isinstance(inner, Router):
             return inner, None
+        if isinstance(inner, BaseRoute):
+            return Router([inner]), None  # a route can be an app by itself
         inner = getattr(inner, "app", None)  # what every class of middleware calls the app that it wraps
     return None, None
+
+
+def entered(owner: Starlette | None, scope: Scope) -> Scope:
+    """Return the scope as the application reads it: FastAPI puts its own `root_path` in the place of the server's."""
+    return {**scope, "root_path": owner.root_path} if isinstance(owner, FastAPI) and owner.root_path else scope
 
 
 def find_answer(router: Router, owner: Starlette | None, scope: Scope) -> Answer:
@@ -66,46 +77,26 @@ def find_answer(router: Router, owner: Starlette | None, scope: Scope) -> Answer
 
 def _ask(router: Router, owner: Starlette | None, scope: Scope) -> Answer:
     """Do what `Router.app` does up to the point where a route is handed the request."""
-    partial = False
+    partial: tuple[BaseRoute, Scope] | None = None
     for route in router.routes:
         match, child = route.matches(scope)
         if match is Match.FULL:
             return _look_into(route, owner, scope, child)
-        partial = partial or match is Match.PARTIAL
-    if partial or not _serves_the_rest(router, scope) or _redirects(router, scope):
-        return UNANSWERED
-    return OPAQUE
+        if match is Match.PARTIAL and partial is None:
+            partial = route, child
+    if partial is not None:
+        return _look_into(partial[0], owner, scope, partial[1])
+    return OPAQUE if _serves_the_rest(router, scope) and not _redirects(router, scope) else UNANSWERED
 
 
 def _look_into(route: BaseRoute, owner: Starlette | None, scope: Scope, child: Scope) -> Answer:
+    while isinstance(route, _IncludedRouter):
+        _, child, route, _ = route._match(scope)  # noqa: SLF001 -- see above
     if isinstance(route, (Mount, Host)):
         return _ask_mounted(route.app, route.routes, {**scope, **child})
-    if not isinstance(route, (Route, WebSocketRoute)):
-        for context in _route_contexts(route):
-            match, included_child = _matches(context, scope)
-            if match is Match.FULL:
-                if isinstance(context.original_route, (Mount, Host)):
-                    return _ask_mounted(context.app, context.routes, {**scope, **included_child})
-                return _answer_of(context.original_route, context.endpoint, owner, scope)
+    if isinstance(route, Route) and route.methods and scope["method"] not in route.methods:
+        return UNANSWERED
     return _answer_of(route, getattr(route, "endpoint", child.get("endpoint")), owner, scope)
-
-
-def _route_contexts(route: BaseRoute) -> list[Any]:
-    """List the routes of an included router, in their order; FastAPI keeps included routers nested since 0.137."""
-    iter_route_contexts = getattr(fastapi.routing, "iter_route_contexts", None)
-    contexts = [] if iter_route_contexts is None else list(iter_route_contexts([route]))
-    return [context for context in contexts if context.original_route is not route]
-
-
-def _matches(context: Any, scope: Scope) -> tuple[Match, Scope]:  # noqa: ANN401 -- RouteContext is not in every FastAPI
-    route = context.original_route
-    if isinstance(route, APIRoute) and type(route).matches is not APIRoute.matches:
-        # A class of route with its own `matches` is told by this private key which inclusion is meant; there is no
-        # public way to tell it. tests/test_routes.py fails when it goes.
-        inclusion = {**scope.get("fastapi", {}), "effective_route_context": context._route_context}  # noqa: SLF001
-        return route.matches({**scope, "fastapi": inclusion})
-    result: tuple[Match, Scope] = context.matches(scope)
-    return result
 
 
 def _ask_mounted(app: ASGIApp, routes: list[BaseRoute], scope: Scope) -> Answer:
@@ -113,9 +104,7 @@ def _ask_mounted(app: ASGIApp, routes: list[BaseRoute], scope: Scope) -> Answer:
     if router is None:
         # Middleware that hides the app it wraps is looked past: the mount itself still lists the routes below it.
         return _ask(Router(routes), None, scope) if routes else OPAQUE
-    if isinstance(owner, FastAPI) and owner.root_path:
-        scope["root_path"] = owner.root_path  # as FastAPI.__call__ does
-    return _ask(router, owner, scope)
+    return _ask(router, owner, entered(owner, scope))
 
 
 def _serves_the_rest(router: Router, scope: Scope) -> bool:
@@ -148,7 +137,8 @@ def _answer_of(route: BaseRoute, endpoint: Any, owner: Starlette | None, scope: 
 
 
 def _is_documentation(route: BaseRoute, owner: Starlette | None, scope: Scope) -> bool:
-    if not isinstance(owner, FastAPI) or isinstance(route, APIRoute):
+    if not isinstance(owner, FastAPI) or owner.openapi_url is None or isinstance(route, APIRoute):
         return False
     urls = (owner.openapi_url, owner.docs_url, owner.redoc_url, owner.swagger_ui_oauth2_redirect_url)
-    return getattr(route, "path", None) in urls and route_path(scope) in urls
+    is_read = scope.get("method") in ("GET", "HEAD")
+    return is_read and getattr(route, "path", None) in urls and route_path(scope) in urls

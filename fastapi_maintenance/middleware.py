@@ -13,13 +13,14 @@ from datetime import datetime, timezone
 
 from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import _current, _holds
 from fastapi_maintenance._answer import send_blocked
 from fastapi_maintenance._decision import Unmatched, Verdict, decide
 from fastapi_maintenance._observer import Observer
-from fastapi_maintenance._routes import OPAQUE, Answer, find_answer, router_of
+from fastapi_maintenance._routes import OPAQUE, Answer, entered, find_answer, router_of
 from fastapi_maintenance._scope import as_http, is_preflight
 from fastapi_maintenance._settings import Settings
 from fastapi_maintenance.decorators import has_forced_on
@@ -116,7 +117,9 @@ class _MaintainedApp:
         state = await self._active_state()
         if state is None and not has_forced_on():
             return None
-        answer = self._find_answer(scope)
+        router, owner = router_of(self.app)
+        scope = entered(owner, scope)
+        answer = self._find_answer(router, owner, scope)
         verdict = decide(
             mark=answer.mark,
             active=state is not None,
@@ -144,8 +147,7 @@ class _MaintainedApp:
             return _holds.with_local(observer.backend, state)
         return state if is_active(state, datetime.now(timezone.utc)) else None
 
-    def _find_answer(self, scope: Scope) -> Answer:
-        router, owner = router_of(self.app)
+    def _find_answer(self, router: Router | None, owner: Starlette | None, scope: Scope) -> Answer:
         app = scope.get("app")
         if owner is None and isinstance(app, Starlette):
             # The app in the scope is meant if its router is what was found, or, where middleware in between hides the

@@ -1,0 +1,105 @@
+"""Backends as users write them, with hooks by which a test lets them fail, hang, or do something at a certain moment."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from anyio.lowlevel import checkpoint
+
+from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
+from fastapi_maintenance.errors import ReadOnlyBackendError
+from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.typing import StateChange
+
+Hook = Callable[[], Awaitable[object]]
+
+
+async def be_down() -> None:
+    """Fail, as a store does that cannot be reached."""
+    message = "the store is down"
+    raise ConnectionError(message)
+
+
+class Hooked:
+    """Three moments at which something can be made to happen; nothing but waiting for the network, unless told."""
+
+    def __init__(self) -> None:
+        self.before_read: Hook = checkpoint
+        self.before_write: Hook = checkpoint
+        self.after_write: Hook = checkpoint
+
+    def go_down(self) -> None:
+        """Let reads and writes fail from now on."""
+        self.before_read = self.before_write = be_down
+
+    def come_back(self) -> None:
+        """Let everything work again."""
+        self.before_read = self.before_write = self.after_write = checkpoint
+
+
+class BareSwitch(Hooked):
+    """A backend with the two methods and no more."""
+
+    def __init__(self, value: bool = False) -> None:  # noqa: FBT001, FBT002 -- what a switch is about
+        super().__init__()
+        self.value = value
+
+    async def get_value(self) -> bool:
+        await self.before_read()
+        return self.value
+
+    async def set_value(self, value: bool, /) -> None:  # noqa: FBT001 -- as the Protocol has it
+        await self.before_write()
+        self.value = value
+        await self.after_write()
+
+
+class ReadOnlySwitch(BareSwitch):
+    """A backend with the two methods, one of which refuses."""
+
+    async def set_value(self, value: bool, /) -> None:  # noqa: ARG002, FBT001 -- as the Protocol has it
+        await self.before_write()
+        message = "this switch is set by someone else"
+        raise ReadOnlyBackendError(message)
+
+
+class TextSwitch(BaseStateBackend):
+    """A backend as the spec describes it: derived from the base class, with text in its store."""
+
+    def __init__(self, store: dict[str, str]) -> None:
+        self.store = store
+
+    async def get_value(self) -> bool:
+        await checkpoint()
+        return self._str_to_bool(self.store.get("mode", ""))
+
+    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- as the spec has it
+        await checkpoint()
+        self.store["mode"] = self._bool_to_str(value)
+
+
+class DetailedStore(Hooked):
+    """A backend that keeps whole states, and takes waiting to be asked."""
+
+    def __init__(self, state: MaintenanceState | bool = False) -> None:  # noqa: FBT001, FBT002 -- a state in short
+        super().__init__()
+        self.memory = MemoryBackend(state)
+
+    async def get_value(self) -> bool:
+        await self.before_read()
+        return await self.memory.get_value()
+
+    async def set_value(self, value: bool, /) -> None:  # noqa: FBT001 -- as the Protocol has it
+        await self.before_write()
+        await self.memory.set_value(value)
+        await self.after_write()
+
+    async def get_state(self) -> MaintenanceState:
+        await self.before_read()
+        return await self.memory.get_state()
+
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        await self.before_write()
+        state = await self.memory.update_state(change)
+        await self.after_write()
+        return state

@@ -1,0 +1,389 @@
+"""Strategies of what the tests are about: times, states, words, JSON, paths, and predicates whose answers are known."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone, tzinfo
+from functools import partial
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from fastapi_maintenance.predicates import all_of, any_of, not_
+from fastapi_maintenance.state import Hold, MaintenanceState
+from fastapi_maintenance.typing import AsyncPredicate, Predicate
+from tests.support import make_request
+
+_T = TypeVar("_T")
+
+# Times
+
+
+class PuttingBack(tzinfo):
+    """A zone in which every time of the clock comes twice: first two hours ahead of UTC, then (`fold`) one."""
+
+    def utcoffset(self, dt: datetime | None) -> timedelta:
+        return timedelta(hours=1 if dt is not None and dt.fold else 2)
+
+    def dst(self, dt: datetime | None) -> timedelta:
+        return self.utcoffset(dt) - timedelta(hours=1)
+
+    def tzname(self, dt: datetime | None) -> str:
+        return "twice" if dt is None else f"twice{dt.fold}"
+
+    def __repr__(self) -> str:
+        return "PuttingBack()"
+
+
+_ALMOST_A_DAY = timedelta(days=1) - timedelta.resolution
+
+zones: st.SearchStrategy[tzinfo] = st.one_of(
+    st.just(timezone.utc),
+    st.just(PuttingBack()),
+    st.builds(timezone, st.timedeltas(min_value=-_ALMOST_A_DAY, max_value=_ALMOST_A_DAY)),
+)
+"""Time zones, also with offsets of seconds and microseconds, and one that reads `fold`."""
+
+
+def _folded(time: datetime, fold: int) -> datetime:
+    return time.replace(fold=fold)
+
+
+aware_times: st.SearchStrategy[datetime] = st.builds(
+    _folded,
+    st.datetimes(datetime(2, 1, 1), datetime(9998, 12, 31), timezones=zones),  # noqa: DTZ001 -- as Hypothesis has them
+    st.integers(0, 1),
+)
+"""Aware datetimes of any zone and fold, whose instants have a date in UTC."""
+
+NOW = datetime(2026, 3, 29, 1, 30, tzinfo=timezone.utc)
+"""The now of tests that need one; tests choose times around it."""
+
+
+_STEPS_FROM_NOW = (-86_400_000_000, -1_000_001, -1_000_000, -1, 0, 1, 999_999, 1_000_000, 1_000_001, 86_400_000_000)
+TIMES_AROUND_NOW = tuple(
+    (NOW + timedelta(microseconds=microseconds)).astimezone(zone)
+    for microseconds in _STEPS_FROM_NOW
+    for zone in (timezone.utc, timezone(timedelta(hours=-9, minutes=-30)))
+)
+times_around_now: st.SearchStrategy[datetime] = st.sampled_from(TIMES_AROUND_NOW)
+"""Aware datetimes so close to `NOW` that they often fall on it and on each other."""
+
+
+def instant_of(time: datetime) -> datetime:
+    """Return the naive date and time in UTC, by nothing but the definition of the offset."""
+    offset = time.utcoffset()
+    assert offset is not None
+    return time.replace(tzinfo=None, fold=0) - offset
+
+
+# States
+
+
+def _id_of(hold: Hold) -> str:
+    return hold.id
+
+
+def _window(times: list[datetime]) -> tuple[datetime, datetime]:
+    earlier, later = sorted(times, key=instant_of)
+    return earlier, later
+
+
+def _state(
+    active: bool, message: str | None, window: tuple[datetime | None, datetime | None], held: list[Hold]
+) -> MaintenanceState:
+    return MaintenanceState(active=active, message=message, starts_at=window[0], ends_at=window[1], holds=tuple(held))
+
+
+_texts = st.none() | st.text(max_size=20)
+_windows = st.lists(aware_times, min_size=2, max_size=2, unique_by=instant_of).map(_window)
+_holds = st.builds(
+    Hold, id=st.text(min_size=1, max_size=8), active=st.booleans(), message=_texts, expires_at=st.none() | aware_times
+)
+
+states: st.SearchStrategy[MaintenanceState] = st.builds(
+    _state,
+    st.booleans(),
+    _texts,
+    st.one_of(
+        st.just((None, None)),
+        st.tuples(aware_times, st.none()),
+        st.tuples(st.none(), aware_times),
+        _windows,
+    ),
+    st.lists(_holds, max_size=3, unique_by=_id_of),
+)
+"""States of all kinds, whose holds differ in their ids."""
+
+messages: st.SearchStrategy[str | None] = st.sampled_from((None, "", "Back at ten"))
+holds_around_now: st.SearchStrategy[Hold] = st.builds(
+    Hold,
+    id=st.sampled_from("abc"),
+    active=st.booleans(),
+    message=messages,
+    expires_at=st.sampled_from((None, *TIMES_AROUND_NOW)),
+)
+"""Holds that often have the same id, and often expire at `NOW`."""
+
+states_around_now: st.SearchStrategy[MaintenanceState] = st.builds(
+    _state,
+    st.booleans(),
+    messages,
+    st.sampled_from(
+        [
+            (start, end)
+            for start in (None, *TIMES_AROUND_NOW)
+            for end in (None, *TIMES_AROUND_NOW)
+            if start is None or end is None or start < end
+        ]
+    ),
+    st.lists(holds_around_now, max_size=3, unique_by=_id_of),
+)
+"""States whose windows and holds often begin or end at `NOW`; they are generated fast."""
+
+
+# Words and JSON
+
+ON_WORDS = ("1", "on", "t", "true", "y", "yes")
+OFF_WORDS = ("0", "off", "f", "false", "n", "no", "")
+
+
+@st.composite
+def words(draw: st.DrawFn, of: tuple[str, ...]) -> str:
+    """Generate one of the words, each letter of it in any case, with spaces around it."""
+    spaces = st.text(" \t\r\n", max_size=3)
+    letters = (draw(st.sampled_from((letter.lower(), letter.upper()))) for letter in draw(st.sampled_from(of)))
+    return draw(spaces) + "".join(letters) + draw(spaces)
+
+
+any_text: st.SearchStrategy[str] = st.text(st.characters(exclude_categories=()))
+"""Text that may hold lone surrogates."""
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.integers(min_value=10**300),
+        st.floats(),
+        any_text,
+        aware_times.map(datetime.isoformat),
+        st.sampled_from(
+            ("2026-03-29", "2026-03-29T01:30:00", "2026-03-29T01:30:00Z", "0001-01-01T00:00:00+01:00", "Z")
+        ),
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(any_text, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def objects_like(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Generate JSON objects with some of the fields, and with others."""
+    known = st.fixed_dictionaries({}, optional={name: values | json_values for name, values in fields.items()})
+    return st.builds(
+        lambda unknown, some: {**unknown, **some}, st.dictionaries(any_text, json_values, max_size=2), known
+    )
+
+
+_message_texts = st.none() | any_text
+_time_texts = st.none() | aware_times.map(datetime.isoformat)
+_hold_like_objects = objects_like(id=any_text, active=st.booleans(), message=_message_texts, expires_at=_time_texts)
+state_like_objects: st.SearchStrategy[dict[str, Any]] = objects_like(
+    active=st.booleans(),
+    message=_message_texts,
+    starts_at=_time_texts,
+    ends_at=_time_texts,
+    holds=st.lists(_hold_like_objects, max_size=2),
+)
+"""JSON objects that are states but for a field or two."""
+
+# Paths
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+PREFIXES = ("/health", "/health/", "/health/live", "/Health", "/a", "/a/health", "/")
+
+plain_segments: st.SearchStrategy[str] = st.sampled_from(("a", "health", "healthy", "Health", "live", "billing", "x-1"))
+plain_paths: st.SearchStrategy[str] = st.lists(plain_segments, min_size=1, max_size=4).map(
+    lambda it: "/" + "/".join(it)
+)
+"""Paths that every reader reads alike."""
+
+_PIECES = (
+    *("/", "/", "/", "//", "%2f", "%2F", "\\", "%5c", "%5C"),
+    *(".", "..", "/..", "/../", "%2e", "%2E", "%2e%2e", ".%2e", "%252e%252e", "/..;/", "%3b", ";", ";a=b", ";/"),
+    *("a", "health", "health", "/health", "/health/", "HEALTH", "healthy", "live", "billing", "api", "/api"),
+    *("%00", "%0a", "%0d", "%20", "%25", "%", "%zz", "%C3%A9", "%ff", "%E2%80%AE", "%ef%bc%8e", "*", "?", "~"),
+)
+raw_paths: st.SearchStrategy[str] = st.lists(st.sampled_from(_PIECES), max_size=10).map(lambda it: "/" + "".join(it))
+"""What may stand in the first line of a request: percent-encoded in many ways, with all that servers stumble over."""
+
+# Predicates
+
+PATHS = ("/a", "/b", "/c")
+REQUESTS = tuple(make_request(path) for path in PATHS)
+"""The requests that predicates with known answers are asked about."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A predicate of which it is known how it is made, whether that shows it as async, and what it answers."""
+
+    text: str
+    declared_async: bool
+    answers: tuple[bool, ...]
+    predicate: Predicate | AsyncPredicate
+
+    def __repr__(self) -> str:
+        return f"{self.text} -> {self.answers}"
+
+
+class _Answers:
+    """The three ways to ask an object: by a call, by a method, and by a method that has to be awaited."""
+
+    def __init__(self, answers: tuple[bool, ...]) -> None:
+        self._answers = dict(zip(PATHS, answers, strict=True))
+
+    def __call__(self, request: Request, /) -> bool:
+        return self._answers[request.scope["path"]]
+
+    async def wait(self, request: Request, /) -> bool:
+        return self(request)
+
+    async def wait_for(self, _spare: str, request: Request, /) -> bool:
+        return self(request)
+
+
+class _AsyncAnswers(_Answers):
+    async def __call__(self, request: Request, /) -> bool:  # type: ignore[override]  # the async one of the same kind
+        return super().__call__(request)
+
+
+class Promise:
+    """An awaitable that is no coroutine."""
+
+    def __init__(self, answer: bool) -> None:
+        self._answer = answer
+
+    def __await__(self) -> Generator[None, None, bool]:
+        yield from ()
+        return self._answer
+
+
+def _function(answers: tuple[bool, ...]) -> Predicate:
+    asked = _Answers(answers)
+
+    def predicate(request: Request, /) -> bool:
+        return asked(request)
+
+    return predicate
+
+
+def _async_function(answers: tuple[bool, ...]) -> AsyncPredicate:
+    asked = _Answers(answers)
+
+    async def predicate(request: Request, /) -> bool:
+        return asked(request)
+
+    return predicate
+
+
+def _lambda_of_coroutine(answers: tuple[bool, ...]) -> AsyncPredicate:
+    asked = _async_function(answers)
+    return lambda request, /: asked(request)
+
+
+def _lambda_of_promise(answers: tuple[bool, ...]) -> AsyncPredicate:
+    asked = _Answers(answers)
+    return lambda request, /: Promise(asked(request))
+
+
+SYNC_MAKERS: dict[str, Callable[[tuple[bool, ...]], Predicate]] = {
+    "function": _function,
+    "object": _Answers,
+    "partial": lambda answers: partial(_function(answers)),
+}
+ASYNC_MAKERS: dict[str, Callable[[tuple[bool, ...]], AsyncPredicate]] = {
+    "async function": _async_function,
+    "async method": lambda answers: _Answers(answers).wait,
+    "async object": _AsyncAnswers,
+    "partial of async function": lambda answers: partial(_Answers(answers).wait_for, "spare"),
+    "partial of partial of async object": lambda answers: partial(partial(_AsyncAnswers(answers))),
+}
+"""Makers of predicates that can be seen to be async before they are called."""
+HIDDEN_MAKERS: dict[str, Callable[[tuple[bool, ...]], AsyncPredicate]] = {
+    "lambda that returns a coroutine": _lambda_of_coroutine,
+    "lambda that returns an awaitable object": _lambda_of_promise,
+}
+"""Makers of predicates that cannot."""
+MAKERS: dict[str, Callable[[tuple[bool, ...]], Predicate | AsyncPredicate]] = {
+    **SYNC_MAKERS,
+    **ASYNC_MAKERS,
+    **HIDDEN_MAKERS,
+}
+
+
+def make_known(kind: str, answers: tuple[bool, ...]) -> Known:
+    """Return a predicate of this kind with these answers."""
+    return Known(kind, kind in ASYNC_MAKERS, answers, MAKERS[kind](answers))
+
+
+def known_of(combinator: Callable[..., Any], parts: list[Known], answer: Callable[[list[bool]], bool]) -> Known:
+    """Return the combination of the parts, whose answers come from a function of theirs."""
+    return Known(
+        f"{combinator.__name__}({', '.join(part.text for part in parts)})",
+        any(part.declared_async for part in parts),
+        tuple(answer([part.answers[place] for part in parts]) for place in range(len(PATHS))),
+        combinator(*(part.predicate for part in parts)),
+    )
+
+
+def single_predicates(makers: tuple[str, ...] = tuple(MAKERS)) -> st.SearchStrategy[Known]:
+    """Generate predicates of these kinds that are no combinations."""
+    return st.builds(make_known, st.sampled_from(makers), st.tuples(*(st.booleans() for _ in PATHS)))
+
+
+def _combinations(inner: st.SearchStrategy[Known]) -> st.SearchStrategy[Known]:
+    several = st.lists(inner, max_size=3)
+    return st.one_of(
+        several.map(lambda parts: known_of(any_of, parts, any)),
+        several.map(lambda parts: known_of(all_of, parts, all)),
+        inner.map(lambda part: known_of(not_, [part], lambda answers: not answers[0])),
+    )
+
+
+def predicates(makers: tuple[str, ...] = tuple(MAKERS)) -> st.SearchStrategy[Known]:
+    """Generate predicates of these kinds, and combinations of them."""
+    return st.recursive(single_predicates(makers), _combinations, max_leaves=5)
+
+
+def drive(awaitable: Awaitable[_T]) -> _T:
+    """Return the result of an awaitable that never waits, without an event loop."""
+
+    async def wait() -> _T:
+        return await awaitable
+
+    coroutine = wait()
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: _T = stop.value
+        return result
+    coroutine.close()
+    message = f"{awaitable!r} waited for something"
+    raise AssertionError(message)
+
+
+def verdict_of(predicate: Predicate | AsyncPredicate, request: Request) -> bool:
+    """Return what a predicate says of a request, and see to it that this is a bool."""
+    said = predicate(request)
+    verdict = drive(said) if inspect.isawaitable(said) else said
+    assert type(verdict) is bool
+    return verdict
+
+
+def verdicts_of(predicate: Predicate | AsyncPredicate) -> tuple[bool, ...]:
+    """Return what a predicate says of each of the requests."""
+    return tuple(verdict_of(predicate, request) for request in REQUESTS)

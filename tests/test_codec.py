@@ -1,0 +1,242 @@
+"""Text from and to booleans and states."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fastapi_maintenance.codec import bool_to_str, state_to_text, str_to_bool, text_to_state
+from fastapi_maintenance.errors import InvalidStateError, MaintenanceError
+from fastapi_maintenance.state import Hold, MaintenanceState
+from tests.strategies import (
+    OFF_WORDS,
+    ON_WORDS,
+    any_text,
+    aware_times,
+    instant_of,
+    json_values,
+    state_like_objects,
+    states,
+    words,
+)
+
+NOON = datetime(2026, 3, 29, 12, tzinfo=timezone.utc)
+FULL = MaintenanceState(
+    active=True,
+    message="Back at ten",
+    starts_at=NOON,
+    ends_at=NOON.replace(hour=13),
+    holds=(
+        Hold(id="a", active=True, message="Copying", expires_at=NOON.replace(second=1)),
+        Hold(id="b", active=False),
+    ),
+)
+FULL_TEXT = (
+    '{"active": true, "message": "Back at ten", "starts_at": "2026-03-29T12:00:00+00:00",'
+    ' "ends_at": "2026-03-29T13:00:00+00:00", "holds": [{"id": "a", "active": true, "message": "Copying",'
+    ' "expires_at": "2026-03-29T12:00:01+00:00"}, {"id": "b", "active": false}]}'
+)
+
+
+def state_or_none(text: str) -> MaintenanceState | None:
+    """Return the state, or None where the text is refused as it should be; all else goes through."""
+    try:
+        return text_to_state(text)
+    except InvalidStateError as error:
+        str(error).encode()  # it can be logged
+        return None
+
+
+@given(words(ON_WORDS))
+def test_a_word_for_on_in_any_case_and_with_spaces_is_true(word: str) -> None:
+    assert str_to_bool(word) is True
+    assert MaintenanceState(active=True) == text_to_state(word)
+
+
+@given(words(OFF_WORDS))
+def test_a_word_for_off_and_nothing_at_all_is_false(word: str) -> None:
+    assert str_to_bool(word) is False
+    assert MaintenanceState(active=False) == text_to_state(word)
+
+
+@given(
+    any_text | st.sampled_from(("enabled", "2", "-1", "1.0", "01", "tru e", "1 0", "none", "null", "'1'", "\ufeff1"))
+)
+def test_all_else_is_refused_with_an_error_that_shows_the_value(text: str) -> None:
+    if text.strip().lower() in {*ON_WORDS, *OFF_WORDS}:
+        return
+    with pytest.raises(InvalidStateError) as caught:
+        str_to_bool(text)
+
+    assert isinstance(caught.value, (ValueError, MaintenanceError))
+    assert f"value must be one of 1 on t true y yes (on) or 0 off f false n no (off), got {text!r}" == str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, True, 1, b"1", ["1"]])
+def test_what_is_no_text_is_a_type_error_that_names_the_parameter(value: object) -> None:
+    with pytest.raises(TypeError, match=r"^value must be a str, got "):
+        str_to_bool(value)  # type: ignore[arg-type]  # the error under test
+    with pytest.raises(TypeError, match=r"^text must be a str, got "):
+        text_to_state(value)  # type: ignore[arg-type]  # the error under test
+
+
+def test_a_boolean_is_written_as_1_or_0() -> None:
+    assert ["1", "0"] == [bool_to_str(True), bool_to_str(False)]
+
+
+@given(st.booleans())
+def test_a_boolean_that_was_written_is_read_back(value: bool) -> None:
+    assert value is str_to_bool(bool_to_str(value))
+
+
+@given(states)
+def test_a_state_that_was_written_is_read_back_as_an_equal_state(state: MaintenanceState) -> None:
+    assert state == text_to_state(state_to_text(state))
+
+
+@given(states)
+def test_a_state_is_written_as_plain_ascii_on_one_line(state: MaintenanceState) -> None:
+    text = state_to_text(state)
+    assert text.isascii()
+    assert [text] == text.splitlines()
+
+
+@given(states)
+def test_a_state_is_a_digit_exactly_while_that_says_it_all(state: MaintenanceState) -> None:
+    plain = state == MaintenanceState(active=state.active)
+    assert plain == (state_to_text(state) in {"0", "1"})
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (MaintenanceState(), "0"),
+        (MaintenanceState(active=True), "1"),
+        (MaintenanceState(message=""), '{"active": false, "message": ""}'),
+        (FULL, FULL_TEXT),
+    ],
+)
+def test_the_text_of_a_state_is_what_other_versions_read(state: MaintenanceState, text: str) -> None:
+    assert text == state_to_text(state)
+    assert state == text_to_state(text)
+
+
+@given(states, st.dictionaries(any_text, json_values, max_size=3))
+def test_fields_unknown_to_this_version_are_left_out(state: MaintenanceState, unknown: dict[str, object]) -> None:
+    fields = {**unknown, **fields_of(state)}
+    fields["holds"] = [{**unknown, **fields_of_hold(hold)} for hold in state.holds]
+    assert state == text_to_state(json.dumps(fields))
+
+
+def fields_of(state: MaintenanceState) -> dict[str, object]:
+    """Return the fields as a version would write them that writes out what is not there."""
+    return {
+        "active": state.active,
+        "message": state.message,
+        "starts_at": state.starts_at and state.starts_at.isoformat(),
+        "ends_at": state.ends_at and state.ends_at.isoformat(),
+    }
+
+
+def fields_of_hold(hold: Hold) -> dict[str, object]:
+    """Return the fields as a version would write them that writes out what is not there."""
+    return {
+        "id": hold.id,
+        "active": hold.active,
+        "message": hold.message,
+        "expires_at": hold.expires_at and hold.expires_at.isoformat(),
+    }
+
+
+@pytest.mark.parametrize("text", ["1", " Yes\r\n", '{"active": true}', ' \n {"active": true} \n'])
+def test_a_byte_order_mark_before_the_text_is_read_over(text: str) -> None:
+    assert MaintenanceState(active=True) == text_to_state("\ufeff" + text)
+
+
+@pytest.mark.parametrize("zone", ["Z", "z", "+00:00", "-00:00"])
+def test_the_z_of_rfc_3339_is_read_on_every_python(zone: str) -> None:
+    text = json.dumps({"active": True, "starts_at": f"2026-03-29T12:00:00{zone}"})
+    assert MaintenanceState(active=True, starts_at=NOON) == text_to_state(text)
+
+
+@given(aware_times)
+def test_a_time_of_any_zone_is_read_as_its_instant(time: datetime) -> None:
+    state = text_to_state(json.dumps({"active": True, "ends_at": time.isoformat()}))
+    assert state.ends_at is not None
+    assert instant_of(time) == state.ends_at.replace(tzinfo=None)
+
+
+@given(any_text)
+@example("{")
+@example("{}")
+@example("{" * 100_000)
+@example('{"active": ' * 100_000)
+@example('{"active": true, "x": ' + "[" * 100_000)
+@example('{"active": ' + "[" * 900 + "]" * 900 + "}")
+@example('{"active": true, "x": ' + "9" * 5_000 + "}")
+@example('{"active": 1e999}')
+@example('{"active": "\ud800"}')
+@example("\ufeff")
+@example("\ufeff\ufeff1")
+@example("\x00")
+def test_any_text_is_a_state_or_refused(text: str) -> None:
+    state = state_or_none(text)
+    assert state is None or state == text_to_state(state_to_text(state))
+
+
+@given(any_text)
+def test_any_text_after_a_brace_is_a_state_or_refused(text: str) -> None:
+    assert state_or_none('{"active": true, ' + text) in {None, MaintenanceState(active=True)}
+
+
+@given(json_values | state_like_objects, st.booleans())
+@example({"active": True, "holds": {"id": "a", "active": True}}, True)
+@example({"active": True, "holds": 5}, True)
+@example({"active": True, "holds": [None]}, True)
+@example({"active": True, "holds": ["id"]}, True)
+@example({"active": True, "holds": [["id"]]}, True)
+@example({"active": True, "holds": [{"id": "", "active": True}]}, True)
+@example({"active": True, "starts_at": "0001-01-01T00:00:00+23:59"}, True)
+@example({"active": True, "ends_at": "9999-12-31T23:59:59-23:59"}, True)
+@example({"active": True, "ends_at": "\ud800Z"}, False)
+@example({"active": True, "message": "\ud800"}, True)
+def test_any_json_is_a_state_or_refused(value: object, ascii_only: bool) -> None:
+    state = state_or_none(json.dumps(value, ensure_ascii=ascii_only))
+    assert state is None or state == text_to_state(state_to_text(state))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "Expecting property name"),
+        ("{}", "the field 'active' is missing"),
+        ('{"active": 1}', "active must be True or False, got int 1"),
+        ('{"active": true, "message": 5}', "message must be a str, got int 5"),
+        ('{"active": true, "starts_at": 5}', "a time must be a str, got int 5"),
+        ('{"active": true, "starts_at": "soon"}', "soon"),
+        ('{"active": true, "starts_at": "2026-03-29T12:00:00"}', "starts_at must be an aware datetime"),
+        (
+            '{"active": true, "starts_at": "2026-03-29T12:00:00Z", "ends_at": "2026-03-29T13:00:00+01:00"}',
+            "ends_at must be after starts_at",
+        ),
+        ('{"active": true, "holds": [{"active": true}]}', "the field 'id' is missing"),
+        ('{"active": true, "holds": [{"id": "a"}]}', "the field 'active' is missing"),
+    ],
+)
+def test_the_error_shows_the_text_and_says_what_is_wrong_with_it(text: str, reason: str) -> None:
+    with pytest.raises(InvalidStateError) as caught:
+        text_to_state(text)
+
+    assert repr(text) in str(caught.value)
+    assert reason in str(caught.value)
+
+
+def test_of_a_long_text_the_error_shows_the_beginning() -> None:
+    with pytest.raises(InvalidStateError) as caught:
+        text_to_state("{" + "x" * 100_000)
+
+    assert len(str(caught.value)) < 1_000

@@ -1,0 +1,59 @@
+"""The order of the decision, against the table of the design, without an event loop."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple
+
+import pytest
+
+from fastapi_maintenance._decision import Unmatched, Verdict, decide
+
+
+class Facts(NamedTuple):
+    """What the decision is told, in one of all the ways there are."""
+
+    mark: bool | None
+    active: bool
+    answered: bool
+    documentation: bool
+    unmatched: Unmatched
+    exempt_docs: bool
+
+
+class Row(NamedTuple):
+    """A row of the design's table: the facts that it needs, and what it says."""
+
+    number: int
+    needs: dict[str, object]
+    verdict: Verdict
+
+
+# The first row, neither HTTP nor WebSocket, is decided before there are facts; the last two are one here, since the
+# predicate is only asked where nothing else decides.
+TABLE = (
+    Row(2, {"mark": True}, Verdict.BLOCK),
+    Row(3, {"mark": False}, Verdict.PASS),
+    Row(4, {"active": False}, Verdict.PASS),
+    Row(5, {"answered": False, "unmatched": "pass"}, Verdict.PASS),
+    Row(6, {"documentation": True, "exempt_docs": True}, Verdict.PASS),
+    Row(7, {}, Verdict.ASK),
+)
+UNMATCHED: tuple[Unmatched, ...] = ("pass", "block")
+BOTH = (False, True)
+ALL_FACTS = [Facts(*facts) for facts in product((None, *BOTH), BOTH, BOTH, BOTH, UNMATCHED, BOTH)]
+
+
+def row_for(facts: Facts) -> Row:
+    """Return the first row that applies."""
+    return next(row for row in TABLE if row.needs.items() <= facts._asdict().items())
+
+
+@pytest.mark.parametrize("facts", ALL_FACTS, ids=str)
+def test_the_first_row_that_applies_decides(facts: Facts) -> None:
+    assert row_for(facts).verdict is decide(**facts._asdict())
+
+
+def test_all_facts_are_tried_and_every_row_decides_something() -> None:
+    assert 3 * 2**5 == len(set(ALL_FACTS))
+    assert {row.number for row in TABLE} == {row_for(facts).number for facts in ALL_FACTS}

@@ -1,0 +1,566 @@
+"""The built-in predicates: what each exempts, what it never does, and the arguments that it refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from fastapi_maintenance import predicates
+from fastapi_maintenance._scope import as_http
+from fastapi_maintenance.predicates import (
+    always,
+    client_in,
+    cookie_equals,
+    header_equals,
+    header_present,
+    host_is,
+    method_in,
+    never,
+    path_is,
+    path_matches,
+    path_prefix,
+    query_equals,
+    safe_method,
+)
+from fastapi_maintenance.typing import Predicate
+from tests.strategies import METHODS, any_text
+from tests.support import make_request, websocket_scope
+
+header_bytes = st.binary(max_size=20) | st.sampled_from((b"secret", b"\xe9", b"\xc3\xa9", b"", b"\xff\x00\r\n"))
+"""What may stand in a header: anything."""
+
+EVERY_PREDICATE: list[Predicate] = [
+    always,
+    never,
+    safe_method,
+    path_is("/a"),
+    path_prefix("/a"),
+    path_matches("/a+"),
+    method_in("GET"),
+    header_equals("X-Key", "secret"),
+    header_equals("X-Key", "\u20ac"),
+    header_present("X-Key"),
+    query_equals("key", "secret"),
+    cookie_equals("key", "secret"),
+    host_is("example.com", "*.example.com", "[::1]"),
+    client_in("10.0.0.0/8", trusted_proxies=["192.0.2.0/24"]),
+]
+
+
+def sends(*values: str, name: str = "X-Key") -> Request:
+    """Return a request with a header for each of the values."""
+    return make_request(headers=[(name, value) for value in values])
+
+
+# All of them
+
+
+@given(
+    path=any_text,
+    root_path=st.sampled_from(("", "/a", "/")) | any_text,
+    method=st.sampled_from(METHODS) | any_text,
+    query=st.binary(max_size=20),
+    names=st.lists(st.sampled_from((b"x-key", b"cookie", b"host", b"x-forwarded-for")) | st.binary(), max_size=4),
+    values=st.lists(header_bytes, min_size=4, max_size=4),
+    peer=st.none() | st.tuples(st.just("192.0.2.1") | any_text, st.just(1)),
+)
+@example(
+    path="", root_path="", method="", query=b"%ff&key&=", names=[b"cookie"], values=[b'key="\\377\\9";;='], peer=None
+)
+@example(path="/a", root_path="", method="GET", query=b"key=%ED%A0%80", names=[b"host"], values=[b"["], peer=("", 0))
+def test_no_predicate_raises_for_any_request(
+    path: str,
+    root_path: str,
+    method: str,
+    query: bytes,
+    names: list[bytes],
+    values: list[bytes],
+    peer: tuple[str, int] | None,
+) -> None:
+    request = make_request(peer=peer)
+    sent = list(zip(names, values, strict=False))
+    request.scope.update(path=path, root_path=root_path, method=method, query_string=query, headers=sent)
+    assert {bool} == {type(predicate(request)) for predicate in EVERY_PREDICATE}
+
+
+def test_always_and_never_are_what_they_say() -> None:
+    assert [True, False] == [always(make_request()), never(make_request())]
+
+
+def test_a_handshake_is_asked_about_as_the_get_that_it_is() -> None:
+    request = Request(as_http(websocket_scope("/a/ws", headers={"X-Key": "secret", "Host": "example.com"})))
+    asked = [
+        safe_method,
+        method_in("GET"),
+        path_prefix("/a"),
+        header_equals("X-Key", "secret"),
+        host_is("example.com"),
+        client_in("192.0.2.1"),
+    ]
+    assert [True] * 6 == [predicate(request) for predicate in asked]
+
+
+# Methods
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
+def test_a_safe_method_is_exempt(method: str) -> None:
+    """RFC 9110 9.2.1."""
+    assert safe_method(make_request(method=method)) is True
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "CONNECT", "PROPFIND", "get", "GETS", ""])
+def test_every_other_method_is_not_safe(method: str) -> None:
+    """Methods are case-sensitive (RFC 9110 9.1): `get` is a method that nobody has defined."""
+    assert safe_method(make_request(method=method)) is False
+
+
+def test_methods_are_given_in_any_case() -> None:
+    read = method_in("get", "Head", "OPTIONS")
+    assert ["GET", "HEAD", "OPTIONS"] == [method for method in METHODS if read(make_request(method=method))]
+
+
+def test_no_methods_are_never() -> None:
+    assert not method_in()(make_request())
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/health", True),
+        ("/status/", True),
+        ("/health/", False),
+        ("/status", False),
+        ("/healthy", False),
+        ("/Health", False),
+        ("/health/live", False),
+        ("//health", False),
+        ("/", False),
+        ("", False),
+    ],
+)
+def test_a_path_is_exempt_that_is_exactly_one_of_the_paths(path: str, *, expected: bool) -> None:
+    assert expected is path_is("/health", "/status/")(make_request(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/health", True),
+        ("/health/", True),
+        ("/health/live", True),
+        ("/health//live", True),
+        ("/health/a b/\u00e9", True),
+        ("/health/a/.b/..c/d..", True),
+        ("/health/...", True),
+        ("/health/./live", True),
+        ("/healthy", False),
+        ("/health.json", False),
+        ("/health;a=b", False),
+        ("/Health", False),
+        ("/HEALTH/live", False),
+        ("//health", False),
+        ("/./health", False),
+        ("/a/health", False),
+        ("/", False),
+        ("", False),
+        ("health", False),
+        ("/health/..", False),
+        ("/health/../billing", False),
+        ("/health/a/../../billing", False),
+        ("/health/../health", False),
+        ("/health\\..\\billing", False),
+        ("/health/..\\billing", False),
+        ("/health/..;/billing", False),
+        ("/health/..;a=b/billing", False),
+        ("/health/..;a=b", False),
+    ],
+)
+def test_a_prefix_covers_itself_and_what_lies_under_it(path: str, *, expected: bool) -> None:
+    assert expected is path_prefix("/health")(make_request(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/health/", True), ("/health/live", True), ("/health", False), ("/healthy", False), ("/health/..", False)],
+)
+def test_a_prefix_that_ends_in_a_slash_covers_only_what_lies_under_it(path: str, *, expected: bool) -> None:
+    assert expected is path_prefix("/health/")(make_request(path))
+
+
+@pytest.mark.parametrize("path", ["/", "", "/a", "//", "/a/b"])
+def test_the_prefix_of_all_covers_all(path: str) -> None:
+    assert path_prefix("/")(make_request(path))
+
+
+def test_one_of_several_prefixes_is_enough() -> None:
+    covers = path_prefix("/health", "/docs")
+    assert ["/health/live", "/docs"] == [
+        path for path in ("/health/live", "/docs", "/billing") if covers(make_request(path))
+    ]
+
+
+@pytest.mark.parametrize("predicate", [path_is(), path_prefix()])
+@pytest.mark.parametrize("path", ["", "/", "/a"])
+def test_no_paths_are_never(predicate: Predicate, path: str) -> None:
+    assert not predicate(make_request(path))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        (r"/v\d+/status", "/v1/status", True),
+        (r"/v\d+/status", "/v22/status", True),
+        (r"/v\d+/status", "/v1/status/x", False),
+        (r"/v\d+/status", "/v1/status\n", False),
+        (r"/v\d+/status", "/a/v1/status", False),
+        (r"/v\d+/status", "/V1/status", False),
+        (re.compile(r"/v\d+/status", re.IGNORECASE), "/V1/status", True),
+        (r"/a|/b", "/b", True),
+        (r"/a|/b", "/bc", False),
+        (r"/", "", True),
+    ],
+)
+def test_a_pattern_matches_the_whole_path(pattern: str | re.Pattern[str], path: str, *, expected: bool) -> None:
+    assert expected is path_matches(pattern)(make_request(path))
+
+
+@pytest.mark.parametrize("predicate", [path_is("/x"), path_prefix("/x"), path_matches("/x")])
+@pytest.mark.parametrize(
+    ("path", "root_path", "expected"),
+    [
+        ("/x", "", True),
+        ("/api/x", "", False),
+        ("/api/x", "/api", True),
+        ("/x", "/api", True),
+        ("/api/api/x", "/api", False),
+        ("/apix", "/api", False),
+        ("/api", "/api", False),
+        ("/x/x", "/x", True),
+        ("/x", "/x", False),
+    ],
+)
+def test_a_path_is_relative_to_the_app(predicate: Predicate, path: str, root_path: str, *, expected: bool) -> None:
+    assert expected is predicate(make_request(path, root_path=root_path))
+
+
+@pytest.mark.parametrize("predicate", [path_is("/"), path_prefix("/"), path_matches("/")])
+def test_the_path_of_the_app_itself_is_a_slash(predicate: Predicate) -> None:
+    assert predicate(make_request("/api", root_path="/api")) is True
+
+
+@pytest.mark.parametrize("predicate", [path_is("/a/b"), path_prefix("/a/b"), path_matches("/a/b")])
+def test_a_path_is_decoded_once_by_the_server_and_not_again(predicate: Predicate) -> None:
+    assert predicate(make_request("/a/b")) is True
+    assert predicate(make_request("/a%2fb")) is False
+
+
+# Headers
+
+
+@given(st.text(max_size=4) | st.sampled_from(("secret", "\u00e9", "\u20ac", "")), st.lists(header_bytes, max_size=3))
+@example("\u00e9", [b"\xe9"])
+@example("\u00e9", [b"\xc3\xa9"])
+@example("\u00e9", [b"\xc3\xa9", b"\xe9"])
+@example("\u20ac", ["\u20ac".encode()])
+@example("secret", [b"secret", b"secret"])
+@example("secret", [b"secret", b"public"])
+@example("secret", [b"public", b"secret"])
+@example("\ud800", [b"\xed\xa0\x80"])
+@example("", [])
+@example("", [b""])
+def test_a_header_is_equal_if_it_is_sent_and_always_with_the_value(value: str, sent: list[bytes]) -> None:
+    """Whatever the bytes are, and in either of the encodings that clients send."""
+    utf_8 = value.encode("utf-8", "surrogatepass")
+    latin_1 = value.encode("latin-1") if all(ord(letter) < 256 for letter in value) else utf_8
+    expected = sent != [] and set(sent) <= {utf_8, latin_1}
+    assert expected is header_equals("X-Key", value)(sends(*(it.decode("latin-1") for it in sent)))
+
+
+@pytest.mark.parametrize("sent", [" secret", "secret ", "Secret", "secretx", "secre", "secret,secret", ""])
+def test_a_header_that_is_nearly_equal_is_not(sent: str) -> None:
+    assert not header_equals("X-Key", "secret")(sends(sent))
+
+
+@pytest.mark.parametrize("name", ["X-Key", "x-key", "X-KEY"])
+def test_the_name_of_a_header_is_given_in_any_case(name: str) -> None:
+    assert header_equals(name, "secret")(sends("secret"))
+    assert header_present(name)(sends("secret"))
+    assert not header_equals(name, "secret")(sends("secret", name="X-Other"))
+    assert not header_present(name)(sends("secret", name="X-Other"))
+
+
+@pytest.mark.parametrize("values", [("",), ("a",), ("a", "b")])
+def test_a_header_is_present_whatever_its_value(values: tuple[str, ...]) -> None:
+    assert header_present("X-Key")(sends(*values)) is True
+    assert header_present("X-Key")(sends()) is False
+
+
+@pytest.mark.parametrize(
+    ("predicate", "request_"),
+    [
+        (header_equals("X-Key", "secret"), sends("public")),
+        (cookie_equals("key", "secret"), sends("key=public", name="Cookie")),
+        (query_equals("key", "secret"), make_request(query="key=public")),
+    ],
+)
+def test_secrets_are_compared_in_constant_time(
+    predicate: Predicate, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `hmac.compare_digest` and nothing else: where that says yes, all is equal."""
+    compared: list[set[bytes]] = []
+
+    def say_yes(one: bytes, other: bytes) -> bool:
+        compared.append({one, other})
+        return True
+
+    assert not predicate(request_)
+    monkeypatch.setattr(predicates.hmac, "compare_digest", say_yes)
+    assert predicate(request_)
+    assert {b"secret", b"public"} in compared
+
+
+# Queries
+
+
+@given(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8))
+@example("", "", "a")
+@example("key", "a b+c&d=e%20", "a")
+@example("key", "\u00e9\u20ac", "\u00e9")
+def test_a_query_parameter_is_equal_if_it_was_encoded_from_the_value(name: str, value: str, other: str) -> None:
+    equal = query_equals(name, value)
+    assert equal(make_request(query=urlencode([(name, value)]))) is True
+    assert equal(make_request(query=urlencode([(name, value), (name + "x", other), (name, value)]))) is True
+    assert (value == other) is equal(make_request(query=urlencode([(name, other)])))
+    assert (value == other) is equal(make_request(query=urlencode([(name, value), (name, other)])))
+    assert (value == other) is equal(make_request(query=urlencode([(name, other), (name, value)])))
+
+
+@pytest.mark.parametrize("query", ["", "other=secret", "key=Secret", "KEY=secret", "key", "key=", "a;key=secret"])
+def test_a_query_without_the_parameter_or_with_another_value_is_not_equal(query: str) -> None:
+    assert not query_equals("key", "secret")(make_request(query=query))
+
+
+# Cookies
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["key=secret"], True),
+        (["a=b; key=secret; c=d"], True),
+        (["a=b;key=secret"], True),
+        (['key="secret"'], True),
+        (["key=secret; key=secret"], True),
+        ([], False),
+        (["key=public"], False),
+        (["key=Secret"], False),
+        (["KEY=secret"], False),
+        (["keys=secret"], False),
+        (["other=secret"], False),
+        (["key"], False),
+        (["key="], False),
+        (["secret"], False),
+        (["=secret"], False),
+    ],
+)
+def test_a_cookie_is_equal_that_is_sent_with_the_value(lines: list[str], *, expected: bool) -> None:
+    assert expected is cookie_equals("key", "secret")(sends(*lines, name="Cookie"))
+
+
+@pytest.mark.parametrize("sent", [b"\xe9", b"\xc3\xa9"])
+def test_a_cookie_beyond_ascii_is_equal_in_either_encoding(sent: bytes) -> None:
+    assert cookie_equals("key", "\u00e9")(sends(f"key={sent.decode('latin-1')}", name="Cookie"))
+
+
+# Hosts
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("example.com", True),
+        ("EXAMPLE.com", True),
+        ("example.com:8000", True),
+        ("example.com:", True),
+        ("admin.example.org", True),
+        ("a.b.example.org:443", True),
+        ("[2001:db8::1]", True),
+        ("[2001:DB8::1]:8000", True),
+        ("192.0.2.1:80", True),
+        ("\xe9.example", True),
+        ("", False),
+        ("www.example.com", False),
+        ("example.com.evil.example", False),
+        ("evilexample.com", False),
+        ("example.org", False),
+        ("evilexample.org", False),
+        ("[2001:db8::2]", False),
+        ("2001:db8::1", False),
+        ("192.0.2.10", False),
+        (":80", False),
+    ],
+)
+def test_a_host_is_compared_without_port_and_case(host: str, *, expected: bool) -> None:
+    hosts = host_is("Example.COM", "*.example.org", "[2001:db8::1]", "192.0.2.1", "\u00c9.example")
+    assert expected is hosts(sends(host, name="Host"))
+
+
+def test_a_request_without_a_host_is_to_none() -> None:
+    assert not host_is("example.com", "*.com")(make_request())
+
+
+def test_no_hosts_are_never() -> None:
+    assert not host_is()(sends("example.com", name="Host"))
+    assert not host_is()(make_request())
+
+
+# Clients
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("10.0.0.1", True),
+        ("10.255.255.255", True),
+        ("2001:db8::7", True),
+        ("2001:0db8:0::0007", True),
+        ("::ffff:10.0.0.1", True),
+        ("11.0.0.1", False),
+        ("2001:db8::8", False),
+        ("::ffff:11.0.0.1", False),
+        ("::10.0.0.1", False),
+        ("testclient", False),
+    ],
+)
+def test_a_client_is_in_a_network_that_holds_its_address(peer: str, *, expected: bool) -> None:
+    assert expected is client_in("10.0.0.0/8", "2001:db8::7")(make_request(peer=(peer, 50_000)))
+
+
+@pytest.mark.parametrize("predicate", [client_in(), client_in(trusted_proxies=["192.0.2.0/24"])])
+def test_no_networks_are_never(predicate: Predicate) -> None:
+    assert not predicate(make_request(headers=[("X-Forwarded-For", "10.0.0.1")]))
+
+
+def test_a_client_whose_address_is_not_known_is_in_no_network() -> None:
+    assert not client_in("0.0.0.0/0", "::/0")(make_request(peer=None))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["203.0.113.5"], True),
+        (["203.0.113.5:1234"], True),
+        (["203.0.113.5, 10.0.0.2"], True),
+        (["203.0.113.5", "10.0.0.2"], True),
+        (["198.51.100.1, 203.0.113.5"], True),
+        (["garbage, 203.0.113.5"], True),
+        (["203.0.113.5, 198.51.100.1"], False),
+        (["203.0.113.5", "198.51.100.1"], False),
+        (["203.0.113.5, garbage"], False),
+        (["203.0.113.5, garbage, 10.0.0.2"], False),
+        (["203.0.113.5,"], False),
+        ([""], False),
+        ([], False),
+    ],
+)
+def test_behind_trusted_proxies_the_client_is_whom_they_saw(lines: list[str], *, expected: bool) -> None:
+    """What stands to the left of the first address that is not trusted may be made up by the client."""
+    behind_proxies = client_in("203.0.113.0/24", trusted_proxies=["10.0.0.0/8"])
+    headers = [("X-Forwarded-For", line) for line in lines]
+    assert expected is behind_proxies(make_request(headers=headers, peer=("10.0.0.1", 1)))
+    assert not behind_proxies(make_request(headers=headers, peer=("192.0.2.1", 1)))
+    assert not client_in("203.0.113.0/24")(make_request(headers=headers, peer=("10.0.0.1", 1)))
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: path_is(5), "paths must be a str, got int 5"),
+        (lambda: path_is("/a", None), "paths must be a str, got NoneType None"),
+        (lambda: path_prefix(["/a"]), "prefixes must be a str, got list ['/a']"),
+        (lambda: path_prefix(b"/a"), "prefixes must be a str, got bytes b'/a'"),
+        (lambda: path_matches(5), "pattern must be a regular expression, got int 5"),
+        (lambda: path_matches(None), "pattern must be a regular expression, got NoneType None"),
+        (lambda: path_matches(b"/a"), "pattern must be a regular expression for str, got one for bytes: b'/a'"),
+        (
+            lambda: path_matches(re.compile(b"/a")),
+            "pattern must be a regular expression for str, got one for bytes: re.compile(b'/a')",
+        ),
+        (lambda: method_in("GET", 5), "methods must be a str, got int 5"),
+        (lambda: header_equals(5, "a"), "name must be a str, got int 5"),
+        (lambda: header_equals("a", None), "value must be a str, got NoneType None"),
+        (lambda: header_present(None), "name must be a str, got NoneType None"),
+        (lambda: query_equals(5, "a"), "name must be a str, got int 5"),
+        (lambda: query_equals("a", 5), "value must be a str, got int 5"),
+        (lambda: cookie_equals(5, "a"), "name must be a str, got int 5"),
+        (lambda: cookie_equals("a", 5), "value must be a str, got int 5"),
+        (lambda: host_is(5), "hosts must be a str, got int 5"),
+        (lambda: client_in(5), "networks must be a str, got int 5"),
+        (
+            lambda: client_in("::1", trusted_proxies="::1"),
+            "trusted_proxies must be a collection of addresses and networks, got str '::1'",
+        ),
+        (
+            lambda: client_in("::1", trusted_proxies=None),
+            "trusted_proxies must be a collection of addresses and networks, got NoneType None",
+        ),
+        (lambda: client_in("::1", trusted_proxies=[5]), "trusted_proxies must be a str, got int 5"),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_a_type_error_that_names_it(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        make()
+
+    assert message == str(caught.value)
+
+
+A_TOKEN = "must be a token (letters, digits and !#$%&'*+-.^_`|~, no spaces), got"  # noqa: S105 -- not a password
+A_HOST = "hosts must be names without scheme, port or path, at most with a leading '*.', got"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: path_is("health"), "paths must start with '/', got 'health'"),
+        (lambda: path_is("/a", ""), "paths must start with '/', got ''"),
+        (lambda: path_prefix("/a", "*"), "prefixes must start with '/', got '*'"),
+        (lambda: path_matches("("), "pattern must be a regular expression, got '(': missing ), "),
+        (lambda: path_matches("a{99999999999}"), "pattern must be a regular expression, got 'a{99999999999}': "),
+        (lambda: method_in("GET POST"), f"methods {A_TOKEN} 'GET POST'"),
+        (lambda: method_in(""), f"methods {A_TOKEN} ''"),
+        (lambda: header_equals("X-Key:", "a"), f"name {A_TOKEN} 'X-Key:'"),
+        (lambda: header_equals("", "a"), f"name {A_TOKEN} ''"),
+        (lambda: header_present("\u00e9"), f"name {A_TOKEN} '\u00e9'"),
+        (lambda: cookie_equals("a=b", "c"), f"name {A_TOKEN} 'a=b'"),
+        *(
+            (lambda host=host: host_is("example.com", host), f"{A_HOST} {host!r}")
+            for host in (
+                *("", " ", "*", "*.", "*example.com", "a.*.example.com", "example.com:80", "http://example.com"),
+                *("example.com/", "::1", "[::1]:80", "[example.com]", "[]", "*.[::1]", "a b"),
+            )
+        ),
+        (lambda: client_in("example.com"), "networks must be IP addresses or CIDR networks, got 'example.com': "),
+        (lambda: client_in("10.0.0.1/8"), "networks must be IP addresses or CIDR networks, got '10.0.0.1/8': "),
+        (
+            lambda: client_in("::1", trusted_proxies=["10.0.0.1/8"]),
+            "trusted_proxies must be IP addresses or CIDR networks, got '10.0.0.1/8': ",
+        ),
+    ],
+)
+def test_an_argument_of_the_wrong_form_is_a_value_error_that_names_it(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        make()
