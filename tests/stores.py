@@ -40,7 +40,7 @@ class Hooked:
 class BareSwitch(Hooked):
     """A backend with the two methods and no more."""
 
-    def __init__(self, value: bool = False) -> None:  # noqa: FBT001, FBT002 -- what a switch is about
+    def __init__(self, value: bool = False) -> None:
         super().__init__()
         self.value = value
 
@@ -48,7 +48,7 @@ class BareSwitch(Hooked):
         await self.before_read()
         return self.value
 
-    async def set_value(self, value: bool, /) -> None:  # noqa: FBT001 -- as the Protocol has it
+    async def set_value(self, value: bool, /) -> None:
         await self.before_write()
         self.value = value
         await self.after_write()
@@ -57,7 +57,7 @@ class BareSwitch(Hooked):
 class ReadOnlySwitch(BareSwitch):
     """A backend with the two methods, one of which refuses."""
 
-    async def set_value(self, value: bool, /) -> None:  # noqa: ARG002, FBT001 -- as the Protocol has it
+    async def set_value(self, value: bool, /) -> None:  # noqa: ARG002 -- as the Protocol has it
         await self.before_write()
         message = "this switch is set by someone else"
         raise ReadOnlyBackendError(message)
@@ -73,7 +73,7 @@ class TextSwitch(BaseStateBackend):
         await checkpoint()
         return self._str_to_bool(self.store.get("mode", ""))
 
-    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- as the spec has it
+    async def set_value(self, value: bool) -> None:
         await checkpoint()
         self.store["mode"] = self._bool_to_str(value)
 
@@ -81,7 +81,7 @@ class TextSwitch(BaseStateBackend):
 class DetailedStore(Hooked):
     """A backend that keeps whole states, and takes waiting to be asked."""
 
-    def __init__(self, state: MaintenanceState | bool = False) -> None:  # noqa: FBT001, FBT002 -- a state in short
+    def __init__(self, state: MaintenanceState | bool = False) -> None:
         super().__init__()
         self.memory = MemoryBackend(state)
 
@@ -89,7 +89,7 @@ class DetailedStore(Hooked):
         await self.before_read()
         return await self.memory.get_value()
 
-    async def set_value(self, value: bool, /) -> None:  # noqa: FBT001 -- as the Protocol has it
+    async def set_value(self, value: bool, /) -> None:
         await self.before_write()
         await self.memory.set_value(value)
         await self.after_write()
