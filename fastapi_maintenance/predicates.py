@@ -108,7 +108,7 @@ def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
     check_str("pattern", pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError) as error:  # OverflowError: a number in it is too large
         msg = f"pattern must be a regular expression, got {pattern!r}: {error}"
         raise ValueError(msg) from None
 
