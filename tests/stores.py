@@ -1,4 +1,4 @@
-"""Backends as users write them, with hooks by which a test lets them fail, hang, or do something at a certain moment."""
+"""Backends as users write them, with hooks that let them fail, hang, or do something at a certain moment."""
 
 from __future__ import annotations
 
