@@ -215,9 +215,23 @@ _PIECES = (
     *("/", "/", "/", "//", "%2f", "%2F", "\\", "%5c", "%5C"),
     *(".", "..", "/..", "/../", "%2e", "%2E", "%2e%2e", ".%2e", "%252e%252e", "/..;/", "%3b", ";", ";a=b", ";/"),
     *("a", "health", "health", "/health", "/health/", "HEALTH", "healthy", "live", "billing", "api", "/api"),
-    *("%00", "%0a", "%0d", "%20", "%25", "%", "%zz", "%C3%A9", "%ff", "%E2%80%AE", "%ef%bc%8e", "*", "?", "~"),
+    *("%00", "%0a", "%0d", "%20", "%25", "%", "%zz", "%C3%A9", "%ff", "%E2%80%AE", "%ef%bc%8e", "*", "~"),
 )
-raw_paths: st.SearchStrategy[str] = st.lists(st.sampled_from(_PIECES), max_size=10).map(lambda it: "/" + "".join(it))
+_STARTS = (
+    *PREFIXES[:-1],
+    *("", "/health/live/x", "/healthy", "/HEALTH", "/%68ealth", "/health%2flive", "%2fhealth", "//health", "/./health"),
+    *("/billing/../health", "/api/health", "/api/api/health", "/health;/x", "/\\health", "/a/health/live"),
+)
+_ENDS = ("", "", "/billing", "/live", "/health", "/..", "/", "\\billing")
+
+
+def _raw_path(start: str, pieces: list[str], end: str) -> str:
+    return "/" + "".join([start, *pieces, end]).removeprefix("/")
+
+
+raw_paths: st.SearchStrategy[str] = st.builds(
+    _raw_path, st.sampled_from(_STARTS), st.lists(st.sampled_from(_PIECES), max_size=6), st.sampled_from(_ENDS)
+)
 """What may stand in the first line of a request: percent-encoded in many ways, with all that servers stumble over."""
 
 # Predicates

@@ -208,7 +208,8 @@ def test_an_awaitable_that_comes_as_a_surprise_makes_the_answer_awaitable(kind: 
     answers = [any_of(no)(REQUEST), all_of(no)(REQUEST), not_(no)(REQUEST)]
     assert [True] * 3 == [inspect.isawaitable(answer) for answer in answers]
     assert [False, False, True] == [drive(cast("Awaitable[bool]", answer)) for answer in answers]
-    assert [True, False] == [any_of(always, no)(REQUEST), all_of(never, no)(REQUEST)]
+    decided: list[object] = [any_of(always, no)(REQUEST), all_of(never, no)(REQUEST)]
+    assert [True, False] == decided
 
 
 @pytest.mark.parametrize(("answer", "expected"), [(1, True), ("yes", True), (0, False), ("", False), (None, False)])

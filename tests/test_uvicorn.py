@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.support import ROOT, uvicorn_process
+from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
+from tests.support import uvicorn_process
 
 APP = """
 from fastapi import FastAPI, WebSocket
@@ -31,12 +31,6 @@ async def root():
 async def echo(websocket: WebSocket):
     await websocket.accept()
     await websocket.send_text(await websocket.receive_text())
-"""
-
-SWITCH = """
-import sys, anyio
-from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
-anyio.run(set_maintenance_mode, sys.argv[2] == "on", LocalFileBackend(sys.argv[1]))
 """
 
 IMPLEMENTATIONS = [
@@ -60,8 +54,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def switch(file: Path, value: str) -> None:
-    """Set the switch from a process of its own."""
-    subprocess.run([sys.executable, "-c", SWITCH, str(file), value], check=True, cwd=ROOT, timeout=60)
+    """Set the switch, from this process."""
+    anyio.run(set_maintenance_mode, value == "on", LocalFileBackend(file))
 
 
 def echoed(url: str, path: str) -> str | bytes:

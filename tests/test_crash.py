@@ -1,0 +1,70 @@
+"""Processes that are killed while they write the file leave it whole, and lock nobody out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from fastapi_maintenance import LocalFileBackend, MaintenanceState, set_maintenance_mode
+from tests.support import ROOT
+
+KILLS = 150
+MESSAGE = "x" * 5_000
+
+# Two writers at any time, each killed at a random moment and replaced. They are forked, for a start of Python takes
+# longer than many writes.
+KILLER = """
+import os, random, signal, sys, time, anyio
+from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
+
+backend = LocalFileBackend(sys.argv[1])
+
+async def write():
+    while True:
+        await set_maintenance_mode(True, backend, message=sys.argv[3])
+        await set_maintenance_mode(False, backend)
+
+def start():
+    pid = os.fork()
+    if pid == 0:
+        anyio.run(write)
+    return pid
+
+chance = random.Random(0)
+writers = [start(), start()]
+for _ in range(int(sys.argv[2])):
+    time.sleep(chance.uniform(0.005, 0.04))
+    os.kill(writers[0], signal.SIGKILL)
+    os.waitpid(writers.pop(0), 0)
+    writers.append(start())
+for pid in writers:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_file_whose_writers_are_killed_is_never_torn_and_never_locked_for_good(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    reader = LocalFileBackend(folder / "switch")
+    seen: list[MaintenanceState] = []
+    command = [sys.executable, "-c", KILLER, reader.file_path, str(KILLS), MESSAGE]
+    with subprocess.Popen(command, cwd=ROOT) as killer:
+        while killer.poll() is None:
+            state = reader.peek()  # it would raise if the file were torn
+            if state not in seen:
+                seen.append(state)
+    assert 0 == killer.returncode
+    off, on = MaintenanceState(), MaintenanceState(active=True, message=MESSAGE)
+    assert {off, on} == set(seen)
+
+    left_behind = {path.name for path in folder.iterdir()}
+    assert {"switch", "switch.lock"} <= left_behind <= {"switch", "switch.lock", "switch.tmp"}
+    anyio.run(set_maintenance_mode, True, reader)
+    assert MaintenanceState(active=True) == reader.peek()
+    assert {"switch", "switch.lock"} == {path.name for path in folder.iterdir()}

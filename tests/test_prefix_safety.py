@@ -1,0 +1,173 @@
+"""No request reaches a route outside an exempted prefix, however its path is written."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass, field
+from functools import cache
+from urllib.parse import unquote
+
+import anyio
+import pytest
+from fastapi import FastAPI
+from hypothesis import example, given
+from hypothesis import strategies as st
+from starlette.types import ASGIApp, Message
+
+from fastapi_maintenance import MemoryBackend, maintenance_middleware, path_prefix
+from tests.strategies import METHODS, PREFIXES, plain_paths, raw_paths
+from tests.support import client, make_request
+
+ROOT_PATH = "/api"
+LAYOUTS = ("plain", "server", "app", "mount")
+"""Who says that the app is at `/api`: nobody, the server, the app itself, or an app that it is mounted on."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """An app in maintenance with a route for everything, which keeps the paths that it was reached with."""
+
+    app: ASGIApp
+    seen: list[str] = field(default_factory=list)
+
+
+@cache
+def service(layout: str, prefix: str) -> Service:
+    """Return a service whose only exemption is the prefix."""
+    app = FastAPI(openapi_url=None, root_path=ROOT_PATH if layout == "app" else "")
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True), exempt=path_prefix(prefix)))
+    outer = FastAPI(openapi_url=None)
+    outer.mount(ROOT_PATH, app)
+    made = Service(outer if layout == "mount" else app)
+
+    @app.api_route("/{path:path}", methods=list(METHODS))
+    async def catch_all(path: str) -> None:
+        made.seen.append(f"/{path}")
+
+    return made
+
+
+def ask(layout: str, prefix: str, raw_path: str, *, method: str = "GET") -> tuple[int, str | None]:
+    """Return the status of the answer, and the path with which the route was reached, if it was.
+
+    The path is decoded once, as servers do.
+    """
+    asked = service(layout, prefix)
+    asked.seen.clear()
+    statuses: list[int] = []
+    path = unquote(raw_path) if layout == "plain" else ROOT_PATH + unquote(raw_path)
+    scope = make_request(path, method=method, root_path=ROOT_PATH if layout == "server" else "").scope
+    scope["raw_path"] = raw_path.encode()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def run() -> None:
+        await asked.app(scope, receive, send)
+
+    anyio.run(run)
+    assert len(asked.seen) <= 1
+    return statuses[0], (asked.seen or [None])[0]
+
+
+def lies_in(path: str, prefix: str) -> bool:
+    """Tell whether the segments of the path begin with those of the prefix."""
+    segments = [segment for segment in prefix.split("/") if segment]
+    return path.startswith("/") and segments == path.split("/")[1 : 1 + len(segments)]
+
+
+def resolved(path: str) -> str:
+    """Return the path as what is behind a route may read it.
+
+    That is without parameters of segments (RFC 3986 3.3), with a backslash for a slash, and with `.` and `..` resolved.
+    """
+    segments = [segment.partition(";")[0] for segment in path.replace("\\", "/").split("/")]
+    return posixpath.normpath("/" + "/".join(segments).lstrip("/"))
+
+
+@given(st.sampled_from(LAYOUTS), st.sampled_from(PREFIXES), raw_paths, st.sampled_from(METHODS))
+@example("plain", "/health", "/health/../billing", "GET")
+@example("plain", "/health", "/health/%2e%2e/billing", "POST")
+@example("plain", "/health", "/health%2f..%2fbilling", "POST")
+@example("plain", "/health", "/health/..%2F..%2Fbilling", "DELETE")
+@example("plain", "/health", "/health/..%5cbilling", "GET")
+@example("plain", "/health", "/health\\..\\billing", "GET")
+@example("plain", "/health", "/health/..;/billing", "GET")
+@example("plain", "/health", "/health/..%3ba=b/billing", "GET")
+@example("plain", "/health", "/health//../billing", "GET")
+@example("plain", "/health", "/health/live/..", "GET")
+@example("plain", "/health/live", "/health/live/..", "GET")
+@example("plain", "/health", "//health/../billing", "GET")
+@example("plain", "/health", "/HEALTH", "GET")
+@example("plain", "/health", "/health%0a", "GET")
+@example("plain", "/health", "/health%00/billing", "GET")
+@example("server", "/health", "/../api/health", "GET")
+@example("server", "/health", "/api/health", "GET")
+@example("app", "/health", "/api/health", "GET")
+@example("mount", "/health", "/api/health", "GET")
+@example("mount", "/health", "/../health", "GET")
+def test_what_reaches_the_route_lies_in_the_prefix_and_stays_in_it_when_it_is_resolved(
+    layout: str, prefix: str, raw_path: str, method: str
+) -> None:
+    status, reached = ask(layout, prefix, raw_path, method=method)
+    if reached is None:
+        assert 200 != status
+    else:
+        assert 200 == status
+        assert lies_in(reached, prefix)
+        assert lies_in(resolved(reached), prefix)
+
+
+@given(st.sampled_from(LAYOUTS), st.sampled_from(PREFIXES), plain_paths, st.sampled_from(METHODS))
+def test_a_plain_path_reaches_the_route_exactly_if_it_lies_in_the_prefix(
+    layout: str, prefix: str, path: str, method: str
+) -> None:
+    covered = lies_in(path, prefix) and not (prefix.endswith("/") and path == prefix.rstrip("/"))
+    assert ((200, path) if covered else (503, None)) == ask(layout, prefix, path, method=method)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("raw_path", "reached"),
+    [
+        ("/health", "/health"),
+        ("/%68ealth", "/health"),
+        ("/health/", "/health/"),
+        ("/health%2flive", "/health/live"),
+        ("/health//live", "/health//live"),
+        ("/health/./live", "/health/./live"),
+        ("/health/live;a=b", "/health/live;a=b"),
+        ("/health/%252e%252e/billing", "/health/%2e%2e/billing"),
+        ("/health/..live", "/health/..live"),
+        ("/health/%C3%A9", "/health/\u00e9"),
+    ],
+)
+def test_a_path_under_the_prefix_gets_through_as_the_router_sees_it(layout: str, raw_path: str, reached: str) -> None:
+    assert (200, reached) == ask(layout, "/health", raw_path)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "raw_path",
+    ["/", "/healthy", "/Health", "//health", "/./health", "/health;a=b", "/health/..", "/health/%2e%2e/health"],
+)
+def test_a_path_that_only_looks_like_it_is_blocked(layout: str, raw_path: str) -> None:
+    assert (503, None) == ask(layout, "/health", raw_path)
+
+
+@pytest.mark.parametrize("layout", ["server", "app"])
+@pytest.mark.parametrize(("path", "status"), [("/health/live", 200), ("/healthy", 503), ("/apihealth", 503)])
+def test_behind_a_proxy_that_takes_the_root_path_off_the_prefix_is_the_same(
+    layout: str, path: str, status: int
+) -> None:
+    root_path = ROOT_PATH if layout == "server" else ""
+
+    async def run() -> int:
+        async with client(service(layout, "/health").app, root_path=root_path) as asking:
+            return (await asking.get(path)).status_code
+
+    assert status == anyio.run(run)
