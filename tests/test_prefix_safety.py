@@ -34,7 +34,9 @@ class Service:
 @cache
 def service(layout: str, prefix: str) -> Service:
     """Return a service whose only exemption is the prefix."""
-    app = FastAPI(openapi_url=None, root_path=ROOT_PATH if layout == "app" else "")
+    app = FastAPI(openapi_url=None)
+    if layout == "app":
+        app.root_path = ROOT_PATH  # to give it to FastAPI(...) is deprecated since 0.16x
     app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True), exempt=path_prefix(prefix)))
     outer = FastAPI(openapi_url=None)
     outer.mount(ROOT_PATH, app)
@@ -71,7 +73,7 @@ def ask(layout: str, prefix: str, raw_path: str, *, method: str = "GET") -> tupl
 
     anyio.run(run)
     assert len(asked.seen) <= 1
-    return statuses[0], (asked.seen or [None])[0]
+    return statuses[0], asked.seen[0] if asked.seen else None
 
 
 def lies_in(path: str, prefix: str) -> bool:
