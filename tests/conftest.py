@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fastapi_maintenance import _current, _holds, decorators
+from fastapi_maintenance import EnvVarBackend, _current, _holds, decorators
 
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("default"), max_examples=60, derandomize=True)
@@ -34,6 +34,7 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("FASTAPI_MAINTENANCE_MODE", raising=False)
     monkeypatch.setattr(_current, "_configured", [])
     monkeypatch.setattr(_current, "_made_last", [None])
+    monkeypatch.setattr(_current, "_ENVIRONMENT", EnvVarBackend())
     monkeypatch.setattr(decorators, "_forced_on", [])
     yield
     assert {} == _holds._ledgers, "a hold outlived its test"

@@ -36,7 +36,7 @@ def service(layout: str, prefix: str) -> Service:
     """Return a service whose only exemption is the prefix."""
     app = FastAPI(openapi_url=None)
     if layout == "app":
-        app.root_path = ROOT_PATH  # to give it to FastAPI(...) is deprecated since 0.16x
+        app.root_path = ROOT_PATH  # as FastAPI(root_path=...) does, which newer releases warn of
     app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True), exempt=path_prefix(prefix)))
     outer = FastAPI(openapi_url=None)
     outer.mount(ROOT_PATH, app)
