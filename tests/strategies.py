@@ -118,7 +118,7 @@ states: st.SearchStrategy[MaintenanceState] = st.builds(
 )
 """States of all kinds, whose holds differ in their ids."""
 
-messages: st.SearchStrategy[str | None] = st.sampled_from((None, "", "Back at ten"))
+messages: st.SearchStrategy[str | None] = st.sampled_from((None, "", "Back at ten", "Zur\u00fcck\num \u2029zehn"))
 holds_around_now: st.SearchStrategy[Hold] = st.builds(
     Hold,
     id=st.sampled_from("abc"),

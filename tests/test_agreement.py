@@ -1,454 +1,237 @@
-"""One state machine does the same to every backend, and each of them agrees with a model in plain words."""
+"""One state machine does the same to every backend and to a model of a few lines, and asserts that they agree."""
 
 from __future__ import annotations
 
-import os
 import tempfile
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import anyio
 import pytest
 from anyio.abc import TaskStatus
-from anyio.from_thread import start_blocking_portal
-from anyio.lowlevel import checkpoint
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from fastapi_maintenance import (
-    DetailedStateBackend,
     EnvVarBackend,
     LocalFileBackend,
+    MaintenanceState,
     MemoryBackend,
-    NotSupportedError,
     ReadOnlyBackendError,
     StateBackend,
     get_maintenance_mode,
     get_maintenance_state,
-    maintenance_middleware,
     maintenance_mode_off,
     maintenance_mode_on,
     set_maintenance_mode,
 )
-from fastapi_maintenance._blocks import Block
-from tests.stores import TextSwitch
-from tests.support import make_request
+from fastapi_maintenance.typing import DetailedStateBackend
+from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch
 
-LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
-FAR_AWAY = datetime(2999, 1, 1, tzinfo=timezone.utc)
-VARIABLE = "AGREEMENT_MODE"
+MESSAGES = st.none() | st.text(st.characters(codec="utf-8"), max_size=5)
 
 
-class TwoMethods:
-    """A backend as small as can be."""
-
-    def __init__(self, store: dict[str, bool]) -> None:
-        self.store = store
-
-    async def get_value(self) -> bool:
-        await checkpoint()
-        return self.store.get("mode", False)
-
-    async def set_value(self, value: bool, /) -> None:
-        await checkpoint()
-        self.store["mode"] = value
-
-
-class ReadOnly(TwoMethods):
-    """A backend as small as can be, of a switch that only others set."""
-
-    async def set_value(self, value: bool, /) -> None:
-        message = f"cannot be set to {value}"
-        raise ReadOnlyBackendError(message)
-
-
-@dataclass(frozen=True)
-class Place:
-    """A store: the backend of this process, that of another one, and how the switch is set over there."""
-
-    here: StateBackend
-    there: StateBackend
-    set_there: Callable[[bool], Awaitable[None]]
-    writable: bool = True
-
-
-def place(here: StateBackend, there: StateBackend) -> Place:
-    return Place(here, there, there.set_value)
-
-
-def read_only_place(here: StateBackend, there: StateBackend, setter: Callable[[bool], object]) -> Place:
-    async def set_there(value: bool) -> None:
-        await checkpoint()
-        setter(value)
-
-    return Place(here, there, set_there, writable=False)
-
-
-def memory_place() -> Place:
-    backend = MemoryBackend()  # which no other process sees
-    return place(backend, backend)
-
-
-def two_methods_place() -> Place:
-    store: dict[str, bool] = {}
-    return place(TwoMethods(store), TwoMethods(store))
-
-
-def refusing_place() -> Place:
-    store: dict[str, bool] = {}
-    return read_only_place(ReadOnly(store), ReadOnly(store), partial(store.__setitem__, "mode"))
-
-
-def text_place() -> Place:
-    store: dict[str, str] = {}
-    return place(TextSwitch(store), TextSwitch(store))
-
-
-def environment_place() -> Place:
-    def set_variable(value: bool) -> None:
-        os.environ[VARIABLE] = "yes" if value else "no"
-
-    return read_only_place(EnvVarBackend(VARIABLE), EnvVarBackend(VARIABLE), set_variable)
-
-
-PLACES: dict[str, Callable[[Path], Place]] = {
-    "memory": lambda _: memory_place(),
-    "file": lambda folder: place(LocalFileBackend(folder / "mode"), LocalFileBackend(folder / "mode")),
-    "environment": lambda _: environment_place(),
-    "two methods": lambda _: two_methods_place(),
-    "two methods, one of which refuses": lambda _: refusing_place(),
-    "derived from the base class, with text": lambda _: text_place(),
-}
-"""Every backend, with one line each."""
-
-
-@dataclass(frozen=True)
-class Details:
-    """What an operator may say beyond on and off."""
-
-    message: str | None = None
-    starts_at: datetime | None = None
-    ends_at: datetime | None = None
-
-
-NO_DETAILS = Details()
-details_of_on = st.sampled_from(
-    (
-        NO_DETAILS,
-        Details(message="Back at ten"),
-        Details(starts_at=LONG_AGO, ends_at=FAR_AWAY),
-        Details(message="Tomorrow", starts_at=FAR_AWAY),
-    )
-)
-
-
-@dataclass(frozen=True)
+@dataclass
 class OpenBlock:
-    """A block as the model knows it."""
+    """A block that is open, and what its task is told to end it."""
 
-    name: int
     active: bool
-    message: str | None
-
-
-@dataclass
-class Model:
-    """What is to be expected of one store, in plain values.
-
-    A store that keeps states has the operator's switch and the blocks apart. A bare one has a single content: that
-    of the newest block, or what the operator wants; whatever else is found in it is a new wish of an operator.
-    """
-
-    keeps_states: bool
-    writable: bool
-    operator: bool = False
-    details: Details = NO_DETAILS
-    blocks: list[OpenBlock] = field(default_factory=list)
-    content: bool = False
-    content_at_last_look: bool = False
-
-    def look(self) -> None:
-        if not self.keeps_states and self.content != self.content_at_last_look:
-            self.operator = self.content_at_last_look = self.content
-
-    def write(self) -> None:
-        if not self.keeps_states and self.writable:
-            self.content = self.content_at_last_look = self.blocks[-1].active if self.blocks else self.operator
-
-    def set_here(self, value: bool, details: Details) -> type[Exception] | None:
-        """Return what is raised, if anything."""
-        if details != NO_DETAILS and not self.keeps_states:
-            return NotSupportedError
-        if not self.writable:
-            return ReadOnlyBackendError
-        self.operator, self.details = value, details
-        self.write()
-        return None
-
-    def set_there(self, value: bool) -> None:
-        if self.keeps_states:
-            self.operator, self.details = value, NO_DETAILS
-        else:
-            self.content = value
-
-    def takes(self, message: str | None, lease: float | None) -> bool:
-        return self.keeps_states or (message is None and lease is None)
-
-    def open(self, block: OpenBlock) -> None:
-        self.look()
-        self.blocks.append(block)
-        self.write()
-
-    def close(self, name: int) -> None:
-        if name in [block.name for block in self.blocks]:
-            self.look()
-            self.blocks = [block for block in self.blocks if block.name != name]
-            self.write()
-
-    def switch_counts(self) -> bool:
-        started = self.details.starts_at is None or self.details.starts_at == LONG_AGO
-        return self.operator and started
-
-    def requests_are_blocked(self) -> bool:
-        if self.blocks:
-            return self.blocks[-1].active
-        return self.switch_counts() if self.keeps_states else self.content
-
-    def seen_from_there(self) -> bool:
-        return self.requests_are_blocked() if self.keeps_states else self.content
-
-
-class BodyError(Exception):
-    """What goes wrong in a block."""
-
-
-@dataclass
-class Running:
-    """A task that has a block open on every store that takes it."""
-
-    scope: anyio.CancelScope
     end: anyio.Event
-    fails: bool = False
-    over: Future[None] | None = None
-
-
-async def open_app(scope: object, receive: object, send: object) -> None:
-    """Answer everything with 200."""
-    await PlainTextResponse("open")(scope, receive, send)  # type: ignore[arg-type]  # handed on as they are
-
-
-async def is_blocked(app: ASGIApp) -> bool:
-    statuses = []
-
-    async def send(message: Message) -> None:
-        await checkpoint()
-        if message["type"] == "http.response.start":
-            statuses.append(message["status"])
-
-    async def receive() -> Message:
-        await anyio.sleep_forever()
-        raise AssertionError
-
-    await app(make_request("/").scope, receive, send)
-    return [503] == statuses
+    how: str = "return"
+    done: Future[None] = field(default_factory=Future)
 
 
 class Agreement(RuleBasedStateMachine):
-    """The same is done to every backend and to its model."""
+    """The rules: what operators and jobs do. A subclass says which backend it is done to."""
 
-    loop: ClassVar[str]
-    blocks: Bundle[int] = Bundle("blocks")
+    loop: ClassVar[str] = "asyncio"
+    blocks = Bundle("blocks")
 
     def __init__(self) -> None:
         super().__init__()
         self.resources = ExitStack()
-        os.environ.pop(VARIABLE, None)
-        folder = Path(self.resources.enter_context(tempfile.TemporaryDirectory()))
-        self.portal = self.resources.enter_context(start_blocking_portal(self.loop))
-        self.places = {name: make(folder) for name, make in PLACES.items()}
-        self.apps = {name: maintenance_middleware(backend=it.here)(open_app) for name, it in self.places.items()}
-        self.models = {
-            name: Model(keeps_states=isinstance(it.here, DetailedStateBackend), writable=it.writable)
-            for name, it in self.places.items()
-        }
-        self.running: dict[int, Running] = {}
-        self.opened = 0
+        self.folder = Path(self.resources.enter_context(tempfile.TemporaryDirectory()))
+        self.portal: BlockingPortal = self.resources.enter_context(start_blocking_portal(self.loop))
+        self.backend = self.make_backend()
+        self.operator = False
+        self.message: str | None = None
+        self.open: list[OpenBlock] = []
 
-    @rule(value=st.booleans())
-    def set_switch(self, value: bool) -> None:
-        self._set(value, NO_DETAILS)
+    @abstractmethod
+    def make_backend(self) -> StateBackend:
+        """Return the backend, which is off."""
 
-    @rule(details=details_of_on)
-    def set_on_with_details(self, details: Details) -> None:
-        self._set(True, details)
+    def another_instance(self) -> StateBackend:
+        """Return a backend on the same store, as another process has it; the same one where there is no such thing."""
+        return self.backend
 
-    def _set(self, value: bool, details: Details) -> None:
-        async def set_everywhere() -> None:
-            for name, it in self.places.items():
-                error = self.models[name].set_here(value, details)
-                with nullcontext() if error is None else pytest.raises(error):
-                    await set_maintenance_mode(
-                        value,
-                        it.here,
-                        message=details.message,
-                        starts_at=details.starts_at,
-                        ends_at=details.ends_at,
-                    )
-
-        self.portal.call(set_everywhere)
-
-    @rule(value=st.booleans())
-    def set_switch_in_another_process(self, value: bool) -> None:
-        async def set_everywhere() -> None:
-            for name, it in self.places.items():
-                self.models[name].set_there(value)
-                await it.set_there(value)
-
-        self.portal.call(set_everywhere)
-
-    @rule(
-        target=blocks,
-        active=st.booleans(),
-        message=st.sampled_from((None, None, "Copying")),
-        lease=st.sampled_from((None, None, 3600.0)),
-    )
-    def open_block(self, active: bool, message: str | None, lease: float | None) -> int:
-        self.opened += 1
-        block = OpenBlock(self.opened, active, message if active else None)
-        over, self.running[block.name] = self.portal.start_task(self._run_block, block, lease)
-        self.running[block.name].over = over
-        return block.name
-
-    async def _run_block(self, block: OpenBlock, lease: float | None, *, task_status: TaskStatus[Running]) -> None:
-        make: Callable[[StateBackend], Block] = partial(maintenance_mode_off, lease=lease)
-        if block.active:
-            make = partial(maintenance_mode_on, message=block.message, lease=lease)
-        running = Running(anyio.CancelScope(), anyio.Event())
-        with running.scope:
-            async with AsyncExitStack() as stack:
-                for name, it in self.places.items():
-                    if self.models[name].takes(block.message, lease):
-                        self.models[name].open(block)
-                        await stack.enter_async_context(make(it.here))
-                    else:
-                        with pytest.raises(NotSupportedError, match="update_state"):
-                            await stack.enter_async_context(make(it.here))
-                task_status.started(running)
-                await running.end.wait()
-                if running.fails:
-                    raise BodyError
-
-    @rule(name=consumes(blocks))
-    def end_block(self, name: int) -> None:
-        self._end(name, fails=False)
-
-    @rule(name=consumes(blocks))
-    def fail_in_block(self, name: int) -> None:
-        self._end(name, fails=True)
-
-    def _end(self, name: int, *, fails: bool) -> None:
-        running = self.running.pop(name)
-        running.fails = fails
-        self.portal.call(running.end.set)
-        assert running.over is not None
-        with pytest.raises(BodyError) if fails else nullcontext():
-            running.over.result(timeout=10)
-        self._forget(name)
-
-    @rule(name=consumes(blocks))
-    def cancel_block(self, name: int) -> None:
-        running = self.running.pop(name)
-        self.portal.call(running.scope.cancel)
-        assert running.over is not None
-        running.over.result(timeout=10)
-        self._forget(name)
-
-    def _forget(self, name: int) -> None:
-        for model in self.models.values():
-            model.close(name)
-
-    @rule()
-    def the_mode_agrees(self) -> None:
-        async def ask() -> dict[str, bool]:
-            return {name: await get_maintenance_mode(it.here) for name, it in self.places.items()}
-
-        expected = {}
-        for name, model in self.models.items():
-            if not model.blocks:  # else nobody has to look
-                model.look()
-            expected[name] = model.requests_are_blocked()
-        assert expected == self.portal.call(ask)
-
-    @rule()
-    def the_state_agrees(self) -> None:
-        async def ask() -> dict[str, object]:
-            states = {name: await get_maintenance_state(it.here) for name, it in self.places.items()}
-            return {
-                name: (
-                    state.active,
-                    Details(state.message, state.starts_at, state.ends_at),
-                    [(hold.active, hold.message) for hold in state.holds],
-                )
-                for name, state in states.items()
-            }
-
-        expected: dict[str, object] = {}
-        for name, model in self.models.items():
-            model.look()
-            blocks = [(block.active, block.message) for block in model.blocks]
-            expected[name] = (model.operator, model.details, blocks)
-        assert expected == self.portal.call(ask)
-
-    @invariant()
-    def requests_agree(self) -> None:
-        async def ask() -> dict[str, bool]:
-            return {name: await is_blocked(app) for name, app in self.apps.items()}
-
-        assert {name: model.requests_are_blocked() for name, model in self.models.items()} == self.portal.call(ask)
-
-    @invariant()
-    def another_process_agrees(self) -> None:
-        async def ask() -> dict[str, bool]:
-            # Where both are one to this process, as two of the same variable, its blocks are seen through both.
-            return {
-                name: await get_maintenance_mode(it.there) for name, it in self.places.items() if it.there != it.here
-            }
-
-        seen = self.portal.call(ask)
-        assert {name: self.models[name].seen_from_there() for name in seen} == seen
+    def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:  # noqa: ANN401 -- whatever it returns
+        """Run an async function on the event loop, and return what it returns."""
+        return self.portal.call(function, *args)
 
     def teardown(self) -> None:
-        with self.resources:
-            for name in list(self.running):
-                self._end(name, fails=False)
-            self.the_state_agrees()
-            self.requests_agree()
-        os.environ.pop(VARIABLE, None)
+        """End what is still open, and look once more."""
+        for block in list(self.open):
+            self.end(block, "return")
+        self.resources.close()
+
+    # --- what operators do ------------------------------------------------------------------------------------------
+
+    @rule(value=st.booleans())
+    def operator_sets_the_switch(self, value: bool) -> None:
+        try:
+            self.run(set_maintenance_mode, value, self.backend)
+        except ReadOnlyBackendError:
+            assert self.is_read_only()
+        else:
+            assert not self.is_read_only()
+            self.operator, self.message = value, None
+
+    @precondition(lambda self: isinstance(self.backend, DetailedStateBackend) and not self.is_read_only())
+    @rule(message=MESSAGES)
+    def operator_leaves_a_message(self, message: str | None) -> None:
+        async def set_with_message() -> None:
+            await set_maintenance_mode(True, self.backend, message=message)
+
+        self.run(set_with_message)
+        self.operator, self.message = True, message
+
+    # --- what jobs do -----------------------------------------------------------------------------------------------
+
+    @rule(target=blocks, active=st.booleans())
+    def job_opens_a_block(self, active: bool) -> OpenBlock:
+        async def job(*, task_status: TaskStatus[OpenBlock]) -> None:
+            held = maintenance_mode_on(self.backend) if active else maintenance_mode_off(self.backend)
+            block = OpenBlock(active, anyio.Event())
+            with anyio.CancelScope() as scope:
+                async with held:
+                    task_status.started(block)
+                    await block.end.wait()
+                    if block.how == "raise":
+                        raise ZeroDivisionError
+                    if block.how == "cancel":
+                        scope.cancel()
+                        await anyio.sleep_forever()
+
+        future, value = self.portal.start_task(job)
+        block = cast("OpenBlock", value)
+        block.done = future
+        self.open.append(block)
+        return block
+
+    @rule(block=consumes(blocks), how=st.sampled_from(["return", "raise", "cancel"]))
+    def job_ends(self, block: OpenBlock, how: str) -> None:
+        self.end(block, how)
+
+    def end(self, block: OpenBlock, how: str) -> None:
+        """End a block in one of the ways that a block can end."""
+        block.how = how
+        self.portal.call(block.end.set)
+        if how == "raise":
+            with pytest.raises(ZeroDivisionError):
+                block.done.result(timeout=10)
+        else:
+            block.done.result(timeout=10)
+        self.open.remove(block)
+
+    # --- what all must agree on -------------------------------------------------------------------------------------
+
+    def is_read_only(self) -> bool:
+        """Tell whether the backend refuses to be written."""
+        return isinstance(self.backend, (EnvVarBackend, ReadOnlySwitch))
+
+    @invariant()
+    def the_newest_block_decides_else_the_operator(self) -> None:
+        expected = self.open[-1].active if self.open else self.operator
+        assert expected == self.run(get_maintenance_mode, self.backend)
+
+    @invariant()
+    def the_state_tells_of_the_operator_and_the_blocks(self) -> None:
+        state: MaintenanceState = self.run(get_maintenance_state, self.backend)
+        assert (self.operator, self.message) == (state.active, state.message)
+        assert [block.active for block in self.open] == [hold.active for hold in state.holds]
+
+    @invariant()
+    def what_was_written_is_read_by_another_instance_too(self) -> None:
+        if not self.is_read_only():
+            expected = self.open[-1].active if self.open else self.operator
+            assert expected == self.run(self.another_instance().get_value)
 
 
-class OnAsyncio(Agreement):
-    """The machine on asyncio."""
-
-    loop = "asyncio"
-
-
-class OnTrio(Agreement):
-    """The machine on trio."""
-
-    loop = "trio"
+class OnMemory(Agreement):
+    def make_backend(self) -> StateBackend:
+        return MemoryBackend()
 
 
-OnAsyncio.TestCase.settings = OnTrio.TestCase.settings = settings(
-    max_examples=settings().max_examples // 3, stateful_step_count=20
-)
-TestAgreementOnAsyncio = OnAsyncio.TestCase
-TestAgreementOnTrio = OnTrio.TestCase
+class OnFile(Agreement):
+    def make_backend(self) -> StateBackend:
+        return LocalFileBackend(self.folder / "switch")
+
+    def another_instance(self) -> StateBackend:
+        return LocalFileBackend(self.folder / "switch")
+
+
+class OnEnvironment(Agreement):
+    def make_backend(self) -> StateBackend:
+        return EnvVarBackend("FASTAPI_MAINTENANCE_MODE_OF_THE_STATE_MACHINE")
+
+
+class OnDetailedStore(Agreement):
+    def make_backend(self) -> StateBackend:
+        return DetailedStore()
+
+
+class OnBareSwitch(Agreement):
+    def make_backend(self) -> StateBackend:
+        return BareSwitch()
+
+    @precondition(lambda self: self.open and self.open[-1].active == self.operator)
+    @rule()
+    def operator_of_another_process_overrules_what_a_block_wrote(self) -> None:
+        """The two methods tell a change by others from what a block wrote where the two differ."""
+        assert isinstance(self.backend, BareSwitch)
+        self.backend.value = self.operator = not self.operator
+        state: MaintenanceState = self.run(get_maintenance_state, self.backend)
+        assert self.operator == state.active
+        self.run(set_maintenance_mode, self.operator, self.backend)  # the block writes its own will again
+
+
+class OnReadOnlySwitch(Agreement):
+    def make_backend(self) -> StateBackend:
+        return ReadOnlySwitch()
+
+
+class OnTextSwitch(Agreement):
+    @initialize()
+    def begin_with_an_empty_store(self) -> None:
+        assert isinstance(self.backend, TextSwitch)
+        self.backend.store.clear()
+
+    def make_backend(self) -> StateBackend:
+        return TextSwitch({})
+
+
+MACHINES = (OnMemory, OnFile, OnEnvironment, OnDetailedStore, OnBareSwitch, OnReadOnlySwitch, OnTextSwitch)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_backend_agrees_with_the_model(machine: type[Agreement], loop: str) -> None:
+    on_this_loop = cast("type[Agreement]", type(machine.__name__, (machine,), {"loop": loop}))
+    run_state_machine_as_test(on_this_loop, settings=settings(max_examples=15, stateful_step_count=15))

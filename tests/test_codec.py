@@ -21,6 +21,7 @@ from tests.strategies import (
     json_values,
     state_like_objects,
     states,
+    states_around_now,
     words,
 )
 
@@ -98,14 +99,14 @@ def test_a_state_that_was_written_is_read_back_as_an_equal_state(state: Maintena
     assert state == text_to_state(state_to_text(state))
 
 
-@given(states)
+@given(states_around_now)
 def test_a_state_is_written_as_plain_ascii_on_one_line(state: MaintenanceState) -> None:
     text = state_to_text(state)
     assert text.isascii()
     assert [text] == text.splitlines()
 
 
-@given(states)
+@given(states_around_now)
 def test_a_state_is_a_digit_exactly_while_that_says_it_all(state: MaintenanceState) -> None:
     plain = state == MaintenanceState(active=state.active)
     assert plain == (state_to_text(state) in {"0", "1"})
