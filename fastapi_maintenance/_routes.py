@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
-from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._scope import route_path
@@ -23,10 +23,12 @@ from fastapi_maintenance.decorators import mark_of
 __all__ = ["OPAQUE", "UNANSWERED", "Answer", "entered", "find_answer", "router_of"]
 
 _MOST_LAYERS = 100
-# FastAPI keeps included routers nested since 0.137, each as one route of this private class. `iter_route_contexts` is
-# the public way to see through it, but it is there since 0.137.2 only, and lists the routes without asking the routers
-# in between, which may have a `matches` of their own. tests/test_routes.py fails when this one goes.
+# FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
+# answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes
+# without asking those in between, nor a class of route with a `matches` of its own; so it is the second choice.
+# tests/test_routes.py fails when the private name goes.
 _IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
+_iter_route_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", lambda _routes: ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,15 @@ def _look_into(route: BaseRoute, owner: Starlette | None, scope: Scope, child: S
         return _ask_mounted(route.app, route.routes, {**scope, **child})
     if isinstance(route, Route) and route.methods and scope["method"] not in route.methods:
         return UNANSWERED
-    return _answer_of(route, getattr(route, "endpoint", child.get("endpoint")), owner, scope)
+    if isinstance(route, (Route, WebSocketRoute)):
+        return _answer_of(route, route.endpoint, owner, scope)
+    for listed in _iter_route_contexts([route]):
+        inner, (match, listed_child) = listed.original_route, listed.matches(scope)
+        if inner is not route and match is Match.FULL:
+            if isinstance(inner, (Mount, Host)):
+                return _ask_mounted(listed.app, listed.routes, {**scope, **listed_child})
+            return _answer_of(inner, listed.endpoint, owner, scope)
+    return _answer_of(route, child.get("endpoint"), owner, scope)
 
 
 def _ask_mounted(app: ASGIApp, routes: list[BaseRoute], scope: Scope) -> Answer:
