@@ -227,6 +227,8 @@ PLACES: dict[Callable[[], FastAPI], str] = {
     in_a_class_of_route_of_its_own: "/a",
     behind_other_middleware_that_hides_the_app: "/b/a",
 }
+if not NESTED:  # FastAPI with flat routers includes no mounts and no hosts
+    del PLACES[in_a_mount_in_an_included_router], PLACES[under_a_host_in_an_included_router]
 TRIED = ("/plain", "/off", "/on", "/nothing")
 EXPECTED = {True: [503, 200, 503, 404], False: [200, 200, 503, 404]}
 
@@ -335,7 +337,7 @@ class MarkedCall:
     """An object that is called, with its call marked."""
 
     @force_maintenance_mode_off
-    async def __call__(self) -> str:
+    def __call__(self) -> str:
         return "open"
 
 
@@ -476,11 +478,9 @@ class OpenResource(HTTPEndpoint):
 async def test_the_methods_of_a_class_based_endpoint_have_marks_of_their_own() -> None:
     app = as_added(FastAPI(routes=[Route("/a", Resource), Route("/b", OpenResource)]), MemoryBackend(state=True))
     async with client(app) as http:
-        statuses = {
-            path: [(await http.request(method, path)).status_code for method in ("GET", "HEAD", "POST", "PUT")]
-            for path in ("/a", "/b")
-        }
-    assert {"/a": [200, 200, 503, 405], "/b": [200, 200, 503, 405]} == statuses
+        for path in ("/a", "/b"):
+            statuses = [(await http.request(method, path)).status_code for method in ("GET", "HEAD", "POST", "PUT")]
+            assert [200, 200, 503, 405] == statuses
 
 
 # --- per route, in the app's own order -------------------------------------------------------------------------------
