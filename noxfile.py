@@ -58,9 +58,10 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-def run_tests(session: nox.Session, *requirements: str) -> None:
+def run_tests(session: nox.Session, *requirements: str, examples: str = "quick") -> None:
     """Run the tests with these requirements, and leave the coverage data for the session `coverage`."""
     session.install(*group("test"), "-e", ".", *requirements)
+    session.env["HYPOTHESIS_PROFILE"] = os.environ.get("HYPOTHESIS_PROFILE", examples)
     data = f".coverage.{session.name.replace('(', '-').rstrip(')')}"
     session.run("coverage", "run", f"--data-file={data}", "-m", "pytest", *session.posargs)
 
@@ -90,7 +91,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests pass on every supported Python that is installed, with the newest FastAPI for it."""
-    run_tests(session, "--upgrade", "fastapi")
+    run_tests(session, "--upgrade", "fastapi", examples="default" if session.python == PYTHONS[-1] else "quick")
 
 
 @nox.session

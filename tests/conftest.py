@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from fastapi_maintenance import EnvVarBackend, _current, _holds, decorators
 
 settings.register_profile("default", deadline=None, print_blob=True)
-settings.register_profile("ci", settings.get_profile("default"), max_examples=60, derandomize=True)
+settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
 settings.register_profile(
     "thorough",
     settings.get_profile("default"),

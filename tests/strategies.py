@@ -212,7 +212,7 @@ plain_paths: st.SearchStrategy[str] = st.lists(plain_segments, min_size=1, max_s
 """Paths that every reader reads alike."""
 
 _PIECES = (
-    *("/", "/", "/", "//", "%2f", "%2F", "\\", "%5c", "%5C"),
+    *("/", "/", "/", "//", "%2f", "%2F", "\\", "%5c", "\\..\\", "/a%5c..%5c.."),
     *(".", "..", "/..", "/../", "%2e", "%2E", "%2e%2e", ".%2e", "%252e%252e", "/..;/", "%3b", ";", ";a=b", ";/"),
     *("a", "health", "health", "/health", "/health/", "HEALTH", "healthy", "live", "billing", "api", "/api"),
     *("%00", "%0a", "%0d", "%20", "%25", "%", "%zz", "%C3%A9", "%ff", "%E2%80%AE", "%ef%bc%8e", "*", "~"),
@@ -314,6 +314,12 @@ def _lambda_of_promise(answers: tuple[bool, ...]) -> AsyncPredicate:
     return lambda request, /: Promise(asked(request))
 
 
+def _named(part: partial[_T]) -> partial[_T]:
+    """Give a partial a name, as `functools.update_wrapper` does: a partial of it is then one around the other."""
+    vars(part)["__name__"] = "named"
+    return part
+
+
 SYNC_MAKERS: dict[str, Callable[[tuple[bool, ...]], Predicate]] = {
     "function": _function,
     "object": _Answers,
@@ -324,7 +330,7 @@ ASYNC_MAKERS: dict[str, Callable[[tuple[bool, ...]], AsyncPredicate]] = {
     "async method": lambda answers: _Answers(answers).wait,
     "async object": _AsyncAnswers,
     "partial of async function": lambda answers: partial(_Answers(answers).wait_for, "spare"),
-    "partial of partial of async object": lambda answers: partial(partial(_AsyncAnswers(answers))),
+    "partial of named partial of async object": lambda answers: partial(_named(partial(_AsyncAnswers(answers)))),
 }
 """Makers of predicates that can be seen to be async before they are called."""
 HIDDEN_MAKERS: dict[str, Callable[[tuple[bool, ...]], AsyncPredicate]] = {

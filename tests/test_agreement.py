@@ -234,4 +234,6 @@ MACHINES = (OnMemory, OnFile, OnEnvironment, OnDetailedStore, OnBareSwitch, OnRe
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_backend_agrees_with_the_model(machine: type[Agreement], loop: str) -> None:
     on_this_loop = cast("type[Agreement]", type(machine.__name__, (machine,), {"loop": loop}))
-    run_state_machine_as_test(on_this_loop, settings=settings(max_examples=15, stateful_step_count=15))
+    run_state_machine_as_test(
+        on_this_loop, settings=settings(max_examples=settings().max_examples // 5, stateful_step_count=15)
+    )

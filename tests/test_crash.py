@@ -12,7 +12,7 @@ import pytest
 from fastapi_maintenance import LocalFileBackend, MaintenanceState, set_maintenance_mode
 from tests.support import ROOT
 
-KILLS = 150
+KILLS = 100
 MESSAGE = "x" * 5_000
 
 # Two writers at any time, each killed at a random moment and replaced. They are forked, for a start of Python takes
@@ -23,21 +23,27 @@ from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
 
 backend = LocalFileBackend(sys.argv[1])
 
-async def write():
+async def write(begun):
+    await set_maintenance_mode(False, backend)
+    os.write(begun, b"1")
     while True:
         await set_maintenance_mode(True, backend, message=sys.argv[3])
         await set_maintenance_mode(False, backend)
 
 def start():
+    listen, begun = os.pipe()
     pid = os.fork()
     if pid == 0:
-        anyio.run(write)
+        anyio.run(write, begun)
+    os.close(begun)
+    os.read(listen, 1)
+    os.close(listen)
     return pid
 
 chance = random.Random(0)
 writers = [start(), start()]
 for _ in range(int(sys.argv[2])):
-    time.sleep(chance.uniform(0.005, 0.04))
+    time.sleep(chance.uniform(0, 0.02))
     os.kill(writers[0], signal.SIGKILL)
     os.waitpid(writers.pop(0), 0)
     writers.append(start())

@@ -98,6 +98,7 @@ def resolved(path: str) -> str:
 @example("plain", "/health", "/health/..%2F..%2Fbilling", "DELETE")
 @example("plain", "/health", "/health/..%5cbilling", "GET")
 @example("plain", "/health", "/health\\..\\billing", "GET")
+@example("plain", "/health", "/health/a\\..\\..\\billing", "GET")
 @example("plain", "/health", "/health/..;/billing", "GET")
 @example("plain", "/health", "/health/..%3ba=b/billing", "GET")
 @example("plain", "/health", "/health//../billing", "GET")
