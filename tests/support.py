@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope
@@ -70,18 +71,30 @@ def websocket_scope(path: str = "/ws", *, denial: bool = False, headers: Mapping
     }
 
 
-async def handshake(app: ASGIApp, scope: Scope) -> list[Message]:
-    """Connect to an app as a WebSocket client that disconnects when it is let in, and return what the app sent."""
+async def handshake(app: ASGIApp, scope: Scope, *, impatient: bool = False) -> list[Message]:
+    """Connect to an app as a WebSocket client, and return what the app sent.
+
+    The client disconnects when it has its answer; an impatient one does not wait for it.
+    """
     sent: list[Message] = []
-    messages: list[Message] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
+    connected, answered = False, anyio.Event()
 
     async def receive() -> Message:
-        return messages.pop(0)
+        nonlocal connected
+        if not connected:
+            connected = True
+            return {"type": "websocket.connect"}
+        if not impatient:
+            await answered.wait()
+        return {"type": "websocket.disconnect", "code": 1000}
 
     async def send(message: Message) -> None:
         sent.append(dict(message))
+        if message["type"] != "websocket.http.response.start" and not message.get("more_body"):
+            answered.set()
 
-    await app(scope, receive, send)
+    with anyio.fail_after(10):
+        await app(scope, receive, send)
     return sent
 
 
