@@ -106,10 +106,12 @@ class Block:
                 raise
 
     async def _keep_renewing(self, backend: DetailedStateBackend, hold: Hold, lease: timedelta) -> None:
+        period = lease.total_seconds() / _RENEWALS_PER_LEASE
         while True:
-            await anyio.sleep(lease.total_seconds() / _RENEWALS_PER_LEASE)
+            await anyio.sleep(period)
             try:
-                await _holds.renew(backend, self._renewed(hold))
+                with anyio.fail_after(period):  # a store that hangs must not keep the next try from being made
+                    await _holds.renew(backend, self._renewed(hold))
             except Exception:
                 _logger.exception("A hold could not be renewed in %r", backend)
 
