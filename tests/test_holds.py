@@ -636,6 +636,23 @@ async def test_a_block_ends_although_a_renewal_hangs() -> None:
     assert MaintenanceState() == await store.get_state()
 
 
+async def test_a_renewal_that_hangs_is_logged_and_the_next_one_is_made(caplog: pytest.LogCaptureFixture) -> None:
+    store = DetailedStore()
+
+    async def hang_once() -> None:
+        store.before_write = checkpoint
+        await anyio.sleep_forever()
+
+    async with maintenance_mode_on(store, lease=0.09):
+        store.before_write = hang_once
+        with fail_after(5):
+            await after_next_write(store).wait()
+    (record,) = [record for record in caplog.records if record.name == LOGGER]
+    assert f"A hold could not be renewed in {store!r}" == record.getMessage()
+    assert record.exc_info is not None
+    assert TimeoutError is record.exc_info[0]
+
+
 async def test_a_lease_on_a_store_that_cannot_be_written_is_nothing_to_complain_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
