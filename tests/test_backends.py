@@ -662,6 +662,14 @@ async def test_a_state_that_is_too_big_to_be_read_again_is_not_written(tmp_path:
     assert ON == backend.peek()
 
 
+async def test_a_missing_folder_is_off_and_is_not_made_by_a_write(tmp_path: Path) -> None:
+    backend = LocalFileBackend(tmp_path / "mistyped" / "mode")
+    assert OFF == backend.peek()
+    with pytest.raises(FileNotFoundError, match="The folder of the switch is missing"):
+        await backend.set_value(True)
+    assert [] == list(tmp_path.iterdir())
+
+
 @only_posix
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
 async def test_the_permissions_of_the_file_are_kept(mode: int, tmp_path: Path) -> None:

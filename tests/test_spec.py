@@ -167,7 +167,12 @@ async def test_maintenance_is_off_while_the_database_is_checked() -> None:
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[ValkeyServer]:
     with ValkeyServer() as server:
+        process = server._process
         yield server
+    assert process is not None
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:  # before 9.1.2.post2 the server leaves them to the garbage collector, which complains
+            pipe.close()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the client of the example is one for asyncio

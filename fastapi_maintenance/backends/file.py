@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -97,7 +98,7 @@ class LocalFileBackend:
         A content that is no state is logged and replaced, as if it had been off.
 
         Raises:
-            OSError: The file cannot be written.
+            OSError: The file cannot be written, or its folder is missing.
             TimeoutError: Another writer has held the lock for ten seconds.
 
         """
@@ -132,6 +133,8 @@ class LocalFileBackend:
 
     def _update(self, change: StateChange, given_up: threading.Event) -> MaintenanceState:
         target = Path(self.file_path).resolve()  # a link stays a link to the file that it links to
+        if not target.parent.is_dir():  # the lock would make it, and a mistyped path would seem to work
+            raise FileNotFoundError(errno.ENOENT, "The folder of the switch is missing", str(target.parent))
         with FileLock(f"{target}.lock").acquire(timeout=_LOCK_TIMEOUT, poll_interval=_LOCK_POLL):
             try:
                 before = self._read()

@@ -4,6 +4,7 @@ Left out: the client class, the exceptions, and of the server all but starting a
 """
 
 from pathlib import Path
+from subprocess import Popen
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,7 @@ from typing_extensions import Self
 
 class ValkeyServer:
     host: str
+    _process: Popen[bytes] | None
     def __init__(
         self,
         port: int | None = None,
