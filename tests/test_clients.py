@@ -36,7 +36,6 @@ def address_of(text: str) -> str | None:
         ("[::ffff:192.0.2.1]:443", "192.0.2.1"),
         ("fe80::1%eth0", "fe80::1"),
         ("[fe80::1%eth0]:443", "fe80::1"),
-        ("", None),
         ("unknown", None),
         ("_hidden", None),
         ("192.0.2", None),
@@ -100,7 +99,6 @@ OTHER_ENTRIES = {
     "192.0.2.7": "192.0.2.7",
     "11.0.0.1:80": "11.0.0.1",
     "2001:db8:bbbb::1": "2001:db8:bbbb::1",
-    "": None,
     "unknown": None,
     "10.0.0.0/8": None,
     "10.0.0.1.evil.example": None,
@@ -136,6 +134,19 @@ def test_the_client_is_the_first_from_the_right_that_is_no_trusted_proxy(
 
     address = client_address(make_request(headers=headers, peer=(peer, 1)), TRUSTED)
     assert expected == (None if address is None else str(address))
+
+
+def test_empty_entries_are_passed_over() -> None:
+    """RFC 9110 5.6.1 has it so for every list."""
+    for text in ("192.0.2.7,", "192.0.2.7, ,", ",192.0.2.7 ,\t, 10.0.0.1,"):
+        assert "192.0.2.7" == address_of(text)
+    assert PEER == address_of(" , ")
+
+
+def test_networks_of_mapped_addresses_are_those_of_ipv4_addresses() -> None:
+    values = ["::ffff:192.0.2.1", "::ffff:10.0.0.0/104", "::ffff:0:0/96", "::/0", "2001:db8::/32"]
+    expected = ["192.0.2.1/32", "10.0.0.0/8", "0.0.0.0/0", "::/0", "2001:db8::/32"]
+    assert expected == [str(network) for network in networks_of("networks", values)]
 
 
 def test_an_address_lies_in_networks_of_its_own_family() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -25,6 +26,7 @@ from filelock import FileLock
 from fastapi_maintenance import (
     DetailedStateBackend,
     EnvVarBackend,
+    Hold,
     InvalidStateError,
     LocalFileBackend,
     MaintenanceState,
@@ -664,10 +666,12 @@ async def test_a_lease_on_a_store_that_cannot_be_written_is_nothing_to_complain_
                 renewed.set()
             return await super().update_state(change)
 
-    async with maintenance_mode_on(Noticing("HOLDS_MODE"), lease=0.03):
+    store = Noticing("HOLDS_MODE")
+    async with maintenance_mode_on(store, lease=0.03):
         with fail_after(5):
             await renewed.wait()
-    assert [] == messages_of(caplog)
+        (hold,) = (await get_maintenance_state(store)).holds
+    assert ([], None) == (messages_of(caplog), hold.expires_at)
 
 
 async def test_an_exception_of_a_leased_block_comes_out_as_it_is_and_in_no_group() -> None:
@@ -808,13 +812,10 @@ async def test_a_store_that_hangs_does_not_keep_a_block_from_ending(
     await set_maintenance_mode(False, store)
 
 
-async def test_a_backend_that_returns_nonsense_is_not_held() -> None:
-    class Nonsense(BareSwitch):
-        async def get_value(self) -> bool:
-            return "on"  # type: ignore[return-value]  # the nonsense
-
-    with pytest.raises(InvalidStateError, match="must return True or False, got str 'on'"):
-        async with maintenance_mode_on(Nonsense()):
+@pytest.mark.parametrize("nonsense", ["on", None, 2, 1.0])
+async def test_a_backend_that_returns_nonsense_is_not_held(nonsense: Any) -> None:  # noqa: ANN401 -- the nonsense
+    with pytest.raises(InvalidStateError, match=rf"must return True or False, got {type(nonsense).__name__} "):
+        async with maintenance_mode_on(BareSwitch(nonsense)):
             pytest.fail("a block was entered on a store that says nothing sensible")
 
 
@@ -997,6 +998,40 @@ def test_no_block_is_forgotten_while_those_of_other_threads_begin_and_end() -> N
                 assert name in [hold.message for hold in (await get_maintenance_state(store)).holds]
 
     run_in_threads(lambda number: anyio.run(job, str(number), backend=loop_for(number)), 8)
+
+
+def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_not_forgotten() -> None:
+    store = EnvVarBackend("HOLDS_MODE")
+    begun, end = threading.Event(), threading.Event()
+
+    async def other_job() -> None:
+        async with maintenance_mode_on(store):
+            begun.set()
+            end.wait(10)
+
+    other = threading.Thread(target=anyio.run, args=(other_job,))
+
+    class LookedAtSlowly(tuple[Hold, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[Hold]:
+            if other.ident is None:
+                other.start()
+                begun.wait(0.2)
+            return super().__iter__()
+
+    async def job() -> None:
+        async with maintenance_mode_on(store):
+            ledger = _holds._ledgers[store]
+            ledger.holds = LookedAtSlowly(ledger.holds)
+        assert await anyio.to_thread.run_sync(begun.wait, 10)
+        assert await get_maintenance_mode(store)
+
+    try:
+        anyio.run(job)
+    finally:
+        end.set()
+        other.join(10)
 
 
 def test_a_block_of_a_worker_thread_runs_on_the_event_loop_that_it_belongs_to() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from starlette import routing
 from starlette.requests import Request
 from starlette.routing import Mount, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from fastapi_maintenance import _scope
 from fastapi_maintenance._scope import as_http, is_preflight, route_path
 from tests.strategies import drive
 from tests.support import make_request, websocket_scope
@@ -97,11 +100,15 @@ def test_a_route_is_reached_by_its_path_below_the_root_path_and_the_mounts(root_
         ({"path": "/a.b/c", "root_path": "/a.b"}, "/c"),
         ({"path": "/axb/c", "root_path": "/a.b"}, "/axb/c"),
         ({"path": "/a%2fb", "root_path": "/a"}, "/a%2fb"),
-        ({}, ""),
     ],
 )
 def test_the_root_path_is_taken_off_where_the_path_lies_in_it(scope: Scope, expected: str) -> None:
-    assert expected == route_path(scope)
+    """As the ASGI specification has it; used where the router's own function has gone."""
+    assert expected == _scope._below_root_path(scope)
+
+
+def test_the_path_is_read_by_the_routers_own_private_function() -> None:
+    assert _scope._get_route_path is routing.get_route_path  # type: ignore[attr-defined]  # it is private
 
 
 def test_a_whole_http_scope_is_left_as_it_is() -> None:
@@ -179,3 +186,13 @@ def test_the_names_of_a_preflights_headers_are_read_in_any_case() -> None:
 @pytest.mark.parametrize("scope", [websocket_scope(), {"type": "http", "method": "OPTIONS"}])
 def test_what_has_no_method_or_no_headers_is_no_preflight(scope: Scope) -> None:
     assert not is_preflight(scope)
+
+
+def test_a_root_path_that_the_router_fails_to_read_is_read_as_the_specification_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(scope: Scope) -> str:
+        return re.sub(str(scope["root_path"]), "", str(scope["path"]))
+
+    monkeypatch.setattr(_scope, "_get_route_path", fail)
+    assert "/health" == route_path({"path": "/a(b/health", "root_path": "/a(b"})
