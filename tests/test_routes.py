@@ -656,8 +656,8 @@ async def test_a_default_app_of_a_router_answers_and_is_closed() -> None:
 
     closed = as_wrapped_app(Router(starlette_routes(), default=page))
     async with client(closed) as http:
-        statuses = [(await http.get(path)).status_code for path in ("/anything", "/off", "/plain/")]
-    assert [503, 200, 307] == statuses
+        statuses = [(await http.get(path)).status_code for path in ("/anything", "/off", "/plain/", "/")]
+    assert [503, 200, 307, 503] == statuses
 
 
 def as_wrapped_app(app: ASGIApp) -> ASGIApp:
@@ -739,6 +739,24 @@ async def test_the_middleware_may_be_inside_a_mounted_app_and_around_it_too() ->
         assert 200 == (await http.get("/outside")).status_code
     async with client(as_wrapped(outer, MemoryBackend(state=False))) as http:
         assert EXPECTED[True] == [(await http.get(f"/in/b/a{path}")).status_code for path in TRIED]
+
+
+async def test_what_fastapi_has_noted_in_the_scope_on_the_way_to_a_mounted_app_is_left_as_it_is() -> None:
+    seen: list[Scope] = []
+
+    def note(app: ASGIApp) -> ASGIApp:
+        async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["fastapi"] = {"noted": True}
+            await app(scope, receive, send)
+            seen.append(scope["fastapi"])
+
+        return noting
+
+    inner = in_routers_three_deep()
+    async with client(note(as_added(inner, MemoryBackend(state=True)))) as http:
+        assert EXPECTED[True] == [(await http.get(f"/d/c/b/a{path}")).status_code for path in TRIED]
+    assert [True] * 4 == [noted["noted"] for noted in seen]
+    assert {"noted"} == set(seen[0])  # of a request that was blocked, nothing but that
 
 
 async def test_an_app_that_nobody_can_see_into_is_closed_as_a_whole() -> None:
