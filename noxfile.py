@@ -83,9 +83,11 @@ def floors(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Every line is typed, and wrong uses of the library are told so by the type checker."""
+    """Every line is typed, wrong uses of the library are told so, and the stubs are those of the real packages."""
     session.install(*group("types"), "-e", ".")
     session.run("mypy")
+    for stub in sorted(path.name for path in HERE.joinpath("stubs").iterdir() if path.is_dir()):
+        session.run("stubtest", stub, "--ignore-missing-stub", env={"MYPYPATH": "stubs"})
 
 
 @nox.session(python=PYTHONS)

@@ -238,6 +238,23 @@ def test_no_change_by_one_of_many_threads_is_lost(writable: MemoryBackend | Loca
     assert expected == {hold.id for hold in writable.peek().holds}
 
 
+def test_a_change_waits_for_the_one_that_another_thread_is_making(writable: MemoryBackend | LocalFileBackend) -> None:
+    begun, overtaken = threading.Event(), threading.Event()
+
+    def slowly(state: MaintenanceState) -> MaintenanceState:
+        begun.set()
+        overtaken.wait(0.1)  # in vain, as long as changes take turns
+        return adding("first")(state)
+
+    first = threading.Thread(target=anyio.run, args=(writable.update_state, slowly))
+    first.start()
+    assert begun.wait(10)
+    anyio.run(writable.update_state, adding("second"))
+    overtaken.set()
+    first.join(10)
+    assert ["first", "second"] == [hold.id for hold in writable.peek().holds]
+
+
 def test_no_change_by_one_of_several_processes_is_lost(tmp_path: Path) -> None:
     program = """
         import sys

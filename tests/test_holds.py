@@ -1001,34 +1001,43 @@ def test_no_block_is_forgotten_while_those_of_other_threads_begin_and_end() -> N
 
 
 def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_not_forgotten() -> None:
-    store = EnvVarBackend("HOLDS_MODE")
-    begun, end = threading.Event(), threading.Event()
+    at_its_turn, looked_at, begun, end = (threading.Event() for _ in range(4))
+
+    class Meeting(EnvVarBackend):
+        async def update_state(self, change: Callable[[MaintenanceState], MaintenanceState]) -> MaintenanceState:
+            if threading.current_thread() is other:
+                at_its_turn.set()
+                looked_at.wait(10)
+            return await super().update_state(change)
+
+    class Holds(tuple[Hold, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[Hold]:
+            if not looked_at.is_set():
+                looked_at.set()
+                begun.wait(0.2)  # in vain, as long as nobody changes what is just being changed
+            return super().__iter__()
+
+    store = Meeting("HOLDS_MODE")
 
     async def other_job() -> None:
         async with maintenance_mode_on(store):
             begun.set()
             end.wait(10)
 
-    other = threading.Thread(target=anyio.run, args=(other_job,))
-
-    class LookedAtSlowly(tuple[Hold, ...]):
-        __slots__ = ()
-
-        def __iter__(self) -> Iterator[Hold]:
-            if other.ident is None:
-                other.start()
-                begun.wait(0.2)
-            return super().__iter__()
-
-    async def job() -> None:
+    async def job() -> bool:
         async with maintenance_mode_on(store):
+            other.start()
+            assert at_its_turn.wait(10)
             ledger = _holds._ledgers[store]
-            ledger.holds = LookedAtSlowly(ledger.holds)
-        assert await anyio.to_thread.run_sync(begun.wait, 10)
-        assert await get_maintenance_mode(store)
+            ledger.holds = Holds(ledger.holds)
+        assert begun.wait(10)
+        return await get_maintenance_mode(store)
 
+    other = threading.Thread(target=anyio.run, args=(other_job,))
     try:
-        anyio.run(job)
+        assert anyio.run(job)
     finally:
         end.set()
         other.join(10)
