@@ -11,6 +11,7 @@ Python with pip: where nox is missing, it is installed into a virtual environmen
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -51,6 +52,7 @@ nox.options.sessions = ["lint", "floors", "types", "tests", "tests_oldest", "tes
 # Pythons that pyenv has, which its own `python3.x` commands hide unless they are chosen.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 os.environ["PATH"] = os.pathsep.join([*map(str, PYENV.glob("versions/3.*/bin")), os.environ["PATH"]])
+NEWEST_PYTHON = next((python for python in reversed(PYTHONS) if shutil.which(f"python{python}")), None)
 
 
 def group(name: str) -> list[str]:
@@ -58,12 +60,13 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-def run_tests(session: nox.Session, *requirements: str, examples: str = "quick") -> None:
-    """Run the tests with these requirements, and leave the coverage data for the session `coverage`."""
+def run_tests(session: nox.Session, *requirements: str, thorough: bool = False, measured: bool = True) -> None:
+    """Run the tests with these requirements; if measured, leave coverage data for the session `coverage`."""
     session.install(*group("test"), "-e", ".", *requirements)
-    session.env["HYPOTHESIS_PROFILE"] = os.environ.get("HYPOTHESIS_PROFILE", examples)
-    data = f".coverage.{session.name.replace('(', '-').rstrip(')')}"
-    session.run("coverage", "run", f"--data-file={data}", "-m", "pytest", *session.posargs)
+    profile = os.environ.get("HYPOTHESIS_PROFILE", "default" if thorough else "quick")
+    measuring = ["coverage", "run", f"--data-file=.coverage.{session.name}", "-m", "pytest"]
+    command = measuring if measured else ["pytest", "--numprocesses=auto"]
+    session.run(*command, *session.posargs, env={"HYPOTHESIS_PROFILE": profile})
 
 
 @nox.session
@@ -93,7 +96,8 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests pass on every supported Python that is installed, with the newest FastAPI for it."""
-    run_tests(session, "--upgrade", "fastapi", examples="default" if session.python == PYTHONS[-1] else "quick")
+    newest = session.python == NEWEST_PYTHON
+    run_tests(session, "--upgrade", "fastapi", thorough=newest, measured=newest)
 
 
 @nox.session
@@ -110,7 +114,7 @@ def tests_last_flat(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Every branch is taken by a test, with one FastAPI or another."""
+    """Every branch is taken by a test, with the newest FastAPI or one of the older ones."""
     session.install("coverage")
     session.run("coverage", "combine", "--keep", "--quiet")
     session.run("coverage", "report")
