@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from fastapi_maintenance import EnvVarBackend, _current, _holds, decorators
 
-settings.register_profile("default", deadline=None, print_blob=True)
+settings.register_profile("default", deadline=None, print_blob=True, max_examples=50)
 settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
 settings.register_profile(
     "thorough",
