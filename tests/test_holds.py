@@ -562,7 +562,7 @@ async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_the_ne
         from fastapi_maintenance import LocalFileBackend, maintenance_mode_on
 
         async def job():
-            async with maintenance_mode_on(LocalFileBackend(sys.argv[1]), lease=0.5):
+            async with maintenance_mode_on(LocalFileBackend(sys.argv[1]), lease=1.5):
                 print("held", flush=True)
                 await anyio.sleep_forever()
 
@@ -581,7 +581,7 @@ async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_the_ne
     assert hold.expires_at is not None
     assert held
     assert is_active(store.peek(), hold.expires_at - timedelta.resolution)
-    with fail_after(5):
+    with fail_after(10):
         while await get_maintenance_mode(store):  # noqa: ASYNC110 -- the clock is waited for
             await anyio.sleep(0.02)
     async with maintenance_mode_on(store):
@@ -590,7 +590,7 @@ async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_the_ne
 
 async def test_a_renewal_that_fails_is_logged_and_the_block_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     store = DetailedStore()
-    async with maintenance_mode_on(store, lease=0.03):
+    async with maintenance_mode_on(store, lease=0.9):
         failed = anyio.Event()
 
         async def fail_once() -> None:
@@ -645,7 +645,7 @@ async def test_a_renewal_that_hangs_is_logged_and_the_next_one_is_made(caplog: p
         store.before_write = checkpoint
         await anyio.sleep_forever()
 
-    async with maintenance_mode_on(store, lease=0.09):
+    async with maintenance_mode_on(store, lease=0.9):
         store.before_write = hang_once
         with fail_after(5):
             await after_next_write(store).wait()
