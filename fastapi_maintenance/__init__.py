@@ -1,6 +1,13 @@
 """Take a FastAPI service into maintenance and out again, without taking it down."""
 
-from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend, MemoryBackend
+from fastapi_maintenance.backends import (
+    BaseStateBackend,
+    EnvVarBackend,
+    LocalFileBackend,
+    MemoryBackend,
+    backend_from_url,
+    cached,
+)
 from fastapi_maintenance.codec import bool_to_str, state_to_text, str_to_bool, text_to_state
 from fastapi_maintenance.control import (
     configure_backend,
@@ -74,7 +81,9 @@ __all__ = [
     "always",
     "any_of",
     "as_json",
+    "backend_from_url",
     "bool_to_str",
+    "cached",
     "client_in",
     "configure_backend",
     "cookie_equals",

@@ -18,7 +18,7 @@ from typing_extensions import ParamSpec
 
 from fastapi_maintenance import _current, _holds
 from fastapi_maintenance._checks import check_seconds, reject
-from fastapi_maintenance.backends.base import check_backend
+from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here
 from fastapi_maintenance.state import Hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -35,9 +35,11 @@ class Block:
     """A hold for as long as a block runs; as a decorator of an async function, for as long as a call of it runs."""
 
     def __init__(
-        self, backend: StateBackend | None, *, active: bool, message: str | None, lease: float | timedelta | None
+        self, backend: StateBackend | str | None, *, active: bool, message: str | None, lease: float | timedelta | None
     ) -> None:
-        self._backend = None if backend is None else check_backend("backend", backend)
+        if backend is not None:
+            as_backend("backend", backend)
+        self._backend = backend
         self._wanted = Hold(id="not open", active=active, message=message)
         self._lease = None if lease is None else _checked_lease(lease)
         self._open: tuple[StateBackend, Hold] | None = None
@@ -61,7 +63,8 @@ class Block:
         if self._open is not None:
             msg = "this block is open already: make one for each `async with`"
             raise RuntimeError(msg)
-        backend = _current.resolve(self._backend)
+        meant = self._backend
+        backend = backend_from_url(meant) if isinstance(meant, str) else _current.resolve(meant)
         _holds.check_keeps(backend, message=self._wanted.message, lease=self._lease)
         hold = self._renewed(replace(self._wanted, id=uuid.uuid4().hex))
         self._open = backend, hold
@@ -93,6 +96,9 @@ class Block:
             if not quietly:
                 raise
             _logger.exception("A hold could not be taken out of %r", backend)
+        finally:
+            if isinstance(self._backend, str):
+                await close_if_made_here(backend)
 
     async def _stop_renewing(self, *, quietly: bool) -> None:
         renewal, self._renewal = self._renewal, None

@@ -6,7 +6,7 @@ import math
 import re
 from typing import NoReturn, TypeVar
 
-__all__ = ["check_bool", "check_callable", "check_seconds", "check_str", "check_token", "reject"]
+__all__ = ["check_bool", "check_callable", "check_name", "check_seconds", "check_str", "check_token", "reject"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _T = TypeVar("_T")
@@ -31,6 +31,16 @@ def check_str(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
     reject(name, "a str", value)
+
+
+def check_name(name: str, value: object, *, at_most: int | None = None) -> str:
+    """Return the value if it is a `str` that is not empty, and no longer than that many characters."""
+    text = check_str(name, value)
+    if text and (at_most is None or len(text) <= at_most):
+        return text
+    rule = "not be empty" if at_most is None else f"be 1 to {at_most} characters long"
+    msg = f"{name} must {rule}, got {value!r}"
+    raise ValueError(msg)
 
 
 def check_token(name: str, value: object) -> str:

@@ -15,7 +15,10 @@ from datetime import datetime, timezone
 
 import anyio
 
-from fastapi_maintenance.errors import InvalidStateError, NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance._writes import key_of, set_value, update_state
+from fastapi_maintenance.backends.base import read_value
+from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance.errors import NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, release_hold, renew_hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -24,7 +27,6 @@ __all__ = [
     "bare_state",
     "check_keeps",
     "newest",
-    "read_value",
     "release",
     "renew",
     "set_operator_value",
@@ -63,15 +65,6 @@ _ledgers: dict[object, _Ledger] = {}
 _ledgers_lock = threading.Lock()
 
 
-def key_of(backend: StateBackend) -> object:
-    """Return what tells backends apart: equality where they have it, else identity."""
-    try:
-        hash(backend)
-    except TypeError:
-        return id(backend)
-    return backend
-
-
 def newest(backend: StateBackend) -> Hold | None:
     """Return the newest hold that is open in this process on this backend."""
     if not _ledgers:  # as it is nearly always
@@ -103,7 +96,7 @@ async def acquire(backend: StateBackend, hold: Hold) -> None:
     async with _turn(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
-                await backend.update_state(lambda state: add_hold(state, hold, datetime.now(timezone.utc)))
+                await update_state(backend, lambda state: add_hold(state, hold, datetime.now(timezone.utc)))
         with _ledgers_lock:  # a release takes no turn for its first step
             ledger.holds = (*ledger.holds, open_here)
         if not isinstance(backend, DetailedStateBackend):
@@ -113,7 +106,7 @@ async def acquire(backend: StateBackend, hold: Hold) -> None:
 async def renew(backend: DetailedStateBackend, hold: Hold) -> None:
     """Give the hold in the store another expiry; raises what the store raises."""
     with suppress(ReadOnlyBackendError):
-        await backend.update_state(lambda state: renew_hold(state, hold))
+        await update_state(backend, lambda state: renew_hold(state, hold))
 
 
 async def release(backend: StateBackend, hold: Hold) -> None:
@@ -124,7 +117,7 @@ async def release(backend: StateBackend, hold: Hold) -> None:
     async with _turn(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
-                await backend.update_state(lambda state: release_hold(state, hold.id))
+                await update_state(backend, lambda state: release_hold(state, hold.id))
         else:
             await _follow(backend, ledger)
 
@@ -135,7 +128,7 @@ async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noq
         if ledger.holds:
             await _write(backend, ledger, ledger.holds[-1].active)
         else:
-            await backend.set_value(value)
+            await set_value(backend, value)
             ledger.ours = frozenset({value})
         ledger.operator = value
 
@@ -143,22 +136,13 @@ async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noq
 async def bare_state(backend: StateBackend) -> MaintenanceState:
     """Return the state of a backend that has nothing but a switch: the operator's value and this process's holds."""
     async with _turn(backend) as ledger:
-        ledger.see(await read_value(backend))
+        ledger.see(await read_value(uncached(backend)))
         return MaintenanceState(active=ledger.operator, holds=ledger.holds)
-
-
-async def read_value(backend: StateBackend) -> bool:
-    """Return what the backend's `get_value` says, if it is a boolean, or the 0 or 1 that some databases have for it."""
-    value: object = await backend.get_value()
-    if isinstance(value, int) and value in (0, 1):
-        return bool(value)
-    msg = f"get_value() must return True or False, got {type(value).__name__} {value!r}"
-    raise InvalidStateError(msg)
 
 
 async def _follow(backend: StateBackend, ledger: _Ledger) -> None:
     """Set a bare switch to what the ledger wants, where it is not."""
-    observed = await read_value(backend)
+    observed = await read_value(uncached(backend))
     ledger.see(observed)
     if ledger.wanted() is not observed:
         with suppress(ReadOnlyBackendError):
@@ -168,7 +152,7 @@ async def _follow(backend: StateBackend, ledger: _Ledger) -> None:
 async def _write(backend: StateBackend, ledger: _Ledger, value: bool) -> None:  # noqa: FBT001 -- as set_value has it
     before, ledger.ours = ledger.ours, ledger.ours | {value}
     try:
-        await backend.set_value(value)
+        await set_value(backend, value)
     except ReadOnlyBackendError:
         ledger.ours = before
         raise

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timezone
 
-import anyio
-
-from fastapi_maintenance._holds import read_value
-from fastapi_maintenance.errors import InvalidStateError
+from fastapi_maintenance import _writes
+from fastapi_maintenance._shared_read import SharedRead, moment
+from fastapi_maintenance._waiting import in_time
+from fastapi_maintenance.backends.base import check_state, read_state
+from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.state import MaintenanceState, is_active
-from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBackend, StateBackend
+from fastapi_maintenance.typing import PeekableStateBackend, StateBackend
 
-__all__ = ["Observer"]
+__all__ = ["Observer", "PeekingObserver", "SharingObserver"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 
 
 class Observer:
-    """Read a backend, and stand in for it while it is away with the last state that it told.
+    """Ask a backend each time, and stand in for it while it is away with the last state that it told.
 
     Args:
-        backend: What to read. It is peeked where it can be, else asked each time.
+        backend: What to observe.
         fail_closed: Whether maintenance is on where no state was ever told.
         read_timeout: How long one read may take, in seconds.
 
@@ -29,38 +31,32 @@ class Observer:
 
     def __init__(self, backend: StateBackend, *, fail_closed: bool, read_timeout: float) -> None:
         self.backend = backend
-        self._peekable = backend if isinstance(backend, PeekableStateBackend) else None
-        self._detailed = backend if isinstance(backend, DetailedStateBackend) else None
         self._read_timeout = read_timeout
-        self._last = MaintenanceState(active=fail_closed)
+        self._known = MaintenanceState(active=fail_closed)
         self._away = False
 
     def peek(self) -> MaintenanceState | None:
         """Return the state, or None where it takes waiting to know it."""
-        if self._peekable is None:
-            return None
-        try:
-            state = _checked(self._peekable.peek())
-        except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
-            return self._stand_in(error)
-        return self._told(state)
+        return None
 
     async def read(self) -> MaintenanceState:
         """Return the state after asking the backend, within the time that one read may take."""
         try:
-            with anyio.fail_after(self._read_timeout):
+            with in_time(self._read_timeout):
                 state = await self._ask()
         except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
             return self._stand_in(error)
         return self._told(state)
 
+    async def follow(self, ready: Callable[[], None]) -> None:
+        """Learn of each change until this is cancelled, where that can be done; call `ready` as soon as it is known."""
+        ready()
+
     async def _ask(self) -> MaintenanceState:
-        if self._detailed is not None:
-            return _checked(await self._detailed.get_state())
-        return MaintenanceState(active=await read_value(self.backend))
+        return await read_state(self.backend)
 
     def _told(self, state: MaintenanceState) -> MaintenanceState:
-        self._last = state
+        self._known = state
         if self._away:
             self._away = False
             _logger.warning("The maintenance state can be read again from %r", self.backend)
@@ -72,15 +68,61 @@ class Observer:
             _logger.warning(
                 "The maintenance state cannot be read from %r; until it can, maintenance stays %s: %s: %s",
                 self.backend,
-                "on" if is_active(self._last, datetime.now(timezone.utc)) else "off",
+                "on" if is_active(self._last(), datetime.now(timezone.utc)) else "off",
                 type(error).__name__,
-                str(error) or f"no answer within {self._read_timeout:g} seconds",
+                error,
             )
-        return self._last
+        return self._last()
+
+    def _last(self) -> MaintenanceState:
+        return self._known
 
 
-def _checked(state: object) -> MaintenanceState:
-    if isinstance(state, MaintenanceState):
-        return state
-    msg = f"a backend must return a MaintenanceState, got {type(state).__name__} {state!r}"
-    raise InvalidStateError(msg)
+class PeekingObserver(Observer):
+    """Peek at a backend that knows its state without waiting."""
+
+    def __init__(self, backend: PeekableStateBackend, *, fail_closed: bool, read_timeout: float) -> None:
+        super().__init__(backend, fail_closed=fail_closed, read_timeout=read_timeout)
+        self._peekable = backend
+
+    def peek(self) -> MaintenanceState:
+        """Return the state."""
+        try:
+            state = check_state(self._peekable.peek())
+        except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
+            return self._stand_in(error)
+        return self._told(state)
+
+
+class SharingObserver(Observer):
+    """Let all requests that wait share one read of a backend, which counts for a while."""
+
+    def __init__(
+        self, backend: StateBackend, shared: SharedRead[MaintenanceState], *, fail_closed: bool, read_timeout: float
+    ) -> None:
+        super().__init__(backend, fail_closed=fail_closed, read_timeout=read_timeout)
+        self._shared = shared
+        _writes.listen(self)
+
+    async def written(self, state: MaintenanceState, began: int) -> None:
+        """Take note of what this process wrote, so that its next request knows it."""
+        if self._shared.put(state, began):
+            return
+        asked = moment()  # something was read meanwhile, perhaps from before the write
+        try:
+            with in_time(self._read_timeout):
+                state = await read_state(uncached(self.backend))
+        except Exception:  # noqa: BLE001 -- the write has succeeded
+            asked = moment()
+        self._shared.put(state, asked)
+
+    async def _ask(self) -> MaintenanceState:
+        return await self._shared.get()
+
+    def _stand_in(self, error: Exception) -> MaintenanceState:
+        if isinstance(error, TimeoutError):  # as far as it was this request that gave up, nobody else knows it
+            self._shared.fail(error)
+        return super()._stand_in(error)
+
+    def _last(self) -> MaintenanceState:
+        return self._known if self._shared.newest is None else self._shared.newest

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from fastapi_maintenance._checks import check_bool, check_callable, check_seconds, reject
 from fastapi_maintenance._decision import Unmatched
-from fastapi_maintenance.backends.base import check_backend
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
 __all__ = ["Settings"]
@@ -27,8 +26,6 @@ class Settings:
     read_timeout: float
 
     def __post_init__(self) -> None:
-        if self.backend is not None:
-            check_backend("backend", self.backend)
         if self.enabled is not None:
             check_bool("enabled", self.enabled)
         check_callable("exempt", self.exempt)

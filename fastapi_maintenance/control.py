@@ -8,15 +8,17 @@ of the middleware made last; else on the one given to `configure_backend`; else 
 from __future__ import annotations
 
 import os
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta, timezone
 from typing import Literal, overload
 
 from fastapi_maintenance import _current, _holds
 from fastapi_maintenance._blocks import Block
 from fastapi_maintenance._checks import check_bool
-from fastapi_maintenance.backends.base import check_backend
+from fastapi_maintenance._writes import update_state
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
+from fastapi_maintenance.backends.url import as_backend, opened
 from fastapi_maintenance.state import MaintenanceState, is_active, switch
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -31,37 +33,35 @@ __all__ = [
 
 
 @overload
-def configure_backend(backend: StateBackend) -> None: ...
+def configure_backend(backend: StateBackend | str) -> None: ...
 @overload
 def configure_backend(backend: Literal["env"], *, var_name: str | None = None) -> None: ...
 @overload
 def configure_backend(backend: Literal["file"], *, file_path: str | os.PathLike[str]) -> None: ...
 def configure_backend(backend: StateBackend | str, **settings: object) -> None:
-    """Choose the backend that is used wherever none is given: a backend, or `"env"` or `"file"` with its settings.
+    """Choose the backend that is used wherever none is given.
 
     Args:
-        backend: The backend, or the name of a built-in one.
+        backend: The backend, or its URL for `backend_from_url`, or `"env"` or `"file"` with its settings.
         **settings: `var_name` for `"env"`, `file_path` for `"file"`.
 
     Raises:
-        TypeError: `backend` is neither, or the settings are not those of the backend.
-        ValueError: The name is unknown.
+        TypeError: `backend` is none of them, or the settings are not those of the backend.
+        ValueError: The URL names no backend.
 
     """
-    if isinstance(backend, str):
-        kinds = {"env": EnvVarBackend, "file": LocalFileBackend}
-        if backend not in kinds:
-            msg = f"backend must be a backend, 'env' or 'file', got {backend!r}"
-            raise ValueError(msg)
-        _current.configure(kinds[backend](**settings))
-        return
-    if settings:
+    if backend == "env":
+        _current.configure(EnvVarBackend(**settings))  # type: ignore[arg-type]  # wrong ones are refused there
+    elif backend == "file":
+        _current.configure(LocalFileBackend(**settings))  # type: ignore[arg-type]  # as above
+    elif settings:
         msg = f"settings go with 'env' or 'file'; a backend is given whole, got {', '.join(sorted(settings))} too"
         raise TypeError(msg)
-    _current.configure(check_backend("backend", backend))
+    else:
+        _current.configure(as_backend("backend", backend))
 
 
-async def get_maintenance_mode(backend: StateBackend | None = None) -> bool:
+async def get_maintenance_mode(backend: StateBackend | str | None = None) -> bool:
     """Tell whether there is maintenance now: by the newest hold of this process, else by the backend's state.
 
     Raises:
@@ -69,14 +69,14 @@ async def get_maintenance_mode(backend: StateBackend | None = None) -> bool:
         Exception: Whatever the store raises.
 
     """
-    meant = _current.resolve(backend)
-    hold = _holds.newest(meant)
-    if hold is not None:
-        return hold.active
-    return is_active(await get_maintenance_state(meant), datetime.now(timezone.utc))
+    async with _meant(backend) as meant:
+        hold = _holds.newest(meant)
+        if hold is not None:
+            return hold.active
+        return is_active(await get_maintenance_state(meant), datetime.now(timezone.utc))
 
 
-async def get_maintenance_state(backend: StateBackend | None = None) -> MaintenanceState:
+async def get_maintenance_state(backend: StateBackend | str | None = None) -> MaintenanceState:
     """Return the whole state: switch, message, window and open holds.
 
     Of a backend with nothing but a switch it holds that, and the holds of this process.
@@ -86,15 +86,15 @@ async def get_maintenance_state(backend: StateBackend | None = None) -> Maintena
         Exception: Whatever the store raises.
 
     """
-    meant = _current.resolve(backend)
-    if not isinstance(meant, DetailedStateBackend):
-        return await _holds.bare_state(meant)
-    return _holds.with_local(meant, await meant.get_state())
+    async with _meant(backend) as meant:
+        if not isinstance(meant, DetailedStateBackend):
+            return await _holds.bare_state(meant)
+        return _holds.with_local(meant, await meant.get_state())
 
 
 async def set_maintenance_mode(
     value: bool,  # noqa: FBT001 -- the spec's own signature
-    backend: StateBackend | None = None,
+    backend: StateBackend | str | None = None,
     *,
     message: str | None = None,
     starts_at: datetime | None = None,
@@ -104,7 +104,7 @@ async def set_maintenance_mode(
 
     Args:
         value: True: maintenance; False: none. What was set before, message and window included, is replaced.
-        backend: The backend to write to; None: the one that is meant here.
+        backend: The backend to write to, or its URL; None: the one that is meant here.
         message: What to tell those who are locked out.
         starts_at: An aware datetime from which the switch counts; None: it counts at once.
         ends_at: An aware datetime in the future from which it counts no longer; None: until it is set again.
@@ -119,7 +119,6 @@ async def set_maintenance_mode(
 
     """
     check_bool("value", value)
-    meant = _current.resolve(backend)
     wanted = switch(MaintenanceState(), active=value, message=message, starts_at=starts_at, ends_at=ends_at)
     if wanted != MaintenanceState(active=value) and not value:
         msg = "message, starts_at and ends_at go with value=True, got one of them with value=False"
@@ -127,17 +126,18 @@ async def set_maintenance_mode(
     if wanted.ends_at is not None and wanted.ends_at <= datetime.now(timezone.utc):
         msg = f"ends_at must be in the future, got {wanted.ends_at.isoformat()}"
         raise ValueError(msg)
-    _holds.check_keeps(meant, message=message, starts_at=starts_at, ends_at=ends_at)
-    if isinstance(meant, DetailedStateBackend):
-        await meant.update_state(
-            lambda state: switch(state, active=value, message=message, starts_at=starts_at, ends_at=ends_at)
-        )
-    else:
-        await _holds.set_operator_value(meant, value)
+    async with _meant(backend) as meant:
+        _holds.check_keeps(meant, message=message, starts_at=starts_at, ends_at=ends_at)
+        if isinstance(meant, DetailedStateBackend):
+            await update_state(
+                meant, lambda state: switch(state, active=value, message=message, starts_at=starts_at, ends_at=ends_at)
+            )
+        else:
+            await _holds.set_operator_value(meant, value)
 
 
 def maintenance_mode_on(
-    backend: StateBackend | None = None,
+    backend: StateBackend | str | None = None,
     *,
     message: str | None = None,
     lease: float | timedelta | None = None,
@@ -152,7 +152,7 @@ def maintenance_mode_on(
     blocks may overlap, in one process and across hosts. It also decorates async functions.
 
     Args:
-        backend: The backend; None: the one that is meant where the block begins.
+        backend: The backend, or its URL; None: the one that is meant where the block begins.
         message: What to tell those who are locked out.
         lease: Seconds, or a timedelta, after which the hold no longer counts in other processes unless it is renewed.
             It is renewed three times as often while the block runs, so only the hold of a process that died runs
@@ -171,9 +171,13 @@ def maintenance_mode_on(
 
 
 def maintenance_mode_off(
-    backend: StateBackend | None = None,
+    backend: StateBackend | str | None = None,
     *,
     lease: float | timedelta | None = None,
 ) -> Block:
     """Hold maintenance off for as long as a block runs; everything else is as for `maintenance_mode_on`."""
     return Block(backend, active=False, message=None, lease=lease)
+
+
+def _meant(backend: StateBackend | str | None) -> AbstractAsyncContextManager[StateBackend]:
+    return opened(backend if isinstance(backend, str) else _current.resolve(backend))

@@ -19,10 +19,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_maintenance import _current, _holds
 from fastapi_maintenance._answer import send_blocked
 from fastapi_maintenance._decision import Unmatched, Verdict, decide
+from fastapi_maintenance._follower import observe
+from fastapi_maintenance._lifespan import Following
 from fastapi_maintenance._observer import Observer
 from fastapi_maintenance._routes import OPAQUE, Answer, entered, find_answer, router_of
 from fastapi_maintenance._scope import as_http, is_preflight
 from fastapi_maintenance._settings import Settings
+from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
 from fastapi_maintenance.responses import as_json
@@ -38,7 +41,7 @@ _FORCED = MaintenanceState(active=True)
 
 def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
     *,
-    backend: StateBackend | None = None,
+    backend: StateBackend | str | None = None,
     enabled: bool | None = None,
     exempt: ExemptCallback | None = None,
     response: ResponseCallback | None = None,
@@ -51,8 +54,8 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
     """Return a middleware, for `app.add_middleware(maintenance_middleware(...))` or to be called with any ASGI app.
 
     Args:
-        backend: Where the switch is kept; None: the one given to `configure_backend`, else the environment variable
-            `FASTAPI_MAINTENANCE_MODE`.
+        backend: Where the switch is kept, or its URL for `backend_from_url`; None: the one given to
+            `configure_backend`, else the environment variable `FASTAPI_MAINTENANCE_MODE`.
         enabled: True or False overrules the backend; None: the backend decides.
         exempt: A predicate, sync or async, that says which requests pass. One that raises exempts nothing.
         response: A function, sync or async, from the request to the response; None: `as_json()`.
@@ -69,7 +72,7 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
 
     """
     settings = Settings(
-        backend=backend,
+        backend=None if backend is None else as_backend("backend", backend),
         enabled=enabled,
         exempt=never if exempt is None else exempt,
         response=as_json() if response is None else response,
@@ -96,10 +99,14 @@ class _MaintainedApp:
         self._made_by = made_by
         self._place: _current.Place = (settings.backend,)
         self._observer = self._observe(_current.default_backend() if settings.backend is None else settings.backend)
+        self._following: Following | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = _current.enter(self._place)
         try:
+            if scope["type"] == "lifespan":
+                await self._live(scope, receive, send)
+                return
             state = await self._state_behind_block(scope) if scope["type"] in ("http", "websocket") else None
             if state is None:
                 await self.app(scope, receive, send)
@@ -110,6 +117,21 @@ class _MaintainedApp:
                 )
         finally:
             _current.leave(token)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the lifespan of the app, and follow the backend meanwhile."""
+        self._following = Following(self._current_observer, patience=self._settings.read_timeout)
+        try:
+            await self._following.run(self.app, scope, receive, send)
+        finally:
+            self._following = None
+
+    def _current_observer(self) -> Observer:
+        if self._settings.backend is None and self._observer.backend is not _current.default_backend():
+            self._observer = self._observe(_current.default_backend())  # configured since
+            if self._following is not None:
+                self._following.turn_to(self._observer)
+        return self._observer
 
     async def _state_behind_block(self, scope: Scope) -> MaintenanceState | None:
         """Return the state for which the request is blocked, None where it passes."""
@@ -134,9 +156,7 @@ class _MaintainedApp:
 
     async def _active_state(self) -> MaintenanceState | None:
         """Return the state if there is maintenance now: by the newest hold, else `enabled`, else the backend."""
-        if self._settings.backend is None and self._observer.backend is not _current.default_backend():
-            self._observer = self._observe(_current.default_backend())  # configured since
-        observer = self._observer
+        observer = self._current_observer()
         hold = _holds.newest(observer.backend)
         if hold is None and self._settings.enabled is not None:
             return _FORCED if self._settings.enabled else None
@@ -168,7 +188,7 @@ class _MaintainedApp:
 
     def _observe(self, backend: StateBackend) -> Observer:
         settings = self._settings
-        return Observer(backend, fail_closed=settings.fail_closed, read_timeout=settings.read_timeout)
+        return observe(backend, fail_closed=settings.fail_closed, read_timeout=settings.read_timeout)
 
 
 class MaintenanceModeMiddleware(_MaintainedApp):
@@ -198,7 +218,7 @@ class MaintenanceModeMiddleware(_MaintainedApp):
         self,
         app: ASGIApp,
         *,
-        backend: StateBackend | None = None,
+        backend: StateBackend | str | None = None,
         enable_maintenance: bool | None = None,
         exempt_callback: ExemptCallback | None = None,
         exempt_handler: ExemptCallback | None = None,
@@ -215,7 +235,7 @@ class MaintenanceModeMiddleware(_MaintainedApp):
         exempt = exempt_handler if exempt_callback is None else exempt_callback
         response = response_handler if response_callback is None else response_callback
         settings = Settings(
-            backend=backend,
+            backend=None if backend is None else as_backend("backend", backend),
             enabled=enable_maintenance,
             exempt=never if exempt is None else exempt,
             response=as_json() if response is None else response,

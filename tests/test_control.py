@@ -115,7 +115,8 @@ async def test_the_state_of_a_backend_that_cannot_keep_holds_tells_of_those_of_t
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
-        ({"backend": "file"}, TypeError, "^backend must be an object with the async methods"),
+        ({"backend": 1}, TypeError, "^backend must be an object with the async methods"),
+        ({"backend": "file"}, ValueError, "^backend must begin with one of env: .*, got 'file'"),
         ({"message": 5}, TypeError, "^message must be a str, got int 5"),
         ({"lease": 0}, ValueError, "^lease must be a finite number of seconds above 0, got 0"),
         ({"lease": timedelta(seconds=-1)}, ValueError, "^lease must be a finite number of seconds above 0, got -1.0"),

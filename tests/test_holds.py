@@ -220,7 +220,9 @@ async def test_a_block_without_a_backend_acts_on_the_one_that_is_meant_where_it_
 
 def test_what_is_no_backend_is_refused_when_the_block_is_made() -> None:
     with pytest.raises(TypeError, match="backend must be an object"):
-        maintenance_mode_on("mode.txt")  # type: ignore[arg-type]  # what is refused
+        maintenance_mode_on(1)  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(ValueError, match=r"backend must begin with one of env: file: .*, got 'mode.txt'"):
+        maintenance_mode_on("mode.txt")
 
 
 # Exceptions and cancellation

@@ -198,7 +198,7 @@ async def test_a_variable_of_another_name_is_configured(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("arguments", "settings", "error", "text"),
     [
-        (("redis",), {}, ValueError, "^backend must be a backend, 'env' or 'file', got 'redis'"),
+        (("redis",), {}, ValueError, "^backend must begin with one of env: .*, got 'redis'"),
         ((MemoryBackend(),), {"file_path": "x"}, TypeError, "^settings go with 'env' or 'file'.*got file_path too"),
         ((None,), {}, TypeError, "^backend must be an object with the async methods"),
         ((MemoryBackend,), {}, TypeError, "^backend must be .*, got the class MemoryBackend"),
@@ -215,5 +215,7 @@ def test_what_cannot_be_configured_is_refused(
 
 @pytest.mark.parametrize("function", [get_maintenance_mode, get_maintenance_state])
 async def test_what_is_no_backend_is_refused_where_it_is_given(function: Any) -> None:  # noqa: ANN401 -- one of two
-    with pytest.raises(TypeError, match=r"^backend must be an object with the async methods .*, got str 'file'"):
+    with pytest.raises(TypeError, match=r"^backend must be an object with the async methods .*, got int 1"):
+        await function(1)
+    with pytest.raises(ValueError, match=r"^backend must begin with one of env: .*, got 'file'"):
         await function("file")

@@ -1,4 +1,4 @@
-"""What backends share: an abstract class for those who want one, and the check of what claims to be one."""
+"""What backends share: an abstract class for those who want one, and how anyone's backend is checked and read."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 
 from fastapi_maintenance._checks import reject
 from fastapi_maintenance.codec import bool_to_str, str_to_bool
-from fastapi_maintenance.typing import StateBackend
+from fastapi_maintenance.errors import InvalidStateError
+from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
-__all__ = ["BaseStateBackend", "check_backend"]
+__all__ = ["BaseStateBackend", "check_backend", "check_state", "read_state", "read_value"]
 
 
 class BaseStateBackend(ABC):
@@ -39,3 +41,27 @@ def check_backend(name: str, value: object) -> StateBackend:
     if isinstance(value, type) or not isinstance(value, StateBackend):
         reject(name, "an object with the async methods get_value() and set_value(value)", value)
     return value
+
+
+def check_state(value: object) -> MaintenanceState:
+    """Return what a backend gave for a state, if it is one."""
+    if isinstance(value, MaintenanceState):
+        return value
+    msg = f"a backend must return a MaintenanceState, got {type(value).__name__} {value!r}"
+    raise InvalidStateError(msg)
+
+
+async def read_value(backend: StateBackend) -> bool:
+    """Return what the backend's `get_value` says, if it is a boolean, or the 0 or 1 that some databases have for it."""
+    value: object = await backend.get_value()
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    msg = f"get_value() must return True or False, got {type(value).__name__} {value!r}"
+    raise InvalidStateError(msg)
+
+
+async def read_state(backend: StateBackend) -> MaintenanceState:
+    """Return the state that a backend keeps, or the one that its bare switch stands for."""
+    if isinstance(backend, DetailedStateBackend):
+        return check_state(await backend.get_state())
+    return MaintenanceState(active=await read_value(backend))

@@ -116,7 +116,8 @@ assert_type(maintenance_middleware(), Callable[[ASGIApp], ASGIApp])
 app.add_middleware(maintenance_middleware(backend=MemoryBackend(), unmatched="block"))
 app.add_middleware(maintenance_middleware)  # type: ignore[arg-type]  # it is a factory, to be called
 app.add_middleware(MaintenanceModeMiddleware, backend=DuckTyped(), exempt_callback=safe_method)
-app.add_middleware(MaintenanceModeMiddleware, backend="file")  # type: ignore[arg-type]
+app.add_middleware(MaintenanceModeMiddleware, backend="file:switch")
+app.add_middleware(MaintenanceModeMiddleware, backend=1)  # type: ignore[arg-type]
 app.add_middleware(MaintenanceModeMiddleware, exempt=safe_method)  # type: ignore[call-arg]  # the factory's name
 maintenance_middleware(MemoryBackend())  # type: ignore[call-arg]  # keywords only
 maintenance_middleware(unmatched="ignore")  # type: ignore[arg-type]
@@ -230,6 +231,6 @@ async def control() -> None:
 configure_backend(DuckTyped())
 configure_backend("env", var_name="CLOSED")
 configure_backend("file", file_path="switch")
-configure_backend("file")  # type: ignore[call-overload]
+configure_backend("file:switch")
 configure_backend("env", file_path="switch")  # type: ignore[call-overload]
-configure_backend("redis")  # type: ignore[call-overload]
+configure_backend("redis://localhost", key="switch")  # type: ignore[call-overload]

@@ -1,0 +1,95 @@
+"""One read for all who ask at a time, and none while the last one is fresh."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Generic, NoReturn, TypeVar
+
+import anyio
+
+__all__ = ["SharedRead", "moment"]
+
+_T = TypeVar("_T")
+_moments = itertools.count(1)
+
+
+def moment() -> int:
+    """Return a number that is greater than all before, in whatever thread: the order of what is asked and written."""
+    return next(_moments)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A read that is under way. Only the event loop in which it began can wait for it."""
+
+    thread: int = field(default_factory=threading.get_ident)
+    landed: anyio.Event = field(default_factory=anyio.Event)
+
+
+class SharedRead(Generic[_T]):
+    """Read a store at most once at a time, and at most once in `ttl` seconds.
+
+    What was asked for earlier never replaces what was asked for later, in whatever order the answers come. While the
+    store is away, one caller at a time tries again, and the others are told at once that it is. `newest` is what it
+    said last, None before.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[_T]], *, ttl: float) -> None:
+        self._read = read
+        self._ttl = ttl
+        self.newest: _T | None = None
+        self._lock = threading.Lock()
+        self._outcome: Callable[[], _T] = partial(_raise, RuntimeError("nothing has been read yet"))
+        self._asked = 0
+        self._away = False
+        self._rests_until = 0.0
+        self._flight: _Flight | None = None
+
+    async def get(self) -> _T:
+        """Return what the store says, or said less than `ttl` seconds ago; raises what reading it raises."""
+        while time.monotonic() >= self._rests_until:
+            flight = self._flight
+            if flight is None or flight.thread != threading.get_ident():
+                await self._fly()
+                break
+            if self._away:
+                break
+            await flight.landed.wait()
+        return self._outcome()
+
+    def put(self, value: _T, asked: int) -> bool:
+        """Take a value that was asked for, or written, at that moment, unless a newer one is known; tell whether."""
+        with self._lock:
+            if asked < self._asked:
+                return False
+            self._outcome, self._asked, self._away = (lambda: value), asked, False
+            self.newest = value
+            self._rests_until = time.monotonic() + self._ttl
+            return True
+
+    def fail(self, error: Exception) -> None:
+        """Take note that the store is away; the next read is made when `ttl` seconds are over."""
+        with self._lock:
+            self._outcome, self._away = partial(_raise, error), True
+            self._rests_until = time.monotonic() + self._ttl
+
+    async def _fly(self) -> None:
+        self._flight = flight = _Flight()
+        asked = moment()
+        try:
+            self.put(await self._read(), asked)
+        except Exception as error:  # noqa: BLE001 -- kept for all who ask meanwhile
+            self.fail(error)
+        finally:
+            if self._flight is flight:
+                self._flight = None
+            flight.landed.set()
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error.with_traceback(None)

@@ -1,0 +1,66 @@
+"""Writes to a store, and who in this process has to know of them at once."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Protocol
+
+from fastapi_maintenance._shared_read import moment
+from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
+
+__all__ = ["Listener", "key_of", "listen", "set_value", "update_state"]
+
+
+class Listener(Protocol):
+    """Who wants to know what was written to a backend."""
+
+    backend: StateBackend
+
+    async def written(self, state: MaintenanceState, began: int) -> None:
+        """Take note of a state whose writing began at that moment, and has ended."""
+
+
+_listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+_listeners_lock = threading.Lock()
+
+
+def key_of(backend: StateBackend) -> object:
+    """Return what tells backends apart: equality where they have it, else identity; a cache is what is behind it."""
+    backend = uncached(backend)
+    try:
+        hash(backend)
+    except TypeError:
+        return id(backend)
+    return backend
+
+
+def listen(listener: Listener) -> None:
+    """Tell this one, as long as it lives, of what is written to its backend."""
+    with _listeners_lock:
+        _listeners.add(listener)
+
+
+async def update_state(backend: DetailedStateBackend, change: StateChange) -> MaintenanceState:
+    """Apply a change; when this returns, the store has it and this process knows it."""
+    began = moment()
+    state = await backend.update_state(change)
+    await _tell(backend, state, began)
+    return state
+
+
+async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- as the Protocol has it
+    """Set a bare switch; when this returns, the store has it and this process knows it."""
+    began = moment()
+    await backend.set_value(value)
+    await _tell(backend, MaintenanceState(active=value), began)
+
+
+async def _tell(backend: StateBackend, state: MaintenanceState, began: int) -> None:
+    key = key_of(backend)
+    with _listeners_lock:
+        listeners = [listener for listener in _listeners if key_of(listener.backend) == key]
+    for listener in listeners:
+        await listener.written(state, began)

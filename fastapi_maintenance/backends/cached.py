@@ -1,0 +1,102 @@
+"""A backend that asks another one only now and then."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from functools import partial
+from typing import overload
+
+from fastapi_maintenance._checks import check_seconds
+from fastapi_maintenance._shared_read import SharedRead, moment
+from fastapi_maintenance.backends.base import check_backend, check_state, read_state
+from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
+
+__all__ = ["CachedBackend", "CachedDetailedBackend", "cached", "uncached"]
+
+
+class CachedBackend:
+    """A backend with a bare switch behind a cache; made by `cached`."""
+
+    def __init__(self, backend: StateBackend, ttl: float) -> None:
+        self.backend = backend
+        self.ttl = ttl
+        self.shared = SharedRead(partial(read_state, backend), ttl=ttl)
+        self._last: MaintenanceState | None = None
+
+    def __repr__(self) -> str:
+        """Show the backend and the time for which a value is kept."""
+        return f"cached({self.backend!r}, ttl={self.ttl:g})"
+
+    async def get_value(self) -> bool:
+        """Return whether there is maintenance now; raises what the backend raises if it never told."""
+        return is_active(await self._state(), datetime.now(timezone.utc))
+
+    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
+        """Set the switch of the backend; raises what that raises."""
+        began = moment()
+        await self.backend.set_value(value)
+        self.shared.put(MaintenanceState(active=value), began)
+
+    async def _state(self) -> MaintenanceState:
+        try:
+            self._last = await self.shared.get()
+        except Exception:
+            if self._last is None:
+                raise
+        return self._last
+
+
+class CachedDetailedBackend(CachedBackend):
+    """A backend that keeps whole states behind a cache; made by `cached`."""
+
+    def __init__(self, backend: DetailedStateBackend, ttl: float) -> None:
+        super().__init__(backend, ttl)
+        self._detailed = backend
+
+    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
+        """Set the operator's switch, without message or window; open holds stay. Raises what the backend raises."""
+        await self.update_state(lambda state: switch(state, active=value))
+
+    async def get_state(self) -> MaintenanceState:
+        """Return the state, no older than `ttl` unless the backend is away; raises if it never told one."""
+        return await self._state()
+
+    async def update_state(self, change: StateChange) -> MaintenanceState:
+        """Apply a change to what the backend keeps, not to what is cached; raises what the backend raises."""
+        began = moment()
+        state = check_state(await self._detailed.update_state(change))
+        self.shared.put(state, began)
+        return state
+
+
+@overload
+def cached(backend: DetailedStateBackend, ttl: float = 1.0) -> DetailedStateBackend: ...
+@overload
+def cached(backend: StateBackend, ttl: float = 1.0) -> StateBackend: ...
+def cached(backend: StateBackend, ttl: float = 1.0) -> StateBackend:
+    """Return a backend that asks `backend` at most once in `ttl` seconds, and once at a time.
+
+    All requests that wait share one read. While the backend is away, its last value counts, and it is asked again
+    every `ttl` seconds. What is written goes to the backend, and counts here at once. A backend that could be watched
+    is not: that is what this is for where a connection for each worker is too much.
+
+    Args:
+        backend: Where the state is kept.
+        ttl: Seconds for which a value counts.
+
+    Raises:
+        TypeError: `backend` is no backend, or `ttl` no number.
+        ValueError: `ttl` is not above zero.
+
+    """
+    inner = uncached(check_backend("backend", backend))
+    seconds = check_seconds("ttl", ttl)
+    if isinstance(inner, DetailedStateBackend):
+        return CachedDetailedBackend(inner, seconds)
+    return CachedBackend(inner, seconds)
+
+
+def uncached(backend: StateBackend) -> StateBackend:
+    """Return the backend behind the cache, where there is one."""
+    return backend.backend if isinstance(backend, CachedBackend) else backend

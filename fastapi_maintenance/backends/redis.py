@@ -1,0 +1,176 @@
+"""The state in Redis or Valkey, pushed to all who follow it."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import datetime, timezone
+
+import anyio
+
+from fastapi_maintenance._checks import check_bool, check_name, check_seconds, reject
+from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
+from fastapi_maintenance.codec import state_to_text, text_to_state
+from fastapi_maintenance.errors import InvalidStateError
+from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.typing import StateChange
+
+try:
+    from redis.asyncio import Redis, RedisCluster
+except ImportError as error:
+    msg = "RedisBackend needs the package redis: pip install 'fastapi-maintenance[redis]'"
+    raise ImportError(msg, name=error.name) from error
+
+__all__ = ["Redis", "RedisBackend", "RedisCluster"]
+
+_MAX_PAUSE = 0.02  # seconds between two tries of a change that others were faster than
+_GARBAGE = "2"
+_SWAP = """
+local before = redis.call('GET', KEYS[1])
+if (ARGV[1] == '0' and before) or (ARGV[1] == '1' and before ~= ARGV[2]) then
+    return 0
+end
+redis.call('SET', KEYS[1], ARGV[3])
+redis.pcall('PUBLISH', KEYS[1], ARGV[3])
+return 1
+"""
+"""Set the key if it is still what it was: missing (0), the text (1), or whatever it is (2); and tell the followers."""
+_logger = logging.getLogger("fastapi_maintenance")
+
+
+class RedisBackend:
+    """Keep the state in a key of Redis 6 or later, Valkey, or a Cluster of either.
+
+    The key holds `1`, `0` or a JSON object; a missing key is off, and words such as `true` that others set are
+    understood. Each change is published on a channel of the key's name, so that followers know it within milliseconds;
+    what is set in another way, say with `redis-cli`, they find within `poll_interval`. It runs on asyncio, as the
+    client does.
+
+    Args:
+        client: A client that you made and that you close; with or without `decode_responses`. Each process that follows
+            the state keeps one connection of it for the channel.
+        key: The key.
+        poll_interval: Seconds between two looks at the key while it is followed. They also show whether the store is
+            still there.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: `key` is empty, or `poll_interval` is not above zero.
+
+    """
+
+    def __init__(
+        self, client: Redis | RedisCluster, key: str = "fastapi_maintenance_mode", *, poll_interval: float = 1.0
+    ) -> None:
+        if not isinstance(client, (Redis, RedisCluster)):
+            reject("client", "a redis.asyncio.Redis or redis.asyncio.RedisCluster", client)
+        self.client = client
+        self.key = check_name("key", key)
+        self.poll_interval = check_seconds("poll_interval", poll_interval)
+
+    def __repr__(self) -> str:
+        """Show the key."""
+        return f"{type(self).__name__}(key={self.key!r})"
+
+    async def get_value(self) -> bool:
+        """Return whether there is maintenance now; raises as `get_state` does."""
+        return is_active(await self.get_state(), datetime.now(timezone.utc))
+
+    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
+        """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
+        check_bool("value", value)
+        await self.update_state(lambda state: switch(state, active=value))
+
+    async def get_state(self) -> MaintenanceState:
+        """Return what the key says.
+
+        Raises:
+            InvalidStateError: What is there is no UTF-8, or no state.
+            redis.RedisError: The store cannot be read.
+
+        """
+        return _state_of(await self._get())
+
+    async def update_state(self, change: StateChange) -> MaintenanceState:
+        """Apply a change to the key, so that no other change by any process is lost, and return the result.
+
+        A content that is no state is logged and replaced, as if it had been off.
+
+        Raises:
+            redis.RedisError: The store cannot be written.
+            TimeoutError: It has not answered for ten seconds, or others were faster for as long.
+
+        """
+        with in_time(WRITE_TIMEOUT):
+            while True:
+                try:
+                    found = await self._get()
+                    before, expected = _state_of(found), ("0" if found is None else "1", found or "")
+                except InvalidStateError as error:
+                    _logger.warning("%r is replaced, as if it had been off: %s", self, error)
+                    before, expected = MaintenanceState(), (_GARBAGE, "")
+                after = change(before)
+                if await self.client.eval(_SWAP, 1, self.key, *expected, state_to_text(after)):
+                    return after
+                await anyio.sleep(random.uniform(0, _MAX_PAUSE))  # noqa: S311 -- no secret
+
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        """Yield the state at once, then after each change; raises as `get_state` does, and where nothing answers.
+
+        Raises:
+            TimeoutError: The store has not answered for two seconds.
+
+        """
+        async with aclosing(_Bell(self.client, self.key)) as bell:
+            told = None
+            with in_time(ANSWER_TIMEOUT):
+                await bell.subscribe()
+            while True:
+                with in_time(ANSWER_TIMEOUT):
+                    state = await self.get_state()
+                if state != told:
+                    told = state
+                    yield state
+                with in_time(self.poll_interval + ANSWER_TIMEOUT):
+                    await bell.wait(self.poll_interval)
+
+    async def _get(self) -> str | None:
+        try:
+            found: bytes | str | None = await self.client.get(self.key)
+            return found.decode("utf-8") if isinstance(found, bytes) else found
+        except UnicodeDecodeError as error:
+            msg = f"text must be UTF-8, got {error.object[:200]!r}: {error}"
+            raise InvalidStateError(msg) from None
+
+
+def _state_of(text: str | None) -> MaintenanceState:
+    return MaintenanceState() if text is None else text_to_state(text)
+
+
+class _Bell:
+    """The channel that rings when the key has changed."""
+
+    def __init__(self, client: Redis | RedisCluster, channel: str) -> None:
+        self._client = client
+        self._channel = channel
+        # redis-py before 8 has none for a Cluster: there the key is only looked at now and then
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True) if hasattr(client, "pubsub") else None
+
+    async def subscribe(self) -> None:
+        await self._client.initialize()  # a Cluster has to know its nodes
+        if self._pubsub is not None:
+            await self._pubsub.subscribe(self._channel)
+
+    async def wait(self, seconds: float) -> None:
+        """Return when it rings, or the time is over."""
+        if self._pubsub is None:
+            await anyio.sleep(seconds)
+        else:
+            await self._pubsub.get_message(timeout=seconds)
+
+    async def aclose(self) -> None:
+        if self._pubsub is not None:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
+                await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it

@@ -1,0 +1,271 @@
+"""The state in a table of any database that SQLAlchemy speaks to asynchronously; pushed by PostgreSQL."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, cast
+
+import anyio
+
+from fastapi_maintenance._checks import check_bool, check_name, check_seconds, reject
+from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
+from fastapi_maintenance.codec import state_to_text, text_to_state
+from fastapi_maintenance.errors import InvalidStateError
+from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.typing import StateChange
+
+try:
+    from sqlalchemy import Column, Integer, MetaData, String, Table, Text, func, insert, inspect, select, text, update
+    from sqlalchemy.exc import DBAPIError, IntegrityError
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+except ImportError as error:
+    msg = "SQLAlchemyBackend needs sqlalchemy[asyncio]: pip install 'fastapi-maintenance[sqlalchemy]'"
+    raise ImportError(msg, name=error.name) from error
+
+if TYPE_CHECKING:
+    import asyncpg
+    import psycopg
+
+__all__ = ["SQLAlchemyBackend", "maintenance_table"]
+
+_CHANNEL = "fastapi_maintenance"
+_MAX_PAUSE = 0.02  # seconds between two tries of a change that others were faster than
+_OFF = MaintenanceState()
+_logger = logging.getLogger("fastapi_maintenance")
+
+_Wait = Callable[[float], Awaitable[None]]
+
+
+def maintenance_table(metadata: MetaData, name: str = "fastapi_maintenance") -> Table:
+    """Return the table that holds the state, in this `MetaData`, for those who make their tables by migrations.
+
+    It has a row for each switch: `key`, `state` (`1`, `0` or a JSON object) and `version`, which counts the changes.
+    """
+    return Table(
+        check_name("name", name),
+        metadata,
+        Column("key", String(255), primary_key=True),
+        Column("state", Text, nullable=False),
+        Column("version", Integer, nullable=False, server_default="0"),
+        keep_existing=True,
+    )
+
+
+class SQLAlchemyBackend:
+    """Keep the state in a row of a small table, which is made when it is first written and missing.
+
+    A missing table or row is off. On PostgreSQL, with asyncpg or psycopg, followers are told of each change through
+    `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and of what is set in another way, they learn within
+    `poll_interval`. It runs on asyncio, as SQLAlchemy does.
+
+    Args:
+        engine: An engine that you made and that you dispose of. On PostgreSQL each process that follows the state keeps
+            one connection of its pool.
+        key: Tells this switch from others in the same table; at most 255 characters.
+        metadata: The `MetaData` to put the table in, so that migrations see it; its schema is used.
+        table_name: The table's name.
+        poll_interval: Seconds between two looks at the row while it is followed. They also show whether the store is
+            still there.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A name is empty, `key` is too long, or `poll_interval` is not above zero.
+
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        key: str = "fastapi_maintenance_mode",
+        *,
+        metadata: MetaData | None = None,
+        table_name: str = "fastapi_maintenance",
+        poll_interval: float = 1.0,
+    ) -> None:
+        if not isinstance(engine, AsyncEngine):
+            reject("engine", "a sqlalchemy.ext.asyncio.AsyncEngine", engine)
+        if metadata is not None and not isinstance(metadata, MetaData):
+            reject("metadata", "a sqlalchemy.MetaData or None", metadata)
+        self.engine = engine
+        self.key = check_name("key", key, at_most=255)
+        self.table = maintenance_table(
+            MetaData() if metadata is None else metadata, check_name("table_name", table_name)
+        )
+        self.poll_interval = check_seconds("poll_interval", poll_interval)
+        # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def __repr__(self) -> str:
+        """Show the database, without its password, and the key."""
+        return f"{type(self).__name__}({self.engine.url.render_as_string()!r}, key={self.key!r})"
+
+    async def get_value(self) -> bool:
+        """Return whether there is maintenance now; raises as `get_state` does."""
+        return is_active(await self.get_state(), datetime.now(timezone.utc))
+
+    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
+        """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
+        check_bool("value", value)
+        await self.update_state(lambda state: switch(state, active=value))
+
+    async def get_state(self) -> MaintenanceState:
+        """Return what the row says.
+
+        Raises:
+            InvalidStateError: What is there is no state.
+            sqlalchemy.exc.SQLAlchemyError: The database cannot be read.
+
+        """
+        async with self._engine.connect() as connection:
+            return await self._state(connection)
+
+    async def update_state(self, change: StateChange) -> MaintenanceState:
+        """Apply a change to the row, so that no other change by any process is lost, and return the result.
+
+        A content that is no state is logged and replaced, as if it had been off.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: The database cannot be written.
+            TimeoutError: It has not answered for ten seconds, or others were faster for as long.
+
+        """
+        with in_time(WRITE_TIMEOUT):
+            may_be_stale = True
+            while True:
+                try:
+                    async with self._engine.connect() as connection:
+                        after = await self._try(connection, change)
+                except DBAPIError as error:
+                    if not (may_be_stale and error.connection_invalidated):
+                        raise
+                    may_be_stale, after = False, None  # the pool held a connection from before a restart
+                if after is not None:
+                    return after
+                await anyio.sleep(random.uniform(0, _MAX_PAUSE))  # noqa: S311 -- no secret
+
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        """Yield the state at once, then after each change; raises as `get_state` does, and where nothing answers.
+
+        Raises:
+            TimeoutError: The database has not answered for two seconds.
+
+        """
+        told = None
+        async with self._listening() as (read, wait):
+            while True:
+                with in_time(ANSWER_TIMEOUT):
+                    state = await read()
+                if state != told:
+                    told = state
+                    yield state
+                with in_time(self.poll_interval + ANSWER_TIMEOUT):
+                    await wait(self.poll_interval)
+
+    async def _state(self, connection: AsyncConnection) -> MaintenanceState:
+        found = await self._row(connection)
+        return _OFF if found is None else text_to_state(found[0])
+
+    async def _row(self, connection: AsyncConnection) -> tuple[str, int] | None:
+        columns = self.table.c
+        try:
+            rows = await connection.execute(select(columns.state, columns.version).where(columns.key == self.key))
+        except DBAPIError as error:
+            if error.connection_invalidated or await self._has_table(connection):
+                raise
+            return None
+        row = rows.one_or_none()
+        return None if row is None else (row.state, row.version)
+
+    async def _has_table(self, connection: AsyncConnection) -> bool:
+        return await connection.run_sync(lambda sync: inspect(sync).has_table(self.table.name, self.table.schema))
+
+    async def _try(self, connection: AsyncConnection, change: StateChange) -> MaintenanceState | None:
+        """Change the row if it is still what it was when it was read; return None if it was not."""
+        found = await self._row(connection)
+        try:
+            before = _OFF if found is None else text_to_state(found[0])
+        except InvalidStateError as error:
+            _logger.warning("%r is replaced, as if it had been off: %s", self, error)
+            before = _OFF
+        after = change(before)
+        done = await (self._insert(connection, after) if found is None else self._replace(connection, after, *found))
+        if not done:
+            return None
+        if connection.dialect.name == "postgresql":
+            await connection.execute(select(func.pg_notify(_CHANNEL, self.key)))
+        return after
+
+    async def _insert(self, connection: AsyncConnection, state: MaintenanceState) -> bool:
+        if not await self._has_table(connection):
+            try:
+                await connection.run_sync(lambda sync: self.table.create(sync, checkfirst=True))
+            except DBAPIError:
+                if not await self._has_table(connection):  # else another process has just made it
+                    raise
+        try:
+            await connection.execute(insert(self.table).values(key=self.key, state=state_to_text(state), version=0))
+        except IntegrityError:
+            return False
+        return True
+
+    async def _replace(self, connection: AsyncConnection, state: MaintenanceState, before: str, version: int) -> bool:
+        columns = self.table.c
+        unchanged = (columns.key == self.key) & (columns.version == version) & (columns.state == before)
+        statement = update(self.table).where(unchanged).values(state=state_to_text(state), version=version + 1)
+        return (await connection.execute(statement)).rowcount == 1
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[tuple[Callable[[], Awaitable[MaintenanceState]], _Wait]]:
+        """Give a function that reads the state, and one that waits for a change, at most that many seconds."""
+        dialect = self.engine.dialect
+        listen = _LISTENERS.get(dialect.driver) if dialect.name == "postgresql" else None
+        if listen is None:
+            yield self.get_state, anyio.sleep
+            return
+        connection = None
+        try:
+            with in_time(ANSWER_TIMEOUT):
+                connection = await self._engine.connect()
+                wait = await listen(connection)
+            yield (lambda: self._state(connection)), wait
+        finally:
+            if connection is not None:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
+                    await connection.invalidate()  # a connection that listens does not belong back in the pool
+                    await connection.close()
+
+
+async def _listen_with_asyncpg(connection: AsyncConnection) -> _Wait:
+    driver = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
+    rung = anyio.Event()
+
+    def ring(*_: object) -> None:
+        rung.set()
+
+    async def wait(seconds: float) -> None:
+        nonlocal rung
+        with anyio.move_on_after(seconds):
+            await rung.wait()
+        rung = anyio.Event()
+
+    await driver.add_listener(_CHANNEL, ring)
+    driver.add_termination_listener(ring)
+    return wait
+
+
+async def _listen_with_psycopg(connection: AsyncConnection) -> _Wait:
+    driver = cast("psycopg.AsyncConnection[object]", (await connection.get_raw_connection()).driver_connection)
+
+    async def wait(seconds: float) -> None:
+        async for _ in driver.notifies(timeout=seconds, stop_after=1):
+            pass
+
+    await connection.execute(text(f"LISTEN {_CHANNEL}"))
+    return wait
+
+
+_LISTENERS = {"asyncpg": _listen_with_asyncpg, "psycopg": _listen_with_psycopg}

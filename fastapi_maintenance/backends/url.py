@@ -1,0 +1,176 @@
+"""A backend from one line of text, as it stands in a configuration."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qsl, unquote, urlencode
+
+import anyio
+
+from fastapi_maintenance._checks import check_str
+from fastapi_maintenance._waiting import ANSWER_TIMEOUT
+from fastapi_maintenance.backends.base import check_backend
+from fastapi_maintenance.backends.env import EnvVarBackend
+from fastapi_maintenance.backends.file import LocalFileBackend
+from fastapi_maintenance.backends.memory import MemoryBackend
+from fastapi_maintenance.typing import StateBackend
+
+__all__ = ["as_backend", "backend_from_url", "close_if_made_here", "opened"]
+
+_KEY = "fastapi_maintenance_mode"
+_ASYNC_DRIVERS = {
+    "mariadb": ("aiomysql", "asyncmy"),
+    "mssql": ("aioodbc",),
+    "mysql": ("aiomysql", "asyncmy"),
+    "oracle": ("oracledb_async",),
+    "postgresql": ("asyncpg", "psycopg"),
+    "sqlite": ("aiosqlite",),
+}
+_closers: weakref.WeakKeyDictionary[StateBackend, Callable[[], Awaitable[object]]] = weakref.WeakKeyDictionary()
+
+
+def backend_from_url(url: str) -> StateBackend:
+    """Return the backend that a URL names. Nothing is connected to before it is used.
+
+    | URL | backend |
+    |---|---|
+    | `env:NAME`, `env:` | `EnvVarBackend` |
+    | `file:relative/path`, `file:///absolute/path` (percent-encoded, RFC 8089) | `LocalFileBackend` |
+    | `memory:` | `MemoryBackend` |
+    | `redis://`, `rediss://` (TLS), `unix://` (a socket), `redis+cluster://`, `rediss+cluster://` | `RedisBackend` |
+    | `postgresql+asyncpg://`, `sqlite+aiosqlite://`, any other of SQLAlchemy's async drivers | `SQLAlchemyBackend` |
+
+    The stores take `?key=...` for another key than `fastapi_maintenance_mode`; the rest of the query is for the client.
+
+    The client that this makes is closed at the shutdown of the app whose middleware uses it, and at the end of a call
+    that was given the URL.
+
+    Raises:
+        TypeError: `url` is not a `str`.
+        ValueError: The scheme is unknown, or the rest is nothing that it can mean; no password is shown.
+        ImportError: A package that the backend needs is missing; it says which extra to install.
+
+    """
+    return _from_url("url", check_str("url", url))
+
+
+def _from_url(name: str, url: str) -> StateBackend:
+    scheme, colon, rest = url.partition(":")
+    dialect, _, driver = scheme.partition("+")
+    if colon and scheme in _MAKERS:
+        return _MAKERS[scheme](name, scheme, rest)
+    if colon and driver and dialect:
+        return _sqlalchemy(name, url, scheme)
+    if colon and dialect in _ASYNC_DRIVERS:
+        drivers = " or ".join(f"{dialect}+{known}:" for known in _ASYNC_DRIVERS[dialect])
+        msg = f"{name} must name an async driver, {drivers}, got '{scheme}:'"
+        raise ValueError(msg)
+    msg = f"{name} must begin with {_KNOWN_SCHEMES}, got {scheme + colon!r}"
+    raise ValueError(msg)
+
+
+def as_backend(name: str, value: object) -> StateBackend:
+    """Return the value if it is a backend, or the one that it names if it is a URL."""
+    return _from_url(name, value) if isinstance(value, str) else check_backend(name, value)
+
+
+@asynccontextmanager
+async def opened(backend: StateBackend | str) -> AsyncIterator[StateBackend]:
+    """Give a backend for a while; the client of one that is made here is closed afterwards."""
+    if not isinstance(backend, str):
+        yield backend
+        return
+    made = _from_url("backend", backend)
+    try:
+        yield made
+    finally:
+        await close_if_made_here(made)
+
+
+async def close_if_made_here(backend: StateBackend) -> None:
+    """Close the client of a backend that was made from a URL; used again, it connects again."""
+    try:
+        closer = _closers.get(backend)
+    except TypeError:  # what cannot be hashed is somebody else's
+        return
+    if closer is not None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
+            await closer()
+
+
+def _env(_name: str, _scheme: str, rest: str) -> StateBackend:
+    return EnvVarBackend(unquote(rest) or None)
+
+
+def _file(name: str, _scheme: str, rest: str) -> StateBackend:
+    if "?" in rest or "#" in rest:
+        msg = f"{name} must have ? and # of a file's path percent-encoded, as %3F and %23"
+        raise ValueError(msg)
+    if rest.startswith("//"):
+        host, slash, rest = rest[2:].partition("/")
+        if host not in {"", "localhost"} or not slash:
+            msg = f"{name} must be file:relative/path or file:///absolute/path, got the host {host!r}"
+            raise ValueError(msg)
+        rest = slash + rest
+    return LocalFileBackend(unquote(rest))
+
+
+def _memory(name: str, _scheme: str, rest: str) -> StateBackend:
+    if rest:
+        msg = f"{name} must be 'memory:' and no more, got {rest!r} after it"
+        raise ValueError(msg)
+    return MemoryBackend()
+
+
+def _redis(_name: str, scheme: str, rest: str) -> StateBackend:
+    from fastapi_maintenance.backends.redis import Redis, RedisBackend, RedisCluster  # noqa: PLC0415 -- an extra
+
+    plain, _, cluster = scheme.partition("+")
+    url, key = _without_key(f"{plain}:{rest}")
+    client: Redis | RedisCluster = RedisCluster.from_url(url) if cluster else Redis.from_url(url)
+    backend = RedisBackend(client, key)
+    _closers[backend] = client.aclose
+    return backend
+
+
+def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
+    from sqlalchemy.exc import ArgumentError, InvalidRequestError  # noqa: PLC0415 -- an extra
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 -- as above
+
+    from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend  # noqa: PLC0415 -- as above
+
+    url, key = _without_key(url)
+    try:
+        engine = create_async_engine(url)
+    except (ArgumentError, InvalidRequestError) as error:
+        reason = str(error).replace(url, "the URL")  # which may have a password
+        msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another that SQLAlchemy knows; {scheme}: {reason}"
+        raise ValueError(msg) from None
+    backend = SQLAlchemyBackend(engine, key)
+    _closers[backend] = engine.dispose
+    return backend
+
+
+def _without_key(url: str) -> tuple[str, str]:
+    """Return the URL without `key=...` in its query, and that key."""
+    base, _, query = url.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    keys = [value for name, value in pairs if name == "key"]
+    rest = urlencode([(name, value) for name, value in pairs if name != "key"])
+    return (f"{base}?{rest}" if rest else base), (keys[-1] if keys else _KEY)
+
+
+_MAKERS = {
+    "env": _env,
+    "file": _file,
+    "memory": _memory,
+    **dict.fromkeys(("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"), _redis),
+}
+_KNOWN_SCHEMES = "one of " + " ".join(
+    [
+        *(f"{scheme}:" for scheme in _MAKERS),
+        *(f"{dialect}+{driver}:" for dialect, drivers in _ASYNC_DRIVERS.items() for driver in drivers),
+    ]
+)
