@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+import anyio
 from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
@@ -103,3 +104,46 @@ class DetailedStore(Hooked):
         state = await self.memory.update_state(change)
         await self.after_write()
         return state
+
+
+class WatchableStore(DetailedStore):
+    """A detailed store that tells of each change, as soon as `before_tell` lets it."""
+
+    def __init__(self, state: MaintenanceState | bool = False) -> None:
+        super().__init__(state)
+        self.before_tell: Hook = checkpoint
+        self.watchers = 0
+        self.ended = 0
+        self._changed = anyio.Event()
+
+    async def set_value(self, value: bool, /) -> None:
+        await super().set_value(value)
+        self.ring()
+
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        state = await super().update_state(change)
+        self.ring()
+        return state
+
+    def ring(self) -> None:
+        """Let the watchers look."""
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    def cut_off(self) -> None:
+        """Let each watch fail."""
+        self.before_tell = be_down
+        self.ring()
+
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        self.watchers += 1
+        try:
+            while True:
+                changed = self._changed
+                state = await self.get_state()
+                await self.before_tell()
+                yield state
+                await changed.wait()
+        finally:
+            self.watchers -= 1
+            self.ended += 1

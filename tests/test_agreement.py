@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -35,13 +36,17 @@ from fastapi_maintenance import (
     MemoryBackend,
     ReadOnlyBackendError,
     StateBackend,
+    backend_from_url,
+    cached,
     get_maintenance_mode,
     get_maintenance_state,
     maintenance_mode_off,
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.typing import DetailedStateBackend
+from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch
 
 MESSAGES = st.none() | st.text(st.characters(codec="utf-8"), max_size=5)
@@ -227,13 +232,89 @@ class OnTextSwitch(Agreement):
         return TextSwitch({})
 
 
-MACHINES = (OnMemory, OnFile, OnEnvironment, OnDetailedStore, OnBareSwitch, OnReadOnlySwitch, OnTextSwitch)
+class OnCachedSwitch(OnBareSwitch):
+    def make_backend(self) -> StateBackend:
+        self.switch = BareSwitch()
+        return cached(self.switch, ttl=60)
+
+    def another_instance(self) -> StateBackend:
+        return self.switch
+
+    @rule()
+    def operator_of_another_process_overrules_what_a_block_wrote(self) -> None:
+        """It would be known when the time to live is over."""
+
+
+class OnCachedStore(Agreement):
+    def make_backend(self) -> StateBackend:
+        self.store = DetailedStore()
+        return cached(self.store, ttl=60)
+
+    def another_instance(self) -> StateBackend:
+        return self.store
+
+
+class OnServer(Agreement):
+    """A store that is a server, where each example has a key of its own."""
+
+    url: ClassVar[str]
+
+    def make_backend(self) -> StateBackend:
+        self.own_url = f"{self.url}{'&' if '?' in self.url else '?'}key={uuid.uuid4()}"
+        return self.connected()
+
+    def another_instance(self) -> StateBackend:
+        return self.connected()
+
+    def connected(self) -> StateBackend:
+        """Return a backend with a client of its own, which is closed in the end."""
+
+        async def connect() -> StateBackend:
+            return backend_from_url(self.own_url)
+
+        backend: StateBackend = self.run(connect)
+        self.resources.callback(lambda: self.run(close_if_made_here, backend))
+        return backend
+
+
+MACHINES = (
+    OnMemory,
+    OnFile,
+    OnEnvironment,
+    OnDetailedStore,
+    OnBareSwitch,
+    OnReadOnlySwitch,
+    OnTextSwitch,
+    OnCachedSwitch,
+    OnCachedStore,
+)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_backend_agrees_with_the_model(machine: type[Agreement], loop: str) -> None:
-    on_this_loop = cast("type[Agreement]", type(machine.__name__, (machine,), {"loop": loop}))
+    run(machine, loop=loop)
+
+
+@pytest.mark.parametrize("options", ["", "?decode_responses=1"])
+def test_redis_agrees_with_the_model(options: str) -> None:
+    with running("redis") as server:
+        run(OnServer, url=server.url + options)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_postgresql_agrees_with_the_model(driver: str) -> None:
+    with running(driver) as server:
+        run(OnServer, url=server.url)
+
+
+def test_sqlite_agrees_with_the_model(tmp_path: Path) -> None:
+    run(OnServer, url=f"sqlite+aiosqlite:///{tmp_path}/switch.db")
+
+
+def run(machine: type[Agreement], **facts: str) -> None:
+    """Run a machine, with what it has to know as attributes of its class."""
+    informed = cast("type[Agreement]", type(machine.__name__, (machine,), facts))
     run_state_machine_as_test(
-        on_this_loop, settings=settings(max_examples=settings().max_examples // 5, stateful_step_count=15)
+        informed, settings=settings(max_examples=settings().max_examples // 5, stateful_step_count=15)
     )

