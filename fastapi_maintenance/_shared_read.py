@@ -46,7 +46,7 @@ class SharedRead(Generic[_T]):
         self._lock = threading.Lock()
         self._outcome: Callable[[], _T] = partial(_raise, RuntimeError("nothing has been read yet"))
         self._asked = 0
-        self._away = False
+        self._error: Exception | None = None
         self._rests_until = 0.0
         self._flight: _Flight | None = None
 
@@ -57,7 +57,7 @@ class SharedRead(Generic[_T]):
             if flight is None or flight.thread != threading.get_ident():
                 await self._fly()
                 break
-            if self._away:
+            if self._error is not None:
                 break
             await flight.landed.wait()
         return self._outcome()
@@ -67,15 +67,17 @@ class SharedRead(Generic[_T]):
         with self._lock:
             if asked < self._asked:
                 return False
-            self._outcome, self._asked, self._away = (lambda: value), asked, False
+            self._outcome, self._asked, self._error = (lambda: value), asked, None
             self.newest = value
             self._rests_until = time.monotonic() + self._ttl
             return True
 
     def fail(self, error: Exception) -> None:
-        """Take note that the store is away; the next read is made when `ttl` seconds are over."""
+        """Take note that the store is away, unless it is known; the next read is made when `ttl` seconds are over."""
         with self._lock:
-            self._outcome, self._away = partial(_raise, error), True
+            if error is self._error and time.monotonic() < self._rests_until:
+                return
+            self._outcome, self._error = partial(_raise, error), error
             self._rests_until = time.monotonic() + self._ttl
 
     async def _fly(self) -> None:

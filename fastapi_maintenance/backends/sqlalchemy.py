@@ -7,37 +7,30 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, cast
 
 import anyio
 
 from fastapi_maintenance._checks import check_bool, check_name, check_seconds, reject
 from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
+from fastapi_maintenance.backends._postgresql import CHANNEL, LISTENERS, Wait
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState, is_active, switch
 from fastapi_maintenance.typing import StateChange
 
 try:
-    from sqlalchemy import Column, Integer, MetaData, String, Table, Text, func, insert, inspect, select, text, update
-    from sqlalchemy.exc import DBAPIError, IntegrityError
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy import Column, Integer, MetaData, String, Table, Text, func, insert, inspect, select, update
+    from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidRequestError
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 except ImportError as error:
     msg = "SQLAlchemyBackend needs sqlalchemy[asyncio]: pip install 'fastapi-maintenance[sqlalchemy]'"
     raise ImportError(msg, name=error.name) from error
 
-if TYPE_CHECKING:
-    import asyncpg
-    import psycopg
+__all__ = ["SQLAlchemyBackend", "maintenance_table", "make_engine"]
 
-__all__ = ["SQLAlchemyBackend", "maintenance_table"]
-
-_CHANNEL = "fastapi_maintenance"
 _MAX_PAUSE = 0.02  # seconds between two tries of a change that others were faster than
 _OFF = MaintenanceState()
 _logger = logging.getLogger("fastapi_maintenance")
-
-_Wait = Callable[[float], Awaitable[None]]
 
 
 def maintenance_table(metadata: MetaData, name: str = "fastapi_maintenance") -> Table:
@@ -170,13 +163,18 @@ class SQLAlchemyBackend:
         return _OFF if found is None else text_to_state(found[0])
 
     async def _row(self, connection: AsyncConnection) -> tuple[str, int] | None:
-        columns = self.table.c
         try:
-            rows = await connection.execute(select(columns.state, columns.version).where(columns.key == self.key))
+            return await self._select(connection)
         except DBAPIError as error:
-            if error.connection_invalidated or await self._has_table(connection):
+            if error.connection_invalidated:
                 raise
-            return None
+            if not await self._has_table(connection):
+                return None
+        return await self._select(connection)  # another process has just made the table; else this fails as before
+
+    async def _select(self, connection: AsyncConnection) -> tuple[str, int] | None:
+        columns = self.table.c
+        rows = await connection.execute(select(columns.state, columns.version).where(columns.key == self.key))
         row = rows.one_or_none()
         return None if row is None else (row.state, row.version)
 
@@ -196,7 +194,7 @@ class SQLAlchemyBackend:
         if not done:
             return None
         if connection.dialect.name == "postgresql":
-            await connection.execute(select(func.pg_notify(_CHANNEL, self.key)))
+            await connection.execute(select(func.pg_notify(CHANNEL, self.key)))
         return after
 
     async def _insert(self, connection: AsyncConnection, state: MaintenanceState) -> bool:
@@ -219,10 +217,10 @@ class SQLAlchemyBackend:
         return (await connection.execute(statement)).rowcount == 1
 
     @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[tuple[Callable[[], Awaitable[MaintenanceState]], _Wait]]:
+    async def _listening(self) -> AsyncIterator[tuple[Callable[[], Awaitable[MaintenanceState]], Wait]]:
         """Give a function that reads the state, and one that waits for a change, at most that many seconds."""
         dialect = self.engine.dialect
-        listen = _LISTENERS.get(dialect.driver) if dialect.name == "postgresql" else None
+        listen = LISTENERS.get(dialect.driver) if dialect.name == "postgresql" else None
         if listen is None:
             yield self.get_state, anyio.sleep
             return
@@ -239,33 +237,9 @@ class SQLAlchemyBackend:
                     await connection.close()
 
 
-async def _listen_with_asyncpg(connection: AsyncConnection) -> _Wait:
-    driver = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
-    rung = anyio.Event()
-
-    def ring(*_: object) -> None:
-        rung.set()
-
-    async def wait(seconds: float) -> None:
-        nonlocal rung
-        with anyio.move_on_after(seconds):
-            await rung.wait()
-        rung = anyio.Event()
-
-    await driver.add_listener(_CHANNEL, ring)
-    driver.add_termination_listener(ring)
-    return wait
-
-
-async def _listen_with_psycopg(connection: AsyncConnection) -> _Wait:
-    driver = cast("psycopg.AsyncConnection[object]", (await connection.get_raw_connection()).driver_connection)
-
-    async def wait(seconds: float) -> None:
-        async for _ in driver.notifies(timeout=seconds, stop_after=1):
-            pass
-
-    await connection.execute(text(f"LISTEN {_CHANNEL}"))
-    return wait
-
-
-_LISTENERS = {"asyncpg": _listen_with_asyncpg, "psycopg": _listen_with_psycopg}
+def make_engine(url: str) -> AsyncEngine:
+    """Return an engine for a URL as SQLAlchemy has it; raises `ValueError` for what is none, and shows no password."""
+    try:
+        return create_async_engine(url)
+    except (ArgumentError, InvalidRequestError) as error:
+        raise ValueError(str(error).replace(url, "the URL")) from None

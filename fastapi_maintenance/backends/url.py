@@ -125,28 +125,24 @@ def _memory(name: str, _scheme: str, rest: str) -> StateBackend:
 
 
 def _redis(_name: str, scheme: str, rest: str) -> StateBackend:
-    from fastapi_maintenance.backends.redis import Redis, RedisBackend, RedisCluster  # noqa: PLC0415 -- an extra
+    from fastapi_maintenance.backends.redis import RedisBackend, make_client  # noqa: PLC0415 -- an extra
 
     plain, _, cluster = scheme.partition("+")
     url, key = _without_key(f"{plain}:{rest}")
-    client: Redis | RedisCluster = RedisCluster.from_url(url) if cluster else Redis.from_url(url)
+    client = make_client(url, cluster=bool(cluster))
     backend = RedisBackend(client, key)
     _closers[backend] = client.aclose
     return backend
 
 
 def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
-    from sqlalchemy.exc import ArgumentError, InvalidRequestError  # noqa: PLC0415 -- an extra
-    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 -- as above
-
-    from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend  # noqa: PLC0415 -- as above
+    from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, make_engine  # noqa: PLC0415 -- an extra
 
     url, key = _without_key(url)
     try:
-        engine = create_async_engine(url)
-    except (ArgumentError, InvalidRequestError) as error:
-        reason = str(error).replace(url, "the URL")  # which may have a password
-        msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another that SQLAlchemy knows; {scheme}: {reason}"
+        engine = make_engine(url)
+    except ValueError as error:
+        msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another that SQLAlchemy knows; {scheme}: {error}"
         raise ValueError(msg) from None
     backend = SQLAlchemyBackend(engine, key)
     _closers[backend] = engine.dispose

@@ -1,0 +1,196 @@
+"""A cache before a backend: seldom asked, never behind what was written, and there while the store is not."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+
+import anyio
+import pytest
+
+from fastapi_maintenance import (
+    MemoryBackend,
+    NotSupportedError,
+    StateBackend,
+    cached,
+    get_maintenance_mode,
+    get_maintenance_state,
+    maintenance_mode_on,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBackend, WatchableStateBackend
+from tests.stores import BareSwitch, DetailedStore, WatchableStore, be_down
+from tests.support import eventually
+from tests.test_failures import app_on, hang, records, status
+
+pytestmark = pytest.mark.anyio
+
+both = pytest.mark.parametrize("make", [BareSwitch, DetailedStore])
+
+
+def counting(store: BareSwitch | DetailedStore) -> list[str]:
+    """Return a list that grows with each read of the store."""
+    reads: list[str] = []
+
+    async def count() -> None:
+        reads.append("read")
+        await anyio.sleep(0.01)
+
+    store.before_read = count
+    return reads
+
+
+@both
+async def test_one_read_serves_all_until_the_time_to_live_is_over(make: type[BareSwitch | DetailedStore]) -> None:
+    store = make(True)
+    reads = counting(store)
+    app = app_on(cached(store, ttl=60))
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(status, app)
+    assert (503, 1) == (await status(app), len(reads))
+
+
+@both
+async def test_a_change_by_others_is_seen_when_the_time_to_live_is_over(make: type[BareSwitch | DetailedStore]) -> None:
+    store = make()
+    backend = cached(store, ttl=0.05)
+    assert not await get_maintenance_mode(backend)
+    await store.set_value(True)
+
+    async def is_on() -> bool:
+        return await get_maintenance_mode(backend)
+
+    await eventually(is_on)
+
+
+@both
+async def test_what_is_written_through_it_counts_at_once(make: type[BareSwitch | DetailedStore]) -> None:
+    store = make()
+    backend = cached(store, ttl=60)
+    app = app_on(backend)
+    assert 200 == await status(app)
+    await set_maintenance_mode(True, backend)
+    assert (503, True) == (await status(app), await store.get_value())
+    await backend.set_value(False)
+    assert (200, False) == (await status(app), await store.get_value())
+    async with maintenance_mode_on(backend):
+        assert (503, True) == (await status(app), await store.get_value())
+    assert (200, False) == (await status(app), await store.get_value())
+
+
+@both
+async def test_what_is_written_past_it_in_this_process_counts_at_once(make: type[BareSwitch | DetailedStore]) -> None:
+    store = make()
+    app = app_on(cached(store, ttl=60))
+    assert 200 == await status(app)
+    await set_maintenance_mode(True, store)
+    assert 503 == await status(app)
+    await set_maintenance_mode(False, store)
+    async with maintenance_mode_on(store):
+        assert 503 == await status(app)
+    assert 200 == await status(app)
+
+
+@both
+async def test_the_last_value_counts_while_the_store_is_away(
+    make: type[BareSwitch | DetailedStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make(True)
+    backend = cached(store, ttl=0.02)
+    app = app_on(backend, read_timeout=0.3)
+    assert 503 == await status(app)
+    for failure in (be_down, hang):
+        store.before_read = failure
+        await anyio.sleep(0.03)
+        assert [503, 503, 503] == [await status(app) for _ in range(3)]
+        store.come_back()
+
+        async def can_be_read() -> bool:
+            await status(app)
+            return "again" in str(caplog.records[-1].msg)
+
+        await eventually(can_be_read)
+        begun, ended = records(caplog)
+        assert ("cannot be read" in begun, "can be read again" in ended) == (True, True)
+
+
+@both
+async def test_what_was_told_last_is_what_the_cache_itself_says_while_the_store_is_away(
+    make: type[BareSwitch | DetailedStore],
+) -> None:
+    store = make()
+    backend = cached(store, ttl=0.001)
+    store.before_read = be_down
+    with pytest.raises(ConnectionError, match="the store is down"):
+        await backend.get_value()
+    await backend.set_value(True)
+    await anyio.sleep(0.01)
+    assert await backend.get_value()
+
+
+async def test_a_read_from_before_a_write_does_not_undo_it() -> None:
+    store = BareSwitch()
+    backend = cached(store, ttl=60)
+    reading, go_on = anyio.Event(), anyio.Event()
+
+    async def read_and_wait() -> bool:
+        value = store.value
+        reading.set()
+        await go_on.wait()
+        return value
+
+    store.get_value = read_and_wait  # type: ignore[method-assign]  # a slow answer
+    async with anyio.create_task_group() as group:
+        group.start_soon(backend.get_value)
+        await reading.wait()
+        await backend.set_value(True)
+        go_on.set()
+    assert await backend.get_value()
+
+
+async def test_a_window_in_a_cached_state_opens_by_itself() -> None:
+    backend = cached(DetailedStore(), ttl=60)
+    starts_at = datetime.now(timezone.utc) + timedelta(seconds=0.3)
+    await set_maintenance_mode(True, backend, starts_at=starts_at, message="Soon")
+    assert not await backend.get_value()
+    await anyio.sleep(0.35)
+    assert await backend.get_value()
+    assert "Soon" == (await get_maintenance_state(backend)).message
+
+
+def test_it_offers_what_the_backend_offers_and_is_never_watched() -> None:
+    def offers(backend: StateBackend) -> tuple[bool, bool, bool]:
+        return (
+            isinstance(backend, DetailedStateBackend),
+            isinstance(backend, WatchableStateBackend),
+            isinstance(backend, PeekableStateBackend),
+        )
+
+    assert (True, False, False) == offers(cached(WatchableStore()))
+    assert (True, False, False) == offers(cached(MemoryBackend()))
+    assert (False, False, False) == offers(cached(BareSwitch()))
+
+
+async def test_a_bare_switch_behind_it_still_takes_no_message() -> None:
+    with pytest.raises(NotSupportedError, match="update_state"):
+        await set_maintenance_mode(True, cached(BareSwitch()), message="Back soon")
+
+
+def test_a_cache_of_a_cache_is_one_cache() -> None:
+    store = BareSwitch()
+    assert f"cached({store!r}, ttl=2)" == repr(cached(cached(store, ttl=9), ttl=2))
+
+
+@pytest.mark.parametrize(
+    ("backend", "ttl", "error", "text"),
+    [
+        (1, 1.0, TypeError, "backend must be an object with the async methods"),
+        (BareSwitch, 1.0, TypeError, "backend must be .*, got the class BareSwitch"),
+        (BareSwitch(), "1", TypeError, "ttl must be a number of seconds, got str '1'"),
+        (BareSwitch(), 0, ValueError, re.escape("ttl must be a finite number of seconds above 0, got 0")),
+    ],
+)
+def test_wrong_arguments_are_refused(backend: StateBackend, ttl: float, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        cached(backend, ttl)

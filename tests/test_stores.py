@@ -1,0 +1,515 @@
+"""What every shared store does, on real servers: read, change, tell, refuse."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import anyio
+import pytest
+import redis.asyncio
+import sqlalchemy
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.schema import CreateTable
+
+from fastapi_maintenance import (
+    InvalidStateError,
+    MaintenanceState,
+    StateBackend,
+    backend_from_url,
+    get_maintenance_mode,
+    get_maintenance_state,
+    maintenance_mode_on,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.backends.redis import RedisBackend
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
+from fastapi_maintenance.backends.url import close_if_made_here
+from fastapi_maintenance.typing import DetailedStateBackend, WatchableStateBackend
+from tests.documents import examples_of
+from tests.servers import running
+from tests.support import ROOT, eventually
+
+pytestmark = pytest.mark.anyio
+
+KINDS = ["redis", "redis-text", "cluster", "asyncpg", "psycopg", "sqlite"]
+ON = MaintenanceState(active=True)
+OFF = MaintenanceState()
+
+
+@dataclass
+class Place:
+    """A running store."""
+
+    kind: str
+    url: str
+
+    @property
+    def is_redis(self) -> bool:
+        """Tell whether it speaks the protocol of Redis."""
+        return self.kind in {"redis", "redis-text", "cluster"}
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Any]:
+        """Give a backend with a client of its own, as another process has it."""
+        backend = backend_from_url(self.url)
+        try:
+            yield backend
+        finally:
+            await close_if_made_here(backend)
+
+    async def write_by_hand(self, text: str | bytes) -> None:
+        """Set the value as a person or another program does."""
+        async with self.opened() as backend:
+            if isinstance(backend, RedisBackend):
+                await backend.client.set(backend.key, text)
+                return
+            assert isinstance(backend, SQLAlchemyBackend)
+            await backend.set_value(False)  # makes the table and the row
+            async with backend.engine.begin() as connection:
+                await connection.execute(
+                    sqlalchemy.text("UPDATE fastapi_maintenance SET state = :text"), {"text": text}
+                )
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as the clients do."""
+    return "asyncio"
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """Start a store of each kind."""
+    kind: str = request.param
+    if kind == "sqlite":
+        yield Place(kind, f"sqlite+aiosqlite:///{tmp_path}/switch.db")
+        return
+    with running(kind.removesuffix("-text")) as server:
+        yield Place(kind, server.url + ("?decode_responses=1" if kind == "redis-text" else ""))
+
+
+async def test_nothing_there_is_off_and_reading_makes_nothing(place: Place) -> None:
+    async with place.opened() as backend:
+        assert (False, OFF) == (await backend.get_value(), await backend.get_state())
+        if isinstance(backend, RedisBackend):
+            assert 0 == await backend.client.exists(backend.key)
+        else:
+            async with backend.engine.connect() as connection:
+                assert [] == await connection.run_sync(lambda sync: sqlalchemy.inspect(sync).get_table_names())
+
+
+async def test_a_state_with_everything_is_read_by_others(place: Place) -> None:
+    starts_at = datetime.now(timezone.utc) - timedelta(minutes=1)
+    ends_at = starts_at + timedelta(hours=1)
+    async with place.opened() as one, place.opened() as other:
+        await set_maintenance_mode(True, one, message="Zurück um zehn ☕", starts_at=starts_at, ends_at=ends_at)
+        async with maintenance_mode_on(one, message="Deployment", lease=60):
+            state = await other.get_state()
+            assert ("Zurück um zehn ☕", starts_at, ends_at) == (state.message, state.starts_at, state.ends_at)
+            assert ["Deployment"] == [hold.message for hold in state.holds]
+            await set_maintenance_mode(False, other)
+            assert await get_maintenance_mode(other)
+        assert not await get_maintenance_mode(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("1", ON),
+        ("true", ON),
+        (" Yes\n", ON),
+        ("off", OFF),
+        ('{"active": true, "message": "By hand"}', MaintenanceState(active=True, message="By hand")),
+    ],
+)
+async def test_what_a_person_wrote_is_understood(place: Place, text: str, state: MaintenanceState) -> None:
+    await place.write_by_hand(text)
+    async with place.opened() as backend:
+        assert state == await backend.get_state()
+
+
+@pytest.mark.parametrize("text", ["perhaps", '{"active": tr', b"\xff\xfe"])
+async def test_garbage_is_an_error_to_readers_and_replaced_by_writers(
+    place: Place, text: str | bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    if isinstance(text, bytes) and not place.is_redis:
+        text = "\x01"
+    await place.write_by_hand(text)
+    async with place.opened() as backend:
+        with pytest.raises(InvalidStateError):
+            await backend.get_state()
+        await set_maintenance_mode(True, backend)
+        assert ON == await backend.get_state()
+    (record,) = [record for record in caplog.records if record.name == "fastapi_maintenance"]
+    assert "is replaced, as if it had been off" in record.getMessage()
+
+
+@pytest.mark.parametrize("value", [1, "1", None])
+async def test_only_a_boolean_can_be_set(place: Place, value: bool) -> None:
+    async with place.opened() as backend:
+        with pytest.raises(TypeError, match="value must be True or False"):
+            await backend.set_value(value)
+
+
+async def test_setting_the_switch_leaves_holds_open(place: Place) -> None:
+    async with place.opened() as backend, maintenance_mode_on(backend):
+        await backend.set_value(False)
+        assert 1 == len((await backend.get_state()).holds)
+
+
+async def test_many_changes_at_once_are_all_made(place: Place) -> None:
+    async with place.opened() as one, place.opened() as other, anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(one.update_state, counted)
+            group.start_soon(other.update_state, counted)
+    async with place.opened() as backend:
+        assert "20" == (await backend.get_state()).message
+
+
+def counted(state: MaintenanceState) -> MaintenanceState:
+    """Return the state with a message that counts how often this was done."""
+    return replace(state, message=str(int(state.message or "0") + 1))
+
+
+def test_changes_by_many_processes_at_once_are_all_made(place: Place) -> None:
+    program = """
+        import sys
+        import anyio
+        from fastapi_maintenance import backend_from_url
+        from tests.test_stores import counted
+
+        async def change():
+            backend = backend_from_url(sys.argv[1])
+            for _ in range(25):
+                await backend.update_state(counted)
+
+        anyio.run(change)
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), place.url]
+    processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(4)]
+    assert [0, 0, 0, 0] == [process.wait(timeout=60) for process in processes]
+
+    async def look() -> None:
+        async with place.opened() as backend:
+            assert "100" == (await backend.get_state()).message
+
+    anyio.run(look)
+
+
+# Watching
+
+
+@asynccontextmanager
+async def told(backend: WatchableStateBackend) -> AsyncIterator[list[MaintenanceState]]:
+    """Watch, and give the list of what was told."""
+    states: list[MaintenanceState] = []
+
+    async def listen() -> None:
+        async for state in backend.watch():
+            states.append(state)  # noqa: PERF401 -- each at once
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(listen)
+        yield states
+        group.cancel_scope.cancel()
+
+
+async def test_watching_tells_the_state_at_once_and_then_each_change(place: Place) -> None:
+    async with place.opened() as writer, place.opened() as reader:
+        await set_maintenance_mode(True, writer, message="first")
+        async with told(reader) as states:
+            for number, message in enumerate(["first", "second", "third"], start=1):
+
+                async def is_told(wanted: int = number) -> bool:
+                    return wanted == len(states)
+
+                await set_maintenance_mode(True, writer, message=message)
+                await eventually(is_told)
+        assert ["first", "second", "third"] == [state.message for state in states]
+
+
+async def test_a_change_by_hand_is_told_when_the_key_is_looked_at_again(place: Place) -> None:
+    await place.write_by_hand("0")
+    async with place.opened() as backend:
+        backend.poll_interval = 0.05
+        async with told(backend) as states:
+
+            async def is_told() -> bool:
+                return states[-1:] == [ON]
+
+            async def has_begun() -> bool:
+                return bool(states)
+
+            await eventually(has_begun)
+            if place.is_redis:
+                await place.write_by_hand("1")
+            else:
+                async with backend.engine.begin() as connection:
+                    await connection.execute(sqlalchemy.text("UPDATE fastapi_maintenance SET state = '1'"))
+            await eventually(is_told)
+
+
+async def test_watching_leaves_no_connection_behind(place: Place) -> None:
+    async with place.opened() as backend, place.opened() as counter:
+        connections = connections_to(place, counter)
+        await backend.set_value(True)
+        before = await connections()
+        for _ in range(5):
+            async with told(backend) as states:
+
+                async def has_begun(begun: list[MaintenanceState] = states) -> bool:
+                    return bool(begun)
+
+                await eventually(has_begun)
+
+        async def as_before() -> bool:
+            return bool(await connections() <= before)
+
+        await eventually(as_before)
+
+
+def connections_to(place: Place, backend: Any) -> Callable[[], Any]:  # noqa: ANN401 -- any of the backends
+    """Return a function that counts the connections to the store."""
+
+    async def count() -> int:
+        if place.is_redis:
+            node = backend.client.get_default_node() if place.kind == "cluster" else None
+            clients = await (
+                backend.client.execute_command("CLIENT LIST", target_nodes=node)
+                if node
+                else backend.client.client_list()
+            )
+            return len(clients)
+        if place.kind == "sqlite":
+            return cast("int", backend.engine.pool.checkedout())
+        async with backend.engine.connect() as connection:
+            rows = await connection.execute(
+                sqlalchemy.text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+            )
+            return cast("int", rows.scalar_one())
+
+    return count
+
+
+# Stores that refuse
+
+
+async def test_a_full_redis_refuses_and_goes_on_telling_what_it_has() -> None:
+    with running("redis") as server:
+        backend = cast("RedisBackend", backend_from_url(server.url))
+        await backend.set_value(True)
+        await backend.client.config_set("maxmemory", "1")
+        with pytest.raises(redis.RedisError, match="maxmemory"):
+            await set_maintenance_mode(False, backend)
+        assert ON == await backend.get_state()
+        await backend.client.config_set("maxmemory", "0")
+        await set_maintenance_mode(False, backend)
+        assert OFF == await backend.get_state()
+        await close_if_made_here(backend)
+
+
+async def test_a_full_sqlite_refuses_and_goes_on_telling_what_it_has(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
+    backend = SQLAlchemyBackend(engine)
+    await backend.set_value(True)
+
+    @sqlalchemy.event.listens_for(engine.sync_engine, "connect")
+    def be_full(connection: Any, _record: object) -> None:  # noqa: ANN401 -- sqlite3's own
+        connection.execute("PRAGMA max_page_count = 1")
+
+    await engine.dispose()
+    with pytest.raises(SQLAlchemyError, match="database or disk is full"):
+        await set_maintenance_mode(True, backend, message="too long " * 10_000)
+    assert ON == await backend.get_state()
+    await engine.dispose()
+
+
+async def test_a_read_only_postgresql_refuses() -> None:
+    with running("asyncpg") as server:
+        engine = create_async_engine(
+            server.url, connect_args={"server_settings": {"default_transaction_read_only": "on"}}
+        )
+        for backend in (SQLAlchemyBackend(engine), backend_from_url(server.url)):
+            assert OFF == await get_maintenance_state(backend)
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            await set_maintenance_mode(True, SQLAlchemyBackend(engine))
+        await engine.dispose()
+        await close_if_made_here(backend)
+
+
+async def test_a_key_that_holds_something_else_is_an_error() -> None:
+    with running("redis") as server:
+        backend = cast("RedisBackend", backend_from_url(server.url))
+        await backend.client.lpush(backend.key, "a list")
+        for act in (backend.get_state(), backend.set_value(True)):
+            with pytest.raises(redis.RedisError, match="WRONGTYPE"):
+                await act
+        await close_if_made_here(backend)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_the_first_write_after_a_restart_does_not_fail_on_a_stale_connection(driver: str) -> None:
+    with running(driver) as server:
+        backend = backend_from_url(server.url)
+        await set_maintenance_mode(True, backend)
+        server.kill()
+        with pytest.raises(OSError if driver == "asyncpg" else DBAPIError):
+            await set_maintenance_mode(False, backend)
+        server.start()
+        await set_maintenance_mode(True, backend, message="kept")
+        server.kill()
+        server.start()
+        await set_maintenance_mode(False, backend)
+        assert OFF == await get_maintenance_state(backend)
+        await close_if_made_here(backend)
+
+
+# The spec's own backend, and code that wants one of its own
+
+
+async def test_it_shares_a_key_with_the_backend_of_the_spec() -> None:
+    (block, _) = examples_of(ROOT / "tests" / "spec" / "custom-backends.md", "python")
+    with running("redis") as server:
+        client = redis.asyncio.from_url(server.url)
+        theirs = cast("Any", block.run()["RedisBackend"])(client)
+        ours = RedisBackend(client, theirs.key)
+        for active in (True, False):
+            await theirs.set_value(active)
+            assert active == await ours.get_value()
+            await ours.set_value(not active)
+            assert (not active) == await theirs.get_value()
+        await client.aclose()
+
+
+# What is particular to databases
+
+
+async def test_the_table_can_be_made_by_migrations_in_a_metadata_with_a_schema() -> None:
+    with running("asyncpg") as server:
+        engine = create_async_engine(server.url)
+        metadata = sqlalchemy.MetaData(schema="shop")
+        backend = SQLAlchemyBackend(engine, metadata=metadata, table_name="switches")
+        assert backend.table is maintenance_table(metadata, "switches")
+        assert OFF == await backend.get_state()
+        async with engine.begin() as connection:
+            await connection.execute(sqlalchemy.schema.CreateSchema("shop"))
+            await connection.run_sync(metadata.create_all)
+        await set_maintenance_mode(True, backend, message="In a schema")
+        async with engine.connect() as connection:
+            rows = await connection.execute(sqlalchemy.text("SELECT key, version FROM shop.switches"))
+            assert [("fastapi_maintenance_mode", 0)] == [tuple(row) for row in rows]
+        await engine.dispose()
+
+
+async def test_a_row_that_a_person_inserted_will_do(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
+    backend = SQLAlchemyBackend(engine)
+    async with engine.begin() as connection:
+        await connection.run_sync(backend.table.metadata.create_all)
+        await connection.execute(
+            sqlalchemy.text("INSERT INTO fastapi_maintenance (key, state) VALUES ('fastapi_maintenance_mode', 'on')")
+        )
+    assert await backend.get_value()
+    await backend.set_value(False)
+    assert not await backend.get_value()
+    await engine.dispose()
+
+
+async def test_switches_of_two_keys_in_one_table_are_two(place: Place) -> None:
+    other = f"{place.url}{'&' if '?' in place.url else '?'}key=other"
+    async with place.opened() as one:
+        await one.set_value(True)
+        assert (True, False) == (await get_maintenance_mode(place.url), await get_maintenance_mode(other))
+
+
+async def test_a_connection_of_the_pool_is_left_as_it_was() -> None:
+    with running("asyncpg") as server:
+        engine = create_async_engine(server.url, pool_size=1, max_overflow=0)
+        await SQLAlchemyBackend(engine).set_value(True)
+        async with engine.connect() as connection:
+            assert "READ COMMITTED" == await connection.get_isolation_level()
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("dialect", [mysql, postgresql, sqlite])
+def test_the_table_is_one_that_each_database_can_make(dialect: ModuleType) -> None:
+    table = maintenance_table(sqlalchemy.MetaData())
+    statement = str(CreateTable(table).compile(dialect=dialect.dialect()))
+    words = (
+        re.sub(r"\s+", " ", re.sub(r"[`\"]", "", statement))
+        .strip()
+        .replace("NOT NULL DEFAULT '0'", "DEFAULT '0' NOT NULL")
+    )
+    assert (
+        "CREATE TABLE fastapi_maintenance ( key VARCHAR(255) NOT NULL, state TEXT NOT NULL, "
+        "version INTEGER DEFAULT '0' NOT NULL, PRIMARY KEY (key) )"
+    ) == words
+
+
+class Thing:
+    """What is neither a client nor an engine."""
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "settings", "error", "text"),
+    [
+        (RedisBackend, (Thing(),), {}, TypeError, "client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster"),
+        (RedisBackend, (redis.Redis(),), {}, TypeError, "client must be a redis.asyncio.Redis or .*, got Redis"),
+        (RedisBackend, (redis.asyncio.Redis(), 1), {}, TypeError, "key must be a str, got int 1"),
+        (RedisBackend, (redis.asyncio.Redis(), ""), {}, ValueError, "key must not be empty, got ''"),
+        (RedisBackend, (redis.asyncio.Redis(),), {"poll_interval": 0}, ValueError, "poll_interval must be a finite"),
+        (
+            SQLAlchemyBackend,
+            (Thing(),),
+            {},
+            TypeError,
+            "engine must be a sqlalchemy.ext.asyncio.AsyncEngine, got Thing",
+        ),
+        (
+            SQLAlchemyBackend,
+            (sqlalchemy.create_engine("sqlite://"),),
+            {},
+            TypeError,
+            "engine must be a sqlalchemy.ext.asyncio.AsyncEngine, got Engine",
+        ),
+        (SQLAlchemyBackend, ("engine", "k" * 256), {}, ValueError, "key must be 1 to 255 characters long"),
+        (SQLAlchemyBackend, ("engine",), {"metadata": 1}, TypeError, "metadata must be a sqlalchemy.MetaData or None"),
+        (SQLAlchemyBackend, ("engine",), {"table_name": ""}, ValueError, "table_name must not be empty"),
+        (SQLAlchemyBackend, ("engine",), {"poll_interval": "1"}, TypeError, "poll_interval must be a number"),
+        (maintenance_table, (sqlalchemy.MetaData(), 3), {}, TypeError, "name must be a str, got int 3"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    make: Callable[..., object],
+    arguments: tuple[object, ...],
+    settings: dict[str, object],
+    error: type[Exception],
+    text: str,
+) -> None:
+    given = [create_async_engine("sqlite+aiosqlite://") if value == "engine" else value for value in arguments]
+    with pytest.raises(error, match=text):
+        make(*given, **settings)
+
+
+def test_the_backends_are_what_the_protocols_describe() -> None:
+    engine: AsyncEngine = create_async_engine("sqlite+aiosqlite://")
+    backends: list[StateBackend] = [RedisBackend(redis.asyncio.Redis()), SQLAlchemyBackend(engine)]
+    assert [(True, True)] * 2 == [
+        (isinstance(backend, DetailedStateBackend), isinstance(backend, WatchableStateBackend)) for backend in backends
+    ]
+    assert [
+        "RedisBackend(key='fastapi_maintenance_mode')",
+        "SQLAlchemyBackend('sqlite+aiosqlite://', key='fastapi_maintenance_mode')",
+    ] == [repr(backend) for backend in backends]

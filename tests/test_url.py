@@ -1,0 +1,257 @@
+"""A backend from a URL: what it names, what it refuses, and who closes the client that it makes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from typing_extensions import Self
+
+from fastapi_maintenance import (
+    EnvVarBackend,
+    LocalFileBackend,
+    MaintenanceModeMiddleware,
+    MemoryBackend,
+    backend_from_url,
+    configure_backend,
+    get_maintenance_mode,
+    get_maintenance_state,
+    maintenance_middleware,
+    maintenance_mode_off,
+    maintenance_mode_on,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.backends.redis import RedisBackend
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+from fastapi_maintenance.backends.url import close_if_made_here
+from tests.servers import running
+from tests.stores import BareSwitch
+from tests.support import ROOT
+from tests.test_failures import app_on, status
+from tests.test_following import living
+
+pytestmark = pytest.mark.anyio
+
+only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+@pytest.mark.parametrize(
+    ("url", "variable"), [("env:CLOSED", "CLOSED"), ("env:", "FASTAPI_MAINTENANCE_MODE"), ("env:A%20B", "A B")]
+)
+def test_env_names_a_variable(url: str, variable: str) -> None:
+    assert EnvVarBackend(variable) == backend_from_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:switch", "switch"),
+        ("file:a/b c", "a/b c"),
+        ("file:a%20b%3F", "a b?"),
+        ("file:/var/switch", "/var/switch"),
+        ("file:///var/switch", "/var/switch"),
+        ("file://localhost/var/switch", "/var/switch"),
+    ],
+)
+def test_file_names_a_path(url: str, path: str) -> None:
+    backend = backend_from_url(url)
+    assert isinstance(backend, LocalFileBackend)
+    assert path == backend.file_path
+
+
+def test_memory_is_new_each_time() -> None:
+    assert isinstance(backend_from_url("memory:"), MemoryBackend)
+    assert backend_from_url("memory:") is not backend_from_url("memory:")
+
+
+@only_asyncio
+@pytest.mark.parametrize(
+    ("url", "key", "host"),
+    [
+        ("redis://10.0.0.1:6390/2", "fastapi_maintenance_mode", "10.0.0.1"),
+        ("rediss://10.0.0.1?key=shop", "shop", "10.0.0.1"),
+        ("redis://10.0.0.1/0?socket_timeout=3&key=a%26b", "a&b", "10.0.0.1"),
+        ("unix:///run/redis.sock?db=1&key=shop", "shop", None),
+    ],
+)
+async def test_redis_names_a_server_and_a_key(url: str, key: str, host: str | None) -> None:
+    backend = backend_from_url(url)
+    assert isinstance(backend, RedisBackend)
+    facts = backend.client.get_connection_kwargs()
+    assert (key, host) == (backend.key, facts.get("host"))
+    assert "key" not in facts
+    assert [("socket_timeout", 3.0)] * ("timeout" in url) == [
+        item for item in facts.items() if item[0] == "socket_timeout"
+    ]
+
+
+@only_asyncio
+async def test_redis_cluster_is_another_client() -> None:
+    backend = backend_from_url("redis+cluster://10.0.0.1:7000?key=shop")
+    assert isinstance(backend, RedisBackend)
+    assert ("RedisCluster", "shop") == (type(backend.client).__name__, backend.key)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite+aiosqlite:////var/x.db", "sqlite+aiosqlite:////var/x.db"),
+        ("sqlite+aiosqlite://", "sqlite+aiosqlite://"),
+        (
+            "postgresql+asyncpg://me:secret@db/shop?key=shop&ssl=require",
+            "postgresql+asyncpg://me:***@db/shop?ssl=require",
+        ),
+        ("postgresql+psycopg://db/shop?key=shop", "postgresql+psycopg://db/shop"),
+    ],
+)
+def test_a_database_is_named_as_sqlalchemy_does(url: str, expected: str) -> None:
+    backend = backend_from_url(url)
+    assert isinstance(backend, SQLAlchemyBackend)
+    key = "shop" if "key=shop" in url else "fastapi_maintenance_mode"
+    assert f"SQLAlchemyBackend({expected!r}, key={key!r})" == repr(backend)
+
+
+KNOWN = r"one of env: file: memory: redis: .* postgresql\+asyncpg: .* sqlite\+aiosqlite:"
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("", f"^url must begin with {KNOWN}, got ''$"),
+        ("maintenance.txt", "^url must begin with .*, got 'maintenance.txt'$"),
+        ("reddis://me:secret@host", f"^url must begin with {KNOWN}, got 'reddis:'$"),
+        ("memory:on", "^url must be 'memory:' and no more, got 'on' after it$"),
+        ("file:", "^file_path must name a file"),
+        ("file://host/switch", "^url must be file:relative/path or file:///absolute/path, got the host 'host'$"),
+        ("file://switch", "got the host 'switch'$"),
+        ("file:a?b", "^url must have .* percent-encoded"),
+        ("file:a#b", "^url must have .* percent-encoded"),
+        ("env:A=B", "^var_name must be a name without '='"),
+        ("redis://host:port", "Port could not be cast"),
+        ("redis://host?key=", "^key must not be empty"),
+        (
+            "postgresql://me:secret@db",
+            r"^url must name an async driver, postgresql\+asyncpg: or postgresql\+psycopg:, got",
+        ),
+        ("sqlite:///x.db", r"^url must name an async driver, sqlite\+aiosqlite:, got 'sqlite:'$"),
+        ("sqlite+pysqlite:///x.db", "is not async"),
+        ("nosuch+driver://me:secret@db", f"^url must begin with {KNOWN}, or be another .*; nosuch.driver: "),
+        ("postgresql+asyncpg:me:secret@db", r"^url must begin with .*; postgresql\+asyncpg: "),
+    ],
+)
+def test_what_names_no_backend_is_refused_without_telling_a_password(url: str, text: str) -> None:
+    with pytest.raises(ValueError, match=text) as caught:
+        backend_from_url(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [None, 1, b"env:", MemoryBackend()])
+def test_what_is_no_text_is_refused(url: str) -> None:
+    with pytest.raises(TypeError, match=r"^url must be a str, got"):
+        backend_from_url(url)
+
+
+@pytest.mark.parametrize(
+    ("package", "url", "text"),
+    [
+        ("redis", "redis://host", r"RedisBackend needs redis: pip install 'fastapi-maintenance[redis]'"),
+        (
+            "sqlalchemy",
+            "sqlite+aiosqlite://",
+            "SQLAlchemyBackend needs sqlalchemy[asyncio]: pip install 'fastapi-maintenance[sqlalchemy]'",
+        ),
+    ],
+)
+def test_a_missing_package_is_named_with_the_extra_to_install(package: str, url: str, text: str) -> None:
+    program = f"""
+        import sys
+        sys.modules[{package!r}] = None  # as Python does for what cannot be found
+        from fastapi_maintenance import backend_from_url
+        try:
+            backend_from_url({url!r})
+        except ImportError as error:
+            print(error)
+    """
+    output = subprocess.check_output([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, text=True)
+    assert text == output.strip()
+
+
+# Wherever a backend is taken
+
+
+async def test_a_url_is_taken_wherever_a_backend_is(tmp_path: Path) -> None:
+    url = f"file:{tmp_path}/switch"
+    apps = [app_on(url), FastAPI(), app_on(None)]
+    apps[1].add_middleware(MaintenanceModeMiddleware, backend=url)
+    apps[1].add_api_route("/", lambda: "open")
+    configure_backend(url)
+    for active in (True, False):
+        await set_maintenance_mode(active, url)
+        assert active == await get_maintenance_mode(url)
+        assert [503 if active else 200] * 3 == [await status(app) for app in apps]
+    async with maintenance_mode_on(url, message="Back soon"):
+        assert "Back soon" == (await get_maintenance_state(url)).holds[0].message
+        async with maintenance_mode_off(url):
+            assert [200] * 3 == [await status(app) for app in apps]
+        assert [503] * 3 == [await status(app) for app in apps]
+
+
+def test_a_url_that_names_nothing_is_refused_by_the_middleware() -> None:
+    with pytest.raises(ValueError, match=r"^backend must begin with"):
+        maintenance_middleware(backend="reddis://host")
+
+
+@only_asyncio
+async def test_the_client_of_a_call_is_closed_after_it() -> None:
+    with running("redis") as server:
+        async with RedisBackendConnections(server.url) as connections:
+            for _ in range(3):
+                await set_maintenance_mode(True, server.url)
+                await get_maintenance_mode(server.url)
+                async with maintenance_mode_on(server.url):
+                    assert 1 <= await connections.count()
+            assert 0 == await connections.count()
+
+
+@only_asyncio
+async def test_the_client_of_a_middleware_is_closed_at_shutdown() -> None:
+    with running("redis") as server:
+        async with RedisBackendConnections(server.url) as connections:
+            app = app_on(server.url)
+            for _ in range(2):
+                async with living(app):
+                    assert 200 == await status(app)
+                    assert 1 <= await connections.count()
+                assert 0 == await connections.count()
+
+
+async def test_what_was_not_made_here_is_not_closed() -> None:
+    class Unhashable(BareSwitch):
+        __hash__ = None  # type: ignore[assignment]
+
+    for backend in (Unhashable(), BareSwitch(), MemoryBackend()):
+        await close_if_made_here(backend)
+
+
+class RedisBackendConnections:
+    """How many connections others than this one have to the server."""
+
+    def __init__(self, url: str) -> None:
+        self.backend = backend_from_url(url)
+
+    async def __aenter__(self) -> Self:
+        assert isinstance(self.backend, RedisBackend)
+        await self.count()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await close_if_made_here(self.backend)
+
+    async def count(self) -> int:
+        assert isinstance(self.backend, RedisBackend)
+        clients = await self.backend.client.client_list()
+        return len(clients) - 1
