@@ -1,0 +1,130 @@
+"""Jobs in many processes that overlap and are killed: none lifts another's maintenance, none outlives its lease."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import anyio
+import pytest
+
+from fastapi_maintenance import get_maintenance_mode, get_maintenance_state
+from tests.servers import running
+from tests.support import ROOT
+
+pytestmark = pytest.mark.servers
+
+LEASE = 3.0  # seconds
+JOBS = 6
+PROGRAM = """
+    import random
+    import sys
+    import anyio
+    from fastapi_maintenance import maintenance_mode_on
+
+    async def work(url, lease, seed):
+        moments = random.Random(seed)
+        while True:
+            async with maintenance_mode_on(url, lease=lease):
+                print("in", flush=True)
+                await anyio.sleep(moments.uniform(0, 0.3))
+                print("leaving", flush=True)
+            await anyio.sleep(moments.uniform(0, 0.1))
+
+    anyio.run(work, sys.argv[1], float(sys.argv[2]), sys.argv[3])
+"""
+
+
+@dataclass
+class Job:
+    """A process that holds maintenance again and again, and what it has said so far."""
+
+    process: subprocess.Popen[str]
+    said: list[str] = field(default_factory=list)
+
+    def listen(self) -> None:
+        """Note what it says, until it has died."""
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            self.said.extend(lines)
+
+
+@contextmanager
+def jobs_on(url: str) -> Iterator[list[Job]]:
+    """Run jobs, each as a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(PROGRAM), url, str(LEASE)]
+    jobs = [
+        Job(subprocess.Popen([*command, str(seed)], cwd=ROOT, stdout=subprocess.PIPE, text=True))
+        for seed in range(JOBS)
+    ]
+    listeners = [threading.Thread(target=job.listen) for job in jobs]
+    for listener in listeners:
+        listener.start()
+    try:
+        yield jobs
+    finally:
+        for job, listener in zip(jobs, listeners, strict=True):
+            job.process.kill()
+            job.process.wait(timeout=10)
+            listener.join(timeout=10)
+
+
+def holding(jobs: list[Job]) -> dict[int, int]:
+    """Return which of the living jobs say that they hold it, and how much each had said by then."""
+    said = {number: list(job.said) for number, job in enumerate(jobs) if job.process.poll() is None}
+    return {number: len(lines) for number, lines in said.items() if lines and lines[-1] == "in\n"}
+
+
+async def follow_to_the_end(url: str, jobs: list[Job]) -> None:
+    """Look at the state until enough was seen, then kill the jobs one after the other, at random moments."""
+    moments = random.Random(0)  # noqa: S311 -- no secret
+    end = time.monotonic() + 30
+    seen = 0
+    while seen < 100:
+        assert time.monotonic() < end, "the jobs hold nothing"
+        seen += await look(url, jobs)
+    for job in jobs:
+        await anyio.sleep(moments.uniform(0, 0.2))
+        await look(url, jobs)
+        job.process.kill()
+    for job in jobs:
+        await anyio.to_thread.run_sync(job.process.wait)
+    dead = datetime.now(timezone.utc)
+    state = await get_maintenance_state(url)
+    assert [] == [hold for hold in state.holds if hold.expires_at is None]
+    assert [] == [hold for hold in state.holds if hold.expires_at and hold.expires_at > dead + timedelta(seconds=LEASE)]
+    with anyio.fail_after(LEASE + 10):
+        while await get_maintenance_mode(url):  # noqa: ASYNC110 -- the clock is waited for
+            await anyio.sleep(0.05)
+
+
+async def look(url: str, jobs: list[Job]) -> bool:
+    """Assert that it is on if some job held it all the while; tell whether one did."""
+    before = holding(jobs)
+    on = await get_maintenance_mode(url)
+    after = holding(jobs)
+    held = any(after.get(number) == said for number, said in before.items())
+    assert on or not held
+    return held
+
+
+@pytest.mark.parametrize("kind", ["redis", "asyncpg"])
+def test_jobs_that_overlap_and_are_killed_on_a_server(kind: str) -> None:
+    with running(kind) as server, jobs_on(server.url) as jobs:
+        anyio.run(follow_to_the_end, server.url, jobs)
+
+
+@pytest.mark.parametrize("url", ["file:{}/switch", "sqlite+aiosqlite:///{}/switch.db"])
+def test_jobs_that_overlap_and_are_killed_on_one_host(url: str, tmp_path: Path) -> None:
+    own = url.format(tmp_path)
+    with jobs_on(own) as jobs:
+        anyio.run(follow_to_the_end, own, jobs)

@@ -1,0 +1,138 @@
+"""A thousand outages, and a thousand apps, leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import cast
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from fastapi import FastAPI
+
+from fastapi_maintenance import _follower, _writes, backend_from_url, maintenance_middleware
+from fastapi_maintenance.backends.redis import RedisBackend
+from fastapi_maintenance.backends.url import close_if_made_here
+from tests.servers import running
+from tests.stores import WatchableStore
+from tests.support import eventually
+from tests.test_failures import app_on, status
+from tests.test_following import living
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers]
+
+WARM, MANY = 400, 1000
+SLACK = 900  # objects: less than one for each time
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as the clients do."""
+    return "asyncio"
+
+
+class Counting(logging.Filter):
+    """Counts records, and lets nobody keep them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 -- as the base has it
+        self.count += 1
+        return False
+
+
+@pytest.fixture
+def logged() -> Iterator[Counting]:
+    """Count what the library logs."""
+    logger, counting = logging.getLogger("fastapi_maintenance"), Counting()
+    logger.addFilter(counting)
+    yield counting
+    logger.removeFilter(counting)
+
+
+async def endpoint() -> str:
+    """Answer; one for all apps, since FastAPI remembers each."""
+    return "open"
+
+
+async def assert_leaves_nothing(act: Callable[[], Awaitable[None]]) -> None:
+    """Do it some hundred times, and a thousand times more: as many tasks and objects are there as before."""
+    counts = []
+    for times in (WARM, MANY):
+        for _ in range(times):
+            await act()
+        await anyio.sleep(0.1)
+        gc.collect()
+        counts.append((len(asyncio.all_tasks()), len(gc.get_objects())))
+    (tasks, objects), (tasks_after, objects_after) = counts
+    assert tasks == tasks_after
+    assert objects_after < objects + SLACK
+
+
+async def test_a_thousand_outages_and_recoveries(monkeypatch: pytest.MonkeyPatch, logged: Counting) -> None:
+    monkeypatch.setattr(_follower, "_PAUSES", (0.0001,))
+    store = WatchableStore(True)
+    app = app_on(store)
+
+    async def fail_and_come_back() -> None:
+        before = logged.count
+        store.cut_off()
+        while logged.count < before + 1:
+            await checkpoint()
+        store.before_tell = checkpoint
+        while logged.count < before + 2:
+            await checkpoint()
+        assert 503 == await status(app)
+
+    async with living(app):
+        with anyio.fail_after(60):
+            await assert_leaves_nothing(fail_and_come_back)
+        assert (1, 2 * (WARM + MANY)) == (store.watchers, logged.count)
+    assert 0 == store.watchers
+
+
+@pytest.mark.usefixtures("logged")
+async def test_a_thousand_cut_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_follower, "_PAUSES", (0.0001,))
+    with running("redis") as server:
+        operator = cast("RedisBackend", backend_from_url(server.url))
+        await operator.set_value(True)
+        app = app_on(server.url)
+
+        async def is_followed() -> bool:
+            channels = await operator.client.pubsub_numsub(operator.key)
+            return 1 == channels[0][1]
+
+        async def cut_and_come_back() -> None:
+            await operator.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await eventually(is_followed)
+
+        async with living(app):
+            await assert_leaves_nothing(cut_and_come_back)
+            assert 503 == await status(app)
+            assert 4 > len(await operator.client.client_list())
+        assert 1 == len(await operator.client.client_list())
+        await close_if_made_here(operator)
+
+
+async def test_a_thousand_apps() -> None:
+    with running("redis") as server:
+        operator = cast("RedisBackend", backend_from_url(server.url))
+        await operator.set_value(True)
+
+        async def live() -> None:
+            app = FastAPI(openapi_url=None)
+            app.add_middleware(maintenance_middleware(backend=server.url))
+            app.add_api_route("/", endpoint)
+            async with living(app):
+                assert 503 == await status(app)
+
+        await assert_leaves_nothing(live)
+        assert 1 == len(await operator.client.client_list())
+        assert [] == list(_writes._listeners)
+        await close_if_made_here(operator)
