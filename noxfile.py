@@ -60,13 +60,18 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-def run_tests(session: nox.Session, *requirements: str, thorough: bool = False, measured: bool = True) -> None:
-    """Run the tests with these requirements; if measured, leave coverage data for the session `coverage`."""
+def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> None:
+    """Run the tests with these requirements, and leave coverage data for the session `coverage`.
+
+    The whole is run once. What starts servers depends on neither FastAPI nor, but for its speed, on Python.
+    """
     session.install(*group("test"), "-e", ".", *requirements)
-    profile = os.environ.get("HYPOTHESIS_PROFILE", "default" if thorough else "quick")
-    measuring = ["coverage", "run", f"--data-file=.coverage.{session.name}", "-m", "pytest"]
-    command = measuring if measured else ["pytest", "--numprocesses=auto"]
-    session.run(*command, *session.posargs, env={"HYPOTHESIS_PROFILE": profile})
+    profile = os.environ.get("HYPOTHESIS_PROFILE", "default" if whole else "quick")
+    chosen = [] if whole else ["-m", "not servers"]
+    session.run(
+        *("pytest", "--numprocesses=auto", "--cov", "--cov-report=", "--cov-fail-under=0", *chosen, *session.posargs),
+        env={"HYPOTHESIS_PROFILE": profile, "COVERAGE_FILE": f".coverage.{session.name}"},
+    )
 
 
 @nox.session
@@ -96,8 +101,7 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests pass on every supported Python that is installed, with the newest FastAPI for it."""
-    newest = session.python == NEWEST_PYTHON
-    run_tests(session, "--upgrade", "fastapi", thorough=newest, measured=newest)
+    run_tests(session, "--upgrade", "fastapi", whole=session.python == NEWEST_PYTHON)
 
 
 @nox.session
@@ -125,6 +129,13 @@ def demo(session: nox.Session) -> None:
     """A real server goes into maintenance and comes back."""
     session.install("uvicorn", "httpx", "-e", ".", silent=True)
     session.run("python", "examples/demo.py")
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """What it costs, and how fast a change arrives; nothing in it passes or fails."""
+    session.install(*group("test"), "-e", ".")
+    session.run("python", "benchmarks/propagation.py", *session.posargs)
 
 
 if __name__ == "__main__":

@@ -36,10 +36,10 @@ class Following:
         following = anyio.CancelScope()
         ended = anyio.Event()
 
-        async def follow() -> None:
+        async def follow(observer: Observer) -> None:
             try:
                 with following:
-                    await self._follow()
+                    await self._follow(observer)
             finally:
                 ended.set()
 
@@ -58,7 +58,7 @@ class Following:
         async def begin_and_send(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":  # after the app has opened it, or configured another one
                 self._observer = self._choose()
-                group.start_soon(follow)
+                group.start_soon(follow, self._observer)
                 with anyio.move_on_after(self._patience):
                     await self._ready.wait()
             await send(message)
@@ -79,8 +79,9 @@ class Following:
             self._observer = observer
             self._turn.cancel()
 
-    async def _follow(self) -> None:
-        while (observer := self._observer) is not None:
+    async def _follow(self, observer: Observer) -> None:
+        while True:
             with anyio.CancelScope() as self._turn:
                 await observer.follow(self._ready.set)
                 await anyio.sleep_forever()  # there is nothing to follow
+            observer = self._observer or observer

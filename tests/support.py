@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -106,11 +107,14 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float 
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 that nobody listens on, and that no client is given for its end of a connection."""
+    for _ in range(100):
+        port = random.randrange(20_000, 30_000)  # noqa: S311 -- no secret
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    message = "no port from 20000 to 29999 is free"
+    raise OSError(message)
 
 
 @contextlib.contextmanager

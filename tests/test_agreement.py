@@ -296,18 +296,21 @@ def test_every_backend_agrees_with_the_model(machine: type[Agreement], loop: str
     run(machine, loop=loop)
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("options", ["", "?decode_responses=1"])
 def test_redis_agrees_with_the_model(options: str) -> None:
     with running("redis") as server:
         run(OnServer, url=server.url + options)
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_postgresql_agrees_with_the_model(driver: str) -> None:
     with running(driver) as server:
         run(OnServer, url=server.url)
 
 
+@pytest.mark.servers
 def test_sqlite_agrees_with_the_model(tmp_path: Path) -> None:
     run(OnServer, url=f"sqlite+aiosqlite:///{tmp_path}/switch.db")
 

@@ -181,7 +181,7 @@ async def test_nonsense_from_a_watch_is_an_outage(caplog: pytest.LogCaptureFixtu
     caplog.clear()
 
 
-async def test_a_watch_without_aclose_will_do() -> None:
+async def test_a_watch_without_aclose_will_do(caplog: pytest.LogCaptureFixture) -> None:
     class States:
         def __init__(self) -> None:
             self.told = False
@@ -191,7 +191,7 @@ async def test_a_watch_without_aclose_will_do() -> None:
 
         async def __anext__(self) -> MaintenanceState:
             if self.told:
-                await anyio.sleep_forever()
+                raise StopAsyncIteration
             self.told = True
             await checkpoint()
             return ON
@@ -203,6 +203,8 @@ async def test_a_watch_without_aclose_will_do() -> None:
     app = app_on(Store())
     async with living(app):
         assert 503 == await status(app)
+        await answers_after(caplog, "EOFError: watch() has ended")
+    caplog.clear()
 
 
 # What this process writes
@@ -303,6 +305,38 @@ async def test_a_bare_switch_that_can_be_watched_counts_at_once_too() -> None:
         assert 503 == await status(app)
 
 
+async def test_a_push_that_is_read_again_while_another_write_is_made_does_not_undo_that() -> None:
+    store = WatchableStore()
+    app = app_on(store)
+    async with living(app):
+        reached, go_on = anyio.Event(), anyio.Event()
+        reading, read_on = anyio.Event(), anyio.Event()
+
+        async def wait_before_telling() -> None:
+            store.before_tell = checkpoint
+            reached.set()
+            await go_on.wait()
+
+        async def read_slowly() -> MaintenanceState:
+            del store.get_state  # once
+            state = await store.memory.get_state()
+            reading.set()
+            await read_on.wait()
+            return state
+
+        store.before_tell = wait_before_telling
+        store.ring()
+        await reached.wait()
+        await set_maintenance_mode(False, store)  # what is told next may be from before this, so it is read again
+        store.get_state = read_slowly  # type: ignore[method-assign]
+        go_on.set()
+        await reading.wait()
+        await set_maintenance_mode(True, store)
+        read_on.set()
+        for _ in range(20):
+            assert 503 == await status(app)
+
+
 # Without a lifespan
 
 
@@ -362,6 +396,33 @@ async def test_without_a_lifespan_a_store_that_hangs_holds_the_first_request_onl
     assert 1 == hung
     (begun,) = records(caplog)
     assert "TimeoutError: no answer within 0.05 seconds" in begun
+
+
+async def test_while_a_store_is_away_one_request_tries_and_the_others_do_not_wait() -> None:
+    store = WatchableStore(True)
+    store.before_read = be_down
+    app = app_on(store, fail_closed=True, read_timeout=3600)
+    assert 503 == await status(app)
+    trying, go_on = anyio.Event(), anyio.Event()
+
+    async def try_again() -> None:
+        trying.set()
+        await go_on.wait()
+        await be_down()
+
+    store.before_read = try_again
+    async with anyio.create_task_group() as group:
+
+        async def ask() -> None:
+            while not trying.is_set():
+                await status(app)
+                await anyio.sleep(0.01)
+
+        group.start_soon(ask)
+        with anyio.fail_after(10):
+            await trying.wait()
+            assert [503, 503] == [await status(app) for _ in range(2)]
+        go_on.set()
 
 
 async def test_a_request_that_is_cancelled_hands_its_read_to_one_that_waits() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -24,7 +25,9 @@ from fastapi_maintenance import (
 from fastapi_maintenance._settings import Settings
 from fastapi_maintenance.predicates import __all__ as predicates
 from tests.documents import Example, examples_of
-from tests.support import ROOT, client, handshake, websocket_scope
+from tests.servers import Server, running
+from tests.support import ROOT, client, eventually, handshake, websocket_scope
+from tests.test_following import living
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +88,62 @@ async def test_toggle_it_by_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     asked = await statuses(app, "/", ("PUT", f"{path}/on", {}), "/", ("PUT", f"{path}/off", {}), "/")
     Path("maintenance.txt").write_text("1\n", encoding="utf-8")
     assert [200, 200, 503, 200, 200, 503] == [*asked, *await statuses(app, "/")]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_redis_or_valkey() -> None:
+    with running("redis") as server:
+        app = opened(run_on(server, example("Redis or Valkey"), "redis://localhost"))
+        async with living(app):
+            await set_maintenance_mode(True, server.url)
+
+            async def is_closed() -> bool:
+                return [503] == await statuses(app, "/")
+
+            await eventually(is_closed)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_postgresql_and_other_databases() -> None:
+    with running("asyncpg") as server:
+        names = run_on(server, example("PostgreSQL and other databases"), "postgresql+asyncpg://localhost/shop")
+        assert ["fastapi_maintenance"] == list(cast("Any", names["metadata"]).tables)
+        async with living(opened(names)) as _:
+            await set_maintenance_mode(True, server.url)
+
+            async def is_closed() -> bool:
+                return [503] == await statuses(cast("FastAPI", names["app"]), "/")
+
+            await eventually(is_closed)
+        await cast("Any", names["engine"]).dispose()
+
+
+def run_on(server: Server, block: Example, url: str) -> dict[str, object]:
+    """Run an example with the URL of a server in the place of its own."""
+    assert url in block.text
+    return replace(block, text=block.text.replace(url, server.url)).run()
+
+
+async def test_a_file_from_a_config_map(tmp_path: Path) -> None:
+    """The kubelet writes a new folder, and exchanges the link to it that the file is seen through."""
+
+    def write(name: str, switch: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "switch").write_text(switch, encoding="utf-8")
+        (tmp_path / "new").symlink_to(name)
+        (tmp_path / "new").rename(tmp_path / "..data")
+
+    write("..1", "0")
+    (tmp_path / "switch").symlink_to("..data/switch")
+    block = example("Kubernetes: a file from a ConfigMap")
+    app = opened(replace(block, text=block.text.replace("/etc/maintenance", str(tmp_path))).run())
+    asked = await statuses(app, "/")
+    for name, switch in [("..2", '{"active": true, "message": "Back at ten"}'), ("..3", "0"), ("..4", "1")]:
+        write(name, switch)
+        asked += await statuses(app, "/")
+    assert [200, 503, 200, 503] == asked
 
 
 async def test_a_time_window() -> None:

@@ -41,7 +41,7 @@ from tests.documents import examples_of
 from tests.servers import running
 from tests.support import ROOT, eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
 KINDS = ["redis", "redis-text", "cluster", "asyncpg", "psycopg", "sqlite"]
 ON = MaintenanceState(active=True)
@@ -226,6 +226,15 @@ async def told(backend: WatchableStateBackend) -> AsyncIterator[list[Maintenance
         group.cancel_scope.cancel()
 
 
+async def eventually_told(states: list[MaintenanceState]) -> None:
+    """Wait until the first state has been told."""
+
+    async def has_begun() -> bool:
+        return bool(states)
+
+    await eventually(has_begun)
+
+
 async def test_watching_tells_the_state_at_once_and_then_each_change(place: Place) -> None:
     async with place.opened() as writer, place.opened() as reader:
         await set_maintenance_mode(True, writer, message="first")
@@ -249,16 +258,22 @@ async def test_a_change_by_hand_is_told_when_the_key_is_looked_at_again(place: P
             async def is_told() -> bool:
                 return states[-1:] == [ON]
 
-            async def has_begun() -> bool:
-                return bool(states)
-
-            await eventually(has_begun)
+            await eventually_told(states)
             if place.is_redis:
                 await place.write_by_hand("1")
             else:
                 async with backend.engine.begin() as connection:
                     await connection.execute(sqlalchemy.text("UPDATE fastapi_maintenance SET state = '1'"))
             await eventually(is_told)
+
+
+async def test_what_has_not_changed_is_not_told_again(place: Place) -> None:
+    async with place.opened() as backend:
+        backend.poll_interval = 0.01
+        async with told(backend) as states:
+            await eventually_told(states)
+            await anyio.sleep(0.2)
+        assert [OFF] == states
 
 
 async def test_watching_leaves_no_connection_behind(place: Place) -> None:
@@ -268,11 +283,7 @@ async def test_watching_leaves_no_connection_behind(place: Place) -> None:
         before = await connections()
         for _ in range(5):
             async with told(backend) as states:
-
-                async def has_begun(begun: list[MaintenanceState] = states) -> bool:
-                    return bool(begun)
-
-                await eventually(has_begun)
+                await eventually_told(states)
 
         async def as_before() -> bool:
             return bool(await connections() <= before)
@@ -374,6 +385,45 @@ async def test_the_first_write_after_a_restart_does_not_fail_on_a_stale_connecti
         await set_maintenance_mode(False, backend)
         assert OFF == await get_maintenance_state(backend)
         await close_if_made_here(backend)
+
+
+@pytest.mark.parametrize("kind", ["redis", "asyncpg", "psycopg"])
+async def test_watching_a_store_that_is_not_there_is_an_error(kind: str) -> None:
+    with running(kind) as server:
+        server.kill()
+        async with Place(kind, server.url).opened() as backend:
+            with pytest.raises((OSError, redis.RedisError, DBAPIError)):
+                await anext(backend.watch())
+
+
+@pytest.mark.parametrize("kind", ["redis", "asyncpg", "psycopg"])
+async def test_watching_a_store_that_hangs_is_an_error_in_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("redis", "sqlalchemy"):
+        monkeypatch.setattr(f"fastapi_maintenance.backends.{module}.ANSWER_TIMEOUT", 0.3)
+    with running(kind) as server:
+        async with Place(kind, server.url).opened() as backend:
+            await backend.set_value(True)
+            states = backend.watch()
+            assert ON == await anext(states)
+            server.freeze()
+            with pytest.raises(TimeoutError, match="no answer within"):
+                await anext(states)
+            server.thaw()
+
+
+async def test_a_cluster_whose_client_cannot_listen_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(redis.asyncio.RedisCluster, "pubsub")  # as in redis-py before 8
+    with running("cluster") as server:
+        place = Place("cluster", server.url)
+        async with place.opened() as writer, place.opened() as backend:
+            backend.poll_interval = 0.05
+            async with told(backend) as states:
+
+                async def is_told() -> bool:
+                    return states[-1:] == [ON]
+
+                await writer.set_value(True)
+                await eventually(is_told)
 
 
 # The spec's own backend, and code that wants one of its own

@@ -223,18 +223,23 @@ class SQLAlchemyBackend:
         listen = LISTENERS.get(dialect.driver) if dialect.name == "postgresql" else None
         if listen is None:
             yield self.get_state, anyio.sleep
-            return
-        connection = None
+        else:
+            async with self._own_connection() as connection:
+                with in_time(ANSWER_TIMEOUT):
+                    wait = await listen(connection)
+                yield (lambda: self._state(connection)), wait
+
+    @asynccontextmanager
+    async def _own_connection(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection that does not go back to the pool: it will listen."""
+        with in_time(ANSWER_TIMEOUT):
+            connection = await self._engine.connect()
         try:
-            with in_time(ANSWER_TIMEOUT):
-                connection = await self._engine.connect()
-                wait = await listen(connection)
-            yield (lambda: self._state(connection)), wait
+            yield connection
         finally:
-            if connection is not None:
-                with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
-                    await connection.invalidate()  # a connection that listens does not belong back in the pool
-                    await connection.close()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
+                await connection.invalidate()
+                await connection.close()
 
 
 def make_engine(url: str) -> AsyncEngine:
