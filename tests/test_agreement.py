@@ -297,9 +297,9 @@ def test_every_backend_agrees_with_the_model(machine: type[Agreement], loop: str
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("options", ["", "?decode_responses=1"])
-def test_redis_agrees_with_the_model(options: str) -> None:
-    with running("redis") as server:
+@pytest.mark.parametrize(("kind", "options"), [("redis", ""), ("redis", "?decode_responses=1"), ("cluster", "")])
+def test_redis_agrees_with_the_model(kind: str, options: str) -> None:
+    with running(kind) as server:
         run(OnServer, url=server.url + options)
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
+import redis
 import sqlalchemy
+from sqlalchemy.exc import DBAPIError
 
 from fastapi_maintenance import backend_from_url, set_maintenance_mode
 from fastapi_maintenance.backends.redis import RedisBackend
@@ -211,6 +214,14 @@ async def test_no_refusal_of_the_store_is_noticed_by_a_request(stage: Scene) -> 
         async with stage.only("closed"):
             await stage.see_records(stage.outages, stage.outages)
 
+        # is full, or whatever else keeps it from being written
+        async with stage.only("closed"):
+            await be_full(operator, full=True)
+            with pytest.raises((redis.RedisError, DBAPIError)):
+                await set_maintenance_mode(False, operator)
+            await be_full(operator, full=False)
+            await stage.see_records(stage.outages, stage.outages)
+
         # cuts the connections, again and again; one that is made anew at once is no outage
         for closed in (False, True, False):
             await cut_connections(operator)
@@ -259,6 +270,20 @@ async def refused(server: Server, operator: RedisBackend | SQLAlchemyBackend) ->
     server.ask_for_passwords(ask=False)
 
 
+async def be_full(operator: RedisBackend | SQLAlchemyBackend, *, full: bool) -> None:
+    """Refuse what is written, or take it again."""
+    if isinstance(operator, RedisBackend):
+        await operator.client.config_set("maxmemory", "1" if full else "0")
+        return
+    rule = f"ALTER SYSTEM SET default_transaction_read_only = {'on' if full else 'off'}"
+    async with operator.engine.connect() as connection:
+        plain = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await plain.execute(sqlalchemy.text(rule))
+        await plain.execute(sqlalchemy.text("SELECT pg_reload_conf()"))
+    await operator.engine.dispose()
+    await anyio.sleep(0.5)  # for the server to read its rules
+
+
 async def cut_connections(operator: RedisBackend | SQLAlchemyBackend) -> None:
     """Cut every connection to the store but the operator's."""
     if isinstance(operator, RedisBackend):
@@ -276,3 +301,40 @@ async def write_garbage(operator: RedisBackend | SQLAlchemyBackend) -> None:
         return
     async with operator.engine.begin() as connection:
         await connection.execute(sqlalchemy.text("UPDATE fastapi_maintenance SET state = 'perhaps'"))
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Give the URL of a store that is pushed, and of one that is polled."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path}/switch.db"
+    else:
+        with running(request.param) as server:
+            yield server.url
+
+
+async def test_a_window_opens_and_closes_by_itself_in_every_worker(url: str, tmp_path: Path) -> None:
+    """One worker is there before the window is announced, one is started in between; nothing tells them the time."""
+    (tmp_path / "main.py").write_text(APP)
+    seen: Counter[tuple[str, str, int]] = Counter()
+    with ExitStack() as stack:
+        workers = [stack.enter_context(uvicorn_process("main:app", folder=tmp_path, env={"STORE": url}))]
+        starts_at = datetime.now(timezone.utc) + timedelta(seconds=6)
+        ends_at = starts_at + timedelta(seconds=2)
+        await set_maintenance_mode(True, url, message="New database", starts_at=starts_at, ends_at=ends_at)
+        workers.append(stack.enter_context(uvicorn_process("main:app", folder=tmp_path, env={"STORE": url})))
+        async with httpx.AsyncClient() as client:
+            while datetime.now(timezone.utc) < ends_at + timedelta(seconds=1):
+                for name, worker in zip(("early", "late"), workers, strict=True):
+                    asked = datetime.now(timezone.utc)
+                    response = await client.get(worker)
+                    answered = datetime.now(timezone.utc)
+                    if answered < starts_at:
+                        seen[name, "before", response.status_code] += 1
+                    elif starts_at <= asked and answered < ends_at:
+                        seen[name, "within", response.status_code] += 1
+                        assert {"detail": "New database"} == response.json()
+                    elif ends_at <= asked:
+                        seen[name, "after", response.status_code] += 1
+    expected = {("before", 200), ("within", 503), ("after", 200)}
+    assert {(name, *facts) for name in ("early", "late") for facts in expected} == set(seen)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -40,6 +41,8 @@ from fastapi_maintenance.typing import DetailedStateBackend, WatchableStateBacke
 from tests.documents import examples_of
 from tests.servers import running
 from tests.support import ROOT, eventually
+from tests.test_failures import app_on, status
+from tests.test_following import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
@@ -385,6 +388,26 @@ async def test_the_first_write_after_a_restart_does_not_fail_on_a_stale_connecti
         await set_maintenance_mode(False, backend)
         assert OFF == await get_maintenance_state(backend)
         await close_if_made_here(backend)
+
+
+async def test_a_sqlite_that_is_locked_holds_no_request(tmp_path: Path) -> None:
+    path = tmp_path / "switch.db"
+    app = app_on(f"sqlite+aiosqlite:///{path}?timeout=0.1", read_timeout=3600)
+    await set_maintenance_mode(True, f"sqlite+aiosqlite:///{path}")
+    async with living(app):
+        assert 503 == await status(app)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            for _ in range(20):
+                assert 503 == await status(app)
+                await anyio.sleep(0.1)
+            other.execute("ROLLBACK")
+        await set_maintenance_mode(False, f"sqlite+aiosqlite:///{path}")
+
+        async def is_open() -> bool:
+            return 200 == await status(app)
+
+        await eventually(is_open)
 
 
 @pytest.mark.parametrize("kind", ["redis", "asyncpg", "psycopg"])

@@ -9,6 +9,10 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis, RedisCluster
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.types import ASGIApp
 from typing_extensions import assert_type
 
@@ -26,9 +30,12 @@ from fastapi_maintenance import (
     StateBackend,
     StateChange,
     SyncResponseCallback,
+    WatchableStateBackend,
     all_of,
     any_of,
     as_json,
+    backend_from_url,
+    cached,
     configure_backend,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
@@ -42,6 +49,8 @@ from fastapi_maintenance import (
     safe_method,
     set_maintenance_mode,
 )
+from fastapi_maintenance.backends.redis import RedisBackend
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 
 app = FastAPI()
 
@@ -93,6 +102,19 @@ class WriteOnly:
 
 plain: list[StateBackend] = [DuckTyped(), Derived(), MemoryBackend(), EnvVarBackend(), LocalFileBackend("switch")]
 detailed: list[DetailedStateBackend] = [MemoryBackend(), EnvVarBackend(), LocalFileBackend("switch")]
+engine = create_async_engine("sqlite+aiosqlite://")
+shared: list[WatchableStateBackend] = [
+    RedisBackend(Redis()),
+    RedisBackend(RedisCluster(host="a")),
+    SQLAlchemyBackend(engine),
+]
+shared_detailed: list[DetailedStateBackend] = [RedisBackend(Redis()), SQLAlchemyBackend(engine, metadata=MetaData())]
+RedisBackend(SyncRedis())  # type: ignore[arg-type]
+SQLAlchemyBackend("sqlite+aiosqlite://")  # type: ignore[arg-type]
+not_watchable: WatchableStateBackend = MemoryBackend()  # type: ignore[assignment]
+assert_type(cached(DuckTyped()), StateBackend)
+assert_type(cached(SQLAlchemyBackend(engine), ttl=5), DetailedStateBackend)
+assert_type(backend_from_url("redis://localhost"), StateBackend)
 peekable: list[PeekableStateBackend] = [MemoryBackend(), EnvVarBackend(), LocalFileBackend("switch")]
 
 maintenance_middleware(backend=DuckTyped())
