@@ -36,7 +36,11 @@ class Server(ABC):
     def __enter__(self) -> Self:
         """Start on an empty folder."""
         self.fill_folder()
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -181,8 +185,8 @@ class Postgres(Server):
             "-p",
             str(self.port),
         ]
-        for _ in range(100):
-            if subprocess.run(asking, check=False).returncode == 0:
+        for _ in range(200):
+            if self.process.poll() is None and subprocess.run(asking, check=False).returncode == 0:
                 return
             time.sleep(0.05)
         message = f"PostgreSQL listens on port {self.port} but does not answer"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import socket
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope
 
 ROOT = Path(__file__).parent.parent
+_ports = itertools.count(random.randrange(10_000))  # noqa: S311 -- no secret
 
 
 def client(app: ASGIApp, *, root_path: str = "", peer: tuple[str, int] = ("192.0.2.1", 50_000)) -> httpx.AsyncClient:
@@ -107,9 +109,12 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float 
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on, and that no client is given for its end of a connection."""
+    """Return a port of 127.0.0.1 that nobody listens on, and that no client is given for its end of a connection.
+
+    Processes that look at the same time begin in different places, and none is given the same one twice in a while.
+    """
     for _ in range(100):
-        port = random.randrange(20_000, 30_000)  # noqa: S311 -- no secret
+        port = 20_000 + next(_ports) % 10_000
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
