@@ -18,6 +18,7 @@ from typing_extensions import ParamSpec
 
 from fastapi_maintenance import _current, _holds
 from fastapi_maintenance._checks import check_seconds, reject
+from fastapi_maintenance._waiting import in_time
 from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here
 from fastapi_maintenance.state import Hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
@@ -113,13 +114,21 @@ class Block:
 
     async def _keep_renewing(self, backend: DetailedStateBackend, hold: Hold, lease: timedelta) -> None:
         period = lease.total_seconds() / _RENEWALS_PER_LEASE
+        again = min(period / 4, 1.0)
+        failed = False
         while True:
-            await anyio.sleep(period)
+            await anyio.sleep(again if failed else period)
             try:
-                with anyio.fail_after(period):  # a store that hangs must not keep the next try from being made
+                with in_time(period / 2):  # a store that hangs must not keep the next try from being made
                     await _holds.renew(backend, self._renewed(hold))
             except Exception:
-                _logger.exception("A hold could not be renewed in %r", backend)
+                if not failed:
+                    _logger.exception("A hold could not be renewed in %r; it is tried again until it can", backend)
+                failed = True
+            else:
+                if failed:
+                    _logger.warning("A hold has been renewed again in %r", backend)
+                failed = False
 
     def _renewed(self, hold: Hold) -> Hold:
         return hold if self._lease is None else replace(hold, expires_at=datetime.now(timezone.utc) + self._lease)

@@ -6,7 +6,16 @@ import math
 import re
 from typing import NoReturn, TypeVar
 
-__all__ = ["check_bool", "check_callable", "check_name", "check_seconds", "check_str", "check_token", "reject"]
+__all__ = [
+    "check_bool",
+    "check_callable",
+    "check_name",
+    "check_seconds",
+    "check_str",
+    "check_token",
+    "reject",
+    "reject_kind",
+]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _T = TypeVar("_T")
@@ -15,6 +24,13 @@ _T = TypeVar("_T")
 def reject(name: str, rule: str, value: object) -> NoReturn:
     """Raise the error for a value of the wrong type."""
     shown = f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__name__} {value!r}"
+    msg = f"{name} must be {rule}, got {shown}"
+    raise TypeError(msg)
+
+
+def reject_kind(name: str, rule: str, value: object) -> NoReturn:
+    """Raise the error for a value of the wrong type that may have a password in it, and is not shown."""
+    shown = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
     msg = f"{name} must be {rule}, got {shown}"
     raise TypeError(msg)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
@@ -20,6 +21,8 @@ from fastapi_maintenance.typing import PeekableStateBackend, StateBackend, Watch
 __all__ = ["Follower", "observe"]
 
 _UNFOLLOWED_TTL = 1.0  # seconds
+_LOOK_AGAIN_AFTER = 1.0  # seconds
+_STABLE_AFTER = 1.0  # seconds after which a watch that fails is no failure in a row
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before a lost store is asked again; the last one over and over
 
 
@@ -31,17 +34,18 @@ class Follower(SharingObserver):
         super().__init__(backend, shared, fail_closed=fail_closed, read_timeout=read_timeout)
         self._watchable = backend
         self._is_followed = False
-        self._failures = 0
         self._written_at = 0
 
     def peek(self) -> MaintenanceState | None:
-        """Return the state if it is followed."""
-        return self._last() if self._is_followed else None
+        """Return the state if it is followed, and known or known to be away."""
+        if not self._is_followed or (self._shared.newest is None and not self._away):
+            return None
+        return self._last()
 
-    async def written(self, state: MaintenanceState, began: int) -> None:
+    async def written(self, state: MaintenanceState, began: int, writer: StateBackend) -> None:
         """Take note of what this process wrote, so that its next request knows it."""
         self._written_at = moment()
-        await super().written(state, began)
+        await super().written(state, began, writer)
 
     async def follow(self, ready: Callable[[], None]) -> None:
         """Learn of each change until this is cancelled; call `ready` when the state is known, or the store away."""
@@ -49,19 +53,37 @@ class Follower(SharingObserver):
             ready()
             return
         self._is_followed = True
-        self._failures = 0
+        failures = 0
         try:
-            while True:
-                try:
-                    await self._watch(ready)
-                except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
-                    self._stand_in(error)
-                ready()
-                pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
-                self._failures += 1
-                await anyio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 -- no secret
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._look_again)
+                while True:
+                    began = anyio.current_time()
+                    try:
+                        await self._watch(ready)
+                    except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
+                        self._stand_in(error)
+                    ready()
+                    failures = 0 if anyio.current_time() - began > _STABLE_AFTER else failures + 1
+                    pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
+                    await anyio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 -- no secret
         finally:
             self._is_followed = False
+
+    async def _look_again(self) -> NoReturn:
+        """Read once more some time after each write of this process.
+
+        Where another process soon undoes it, a watch may find what it told before the write, and tell nothing.
+        """
+        looked_at = self._written_at
+        while True:
+            await anyio.sleep(_LOOK_AGAIN_AFTER)
+            if self._written_at <= looked_at:
+                continue
+            asked = moment()
+            with suppress(Exception), in_time(self._read_timeout):
+                self._shared.put(await read_state(self.backend), asked)
+                looked_at = asked
 
     async def _watch(self, ready: Callable[[], None]) -> NoReturn:
         states = self._watchable.watch()
@@ -75,7 +97,6 @@ class Follower(SharingObserver):
                         state = await read_state(self.backend)
                 if self._shared.put(check_state(state), asked):
                     self._told(state)
-                self._failures = 0
                 ready()
                 asked = moment()
         finally:

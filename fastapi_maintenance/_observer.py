@@ -52,6 +52,10 @@ class Observer:
         """Learn of each change until this is cancelled, where that can be done; call `ready` as soon as it is known."""
         ready()
 
+    def gave_up(self) -> None:
+        """Take note that the backend has not told its state in time."""
+        self._stand_in(TimeoutError(f"no answer within {self._read_timeout:g} seconds"))
+
     async def _ask(self) -> MaintenanceState:
         return await read_state(self.backend)
 
@@ -104,14 +108,14 @@ class SharingObserver(Observer):
         self._shared = shared
         _writes.listen(self)
 
-    async def written(self, state: MaintenanceState, began: int) -> None:
+    async def written(self, state: MaintenanceState, began: int, writer: StateBackend) -> None:
         """Take note of what this process wrote, so that its next request knows it."""
         if self._shared.put(state, began):
             return
         asked = moment()  # something was read meanwhile, perhaps from before the write
         try:
             with in_time(self._read_timeout):
-                state = await read_state(uncached(self.backend))
+                state = await read_state(uncached(writer))
         except Exception:  # noqa: BLE001 -- the write has succeeded
             asked = moment()
         self._shared.put(state, asked)

@@ -23,10 +23,11 @@ def moment() -> int:
     return next(_moments)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Flight:
     """A read that is under way. Only the event loop in which it began can wait for it."""
 
+    has_outcome: bool = False
     thread: int = field(default_factory=threading.get_ident)
     landed: anyio.Event = field(default_factory=anyio.Event)
 
@@ -60,6 +61,8 @@ class SharedRead(Generic[_T]):
             if self._error is not None:
                 break
             await flight.landed.wait()
+            if flight.has_outcome:  # else the one who made it was cancelled
+                break
         return self._outcome()
 
     def put(self, value: _T, asked: int) -> bool:
@@ -79,14 +82,17 @@ class SharedRead(Generic[_T]):
                 return
             self._outcome, self._error = partial(_raise, error), error
             self._rests_until = time.monotonic() + self._ttl
+            self._flight = None  # it may never land
 
     async def _fly(self) -> None:
         self._flight = flight = _Flight()
         asked = moment()
         try:
             self.put(await self._read(), asked)
+            flight.has_outcome = True
         except Exception as error:  # noqa: BLE001 -- kept for all who ask meanwhile
             self.fail(error)
+            flight.has_outcome = True
         finally:
             if self._flight is flight:
                 self._flight = None

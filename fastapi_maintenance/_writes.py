@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import Protocol
+from collections.abc import Hashable
+from typing import Protocol, runtime_checkable
 
 from fastapi_maintenance._shared_read import moment
 from fastapi_maintenance.backends.cached import uncached
@@ -14,13 +15,22 @@ from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, State
 __all__ = ["Listener", "key_of", "listen", "set_value", "update_state"]
 
 
+@runtime_checkable
+class SharedBackend(Protocol):
+    """A backend that says which switch it has, so that two on one switch are known to be that."""
+
+    @property
+    def switch_identity(self) -> Hashable:
+        """What no backend on another switch has."""
+
+
 class Listener(Protocol):
     """Who wants to know what was written to a backend."""
 
     backend: StateBackend
 
-    async def written(self, state: MaintenanceState, began: int) -> None:
-        """Take note of a state whose writing began at that moment, and has ended."""
+    async def written(self, state: MaintenanceState, began: int, writer: StateBackend) -> None:
+        """Take note of a state that `writer` began to write at that moment, and has written."""
 
 
 _listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
@@ -28,8 +38,13 @@ _listeners_lock = threading.Lock()
 
 
 def key_of(backend: StateBackend) -> object:
-    """Return what tells backends apart: equality where they have it, else identity; a cache is what is behind it."""
+    """Return what tells backends apart: what they say themselves of their switch, else equality, else identity.
+
+    A cache is what is behind it.
+    """
     backend = uncached(backend)
+    if isinstance(backend, SharedBackend):
+        return backend.switch_identity
     try:
         hash(backend)
     except TypeError:
@@ -63,4 +78,4 @@ async def _tell(backend: StateBackend, state: MaintenanceState, began: int) -> N
     with _listeners_lock:
         listeners = [listener for listener in _listeners if key_of(listener.backend) == key]
     for listener in listeners:
-        await listener.written(state, began)
+        await listener.written(state, began, backend)

@@ -156,8 +156,9 @@ def maintenance_mode_on(
         message: What to tell those who are locked out.
         lease: Seconds, or a timedelta, after which the hold no longer counts in other processes unless it is renewed.
             It is renewed three times as often while the block runs, so only the hold of a process that died runs
-            out. None: it counts until it is released. Where it cannot be renewed, the block goes on, each failure is
-            logged, and other processes stop counting the hold when its time is over.
+            out. None: it counts until it is released. Where it cannot be renewed, the block goes on and it is tried
+            again and again; other processes stop counting the hold when its time is over. A record is logged when
+            that begins, and when it ends.
 
     Raises:
         TypeError: An argument is of the wrong type.

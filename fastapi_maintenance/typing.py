@@ -72,7 +72,7 @@ class WatchableStateBackend(StateBackend, Protocol):
     """A backend that tells of each change."""
 
     def watch(self) -> AsyncIterator[MaintenanceState]:
-        """Yield the state at once, then again after each change."""
+        """Yield the state at once, then again after each change; it does no harm to tell a state twice."""
 
 
 class Predicate(Protocol):

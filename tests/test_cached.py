@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import (
     MemoryBackend,
@@ -127,6 +129,45 @@ async def test_what_was_told_last_is_what_the_cache_itself_says_while_the_store_
     await backend.set_value(True)
     await anyio.sleep(0.01)
     assert await backend.get_value()
+
+
+async def test_a_read_that_never_ends_does_not_keep_others_from_reading() -> None:
+    store = DetailedStore(True)
+    backend = cached(store, ttl=0.02)
+
+    async def hang_once() -> None:
+        store.before_read = checkpoint
+        await anyio.sleep_forever()
+
+    store.before_read = hang_once
+    app = app_on(backend, read_timeout=0.1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(get_maintenance_mode, backend)  # without a limit, as an application may ask
+        await anyio.sleep(0.01)
+        assert 200 == await status(app)
+
+        async def is_closed() -> bool:
+            return 503 == await status(app)
+
+        await eventually(is_closed)
+        group.cancel_scope.cancel()
+
+
+async def test_those_who_wait_share_a_read_however_short_it_counts() -> None:
+    store = DetailedStore(True)
+    reads = counting(store)
+    backend = cached(store, ttl=1e-9)
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(backend.get_value)
+    assert 1 == len(reads)
+
+
+async def test_it_takes_a_url(tmp_path: Path) -> None:
+    backend = cached(f"file:{tmp_path}/switch")
+    assert not await backend.get_value()
+    await backend.set_value(True)
+    assert (tmp_path / "switch").read_text() == "1\n"
 
 
 async def test_a_read_from_before_a_write_does_not_undo_it() -> None:

@@ -119,7 +119,8 @@ async def test_an_app_starts_although_its_store_hangs_or_is_down(
             if failure is be_down:
                 await answers(app, 200 if closed else 503)
         assert ["lifespan.startup.complete", "lifespan.shutdown.complete"] == sent
-    begun, ended = records(caplog)
+    hung, begun, ended = records(caplog)
+    assert "TimeoutError: no answer within 0.05 seconds" in hung
     assert "the store is down" in begun
     assert "can be read again" in ended
 
@@ -337,6 +338,36 @@ async def test_a_push_that_is_read_again_while_another_write_is_made_does_not_un
             assert 503 == await status(app)
 
 
+async def test_what_another_process_undoes_is_seen_also_where_a_watch_tells_differences_only() -> None:
+    class Differing(WatchableStore):
+        async def watch(self) -> AsyncIterator[MaintenanceState]:
+            told = None
+            async for state in super().watch():
+                if state != told:
+                    told = state
+                    yield state
+
+    store = Differing()
+    app = app_on(store)
+    async with living(app):
+        undo = store.memory.set_value
+
+        async def undo_at_once() -> None:
+            store.after_write = checkpoint
+            store.before_read = hold_on
+            store.ring()
+
+        async def hold_on() -> None:
+            store.before_read = checkpoint
+            await undo(False)  # another process, before this one looks
+
+        store.after_write = undo_at_once
+        await set_maintenance_mode(True, store)
+        await answers(app, 200)
+        await anyio.sleep(0.05)
+        assert 200 == await status(app)
+
+
 # Without a lifespan
 
 
@@ -517,6 +548,27 @@ async def test_a_backend_that_is_configured_later_is_followed_instead() -> None:
         configure_backend(MemoryBackend())
         assert 200 == await status(app)
     assert (0, 0) == (first.watchers, second.watchers)
+
+
+async def test_a_backend_that_is_configured_later_is_waited_for() -> None:
+    first, second = MemoryBackend(True), WatchableStore(True)
+    configure_backend(first)
+    app = app_on(None)
+    async with living(app):
+        assert 503 == await status(app)
+        second.before_read = lambda: anyio.sleep(0.1)
+        configure_backend(second)
+        assert [503] * 5 == [await status(app) for _ in range(5)]
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+async def test_what_ends_a_process_comes_out_of_a_lifespan_as_it_is(error: type[BaseException]) -> None:
+    async def fails(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        await checkpoint()
+        raise error
+
+    with pytest.raises(error):
+        await maintenance_middleware(backend=WatchableStore())(fails)({"type": "lifespan"}, checkpoint, checkpoint)  # type: ignore[arg-type]
 
 
 async def test_what_an_app_raises_in_its_lifespan_comes_out_as_it_is() -> None:

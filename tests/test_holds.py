@@ -605,8 +605,10 @@ async def test_a_renewal_that_fails_is_logged_and_the_block_goes_on(caplog: pyte
             await failed.wait()
             await after_next_write(store).wait()
         assert 1 == len((await store.get_state()).holds)
-    (record,) = [record for record in caplog.records if record.name == LOGGER]
-    assert f"A hold could not be renewed in {store!r}" == record.getMessage()
+        await anyio.sleep(0.05)
+    record, *later = [record for record in caplog.records if record.name == LOGGER]
+    assert f"A hold could not be renewed in {store!r}; it is tried again until it can" == record.getMessage()
+    assert [f"A hold has been renewed again in {store!r}"] == [one.getMessage() for one in later]
     assert record.exc_info is not None
     assert ConnectionError is record.exc_info[0]
 
@@ -651,10 +653,31 @@ async def test_a_renewal_that_hangs_is_logged_and_the_next_one_is_made(caplog: p
         store.before_write = hang_once
         with fail_after(5):
             await after_next_write(store).wait()
-    (record,) = [record for record in caplog.records if record.name == LOGGER]
-    assert f"A hold could not be renewed in {store!r}" == record.getMessage()
+        await anyio.sleep(0.05)
+    record, *later = [record for record in caplog.records if record.name == LOGGER]
+    assert f"A hold could not be renewed in {store!r}; it is tried again until it can" == record.getMessage()
+    assert [f"A hold has been renewed again in {store!r}"] == [one.getMessage() for one in later]
     assert record.exc_info is not None
     assert TimeoutError is record.exc_info[0]
+
+
+async def test_a_renewal_that_failed_is_tried_again_soon() -> None:
+    """The second try is not a third of the lease later, where the third one would come when it is over."""
+    store = DetailedStore()
+
+    async def fail_once() -> None:
+        store.before_write = checkpoint
+        await be_down()
+
+    async with maintenance_mode_on(store, lease=3):
+        (first,) = (await store.get_state()).holds
+        store.before_write = fail_once
+        with fail_after(10):
+            await after_next_write(store).wait()
+        (second,) = (await store.get_state()).holds
+    assert first.expires_at is not None
+    assert second.expires_at is not None
+    assert second.expires_at - first.expires_at < timedelta(seconds=1.9)
 
 
 async def test_a_lease_on_a_store_that_cannot_be_written_is_nothing_to_complain_of(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 from fastapi import FastAPI
 from typing_extensions import Self
@@ -16,6 +19,7 @@ from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MemoryBackend,
     backend_from_url,
+    cached,
     configure_backend,
     get_maintenance_mode,
     get_maintenance_state,
@@ -29,6 +33,7 @@ from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.backends.url import close_if_made_here
 from tests.servers import running
 from tests.stores import BareSwitch
+from tests.support import eventually
 from tests.test_failures import app_on, status
 from tests.test_following import living
 
@@ -101,7 +106,7 @@ async def test_redis_cluster_is_another_client() -> None:
         ("sqlite+aiosqlite://", "sqlite+aiosqlite://"),
         (
             "postgresql+asyncpg://me:secret@db/shop?key=shop&ssl=require",
-            "postgresql+asyncpg://me:***@db/shop?ssl=require",
+            "postgresql+asyncpg://me:***@db/shop",
         ),
         ("postgresql+psycopg://db/shop?key=shop", "postgresql+psycopg://db/shop"),
     ],
@@ -129,14 +134,28 @@ KNOWN = r"one of env: file: memory: redis: .* postgresql\+asyncpg: .* sqlite\+ai
         ("file:a?b", "^url must have .* percent-encoded"),
         ("file:a#b", "^url must have .* percent-encoded"),
         ("env:A=B", "^var_name must be a name without '='"),
-        ("redis://host:port", "Port could not be cast"),
+        (
+            "redis://host:port",
+            "^url must be a URL that Redis understands, such as redis://host:6379/0: redis-py refuses it",
+        ),
+        ("redis:host:6379", "it names no host$"),
+        ("rediss://", "it names no host$"),
+        ("redis://[::1", "it names no host$"),
+        ("unix://", "it names no socket$"),
+        ("redis+cluster://", "it names no host$"),
+        ("redis://host/notadb", "its path must be the number of a database$"),
+        ("redis://host?socket_timeout=soon", "redis-py refuses it with"),
+        ("redis://host?sockt_timeout=1", "redis-py refuses it with TypeError"),
+        ("redis://:secret/@host", "it names no host$"),
+        ("secret@host:6379", "got what has an @ before its first colon$"),
+        ("postgresql+asyncpg://me:x@y:secret@db:zz/shop", "SQLAlchemy refuses it with"),
         ("redis://host?key=", "^key must not be empty"),
         (
             "postgresql://me:secret@db",
             r"^url must name an async driver, postgresql\+asyncpg: or postgresql\+psycopg:, got",
         ),
         ("sqlite:///x.db", r"^url must name an async driver, sqlite\+aiosqlite:, got 'sqlite:'$"),
-        ("sqlite+pysqlite:///x.db", "is not async"),
+        ("sqlite+pysqlite:///x.db", "its driver is not async$"),
         ("nosuch+driver://me:secret@db", f"^url must begin with {KNOWN}, or be another .*; nosuch.driver: "),
         ("postgresql+asyncpg:me:secret@db", r"^url must begin with .*; postgresql\+asyncpg: "),
     ],
@@ -145,6 +164,28 @@ def test_what_names_no_backend_is_refused_without_telling_a_password(url: str, t
     with pytest.raises(ValueError, match=text) as caught:
         backend_from_url(url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_password_may_have_a_question_mark_in_it() -> None:
+    backend = backend_from_url("postgresql+asyncpg://me:what?ever@db/shop?key=shop")
+    assert isinstance(backend, SQLAlchemyBackend)
+    assert ("what?ever", "db", "shop") == (backend.engine.url.password, backend.engine.url.host, backend.key)
+
+
+def test_a_password_in_a_query_is_not_shown() -> None:
+    assert "secret" not in repr(backend_from_url("postgresql+psycopg://db/shop?user=me&password=secret"))
+
+
+@pytest.mark.parametrize("make", [RedisBackend, SQLAlchemyBackend])
+def test_a_url_in_the_place_of_a_client_is_not_shown(make: Callable[[Any], object]) -> None:
+    with pytest.raises(TypeError, match=r"\(for a URL: backend_from_url\), got str$"):
+        make("redis://:secret@host")
+
+
+def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiomysql", None)
+    with pytest.raises(ImportError, match="the driver in the URL needs the package aiomysql: pip install aiomysql"):
+        backend_from_url("mysql+aiomysql://host/shop")
 
 
 @pytest.mark.parametrize("url", [None, 1, b"env:", MemoryBackend()])
@@ -201,6 +242,7 @@ def test_a_url_that_names_nothing_is_refused_by_the_middleware() -> None:
         maintenance_middleware(backend="reddis://host")
 
 
+@pytest.mark.servers
 @only_asyncio
 async def test_the_client_of_a_call_is_closed_after_it() -> None:
     with running("redis") as server:
@@ -213,6 +255,7 @@ async def test_the_client_of_a_call_is_closed_after_it() -> None:
             assert 0 == await connections.count()
 
 
+@pytest.mark.servers
 @only_asyncio
 async def test_the_client_of_a_middleware_is_closed_at_shutdown() -> None:
     with running("redis") as server:
@@ -223,6 +266,51 @@ async def test_the_client_of_a_middleware_is_closed_at_shutdown() -> None:
                     assert 200 == await status(app)
                     assert 1 <= await connections.count()
                 assert 0 == await connections.count()
+
+
+@pytest.mark.servers
+@only_asyncio
+async def test_the_client_behind_a_cache_is_closed_at_shutdown_too() -> None:
+    with running("redis") as server:
+        async with RedisBackendConnections(server.url) as connections:
+            app = app_on(cached(server.url))
+            async with living(app):
+                assert 200 == await status(app)
+                assert 1 <= await connections.count()
+            assert 0 == await connections.count()
+
+
+@pytest.mark.servers
+@only_asyncio
+async def test_the_client_that_another_one_is_configured_instead_of_is_closed() -> None:
+    with running("redis") as server:
+        async with RedisBackendConnections(server.url) as connections:
+            configure_backend(server.url)
+            app = app_on(None)
+            async with living(app):
+                assert 200 == await status(app)
+                configure_backend(MemoryBackend(True))
+                assert 503 == await status(app)
+
+                async def is_closed() -> bool:
+                    return 0 == await connections.count()
+
+                await eventually(is_closed)
+
+
+@pytest.mark.servers
+@only_asyncio
+async def test_the_client_of_an_app_that_is_cancelled_is_closed() -> None:
+    with running("redis") as server:
+        async with RedisBackendConnections(server.url) as connections:
+            app = app_on(server.url)
+            async with anyio.create_task_group() as group:
+                with anyio.CancelScope() as scope:
+                    async with living(app):
+                        assert 1 <= await connections.count()
+                        scope.cancel()
+                group.cancel_scope.cancel()
+            assert 0 == await connections.count()
 
 
 async def test_what_was_not_made_here_is_not_closed() -> None:

@@ -215,7 +215,7 @@ def test_what_cannot_be_configured_is_refused(
 
 @pytest.mark.parametrize("function", [get_maintenance_mode, get_maintenance_state])
 async def test_what_is_no_backend_is_refused_where_it_is_given(function: Any) -> None:  # noqa: ANN401 -- one of two
-    with pytest.raises(TypeError, match=r"^backend must be an object with the async methods .*, got int 1"):
+    with pytest.raises(TypeError, match=r"^backend must be an object with the async methods .*, got int$"):
         await function(1)
     with pytest.raises(ValueError, match=r"^backend must begin with one of env: .*, got 'file'"):
         await function("file")

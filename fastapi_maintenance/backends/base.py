@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from fastapi_maintenance._checks import reject
+from fastapi_maintenance._checks import reject_kind
 from fastapi_maintenance.codec import bool_to_str, str_to_bool
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState
@@ -39,7 +39,7 @@ class BaseStateBackend(ABC):
 def check_backend(name: str, value: object) -> StateBackend:
     """Return the value if it has the two methods of a backend and is no class."""
     if isinstance(value, type) or not isinstance(value, StateBackend):
-        reject(name, "an object with the async methods get_value() and set_value(value)", value)
+        reject_kind(name, "an object with the async methods get_value() and set_value(value)", value)
     return value
 
 

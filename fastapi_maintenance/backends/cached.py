@@ -8,7 +8,8 @@ from typing import overload
 
 from fastapi_maintenance._checks import check_seconds
 from fastapi_maintenance._shared_read import SharedRead, moment
-from fastapi_maintenance.backends.base import check_backend, check_state, read_state
+from fastapi_maintenance.backends.base import check_state, read_state
+from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.state import MaintenanceState, is_active, switch
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
@@ -72,8 +73,8 @@ class CachedDetailedBackend(CachedBackend):
 @overload
 def cached(backend: DetailedStateBackend, ttl: float = 1.0) -> DetailedStateBackend: ...
 @overload
-def cached(backend: StateBackend, ttl: float = 1.0) -> StateBackend: ...
-def cached(backend: StateBackend, ttl: float = 1.0) -> StateBackend:
+def cached(backend: StateBackend | str, ttl: float = 1.0) -> StateBackend: ...
+def cached(backend: StateBackend | str, ttl: float = 1.0) -> StateBackend:
     """Return a backend that asks `backend` at most once in `ttl` seconds, and once at a time.
 
     All requests that wait share one read. While the backend is away, its last value counts, and it is asked again
@@ -81,7 +82,7 @@ def cached(backend: StateBackend, ttl: float = 1.0) -> StateBackend:
     is not: that is what this is for where a connection for each worker is too much.
 
     Args:
-        backend: Where the state is kept.
+        backend: Where the state is kept, or its URL for `backend_from_url`.
         ttl: Seconds for which a value counts.
 
     Raises:
@@ -89,7 +90,7 @@ def cached(backend: StateBackend, ttl: float = 1.0) -> StateBackend:
         ValueError: `ttl` is not above zero.
 
     """
-    inner = uncached(check_backend("backend", backend))
+    inner = uncached(as_backend("backend", backend))
     seconds = check_seconds("ttl", ttl)
     if isinstance(inner, DetailedStateBackend):
         return CachedDetailedBackend(inner, seconds)

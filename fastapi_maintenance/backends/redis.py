@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator
+import re
+import weakref
+from collections.abc import AsyncIterator, Hashable
 from contextlib import aclosing
 from datetime import datetime, timezone
+from urllib.parse import urlsplit
 
 import anyio
 
-from fastapi_maintenance._checks import check_bool, check_name, check_seconds, reject
+from fastapi_maintenance._checks import check_bool, check_name, check_seconds, reject_kind
 from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
@@ -19,6 +22,10 @@ from fastapi_maintenance.typing import StateChange
 
 try:
     from redis.asyncio import Redis, RedisCluster
+    from redis.asyncio.connection import AbstractConnection
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError, ResponseError
 except ImportError as error:
     msg = "RedisBackend needs redis: pip install 'fastapi-maintenance[redis]'"
     raise ImportError(msg, name=error.name) from error
@@ -27,26 +34,41 @@ __all__ = ["RedisBackend", "make_client"]
 
 _MAX_PAUSE = 0.02  # seconds between two tries of a change that others were faster than
 _GARBAGE = "2"
+_TAG = re.compile(r"\{[^}]+\}")
+_DATABASE = re.compile(r"/?[0-9]*/?")
 _SWAP = """
-local before = redis.call('GET', KEYS[1])
-if (ARGV[1] == '0' and before) or (ARGV[1] == '1' and before ~= ARGV[2]) then
+if redis.call('GET', KEYS[2]) ~= (ARGV[1] ~= '' and ARGV[1]) then
     return 0
 end
-redis.call('SET', KEYS[1], ARGV[3])
-redis.pcall('PUBLISH', KEYS[1], ARGV[3])
+if ARGV[2] ~= '2' then
+    local before = redis.call('GET', KEYS[1])
+    if (ARGV[2] == '0' and before) or (ARGV[2] == '1' and before ~= ARGV[3]) then
+        return 0
+    end
+end
+redis.call('SET', KEYS[1], ARGV[4])
+redis.call('INCR', KEYS[2])
+redis.pcall('PUBLISH', KEYS[1], ARGV[4])
 return 1
 """
-"""Set the key if it is still what it was: missing (0), the text (1), or whatever it is (2); and tell the followers."""
+"""Set the key if it is still what it was, missing (0), the text (1) or whatever it is (2); and tell the followers.
+
+The second key counts the changes. So a change that was given up while it was on its way, and arrives after what was
+done instead, finds another count and is refused, also where the text is the same again.
+"""
+_deaf: weakref.WeakSet[Redis | RedisCluster] = weakref.WeakSet()
+"""The clients of users who may not listen, of which a warning has been given."""
+
 _logger = logging.getLogger("fastapi_maintenance")
 
 
 class RedisBackend:
     """Keep the state in a key of Redis 6 or later, Valkey, or a Cluster of either.
 
-    The key holds `1`, `0` or a JSON object; a missing key is off, and words such as `true` that others set are
-    understood. Each change is published on a channel of the key's name, so that followers know it within milliseconds;
-    what is set in another way, say with `redis-cli`, they find within `poll_interval`. It runs on asyncio, as the
-    client does.
+    The key holds `1`, `0` or a JSON object, and a second key, `{<key>}:changes`, counts its changes. A missing key is
+    off, and words such as `true` that others set are understood. Each change is published on a channel of the key's
+    name, so that followers know it within milliseconds; what is set in another way, say with `redis-cli`, they find
+    within `poll_interval`. It runs on asyncio, as the client does.
 
     Args:
         client: A client that you made and that you close; with or without `decode_responses`. Each process that follows
@@ -65,10 +87,20 @@ class RedisBackend:
         self, client: Redis | RedisCluster, key: str = "fastapi_maintenance_mode", *, poll_interval: float = 1.0
     ) -> None:
         if not isinstance(client, (Redis, RedisCluster)):
-            reject("client", "a redis.asyncio.Redis or redis.asyncio.RedisCluster", client)
+            reject_kind("client", "a redis.asyncio.Redis or RedisCluster (for a URL: backend_from_url)", client)
         self.client = client
         self.key = check_name("key", key)
+        # in the same slot of a Cluster as the key, whose own {tag} decides on that where it has one
+        self._count_key = f"{key}:changes" if _TAG.search(key) else f"{{{key}}}:changes"
         self.poll_interval = check_seconds("poll_interval", poll_interval)
+
+    @property
+    def switch_identity(self) -> Hashable:
+        """What tells this switch from others: the server, the database and the key."""
+        if isinstance(self.client, RedisCluster):
+            return "redis+cluster", id(self.client), self.key
+        facts = self.client.get_connection_kwargs()  # type: ignore[no-untyped-call]  # as redis-py has it
+        return "redis", *(facts.get(name) for name in ("host", "port", "path", "db")), self.key
 
     def __repr__(self) -> str:
         """Show the key."""
@@ -105,6 +137,7 @@ class RedisBackend:
         """
         with in_time(WRITE_TIMEOUT):
             while True:
+                count = await self.client.get(self._count_key)
                 try:
                     found = await self._get()
                     before, expected = _state_of(found), ("0" if found is None else "1", found or "")
@@ -112,27 +145,25 @@ class RedisBackend:
                     _logger.warning("%r is replaced, as if it had been off: %s", self, error)
                     before, expected = MaintenanceState(), (_GARBAGE, "")
                 after = change(before)
-                if await self.client.eval(_SWAP, 1, self.key, *expected, state_to_text(after)):
+                keys = (self.key, self._count_key)
+                if await self.client.eval(_SWAP, len(keys), *keys, count or "", *expected, state_to_text(after)):
                     return after
                 await anyio.sleep(random.uniform(0, _MAX_PAUSE))  # noqa: S311 -- no secret
 
     async def watch(self) -> AsyncIterator[MaintenanceState]:
-        """Yield the state at once, then after each change; raises as `get_state` does, and where nothing answers.
+        """Yield the state at once, after each change, and at each look; raises as `get_state` does.
 
         Raises:
             TimeoutError: The store has not answered for two seconds.
 
         """
         async with aclosing(_Bell(self.client, self.key)) as bell:
-            told = None
             with in_time(ANSWER_TIMEOUT):
                 await bell.subscribe()
             while True:
                 with in_time(ANSWER_TIMEOUT):
                     state = await self.get_state()
-                if state != told:
-                    told = state
-                    yield state
+                yield state
                 with in_time(self.poll_interval + ANSWER_TIMEOUT):
                     await bell.wait(self.poll_interval)
 
@@ -143,6 +174,11 @@ class RedisBackend:
         except UnicodeDecodeError as error:
             msg = f"text must be UTF-8, got {error.object[:200]!r}: {error}"
             raise InvalidStateError(msg) from None
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            msg = f"{self.key} must be a string: {error}"
+            raise InvalidStateError(msg) from None
 
 
 def _state_of(text: str | None) -> MaintenanceState:
@@ -150,8 +186,27 @@ def _state_of(text: str | None) -> MaintenanceState:
 
 
 def make_client(url: str, *, cluster: bool) -> Redis | RedisCluster:
-    """Return a client for a URL as redis-py has it; raises `ValueError` for what is none."""
-    return RedisCluster.from_url(url) if cluster else Redis.from_url(url)
+    """Return a client for a URL as redis-py has it; raises `ValueError` for what is none, and shows none of it."""
+    try:
+        parts = urlsplit(url)
+        named = parts.path if parts.scheme == "unix" else parts.hostname
+    except ValueError:
+        named = None
+    if not named or "://" not in url:
+        msg = "it names no host" if not url.startswith("unix:") else "it names no socket"
+        raise ValueError(msg)
+    if parts.scheme != "unix" and not _DATABASE.fullmatch(parts.path):
+        msg = "its path must be the number of a database"
+        raise ValueError(msg)
+    try:
+        if cluster:
+            return RedisCluster.from_url(url)
+        client = Redis.from_url(url)
+        _new_connection(client)  # of a query that no connection understands, this tells now
+    except (TypeError, ValueError, RedisError) as error:  # whose text may have a password
+        msg = f"redis-py refuses it with {type(error).__name__}"
+        raise ValueError(msg) from None
+    return client
 
 
 class _Bell:
@@ -161,12 +216,24 @@ class _Bell:
         self._client = client
         self._channel = channel
         # redis-py before 8 has none for a Cluster: there the key is only looked at now and then
-        self._pubsub = client.pubsub(ignore_subscribe_messages=True) if hasattr(client, "pubsub") else None
+        self._pubsub = client.pubsub() if hasattr(client, "pubsub") else None
 
     async def subscribe(self) -> None:
+        """Begin to listen; raises at once, without the client's own retries, where nobody answers."""
+        if isinstance(self._client, Redis):
+            await _knock(self._client)
         await self._client.initialize()  # a Cluster has to know its nodes
-        if self._pubsub is not None:
+        if self._pubsub is None:
+            return
+        try:
             await self._pubsub.subscribe(self._channel)
+            await self._pubsub.get_message(timeout=ANSWER_TIMEOUT)  # the answer to that
+        except ResponseError as error:
+            if self._client not in _deaf:
+                _deaf.add(self._client)
+                _logger.warning("Changes of %s are not heard, it is only looked at: %s", self._channel, error)
+            await self.aclose()
+            self._pubsub = None
 
     async def wait(self, seconds: float) -> None:
         """Return when it rings, or the time is over."""
@@ -179,3 +246,19 @@ class _Bell:
         if self._pubsub is not None:
             with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
                 await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
+
+
+async def _knock(client: Redis) -> None:
+    """Connect once. The client itself may wait between several tries, past the moment at which the store is back."""
+    connection = _new_connection(client)
+    connection.retry = Retry(NoBackoff(), 0)
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]  # as above
+    finally:
+        await connection.disconnect(nowait=True)
+
+
+def _new_connection(client: Redis) -> AbstractConnection:
+    """Return a connection that is not open yet, and belongs to nobody."""
+    connection: AbstractConnection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # as above
+    return connection

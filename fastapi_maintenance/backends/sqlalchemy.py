@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 
 import anyio
 
-from fastapi_maintenance._checks import check_bool, check_name, check_seconds, reject
+from fastapi_maintenance._checks import check_bool, check_name, check_seconds, reject, reject_kind
 from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance.backends._postgresql import CHANNEL, LISTENERS, Wait
 from fastapi_maintenance.codec import state_to_text, text_to_state
@@ -19,7 +19,20 @@ from fastapi_maintenance.state import MaintenanceState, is_active, switch
 from fastapi_maintenance.typing import StateChange
 
 try:
-    from sqlalchemy import Column, Integer, MetaData, String, Table, Text, func, insert, inspect, select, update
+    from sqlalchemy import (
+        Column,
+        Integer,
+        MetaData,
+        String,
+        Table,
+        Text,
+        func,
+        insert,
+        inspect,
+        make_url,
+        select,
+        update,
+    )
     from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidRequestError
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 except ImportError as error:
@@ -51,7 +64,7 @@ def maintenance_table(metadata: MetaData, name: str = "fastapi_maintenance") -> 
 class SQLAlchemyBackend:
     """Keep the state in a row of a small table, which is made when it is first written and missing.
 
-    A missing table or row is off. On PostgreSQL, with asyncpg or psycopg, followers are told of each change through
+    A missing table or row is off. (SQLite itself makes an empty file where there is none.) On PostgreSQL, with asyncpg or psycopg, followers are told of each change through
     `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and of what is set in another way, they learn within
     `poll_interval`. It runs on asyncio, as SQLAlchemy does.
 
@@ -80,7 +93,7 @@ class SQLAlchemyBackend:
         poll_interval: float = 1.0,
     ) -> None:
         if not isinstance(engine, AsyncEngine):
-            reject("engine", "a sqlalchemy.ext.asyncio.AsyncEngine", engine)
+            reject_kind("engine", "a sqlalchemy.ext.asyncio.AsyncEngine (for a URL: backend_from_url)", engine)
         if metadata is not None and not isinstance(metadata, MetaData):
             reject("metadata", "a sqlalchemy.MetaData or None", metadata)
         self.engine = engine
@@ -92,9 +105,18 @@ class SQLAlchemyBackend:
         # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
+    @property
+    def switch_identity(self) -> Hashable:
+        """What tells this switch from others: the database, the table and the key."""
+        url = self.engine.url
+        in_memory = url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
+        where = id(self.engine) if in_memory else (url.get_backend_name(), url.host, url.port, url.database)
+        return where, self.table.fullname, self.key
+
     def __repr__(self) -> str:
         """Show the database, without its password, and the key."""
-        return f"{type(self).__name__}({self.engine.url.render_as_string()!r}, key={self.key!r})"
+        where = self.engine.url.set(query={}).render_as_string()  # a password may stand in the query too
+        return f"{type(self).__name__}({where!r}, key={self.key!r})"
 
     async def get_value(self) -> bool:
         """Return whether there is maintenance now; raises as `get_state` does."""
@@ -141,20 +163,17 @@ class SQLAlchemyBackend:
                 await anyio.sleep(random.uniform(0, _MAX_PAUSE))  # noqa: S311 -- no secret
 
     async def watch(self) -> AsyncIterator[MaintenanceState]:
-        """Yield the state at once, then after each change; raises as `get_state` does, and where nothing answers.
+        """Yield the state at once, after each change, and at each look; raises as `get_state` does.
 
         Raises:
             TimeoutError: The database has not answered for two seconds.
 
         """
-        told = None
         async with self._listening() as (read, wait):
             while True:
                 with in_time(ANSWER_TIMEOUT):
                     state = await read()
-                if state != told:
-                    told = state
-                    yield state
+                yield state
                 with in_time(self.poll_interval + ANSWER_TIMEOUT):
                     await wait(self.poll_interval)
 
@@ -242,9 +261,25 @@ class SQLAlchemyBackend:
                 await connection.close()
 
 
-def make_engine(url: str) -> AsyncEngine:
-    """Return an engine for a URL as SQLAlchemy has it; raises `ValueError` for what is none, and shows no password."""
+def make_engine(url: str, key: str) -> tuple[AsyncEngine, str]:
+    """Return an engine for a URL as SQLAlchemy has it, and the `key` of its query, if it has one, else this one.
+
+    Raises:
+        ValueError: It is no such URL; none of it is shown.
+        ImportError: Its driver is missing.
+
+    """
     try:
-        return create_async_engine(url)
-    except (ArgumentError, InvalidRequestError) as error:
-        raise ValueError(str(error).replace(url, "the URL")) from None
+        parts = make_url(url)
+        keys = parts.query.get("key", key)
+        engine = create_async_engine(parts.difference_update_query(["key"]))
+    except ModuleNotFoundError as error:
+        msg = f"the driver in the URL needs the package {error.name}: pip install {error.name}"
+        raise ImportError(msg, name=error.name) from error
+    except InvalidRequestError:
+        msg = "its driver is not async"
+        raise ValueError(msg) from None
+    except (ArgumentError, TypeError, ValueError) as error:  # whose text may have a password
+        msg = f"SQLAlchemy refuses it with {type(error).__name__}"
+        raise ValueError(msg) from None
+    return engine, keys if isinstance(keys, str) else keys[-1]

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 import anyio
 
-from fastapi_maintenance._checks import check_str
+from fastapi_maintenance._checks import reject_kind
 from fastapi_maintenance._waiting import ANSWER_TIMEOUT
 from fastapi_maintenance.backends.base import check_backend
 from fastapi_maintenance.backends.env import EnvVarBackend
@@ -24,11 +24,11 @@ _ASYNC_DRIVERS = {
     "mariadb": ("aiomysql", "asyncmy"),
     "mssql": ("aioodbc",),
     "mysql": ("aiomysql", "asyncmy"),
-    "oracle": ("oracledb_async",),
     "postgresql": ("asyncpg", "psycopg"),
     "sqlite": ("aiosqlite",),
 }
-_closers: weakref.WeakKeyDictionary[StateBackend, Callable[[], Awaitable[object]]] = weakref.WeakKeyDictionary()
+_closers: dict[int, Callable[[], Awaitable[object]]] = {}
+"""How to close the client of a backend that was made here, by the backend's id, as long as it lives."""
 
 
 def backend_from_url(url: str) -> StateBackend:
@@ -53,7 +53,9 @@ def backend_from_url(url: str) -> StateBackend:
         ImportError: A package that the backend needs is missing; it says which extra to install.
 
     """
-    return _from_url("url", check_str("url", url))
+    if not isinstance(url, str):
+        reject_kind("url", "a str", url)
+    return _from_url("url", url)
 
 
 def _from_url(name: str, url: str) -> StateBackend:
@@ -67,7 +69,8 @@ def _from_url(name: str, url: str) -> StateBackend:
         drivers = " or ".join(f"{dialect}+{known}:" for known in _ASYNC_DRIVERS[dialect])
         msg = f"{name} must name an async driver, {drivers}, got '{scheme}:'"
         raise ValueError(msg)
-    msg = f"{name} must begin with {_KNOWN_SCHEMES}, got {scheme + colon!r}"
+    shown = "what has an @ before its first colon" if "@" in scheme else repr(scheme + colon)  # it may be a password
+    msg = f"{name} must begin with {_KNOWN_SCHEMES}, got {shown}"
     raise ValueError(msg)
 
 
@@ -91,10 +94,7 @@ async def opened(backend: StateBackend | str) -> AsyncIterator[StateBackend]:
 
 async def close_if_made_here(backend: StateBackend) -> None:
     """Close the client of a backend that was made from a URL; used again, it connects again."""
-    try:
-        closer = _closers.get(backend)
-    except TypeError:  # what cannot be hashed is somebody else's
-        return
+    closer = _closers.get(id(backend))
     if closer is not None:
         with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
             await closer()
@@ -124,28 +124,33 @@ def _memory(name: str, _scheme: str, rest: str) -> StateBackend:
     return MemoryBackend()
 
 
-def _redis(_name: str, scheme: str, rest: str) -> StateBackend:
+def _redis(name: str, scheme: str, rest: str) -> StateBackend:
     from fastapi_maintenance.backends.redis import RedisBackend, make_client  # noqa: PLC0415 -- an extra
 
     plain, _, cluster = scheme.partition("+")
     url, key = _without_key(f"{plain}:{rest}")
-    client = make_client(url, cluster=bool(cluster))
+    try:
+        client = make_client(url, cluster=bool(cluster))
+    except ValueError as error:
+        msg = f"{name} must be a URL that Redis understands, such as {scheme}://host:6379/0: {error}"
+        raise ValueError(msg) from None
     backend = RedisBackend(client, key)
-    _closers[backend] = client.aclose
+    _closers[id(backend)] = client.aclose
+    weakref.finalize(backend, _closers.pop, id(backend), None)
     return backend
 
 
 def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
     from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, make_engine  # noqa: PLC0415 -- an extra
 
-    url, key = _without_key(url)
     try:
-        engine = make_engine(url)
+        engine, key = make_engine(url, _KEY)
     except ValueError as error:
         msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another that SQLAlchemy knows; {scheme}: {error}"
         raise ValueError(msg) from None
     backend = SQLAlchemyBackend(engine, key)
-    _closers[backend] = engine.dispose
+    _closers[id(backend)] = engine.dispose
+    weakref.finalize(backend, _closers.pop, id(backend), None)
     return backend
 
 
@@ -154,8 +159,10 @@ def _without_key(url: str) -> tuple[str, str]:
     base, _, query = url.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
     keys = [value for name, value in pairs if name == "key"]
+    if not keys:
+        return url, _KEY
     rest = urlencode([(name, value) for name, value in pairs if name != "key"])
-    return (f"{base}?{rest}" if rest else base), (keys[-1] if keys else _KEY)
+    return (f"{base}?{rest}" if rest else base), keys[-1]
 
 
 _MAKERS = {
