@@ -64,9 +64,9 @@ def maintenance_table(metadata: MetaData, name: str = "fastapi_maintenance") -> 
 class SQLAlchemyBackend:
     """Keep the state in a row of a small table, which is made when it is first written and missing.
 
-    A missing table or row is off. (SQLite itself makes an empty file where there is none.) On PostgreSQL, with asyncpg or psycopg, followers are told of each change through
-    `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and of what is set in another way, they learn within
-    `poll_interval`. It runs on asyncio, as SQLAlchemy does.
+    A missing table or row is off. (SQLite itself makes an empty file where there is none.) On PostgreSQL, with asyncpg
+    or psycopg, followers are told of each change through `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and of
+    what is set in another way, they learn within `poll_interval`. It runs on asyncio, as SQLAlchemy does.
 
     Args:
         engine: An engine that you made and that you dispose of. On PostgreSQL each process that follows the state keeps
