@@ -60,16 +60,17 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> None:
-    """Run the tests with these requirements, and leave coverage data for the session `coverage`.
+def run_tests(session: nox.Session, *requirements: str, whole: bool = False, measured: bool = True) -> None:
+    """Run the tests with these requirements; if measured, leave coverage data for the session `coverage`.
 
     The whole is run once. What starts servers depends on neither FastAPI nor, but for its speed, on Python.
     """
     session.install(*group("test"), "-e", ".", *requirements)
     profile = os.environ.get("HYPOTHESIS_PROFILE", "default" if whole else "quick")
     chosen = [] if whole else ["-m", "not servers"]
+    measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if measured else []
     session.run(
-        *("pytest", "--numprocesses=auto", "--cov", "--cov-report=", "--cov-fail-under=0", *chosen, *session.posargs),
+        *("pytest", "--numprocesses=auto", *measuring, *chosen, *session.posargs),
         env={"HYPOTHESIS_PROFILE": profile, "COVERAGE_FILE": f".coverage.{session.name}"},
     )
 
@@ -101,7 +102,8 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests pass on every supported Python that is installed, with the newest FastAPI for it."""
-    run_tests(session, "--upgrade", "fastapi", whole=session.python == NEWEST_PYTHON)
+    newest = session.python == NEWEST_PYTHON
+    run_tests(session, "--upgrade", "fastapi", whole=newest, measured=newest)
 
 
 @nox.session
