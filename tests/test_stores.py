@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -440,6 +440,16 @@ async def test_a_user_who_may_not_listen_looks_now_and_then(caplog: pytest.LogCa
             await anyio.sleep(1.5)
     (record,) = [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance"]
     assert "Changes of fastapi_maintenance_mode are not heard, it is only looked at: " in record
+
+
+async def test_that_nobody_may_listen_is_said_once_for_each_client(caplog: pytest.LogCaptureFixture) -> None:
+    with running("redis") as server:
+        await as_user(server, "+@all")
+        async with Place("redis", server.url.replace("redis://", "redis://app:secret@")).opened() as backend:
+            for _ in range(3):
+                async with aclosing(backend.watch()) as states:
+                    assert OFF == await anext(states)
+    assert 1 == len([record for record in caplog.records if record.name == "fastapi_maintenance"])
 
 
 async def as_user(server: Server, *rules: str) -> None:
