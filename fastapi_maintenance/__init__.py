@@ -1,5 +1,6 @@
 """Take a FastAPI service into maintenance and out again, without taking it down."""
 
+from fastapi_maintenance._bypass import bypass_cookie
 from fastapi_maintenance.backends import (
     BaseStateBackend,
     EnvVarBackend,
@@ -94,6 +95,7 @@ __all__ = [
     "as_redirect",
     "backend_from_url",
     "bool_to_str",
+    "bypass_cookie",
     "cached",
     "client_in",
     "configure_backend",

@@ -27,7 +27,13 @@ _default_response = as_json()
 
 
 async def send_blocked(  # noqa: PLR0913 -- the three of ASGI, and what to say
-    scope: Scope, receive: Receive, send: Send, *, state: MaintenanceState, response: ResponseCallback, retry_after: int | tuple[int, int]
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    state: MaintenanceState,
+    response: ResponseCallback,
+    retry_after: int | tuple[int, int],
 ) -> None:
     """Answer with the callback's response, or where that fails before it began, with the default one."""
     if scope["type"] == "websocket":

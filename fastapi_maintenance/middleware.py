@@ -62,15 +62,16 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
         exempt_docs: Whether the app's own documentation URLs stay open.
         unmatched: `"pass"` leaves to the app what it would answer with 404 or 405, its redirects of trailing slashes,
             and CORS preflights; `"block"` blocks them too.
-        retry_after: Seconds for the `Retry-After` header (RFC 9110 10.2.3) where the end of maintenance is not known; or
-            a pair, the least and the most: then each response gets its own between them, and where the end is known up
-            to their difference more, so that clients do not all come back at once.
+        retry_after: Seconds for the `Retry-After` header (RFC 9110 10.2.3) where the end of maintenance is not known;
+            or a pair, the least and the most: each response gets its own between them, and where the end is known up to
+            their difference more, so that clients do not all come back at once.
         fail_closed: Whether there is maintenance while the backend cannot be read and no state is known.
         read_timeout: Seconds that one read of the backend may hold a request.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `unmatched` is neither of its words, `retry_after` is below zero or the wrong way round, or `read_timeout` is not above it.
+        ValueError: `unmatched` is neither of its words, `retry_after` is below zero or the wrong way round,
+            `read_timeout` is not above zero, or `backend` is a URL that names none.
 
     """
     settings = Settings(
