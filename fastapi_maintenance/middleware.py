@@ -32,7 +32,7 @@ from fastapi_maintenance.responses import as_json
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
-__all__ = ["MaintenanceModeMiddleware", "maintenance_middleware"]
+__all__ = ["MaintenanceModeMiddleware", "backend_of", "maintenance_middleware"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 _FORCED = MaintenanceState(active=True)
@@ -103,6 +103,11 @@ class _MaintainedApp:
         self._place: _current.Place = (settings.backend,)
         self._observer = self._observe(_current.default_backend() if settings.backend is None else settings.backend)
         self._following: Following | None = None
+
+    @property
+    def backend(self) -> StateBackend:
+        """The backend that it asks."""
+        return self._current_observer().backend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = _current.enter(self._place)
@@ -250,6 +255,14 @@ class MaintenanceModeMiddleware(_MaintainedApp):
         )
         _current.made(settings.backend)
         super().__init__(app, settings, made_by=type(self))
+
+
+def backend_of(app: Starlette) -> StateBackend | None:
+    """Return the backend of the outermost maintenance middleware that was added to an app, None if there is none."""
+    layer: object = app.build_middleware_stack()
+    while layer is not None and not isinstance(layer, _MaintainedApp):
+        layer = getattr(layer, "app", None)
+    return None if layer is None else layer.backend
 
 
 def _check_one_name(name: str, callback: object, handler: object) -> None:
