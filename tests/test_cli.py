@@ -255,12 +255,14 @@ def test_a_command_runs_while_it_is_closed(kind: str) -> None:
         )
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("words", "status"), [(["true"], 0), (["false"], 1), (["sh", "-c", "exit 42"], 42)])
 def test_the_exit_status_is_that_of_the_command(words: Sequence[str], status: int) -> None:
     assert status == process("run", "--", *words).wait(timeout=30)
     assert MaintenanceState() == state()
 
 
+@pytest.mark.servers
 def test_a_command_that_is_not_there_is_127_and_lifts_it() -> None:
     started = process("run", "--", "no-such-command", stderr=subprocess.PIPE)
     _, errors = started.communicate(timeout=30)
@@ -268,6 +270,7 @@ def test_a_command_that_is_not_there_is_127_and_lifts_it() -> None:
     assert MaintenanceState() == state()
 
 
+@pytest.mark.servers
 def test_nothing_is_run_where_it_cannot_be_closed() -> None:
     started = process("run", "--backend", "file:no/folder/switch", "--", "touch", "ran", stderr=subprocess.PIPE)
     _, errors = started.communicate(timeout=30)
@@ -275,6 +278,7 @@ def test_nothing_is_run_where_it_cannot_be_closed() -> None:
     assert errors.startswith("error: the store cannot be reached: FileNotFoundError")
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_goes_to_the_command_and_it_is_lifted(number: signal.Signals) -> None:
     with process("run", "--", "sleep", "60", stdin=subprocess.DEVNULL) as started:
@@ -285,6 +289,7 @@ def test_a_signal_goes_to_the_command_and_it_is_lifted(number: signal.Signals) -
     assert MaintenanceState() == state()
 
 
+@pytest.mark.servers
 def test_a_command_that_heeds_a_signal_in_its_own_way_is_waited_for() -> None:
     script = "trap 'echo tidied; exit 7' TERM; echo begun; while true; do sleep 0.1; done"
     with process("run", "--", "sh", "-c", script, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as started:
@@ -295,6 +300,7 @@ def test_a_command_that_heeds_a_signal_in_its_own_way_is_waited_for() -> None:
     assert MaintenanceState() == state()
 
 
+@pytest.mark.servers
 def test_its_hold_runs_out_where_the_command_itself_is_killed() -> None:
     with process("run", "--lease", "2s", "--", "sleep", "1", stdin=subprocess.DEVNULL) as started:
         wait_until(lambda: held() == 1)
@@ -304,6 +310,7 @@ def test_its_hold_runs_out_where_the_command_itself_is_killed() -> None:
     assert hold.expires_at < datetime.now(timezone.utc) + timedelta(seconds=2)
 
 
+@pytest.mark.servers
 def test_the_status_counts_the_jobs_that_hold_it() -> None:
     with process("run", "--message", "Deployment", "--", "sleep", "60", stdin=subprocess.DEVNULL) as started:
         wait_until(lambda: held() == 1)
@@ -329,6 +336,7 @@ def test_watching_prints_each_change_until_it_is_interrupted(kind: str) -> None:
     assert ["open", "closed", "open"] == [line.split()[1] for line in lines]
 
 
+@pytest.mark.servers
 def test_it_is_plain_when_it_is_piped_and_coloured_where_that_is_asked_for() -> None:
     outputs = [
         process("status", env=env, stdout=subprocess.PIPE).communicate(timeout=30)[0]
