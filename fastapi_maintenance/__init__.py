@@ -1,5 +1,6 @@
 """Take a FastAPI service into maintenance and out again, without taking it down."""
 
+from fastapi_maintenance._bypass import bypass_cookie
 from fastapi_maintenance.backends import (
     BaseStateBackend,
     EnvVarBackend,
@@ -38,7 +39,15 @@ from fastapi_maintenance.predicates import (
     query_equals,
     safe_method,
 )
-from fastapi_maintenance.responses import as_json, current_state
+from fastapi_maintenance.responses import (
+    as_html,
+    as_json,
+    as_problem,
+    as_redirect,
+    current_state,
+    negotiate,
+    with_media_type,
+)
 from fastapi_maintenance.state import Hold, MaintenanceState, is_active
 from fastapi_maintenance.typing import (
     AsyncPredicate,
@@ -80,9 +89,13 @@ __all__ = [
     "all_of",
     "always",
     "any_of",
+    "as_html",
     "as_json",
+    "as_problem",
+    "as_redirect",
     "backend_from_url",
     "bool_to_str",
+    "bypass_cookie",
     "cached",
     "client_in",
     "configure_backend",
@@ -100,6 +113,7 @@ __all__ = [
     "maintenance_mode_off",
     "maintenance_mode_on",
     "method_in",
+    "negotiate",
     "never",
     "not_",
     "path_is",
@@ -111,4 +125,5 @@ __all__ = [
     "state_to_text",
     "str_to_bool",
     "text_to_state",
+    "with_media_type",
 ]

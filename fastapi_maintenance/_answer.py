@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import random
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,7 +27,13 @@ _default_response = as_json()
 
 
 async def send_blocked(  # noqa: PLR0913 -- the three of ASGI, and what to say
-    scope: Scope, receive: Receive, send: Send, *, state: MaintenanceState, response: ResponseCallback, retry_after: int
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    state: MaintenanceState,
+    response: ResponseCallback,
+    retry_after: int | tuple[int, int],
 ) -> None:
     """Answer with the callback's response, or where that fails before it began, with the default one."""
     if scope["type"] == "websocket":
@@ -35,7 +42,9 @@ async def send_blocked(  # noqa: PLR0913 -- the three of ASGI, and what to say
             return
         receive, send = _receive_of_get(receive), _send_as_denial(send)
     seconds = seconds_left(state, datetime.now(timezone.utc))
-    sending = _Sending(send, retry_after if seconds is None else seconds)
+    least, most = retry_after if isinstance(retry_after, tuple) else (retry_after, retry_after)
+    spread = random.randint(0, most - least)  # noqa: S311 -- no secret
+    sending = _Sending(send, (least if seconds is None else seconds) + spread)
     request = Request({**as_http(scope), STATE_KEY: state}, receive)
     try:
         await (await _made(response, request))(request.scope, receive, sending)

@@ -21,7 +21,7 @@ class Settings:
     response: ResponseCallback
     exempt_docs: bool
     unmatched: Unmatched
-    retry_after: int
+    retry_after: int | tuple[int, int]
     fail_closed: bool
     read_timeout: float
 
@@ -34,10 +34,16 @@ class Settings:
         if self.unmatched not in ("pass", "block"):
             msg = f"unmatched must be 'pass' or 'block', got {self.unmatched!r}"
             raise ValueError(msg)
-        if isinstance(self.retry_after, bool) or not isinstance(self.retry_after, int):
-            reject("retry_after", "a whole number of seconds", self.retry_after)
-        if self.retry_after < 0:
-            msg = f"retry_after must not be below 0, got {self.retry_after!r}"
-            raise ValueError(msg)
+        _check_retry_after(self.retry_after)
         check_bool("fail_closed", self.fail_closed)
         check_seconds("read_timeout", self.read_timeout)
+
+
+def _check_retry_after(value: object) -> None:
+    ends = value if isinstance(value, tuple) else (value, value)
+    pair = len(ends) == len(("least", "most"))
+    if not pair or any(isinstance(end, bool) or not isinstance(end, int) for end in ends):
+        reject("retry_after", "a whole number of seconds, or a pair of the least and the most", value)
+    if not 0 <= ends[0] <= ends[1]:
+        msg = f"retry_after must not be below 0, nor its most below its least, got {value!r}"
+        raise ValueError(msg)

@@ -118,14 +118,7 @@ async def set_maintenance_mode(
         Exception: Whatever else the store raises.
 
     """
-    check_bool("value", value)
-    wanted = switch(MaintenanceState(), active=value, message=message, starts_at=starts_at, ends_at=ends_at)
-    if wanted != MaintenanceState(active=value) and not value:
-        msg = "message, starts_at and ends_at go with value=True, got one of them with value=False"
-        raise ValueError(msg)
-    if wanted.ends_at is not None and wanted.ends_at <= datetime.now(timezone.utc):
-        msg = f"ends_at must be in the future, got {wanted.ends_at.isoformat()}"
-        raise ValueError(msg)
+    checked_switch(value, message=message, starts_at=starts_at, ends_at=ends_at)
     async with _meant(backend) as meant:
         _holds.check_keeps(meant, message=message, starts_at=starts_at, ends_at=ends_at)
         if isinstance(meant, DetailedStateBackend):
@@ -134,6 +127,25 @@ async def set_maintenance_mode(
             )
         else:
             await _holds.set_operator_value(meant, value)
+
+
+def checked_switch(
+    value: bool,  # noqa: FBT001 -- as above
+    *,
+    message: str | None,
+    starts_at: datetime | None,
+    ends_at: datetime | None,
+) -> MaintenanceState:
+    """Return the operator's switch with what it is to be set to; raises as `set_maintenance_mode` does."""
+    check_bool("value", value)
+    wanted = switch(MaintenanceState(), active=value, message=message, starts_at=starts_at, ends_at=ends_at)
+    if wanted != MaintenanceState(active=value) and not value:
+        msg = "message, starts_at and ends_at go with value=True, got one of them with value=False"
+        raise ValueError(msg)
+    if wanted.ends_at is not None and wanted.ends_at <= datetime.now(timezone.utc):
+        msg = f"ends_at must be in the future, got {wanted.ends_at.isoformat()}"
+        raise ValueError(msg)
+    return wanted
 
 
 def maintenance_mode_on(

@@ -32,7 +32,7 @@ from fastapi_maintenance.responses import as_json
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
-__all__ = ["MaintenanceModeMiddleware", "maintenance_middleware"]
+__all__ = ["MaintenanceModeMiddleware", "backend_of", "maintenance_middleware"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 _FORCED = MaintenanceState(active=True)
@@ -47,7 +47,7 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
     response: ResponseCallback | None = None,
     exempt_docs: bool = True,
     unmatched: Unmatched = "pass",
-    retry_after: int = 3600,
+    retry_after: int | tuple[int, int] = 3600,
     fail_closed: bool = False,
     read_timeout: float = 1.0,
 ) -> Callable[[ASGIApp], ASGIApp]:
@@ -62,13 +62,16 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
         exempt_docs: Whether the app's own documentation URLs stay open.
         unmatched: `"pass"` leaves to the app what it would answer with 404 or 405, its redirects of trailing slashes,
             and CORS preflights; `"block"` blocks them too.
-        retry_after: Seconds for the `Retry-After` header (RFC 9110 10.2.3) where the end of maintenance is not known.
+        retry_after: Seconds for the `Retry-After` header (RFC 9110 10.2.3) where the end of maintenance is not known;
+            or a pair, the least and the most: each response gets its own between them, and where the end is known up to
+            their difference more, so that clients do not all come back at once.
         fail_closed: Whether there is maintenance while the backend cannot be read and no state is known.
         read_timeout: Seconds that one read of the backend may hold a request.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `unmatched` is neither of its words, `retry_after` is below zero, or `read_timeout` is not above it.
+        ValueError: `unmatched` is neither of its words, `retry_after` is below zero or the wrong way round,
+            `read_timeout` is not above zero, or `backend` is a URL that names none.
 
     """
     settings = Settings(
@@ -100,6 +103,11 @@ class _MaintainedApp:
         self._place: _current.Place = (settings.backend,)
         self._observer = self._observe(_current.default_backend() if settings.backend is None else settings.backend)
         self._following: Following | None = None
+
+    @property
+    def backend(self) -> StateBackend:
+        """The backend that it asks."""
+        return self._current_observer().backend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = _current.enter(self._place)
@@ -226,7 +234,7 @@ class MaintenanceModeMiddleware(_MaintainedApp):
         response_handler: ResponseCallback | None = None,
         exempt_docs: bool = True,
         unmatched: Unmatched = "pass",
-        retry_after: int = 3600,
+        retry_after: int | tuple[int, int] = 3600,
         fail_closed: bool = False,
         read_timeout: float = 1.0,
     ) -> None:
@@ -247,6 +255,14 @@ class MaintenanceModeMiddleware(_MaintainedApp):
         )
         _current.made(settings.backend)
         super().__init__(app, settings, made_by=type(self))
+
+
+def backend_of(app: Starlette) -> StateBackend | None:
+    """Return the backend of the outermost maintenance middleware that was added to an app, None if there is none."""
+    layer: object = app.build_middleware_stack()
+    while layer is not None and not isinstance(layer, _MaintainedApp):
+        layer = getattr(layer, "app", None)
+    return None if layer is None else layer.backend
 
 
 def _check_one_name(name: str, callback: object, handler: object) -> None:

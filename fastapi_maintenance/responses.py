@@ -6,35 +6,30 @@ A response callback is a function from a request to a response, sync or async. T
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from http import HTTPStatus
+from urllib.parse import urljoin, urlsplit
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from fastapi_maintenance._blocked import STATE_KEY, current_state, message_behind, offering
 from fastapi_maintenance._checks import check_str
-from fastapi_maintenance.state import MaintenanceState, current_message
+from fastapi_maintenance._negotiation import negotiate, with_media_type
+from fastapi_maintenance._page import as_html
 from fastapi_maintenance.typing import SyncResponseCallback
 
-__all__ = ["STATE_KEY", "as_json", "current_state"]
-
-STATE_KEY = "fastapi_maintenance.state"
-"""The key of the ASGI scope under which the middleware leaves the state behind a block."""
+__all__ = [
+    "STATE_KEY",
+    "as_html",
+    "as_json",
+    "as_problem",
+    "as_redirect",
+    "current_state",
+    "negotiate",
+    "with_media_type",
+]
 
 _DETAIL = "Service temporarily unavailable due to maintenance"
-
-
-def current_state(request: Request) -> MaintenanceState:
-    """Return the state behind the block, for a response callback to tell of.
-
-    Raises:
-        LookupError: The request was not blocked by the middleware of this package.
-
-    """
-    state = request.scope.get(STATE_KEY)
-    if isinstance(state, MaintenanceState):
-        return state
-    msg = "request has no maintenance state: only a request that the middleware blocked has one"
-    raise LookupError(msg)
 
 
 def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
@@ -50,7 +45,58 @@ def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
     check_str("detail", detail)
 
     def json_response(request: Request, /) -> Response:
-        message = current_message(current_state(request), datetime.now(timezone.utc))
-        return JSONResponse({"detail": detail if message is None else message}, status_code=503)
+        return JSONResponse({"detail": message_behind(request) or detail}, status_code=503)
 
-    return json_response
+    return offering("application/json", json_response)
+
+
+def as_problem(
+    detail: str = _DETAIL, *, type_uri: str = "about:blank", title: str | None = None
+) -> SyncResponseCallback:
+    """Answer `503` with a problem document, `application/problem+json` (RFC 9457).
+
+    Args:
+        detail: What to say while there is no message of an operator.
+        type_uri: The URI reference that names this kind of problem.
+        title: What kind of problem it is; None: the phrase of the status, as `about:blank` wants it (RFC 9457 4.2.1).
+
+    Raises:
+        TypeError: An argument is not a `str`.
+
+    """
+    check_str("detail", detail)
+    check_str("type_uri", type_uri)
+    kind = HTTPStatus.SERVICE_UNAVAILABLE.phrase if title is None else check_str("title", title)
+
+    def problem_response(request: Request, /) -> Response:
+        problem = {"type": type_uri, "title": kind, "status": 503, "detail": message_behind(request) or detail}
+        return JSONResponse(problem, status_code=503, media_type="application/problem+json")
+
+    return offering("application/problem+json", problem_response)
+
+
+def as_redirect(url: str) -> SyncResponseCallback:
+    """Send people to a page elsewhere: `303 See Other` (RFC 9110 15.4.4), so that what they posted is not sent there.
+
+    Whoever asks for that very page is answered as by `as_json()`, and not sent around in a circle.
+
+    Args:
+        url: Where to, absolute or relative to what was asked for.
+
+    Raises:
+        TypeError: `url` is not a `str`.
+        ValueError: `url` is empty, or has a control character.
+
+    """
+    if not check_str("url", url) or any(ord(character) < ord(" ") for character in url):
+        msg = f"url must be a URL without control characters, got {url!r}"
+        raise ValueError(msg)
+    dead_end = as_json()
+
+    def redirect(request: Request, /) -> Response:
+        here, there = urlsplit(str(request.url)), urlsplit(urljoin(str(request.url), url))
+        if (here.netloc, here.path) == (there.netloc, there.path):
+            return dead_end(request)
+        return RedirectResponse(url, status_code=303)
+
+    return offering("text/html", redirect)

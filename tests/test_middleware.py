@@ -77,9 +77,28 @@ async def get(app: ASGIApp, path: str = "/", **settings: Any) -> httpx.Response:
         ("response", {"detail": "no"}, TypeError, "response must be callable, got dict"),
         ("exempt_docs", None, TypeError, "exempt_docs must be True or False, got NoneType None"),
         ("unmatched", "ignore", ValueError, "unmatched must be 'pass' or 'block', got 'ignore'"),
-        ("retry_after", 1.5, TypeError, "retry_after must be a whole number of seconds, got float 1.5"),
-        ("retry_after", True, TypeError, "retry_after must be a whole number of seconds, got bool True"),
-        ("retry_after", -1, ValueError, "retry_after must not be below 0, got -1"),
+        (
+            "retry_after",
+            1.5,
+            TypeError,
+            "retry_after must be a whole number of seconds, or a pair of .*, got float 1.5",
+        ),
+        (
+            "retry_after",
+            True,
+            TypeError,
+            "retry_after must be a whole number of seconds, or a pair of .*, got bool True",
+        ),
+        (
+            "retry_after",
+            (1,),
+            TypeError,
+            r"retry_after must be a whole number of seconds, or a pair of .*, got tuple \(1,\)",
+        ),
+        ("retry_after", (1, 2.5), TypeError, "retry_after must be a whole number of seconds, or a pair"),
+        ("retry_after", (9, 3), ValueError, r"retry_after must not be .*, got \(9, 3\)"),
+        ("retry_after", (-1, 3), ValueError, "retry_after must not be below 0"),
+        ("retry_after", -1, ValueError, "retry_after must not be below 0, nor .*, got -1"),
         ("fail_closed", "no", TypeError, "fail_closed must be True or False, got str 'no'"),
         ("read_timeout", 0, ValueError, "read_timeout must be a finite number of seconds above 0, got 0"),
         ("read_timeout", float("inf"), ValueError, "read_timeout must be a finite number of seconds above 0, got inf"),
@@ -295,6 +314,18 @@ async def test_the_message_of_the_newest_block_comes_before_the_operators() -> N
 def test_a_detail_that_is_no_text_is_refused() -> None:
     with pytest.raises(TypeError, match=r"^detail must be a str, got int 503"):
         as_json(503)  # type: ignore[arg-type]  # the mistake that is tested
+
+
+async def test_a_pair_for_retry_after_spreads_the_clients() -> None:
+    unknown = app_with(backend=MemoryBackend(MaintenanceState(active=True)), retry_after=(100, 130))
+    values = {int((await get(unknown)).headers["retry-after"]) for _ in range(60)}
+    assert 100 <= min(values) <= max(values) <= 130
+    assert 5 < len(values)
+    end = datetime.now(timezone.utc) + timedelta(seconds=1000)
+    known = app_with(backend=MemoryBackend(MaintenanceState(active=True, ends_at=end)), retry_after=(100, 130))
+    values = {int((await get(known)).headers["retry-after"]) for _ in range(60)}
+    assert 990 <= min(values) <= max(values) <= 1030
+    assert 5 < len(values)
 
 
 async def test_retry_after_tells_the_seconds_to_the_end_of_the_window() -> None:

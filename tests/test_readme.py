@@ -13,6 +13,7 @@ from typing import Annotated, Any, cast
 import pytest
 from fastapi import Body, FastAPI
 from starlette.types import ASGIApp
+from typer.testing import CliRunner
 
 from fastapi_maintenance import (
     LocalFileBackend,
@@ -23,6 +24,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance._settings import Settings
+from fastapi_maintenance.cli import app as cli
 from fastapi_maintenance.predicates import __all__ as predicates
 from tests.documents import Example, examples_of
 from tests.servers import Server, running
@@ -146,6 +148,37 @@ async def test_a_file_from_a_config_map(tmp_path: Path) -> None:
     assert [200, 503, 200, 503] == asked
 
 
+async def test_an_admin_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = opened(example("An admin API").run())
+    headers = {"X-Admin-Key": "secret-key", "If-Match": "*"}
+    async with client(app) as http:
+        refused = await http.put("/maintenance", headers={"If-Match": "*"}, json={"active": True})
+        closed = await http.put("/maintenance", headers=headers, json={"active": True, "message": "Back at ten"})
+        asked = await http.get("/")
+    assert (403, 200, {"detail": "Back at ten"}) == (refused.status_code, closed.status_code, asked.json())
+
+
+@pytest.mark.usefixtures("_maintenance")
+async def test_getting_in_while_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BYPASS_SECRET", "correct horse battery staple")
+    app = opened(example("Getting in while it is closed").run())
+    async with client(app) as http:
+        before = await http.get("/")
+        await http.post("/maintenance/bypass", json={"secret": "correct horse battery staple"})
+        assert (503, 200) == (before.status_code, (await http.get("/")).status_code)
+
+
+@pytest.mark.usefixtures("_maintenance")
+async def test_a_page_for_people_json_for_programs() -> None:
+    app = opened(example("A page for people, JSON for programs").run())
+    async with client(app) as http:
+        kinds = [
+            (await http.get("/", headers={"accept": accept})).headers["content-type"] for accept in ("text/html", "*/*")
+        ]
+    assert ["text/html; charset=utf-8", "application/json"] == kinds
+
+
 async def test_a_time_window() -> None:
     backend = MemoryBackend()
     announce = cast("Callable[[MemoryBackend], Any]", example("A time window").run()["announce"])
@@ -262,9 +295,26 @@ def test_the_demonstration_prints_what_the_readme_shows() -> None:
 
 
 def test_the_commands_are_those_of_the_noxfile() -> None:
-    commands = [line for block in examples_of(README, "console") for line in block.text.splitlines()]
+    blocks = [
+        block for block in examples_of(README, "console") if block.heading in {"See it work", "Installation", "Checks"}
+    ]
+    commands = [line for block in blocks for line in block.text.splitlines()]
     assert ["python3 noxfile.py -s demo", "pip install fastapi-maintenance", "python3 noxfile.py"] == commands
     assert "exec python3 noxfile.py\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_terminal_are_those_that_there_are() -> None:
+    (block,) = [block for block in examples_of(README, "console") if block.heading == "From the terminal"]
+    shown = [line.split()[1] for line in block.text.splitlines() if line.startswith("fastapi-maintenance ")]
+    assert ["on", "status", "watch", "off", "run"] == shown
+    for name in shown:
+        result = CliRunner().invoke(cli, [name, "--help"])
+        options = {
+            word for line in block.text.splitlines() for word in line.split() if word.startswith("--") and word != "--"
+        }
+        assert 0 == result.exit_code
+        used = next(line for line in block.text.splitlines() if line.startswith(f"fastapi-maintenance {name}"))
+        assert [] == [option for option in options if option in used and option not in result.output]
 
 
 def test_all_predicates_and_settings_are_told_of() -> None:

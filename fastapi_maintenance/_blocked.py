@@ -1,0 +1,52 @@
+"""What a response to a blocked request knows, and which media type a response callback answers with."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from fastapi_maintenance._checks import reject
+from fastapi_maintenance.state import MaintenanceState, current_message
+from fastapi_maintenance.typing import ResponseCallback
+
+__all__ = ["STATE_KEY", "current_state", "media_type_of", "message_behind", "offering"]
+
+STATE_KEY = "fastapi_maintenance.state"
+"""The key of the ASGI scope under which the middleware leaves the state behind a block."""
+
+_Callback = TypeVar("_Callback", bound=ResponseCallback)
+
+
+def current_state(request: Request) -> MaintenanceState:
+    """Return the state behind the block, for a response callback to tell of.
+
+    Raises:
+        LookupError: The request was not blocked by the middleware of this package.
+
+    """
+    state = request.scope.get(STATE_KEY)
+    if isinstance(state, MaintenanceState):
+        return state
+    msg = "request has no maintenance state: only a request that the middleware blocked has one"
+    raise LookupError(msg)
+
+
+def message_behind(request: Request) -> str | None:
+    """Return the operator's message for the block, if there is one."""
+    return current_message(current_state(request), datetime.now(timezone.utc))
+
+
+def offering(media_type: str, callback: _Callback) -> _Callback:
+    """Return the function, which now says what it answers with."""
+    vars(callback)["media_type"] = media_type
+    return callback
+
+
+def media_type_of(name: str, response: Any) -> str:  # noqa: ANN401 -- whatever somebody takes for one
+    """Return what a response callback says that it answers with."""
+    media_type = getattr(response, "media_type", None)
+    if callable(response) and isinstance(media_type, str):
+        return media_type
+    return reject(name, "made by as_html, as_json, as_problem, as_redirect or with_media_type", response)

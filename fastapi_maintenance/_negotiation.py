@@ -1,0 +1,80 @@
+"""`negotiate`: the response that a client would rather have."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fastapi_maintenance._accept import preferred
+from fastapi_maintenance._blocked import media_type_of, offering
+from fastapi_maintenance._checks import check_callable, check_str
+from fastapi_maintenance.typing import ResponseCallback
+
+__all__ = ["negotiate", "with_media_type"]
+
+_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)  # RFC 6838 4.2
+
+
+def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCallback:
+    """Return the response callback as one that `negotiate` can offer.
+
+    Args:
+        media_type: What it answers with, such as `application/xml`.
+        callback: The function, sync or async.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: `media_type` is not of the form `type/subtype`.
+
+    """
+    check_callable("callback", callback)
+    if not _MEDIA_TYPE.fullmatch(check_str("media_type", media_type)):
+        msg = f"media_type must be of the form type/subtype, without parameters, got {media_type!r}"
+        raise ValueError(msg)
+
+    def of_media_type(request: Request, /) -> Any:  # noqa: ANN401 -- what the callback returns, awaitable or not
+        return callback(request)
+
+    return offering(media_type.lower(), of_media_type)
+
+
+def negotiate(*responses: ResponseCallback) -> ResponseCallback:
+    """Answer with the response that the client would rather have, by its `Accept` (RFC 9110 12.5.1).
+
+    Where it has no preference, with `*/*` or without the header, and where it wants nothing that there is, it gets
+    JSON, or the first one if there is no JSON.
+
+    Args:
+        *responses: Made by `as_html`, `as_json`, `as_problem`, `as_redirect` or `with_media_type`.
+
+    Raises:
+        TypeError: A response does not say its media type.
+        ValueError: There is none, or two are of the same media type.
+
+    """
+    offers = [media_type_of("responses", response) for response in responses]
+    if not offers or len(set(offers)) < len(offers):
+        msg = f"responses must be at least one, and each of another media type, got {offers!r}"
+        raise ValueError(msg)
+
+    def negotiated(request: Request, /) -> Any:  # noqa: ANN401 -- what the callback returns, awaitable or not
+        accept = request.headers.getlist("accept")
+        made = responses[preferred(", ".join(accept) if accept else None, offers)](request)
+        return _varying_later(made) if inspect.isawaitable(made) else _varying(made)
+
+    return negotiated
+
+
+async def _varying_later(made: Awaitable[Response]) -> Response:
+    return _varying(await made)
+
+
+def _varying(response: Response) -> Response:
+    if isinstance(response, Response):  # else the middleware says so
+        response.headers.add_vary_header("Accept")
+    return response

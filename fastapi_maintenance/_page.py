@@ -1,0 +1,170 @@
+"""The maintenance page: one file without scripts, under a policy that lets in nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import random
+import re
+from datetime import datetime, timezone
+from html import escape
+from string import Template
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from fastapi_maintenance._accept import preferred_language
+from fastapi_maintenance._blocked import current_state, offering
+from fastapi_maintenance._checks import check_seconds, check_str, reject
+from fastapi_maintenance._words import LANGUAGES, Words, in_words, words_for
+from fastapi_maintenance.state import current_message, seconds_left
+from fastapi_maintenance.typing import SyncResponseCallback
+
+__all__ = ["PAGE", "as_html"]
+
+_STYLE = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL | re.IGNORECASE)
+_COLOR = re.compile(r"#[0-9A-Fa-f]{3,8}|[A-Za-z]+|[a-z]+\([0-9a-z.,%/ +-]*\)")
+_LANGUAGE = re.compile(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*")
+_TEXTS = ("language", "title", "message", "expected")
+_PARTS = ("background", "text")
+_PLACES = (*_TEXTS, "accent", *(f"{name}_{part}" for name in ("light", "dark") for part in _PARTS))
+
+PAGE = """<!DOCTYPE html>
+<html lang="$language">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --back: $light_background; --text: $light_text; --accent: $accent; }
+@media (prefers-color-scheme: dark) { :root { --back: $dark_background; --text: $dark_text; } }
+* { box-sizing: border-box; }
+body { margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1.5rem;
+  background: var(--back); color: var(--text); font: 1.125rem/1.6 system-ui, sans-serif; }
+main { max-width: 36rem; width: 100%; border-top: 0.375rem solid var(--accent); padding-top: 1.5rem; }
+h1 { margin: 0 0 1rem; font-size: clamp(1.75rem, 6vw, 2.5rem); line-height: 1.2; text-wrap: balance; }
+p { margin: 0 0 1rem; overflow-wrap: anywhere; white-space: pre-line; }
+</style>
+</head>
+<body>
+<main>
+<h1>$title</h1>
+<p>$message</p>
+$expected
+</main>
+</body>
+</html>
+"""
+
+
+def as_html(  # noqa: PLR0913 -- each is a part of the page
+    *,
+    title: str | None = None,
+    message: str | None = None,
+    language: str | None = None,
+    accent: str = "#d97706",
+    light: tuple[str, str] = ("#ffffff", "#1f2937"),
+    dark: tuple[str, str] = ("#111827", "#f3f4f6"),
+    template: str = PAGE,
+    retry: float = 60.0,
+) -> SyncResponseCallback:
+    """Answer `503` with a page for people, which needs neither scripts nor other files.
+
+    It shows the operator's message and how long it will take, as far as these are known, and is loaded again by itself
+    when the maintenance is over: each visitor's at another moment of the `retry` seconds after that.
+
+    Args:
+        title: Its title; None: in the visitor's language.
+        message: What to say while there is no message of an operator; None: in the visitor's language.
+        language: The language of the page (RFC 5646); None: the one of `Accept-Language` that the page knows best.
+        accent: The colour of the line above.
+        light: The colours of background and text.
+        dark: The same, for visitors who prefer dark pages.
+        template: The page as `string.Template`, with `$title`, `$message`, `$expected` and `$language`. Its `<style>`
+            elements are let in by the Content-Security-Policy; scripts and outside files are not.
+        retry: Seconds. Where the end is not known, the page is loaded again after one to two times as long.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A colour or `language` is none, `template` has other places, or `retry` is not above zero.
+
+    """
+    for name, text in (("title", title), ("message", message), ("language", language)):
+        if text is not None:
+            check_str(name, text)
+    if language is not None and not _LANGUAGE.fullmatch(language):
+        msg = f"language must be a language tag such as 'en' or 'pt-BR', got {language!r}"
+        raise ValueError(msg)
+    check_seconds("retry", retry)
+    colors = {
+        "accent": _checked_color("accent", accent),
+        **_checked_pair("light", light),
+        **_checked_pair("dark", dark),
+    }
+    page = _checked_template(template)
+    policy = _policy_for(page.substitute(dict.fromkeys(_TEXTS, ""), **colors))
+
+    def html_response(request: Request, /) -> Response:
+        state, now = current_state(request), datetime.now(timezone.utc)
+        spoken = language or preferred_language(request.headers.get("accept-language"), tuple(LANGUAGES))
+        words = words_for(spoken)
+        left = seconds_left(state, now)
+        texts = {
+            "language": spoken,
+            "title": title or words.title,
+            "message": current_message(state, now) or message or words.message,
+        }
+        expected = "" if left is None or state.ends_at is None else _expected(state.ends_at, left, words)
+        body = page.substitute({name: escape(text) for name, text in texts.items()}, expected=expected, **colors)
+        headers = {"Content-Security-Policy": policy, "Content-Language": spoken, "Vary": "Accept-Language"}
+        if request.method in {"GET", "HEAD"}:  # what was posted is not to be asked for
+            wait = retry if left is None else left
+            headers["Refresh"] = str(round(wait + random.uniform(0, retry)))  # noqa: S311 -- no secret
+        return HTMLResponse(body, status_code=503, headers=headers)
+
+    return offering("text/html", html_response)
+
+
+def _checked_color(name: str, value: object) -> str:
+    """Return the value if it is a colour as CSS has it, and nothing that could be more than that."""
+    color = check_str(name, value)
+    if _COLOR.fullmatch(color):
+        return color
+    msg = f"{name} must be a CSS colour such as '#0b5fff', 'teal' or 'rgb(11 95 255)', got {value!r}"
+    raise ValueError(msg)
+
+
+def _policy_for(page: str) -> str:
+    """Return the Content-Security-Policy (CSP Level 3) of a page: its own styles, images within it, nothing else."""
+    digests = sorted({hashlib.sha256(style.encode()).digest() for style in _STYLE.findall(page)})
+    styles = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
+    return (
+        f"default-src 'none'; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+
+
+def _checked_pair(name: str, pair: object) -> dict[str, str]:
+    """Return the colours of background and text."""
+    if not isinstance(pair, (tuple, list)) or len(pair) != len(_PARTS):
+        reject(name, "a pair of colours: background and text", pair)
+    return {f"{name}_{part}": _checked_color(name, color) for part, color in zip(_PARTS, pair, strict=True)}
+
+
+def _checked_template(template: str) -> Template:
+    page = Template(check_str("template", template))
+    try:
+        page.substitute(dict.fromkeys(_PLACES, ""))
+    except (KeyError, ValueError) as error:
+        places = " ".join(f"${place}" for place in _PLACES)
+        msg = f"template must have no places but {places}, and $$ for a dollar sign: {error}"
+        raise ValueError(msg) from None
+    return page
+
+
+def _expected(ends_at: datetime, left: int, words: Words) -> str:
+    exact = ends_at.strftime("%Y-%m-%d %H:%M UTC")
+    moment, left_in_words = ends_at.isoformat(timespec="seconds"), escape(in_words(left, words))
+    time = f'<time datetime="{moment}">{left_in_words}</time>'
+    return f"<p>{escape(words.expected)} {time} ({exact}).</p>"

@@ -1,0 +1,288 @@
+"""The command `fastapi-maintenance`: for operators, and for deployment scripts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timezone
+from functools import partial
+from typing import Annotated, Any, NoReturn
+
+import anyio
+
+from fastapi_maintenance._find import FindError, find_backend
+from fastapi_maintenance._times import duration_of, shown_duration, shown_time, time_of
+from fastapi_maintenance.backends.url import opened
+from fastapi_maintenance.control import (
+    get_maintenance_state,
+    maintenance_mode_on,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.errors import MaintenanceError
+from fastapi_maintenance.state import MaintenanceState, current_message, is_active, newest_hold
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, WatchableStateBackend
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.markup import escape
+except ImportError as error:
+    msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
+    raise ImportError(msg, name=error.name) from error
+
+__all__ = ["main"]
+
+_CLOSED = 3
+_POLL = 1.0  # seconds
+
+app = typer.Typer(
+    name="fastapi-maintenance",
+    help="Take a FastAPI service into maintenance and out again.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+_logger = logging.getLogger("fastapi_maintenance")
+_logger.addHandler(logging.NullHandler())  # what fails is said by the command itself
+
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        envvar="FASTAPI_MAINTENANCE_BACKEND",
+        metavar="URL",
+        help="Where the switch is kept, such as redis://host or file:maintenance.txt.",
+    ),
+]
+App = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="MODULE:ATTRIBUTE",
+        help="The app whose switch is meant; by default the entrypoint of \\[tool.fastapi] in pyproject.toml.",
+    ),
+]
+Message = Annotated[str | None, typer.Option("--message", "-m", help="What to tell those who are locked out.")]
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+@app.command()
+def on(  # noqa: PLR0913, PLR0917 -- its options
+    backend: Backend = None,
+    app_path: App = None,
+    message: Message = None,
+    lasting: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="90s, 30m, 2h, 1d.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="22:00, or a date and time; in your zone.")] = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="From when on; by default now.")] = None,
+) -> None:
+    """Close the service."""
+    now = datetime.now(timezone.utc)
+    if lasting is not None and until is not None:
+        _fail("--for and --until say the same in two ways; give one of them")
+    starts_at = None if start is None else _read("--from", partial(time_of, now=now), start)
+    ends_at = None if until is None else _read("--until", partial(time_of, now=now), until)
+    if lasting is not None:
+        try:
+            ends_at = (starts_at or now) + _read("--for", duration_of, lasting)
+        except OverflowError:
+            _fail(f"--for: {lasting!r} ends after the year 9999")
+
+    async def switch_on(meant: StateBackend) -> None:
+        await set_maintenance_mode(True, meant, message=message, starts_at=starts_at, ends_at=ends_at)  # noqa: FBT003 -- its own signature
+        _show(await get_maintenance_state(meant))
+
+    _run(switch_on, backend, app_path)
+
+
+@app.command()
+def off(backend: Backend = None, app_path: App = None) -> None:
+    """Open the service again."""
+
+    async def switch_off(meant: StateBackend) -> None:
+        await set_maintenance_mode(False, meant)  # noqa: FBT003 -- its own signature
+        _show(await get_maintenance_state(meant))
+
+    _run(switch_off, backend, app_path)
+
+
+@app.command()
+def status(
+    backend: Backend = None,
+    app_path: App = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002 -- an option
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 3 if it is closed.")] = False,  # noqa: FBT002
+) -> None:
+    """Tell whether the service is closed, and why."""
+    closed = False
+
+    async def tell(meant: StateBackend) -> None:
+        nonlocal closed
+        state = await get_maintenance_state(meant)
+        closed = is_active(state, datetime.now(timezone.utc))
+        if as_json:
+            print(json.dumps(_facts(state)))  # noqa: T201 -- the output of the command
+        else:
+            _show(state)
+
+    _run(tell, backend, app_path)
+    if exit_code and closed:
+        raise typer.Exit(_CLOSED)
+
+
+@app.command()
+def watch(backend: Backend = None, app_path: App = None) -> None:
+    """Print each change as it happens, until you press Ctrl-C."""
+
+    async def follow(meant: StateBackend) -> None:
+        shown = None
+        async for state in _states(meant):
+            facts = _facts(state)
+            if facts != shown:
+                shown = facts
+                _show(state, stamp=True)
+
+    _run(follow, backend, app_path)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="What to run, after --.")],
+    backend: Backend = None,
+    app_path: App = None,
+    message: Message = None,
+    lease: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long it stays closed if this machine dies.")
+    ] = "30s",
+) -> None:
+    """Close the service while a command runs, and open it again whatever happens."""
+    duration = _read("--lease", duration_of, lease)
+    result = 0
+
+    async def hold(meant: StateBackend) -> None:
+        nonlocal result
+        detailed = isinstance(meant, DetailedStateBackend)
+        async with maintenance_mode_on(meant, message=message, lease=duration if detailed else None):
+            _logger.addHandler(_OneLine())
+            result = await _run_command(command)
+
+    _run(hold, backend, app_path)
+    raise typer.Exit(result)
+
+
+async def _run_command(command: list[str]) -> int:
+    """Run a command with its signals passed on, and return its exit status as a shell would (128 and the signal)."""
+    numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT] if os.name == "posix" else [signal.SIGINT]
+    with anyio.open_signal_receiver(*numbers) as received:
+        try:
+            process = await anyio.open_process(command, stdin=None, stdout=None, stderr=None)
+        except OSError as error:
+            Console(stderr=True, highlight=False).print(f"{escape(command[0])}: {error.strerror}", soft_wrap=True)
+            return 127
+
+        async def pass_on() -> None:
+            async for number in received:
+                if number != signal.SIGINT or not sys.stdin.isatty():  # a terminal sends it to the command itself
+                    process.send_signal(number)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(pass_on)
+            code = await process.wait()
+            group.cancel_scope.cancel()
+    return 128 - code if code < 0 else code
+
+
+async def _states(backend: StateBackend) -> AsyncIterator[MaintenanceState]:
+    if isinstance(backend, WatchableStateBackend):
+        async for state in backend.watch():
+            yield state
+    while True:
+        yield await get_maintenance_state(backend)
+        await anyio.sleep(_POLL)
+
+
+def _facts(state: MaintenanceState) -> dict[str, Any]:
+    """Return what is so now, for programs."""
+    now = datetime.now(timezone.utc)
+    return {
+        "closed": is_active(state, now),
+        "message": current_message(state, now),
+        "active": state.active,
+        "starts_at": _iso(state.starts_at),
+        "ends_at": _iso(state.ends_at),
+        "holds": [
+            {"active": hold.active, "message": hold.message, "expires_at": _iso(hold.expires_at)}
+            for hold in state.holds
+            if hold.expires_at is None or hold.expires_at > now
+        ],
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _show(state: MaintenanceState, *, stamp: bool = False) -> None:
+    """Show what is so now, for people."""
+    now = datetime.now(timezone.utc)
+    closed = is_active(state, now)
+    word = "[bold red]closed[/]" if closed else "[bold green]open[/]"
+    parts = [f"{now.astimezone():%H:%M:%S}  {word}" if stamp else word]
+    text = current_message(state, now)
+    if closed and text:
+        parts.append(f'"{escape(text)}"')
+    if newest_hold(state, now) is not None:
+        count = sum(hold.expires_at is None or hold.expires_at > now for hold in state.holds)
+        parts.append(f"held by {count} running job{'s' if count > 1 else ''}")
+    elif state.active and state.starts_at is not None and state.starts_at > now:
+        parts.append(f"closes {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}")
+    if state.active and state.ends_at is not None and state.ends_at > now:
+        parts.append(f"until {shown_time(state.ends_at)}, for {shown_duration(state.ends_at - now)}")
+    Console(highlight=False).print("  ".join(parts), soft_wrap=True)
+
+
+class _OneLine(logging.Handler):
+    """Tell on standard error what is logged while a command runs, without tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record's message."""
+        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- as the command's own
+
+
+def _read(option: str, reader: Callable[[str], Any], text: str) -> Any:  # noqa: ANN401 -- what the reader returns
+    try:
+        return reader(text)
+    except ValueError as error:
+        _fail(f"{option}: {error}")
+
+
+def _run(act: Callable[[StateBackend], Awaitable[None]], backend: str | None, app_path: str | None) -> None:
+    """Do it with the backend that is meant; each thing that can go wrong is one line, and no traceback."""
+
+    async def do() -> None:
+        async with opened(backend if backend is not None else find_backend(app_path)) as meant:
+            await act(meant)
+
+    try:
+        anyio.run(do)
+    except (FindError, ValueError, ImportError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except MaintenanceError as error:
+        _fail(str(error), status=1)
+    except Exception as error:  # noqa: BLE001 -- whatever a store raises
+        _fail(f"the store cannot be reached: {type(error).__name__}: {error}", status=1)
+
+
+def _fail(text: str, *, status: int = 2) -> NoReturn:
+    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(' '.join(text.split()))}", soft_wrap=True)
+    raise typer.Exit(status)

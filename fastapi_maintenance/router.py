@@ -1,0 +1,238 @@
+"""An admin API to include in the app: see the switch, set it, and let people in while it is closed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Annotated, Any, NoReturn
+
+from fastapi import APIRouter, Header, HTTPException, Request, Response, params
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from fastapi_maintenance import _current, _holds
+from fastapi_maintenance._bypass import BypassCookie
+from fastapi_maintenance._checks import check_str, reject
+from fastapi_maintenance._writes import update_state
+from fastapi_maintenance.backends.url import as_backend
+from fastapi_maintenance.control import checked_switch, get_maintenance_mode, get_maintenance_state
+from fastapi_maintenance.decorators import force_maintenance_mode_off
+from fastapi_maintenance.errors import NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance.state import MaintenanceState, switch
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
+
+__all__ = ["maintenance_router"]
+
+_logger = logging.getLogger("fastapi_maintenance")
+_EXAMPLE = "Back in ten minutes"
+
+
+class Setting(BaseModel):
+    """What an operator sets."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    active: bool = Field(description="True: maintenance; False: none.")
+    message: str | None = Field(None, description="What to tell those who are locked out.", examples=[_EXAMPLE])
+    starts_at: AwareDatetime | None = Field(None, description="The switch counts from here; null: at once.")
+    ends_at: AwareDatetime | None = Field(None, description="And until here; null: until it is set again.")
+
+
+class OpenHold(BaseModel):
+    """A job that holds maintenance on or off for as long as it runs."""
+
+    active: bool
+    message: str | None
+    expires_at: datetime | None
+
+
+class SwitchState(Setting):
+    """The switch, and what comes of it."""
+
+    closed: bool = Field(description="Whether there is maintenance now: by the newest hold, else by the switch.")
+    holds: list[OpenHold] = Field(description="What jobs hold at present, the newest last.")
+
+
+class Presented(BaseModel):
+    """The secret of whoever wants to get in."""
+
+    secret: str
+
+
+class Admission(BaseModel):
+    """A way in for others."""
+
+    link: str = Field(description="Whoever opens it gets in, until it expires.")
+
+
+class _ChangedSinceError(Exception):
+    """Another writer was faster."""
+
+
+def maintenance_router(
+    *,
+    dependencies: Sequence[params.Depends],
+    backend: StateBackend | str | None = None,
+    prefix: str = "/maintenance",
+    bypass: BypassCookie | None = None,
+) -> APIRouter:
+    """Return a router for operators, reachable also while the service is closed.
+
+    `GET` tells the switch and `PUT` sets it, each with an `ETag` (RFC 9110 8.8.3). A `PUT` has to say which switch it
+    means to replace: `If-Match` with that tag, or `*` for whatever is there. So nobody overwrites unseen what another
+    one has just set.
+
+    With `bypass`, `POST <prefix>/bypass` gives the cookie to whoever presents its secret, and a link that does the
+    same for others. These two ask for no dependency: those who are locked out have no other way in.
+
+    Args:
+        dependencies: Who may see and set the switch, such as `[Depends(administrator)]`. An empty list lets everybody.
+        backend: The switch, or its URL; None: the one of the app that the router is included in.
+        prefix: Where its paths begin.
+        bypass: What `bypass_cookie` made, and exempts in the middleware.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: `backend` is a URL that names none.
+
+    """
+    if not isinstance(dependencies, (list, tuple)) or not all(isinstance(one, params.Depends) for one in dependencies):
+        reject("dependencies", "a list of Depends(...)", dependencies)
+    if bypass is not None and not isinstance(bypass, BypassCookie):
+        reject("bypass", "made by bypass_cookie, or None", bypass)
+    given = None if backend is None else as_backend("backend", backend)
+    router = APIRouter(prefix=check_str("prefix", prefix), tags=["maintenance"])
+    _add_switch(router, list(dependencies), given)
+    if bypass is not None:
+        _add_bypass(router, bypass)
+    return router
+
+
+def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: StateBackend | None) -> None:
+    away: dict[int | str, dict[str, Any]] = {503: {"description": "The store cannot be reached"}}
+
+    @router.get("", dependencies=dependencies, responses=away, summary="See the switch")
+    @force_maintenance_mode_off
+    async def see(response: Response) -> SwitchState:
+        async with _reaching_store():
+            meant = _current.resolve(backend)
+            return await _told(meant, await get_maintenance_state(meant), response)
+
+    @router.put(
+        "",
+        dependencies=dependencies,
+        responses={
+            409: {"description": "The switch cannot be set here"},
+            412: {"description": "The switch is not what `If-Match` says: another one was faster"},
+            428: {"description": "`If-Match` is missing"},
+            **away,
+        },
+        summary="Set the switch",
+    )
+    @force_maintenance_mode_off
+    async def put(
+        setting: Setting,
+        response: Response,
+        if_match: Annotated[
+            str | None,
+            Header(description="The `ETag` of the switch that is to be replaced, or `*` for whatever it is."),
+        ] = None,
+    ) -> SwitchState:
+        if if_match is None:
+            raise HTTPException(428, "If-Match must say which switch is replaced: the ETag of GET, or * for any")
+        try:
+            wanted = checked_switch(
+                setting.active, message=setting.message, starts_at=setting.starts_at, ends_at=setting.ends_at
+            )
+        except ValueError as error:
+            _refuse(setting, error)
+        async with _reaching_store():
+            meant = _current.resolve(backend)
+            try:
+                state = await _set(meant, wanted, if_match)
+            except _ChangedSinceError:
+                raise HTTPException(412, "another one has set the switch since; see what it is now") from None
+            except (NotSupportedError, ReadOnlyBackendError) as error:
+                raise HTTPException(409, str(error)) from None
+            return await _told(meant, state, response)
+
+
+def _add_bypass(router: APIRouter, bypass: BypassCookie) -> None:
+    closed: dict[int | str, dict[str, Any]] = {403: {"description": "Not let in"}}
+    forbidden = HTTPException(403, "Forbidden")
+
+    @router.post("/bypass", responses=closed, summary="Get in while it is closed")
+    @force_maintenance_mode_off
+    async def present(presented: Presented, request: Request, response: Response) -> Admission:
+        if not bypass.knows(presented.secret):
+            raise forbidden
+        bypass.give(response, request)
+        response.headers["Cache-Control"] = "no-store"
+        return Admission(link=str(request.url.replace(query="").include_query_params(token=bypass.signed("link"))))
+
+    @router.get(
+        "/bypass", responses=closed, status_code=303, response_class=RedirectResponse, summary="Get in by a link"
+    )
+    @force_maintenance_mode_off
+    async def follow(token: str, request: Request) -> Response:
+        if not bypass.is_signed(token, "link"):
+            raise forbidden
+        response = RedirectResponse(str(request.base_url), status_code=303, headers={"Cache-Control": "no-store"})
+        bypass.give(response, request)
+        return response
+
+
+async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -> MaintenanceState:
+    def change(state: MaintenanceState) -> MaintenanceState:
+        if if_match.strip() != "*" and _etag(state) not in [tag.strip() for tag in if_match.split(",")]:
+            raise _ChangedSinceError
+        return switch(
+            state, active=wanted.active, message=wanted.message, starts_at=wanted.starts_at, ends_at=wanted.ends_at
+        )
+
+    if isinstance(backend, DetailedStateBackend):
+        return await update_state(backend, change)
+    _holds.check_keeps(backend, message=wanted.message, starts_at=wanted.starts_at, ends_at=wanted.ends_at)
+    after = change(await get_maintenance_state(backend))  # two methods can do no better
+    await _holds.set_operator_value(backend, after.active)
+    return after
+
+
+async def _told(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:
+    response.headers["ETag"] = _etag(state)
+    response.headers["Cache-Control"] = "no-store"
+    return SwitchState(
+        active=state.active,
+        message=state.message,
+        starts_at=state.starts_at,
+        ends_at=state.ends_at,
+        closed=await get_maintenance_mode(backend),
+        holds=[OpenHold(active=hold.active, message=hold.message, expires_at=hold.expires_at) for hold in state.holds],
+    )
+
+
+def _etag(state: MaintenanceState) -> str:
+    """Return the tag of the operator's switch; what jobs hold does not change it."""
+    facts = [state.active, state.message, str(state.starts_at), str(state.ends_at)]
+    return f'"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"'
+
+
+@asynccontextmanager
+async def _reaching_store() -> AsyncIterator[None]:
+    try:
+        yield
+    except HTTPException:
+        raise
+    except Exception as error:
+        _logger.exception("The switch could not be reached over HTTP")
+        raise HTTPException(503, f"the store cannot be reached: {type(error).__name__}") from error
+
+
+def _refuse(setting: Setting, error: ValueError) -> NoReturn:
+    problem = {"type": "value_error", "loc": ("body",), "msg": str(error), "input": setting.model_dump(mode="json")}
+    raise RequestValidationError([problem]) from error

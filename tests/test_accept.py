@@ -1,0 +1,74 @@
+"""Which media type a client would rather have."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fastapi_maintenance._accept import preferred
+
+HTML, JSON, PROBLEM, TEXT = "text/html", "application/json", "application/problem+json", "text/plain"
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        (None, JSON),
+        ("", JSON),
+        ("*/*", JSON),
+        (BROWSER, HTML),
+        ("application/json", JSON),
+        ("APPLICATION/JSON", JSON),
+        ("application/json; charset=utf-8", JSON),
+        ("text/*", HTML),
+        ("text/html;q=0.5, application/json;q=0.4", HTML),
+        ("text/html;q=0.4, application/json;q=0.5", JSON),
+        ("text/html;q=0.5, */*", JSON),
+        ("text/html, */*", HTML),
+        ("text/html;q=0, */*", JSON),
+        ("text/html;q=0", JSON),
+        ("application/json;q=0, */*", HTML),
+        ("text/*;q=0.9, text/html;q=0.1, application/json;q=0.5", JSON),
+        ("application/json, text/html", HTML),
+        ("application/problem+json", PROBLEM),
+        ("image/png", JSON),
+        ("text/html;level=1", JSON),
+        ("text/html ; q=1.000", HTML),
+        ("text/html;q=1.5", JSON),
+        ("text/html;q=high", JSON),
+        ("*/html", JSON),
+        ("text", JSON),
+        (",,text/html,,", HTML),
+        ('text/plain;title="a,b", text/html', HTML),
+        ("text/html;", HTML),
+    ],
+)
+def test_what_a_client_would_rather_have(accept: str | None, expected: str) -> None:
+    offers = [HTML, JSON, PROBLEM]
+    assert expected == offers[preferred(accept, offers)]
+
+
+def test_without_json_the_first_is_what_those_get_who_do_not_care() -> None:
+    assert [0, 0, 1] == [preferred(accept, [HTML, TEXT]) for accept in (None, "*/*", "text/plain")]
+    assert 1 == preferred("text/html;q=0, */*", [HTML, TEXT])
+
+
+@given(st.text() | st.text(alphabet='abhjlmnopstx*/;=q.,"\\ 01'), st.permutations([HTML, JSON, PROBLEM, TEXT]))
+@example('"', [HTML, JSON])
+@example(";" * 10_000, [HTML, JSON])
+@example("a/b" + ";a=" * 5_000, [HTML, JSON])
+def test_any_header_leads_to_one_of_the_offers(accept: str, offers: list[str]) -> None:
+    assert 0 <= preferred(accept, offers) < len(offers)
+
+
+WEIGHTS = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
+
+
+@given(st.dictionaries(st.sampled_from([HTML, JSON, PROBLEM, TEXT]), WEIGHTS, min_size=1))
+def test_nothing_is_chosen_that_is_wanted_less_than_another(weights: dict[str, float]) -> None:
+    offers = list(weights)
+    accept = ", ".join(f"{name};q={weight:.3f}" for name, weight in sorted(weights.items()))
+    chosen = offers[preferred(accept, offers)]
+    assert max(weights.values()) == weights[chosen] or max(weights.values()) == 0

@@ -1,0 +1,359 @@
+"""The command, as a process and in this one: what it does, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from typer.testing import CliRunner, Result
+
+from fastapi_maintenance import LocalFileBackend, MaintenanceState, get_maintenance_state, set_maintenance_mode
+from fastapi_maintenance.cli import app
+from tests.servers import running
+from tests.support import ROOT
+
+COMMAND = [sys.executable, "-c", "from fastapi_maintenance.cli import main; main()"]
+
+
+@pytest.fixture(autouse=True)
+def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run where there is no project, and nothing says which switch is meant."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FASTAPI_MAINTENANCE_BACKEND", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def command(*words: str, **env: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(app, list(words), env=env)
+
+
+def switch(*words: str) -> Result:
+    """Run the command on a file."""
+    return command(*words[:1], "--backend", "file:switch", *words[1:])
+
+
+def state() -> MaintenanceState:
+    """Return what the file says."""
+    return LocalFileBackend("switch").peek()
+
+
+def test_it_is_switched_on_and_off() -> None:
+    result = switch("on", "--message", "Back [at] ten")
+    assert (0, 'closed  "Back [at] ten"\n') == (result.exit_code, result.output)
+    assert MaintenanceState(active=True, message="Back [at] ten") == state()
+    result = switch("off")
+    assert (0, "open\n", MaintenanceState()) == (result.exit_code, result.output, state())
+
+
+def test_it_is_switched_on_for_some_time() -> None:
+    before = datetime.now(timezone.utc)
+    result = switch("on", "--for", "1h30m")
+    ends_at = state().ends_at
+    assert ends_at is not None
+    assert timedelta(minutes=90) <= ends_at - before < timedelta(minutes=91)
+    assert "  until 20" in result.output
+    assert "UTC)" in result.output
+    assert result.output.rstrip().endswith(("for 1h30m", "for 1h29m59s"))
+
+
+def test_it_is_switched_on_from_then_until_then() -> None:
+    result = switch("on", "--from", "2101-01-01T10:00Z", "--until", "2101-01-01T12:00+01:00")
+    tenth = datetime(2101, 1, 1, 10, tzinfo=timezone.utc)
+    assert (True, tenth, tenth + timedelta(hours=1)) == (state().active, state().starts_at, state().ends_at)
+    assert result.output.startswith("open  closes 2101-01-01")
+    switch("on", "--from", "2101-01-01T10:00Z", "--for", "2h")
+    assert tenth + timedelta(hours=2) == state().ends_at
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["on", "--for", "soon"], "error: --for: 'soon' is no duration such as 90s"),
+        (["on", "--for", "9999999d"], "error: --for: '9999999d' ends after the year 9999"),
+        (["on", "--until", "25:00"], "error: --until: '25:00' is no time such as 22:00"),
+        (["on", "--from", "x"], "error: --from: 'x' is no time"),
+        (["on", "--for", "1h", "--until", "22:00"], "error: --for and --until say the same"),
+        (["on", "--until", "2001-01-01"], "error: ends_at must be in the future"),
+        (["on", "--from", "2101-01-02", "--until", "2101-01-01"], "error: ends_at must be after starts_at"),
+        (["run", "--lease", "0s", "--", "true"], "error: --lease: '0s' is no duration"),
+    ],
+)
+def test_bad_input_is_one_line_and_changes_nothing(words: list[str], text: str) -> None:
+    result = switch(*words)
+    assert 2 == result.exit_code
+    assert result.stderr.startswith(text)
+    assert 1 == len(result.stderr.splitlines())
+    assert not Path("switch").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "text", "status"),
+    [
+        ("reddis://host", "error: backend must begin with one of env: file:", 2),
+        ("file:no/such/folder/switch", "error: the store cannot be reached: FileNotFoundError", 1),
+        ("redis://127.0.0.1:1", "error: the store cannot be reached: ConnectionError", 1),
+        ("env:CLOSED", "error: the environment variable CLOSED cannot be switched at run time", 1),
+    ],
+)
+def test_a_switch_that_cannot_be_set_is_one_line(url: str, text: str, status: int) -> None:
+    result = command("on", "--backend", url)
+    assert (status, True) == (result.exit_code, result.stderr.startswith(text)), result.stderr
+    assert 1 == len(result.stderr.splitlines())
+
+
+def test_the_status_is_for_people_programs_and_scripts() -> None:
+    assert (0, "open\n") == (switch("status", "--exit-code").exit_code, switch("status").output)
+    switch("on", "--message", "why", "--until", "2101-01-01T00:00Z")
+    told = switch("status", "--json", "--exit-code")
+    assert 3 == told.exit_code
+    assert {
+        "closed": True,
+        "message": "why",
+        "active": True,
+        "starts_at": None,
+        "ends_at": "2101-01-01T00:00:00+00:00",
+        "holds": [],
+    } == json.loads(told.output)
+    assert 0 == switch("status").exit_code
+
+
+# Which switch?
+
+
+APP = """
+from fastapi import FastAPI
+from fastapi_maintenance import LocalFileBackend, MaintenanceModeMiddleware, MemoryBackend, maintenance_middleware
+
+plain = FastAPI()
+app = FastAPI()
+app.add_middleware(maintenance_middleware(backend=LocalFileBackend("of_the_app")))
+by_class = FastAPI()
+by_class.add_middleware(MaintenanceModeMiddleware, backend="file:of_the_class")
+in_memory = FastAPI()
+in_memory.add_middleware(maintenance_middleware(backend=MemoryBackend()))
+by_default = FastAPI()
+by_default.add_middleware(maintenance_middleware())
+"""
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """Write a module with apps, of a name of its own."""
+    name = f"shop_{abs(hash(request.node.name))}"
+    Path(f"{name}.py").write_text(APP)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
+
+
+def test_the_switch_is_that_of_the_option_else_the_variable_else_the_app(module: str) -> None:
+    Path("pyproject.toml").write_text(f'[tool.fastapi]\nentrypoint = "{module}:app"\n')
+    variable = {"FASTAPI_MAINTENANCE_BACKEND": "file:of_the_variable"}
+    assert 0 == command("on", "--backend", "file:of_the_option", "--app", f"{module}:by_class", **variable).exit_code
+    assert 0 == command("on", "--app", f"{module}:by_class", **variable).exit_code
+    assert ["of_the_option", "of_the_variable"] == sorted(path.name for path in Path().glob("of_the_*[!k]"))
+    assert 0 == command("on", "--app", f"{module}:by_class").exit_code
+    assert Path("of_the_class").exists()
+    assert 0 == command("on").exit_code
+    assert Path("of_the_app").exists()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "status", "text"),
+    [
+        ("plain", 2, "is no app with a maintenance middleware"),
+        ("nothing", 2, "cannot be imported: AttributeError"),
+        ("APP", 2, "cannot be imported"),
+        ("in_memory", 2, "is in the memory of its own process: give it a store"),
+        ("by_default", 1, "the environment variable FASTAPI_MAINTENANCE_MODE cannot be switched at run time"),
+    ],
+)
+def test_an_app_that_has_no_switch_for_others_says_so(module: str, attribute: str, status: int, text: str) -> None:
+    result = command("on", "--app", f"{module}:{attribute}")
+    assert (status, 1) == (result.exit_code, len(result.stderr.splitlines()))
+    assert text in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "project", "text"),
+    [
+        (["--app", "shop"], None, "--app must be of the form module:attribute, got 'shop'"),
+        (["--app", "no_such_module:app"], None, "cannot be imported: ModuleNotFoundError"),
+        ([], None, "no switch is named: give --backend URL or --app module:attribute"),
+        ([], "[tool.fastapi]\n", "no switch is named"),
+        ([], "no toml", "no switch is named"),
+    ],
+)
+def test_where_no_switch_is_named_it_says_what_to_do(words: list[str], project: str | None, text: str) -> None:
+    if project is not None:
+        Path("pyproject.toml").write_text(project)
+    result = command("status", *words)
+    assert 2 == result.exit_code
+    assert text in result.stderr
+
+
+# As a process
+
+
+def held() -> int:
+    """Return how many jobs hold the switch in the file."""
+    return len(state().holds)
+
+
+def wait_until(condition: Any, *, within: float = 20) -> None:  # noqa: ANN401 -- a function of nothing
+    """Return when the condition has come true; fail when it does not."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "it has not come true"
+        time.sleep(0.02)
+
+
+def process(*words: str, **settings: Any) -> subprocess.Popen[str]:  # noqa: ANN401 -- those of Popen
+    """Start the command as a process."""
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "FASTAPI_MAINTENANCE_BACKEND": "file:switch",
+        **settings.pop("env", {}),
+    }
+    return subprocess.Popen([*COMMAND, *words], env=env, text=True, **settings)
+
+
+@contextmanager
+def on_each_store(kind: str) -> Iterator[str]:
+    """Give the URL of a store of this kind."""
+    if kind == "file":
+        yield "file:switch"
+    else:
+        with running(kind) as server:
+            yield server.url
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("kind", ["file", "redis", "asyncpg"])
+def test_a_command_runs_while_it_is_closed(kind: str) -> None:
+    look = (
+        "import anyio, sys; from fastapi_maintenance import get_maintenance_mode; "
+        "sys.exit(10 + anyio.run(get_maintenance_mode, sys.argv[1]))"
+    )
+    with on_each_store(kind) as url:
+        words = ["run", "--message", "Migration", "--", sys.executable, "-c", look, url]
+        assert 11 == process(*words, env={"FASTAPI_MAINTENANCE_BACKEND": url}).wait(timeout=60)
+        assert 10 == subprocess.call(
+            [sys.executable, "-c", look, url], cwd=Path.cwd(), env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(("words", "status"), [(["true"], 0), (["false"], 1), (["sh", "-c", "exit 42"], 42)])
+def test_the_exit_status_is_that_of_the_command(words: Sequence[str], status: int) -> None:
+    assert status == process("run", "--", *words).wait(timeout=30)
+    assert MaintenanceState() == state()
+
+
+@pytest.mark.servers
+def test_a_command_that_is_not_there_is_127_and_lifts_it() -> None:
+    started = process("run", "--", "no-such-command", stderr=subprocess.PIPE)
+    _, errors = started.communicate(timeout=30)
+    assert (127, "no-such-command: No such file or directory\n") == (started.returncode, errors)
+    assert MaintenanceState() == state()
+
+
+@pytest.mark.servers
+def test_nothing_is_run_where_it_cannot_be_closed() -> None:
+    started = process("run", "--backend", "file:no/folder/switch", "--", "touch", "ran", stderr=subprocess.PIPE)
+    _, errors = started.communicate(timeout=30)
+    assert (1, False) == (started.returncode, Path("ran").exists())
+    assert errors.startswith("error: the store cannot be reached: FileNotFoundError")
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_goes_to_the_command_and_it_is_lifted(number: signal.Signals) -> None:
+    with process("run", "--", "sleep", "60", stdin=subprocess.DEVNULL) as started:
+        wait_until(lambda: held() == 1)
+        time.sleep(0.5)  # for the command to begin
+        started.send_signal(number)
+        assert 128 + number == started.wait(timeout=30)
+    assert MaintenanceState() == state()
+
+
+@pytest.mark.servers
+def test_a_command_that_heeds_a_signal_in_its_own_way_is_waited_for() -> None:
+    script = "trap 'echo tidied; exit 7' TERM; echo begun; while true; do sleep 0.1; done"
+    with process("run", "--", "sh", "-c", script, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert "begun\n" == started.stdout.readline()
+        started.send_signal(signal.SIGTERM)
+        assert (7, "tidied\n") == (started.wait(timeout=30), started.stdout.read())
+    assert MaintenanceState() == state()
+
+
+@pytest.mark.servers
+def test_its_hold_runs_out_where_the_command_itself_is_killed() -> None:
+    with process("run", "--lease", "2s", "--", "sleep", "1", stdin=subprocess.DEVNULL) as started:
+        wait_until(lambda: held() == 1)
+        started.kill()
+    (hold,) = state().holds
+    assert hold.expires_at is not None
+    assert hold.expires_at < datetime.now(timezone.utc) + timedelta(seconds=2)
+
+
+@pytest.mark.servers
+def test_the_status_counts_the_jobs_that_hold_it() -> None:
+    with process("run", "--message", "Deployment", "--", "sleep", "60", stdin=subprocess.DEVNULL) as started:
+        wait_until(lambda: held() == 1)
+        assert 'closed  "Deployment"  held by 1 running job\n' == switch("status").output
+        started.terminate()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("kind", ["file", "redis"])
+def test_watching_prints_each_change_until_it_is_interrupted(kind: str) -> None:
+    with on_each_store(kind) as url:
+        started = process(
+            "watch", env={"FASTAPI_MAINTENANCE_BACKEND": url, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE
+        )
+        with started:
+            assert started.stdout is not None
+            lines = [started.stdout.readline()]
+            for active in (True, False):
+                anyio.run(set_maintenance_mode, active, url)
+                lines.append(started.stdout.readline())
+            started.send_signal(signal.SIGINT)
+            assert 130 == started.wait(timeout=30)
+    assert ["open", "closed", "open"] == [line.split()[1] for line in lines]
+
+
+@pytest.mark.servers
+def test_it_is_plain_when_it_is_piped_and_coloured_where_that_is_asked_for() -> None:
+    outputs = [
+        process("status", env=env, stdout=subprocess.PIPE).communicate(timeout=30)[0]
+        for env in ({}, {"FORCE_COLOR": "1", "TERM": "xterm"}, {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "dumb"})
+    ]
+    assert "open\n" == outputs[0]
+    assert "\x1b[" in outputs[1]
+    assert "open\n" == outputs[2]
+
+
+def test_what_is_read_is_what_was_set() -> None:
+    switch("on", "--message", "why")
+    assert "why" == anyio.run(get_maintenance_state, LocalFileBackend("switch")).message
+
+
+def test_without_typer_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.delitem(sys.modules, "fastapi_maintenance.cli")
+    with pytest.raises(ImportError, match=r"needs typer: pip install 'fastapi-maintenance\[cli\]'"):
+        __import__("fastapi_maintenance.cli")
