@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 
@@ -13,10 +14,7 @@ from fastapi_maintenance.errors import MaintenanceError
 from fastapi_maintenance.middleware import backend_of
 from fastapi_maintenance.typing import StateBackend
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+_toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 __all__ = ["FindError", "find_backend"]
 
@@ -58,8 +56,8 @@ def find_backend(app_path: str | None) -> StateBackend:
 
 def _entrypoint() -> str:
     try:
-        project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
-    except (FileNotFoundError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        project = _toml.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    except (FileNotFoundError, _toml.TOMLDecodeError, UnicodeDecodeError):
         project = {}
     entrypoint = project.get("tool", {}).get("fastapi", {}).get("entrypoint")
     if isinstance(entrypoint, str):

@@ -200,10 +200,11 @@ async def _run_command(command: list[str]) -> int:
     return 128 - code if code < 0 else code
 
 
-async def _states(backend: StateBackend) -> AsyncIterator[MaintenanceState]:
-    if isinstance(backend, WatchableStateBackend):
-        async for state in backend.watch():
-            yield state
+def _states(backend: StateBackend) -> AsyncIterator[MaintenanceState]:
+    return backend.watch() if isinstance(backend, WatchableStateBackend) else _looks(backend)
+
+
+async def _looks(backend: StateBackend) -> AsyncIterator[MaintenanceState]:
     while True:
         yield await get_maintenance_state(backend)
         await anyio.sleep(_POLL)

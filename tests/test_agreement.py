@@ -258,13 +258,16 @@ class OnServer(Agreement):
     """A store that is a server, where each example has a key of its own."""
 
     url: ClassVar[str]
+    other: StateBackend | None = None
 
     def make_backend(self) -> StateBackend:
         self.own_url = f"{self.url}{'&' if '?' in self.url else '?'}key={uuid.uuid4()}"
         return self.connected()
 
     def another_instance(self) -> StateBackend:
-        return self.connected()
+        if self.other is None:
+            self.other = self.connected()
+        return self.other
 
     def connected(self) -> StateBackend:
         """Return a backend with a client of its own, which is closed in the end."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fastapi_maintenance import LocalFileBackend, MaintenanceState, get_maintenance_state, set_maintenance_mode
-from fastapi_maintenance.cli import app
+from fastapi_maintenance.cli import _run_command, app, main
 from tests.servers import running
 from tests.support import ROOT
 
@@ -201,6 +203,59 @@ def test_where_no_switch_is_named_it_says_what_to_do(words: list[str], project: 
     result = command("status", *words)
     assert 2 == result.exit_code
     assert text in result.stderr
+
+
+# In this process, where each line is counted
+
+
+def test_the_command_is_what_the_package_installs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fastapi-maintenance", "status", "--backend", "file:switch"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (0, "open\n") == (ended.value.code, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [("exit 3", 3), ("kill -TERM $PPID; exec sleep 5", 143), ("kill -INT $PPID; exec sleep 5", 130)],
+)
+def test_the_exit_status_and_the_signals_are_passed_on(script: str, status: int) -> None:
+    assert status == switch("run", "--message", "why", "--", "sh", "-c", script).exit_code
+    assert MaintenanceState() == state()
+
+
+def test_what_is_not_there_cannot_be_run() -> None:
+    result = switch("run", "--", "no-such-command")
+    assert (127, "no-such-command: No such file or directory\n") == (result.exit_code, result.stderr)
+
+
+def test_what_fails_while_the_command_runs_is_told_in_a_line() -> None:
+    script = "mv switch kept; mkdir switch; sleep 1; rmdir switch; mv kept switch; sleep 1"
+    result = switch("run", "--lease", "1s", "--", "sh", "-c", script)
+    assert 0 == result.exit_code
+    assert "fastapi-maintenance: A hold could not be renewed in LocalFileBackend('switch')" in result.stderr
+    assert "fastapi-maintenance: A hold has been renewed again" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert MaintenanceState() == state()
+
+
+def test_what_a_terminal_sends_to_the_command_itself_is_not_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    assert 4 == anyio.run(_run_command, ["sh", "-c", "kill -INT $PPID; sleep 0.5; exit 4"])
+
+
+@pytest.mark.parametrize("url", ["file:switch", "sqlite+aiosqlite:///switch.db"])
+def test_watching_ends_when_it_is_interrupted(url: str) -> None:
+    timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    result = command("watch", "--backend", url)
+    timer.join()
+    assert 130 == result.exit_code
+    assert ["open"] == [line.split()[1] for line in result.output.splitlines()]
 
 
 # As a process

@@ -24,7 +24,7 @@ from tests.test_following import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
-WARM, MANY = 400, 1000
+WARM, MANY = 200, 1000
 SLACK = 900  # objects: less than one for each time
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -263,7 +264,7 @@ async def test_whoever_does_not_is_told_nothing(secret: str) -> None:
     assert (403, "Forbidden") == (link.status_code, link.json()["detail"])
 
 
-BYPASS = bypass_cookie(SECRET, max_age=60)
+BYPASS = bypass_cookie(SECRET, max_age=3600)
 SIGNED = BYPASS.signed("cookie")
 
 
@@ -305,13 +306,19 @@ def test_no_made_up_text_lets_in(text: str) -> None:
 
 
 def test_no_expired_cookie_lets_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    later = int(datetime.now(timezone.utc).timestamp()) + 62
+    later = int(datetime.now(timezone.utc).timestamp()) + 3602
     monkeypatch.setattr("itsdangerous.timed.time.time", lambda: later)
     assert not lets_in(SIGNED)
 
 
+def test_without_itsdangerous_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "itsdangerous", None)
+    with pytest.raises(ImportError, match=r"needs itsdangerous: pip install 'fastapi-maintenance\[bypass\]'"):
+        bypass_cookie(SECRET)
+
+
 def test_another_secret_or_name_does_not_let_in() -> None:
-    for other in (bypass_cookie(SECRET + "!", max_age=60), bypass_cookie(SECRET, name="other", max_age=60)):
+    for other in (bypass_cookie(SECRET + "!", max_age=3600), bypass_cookie(SECRET, name="other", max_age=3600)):
         assert not lets_in(other.signed("cookie"))
     assert SECRET not in repr(BYPASS)
 
