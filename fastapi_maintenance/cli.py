@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -276,7 +277,7 @@ def _run(act: Callable[[StateBackend], Awaitable[None]], backend: str | None, ap
         anyio.run(do)
     except (FindError, ValueError, ImportError) as error:
         _fail(str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter on Python 3.10
         raise typer.Exit(130) from None
     except MaintenanceError as error:
         _fail(str(error), status=1)
