@@ -68,7 +68,8 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False, mea
     session.install(*group("test"), "-e", ".", *requirements)
     profile = os.environ.get("HYPOTHESIS_PROFILE", "default" if whole else "quick")
     chosen = [] if whole else ["-m", "not servers"]
-    workers = str(2 * (os.cpu_count() or 1)) if whole else "auto"  # what starts servers waits for them much of the time
+    cores = os.cpu_count() or 1
+    workers = str(2 * cores if whole else cores + 1)  # many tests wait, those that start servers most of the time
     measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if measured else []
     session.run(
         *("pytest", "--numprocesses", workers, *measuring, *chosen, *session.posargs),

@@ -54,6 +54,7 @@ for pid in writers:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.servers
 def test_a_file_whose_writers_are_killed_is_never_torn_and_never_locked_for_good(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
