@@ -496,6 +496,33 @@ async def test_a_sqlite_that_is_locked_holds_no_request(tmp_path: Path) -> None:
         await eventually(is_open)
 
 
+def test_a_process_ends_although_its_sqlite_was_locked(tmp_path: Path) -> None:
+    """What is cut off in the middle of a read must not keep the event loop from closing."""
+    program = """
+        import sqlite3, sys
+        import anyio
+        from fastapi_maintenance import set_maintenance_mode
+        from tests.test_failures import app_on, status
+        from tests.test_following import living
+
+        async def live(path):
+            url = f"sqlite+aiosqlite:///{path}"
+            await set_maintenance_mode(True, url)
+            app = app_on(url + "?timeout=0.1")
+            async with living(app):
+                assert 503 == await status(app)
+                other = sqlite3.connect(path, isolation_level=None)
+                other.execute("BEGIN EXCLUSIVE")
+                await anyio.sleep(1.05)  # until it is being looked at
+            other.close()
+
+        for number in range(5):
+            anyio.run(live, f"{sys.argv[1]}{number}")
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), str(tmp_path / "switch.db")]
+    assert 0 == subprocess.run(command, cwd=ROOT, timeout=60, check=False).returncode
+
+
 @pytest.mark.parametrize("kind", ["redis", "asyncpg", "psycopg"])
 async def test_watching_a_store_that_is_not_there_is_an_error(kind: str) -> None:
     with running(kind) as server:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
+from typing import Any, TypeVar
 
 import anyio
 
@@ -43,6 +45,10 @@ __all__ = ["SQLAlchemyBackend", "maintenance_table", "make_engine"]
 
 _MAX_PAUSE = 0.02  # seconds between two tries of a change that others were faster than
 _OFF = MaintenanceState()
+_T = TypeVar("_T")
+_going_on: set[asyncio.Future[Any]] = set()
+"""Operations that are not finished yet, also where nobody waits for them any more."""
+
 _logger = logging.getLogger("fastapi_maintenance")
 
 
@@ -135,8 +141,7 @@ class SQLAlchemyBackend:
             sqlalchemy.exc.SQLAlchemyError: The database cannot be read.
 
         """
-        async with self._engine.connect() as connection:
-            return await self._state(connection)
+        return await self._whole(self._get())
 
     async def update_state(self, change: StateChange) -> MaintenanceState:
         """Apply a change to the row, so that no other change by any process is lost, and return the result.
@@ -152,8 +157,7 @@ class SQLAlchemyBackend:
             may_be_stale = True
             while True:
                 try:
-                    async with self._engine.connect() as connection:
-                        after = await self._try(connection, change)
+                    after = await self._whole(self._change(change))
                 except DBAPIError as error:
                     if not (may_be_stale and error.connection_invalidated):
                         raise
@@ -176,6 +180,27 @@ class SQLAlchemyBackend:
                 yield state
                 with in_time(self.poll_interval + ANSWER_TIMEOUT):
                     await wait(self.poll_interval)
+
+    async def _whole(self, operation: Coroutine[Any, Any, _T]) -> _T:
+        """Await an operation, which on SQLite goes on to its end by itself where this is cancelled.
+
+        An operation on SQLite does end, but SQLAlchemy's way of cutting it off can leave a task that never does, and
+        keeps the process from ending.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return await operation
+        task = asyncio.ensure_future(operation)
+        _going_on.add(task)
+        task.add_done_callback(_end)
+        return await asyncio.shield(task)
+
+    async def _get(self) -> MaintenanceState:
+        async with self._engine.connect() as connection:
+            return await self._state(connection)
+
+    async def _change(self, change: StateChange) -> MaintenanceState | None:
+        async with self._engine.connect() as connection:
+            return await self._try(connection, change)
 
     async def _state(self, connection: AsyncConnection) -> MaintenanceState:
         found = await self._row(connection)
@@ -259,6 +284,12 @@ class SQLAlchemyBackend:
             with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
                 await connection.invalidate()
                 await connection.close()
+
+
+def _end(task: asyncio.Future[Any]) -> None:
+    _going_on.discard(task)
+    if not task.cancelled():
+        task.exception()  # whoever waited for it has it; where nobody did any more, nobody has to know
 
 
 def make_engine(url: str, key: str) -> tuple[AsyncEngine, str]:
