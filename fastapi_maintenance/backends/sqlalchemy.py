@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
@@ -288,7 +288,7 @@ class SQLAlchemyBackend:
 
 def _end(task: asyncio.Future[Any]) -> None:
     _going_on.discard(task)
-    if not task.cancelled():
+    with suppress(asyncio.CancelledError):  # as when the event loop closes
         task.exception()  # whoever waited for it has it; where nobody did any more, nobody has to know
 
 
