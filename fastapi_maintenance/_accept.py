@@ -13,9 +13,10 @@ _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _ELEMENT = re.compile(rf"(?:[^,\"]|{_QUOTED})+")
 _RANGE = re.compile(rf"\s*({_NAME})/({_NAME})\s*((?:;\s*(?:{_NAME}\s*=\s*(?:{_NAME}|{_QUOTED})\s*)?)*)")
 _PARAMETER = re.compile(rf";\s*({_NAME})\s*=\s*({_NAME}|{_QUOTED})")
-_WEIGHT = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+_QVALUE = r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)"  # RFC 9110 12.4.2
+_WEIGHT = re.compile(_QVALUE)
 _LANGUAGE = re.compile(
-    r"\s*(?P<language>[A-Za-z]{1,8})(?:-[A-Za-z0-9]{1,8})*\s*(?:;\s*q\s*=\s*(?P<weight>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?\s*"
+    rf"\s*(?P<language>[A-Za-z]{{1,8}})(?:-[A-Za-z0-9]{{1,8}})*\s*(?:;\s*q\s*=\s*(?P<weight>{_QVALUE}))?\s*"
 )
 _JSON = "application/json"
 

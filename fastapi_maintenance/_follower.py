@@ -102,7 +102,7 @@ class Follower(SharingObserver):
         finally:
             aclose = getattr(states, "aclose", None)  # generators have it
             if aclose is not None:
-                with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
+                with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
                     await aclose()
         msg = "watch() has ended"
         raise EOFError(msg)

@@ -24,7 +24,7 @@ from fastapi_maintenance.control import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.errors import MaintenanceError
-from fastapi_maintenance.state import MaintenanceState, current_message, is_active, newest_hold
+from fastapi_maintenance.state import MaintenanceState, current_message, is_active, open_holds
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, WatchableStateBackend
 
 try:
@@ -222,8 +222,7 @@ def _facts(state: MaintenanceState) -> dict[str, Any]:
         "ends_at": _iso(state.ends_at),
         "holds": [
             {"active": hold.active, "message": hold.message, "expires_at": _iso(hold.expires_at)}
-            for hold in state.holds
-            if hold.expires_at is None or hold.expires_at > now
+            for hold in open_holds(state, now)
         ],
     }
 
@@ -241,8 +240,7 @@ def _show(state: MaintenanceState, *, stamp: bool = False) -> None:
     text = current_message(state, now)
     if closed and text:
         parts.append(f'"{escape(text)}"')
-    if newest_hold(state, now) is not None:
-        count = sum(hold.expires_at is None or hold.expires_at > now for hold in state.holds)
+    if count := len(open_holds(state, now)):
         parts.append(f"held by {count} running job{'s' if count > 1 else ''}")
     elif state.active and state.starts_at is not None and state.starts_at > now:
         parts.append(f"closes {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}")

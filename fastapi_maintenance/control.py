@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Literal, overload
 
@@ -118,13 +119,11 @@ async def set_maintenance_mode(
         Exception: Whatever else the store raises.
 
     """
-    checked_switch(value, message=message, starts_at=starts_at, ends_at=ends_at)
+    wanted = checked_switch(value, message=message, starts_at=starts_at, ends_at=ends_at)
     async with _meant(backend) as meant:
         _holds.check_keeps(meant, message=message, starts_at=starts_at, ends_at=ends_at)
         if isinstance(meant, DetailedStateBackend):
-            await update_state(
-                meant, lambda state: switch(state, active=value, message=message, starts_at=starts_at, ends_at=ends_at)
-            )
+            await update_state(meant, lambda state: replace(wanted, holds=state.holds))
         else:
             await _holds.set_operator_value(meant, value)
 

@@ -7,7 +7,8 @@ import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Annotated, Any, NoReturn
 
 from fastapi import APIRouter, Header, HTTPException, Request, Response, params
@@ -20,10 +21,10 @@ from fastapi_maintenance._bypass import BypassCookie
 from fastapi_maintenance._checks import check_str, reject
 from fastapi_maintenance._writes import update_state
 from fastapi_maintenance.backends.url import as_backend
-from fastapi_maintenance.control import checked_switch, get_maintenance_mode, get_maintenance_state
+from fastapi_maintenance.control import checked_switch, get_maintenance_state
 from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.errors import NotSupportedError, ReadOnlyBackendError
-from fastapi_maintenance.state import MaintenanceState, switch
+from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 __all__ = ["maintenance_router"]
@@ -121,7 +122,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
     async def see(response: Response) -> SwitchState:
         async with _reaching_store():
             meant = _current.resolve(backend)
-            return await _told(meant, await get_maintenance_state(meant), response)
+            return _told(meant, await get_maintenance_state(meant), response)
 
     @router.put(
         "",
@@ -159,7 +160,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
                 raise HTTPException(412, "another one has set the switch since; see what it is now") from None
             except (NotSupportedError, ReadOnlyBackendError) as error:
                 raise HTTPException(409, str(error)) from None
-            return await _told(meant, state, response)
+            return _told(meant, state, response)
 
 
 def _add_bypass(router: APIRouter, bypass: BypassCookie) -> None:
@@ -191,9 +192,7 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
     def change(state: MaintenanceState) -> MaintenanceState:
         if if_match.strip() != "*" and _etag(state) not in [tag.strip() for tag in if_match.split(",")]:
             raise _ChangedSinceError
-        return switch(
-            state, active=wanted.active, message=wanted.message, starts_at=wanted.starts_at, ends_at=wanted.ends_at
-        )
+        return replace(wanted, holds=state.holds)
 
     if isinstance(backend, DetailedStateBackend):
         return await update_state(backend, change)
@@ -203,7 +202,8 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
     return after
 
 
-async def _told(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:
+def _told(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:
+    hold = _holds.newest(backend)
     response.headers["ETag"] = _etag(state)
     response.headers["Cache-Control"] = "no-store"
     return SwitchState(
@@ -211,7 +211,7 @@ async def _told(backend: StateBackend, state: MaintenanceState, response: Respon
         message=state.message,
         starts_at=state.starts_at,
         ends_at=state.ends_at,
-        closed=await get_maintenance_mode(backend),
+        closed=is_active(state, datetime.now(timezone.utc)) if hold is None else hold.active,
         holds=[OpenHold(active=hold.active, message=hold.message, expires_at=hold.expires_at) for hold in state.holds],
     )
 

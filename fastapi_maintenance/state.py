@@ -16,6 +16,7 @@ __all__ = [
     "current_message",
     "is_active",
     "newest_hold",
+    "open_holds",
     "release_hold",
     "renew_hold",
     "seconds_left",
@@ -123,9 +124,14 @@ def _tuple_of_holds(value: object) -> tuple[Hold, ...]:
     return holds
 
 
+def open_holds(state: MaintenanceState, now: datetime) -> tuple[Hold, ...]:
+    """Return the holds that have not expired at `now`, an aware datetime, the newest last."""
+    return tuple(hold for hold in state.holds if hold.expires_at is None or now < hold.expires_at)
+
+
 def newest_hold(state: MaintenanceState, now: datetime) -> Hold | None:
     """Return the hold that decides: the newest one that has not expired at `now`, an aware datetime."""
-    return next((hold for hold in reversed(state.holds) if _counts(hold, now)), None)
+    return next(reversed(open_holds(state, now)), None)
 
 
 def is_active(state: MaintenanceState, now: datetime) -> bool:
@@ -165,7 +171,7 @@ def switch(
 
 def add_hold(state: MaintenanceState, hold: Hold, now: datetime) -> MaintenanceState:
     """Return the state with `hold` as its newest one, and without the holds that have expired at `now`."""
-    others = tuple(other for other in state.holds if other.id != hold.id and _counts(other, now))
+    others = tuple(other for other in open_holds(state, now) if other.id != hold.id)
     return replace(state, holds=(*others, hold))
 
 
@@ -179,10 +185,6 @@ def renew_hold(state: MaintenanceState, hold: Hold) -> MaintenanceState:
     if any(other.id == hold.id for other in state.holds):
         return replace(state, holds=tuple(hold if other.id == hold.id else other for other in state.holds))
     return replace(state, holds=(hold, *state.holds))
-
-
-def _counts(hold: Hold, now: datetime) -> bool:
-    return hold.expires_at is None or now < hold.expires_at
 
 
 def _switch_counts(state: MaintenanceState, now: datetime) -> bool:

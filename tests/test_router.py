@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import anyio
 import httpx
 import pytest
+from anyio.lowlevel import checkpoint
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.router import maintenance_router
-from tests.stores import BareSwitch, be_down
+from tests.stores import BareSwitch, DetailedStore, be_down
 from tests.support import client, make_request
 
 pytestmark = pytest.mark.anyio
@@ -190,6 +191,19 @@ async def test_a_store_that_is_away_is_no_error_of_the_app() -> None:
             response.status_code,
             response.json()["detail"],
         )
+
+
+async def test_what_was_set_is_told_although_the_store_goes_away_right_after() -> None:
+    backend = DetailedStore()
+    app = app_on(backend)
+
+    async def go_away() -> None:
+        backend.before_read = be_down
+        await checkpoint()
+
+    backend.after_write = go_away
+    response = await ask(app, "PUT", "/maintenance", headers=ANY, json={"active": True})
+    assert (200, True) == (response.status_code, response.json()["closed"])
 
 
 # Where it is included

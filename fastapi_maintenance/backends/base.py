@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from fastapi_maintenance._checks import reject_kind
+from fastapi_maintenance._checks import check_bool, reject_kind
 from fastapi_maintenance.codec import bool_to_str, str_to_bool
 from fastapi_maintenance.errors import InvalidStateError
-from fastapi_maintenance.state import MaintenanceState
-from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
+from fastapi_maintenance.state import MaintenanceState, switch
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
-__all__ = ["BaseStateBackend", "check_backend", "check_state", "read_state", "read_value"]
+__all__ = ["BaseStateBackend", "check_backend", "check_state", "read_state", "read_value", "set_to"]
 
 
 class BaseStateBackend(ABC):
@@ -41,6 +41,12 @@ def check_backend(name: str, value: object) -> StateBackend:
     if isinstance(value, type) or not isinstance(value, StateBackend):
         reject_kind(name, "an object with the async methods get_value() and set_value(value)", value)
     return value
+
+
+def set_to(value: object) -> StateChange:
+    """Return the change that sets the operator's switch, without message or window, and leaves holds open."""
+    active = check_bool("value", value)
+    return lambda state: switch(state, active=active)
 
 
 def check_state(value: object) -> MaintenanceState:

@@ -8,9 +8,9 @@ from typing import overload
 
 from fastapi_maintenance._checks import check_seconds
 from fastapi_maintenance._shared_read import SharedRead, moment
-from fastapi_maintenance.backends.base import check_state, read_state
+from fastapi_maintenance.backends.base import check_state, read_state, set_to
 from fastapi_maintenance.backends.url import as_backend
-from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
 __all__ = ["CachedBackend", "CachedDetailedBackend", "cached", "uncached"]
@@ -56,7 +56,7 @@ class CachedDetailedBackend(CachedBackend):
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay. Raises what the backend raises."""
-        await self.update_state(lambda state: switch(state, active=value))
+        await self.update_state(set_to(value))
 
     async def get_state(self) -> MaintenanceState:
         """Return the state, no older than `ttl` unless the backend is away; raises if it never told one."""

@@ -15,10 +15,11 @@ from pathlib import Path
 from anyio import to_thread
 from filelock import FileLock
 
-from fastapi_maintenance._checks import check_bool, reject
+from fastapi_maintenance._checks import reject
+from fastapi_maintenance.backends.base import set_to
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
-from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateChange
 
 __all__ = ["LocalFileBackend"]
@@ -85,8 +86,7 @@ class LocalFileBackend:
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
-        check_bool("value", value)
-        await self.update_state(lambda state: switch(state, active=value))
+        await self.update_state(set_to(value))
 
     async def get_state(self) -> MaintenanceState:
         """Return what the file says now; raises as `peek` does."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from datetime import datetime, timezone
 
-from fastapi_maintenance._checks import check_bool, reject
-from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance._checks import reject
+from fastapi_maintenance.backends.base import set_to
+from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateChange
 
 __all__ = ["MemoryBackend"]
@@ -43,8 +44,7 @@ class MemoryBackend:
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay."""
-        check_bool("value", value)
-        await self.update_state(lambda state: switch(state, active=value))
+        await self.update_state(set_to(value))
 
     async def get_state(self) -> MaintenanceState:
         """Return the state."""

@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from fastapi_maintenance._checks import check_bool, check_name, check_seconds, reject_kind
+from fastapi_maintenance._checks import check_name, check_seconds, reject_kind
 from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
+from fastapi_maintenance.backends.base import set_to
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
-from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateChange
 
 try:
@@ -112,8 +113,7 @@ class RedisBackend:
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
-        check_bool("value", value)
-        await self.update_state(lambda state: switch(state, active=value))
+        await self.update_state(set_to(value))
 
     async def get_state(self) -> MaintenanceState:
         """Return what the key says.
@@ -244,7 +244,7 @@ class _Bell:
 
     async def aclose(self) -> None:
         if self._pubsub is not None:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
+            with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
                 await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
 
 

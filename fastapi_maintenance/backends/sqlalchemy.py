@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 import anyio
 
-from fastapi_maintenance._checks import check_bool, check_name, check_seconds, reject, reject_kind
+from fastapi_maintenance._checks import check_name, check_seconds, reject, reject_kind
 from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance.backends._postgresql import CHANNEL, LISTENERS, Wait
+from fastapi_maintenance.backends.base import set_to
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
-from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateChange
 
 try:
@@ -130,8 +131,7 @@ class SQLAlchemyBackend:
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
-        check_bool("value", value)
-        await self.update_state(lambda state: switch(state, active=value))
+        await self.update_state(set_to(value))
 
     async def get_state(self) -> MaintenanceState:
         """Return what the row says.
@@ -281,7 +281,7 @@ class SQLAlchemyBackend:
         try:
             yield connection
         finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
+            with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
                 await connection.invalidate()
                 await connection.close()
 

@@ -96,7 +96,7 @@ async def close_if_made_here(backend: StateBackend) -> None:
     """Close the client of a backend that was made from a URL; used again, it connects again."""
     closer = _closers.get(id(backend))
     if closer is not None:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_TIMEOUT):
+        with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
             await closer()
 
 
@@ -134,10 +134,7 @@ def _redis(name: str, scheme: str, rest: str) -> StateBackend:
     except ValueError as error:
         msg = f"{name} must be a URL that Redis understands, such as {scheme}://host:6379/0: {error}"
         raise ValueError(msg) from None
-    backend = RedisBackend(client, key)
-    _closers[id(backend)] = client.aclose
-    weakref.finalize(backend, _closers.pop, id(backend), None)
-    return backend
+    return _closed_by(client.aclose, RedisBackend(client, key))
 
 
 def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
@@ -148,8 +145,11 @@ def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
     except ValueError as error:
         msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another that SQLAlchemy knows; {scheme}: {error}"
         raise ValueError(msg) from None
-    backend = SQLAlchemyBackend(engine, key)
-    _closers[id(backend)] = engine.dispose
+    return _closed_by(engine.dispose, SQLAlchemyBackend(engine, key))
+
+
+def _closed_by(closer: Callable[[], Awaitable[object]], backend: StateBackend) -> StateBackend:
+    _closers[id(backend)] = closer
     weakref.finalize(backend, _closers.pop, id(backend), None)
     return backend
 
