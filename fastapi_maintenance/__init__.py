@@ -21,6 +21,7 @@ from fastapi_maintenance.control import (
 from fastapi_maintenance.decorators import force_maintenance_mode_off, force_maintenance_mode_on
 from fastapi_maintenance.errors import InvalidStateError, MaintenanceError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.middleware import MaintenanceModeMiddleware, maintenance_middleware
+from fastapi_maintenance.openapi import document_maintenance
 from fastapi_maintenance.predicates import (
     all_of,
     always,
@@ -101,6 +102,7 @@ __all__ = [
     "configure_backend",
     "cookie_equals",
     "current_state",
+    "document_maintenance",
     "force_maintenance_mode_off",
     "force_maintenance_mode_on",
     "get_maintenance_mode",

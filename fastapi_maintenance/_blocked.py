@@ -11,7 +11,7 @@ from fastapi_maintenance._checks import reject
 from fastapi_maintenance.state import MaintenanceState, current_message
 from fastapi_maintenance.typing import ResponseCallback
 
-__all__ = ["STATE_KEY", "current_state", "media_type_of", "message_behind", "offering"]
+__all__ = ["STATE_KEY", "answers_of", "current_state", "media_type_of", "message_behind", "offering"]
 
 STATE_KEY = "fastapi_maintenance.state"
 """The key of the ASGI scope under which the middleware leaves the state behind a block."""
@@ -38,9 +38,9 @@ def message_behind(request: Request) -> str | None:
     return current_message(current_state(request), datetime.now(timezone.utc))
 
 
-def offering(media_type: str, callback: _Callback) -> _Callback:
+def offering(media_type: str, callback: _Callback, *, status: int = 503) -> _Callback:
     """Return the function, which now says what it answers with."""
-    vars(callback)["media_type"] = media_type
+    vars(callback).update(media_type=media_type, answers=((status, media_type),))
     return callback
 
 
@@ -50,3 +50,9 @@ def media_type_of(name: str, response: Any) -> str:  # noqa: ANN401 -- whatever 
     if callable(response) and isinstance(media_type, str):
         return media_type
     return reject(name, "made by as_html, as_json, as_problem, as_redirect or with_media_type", response)
+
+
+def answers_of(response: object) -> tuple[tuple[int, str], ...]:
+    """Return each status and media type that a response callback is known to answer with."""
+    several: tuple[tuple[int, str], ...] = getattr(response, "answers", ())
+    return several

@@ -9,6 +9,7 @@ from typing import Any, cast, overload
 
 from starlette.requests import Request
 
+from fastapi_maintenance._anatomy import Composition, composed
 from fastapi_maintenance._checks import check_callable
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
@@ -69,7 +70,7 @@ def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     return _as_declared("not_", negation, (part,))
 
 
-def _combined(name: str, parts: tuple[_Part, ...], *, until: bool) -> Predicate | AsyncPredicate:
+def _combined(name: Composition, parts: tuple[_Part, ...], *, until: bool) -> Predicate | AsyncPredicate:
     for part in parts:
         check_callable("predicates", part)
 
@@ -98,7 +99,7 @@ async def _negated(verdict: Awaitable[bool]) -> bool:
     return not await verdict
 
 
-def _as_declared(name: str, combination: _Part, parts: tuple[_Part, ...]) -> Predicate | AsyncPredicate:
+def _as_declared(name: Composition, combination: _Part, parts: tuple[_Part, ...]) -> Predicate | AsyncPredicate:
     """Make the combination a coroutine function where a part is known to be one.
 
     A part that is not known to be one and still returns an awaitable, as a lambda can, makes the combination return
@@ -111,7 +112,7 @@ def _as_declared(name: str, combination: _Part, parts: tuple[_Part, ...]) -> Pre
 
     result: Any = async_combination if any(map(_is_async, parts)) else combination
     result.__name__ = result.__qualname__ = name
-    return cast("Predicate | AsyncPredicate", result)
+    return cast("Predicate | AsyncPredicate", composed(name, parts, result))
 
 
 def _is_async(part: object) -> bool:

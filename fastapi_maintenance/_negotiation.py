@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_maintenance._accept import preferred
-from fastapi_maintenance._blocked import media_type_of, offering
+from fastapi_maintenance._blocked import answers_of, media_type_of, offering
 from fastapi_maintenance._checks import check_callable, check_str
 from fastapi_maintenance.typing import ResponseCallback
 
@@ -67,6 +67,7 @@ def negotiate(*responses: ResponseCallback) -> ResponseCallback:
         made = responses[preferred(", ".join(accept) if accept else None, offers)](request)
         return _varying_later(made) if inspect.isawaitable(made) else _varying(made)
 
+    vars(negotiated)["answers"] = tuple(answer for response in responses for answer in answers_of(response))
     return negotiated
 
 

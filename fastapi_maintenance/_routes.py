@@ -6,6 +6,7 @@ on a copy of the scope.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Scope
 from fastapi_maintenance._scope import route_path
 from fastapi_maintenance.decorators import mark_of
 
-__all__ = ["OPAQUE", "UNANSWERED", "Answer", "entered", "find_answer", "router_of"]
+__all__ = ["OPAQUE", "UNANSWERED", "Answer", "entered", "find_answer", "layers_of", "router_of"]
 
 _MOST_LAYERS = 100
 # FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
@@ -47,17 +48,26 @@ UNANSWERED = Answer(answered=False)
 """No route answers: the app says 404 or 405, or redirects to the path with or without its last slash."""
 
 
+def layers_of(app: ASGIApp) -> Iterator[object]:
+    """Yield an app, and what it wraps, layer by layer, as far as can be seen."""
+    layer: Any = app
+    for _ in range(_MOST_LAYERS):
+        if layer is None:
+            return
+        yield layer
+        inside = layer.middleware_stack if isinstance(layer, Starlette) else None
+        layer = getattr(layer, "app", inside)  # what every class of middleware calls the app that it wraps
+
+
 def router_of(app: ASGIApp) -> tuple[Router | None, Starlette | None]:
     """Return the router that an app leads to through its middleware, and the application that it belongs to."""
-    inner: Any = app
-    for _ in range(_MOST_LAYERS):
+    for inner in layers_of(app):
         if isinstance(inner, Starlette):
             return inner.router, inner
         if isinstance(inner, Router):
             return inner, None
         if isinstance(inner, BaseRoute):
             return Router([inner]), None  # a route can be an app by itself
-        inner = getattr(inner, "app", None)  # what every class of middleware calls the app that it wraps
     return None, None
 
 

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import _current, _holds
 from fastapi_maintenance._answer import send_blocked
 from fastapi_maintenance._decision import Unmatched, Verdict, decide
 from fastapi_maintenance._follower import observe
+from fastapi_maintenance._hints import Arrangement, give
 from fastapi_maintenance._lifespan import Following
+from fastapi_maintenance._listing import listed
 from fastapi_maintenance._observer import Observer
-from fastapi_maintenance._routes import OPAQUE, Answer, entered, find_answer, router_of
+from fastapi_maintenance._routes import OPAQUE, Answer, entered, find_answer, layers_of, router_of
 from fastapi_maintenance._scope import as_http, is_preflight
 from fastapi_maintenance._settings import Settings
+from fastapi_maintenance._writes import key_of
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
@@ -32,7 +35,7 @@ from fastapi_maintenance.responses import as_json
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
-__all__ = ["MaintenanceModeMiddleware", "backend_of", "maintenance_middleware"]
+__all__ = ["MaintenanceModeMiddleware", "backend_of", "maintained_layers", "maintenance_middleware"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 _FORCED = MaintenanceState(active=True)
@@ -109,6 +112,11 @@ class _MaintainedApp:
         """The backend that it asks."""
         return self._current_observer().backend
 
+    @property
+    def settings(self) -> Settings:
+        """What it was told."""
+        return self._settings
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = _current.enter(self._place)
         try:
@@ -128,9 +136,15 @@ class _MaintainedApp:
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the lifespan of the app, and follow the backend meanwhile."""
+
+        async def send_after_hints(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":  # all routes that the app starts with are there
+                give(lambda: self._arrangement(scope))
+            await send(message)
+
         self._following = Following(self._current_observer, patience=self._settings.read_timeout)
         try:
-            await self._following.run(self.app, scope, receive, send)
+            await self._following.run(self.app, scope, receive, send_after_hints)
         finally:
             self._following = None
 
@@ -174,6 +188,27 @@ class _MaintainedApp:
         if hold is not None:
             return _holds.with_local(observer.backend, state)
         return state if is_active(state, datetime.now(timezone.utc)) else None
+
+    def _arrangement(self, scope: Scope) -> Arrangement:
+        router, owner = router_of(self.app)
+        app = scope.get("app")
+        layers = list(layers_of(self.app))
+        seen = app.router if isinstance(app, Starlette) else router
+
+        def answer(method: str, path: str) -> Answer:
+            asked = as_http({"type": "http", "method": method, "path": path, "app": app})
+            return self._find_answer(router, owner, entered(owner, asked))
+
+        return Arrangement(
+            layers=layers,
+            twice=any(
+                isinstance(layer, _MaintainedApp) and key_of(layer.backend) == key_of(self.backend) for layer in layers
+            ),
+            exempt=self._settings.exempt,
+            routes=[] if seen is None else list(listed(seen.routes)),
+            is_answered=lambda path: answer("GET", path).answered,
+            is_kept_open=lambda method, path: answer(method, path).mark is False,
+        )
 
     def _find_answer(self, router: Router | None, owner: Starlette | None, scope: Scope) -> Answer:
         app = scope.get("app")
@@ -257,12 +292,18 @@ class MaintenanceModeMiddleware(_MaintainedApp):
         super().__init__(app, settings, made_by=type(self))
 
 
+def maintained_layers(app: ASGIApp) -> Iterator[_MaintainedApp]:
+    """Yield the maintenance middlewares around an app, the outermost first."""
+    for layer in layers_of(app):
+        if isinstance(layer, Starlette) and layer.middleware_stack is None:
+            yield from maintained_layers(layer.build_middleware_stack())
+        elif isinstance(layer, _MaintainedApp):
+            yield layer
+
+
 def backend_of(app: Starlette) -> StateBackend | None:
     """Return the backend of the outermost maintenance middleware that was added to an app, None if there is none."""
-    layer: object = app.build_middleware_stack()
-    while layer is not None and not isinstance(layer, _MaintainedApp):
-        layer = getattr(layer, "app", None)
-    return None if layer is None else layer.backend
+    return next((layer.backend for layer in maintained_layers(app)), None)
 
 
 def _check_one_name(name: str, callback: object, handler: object) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from starlette.requests import Request
 
+from fastapi_maintenance._anatomy import on_paths
 from fastapi_maintenance._checks import check_str, check_token
 from fastapi_maintenance._clients import client_address, lies_in, networks_of
 from fastapi_maintenance._combinators import all_of, any_of, not_
@@ -71,7 +72,7 @@ def path_is(*paths: str) -> Predicate:
     def path_is_wanted(request: Request, /) -> bool:
         return (route_path(request.scope) or "/") in wanted
 
-    return path_is_wanted
+    return on_paths(wanted, path_is_wanted, prefixes=False)
 
 
 def path_prefix(*prefixes: str) -> Predicate:
@@ -94,7 +95,7 @@ def path_prefix(*prefixes: str) -> Predicate:
         path = route_path(request.scope) or "/"
         return (path in exact or path.startswith(under)) and not _PARENT_SEGMENT.search(path)
 
-    return path_has_prefix
+    return on_paths(exact, path_has_prefix, prefixes=True)
 
 
 def path_matches(pattern: str | re.Pattern[str]) -> Predicate:

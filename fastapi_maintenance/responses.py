@@ -99,4 +99,4 @@ def as_redirect(url: str) -> SyncResponseCallback:
             return dead_end(request)
         return RedirectResponse(url, status_code=303)
 
-    return offering("text/html", redirect)
+    return offering("text/html", redirect, status=303)

@@ -1,0 +1,88 @@
+"""Where the arrangement of an app will disappoint: hints for whoever starts it, each with the way to mend it.
+
+A hint is one record of the logger `fastapi_maintenance.hints.<topic>`, which can be silenced by itself or with all
+others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from starlette.middleware.cors import CORSMiddleware
+
+from fastapi_maintenance._anatomy import paths_in
+from fastapi_maintenance._listing import Listed, leads_to
+
+__all__ = ["Arrangement", "give"]
+
+_LOGGER = "fastapi_maintenance.hints"
+_ROUTER = "fastapi_maintenance.router"  # the module that the endpoints of the admin API come from
+_CORS_INSIDE = (
+    "CORSMiddleware is inside the maintenance middleware, so scripts of other origins cannot read the 503: add it "
+    "after the maintenance middleware"
+)
+_TWICE = (
+    "two maintenance middlewares of this app are on one switch, so a request has to be exempt from both: keep one of "
+    "them, and compose what they exempt with any_of"
+)
+_SHUT = (
+    "{} of maintenance_router cannot be reached during maintenance, because another route answers that path or a layer "
+    "hides the route: include the router before routes that match everything, and let what wraps the app keep it as "
+    "its attribute `app`"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrangement:
+    """How an app is put together around and below its maintenance middleware."""
+
+    layers: Sequence[object]
+    """What stands between the middleware and the routes."""
+    twice: bool
+    """Whether another maintenance middleware on the same switch is among them."""
+    exempt: object
+    """The predicate."""
+    routes: Sequence[Listed]
+    is_answered: Callable[[str], bool]
+    """Whether something answers a GET of a path, be it listed or not."""
+    is_kept_open: Callable[[str, str], bool]
+    """Whether the middleware takes the route of this method and path for one that is forced off."""
+
+
+def hints_on(arrangement: Arrangement) -> Iterator[tuple[str, str]]:
+    """Yield the topic and the text of each hint."""
+    if any(isinstance(layer, CORSMiddleware) for layer in arrangement.layers):
+        yield "cors", _CORS_INSIDE
+    if arrangement.twice:
+        yield "twice", _TWICE
+    for path, below in dict.fromkeys(paths_in(arrangement.exempt)):
+        if not _is_there(path, arrangement, below=below):
+            lies = "lies under the path prefix" if below else "has the path"
+            yield "path", f"no route {lies} {path!r} that the predicate names: correct it, or leave it out"
+    shut = dict.fromkeys(_switches_shut(arrangement))
+    if shut:
+        yield "router", _SHUT.format(", ".join(shut))
+
+
+def give(look_at: Callable[[], Arrangement]) -> None:
+    """Log each hint as a warning; whatever fails in looking for them, the app starts."""
+    try:
+        for topic, text in hints_on(look_at()):
+            logging.getLogger(f"{_LOGGER}.{topic}").warning("%s (silenced by the logger %s.%s)", text, _LOGGER, topic)
+    except Exception:
+        logging.getLogger(_LOGGER).debug("The app could not be looked at for hints", exc_info=True)
+
+
+def _is_there(path: str, arrangement: Arrangement, *, below: bool) -> bool:
+    known = any(leads_to(route.path, path, below=below) for route in arrangement.routes)
+    return known or arrangement.is_answered(path)
+
+
+def _switches_shut(arrangement: Arrangement) -> Iterator[str]:
+    for route in arrangement.routes:
+        of_router = getattr(route.endpoint, "__module__", None) == _ROUTER
+        for method in sorted(route.methods) if of_router and "{" not in route.path else ():
+            if not arrangement.is_kept_open(method, route.path):
+                yield f"{method} {route.path}"

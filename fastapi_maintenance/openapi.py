@@ -1,0 +1,128 @@
+"""The 503 of maintenance in an API's own documentation."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.routing import compile_path
+from starlette.types import ASGIApp
+
+from fastapi_maintenance._anatomy import verdicts
+from fastapi_maintenance._blocked import answers_of
+from fastapi_maintenance._checks import check_callable, reject
+from fastapi_maintenance._listing import Listed, listed
+from fastapi_maintenance._routes import router_of
+from fastapi_maintenance._settings import Settings
+from fastapi_maintenance.decorators import mark_of
+from fastapi_maintenance.middleware import maintained_layers
+
+__all__ = ["document_maintenance"]
+
+_logger = logging.getLogger("fastapi_maintenance")
+_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")  # OpenAPI 3.1, 4.8.9
+_CLOSED, _ELSEWHERE = 503, 303
+_RETRY_AFTER = {
+    "description": "Seconds after which to try again (RFC 9110 10.2.3)",
+    "schema": {"type": "integer", "minimum": 0},
+}
+_LOCATION = {"description": "The page that tells of it", "schema": {"type": "string", "format": "uri-reference"}}
+_SHOWN: dict[int, dict[str, Any]] = {
+    _CLOSED: {"description": "Closed for maintenance", "headers": {"Retry-After": _RETRY_AFTER}},
+    _ELSEWHERE: {
+        "description": "Closed for maintenance",
+        "headers": {"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
+    },
+}
+_SCHEMAS: dict[str, dict[str, Any]] = {
+    "application/json": {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]},
+    "application/problem+json": {  # RFC 9457 3.1
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "format": "uri-reference"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+        },
+    },
+}
+
+
+def document_maintenance(app: FastAPI, *, within: ASGIApp | None = None) -> None:
+    """Show the `503` of maintenance, with its `Retry-After`, at each operation of the app that it can close.
+
+    An operation that is forced off, or that the middleware's predicate exempts whatever the request carries, is left
+    as it is, and so is one that documents a `503` of its own. A path with parameters is asked for as it is written,
+    `/items/{item_id}`. The middlewares and routes are looked at when the document is made, so this can be called
+    before they are added.
+
+    Args:
+        app: The app that the document is of.
+        within: Where the maintenance middleware is not added to the app itself: the app that it is added to and in
+            which this one is mounted, or the app that the middleware has wrapped.
+
+    Raises:
+        TypeError: `app` is no FastAPI app, or `within` no ASGI app.
+
+    """
+    if not isinstance(app, FastAPI):
+        reject("app", "a FastAPI app", app)
+    outer = app if within is None else check_callable("within", within)
+    inner = app.openapi
+    made: list[tuple[dict[str, Any], dict[str, Any]]] = [({}, {})]
+
+    def documented() -> dict[str, Any]:
+        document = inner()
+        if made[0][0] is not document:  # FastAPI makes it once
+            made[0] = document, _documented(document, app, outer)
+        return made[0][1]
+
+    app.openapi = documented  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+
+def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[str, Any]:
+    middlewares = [layer.settings for layer in maintained_layers(outer)]
+    if not middlewares:
+        _logger.warning("document_maintenance(...) has found no maintenance middleware around %r", outer)
+    document = copy.deepcopy(document)
+    below = _mounted_at(app, outer)
+    routes = list(listed(app.routes))
+    for path, operations in document.get("paths", {}).items():
+        for method in operations.keys() & set(_METHODS):
+            asked = method.upper()
+            mark = _mark(routes, path, asked)
+            closing = [each for each in middlewares if mark or _can_close(each, asked, below + path)]
+            if closing and mark is not False:
+                own = operations[method].get("responses", {})
+                operations[method]["responses"] = {**_answers(closing), **own}
+    return document
+
+
+def _mounted_at(app: FastAPI, outer: ASGIApp) -> str:
+    router, _ = router_of(outer)
+    routes = [] if router is None else router.routes
+    return next((each.path for each in listed(routes) if router_of(each.app)[0] is app.router), "")
+
+
+def _mark(routes: list[Listed], path: str, method: str) -> bool | None:
+    for route in routes:
+        if compile_path(route.path)[1] == path and method in route.methods:
+            return mark_of(route.endpoint)
+    return None
+
+
+def _can_close(settings: Settings, method: str, path: str) -> bool:
+    return False in verdicts(settings.exempt, method, path)
+
+
+def _answers(closing: list[Settings]) -> dict[str, dict[str, Any]]:
+    """Return what OpenAPI calls the responses, by their status."""
+    known = [answer for each in closing for answer in answers_of(each.response) or ((503, ""),)]
+    responses = {str(status): copy.deepcopy(_SHOWN[status]) for status, _ in known}
+    for status, media_type in known:
+        if status == _CLOSED and media_type:
+            schema = _SCHEMAS.get(media_type, {"type": "string"})
+            responses[str(status)].setdefault("content", {})[media_type] = {"schema": schema}
+    return responses

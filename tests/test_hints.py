@@ -1,0 +1,264 @@
+"""Hints at the start: one warning where the arrangement will disappoint, with the way to mend it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import BaseRoute, Host, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_maintenance import (
+    ExemptCallback,
+    MaintenanceModeMiddleware,
+    MemoryBackend,
+    any_of,
+    header_equals,
+    maintenance_middleware,
+    not_,
+    path_is,
+    path_prefix,
+)
+from fastapi_maintenance._listing import leads_to
+from fastapi_maintenance.router import maintenance_router
+from tests.support import ROOT
+from tests.test_following import living
+
+pytestmark = pytest.mark.anyio
+
+HINTS = "fastapi_maintenance.hints"
+
+
+class Hiding:
+    """A middleware that does not say what it wraps."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._wrapped = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        await self._wrapped(scope, receive, send)
+
+
+class Around:
+    """A middleware that has the maintenance middleware in it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = maintenance_middleware()(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        await self.app(scope, receive, send)
+
+
+async def hints_of(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Start an app, and return the topic and the text of each hint that it gives."""
+    async with living(app):
+        pass
+    return [
+        (record.name.removeprefix(f"{HINTS}."), record.getMessage())
+        for record in caplog.records
+        if record.name.startswith(HINTS)
+    ]
+
+
+async def topics_of(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Start an app, and return the topic of each hint that it gives."""
+    return [topic for topic, _ in await hints_of(app, caplog)]
+
+
+def shop() -> FastAPI:
+    """Return an app with routes of all kinds."""
+    inner, api, app = APIRouter(prefix="/inner"), APIRouter(prefix="/api"), FastAPI()
+    inner.add_api_route("/users/{user}/orders", lambda user: user)
+    inner.add_api_route("/files/{path:path}", lambda path: path)
+    api.include_router(inner)
+    app.include_router(api)
+    app.add_api_route("/health/live", lambda: "alive", methods=["POST"])
+    app.mount("/static", StaticFiles(directory=ROOT / "docs" if (ROOT / "docs").exists() else ROOT / "tests"))
+    app.mount("/sub", Starlette(routes=[Route("/page", lambda _: None), Mount("/deep", routes=[Route("/end", print)])]))
+    app.router.routes.append(Host("admin.example", Starlette(routes=[Route("/panel", lambda _: None)])))
+    return app
+
+
+async def test_an_arrangement_that_is_right_gives_no_hint(caplog: pytest.LogCaptureFixture) -> None:
+    app = shop()
+    app.include_router(maintenance_router(dependencies=[]), prefix="/ops")
+    app.add_middleware(GZipMiddleware)
+    app.add_middleware(maintenance_middleware(exempt=any_of(path_prefix("/health"), header_equals("X-Admin", "yes"))))
+    app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
+    assert [] == await hints_of(app, caplog)
+
+
+async def test_cors_inside_the_maintenance_middleware_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
+    app.add_middleware(maintenance_middleware())
+    expected = (
+        "CORSMiddleware is inside the maintenance middleware, so scripts of other origins cannot read the 503: add it "
+        "after the maintenance middleware (silenced by the logger fastapi_maintenance.hints.cors)"
+    )
+    assert [("cors", expected)] == await hints_of(app, caplog)
+
+
+async def test_cors_inside_is_seen_where_the_whole_app_is_wrapped(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
+    assert ["cors"] == await topics_of(maintenance_middleware()(app), caplog)
+
+
+@pytest.mark.parametrize("topic", ["hints", "hints.cors"])
+async def test_a_hint_can_be_silenced_by_itself_or_with_all_others(
+    topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = FastAPI()
+    app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
+    app.add_middleware(maintenance_middleware(exempt=path_prefix("/nowhere")))
+    logger = logging.getLogger(f"fastapi_maintenance.{topic}")
+    logger.setLevel(logging.ERROR)
+    try:
+        assert ({"hints": [], "hints.cors": ["path"]}[topic]) == await topics_of(app, caplog)
+    finally:
+        logger.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("exempt", "named"),
+    [
+        (path_prefix("/heath"), ["no route lies under the path prefix '/heath'"]),
+        (path_prefix("/health/live/"), ["no route lies under the path prefix '/health/live/'"]),
+        (path_is("/health"), ["no route has the path '/health'"]),
+        (not_(path_prefix("/biling")), ["no route lies under the path prefix '/biling'"]),
+        (any_of(header_equals("X-Admin", "yes"), path_prefix("/a", "/api", "/b")), ["prefix '/a'", "prefix '/b'"]),
+        (path_prefix("/api/inner/users/7/bills"), ["prefix '/api/inner/users/7/bills'"]),
+        (path_prefix("/sub/pages"), ["prefix '/sub/pages'"]),
+        (any_of(path_prefix("/a"), path_prefix("/a")), ["prefix '/a'"]),
+        (path_prefix("/"), []),
+        (path_prefix("/health"), []),
+        (path_prefix("/docs"), []),
+        (path_is("/health/live"), []),
+        (path_prefix("/api/inner/users/7"), []),
+        (path_is("/api/inner/users/7/orders"), []),
+        (path_prefix("/api/inner/files/a/b/c"), []),
+        (path_prefix("/static/pictures"), []),
+        (path_prefix("/sub/deep/end"), []),
+        (path_prefix("/panel"), []),
+        (lambda _: False, []),
+    ],
+)
+async def test_an_exempted_path_that_no_route_has_is_told(
+    exempt: ExemptCallback, named: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = shop()
+    app.add_middleware(maintenance_middleware(exempt=exempt))
+    hints = await hints_of(app, caplog)
+    assert ["path"] * len(named) == [topic for topic, _ in hints]
+    assert [True] * len(named) == [name in text for name, (_, text) in zip(named, hints, strict=True)]
+
+
+async def test_a_path_that_an_unknown_kind_of_route_may_have_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    app.router.routes.append(BaseRoute())
+    app.add_middleware(maintenance_middleware(exempt=path_prefix("/perhaps")))
+    assert [] == await hints_of(app, caplog)
+
+
+async def test_what_answers_without_a_route_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    app.router.default = StaticFiles(directory=ROOT / "tests")
+    app.add_middleware(maintenance_middleware(exempt=path_is("/conftest.py")))
+    assert [] == await hints_of(app, caplog)
+
+
+def catching_all_first(router: APIRouter) -> FastAPI:
+    """Include the router behind a route that matches every path."""
+    app = FastAPI()
+    app.add_api_route("/{path:path}", lambda path: path)
+    app.include_router(router)
+    app.add_middleware(maintenance_middleware())
+    return app
+
+
+def in_a_hidden_app(router: APIRouter) -> ASGIApp:
+    """Include the router in an app that a middleware wraps and hides."""
+    app = FastAPI()
+    app.include_router(router)
+    app.add_middleware(Hiding)
+    app.add_middleware(GZipMiddleware)
+    app.add_middleware(Around)
+    return app
+
+
+@pytest.mark.parametrize("arrange", [catching_all_first, in_a_hidden_app])
+async def test_a_router_that_would_be_blocked_is_told(
+    arrange: Callable[[APIRouter], ASGIApp], caplog: pytest.LogCaptureFixture
+) -> None:
+    ((topic, text),) = await hints_of(arrange(maintenance_router(dependencies=[])), caplog)
+    assert "router" == topic
+    assert text.startswith("GET /maintenance")
+    assert ("PUT /maintenance" in text) is (arrange is in_a_hidden_app)
+
+
+async def test_a_router_under_a_path_with_parameters_is_trusted(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    app.include_router(maintenance_router(dependencies=[]), prefix="/{tenant:int}")
+    app.add_middleware(maintenance_middleware())
+    assert [] == await hints_of(app, caplog)
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_two_middlewares_on_one_switch_are_told_once(same: bool, caplog: pytest.LogCaptureFixture) -> None:
+    switch = MemoryBackend()
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=switch))
+    app.add_middleware(MaintenanceModeMiddleware, backend=switch if same else MemoryBackend())
+    assert (["twice"] if same else []) == await topics_of(app, caplog)
+
+
+async def test_an_app_that_cannot_be_looked_at_starts_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    class Strange(BaseRoute):
+        @property
+        def path(self) -> str:
+            message = "not yet"
+            raise RuntimeError(message)
+
+    app = FastAPI()
+    app.router.routes.append(Strange())
+    app.add_middleware(maintenance_middleware(exempt=path_prefix("/nowhere")))
+    with caplog.at_level(logging.DEBUG, HINTS):
+        assert [(HINTS, "The app could not be looked at for hints")] == await hints_of(app, caplog)
+
+
+async def test_an_app_without_routes_of_its_own_gives_no_hint(caplog: pytest.LogCaptureFixture) -> None:
+    async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+        assert "lifespan" == scope["type"]
+        for word in ("startup", "shutdown"):
+            assert f"lifespan.{word}" == (await receive())["type"]
+            await send({"type": f"lifespan.{word}.complete"})
+
+    assert [] == await hints_of(maintenance_middleware(exempt=path_prefix("/health"))(plain), caplog)
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "has", "under"),
+    [
+        ("/", "/", True, True),
+        ("/a", "/a", True, True),
+        ("/a/b", "/a", False, True),
+        ("/a", "/a/b", False, False),
+        ("/ab", "/a", False, False),
+        ("/{x}", "/a", True, True),
+        ("/v{x}/b", "/v1/b", True, True),
+        ("/{x:path}", "/a/b/c", True, True),
+        ("/a/{x:path}", "/b/c", False, False),
+        ("/a/{x}/c", "/a/b", False, True),
+    ],
+)
+def test_which_paths_lead_to_a_route(template: str, path: str, has: bool, under: bool) -> None:
+    assert (has, under) == (leads_to(template, path, below=False), leads_to(template, path, below=True))

@@ -1,0 +1,309 @@
+"""The 503 in an API's own documentation: at each operation that maintenance can close, and at no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_maintenance import (
+    ExemptCallback,
+    MaintenanceModeMiddleware,
+    ResponseCallback,
+    all_of,
+    always,
+    any_of,
+    as_html,
+    as_json,
+    as_problem,
+    as_redirect,
+    client_in,
+    document_maintenance,
+    force_maintenance_mode_off,
+    force_maintenance_mode_on,
+    header_equals,
+    maintenance_middleware,
+    negotiate,
+    never,
+    not_,
+    path_is,
+    path_matches,
+    path_prefix,
+    safe_method,
+)
+from fastapi_maintenance._anatomy import verdicts
+from fastapi_maintenance.router import maintenance_router
+from tests.strategies import verdict_of
+from tests.support import client, make_request
+
+pytestmark = pytest.mark.anyio
+
+ADMIN = header_equals("X-Admin", "yes")
+JSON = {"schema": {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}}
+
+
+def documented_app(**settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
+    """Return an app with routes here and in routers, which documents its maintenance."""
+    inner, outer, app = APIRouter(prefix="/inner"), APIRouter(prefix="/outer"), FastAPI()
+    document_maintenance(app)
+    inner.add_api_route("/items/{item:int}", lambda item: item)
+    inner.add_api_route("/on", force_maintenance_mode_on(lambda: "never"))
+    outer.add_api_route("/off", force_maintenance_mode_off(lambda: "always"), methods=["POST"])
+    outer.add_api_route("/off", lambda: "now and then")
+    outer.include_router(inner)
+    app.include_router(outer)
+    app.add_api_route("/health", lambda: "alive")
+    app.add_middleware(maintenance_middleware(**settings))
+    return app
+
+
+def closable(document: dict[str, Any]) -> set[str]:
+    """Return each operation that is documented with a 503."""
+    return {
+        f"{method.upper()} {path}"
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        if "503" in operation["responses"]
+    }
+
+
+def test_an_operation_that_maintenance_can_close_has_a_503_with_its_retry_after() -> None:
+    app = documented_app()
+    responses = app.openapi()["paths"]["/health"]["get"]["responses"]
+    assert {"200", "503"} == set(responses)
+    assert JSON == responses["503"]["content"]["application/json"]
+    assert {"Retry-After"} == set(responses["503"]["headers"])
+
+
+@pytest.mark.parametrize(
+    ("exempt", "expected"),
+    [
+        (None, {"GET /health", "GET /outer/off", "GET /outer/inner/items/{item}", "GET /outer/inner/on"}),
+        (path_prefix("/outer"), {"GET /health", "GET /outer/inner/on"}),
+        (not_(path_prefix("/outer/inner")), {"GET /outer/inner/items/{item}", "GET /outer/inner/on"}),
+        (always, {"GET /outer/inner/on"}),
+    ],
+)
+def test_what_is_forced_off_or_exempt_whatever_the_request_carries_has_none(
+    exempt: ExemptCallback, expected: set[str]
+) -> None:
+    app = documented_app(exempt=exempt)
+    assert expected == closable(app.openapi())
+
+
+async def test_the_document_that_is_served_says_so_too() -> None:
+    app = documented_app(exempt=path_prefix("/outer"), enabled=True)
+    async with client(app) as http:
+        assert {"GET /health", "GET /outer/inner/on"} == closable((await http.get("/openapi.json")).json())
+
+
+async def test_each_operation_is_documented_as_it_is_answered() -> None:
+    app = documented_app(exempt=any_of(ADMIN, path_prefix("/outer/inner/items")), enabled=True)
+    document = app.openapi()
+    async with client(app) as http:
+        for path, operations in document["paths"].items():
+            for method in operations:
+                response = await http.request(method, path.replace("{item}", "7"))
+                assert (503 == response.status_code) is (f"{method.upper()} {path}" in closable(document))
+
+
+def test_the_admin_api_is_documented_as_always_open() -> None:
+    app = FastAPI()
+    app.include_router(maintenance_router(dependencies=[]), prefix="/v1")
+    before = {path: dict(operations) for path, operations in app.openapi()["paths"].items()}
+    document_maintenance(app)
+    app.add_middleware(maintenance_middleware())
+    assert before == app.openapi()["paths"]
+
+
+def test_a_503_that_an_operation_documents_itself_is_kept() -> None:
+    app = FastAPI()
+    app.add_api_route("/", lambda: "open", responses={503: {"description": "Too busy"}})
+    app.add_middleware(maintenance_middleware())
+    document_maintenance(app)
+    assert {"description": "Too busy"} == app.openapi()["paths"]["/"]["get"]["responses"]["503"]
+
+
+def own_response(_: Request) -> PlainTextResponse:
+    """Answer in plain text."""
+    return PlainTextResponse("closed", 503)
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (as_json(), {"503": ["application/json"]}),
+        (as_problem(), {"503": ["application/problem+json"]}),
+        (negotiate(as_html(), as_json()), {"503": ["text/html", "application/json"]}),
+        (negotiate(as_redirect("/closed"), as_json()), {"303": [], "503": ["application/json"]}),
+        (as_redirect("/closed"), {"303": []}),
+        (own_response, {"503": []}),
+    ],
+)
+def test_what_it_is_answered_with_is_shown_as_far_as_it_is_known(
+    response: ResponseCallback, expected: dict[str, list[str]]
+) -> None:
+    app = documented_app(response=response)
+    responses = app.openapi()["paths"]["/health"]["get"]["responses"]
+    shown = {status: list(answer.get("content", {})) for status, answer in responses.items() if status != "200"}
+    assert expected == shown
+
+
+def test_a_document_is_made_once_and_the_one_of_fastapi_is_left_as_it_was() -> None:
+    app = documented_app()
+    document = app.openapi()
+    assert app.openapi() is document
+    assert app.openapi_schema is not None
+    assert set() == closable(app.openapi_schema)
+    app.openapi_schema = None
+    app.add_api_route("/late", lambda: "later")
+    assert "GET /late" in closable(app.openapi())
+
+
+def test_an_operation_that_only_the_document_knows_is_documented_by_its_path() -> None:
+    app = documented_app(exempt=path_prefix("/open"))
+    operation = {"responses": {"200": {"description": "By another layer"}}}
+    app.openapi_schema = {"paths": {"/open/metrics": {"get": operation}, "/metrics": {"get": operation}}}
+    assert {"GET /metrics"} == closable(app.openapi())
+
+
+def test_the_class_is_looked_at_as_the_factory_is_and_two_middlewares_are_looked_at_both() -> None:
+    app = documented_app(exempt=path_prefix("/health"))
+    app.add_middleware(
+        MaintenanceModeMiddleware, exempt_callback=path_prefix("/outer/off"), response_callback=as_html()
+    )
+    responses = app.openapi()["paths"]
+    assert ["text/html"] == list(responses["/health"]["get"]["responses"]["503"]["content"])
+    assert ["application/json"] == list(responses["/outer/off"]["get"]["responses"]["503"]["content"])
+
+
+@pytest.mark.parametrize("wrap", [FastAPI.build_middleware_stack, lambda app: app])
+async def test_a_mounted_app_documents_the_maintenance_of_the_one_around_it(wrap: Callable[[FastAPI], Any]) -> None:
+    app, sub = FastAPI(), FastAPI()
+    sub.add_api_route("/items", lambda: "open")
+    sub.add_api_route("/health", lambda: "alive")
+    app.mount("/sub", wrap(sub))
+    app.add_middleware(maintenance_middleware(exempt=path_is("/sub/health"), enabled=True))
+    document_maintenance(sub, within=app)
+    assert {"GET /items"} == closable(sub.openapi())
+    async with client(app) as http:
+        assert [503, 200] == [(await http.get(path)).status_code for path in ("/sub/items", "/sub/health")]
+
+
+def test_an_app_that_is_wrapped_documents_what_wraps_it() -> None:
+    app = FastAPI()
+    app.add_api_route("/items", lambda: "open")
+    document_maintenance(app, within=maintenance_middleware()(app))
+    assert {"GET /items"} == closable(app.openapi())
+
+
+async def opaque(scope: Scope, receive: Receive, send: Send) -> None:
+    """Show no routes."""
+
+
+@pytest.mark.parametrize("within", [None, maintenance_middleware()(opaque)])
+def test_an_app_without_maintenance_is_told_so_and_documented_as_it_is(
+    within: ASGIApp | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = FastAPI()
+    app.add_api_route("/items", lambda: "open")
+    document_maintenance(app, within=within)
+    assert (within is not None) is bool(closable(app.openapi()))
+    assert (within is None) is ("no maintenance middleware" in caplog.text)
+
+
+def test_what_is_no_app_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="app must be a FastAPI app, got str 'app'"):
+        document_maintenance("app")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="within must be callable, got str 'app'"):
+        document_maintenance(FastAPI(), within="app")  # type: ignore[arg-type]
+
+
+async def on_path(request: Request) -> bool:
+    """Exempt by the path, asynchronously."""
+    return request.url.path == "/items"
+
+
+async def on_header(request: Request) -> bool:
+    """Exempt by a header, asynchronously."""
+    return "x-admin" in request.headers
+
+
+class Pause:
+    """What lets others run first."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+async def on_path_later(request: Request) -> bool:
+    """Exempt by the path, after a while."""
+    await Pause()
+    return request.url.path == "/items"
+
+
+class Later:
+    """An awaitable that is no coroutine, and takes its time."""
+
+    def __await__(self) -> Any:  # noqa: ANN401 -- anything can be awaited
+        return iter([None])
+
+
+@pytest.mark.parametrize(
+    ("predicate", "expected"),
+    [
+        (always, {True}),
+        (path_matches(r"/it.*"), {True}),
+        (safe_method, {True}),
+        (lambda request: request.url.path.startswith("/items"), {True}),
+        (lambda request: request.url.query == "", {True, False}),
+        (lambda request: request.scope.get("client") is None, {True, False}),
+        (lambda request: "client" in request.scope, {True, False}),
+        (lambda request: "path" in request.scope, {True}),
+        (lambda request: request.state.admin, {True, False}),
+        (lambda request: request.cookies, {True, False}),
+        (lambda _: 1 / 0, {True, False}),
+        (on_path, {True}),
+        (on_header, {True, False}),
+        (on_path_later, {True, False}),
+        (lambda _: Later(), {True, False}),
+        (client_in("10.0.0.0/8"), {True, False}),
+        (ADMIN, {True, False}),
+        (not_(ADMIN), {True, False}),
+        (any_of(ADMIN, path_prefix("/items")), {True}),
+        (any_of(on_header, on_path), {True}),
+        (all_of(ADMIN, path_prefix("/other")), {False}),
+        (all_of(ADMIN, path_prefix("/items")), {True, False}),
+        (any_of(), {False}),
+        (all_of(), {True}),
+    ],
+)
+def test_what_a_predicate_can_say_is_known_from_the_method_and_the_path(
+    predicate: ExemptCallback, expected: set[bool]
+) -> None:
+    assert expected == verdicts(predicate, "GET", "/items")
+
+
+LEAVES = st.sampled_from([ADMIN, safe_method, path_prefix("/items"), path_is("/"), on_path, on_header, always, never])
+COMPOSED = st.recursive(
+    LEAVES,
+    lambda inner: (
+        inner.map(not_)
+        | st.lists(inner, max_size=3).map(lambda parts: any_of(*parts))
+        | st.lists(inner, max_size=3).map(lambda parts: all_of(*parts))
+    ),
+    max_leaves=6,
+)
+
+
+@given(COMPOSED, st.sampled_from(["GET", "POST"]), st.sampled_from(["/", "/items", "/health"]), st.booleans())
+def test_no_request_is_told_otherwise(predicate: ExemptCallback, method: str, path: str, admin: bool) -> None:
+    request = make_request(path, method=method, headers=[("X-Admin", "yes")] if admin else [])
+    assert verdict_of(predicate, request) in verdicts(predicate, method, path)
