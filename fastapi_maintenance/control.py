@@ -134,12 +134,13 @@ def checked_switch(
     message: str | None,
     starts_at: datetime | None,
     ends_at: datetime | None,
+    name: str = "value",
 ) -> MaintenanceState:
     """Return the operator's switch with what it is to be set to; raises as `set_maintenance_mode` does."""
-    check_bool("value", value)
+    check_bool(name, value)
     wanted = switch(MaintenanceState(), active=value, message=message, starts_at=starts_at, ends_at=ends_at)
     if wanted != MaintenanceState(active=value) and not value:
-        msg = "message, starts_at and ends_at go with value=True, got one of them with value=False"
+        msg = f"message, starts_at and ends_at go with {name}=True, got one of them with {name}=False"
         raise ValueError(msg)
     if wanted.ends_at is not None and wanted.ends_at <= datetime.now(timezone.utc):
         msg = f"ends_at must be in the future, got {wanted.ends_at.isoformat()}"

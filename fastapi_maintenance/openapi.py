@@ -86,18 +86,21 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
     middlewares = [layer.settings for layer in maintained_layers(outer)]
     if not middlewares:
         _logger.warning("document_maintenance(...) has found no maintenance middleware around %r", outer)
-    document = copy.deepcopy(document)
     below = _mounted_at(app, outer)
     routes = list(listed(app.routes))
-    for path, operations in document.get("paths", {}).items():
-        for method in operations.keys() & set(_METHODS):
-            asked = method.upper()
-            mark = _mark(routes, path, asked)
-            closing = [each for each in middlewares if mark or _can_close(each, asked, below + path)]
-            if closing and mark is not False:
-                own = operations[method].get("responses", {})
-                operations[method]["responses"] = {**_answers(closing), **own}
-    return document
+
+    def told(path: str, method: str, operation: Any) -> Any:  # noqa: ANN401 -- beside operations a path has other keys
+        mark = _mark(routes, path, method.upper())
+        closing = [each for each in middlewares if mark or _can_close(each, method.upper(), below + path)]
+        if method not in _METHODS or not closing or mark is False:
+            return operation
+        return {**operation, "responses": {**_answers(closing), **operation.get("responses", {})}}
+
+    paths = {
+        path: {method: told(path, method, operation) for method, operation in operations.items()}
+        for path, operations in document.get("paths", {}).items()
+    }
+    return {**document, "paths": paths}
 
 
 def _mounted_at(app: FastAPI, outer: ASGIApp) -> str:

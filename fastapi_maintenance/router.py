@@ -31,6 +31,14 @@ __all__ = ["maintenance_router"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 _EXAMPLE = "Back in ten minutes"
+_NO_JSON: dict[int | str, dict[str, Any]] = {400: {"description": "The body is no text"}}
+_IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "required": True,
+    "description": "The `ETag` of the switch that is to be replaced, or `*` for whatever it is.",
+    "schema": {"type": "string", "examples": ["*"]},
+}
 
 
 class Setting(BaseModel):
@@ -128,27 +136,30 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
         "",
         dependencies=dependencies,
         responses={
+            **_NO_JSON,
             409: {"description": "The switch cannot be set here"},
             412: {"description": "The switch is not what `If-Match` says: another one was faster"},
             428: {"description": "`If-Match` is missing"},
             **away,
         },
         summary="Set the switch",
+        openapi_extra={"parameters": [_IF_MATCH]},  # where FastAPI itself wants it, it says 422 and not 428
     )
     @force_maintenance_mode_off
     async def put(
         setting: Setting,
         response: Response,
-        if_match: Annotated[
-            str | None,
-            Header(description="The `ETag` of the switch that is to be replaced, or `*` for whatever it is."),
-        ] = None,
+        if_match: Annotated[str | None, Header(include_in_schema=False)] = None,
     ) -> SwitchState:
         if if_match is None:
             raise HTTPException(428, "If-Match must say which switch is replaced: the ETag of GET, or * for any")
         try:
             wanted = checked_switch(
-                setting.active, message=setting.message, starts_at=setting.starts_at, ends_at=setting.ends_at
+                setting.active,
+                message=setting.message,
+                starts_at=setting.starts_at,
+                ends_at=setting.ends_at,
+                name="active",
             )
         except ValueError as error:
             _refuse(setting, error)
@@ -167,7 +178,7 @@ def _add_bypass(router: APIRouter, bypass: BypassCookie) -> None:
     closed: dict[int | str, dict[str, Any]] = {403: {"description": "Not let in"}}
     forbidden = HTTPException(403, "Forbidden")
 
-    @router.post("/bypass", responses=closed, summary="Get in while it is closed")
+    @router.post("/bypass", responses={**_NO_JSON, **closed}, summary="Get in while it is closed")
     @force_maintenance_mode_off
     async def present(presented: Presented, request: Request, response: Response) -> Admission:
         if not bypass.knows(presented.secret):

@@ -70,7 +70,7 @@ def closable(document: dict[str, Any]) -> set[str]:
         f"{method.upper()} {path}"
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
-        if "503" in operation["responses"]
+        if "summary" != method and "503" in operation["responses"]
     }
 
 
@@ -168,9 +168,12 @@ def test_a_document_is_made_once_and_the_one_of_fastapi_is_left_as_it_was() -> N
 
 
 def test_an_operation_that_only_the_document_knows_is_documented_by_its_path() -> None:
-    app = documented_app(exempt=path_prefix("/open"))
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(exempt=path_prefix("/open")))
     operation = {"responses": {"200": {"description": "By another layer"}}}
-    app.openapi_schema = {"paths": {"/open/metrics": {"get": operation}, "/metrics": {"get": operation}}}
+    document = {"paths": {"/open/metrics": {"get": operation, "summary": "Open"}, "/metrics": {"get": operation}}}
+    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    document_maintenance(app)
     assert {"GET /metrics"} == closable(app.openapi())
 
 

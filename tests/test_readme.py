@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -213,6 +214,24 @@ async def test_read_only_mode() -> None:
 async def test_close_only_a_part() -> None:
     app = opened(example("Close only a part").run())
     assert [200, 503] == await statuses(app, "/items", "/billing/1")
+
+
+def test_in_the_apis_own_documentation() -> None:
+    app = cast("FastAPI", example("In the API's own documentation").run()["app"])
+    for path in ("/items", "/healthy", "/health", "/health/live"):
+        app.add_api_route(path, lambda: "open")
+    shown = {path: set(operations["get"]["responses"]) for path, operations in app.openapi()["paths"].items()}
+    assert {"200", "503"} == shown["/items"] == shown["/healthy"]
+    assert {"200"} == shown["/health"] == shown["/health/live"]
+
+
+def test_the_hints_are_those_that_there_are() -> None:
+    hints = (ROOT / "fastapi_maintenance" / "_hints.py").read_text(encoding="utf-8")
+    topics = re.findall(r'yield "(\w+)"', hints)
+    assert topics
+    assert sorted(topics) == re.findall(
+        r"^\| `fastapi_maintenance\.hints\.(\w+)`", README.read_text("utf-8"), re.MULTILINE
+    )
 
 
 async def test_your_own_response(monkeypatch: pytest.MonkeyPatch) -> None:

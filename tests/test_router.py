@@ -235,7 +235,7 @@ async def test_it_sets_the_switch_that_it_is_given(tmp_path: Any) -> None:  # no
 def test_it_is_documented() -> None:
     paths = app_on(MemoryBackend()).openapi()["paths"]
     assert {"/maintenance", "/maintenance/bypass", "/"} == set(paths)
-    assert {"200", "409", "412", "422", "428", "503"} == set(paths["/maintenance"]["put"]["responses"])
+    assert {"200", "400", "409", "412", "422", "428", "503"} == set(paths["/maintenance"]["put"]["responses"])
 
 
 # Getting in
