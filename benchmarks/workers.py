@@ -35,8 +35,8 @@ class Worker:
 
     def ask(self, **order: object) -> dict[str, Any]:
         """Return what it answers to an order."""
-        assert self._process.stdin is not None  # noqa: S101 -- it is a pipe
-        assert self._process.stdout is not None  # noqa: S101 -- so is this
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
