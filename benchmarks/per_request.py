@@ -63,8 +63,9 @@ def cells() -> list[Cell]:
     found = [Cell("driver", 10, "first", on=False)]
     for routes in ROUTES:
         found += [Cell(name, routes, "first", on=False, shortcut=True) for name in ("plain", "nothing", *OURS)]
+        found += [Cell(name, routes, "first", on=False) for name in (*open_apps, *OURS, *PEERS)]
+        found += [Cell(name, routes, "last", on=False) for name in (*open_apps, *OURS[2:4], *PEERS)]
         for scenario in ("first", "last"):
-            found += [Cell(name, routes, scenario, on=False) for name in (*open_apps, *OURS[2:4], *PEERS)]
             found += [Cell(name, routes, scenario, on=True) for name in (*OURS, *PEERS, *limits)]
         for scenario in _EXPECTED:
             found += [Cell(name, routes, scenario, on=False) for name in open_apps]
