@@ -1,7 +1,6 @@
 """Which endpoint will answer this request? The app's own routes are asked, in the app's own order.
 
-Nothing is kept between requests, so routes that are added late are seen. Every route is asked with its own `matches`,
-on a copy of the scope.
+Every route that can match the path is asked with its own `matches`, on a copy of the scope.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import fastapi.routing
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
@@ -18,18 +16,13 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
+from fastapi_maintenance._index import Candidate, IncludedRouter, RouteIndex, contexts_of
 from fastapi_maintenance._scope import route_path
 from fastapi_maintenance.decorators import mark_of
 
 __all__ = ["OPAQUE", "UNANSWERED", "Answer", "entered", "find_answer", "layers_of", "router_of"]
 
 _MOST_LAYERS = 100
-# FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
-# answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes
-# without asking those in between, nor a class of route with a `matches` of its own; so it is the second choice.
-# tests/test_routes.py fails when the private name goes.
-_IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
-_iter_route_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", lambda _routes: ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,55 +69,59 @@ def entered(owner: Starlette | None, scope: Scope) -> Scope:
     return {**scope, "root_path": owner.root_path} if isinstance(owner, FastAPI) and owner.root_path else scope
 
 
-def find_answer(router: Router, owner: Starlette | None, scope: Scope) -> Answer:
+def find_answer(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
     """Return what will answer the request of this scope, which is left as it is."""
     probe = dict(scope)
     if isinstance(probe.get("fastapi"), dict):
         probe["fastapi"] = dict(probe["fastapi"])  # FastAPI's routes note in it what they try
     try:
-        return _ask(router, owner, probe)
+        return _ask(index, owner, probe)
     except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
         return OPAQUE
 
 
-def _ask(router: Router, owner: Starlette | None, scope: Scope) -> Answer:
+def _ask(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
     """Do what `Router.app` does up to the point where a route is handed the request."""
-    partial: tuple[BaseRoute, Scope] | None = None
-    for route in router.routes:
-        match, child = route.matches(scope)
+    partial: tuple[Candidate, Scope] | None = None
+    for candidate in index.candidates(route_path(scope)):
+        match, child = candidate.matches(scope)
         if match is Match.FULL:
-            return _look_into(route, owner, scope, child)
+            return _look_into(candidate, owner, scope, child)
         if match is Match.PARTIAL and partial is None:
-            partial = route, child
+            partial = candidate, child
     if partial is not None:
         return _look_into(partial[0], owner, scope, partial[1])
-    return OPAQUE if _serves_the_rest(router, scope) and not _redirects(router, scope) else UNANSWERED
+    return OPAQUE if _serves_the_rest(index.router, scope) and not _redirects(index, scope) else UNANSWERED
 
 
-def _look_into(route: BaseRoute, owner: Starlette | None, scope: Scope, child: Scope) -> Answer:
-    while isinstance(route, _IncludedRouter):
-        _, child, route, _ = route._match(scope)  # noqa: SLF001 -- see above
+def _look_into(candidate: Candidate, owner: Starlette | None, scope: Scope, child: Scope) -> Answer:
+    route, shown = candidate.original, candidate.shown
+    while isinstance(route, IncludedRouter):
+        _, child, route, _ = route._match(scope)  # noqa: SLF001 -- see where it is imported
+        shown = route
     if isinstance(route, (Mount, Host)):
-        return _ask_mounted(route.app, route.routes, {**scope, **child})
-    if isinstance(route, Route) and route.methods and scope["method"] not in route.methods:
+        return _ask_mounted(candidate, shown.app, shown.routes, {**scope, **child})
+    if isinstance(route, Route) and shown.methods and scope["method"] not in shown.methods:
         return UNANSWERED
     if isinstance(route, (Route, WebSocketRoute)):
-        return _answer_of(route, route.endpoint, owner, scope)
-    for listed in _iter_route_contexts([route]):
+        return _answer_of(route, shown.endpoint, owner, scope)
+    for listed in contexts_of([route]) if contexts_of is not None else ():
         inner, (match, listed_child) = listed.original_route, listed.matches(scope)
         if inner is not route and match is Match.FULL:
             if isinstance(inner, (Mount, Host)):
-                return _ask_mounted(listed.app, listed.routes, {**scope, **listed_child})
+                return _ask_mounted(candidate, listed.app, listed.routes, {**scope, **listed_child})
             return _answer_of(inner, listed.endpoint, owner, scope)
     return _answer_of(route, child.get("endpoint"), owner, scope)
 
 
-def _ask_mounted(app: ASGIApp, routes: list[BaseRoute], scope: Scope) -> Answer:
+def _ask_mounted(candidate: Candidate, app: ASGIApp, routes: list[BaseRoute], scope: Scope) -> Answer:
     router, owner = router_of(app)
     if router is None:
         # Middleware that hides the app it wraps is looked past: the mount itself still lists the routes below it.
-        return _ask(Router(routes), None, scope) if routes else OPAQUE
-    return _ask(router, owner, entered(owner, scope))
+        return _ask(RouteIndex(Router(routes)), None, scope) if routes else OPAQUE
+    if candidate.below is None or candidate.below.router is not router:
+        candidate.below = RouteIndex(router)
+    return _ask(candidate.below, owner, entered(owner, scope))
 
 
 def _serves_the_rest(router: Router, scope: Scope) -> bool:
@@ -135,12 +132,12 @@ def _serves_the_rest(router: Router, scope: Scope) -> bool:
     return match is Match.FULL or (match is Match.NONE and router.default != router.not_found)
 
 
-def _redirects(router: Router, scope: Scope) -> bool:
+def _redirects(index: RouteIndex, scope: Scope) -> bool:
     path = route_path(scope)
-    if scope["type"] != "http" or not router.redirect_slashes or path == "/":
+    if scope["type"] != "http" or not index.router.redirect_slashes or path == "/":
         return False
-    other = scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"
-    return any(route.matches({**scope, "path": other})[0] is not Match.NONE for route in router.routes)
+    other = {**scope, "path": scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"}
+    return any(candidate.matches(other)[0] is not Match.NONE for candidate in index.candidates(route_path(other)))
 
 
 def _answer_of(route: BaseRoute, endpoint: Any, owner: Starlette | None, scope: Scope) -> Answer:  # noqa: ANN401 -- anything can be an endpoint

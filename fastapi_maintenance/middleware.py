@@ -21,6 +21,7 @@ from fastapi_maintenance._answer import send_blocked
 from fastapi_maintenance._decision import Unmatched, Verdict, decide
 from fastapi_maintenance._follower import observe
 from fastapi_maintenance._hints import Arrangement, give
+from fastapi_maintenance._index import RouteIndex
 from fastapi_maintenance._lifespan import Following
 from fastapi_maintenance._listing import listed
 from fastapi_maintenance._observer import Observer
@@ -106,6 +107,7 @@ class _MaintainedApp:
         self._place: _current.Place = (settings.backend,)
         self._observer = self._observe(_current.default_backend() if settings.backend is None else settings.backend)
         self._following: Following | None = None
+        self._index: RouteIndex | None = None
 
     @property
     def backend(self) -> StateBackend:
@@ -218,7 +220,11 @@ class _MaintainedApp:
             added = router is None and any(middleware.cls is self._made_by for middleware in app.user_middleware)
             if added or app.router is router:
                 router, owner = app.router, app
-        return OPAQUE if router is None else find_answer(router, owner, scope)
+        if router is None:
+            return OPAQUE
+        if self._index is None or self._index.router is not router:
+            self._index = RouteIndex(router)
+        return find_answer(self._index, owner, scope)
 
     async def _is_exempt(self, scope: Scope) -> bool:
         exempt = self._settings.exempt

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MemoryBackend,
+    _index,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     maintenance_middleware,
@@ -287,7 +288,8 @@ async def test_the_mark_is_found_by_the_public_way_where_the_private_one_is_gone
 ) -> None:
     if not hasattr(fastapi.routing, "iter_route_contexts"):
         pytest.skip("FastAPI 0.137.0 and 0.137.1 have no public way")
-    monkeypatch.setattr(routes, "_IncludedRouter", ())
+    for module in (routes, _index):
+        monkeypatch.setattr(module, "IncludedRouter", ())
     app = as_added(place(), MemoryBackend(state=True))
     assert EXPECTED[True] == await http_statuses(app, PLACES[place])
     assert EXPECTED[True] == await socket_verdicts(app, PLACES[place])

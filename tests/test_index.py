@@ -1,0 +1,183 @@
+"""The index of routes is a shortcut: it never gives another answer than asking every route one after the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+
+from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
+from fastapi_maintenance._index import Candidate, RouteIndex
+from fastapi_maintenance._listing import listed
+from fastapi_maintenance._routes import UNANSWERED, Answer, find_answer
+from tests.support import websocket_scope
+
+TEMPLATES = st.lists(
+    st.sampled_from(["/a", "/b", "/{x}", "/{x:int}", "/{x:path}", "/v{x}", "/{x}.{y}", "/"]), min_size=1, max_size=3
+).map("".join)
+
+
+class CaseInsensitive(APIRoute):
+    """A route whose pattern is not the one of its path."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **facts: Any) -> None:  # noqa: ANN401 -- of FastAPI
+        super().__init__(path, endpoint, **facts)
+        self.path_regex = re.compile(self.path_regex.pattern, re.IGNORECASE)
+
+
+class OnlyPosts(APIRoute):
+    """A route that matches in its own way."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match whatever is posted."""
+        return (Match.FULL, {"endpoint": self.endpoint}) if scope.get("method") == "POST" else (Match.NONE, {})
+
+
+class Anything(BaseRoute):
+    """A route whose path says nothing."""
+
+    path = "/anything"
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match whatever has an odd number of letters."""
+        return (Match.FULL, {"endpoint": PlainTextResponse("")}) if len(scope["path"]) % 5 == 0 else (Match.NONE, {})
+
+
+async def hidden(scope: Scope, receive: Receive, send: Send) -> None:
+    """Show no routes."""
+
+
+def endpoint_with(mark: bool | None) -> Callable[[], None]:
+    """Return an endpoint with a mark, or without."""
+
+    def endpoint() -> None: ...
+
+    if mark is None:
+        return endpoint
+    return (force_maintenance_mode_on if mark else force_maintenance_mode_off)(endpoint)
+
+
+@st.composite
+def routers(draw: st.DrawFn, depth: int = 2) -> APIRouter:
+    """Generate routers with routes of all kinds, included and mounted in each other."""
+    router = APIRouter(route_class=draw(st.sampled_from([APIRoute, APIRoute, APIRoute, CaseInsensitive, OnlyPosts])))
+    kinds = [
+        "api",
+        "plain",
+        "socket",
+        "class",
+        "posts",
+        *(["include", "mount", "host", "hidden"] if depth else []),
+        "own",
+    ]
+    for what in draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=5)):
+        add(router, what, draw, depth)
+    return router
+
+
+def add(router: APIRouter, what: str, draw: Callable[..., Any], depth: int = 0) -> None:
+    """Add something to a router."""
+    path = draw(TEMPLATES).replace("//", "/")
+    path = re.sub(r"\{(\w)", lambda found: "{" + found[1] + str(found.start()) + f"d{depth}", path)
+    endpoint: Any = endpoint_with(draw(st.sampled_from([None, True, False])))
+    method = draw(st.sampled_from(["GET", "POST"]))
+    if what == "api":
+        router.add_api_route(path, endpoint, methods=[method])
+    elif what == "plain":
+        router.routes.append(Route(path, endpoint, methods=[method]))
+    elif what == "socket":
+        router.routes.append(WebSocketRoute(path, endpoint))
+    elif what == "class":
+        router.routes.append(CaseInsensitive(path, endpoint, methods=[method]))
+    elif what == "posts":
+        router.routes.append(OnlyPosts(path, endpoint, methods=["POST"]))
+    elif what == "own":
+        router.routes.append(Anything())
+    elif what == "include":
+        router.include_router(draw(routers(depth - 1)), prefix=path.rstrip("/") or "/a")
+    elif what == "mount":
+        router.routes.append(Mount(path, routes=draw(routers(depth - 1)).routes))
+    elif what == "host":
+        router.routes.append(Host("testserver", draw(routers(depth - 1))))
+    else:
+        inner = draw(routers(depth - 1))
+        router.routes.append(Mount(path, app=hidden, routes=inner.routes))
+
+
+def http_scope(method: str, path: str) -> Scope:
+    """Return the scope of a request."""
+    return {**websocket_scope(path), "type": "http", "method": method, "headers": [(b"host", b"testserver")]}
+
+
+@st.composite
+def scopes_for(draw: st.DrawFn, router: APIRouter) -> Scope:
+    """Generate requests that one of a router's routes may match, or nearly."""
+    template = draw(st.sampled_from(["/", *(route.path for route in listed(router.routes))]))
+    path = re.sub(r"\{[^}]*\}", lambda _: draw(st.sampled_from(["a", "7", "b/a", "v1", "a.b"])), template)
+    path = draw(st.sampled_from([path, path, path.upper(), path + "\n", path + "/", path + "/a", path[:-1]]))
+    method = draw(st.sampled_from(["GET", "POST", "HEAD", None]))
+    return websocket_scope(path) if method is None else http_scope(method, path)
+
+
+def one_after_the_other(index: RouteIndex, _path: str) -> list[Candidate]:
+    """Have every route asked."""
+    return [Candidate(place, route, route) for place, route in enumerate(index.router.routes)]
+
+
+def slow_answer(router: Router, scope: Scope) -> Answer:
+    """Ask every route, at every depth."""
+    with mock.patch.object(RouteIndex, "candidates", one_after_the_other):
+        return find_answer(RouteIndex(router), None, scope)
+
+
+@settings(max_examples=2 * settings().max_examples)
+@given(router=routers(), data=st.data())
+def test_the_index_gives_the_answer_that_all_routes_give(router: APIRouter, data: st.DataObject) -> None:
+    index = RouteIndex(router)
+
+    def agree() -> None:
+        scopes = data.draw(st.lists(scopes_for(router), min_size=5, max_size=20))
+        assert [slow_answer(router, scope) for scope in scopes] == [find_answer(index, None, scope) for scope in scopes]
+
+    agree()
+    inner = [route.original_router for route in router.routes if hasattr(route, "original_router")]
+    add(data.draw(st.sampled_from([router, *inner])), data.draw(st.sampled_from(["api", "own"])), data.draw)
+    if data.draw(st.booleans(), "remove the first"):
+        del router.routes[0]
+    agree()
+
+
+def test_a_route_that_is_added_late_to_an_inner_router_is_seen() -> None:
+    router, outer, inner = APIRouter(), APIRouter(prefix="/outer"), APIRouter(prefix="/inner")
+    inner.add_api_route("/early", endpoint_with(None))
+    outer.include_router(inner)
+    router.include_router(outer)
+    index, scope = RouteIndex(router), http_scope("GET", "/outer/inner/late")
+    assert UNANSWERED == find_answer(index, None, scope)
+    inner.add_api_route("/late", endpoint_with(True))
+    assert slow_answer(router, scope) == find_answer(index, None, scope)
+
+
+def test_few_of_many_routes_are_asked() -> None:
+    router, outer = APIRouter(), APIRouter(prefix="/api")
+    for number in range(100):
+        inner = APIRouter(prefix=f"/things{number}")
+        inner.add_api_route("/{thing}", endpoint_with(None))
+        inner.add_api_route("/all", endpoint_with(None))
+        outer.include_router(inner)
+    router.include_router(outer)
+    index = RouteIndex(router)
+    assert ["/api/things7/{thing}", "/api/things7/all"] == [
+        each.shown.path for each in index.candidates("/api/things7/all")
+    ]
+    assert ["/api/things7/{thing}"] == [each.shown.path for each in index.candidates("/api/things7/8")]
+    assert [] == index.candidates("/nothing" * 1000)
