@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from hypothesis import given, settings
@@ -154,6 +155,16 @@ def test_the_index_gives_the_answer_that_all_routes_give(router: APIRouter, data
     if data.draw(st.booleans(), "remove the first"):
         del router.routes[0]
     agree()
+
+
+@pytest.mark.parametrize("kind", [APIRoute, CaseInsensitive, OnlyPosts])
+@pytest.mark.parametrize("path", ["/a/b", "/a/{x}"])
+@pytest.mark.parametrize("asked", ["/a/b", "/a/b\n", "/A/B", "/c"])
+def test_a_route_is_asked_whatever_its_way_to_match(kind: type[APIRoute], path: str, asked: str) -> None:
+    router = APIRouter(route_class=kind)
+    router.add_api_route(path, endpoint_with(None), methods=["POST"])
+    scope = http_scope("POST", asked)
+    assert slow_answer(router, scope) == find_answer(RouteIndex(router), None, scope)
 
 
 def test_a_route_that_is_added_late_to_an_inner_router_is_seen() -> None:
