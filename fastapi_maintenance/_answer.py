@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 import random
-from datetime import datetime, timezone
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
 from fastapi_maintenance._scope import as_http
 from fastapi_maintenance.responses import STATE_KEY, as_json
@@ -41,7 +41,7 @@ async def send_blocked(  # noqa: PLR0913 -- the three of ASGI, and what to say
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
             return
         receive, send = _receive_of_get(receive), _send_as_denial(send)
-    seconds = seconds_left(state, datetime.now(timezone.utc))
+    seconds = seconds_left(state, _clock.now())
     least, most = retry_after if isinstance(retry_after, tuple) else (retry_after, retry_after)
     spread = random.randint(0, most - least)  # noqa: S311 -- no secret
     sending = _Sending(send, (least if seconds is None else seconds) + spread)

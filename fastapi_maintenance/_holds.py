@@ -11,10 +11,10 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 
 import anyio
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._writes import key_of, set_value, update_state
 from fastapi_maintenance.backends.base import read_value
 from fastapi_maintenance.backends.cached import uncached
@@ -96,7 +96,7 @@ async def acquire(backend: StateBackend, hold: Hold) -> None:
     async with _turn(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
-                await update_state(backend, lambda state: add_hold(state, hold, datetime.now(timezone.utc)))
+                await update_state(backend, lambda state: add_hold(state, hold, _clock.now()))
         with _ledgers_lock:  # a release takes no turn for its first step
             ledger.holds = (*ledger.holds, open_here)
         if not isinstance(backend, DetailedStateBackend):

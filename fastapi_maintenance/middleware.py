@@ -9,14 +9,13 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from datetime import datetime, timezone
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance import _current, _holds
+from fastapi_maintenance import _clock, _current, _holds
 from fastapi_maintenance._answer import send_blocked
 from fastapi_maintenance._decision import Unmatched, Verdict, decide
 from fastapi_maintenance._follower import observe
@@ -173,7 +172,7 @@ class _MaintainedApp:
         state = observer.peek() or await observer.read()
         if hold is not None:
             return _holds.with_local(observer.backend, state)
-        return state if is_active(state, datetime.now(timezone.utc)) else None
+        return state if is_active(state, _clock.now()) else None
 
     def _find_answer(self, router: Router | None, owner: Starlette | None, scope: Scope) -> Answer:
         app = scope.get("app")
