@@ -26,6 +26,7 @@ __all__ = [
     "acquire",
     "bare_state",
     "check_keeps",
+    "forget",
     "newest",
     "release",
     "renew",
@@ -120,6 +121,12 @@ async def release(backend: StateBackend, hold: Hold) -> None:
                 await update_state(backend, lambda state: release_hold(state, hold.id))
         else:
             await _follow(backend, ledger)
+
+
+def forget(backend: StateBackend) -> None:
+    """Forget the holds of this process on a backend, and what it wrote there."""
+    with _ledgers_lock:
+        _ledgers.pop(key_of(backend), None)
 
 
 async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- the operator's switch

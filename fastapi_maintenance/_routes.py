@@ -17,12 +17,12 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
+from fastapi_maintenance._layers import layers_of
 from fastapi_maintenance._scope import route_path
 from fastapi_maintenance.decorators import mark_of
 
 __all__ = ["OPAQUE", "UNANSWERED", "Answer", "entered", "find_answer", "router_of"]
 
-_MOST_LAYERS = 100
 # FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
 # answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes
 # without asking those in between, nor a class of route with a `matches` of its own; so it is the second choice.
@@ -49,16 +49,12 @@ UNANSWERED = Answer(answered=False)
 
 def router_of(app: ASGIApp) -> tuple[Router | None, Starlette | None]:
     """Return the router that an app leads to through its middleware, and the application that it belongs to."""
-    inner: Any = app
-    for _ in range(_MOST_LAYERS):
-        if isinstance(inner, Starlette):
-            return inner.router, inner
-        if isinstance(inner, Router):
-            return inner, None
-        if isinstance(inner, BaseRoute):
-            return Router([inner]), None  # a route can be an app by itself
-        inner = getattr(inner, "app", None)  # what every class of middleware calls the app that it wraps
-    return None, None
+    *_, inner = layers_of(app)
+    if isinstance(inner, Starlette):
+        return inner.router, inner
+    if isinstance(inner, BaseRoute):
+        return Router([inner]), None
+    return inner if isinstance(inner, Router) else None, None
 
 
 def entered(owner: Starlette | None, scope: Scope) -> Scope:

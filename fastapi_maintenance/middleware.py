@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from typing import TypeGuard
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,6 +20,8 @@ from fastapi_maintenance import _clock, _current, _holds
 from fastapi_maintenance._answer import send_blocked
 from fastapi_maintenance._decision import Unmatched, Verdict, decide
 from fastapi_maintenance._follower import observe
+from fastapi_maintenance._forcing import forcing_of
+from fastapi_maintenance._layers import layers_of
 from fastapi_maintenance._lifespan import Following
 from fastapi_maintenance._observer import Observer
 from fastapi_maintenance._routes import OPAQUE, Answer, entered, find_answer, router_of
@@ -31,7 +34,7 @@ from fastapi_maintenance.responses import as_json
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
-__all__ = ["MaintenanceModeMiddleware", "backend_of", "maintenance_middleware"]
+__all__ = ["MaintenanceModeMiddleware", "backend_of", "is_maintenance", "maintenance_middleware"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 _FORCED = MaintenanceState(active=True)
@@ -127,11 +130,18 @@ class _MaintainedApp:
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the lifespan of the app, and follow the backend meanwhile."""
-        self._following = Following(self._current_observer, patience=self._settings.read_timeout)
+        self._following = Following(lambda: self._observer_in(scope), patience=self._settings.read_timeout)
         try:
             await self._following.run(self.app, scope, receive, send)
         finally:
             self._following = None
+
+    def _observer_in(self, lifespan: Scope) -> Observer:
+        """Return whom to follow: nobody where the app starts while it is forced."""
+        observer, settings = self._current_observer(), self._settings
+        if forcing_of(self, lifespan) is None:
+            return observer
+        return Observer(observer.backend, fail_closed=settings.fail_closed, read_timeout=settings.read_timeout)
 
     def _current_observer(self) -> Observer:
         if self._settings.backend is None and self._observer.backend is not _current.default_backend():
@@ -143,7 +153,7 @@ class _MaintainedApp:
     async def _state_behind_block(self, scope: Scope) -> MaintenanceState | None:
         """Return the state for which the request is blocked, None where it passes."""
         settings = self._settings
-        state = await self._active_state()
+        state = await self._active_state(scope)
         if state is None and not has_forced_on():
             return None
         router, owner = router_of(self.app)
@@ -161,8 +171,14 @@ class _MaintainedApp:
             return None
         return _FORCED if answer.mark else state
 
-    async def _active_state(self) -> MaintenanceState | None:
-        """Return the state if there is maintenance now: by the newest hold, else `enabled`, else the backend."""
+    async def _active_state(self, scope: Scope) -> MaintenanceState | None:
+        """Return the state if there is maintenance now: by the newest hold, else `enabled`, else the backend.
+
+        A test that forces the app overrules all of them.
+        """
+        forcing = forcing_of(self, scope)
+        if forcing is not None:
+            return forcing.state
         observer = self._current_observer()
         hold = _holds.newest(observer.backend)
         if hold is None and self._settings.enabled is not None:
@@ -258,10 +274,12 @@ class MaintenanceModeMiddleware(_MaintainedApp):
 
 def backend_of(app: Starlette) -> StateBackend | None:
     """Return the backend of the outermost maintenance middleware that was added to an app, None if there is none."""
-    layer: object = app.build_middleware_stack()
-    while layer is not None and not isinstance(layer, _MaintainedApp):
-        layer = getattr(layer, "app", None)
-    return None if layer is None else layer.backend
+    return next((layer.backend for layer in layers_of(app.build_middleware_stack()) if is_maintenance(layer)), None)
+
+
+def is_maintenance(layer: object) -> TypeGuard[_MaintainedApp]:
+    """Tell whether this is an app with maintenance around it."""
+    return isinstance(layer, _MaintainedApp)
 
 
 def _check_one_name(name: str, callback: object, handler: object) -> None:
