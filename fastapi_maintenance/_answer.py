@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 import random
-from datetime import datetime, timezone
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
 from fastapi_maintenance._scope import as_http
 from fastapi_maintenance.responses import STATE_KEY, as_json
@@ -26,11 +26,10 @@ _logger = logging.getLogger("fastapi_maintenance")
 _default_response = as_json()
 
 
-async def send_blocked(  # noqa: PLR0913 -- the three of ASGI, and what to say
+async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what to say
     scope: Scope,
     receive: Receive,
     send: Send,
-    *,
     state: MaintenanceState,
     response: ResponseCallback,
     retry_after: int | tuple[int, int],
@@ -41,10 +40,7 @@ async def send_blocked(  # noqa: PLR0913 -- the three of ASGI, and what to say
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
             return
         receive, send = _receive_of_get(receive), _send_as_denial(send)
-    seconds = seconds_left(state, datetime.now(timezone.utc))
-    least, most = retry_after if isinstance(retry_after, tuple) else (retry_after, retry_after)
-    spread = random.randint(0, most - least)  # noqa: S311 -- no secret
-    sending = _Sending(send, (least if seconds is None else seconds) + spread)
+    sending = _Sending(send, _seconds(state, retry_after))
     request = Request({**as_http(scope), STATE_KEY: state}, receive)
     try:
         await (await _made(response, request))(request.scope, receive, sending)
@@ -55,8 +51,19 @@ async def send_blocked(  # noqa: PLR0913 -- the three of ASGI, and what to say
         await _default_response(request)(request.scope, receive, sending)
 
 
+def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int:
+    """Return what `Retry-After` says."""
+    known = None if state.ends_at is None else seconds_left(state, _clock.now())
+    if isinstance(retry_after, int):
+        return retry_after if known is None else known
+    least, most = retry_after
+    return (least if known is None else known) + random.randint(0, most - least)  # noqa: S311 -- no secret
+
+
 async def _made(callback: ResponseCallback, request: Request) -> Response:
     made: Any = callback(request)
+    if isinstance(made, Response):
+        return made
     response = await made if inspect.isawaitable(made) else made
     if not isinstance(response, Response):
         reject("what the response callback returns", "a Response", response)

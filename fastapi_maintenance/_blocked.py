@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
 from fastapi_maintenance.state import MaintenanceState, current_message
 from fastapi_maintenance.typing import ResponseCallback
@@ -35,7 +35,7 @@ def current_state(request: Request) -> MaintenanceState:
 
 def message_behind(request: Request) -> str | None:
     """Return the operator's message for the block, if there is one."""
-    return current_message(current_state(request), datetime.now(timezone.utc))
+    return current_message(current_state(request), _clock.now())
 
 
 def offering(media_type: str, callback: _Callback, *, status: int = 503) -> _Callback:

@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from functools import wraps
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -16,7 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 from typing_extensions import ParamSpec
 
-from fastapi_maintenance import _current, _holds
+from fastapi_maintenance import _clock, _current, _holds
 from fastapi_maintenance._checks import check_seconds, reject
 from fastapi_maintenance._waiting import in_time
 from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here
@@ -131,7 +131,7 @@ class Block:
                 failed = False
 
     def _renewed(self, hold: Hold) -> Hold:
-        return hold if self._lease is None else replace(hold, expires_at=datetime.now(timezone.utc) + self._lease)
+        return hold if self._lease is None else replace(hold, expires_at=_clock.now() + self._lease)
 
 
 async def _release(backend: StateBackend, hold: Hold) -> None:
@@ -152,7 +152,7 @@ def _checked_lease(lease: float | timedelta) -> timedelta:
     seconds = check_seconds("lease", lease.total_seconds() if isinstance(lease, timedelta) else lease)
     try:
         duration = timedelta(seconds=seconds)
-        datetime.now(timezone.utc) + duration
+        _clock.now() + duration
     except OverflowError:
         msg = f"lease must end before the year 10000, got {seconds!r} seconds"
         raise ValueError(msg) from None

@@ -10,6 +10,7 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import check_seconds, check_str, check_token
 
 __all__ = ["BypassCookie", "bypass_cookie"]
@@ -28,10 +29,13 @@ class BypassCookie:
         self.name = name
         self.max_age = timedelta(seconds=max_age)
         self._secret = secret.encode()
+
+        class Signer(TimestampSigner):
+            def get_timestamp(self) -> int:
+                return super().get_timestamp() + round(_clock.ahead_by().total_seconds())
+
         self._signers = {
-            purpose: TimestampSigner(
-                secret, salt=f"{_SALT}.{purpose}", key_derivation="hmac", digest_method=hashlib.sha256
-            )
+            purpose: Signer(secret, salt=f"{_SALT}.{purpose}", key_derivation="hmac", digest_method=hashlib.sha256)
             for purpose in ("cookie", "link")
         }
         self._bad_data = BadData

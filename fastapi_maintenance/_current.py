@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 
 from fastapi_maintenance.backends.base import check_backend
 from fastapi_maintenance.backends.env import EnvVarBackend
@@ -29,14 +29,11 @@ def made(backend: StateBackend | None) -> None:
     _made_last[:] = [backend]
 
 
-def enter(place: Place) -> Token[Place | None]:
-    """Note that a request or the lifespan of an app begins."""
-    return _running.set(place)
+enter = _running.set
+"""Note that a request or the lifespan of an app begins; returns a token for `leave`."""
 
-
-def leave(token: Token[Place | None]) -> None:
-    """Note that it ends."""
-    _running.reset(token)
+leave = _running.reset
+"""Note that it ends."""
 
 
 def default_backend() -> StateBackend:

@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from fastapi_maintenance._anatomy import paths_in
 from fastapi_maintenance._listing import Listed, leads_to
+from fastapi_maintenance._routes import Answer
 
 __all__ = ["Arrangement", "give"]
 
@@ -45,10 +46,8 @@ class Arrangement:
     exempt: object
     """The predicate."""
     routes: Sequence[Listed]
-    is_answered: Callable[[str], bool]
-    """Whether something answers a GET of a path, be it listed or not."""
-    is_kept_open: Callable[[str, str], bool]
-    """Whether the middleware takes the route of this method and path for one that is forced off."""
+    ask: Callable[[str, str], Answer]
+    """What the middleware takes for the answer to a method and path."""
 
 
 def hints_on(arrangement: Arrangement) -> Iterator[tuple[str, str]]:
@@ -77,12 +76,12 @@ def give(look_at: Callable[[], Arrangement]) -> None:
 
 def _is_there(path: str, arrangement: Arrangement, *, below: bool) -> bool:
     known = any(leads_to(route.path, path, below=below) for route in arrangement.routes)
-    return known or arrangement.is_answered(path)
+    return known or arrangement.ask("GET", path).answered
 
 
 def _switches_shut(arrangement: Arrangement) -> Iterator[str]:
     for route in arrangement.routes:
         of_router = getattr(route.endpoint, "__module__", None) == _ROUTER
         for method in sorted(route.methods) if of_router and "{" not in route.path else ():
-            if not arrangement.is_kept_open(method, route.path):
+            if arrangement.ask(method, route.path).mark is not False:
                 yield f"{method} {route.path}"

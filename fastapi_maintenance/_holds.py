@@ -11,10 +11,10 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 
 import anyio
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._writes import key_of, set_value, update_state
 from fastapi_maintenance.backends.base import read_value
 from fastapi_maintenance.backends.cached import uncached
@@ -26,6 +26,8 @@ __all__ = [
     "acquire",
     "bare_state",
     "check_keeps",
+    "forget",
+    "ledgers",
     "newest",
     "release",
     "renew",
@@ -61,21 +63,22 @@ class _Ledger:
         return not self.users and not self.holds and self.ours <= {self.operator}
 
 
-_ledgers: dict[object, _Ledger] = {}
+ledgers: dict[object, _Ledger] = {}
+"""Those of all backends that this process holds; empty nearly always."""
 _ledgers_lock = threading.Lock()
 
 
 def newest(backend: StateBackend) -> Hold | None:
     """Return the newest hold that is open in this process on this backend."""
-    if not _ledgers:  # as it is nearly always
+    if not ledgers:  # as it is nearly always
         return None
-    ledger = _ledgers.get(key_of(backend))
+    ledger = ledgers.get(key_of(backend))
     return next(reversed(ledger.holds), None) if ledger is not None else None
 
 
 def with_local(backend: StateBackend, state: MaintenanceState) -> MaintenanceState:
     """Return the state with the holds of this process that the store does not have."""
-    ledger = _ledgers.get(key_of(backend))
+    ledger = ledgers.get(key_of(backend))
     if ledger is None:
         return state
     kept = {hold.id for hold in state.holds}
@@ -96,7 +99,7 @@ async def acquire(backend: StateBackend, hold: Hold) -> None:
     async with _turn(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
-                await update_state(backend, lambda state: add_hold(state, hold, datetime.now(timezone.utc)))
+                await update_state(backend, lambda state: add_hold(state, hold, _clock.now()))
         with _ledgers_lock:  # a release takes no turn for its first step
             ledger.holds = (*ledger.holds, open_here)
         if not isinstance(backend, DetailedStateBackend):
@@ -112,7 +115,7 @@ async def renew(backend: DetailedStateBackend, hold: Hold) -> None:
 async def release(backend: StateBackend, hold: Hold) -> None:
     """Close a hold in this process at once, then in the store; raises what the store raises."""
     with _ledgers_lock:
-        ledger = _ledgers.get(key_of(backend), _Ledger())
+        ledger = ledgers.get(key_of(backend), _Ledger())
         ledger.holds = tuple(other for other in ledger.holds if other.id != hold.id)
     async with _turn(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
@@ -120,6 +123,12 @@ async def release(backend: StateBackend, hold: Hold) -> None:
                 await update_state(backend, lambda state: release_hold(state, hold.id))
         else:
             await _follow(backend, ledger)
+
+
+def forget(backend: StateBackend) -> None:
+    """Forget the holds of this process on a backend, and what it wrote there."""
+    with _ledgers_lock:
+        ledgers.pop(key_of(backend), None)
 
 
 async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- the operator's switch
@@ -164,7 +173,7 @@ async def _turn(backend: StateBackend) -> AsyncIterator[_Ledger]:
     """Let one task at a time change the ledger of a backend, in whatever thread and event loop it runs."""
     key = key_of(backend)
     with _ledgers_lock:
-        ledger = _ledgers.setdefault(key, _Ledger())
+        ledger = ledgers.setdefault(key, _Ledger())
         ledger.users += 1
     try:
         while not ledger.turn.acquire(blocking=False):  # noqa: ASYNC110 -- an event would belong to one event loop
@@ -177,4 +186,4 @@ async def _turn(backend: StateBackend) -> AsyncIterator[_Ledger]:
         with _ledgers_lock:
             ledger.users -= 1
             if ledger.is_done():
-                _ledgers.pop(key, None)
+                ledgers.pop(key, None)

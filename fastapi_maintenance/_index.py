@@ -39,8 +39,8 @@ class Candidate:
         self.matches: Callable[[Scope], tuple[Match, Scope]] = shown.matches
         self.below: RouteIndex | None = None
         """The index of what is mounted here."""
-        self.known: tuple[object, int, Any] | None = None
-        """What was found out of its endpoint."""
+        self.known: tuple[int, object] | None = None
+        """What will answer, as of so many marks."""
 
 
 class RouteIndex:

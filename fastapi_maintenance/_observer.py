@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timezone
 
-from fastapi_maintenance import _writes
+from fastapi_maintenance import _clock, _writes
 from fastapi_maintenance._shared_read import SharedRead, moment
 from fastapi_maintenance._waiting import in_time
 from fastapi_maintenance.backends.base import check_state, read_state
@@ -72,7 +71,7 @@ class Observer:
             _logger.warning(
                 "The maintenance state cannot be read from %r; until it can, maintenance stays %s: %s: %s",
                 self.backend,
-                "on" if is_active(self._last(), datetime.now(timezone.utc)) else "off",
+                "on" if is_active(self._last(), _clock.now()) else "off",
                 type(error).__name__,
                 error,
             )
@@ -92,7 +91,10 @@ class PeekingObserver(Observer):
     def peek(self) -> MaintenanceState:
         """Return the state."""
         try:
-            state = check_state(self._peekable.peek())
+            state = self._peekable.peek()
+            if state is self._known and not self._away:  # as it is nearly always
+                return state
+            check_state(state)
         except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
             return self._stand_in(error)
         return self._told(state)

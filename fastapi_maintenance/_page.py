@@ -6,13 +6,14 @@ import base64
 import hashlib
 import random
 import re
-from datetime import datetime, timezone
+from datetime import datetime
 from html import escape
 from string import Template
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._accept import preferred_language
 from fastapi_maintenance._blocked import current_state, offering
 from fastapi_maintenance._checks import check_seconds, check_str, reject
@@ -106,7 +107,7 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     policy = _policy_for(page.substitute(dict.fromkeys(_TEXTS, ""), **colors))
 
     def html_response(request: Request, /) -> Response:
-        state, now = current_state(request), datetime.now(timezone.utc)
+        state, now = current_state(request), _clock.now()
         spoken = language or preferred_language(request.headers.get("accept-language"), tuple(LANGUAGES))
         words = words_for(spoken)
         left = seconds_left(state, now)

@@ -5,24 +5,25 @@ Every route that can match the path is asked with its own `matches`, on a copy o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._index import Candidate, IncludedRouter, RouteIndex, contexts_of
+from fastapi_maintenance._layers import layers_of
 from fastapi_maintenance._scope import route_path
-from fastapi_maintenance.decorators import mark_of
+from fastapi_maintenance.decorators import mark_of, marks_put
 
-__all__ = ["OPAQUE", "UNANSWERED", "Answer", "entered", "find_answer", "layers_of", "router_of"]
+__all__ = ["OPAQUE", "UNANSWERED", "Answer", "entered", "find_answer", "router_of"]
 
-_MOST_LAYERS = 100
+_ANSWER_ALIKE = (APIRoute, APIWebSocketRoute)
+"""Routes whose answer depends on nothing but their endpoint and its mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +42,14 @@ UNANSWERED = Answer(answered=False)
 """No route answers: the app says 404 or 405, or redirects to the path with or without its last slash."""
 
 
-def layers_of(app: ASGIApp) -> Iterator[object]:
-    """Yield an app, and what it wraps, layer by layer, as far as can be seen."""
-    layer: Any = app
-    for _ in range(_MOST_LAYERS):
-        if layer is None:
-            return
-        yield layer
-        inside = layer.middleware_stack if isinstance(layer, Starlette) else None
-        layer = getattr(layer, "app", inside)  # what every class of middleware calls the app that it wraps
-
-
 def router_of(app: ASGIApp) -> tuple[Router | None, Starlette | None]:
     """Return the router that an app leads to through its middleware, and the application that it belongs to."""
-    for inner in layers_of(app):
-        if isinstance(inner, Starlette):
-            return inner.router, inner
-        if isinstance(inner, Router):
-            return inner, None
-        if isinstance(inner, BaseRoute):
-            return Router([inner]), None  # a route can be an app by itself
-    return None, None
+    *_, inner = layers_of(app)
+    if isinstance(inner, Starlette):
+        return inner.router, inner
+    if isinstance(inner, BaseRoute):
+        return Router([inner]), None
+    return inner if isinstance(inner, Router) else None, None
 
 
 def entered(owner: Starlette | None, scope: Scope) -> Scope:
@@ -86,7 +74,13 @@ def _ask(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
     for candidate in index.candidates(route_path(scope)):
         match, child = candidate.matches(scope)
         if match is Match.FULL:
-            return _look_into(candidate, owner, scope, child)
+            known = candidate.known
+            if known is not None and known[0] == marks_put():
+                return cast("Answer", known[1])
+            answer = _look_into(candidate, owner, scope, child)
+            if isinstance(candidate.original, _ANSWER_ALIKE):
+                candidate.known = marks_put(), answer
+            return answer
         if match is Match.PARTIAL and partial is None:
             partial = candidate, child
     if partial is not None:

@@ -9,12 +9,13 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime, timezone
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, NoReturn
 
 import anyio
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._find import FindError, find_backend
 from fastapi_maintenance._times import duration_of, shown_duration, shown_time, time_of
 from fastapi_maintenance.backends.url import opened
@@ -86,7 +87,7 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
     start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="From when on; by default now.")] = None,
 ) -> None:
     """Close the service."""
-    now = datetime.now(timezone.utc)
+    now = _clock.now()
     if lasting is not None and until is not None:
         _fail("--for and --until say the same in two ways; give one of them")
     starts_at = None if start is None else _read("--from", partial(time_of, now=now), start)
@@ -128,7 +129,7 @@ def status(
     async def tell(meant: StateBackend) -> None:
         nonlocal closed
         state = await get_maintenance_state(meant)
-        closed = is_active(state, datetime.now(timezone.utc))
+        closed = is_active(state, _clock.now())
         if as_json:
             print(json.dumps(_facts(state)))  # noqa: T201 -- the output of the command
         else:
@@ -213,7 +214,7 @@ async def _looks(backend: StateBackend) -> AsyncIterator[MaintenanceState]:
 
 def _facts(state: MaintenanceState) -> dict[str, Any]:
     """Return what is so now, for programs."""
-    now = datetime.now(timezone.utc)
+    now = _clock.now()
     return {
         "closed": is_active(state, now),
         "message": current_message(state, now),
@@ -233,7 +234,7 @@ def _iso(moment: datetime | None) -> str | None:
 
 def _show(state: MaintenanceState, *, stamp: bool = False) -> None:
     """Show what is so now, for people."""
-    now = datetime.now(timezone.utc)
+    now = _clock.now()
     closed = is_active(state, now)
     word = "[bold red]closed[/]" if closed else "[bold green]open[/]"
     parts = [f"{now.astimezone():%H:%M:%S}  {word}" if stamp else word]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Literal, overload
 
-from fastapi_maintenance import _current, _holds
+from fastapi_maintenance import _clock, _current, _holds
 from fastapi_maintenance._blocks import Block
 from fastapi_maintenance._checks import check_bool
 from fastapi_maintenance._writes import update_state
@@ -74,7 +74,7 @@ async def get_maintenance_mode(backend: StateBackend | str | None = None) -> boo
         hold = _holds.newest(meant)
         if hold is not None:
             return hold.active
-        return is_active(await get_maintenance_state(meant), datetime.now(timezone.utc))
+        return is_active(await get_maintenance_state(meant), _clock.now())
 
 
 async def get_maintenance_state(backend: StateBackend | str | None = None) -> MaintenanceState:
@@ -142,7 +142,7 @@ def checked_switch(
     if wanted != MaintenanceState(active=value) and not value:
         msg = f"message, starts_at and ends_at go with {name}=True, got one of them with {name}=False"
         raise ValueError(msg)
-    if wanted.ends_at is not None and wanted.ends_at <= datetime.now(timezone.utc):
+    if wanted.ends_at is not None and wanted.ends_at <= _clock.now():
         msg = f"ends_at must be in the future, got {wanted.ends_at.isoformat()}"
         raise ValueError(msg)
     return wanted

@@ -6,19 +6,22 @@ not matter. It holds for the route that answers with this function, not for its 
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from types import MethodType
 from typing import Any, TypeVar
 
 from fastapi_maintenance._checks import check_callable
 
-__all__ = ["force_maintenance_mode_off", "force_maintenance_mode_on", "has_forced_on", "mark_of"]
+__all__ = ["force_maintenance_mode_off", "force_maintenance_mode_on", "has_forced_on", "mark_of", "marks_put"]
 
 _Endpoint = TypeVar("_Endpoint")
 _MARK = "__fastapi_maintenance_mark__"
 _METHOD_MARKS = "__fastapi_maintenance_method_marks__"
 
 _forced_on: list[bool] = []
+_puts = itertools.count(1)
+_last_put = [0]
 
 
 def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
@@ -55,6 +58,11 @@ def has_forced_on() -> bool:
     return bool(_forced_on)
 
 
+def marks_put() -> int:
+    """Return a number that is another one after each mark that is put."""
+    return _last_put[0]
+
+
 def mark_of(endpoint: object) -> bool | None:
     """Return True for an endpoint that is forced on, False for one that is forced off, None for one without a mark.
 
@@ -82,6 +90,7 @@ def _put(endpoint: object, *, mark: bool) -> None:
             setattr(endpoint.__self__, _METHOD_MARKS, {**marks, endpoint.__func__: mark})
         else:
             setattr(endpoint, _MARK, mark)
+        _last_put[:] = [next(_puts)]
     except (AttributeError, TypeError):
         msg = f"endpoint must be able to carry a mark, got {endpoint!r}: mark a function that calls it"
         raise TypeError(msg) from None

@@ -6,6 +6,7 @@ __all__ = [
     "InvalidStateError",
     "MaintenanceError",
     "NotSupportedError",
+    "PromiseBrokenError",
     "ReadOnlyBackendError",
 ]
 
@@ -24,3 +25,30 @@ class NotSupportedError(MaintenanceError):
 
 class ReadOnlyBackendError(MaintenanceError):
     """The backend can be read but not written; the message says what to do instead."""
+
+
+class PromiseBrokenError(MaintenanceError, AssertionError):
+    """A backend does not do what backends promise; raised by `fastapi_maintenance.testing.check_backend` alone.
+
+    Args:
+        promise: The promise, in plain words.
+        steps: What was done, in this order; in the last step the promise broke.
+        remarks: What else is to be known of it.
+
+    """
+
+    def __init__(self, promise: str, steps: tuple[str, ...], remarks: tuple[str, ...] = ()) -> None:
+        super().__init__(promise, steps, remarks)
+        self.promise = promise
+        self.steps = steps
+        self.remarks = remarks
+
+    def __str__(self) -> str:
+        numbered = [f"  {number}. {step}" for number, step in enumerate(self.steps, start=1)]
+        return "\n".join([f"promise broken: {self.promise}", *numbered, *self.remarks])
+
+    def but(self, remark: str) -> PromiseBrokenError:
+        """Return the same with another remark."""
+        error = PromiseBrokenError(self.promise, self.steps, (*self.remarks, remark))
+        error.__cause__ = self.__cause__
+        return error

@@ -1,46 +1,24 @@
-"""The ASGI shell around an app: `maintenance_middleware(...)`, and a class for those who prefer one.
-
-No rule lives here. What the state is comes from the observer, which route is meant from the app's own routes, and what
-to do from the decision.
-"""
+"""The middleware: `maintenance_middleware(...)`, and a class for those who prefer one."""
 
 from __future__ import annotations
 
-import inspect
-import logging
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from typing import TypeGuard
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.routing import Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from fastapi_maintenance import _current, _holds
-from fastapi_maintenance._answer import send_blocked
-from fastapi_maintenance._decision import Unmatched, Verdict, decide
-from fastapi_maintenance._follower import observe
-from fastapi_maintenance._hints import Arrangement, give
-from fastapi_maintenance._index import RouteIndex
-from fastapi_maintenance._lifespan import Following
-from fastapi_maintenance._listing import listed
-from fastapi_maintenance._observer import Observer
-from fastapi_maintenance._routes import OPAQUE, Answer, entered, find_answer, layers_of, router_of
-from fastapi_maintenance._scope import as_http, is_preflight
+from fastapi_maintenance import _current
+from fastapi_maintenance._decision import Unmatched
+from fastapi_maintenance._layers import all_layers_of
+from fastapi_maintenance._maintained import MaintainedApp
 from fastapi_maintenance._settings import Settings
-from fastapi_maintenance._writes import key_of
 from fastapi_maintenance.backends.url import as_backend
-from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
 from fastapi_maintenance.responses import as_json
-from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
-__all__ = ["MaintenanceModeMiddleware", "backend_of", "maintained_layers", "maintenance_middleware"]
-
-_logger = logging.getLogger("fastapi_maintenance")
-_FORCED = MaintenanceState(active=True)
-"""The state behind a block that no backend has asked for."""
+__all__ = ["MaintenanceModeMiddleware", "backend_of", "is_maintenance", "maintained_layers", "maintenance_middleware"]
 
 
 def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
@@ -92,155 +70,12 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
     _current.made(settings.backend)
 
     def maintenance(app: ASGIApp) -> ASGIApp:  # Starlette before 0.39 gives it by its name
-        return _MaintainedApp(app, settings, made_by=maintenance)
+        return MaintainedApp(app, settings, made_by=maintenance)
 
     return maintenance
 
 
-class _MaintainedApp:
-    """An app with maintenance around it. The attribute `app` lets other middleware see through it."""
-
-    def __init__(self, app: ASGIApp, settings: Settings, made_by: object) -> None:
-        self.app = app
-        self._settings = settings
-        self._made_by = made_by
-        self._place: _current.Place = (settings.backend,)
-        self._observer = self._observe(_current.default_backend() if settings.backend is None else settings.backend)
-        self._following: Following | None = None
-        self._index: RouteIndex | None = None
-
-    @property
-    def backend(self) -> StateBackend:
-        """The backend that it asks."""
-        return self._current_observer().backend
-
-    @property
-    def settings(self) -> Settings:
-        """What it was told."""
-        return self._settings
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        token = _current.enter(self._place)
-        try:
-            if scope["type"] == "lifespan":
-                await self._live(scope, receive, send)
-                return
-            state = await self._state_behind_block(scope) if scope["type"] in ("http", "websocket") else None
-            if state is None:
-                await self.app(scope, receive, send)
-            else:
-                settings = self._settings
-                await send_blocked(
-                    scope, receive, send, state=state, response=settings.response, retry_after=settings.retry_after
-                )
-        finally:
-            _current.leave(token)
-
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the lifespan of the app, and follow the backend meanwhile."""
-
-        async def send_after_hints(message: Message) -> None:
-            if message["type"] == "lifespan.startup.complete":  # all routes that the app starts with are there
-                give(lambda: self._arrangement(scope))
-            await send(message)
-
-        self._following = Following(self._current_observer, patience=self._settings.read_timeout)
-        try:
-            await self._following.run(self.app, scope, receive, send_after_hints)
-        finally:
-            self._following = None
-
-    def _current_observer(self) -> Observer:
-        if self._settings.backend is None and self._observer.backend is not _current.default_backend():
-            self._observer = self._observe(_current.default_backend())  # configured since
-            if self._following is not None:
-                self._following.turn_to(self._observer)
-        return self._observer
-
-    async def _state_behind_block(self, scope: Scope) -> MaintenanceState | None:
-        """Return the state for which the request is blocked, None where it passes."""
-        settings = self._settings
-        state = await self._active_state()
-        if state is None and not has_forced_on():
-            return None
-        router, owner = router_of(self.app)
-        scope = entered(owner, scope)
-        answer = self._find_answer(router, owner, scope)
-        verdict = decide(
-            mark=answer.mark,
-            active=state is not None,
-            answered=answer.answered and not is_preflight(scope),
-            documentation=answer.documentation,
-            unmatched=settings.unmatched,
-            exempt_docs=settings.exempt_docs,
-        )
-        if verdict is Verdict.PASS or (verdict is Verdict.ASK and await self._is_exempt(scope)):
-            return None
-        return _FORCED if answer.mark else state
-
-    async def _active_state(self) -> MaintenanceState | None:
-        """Return the state if there is maintenance now: by the newest hold, else `enabled`, else the backend."""
-        observer = self._current_observer()
-        hold = _holds.newest(observer.backend)
-        if hold is None and self._settings.enabled is not None:
-            return _FORCED if self._settings.enabled else None
-        if hold is not None and not hold.active:
-            return None
-        state = observer.peek() or await observer.read()
-        if hold is not None:
-            return _holds.with_local(observer.backend, state)
-        return state if is_active(state, datetime.now(timezone.utc)) else None
-
-    def _arrangement(self, scope: Scope) -> Arrangement:
-        router, owner = router_of(self.app)
-        app = scope.get("app")
-        layers = list(layers_of(self.app))
-        seen = app.router if isinstance(app, Starlette) else router
-
-        def answer(method: str, path: str) -> Answer:
-            asked = as_http({"type": "http", "method": method, "path": path, "app": app})
-            return self._find_answer(router, owner, entered(owner, asked))
-
-        return Arrangement(
-            layers=layers,
-            twice=any(
-                isinstance(layer, _MaintainedApp) and key_of(layer.backend) == key_of(self.backend) for layer in layers
-            ),
-            exempt=self._settings.exempt,
-            routes=[] if seen is None else list(listed(seen.routes)),
-            is_answered=lambda path: answer("GET", path).answered,
-            is_kept_open=lambda method, path: answer(method, path).mark is False,
-        )
-
-    def _find_answer(self, router: Router | None, owner: Starlette | None, scope: Scope) -> Answer:
-        app = scope.get("app")
-        if owner is None and isinstance(app, Starlette):
-            # The app in the scope is meant if its router is what was found, or, where middleware in between hides the
-            # router, if this very middleware was added to it.
-            added = router is None and any(middleware.cls is self._made_by for middleware in app.user_middleware)
-            if added or app.router is router:
-                router, owner = app.router, app
-        if router is None:
-            return OPAQUE
-        if self._index is None or self._index.router is not router:
-            self._index = RouteIndex(router)
-        return find_answer(self._index, owner, scope)
-
-    async def _is_exempt(self, scope: Scope) -> bool:
-        exempt = self._settings.exempt
-        try:
-            verdict = exempt(Request(as_http(scope)))
-            return bool(await verdict if inspect.isawaitable(verdict) else verdict)
-        except Exception:
-            _logger.exception("The predicate %r failed; the request is not exempt", exempt)
-            return False
-
-    def _observe(self, backend: StateBackend) -> Observer:
-        settings = self._settings
-        return observe(backend, fail_closed=settings.fail_closed, read_timeout=settings.read_timeout)
-
-
-class MaintenanceModeMiddleware(_MaintainedApp):
+class MaintenanceModeMiddleware(MaintainedApp):
     """The middleware as a class: `app.add_middleware(MaintenanceModeMiddleware, backend=...)`.
 
     Args:
@@ -298,18 +133,19 @@ class MaintenanceModeMiddleware(_MaintainedApp):
         super().__init__(app, settings, made_by=type(self))
 
 
-def maintained_layers(app: ASGIApp) -> Iterator[_MaintainedApp]:
+def maintained_layers(app: ASGIApp) -> Iterator[MaintainedApp]:
     """Yield the maintenance middlewares around an app, the outermost first."""
-    for layer in layers_of(app):
-        if isinstance(layer, Starlette) and layer.middleware_stack is None:
-            yield from maintained_layers(layer.build_middleware_stack())
-        elif isinstance(layer, _MaintainedApp):
-            yield layer
+    return (layer for layer in all_layers_of(app, build=True) if is_maintenance(layer))
 
 
 def backend_of(app: Starlette) -> StateBackend | None:
     """Return the backend of the outermost maintenance middleware that was added to an app, None if there is none."""
     return next((layer.backend for layer in maintained_layers(app)), None)
+
+
+def is_maintenance(layer: object) -> TypeGuard[MaintainedApp]:
+    """Tell whether this is an app with maintenance around it."""
+    return isinstance(layer, MaintainedApp)
 
 
 def _check_one_name(name: str, callback: object, handler: object) -> None:

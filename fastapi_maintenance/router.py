@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
 from fastapi import APIRouter, Header, HTTPException, Request, Response, params
@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from fastapi_maintenance import _current, _holds
+from fastapi_maintenance import _clock, _current, _holds
 from fastapi_maintenance._bypass import BypassCookie
 from fastapi_maintenance._checks import check_str, reject
 from fastapi_maintenance._writes import update_state
@@ -222,7 +222,7 @@ def _told(backend: StateBackend, state: MaintenanceState, response: Response) ->
         message=state.message,
         starts_at=state.starts_at,
         ends_at=state.ends_at,
-        closed=is_active(state, datetime.now(timezone.utc)) if hold is None else hold.active,
+        closed=is_active(state, _clock.now()) if hold is None else hold.active,
         holds=[OpenHold(active=hold.active, message=hold.message, expires_at=hold.expires_at) for hold in state.holds],
     )
 

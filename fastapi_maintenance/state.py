@@ -131,6 +131,8 @@ def open_holds(state: MaintenanceState, now: datetime) -> tuple[Hold, ...]:
 
 def newest_hold(state: MaintenanceState, now: datetime) -> Hold | None:
     """Return the hold that decides: the newest one that has not expired at `now`, an aware datetime."""
+    if not state.holds:  # as it is nearly always
+        return None
     return next(reversed(open_holds(state, now)), None)
 
 

@@ -37,4 +37,4 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(_current, "_ENVIRONMENT", EnvVarBackend())
     monkeypatch.setattr(decorators, "_forced_on", [])
     yield
-    assert {} == _holds._ledgers, "a hold outlived its test"
+    assert {} == _holds.ledgers, "a hold outlived its test"

@@ -908,7 +908,7 @@ async def test_what_could_not_be_set_back_is_made_good_when_the_next_block_ends(
     left_behind = store.value
     async with maintenance_mode_on(store):
         pass
-    assert (True, False, {}) == (left_behind, store.value, _holds._ledgers)
+    assert (True, False, {}) == (left_behind, store.value, _holds.ledgers)
 
 
 async def test_what_could_not_be_set_back_is_made_good_when_the_operator_sets_the_switch() -> None:
@@ -1055,7 +1055,7 @@ def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_n
         async with maintenance_mode_on(store):
             other.start()
             assert at_its_turn.wait(10)
-            ledger = _holds._ledgers[store]
+            ledger = _holds.ledgers[store]
             ledger.holds = Holds(ledger.holds)
         assert begun.wait(10)
         return await get_maintenance_mode(store)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from functools import partial
 from typing import overload
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import check_seconds
 from fastapi_maintenance._shared_read import SharedRead, moment
 from fastapi_maintenance.backends.base import check_state, read_state, set_to
@@ -30,7 +30,7 @@ class CachedBackend:
 
     async def get_value(self) -> bool:
         """Return whether there is maintenance now; raises what the backend raises if it never told."""
-        return is_active(await self._state(), datetime.now(timezone.utc))
+        return is_active(await self._state(), _clock.now())
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the switch of the backend; raises what that raises."""

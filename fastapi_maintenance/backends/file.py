@@ -9,12 +9,12 @@ import stat
 import threading
 import time
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 
 from anyio import to_thread
 from filelock import FileLock
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
 from fastapi_maintenance.backends.base import set_to
 from fastapi_maintenance.codec import state_to_text, text_to_state
@@ -82,7 +82,7 @@ class LocalFileBackend:
 
     async def get_value(self) -> bool:
         """Return whether there is maintenance now; raises as `peek` does."""
-        return is_active(self.peek(), datetime.now(timezone.utc))
+        return is_active(self.peek(), _clock.now())
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from datetime import datetime, timezone
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
 from fastapi_maintenance.backends.base import set_to
 from fastapi_maintenance.state import MaintenanceState, is_active
@@ -40,7 +40,7 @@ class MemoryBackend:
 
     async def get_value(self) -> bool:
         """Return whether there is maintenance now."""
-        return is_active(self._state, datetime.now(timezone.utc))
+        return is_active(self._state, _clock.now())
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay."""

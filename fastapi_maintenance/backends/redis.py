@@ -8,11 +8,11 @@ import re
 import weakref
 from collections.abc import AsyncIterator, Hashable
 from contextlib import aclosing
-from datetime import datetime, timezone
 from urllib.parse import urlsplit
 
 import anyio
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import check_name, check_seconds, reject_kind
 from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance.backends.base import set_to
@@ -109,7 +109,7 @@ class RedisBackend:
 
     async def get_value(self) -> bool:
         """Return whether there is maintenance now; raises as `get_state` does."""
-        return is_active(await self.get_state(), datetime.now(timezone.utc))
+        return is_active(await self.get_state(), _clock.now())
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""

@@ -7,11 +7,11 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 import anyio
 
+from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import check_name, check_seconds, reject, reject_kind
 from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance.backends._postgresql import CHANNEL, LISTENERS, Wait
@@ -127,7 +127,7 @@ class SQLAlchemyBackend:
 
     async def get_value(self) -> bool:
         """Return whether there is maintenance now; raises as `get_state` does."""
-        return is_active(await self.get_state(), datetime.now(timezone.utc))
+        return is_active(await self.get_state(), _clock.now())
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""

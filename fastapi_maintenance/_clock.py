@@ -1,0 +1,24 @@
+"""What time is it? Asked here alone for windows, leases and `Retry-After`, so that a test can move it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+__all__ = ["ahead_by", "now", "put_ahead"]
+
+_ahead = [timedelta()]
+
+
+def now() -> datetime:
+    """Return the time that counts, aware and in UTC."""
+    return datetime.now(timezone.utc) + _ahead[0]
+
+
+def ahead_by() -> timedelta:
+    """Return how far the time that counts is ahead of that of the machine."""
+    return _ahead[0]
+
+
+def put_ahead(by: timedelta) -> None:
+    """Put the time that counts ahead of that of the machine, or behind it, in this process."""
+    _ahead[:] = [by]

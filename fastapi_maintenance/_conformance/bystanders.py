@@ -1,0 +1,144 @@
+"""Who else uses a backend under check for a while: a job that holds maintenance, and a watcher."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import anyio
+from anyio.abc import TaskGroup
+
+from fastapi_maintenance._conformance.instances import Instance
+from fastapi_maintenance._conformance.promises import Breach, Promise, raised, shown
+from fastapi_maintenance._waiting import ANSWER_TIMEOUT, in_time
+from fastapi_maintenance.control import maintenance_mode_off, maintenance_mode_on
+from fastapi_maintenance.state import Hold, MaintenanceState
+
+__all__ = ["Job", "Watcher"]
+
+
+_DAWDLE = 0.002  # seconds for which a watcher is busy with what it was told
+
+
+class _Bystander(ABC):
+    """A task that goes on until it is told to end."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.error: Exception | None = None
+        self._news = anyio.Event()
+        self._ended = anyio.Event()
+
+    @abstractmethod
+    async def _live(self) -> None:
+        """Do what it is there for."""
+
+    async def run(self) -> None:
+        """Live, and keep what is raised."""
+        try:
+            await self._live()
+        except Exception as error:  # noqa: BLE001 -- told by whoever waits
+            self.error = error
+        finally:
+            self._tell()
+            self._ended.set()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, anyio.Event()
+        news.set()
+
+
+class Job(_Bystander):
+    """A block of `maintenance_mode_on()` or `_off()`, open until it is told to end."""
+
+    def __init__(self, instance: Instance, hold: Hold) -> None:
+        super().__init__(instance)
+        self.hold = hold
+        self._end = anyio.Event()
+
+    async def begin(self, group: TaskGroup, *, patience: float) -> None:
+        """Open the block."""
+        news = self._news
+        group.start_soon(self.run)
+        await self._wait(news, patience)
+
+    async def end(self, *, patience: float) -> None:
+        """Leave the block."""
+        self._end.set()
+        await self._wait(self._ended, patience)
+
+    async def _live(self) -> None:
+        backend, hold = self.instance.backend, self.hold
+        held = maintenance_mode_on(backend, message=hold.message) if hold.active else maintenance_mode_off(backend)
+        async with held:
+            self._tell()
+            await self._end.wait()
+
+    async def _wait(self, event: anyio.Event, patience: float) -> None:
+        try:
+            with in_time(patience):
+                await event.wait()
+        except TimeoutError as error:
+            self.error = error
+        if self.error is not None:
+            raise Breach(Promise.WORKS, raised(self.error)) from self.error
+
+
+class Watcher(_Bystander):
+    """A watch, open until it is told to end."""
+
+    def __init__(self, instance: Instance) -> None:
+        super().__init__(instance)
+        self._told: tuple[object, ...] = ()  # the last one
+        self._scope = anyio.CancelScope()
+
+    async def learn(self, is_right: Callable[[MaintenanceState], bool], *, patience: float) -> bool:
+        """Wait until what it was told last is right; tell whether that was so in time."""
+        with anyio.move_on_after(patience):
+            while not (self._told and is_right(self._state())):
+                if isinstance(self.error, Breach):
+                    raise self.error
+                if self.error is not None:
+                    raise Breach(Promise.WATCH_BEGINS, raised(self.error)) from self.error
+                if self._ended.is_set():
+                    raise Breach(Promise.WATCH_BEGINS, " ends by itself")
+                await self._news.wait()
+            return True
+        return False
+
+    @property
+    def was_told(self) -> bool:
+        """Whether it was told anything."""
+        return bool(self._told)
+
+    def last(self) -> str:
+        """Show what it was told last."""
+        return shown(self._told[-1]) if self._told else "nothing"
+
+    async def end(self) -> None:
+        """Close the watch."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    def _state(self) -> MaintenanceState:
+        if isinstance(self._told[-1], MaintenanceState):
+            return self._told[-1]
+        raise Breach(Promise.TYPES, f" tells {self.last()}")
+
+    async def _live(self) -> None:
+        with self._scope:
+            states = self.instance.backend.watch()
+            if inspect.iscoroutine(states):
+                states.close()
+                raise Breach(Promise.ASYNC, " is a coroutine, no async iterator")
+            try:
+                async for state in states:
+                    self._told = (state,)
+                    self._tell()
+                    await anyio.sleep(_DAWDLE)
+            finally:
+                aclose = getattr(states, "aclose", None)  # generators have it
+                if aclose is not None:
+                    with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
+                        await aclose()

@@ -1,0 +1,227 @@
+"""A state machine that makes steps at random."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, cast
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from fastapi_maintenance._conformance.instances import MakeBackend
+from fastapi_maintenance._conformance.model import HOLDS, MESSAGES, WINDOWS, Change, added, released, switched
+from fastapi_maintenance._conformance.promises import Breach
+from fastapi_maintenance._conformance.search import Call, EnoughError, Search, Step, to
+from fastapi_maintenance._conformance.steps import Steps
+from fastapi_maintenance._conformance.subject import PLACES, Subject, hosted
+from fastapi_maintenance.errors import PromiseBrokenError
+from fastapi_maintenance.state import Hold
+
+try:
+    from hypothesis import HealthCheck, Phase, Verbosity, settings
+    from hypothesis import strategies as st
+    from hypothesis.errors import Flaky
+    from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+except ImportError as error:
+    msg = "check_backend needs hypothesis: pip install hypothesis"
+    raise ImportError(msg, name=error.name) from error
+
+__all__ = ["find_broken"]
+
+_STEPS = 20
+
+_names = st.sampled_from(["a", "b"])
+_values = st.sampled_from([True, False])
+_writes = st.lists(st.tuples(_names, _values), min_size=2, max_size=4)
+_messages = st.sampled_from(MESSAGES)
+_changes = st.one_of(
+    st.builds(
+        lambda active, message, window: switched(active=active, message=message, window=window),
+        _values,
+        _messages,
+        st.sampled_from(WINDOWS),
+    ),
+    st.sampled_from(HOLDS).map(added),
+    st.sampled_from(HOLDS).map(released),
+)
+_places = st.integers(0, PLACES - 1)
+"""One of as many as there are, whatever they are."""
+
+
+class Conformance(RuleBasedStateMachine):
+    """The rules: which step can be made when.
+
+    That depends on nothing that a store says or takes its time for, so that the same choices are the same steps.
+    """
+
+    search: Search
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = Steps(self.subject)
+        self.calls: list[Call] = []
+
+    @property
+    def subject(self) -> Subject:
+        """What is under check."""
+        return self.search.subject
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether there is nothing but a switch that can be written."""
+        return self.subject.is_writable and not self.subject.is_detailed
+
+    @property
+    def is_full(self) -> bool:
+        """Whether whole states can be written."""
+        return self.subject.is_writable and self.subject.is_detailed
+
+    def make(self, step: Step, *plainly: Step) -> None:
+        """Make a step on the event loop."""
+        self.search.stop_in_time()
+        self.calls.append(Call(step, plainly))
+        try:
+            self.search.portal.call(step, self.steps)
+        except Breach as breach:
+            self.search.broke(breach, self.steps.made, self.calls)
+
+    def teardown(self) -> None:
+        """Leave."""
+        self.search.portal.call(self.steps.leave)
+
+    @initialize()
+    def begins(self) -> None:
+        self.make(Steps.begin)
+
+    @precondition(lambda self: self.subject.is_writable)
+    @rule(name=_names, value=_values)
+    def sets_value(self, *, name: str, value: bool) -> None:
+        self.make(to(Steps.set_value, name, value=value))
+
+    @precondition(lambda self: not self.subject.is_writable)
+    @rule(name=_names, value=_values)
+    def is_refused(self, *, name: str, value: bool) -> None:
+        self.make(to(Steps.be_refused, name, value=value))
+
+    @precondition(lambda self: self.is_full)
+    @rule(name=_names, change=_changes)
+    def updates(self, name: str, change: Change) -> None:
+        self.make(to(Steps.update, name, change))
+
+    @precondition(lambda self: self.is_full)
+    @rule(name=_names)
+    def fails_to_change(self, name: str) -> None:
+        self.make(to(Steps.fail_to_change, name))
+
+    @rule(name=_names, place=_places)
+    def reads(self, name: str, place: int) -> None:
+        readings = self.subject.readings()
+        self.make(to(Steps.read, name, readings[place % len(readings)]))
+
+    @precondition(lambda self: self.is_full)
+    @rule(writes=_writes)
+    def update_at_once(self, writes: list[tuple[str, bool]]) -> None:
+        plain = [
+            to(Steps.update, name, added(Hold(id=str(number), active=active)))
+            for number, (name, active) in enumerate(writes, start=1)
+        ]
+        self.make(to(Steps.update_at_once, writes), *plain, to(Steps.read, writes[0][0], "get_state"))
+
+    @precondition(lambda self: self.is_bare)
+    @rule(writes=_writes)
+    def set_at_once(self, writes: list[tuple[str, bool]]) -> None:
+        plain = [to(Steps.set_value, name, value=value) for name, value in writes]
+        self.make(to(Steps.set_at_once, writes), *plain, *(to(Steps.read, name, "get_value") for name in ("a", "b")))
+
+    @precondition(lambda self: self.is_full)
+    @rule(name=_names, reader=_names, place=_places, change=_changes)
+    def cancels_update(self, name: str, reader: str, place: int, change: Change) -> None:
+        plain = to(Steps.update, name, change), to(Steps.read, reader, "get_state")
+        self.make(to(Steps.cancel_update, name, reader, place, change), *plain)
+
+    @precondition(lambda self: self.is_bare)
+    @rule(name=_names, reader=_names, place=_places, value=_values)
+    def cancels_set(self, *, name: str, reader: str, place: int, value: bool) -> None:
+        plain = to(Steps.set_value, name, value=value), to(Steps.read, reader, "get_value")
+        self.make(to(Steps.cancel_set, name, reader, place, value=value), *plain)
+
+    @precondition(lambda self: self.is_full)
+    @rule(name=_names, active=_values, message=_messages)
+    def job_begins(self, *, name: str, active: bool, message: str | None) -> None:
+        plain = to(Steps.update, name, added(Hold(id="1", active=active)))
+        self.make(to(Steps.begin_job, name, active=active, message=message), plain)
+
+    @precondition(lambda self: self.is_bare)
+    @rule(active=_values)
+    def bare_job_begins(self, *, active: bool) -> None:
+        """Two instances with nothing but a switch know nothing of each other's jobs, so all of them are of one."""
+        self.make(to(Steps.begin_job, "a", active=active, message=None))
+
+    @precondition(lambda self: self.steps.jobs)
+    @rule(place=_places)
+    def job_ends(self, place: int) -> None:
+        self.make(to(Steps.end_job, place))
+
+    @precondition(lambda self: self.subject.has("watch") and self.steps.watcher is None)
+    @rule(name=_names)
+    def watch_begins(self, name: str) -> None:
+        self.make(to(Steps.watch, name))
+
+    @precondition(lambda self: self.steps.watcher is not None)
+    @rule()
+    def watch_goes_on(self) -> None:
+        self.make(Steps.watch_on)
+
+
+def find_broken(
+    make_backend: MakeBackend, *, max_examples: int, patience: float, event_loop: Literal["asyncio", "trio"]
+) -> PromiseBrokenError | None:
+    """Make steps at random, the same ones each time, and return what broke by the simplest of them."""
+    with (
+        start_blocking_portal(event_loop) as portal,
+        _silence(portal),
+        portal.wrap_async_context_manager(hosted(make_backend, patience=patience)) as subject,
+    ):
+        search = Search(portal, subject)
+        machine = cast("type[Conformance]", type(Conformance.__name__, (Conformance,), {"search": search}))
+        try:
+            search.look()
+            run_state_machine_as_test(machine, settings=_settings(max_examples))
+        except PromiseBrokenError as error:
+            return search.result() or error
+        except (EnoughError, Flaky):
+            return search.result()
+    return None
+
+
+def _settings(max_examples: int) -> settings:
+    return settings(
+        max_examples=max_examples,
+        stateful_step_count=_STEPS,
+        deadline=None,  # a store takes its time
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate, Phase.shrink],
+        print_blob=False,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
+    )
+
+
+@contextmanager
+def _silence(portal: BlockingPortal) -> Iterator[None]:
+    """Keep what is done on the event loop from being logged: what matters of it is told."""
+    thread = portal.call(threading.get_ident)
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger = logging.getLogger("fastapi_maintenance")
+    logger.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_others)

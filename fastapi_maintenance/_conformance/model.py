@@ -1,0 +1,138 @@
+"""What a backend has to say by what was done to it, as a model of a few lines, and the changes that it is put to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+from fastapi_maintenance import _clock
+from fastapi_maintenance._conformance.promises import Promise, shown
+from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, is_active, release_hold
+from fastapi_maintenance.typing import StateChange
+
+__all__ = ["HOLDS", "MESSAGES", "OFF", "WINDOWS", "Change", "Model", "added", "released", "switched"]
+
+OFF = MaintenanceState()
+MESSAGES = (None, "Back at ten", "Zurück\num „zehn“ ✓", '\\"0', "")
+_PAST, _NEXT = datetime(2000, 1, 1, tzinfo=timezone.utc), datetime(2001, 1, 1, tzinfo=timezone.utc)
+_FAR = datetime(9000, 1, 1, 0, 0, 0, 1, tzinfo=timezone.utc)
+WINDOWS = ((None, None), (_PAST, None), (None, _PAST), (_FAR, None), (None, _FAR), (_PAST, _NEXT), (_PAST, _FAR))
+"""Starts and ends of windows, none of them close to now."""
+HOLDS = (
+    Hold(id="1", active=True),
+    Hold(id="2", active=False),
+    Hold(id="3", active=True, message=MESSAGES[2], expires_at=_FAR),
+    Hold(id="4", active=True, expires_at=_PAST),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A pure change of a state, and how it is told."""
+
+    text: str
+    apply: StateChange
+
+
+def switched(
+    *, active: bool, message: str | None = None, window: tuple[datetime | None, datetime | None] = WINDOWS[0]
+) -> Change:
+    """Return the change that sets the operator's switch."""
+    starts_at, ends_at = window
+    wanted = MaintenanceState(active=active, message=message, starts_at=starts_at, ends_at=ends_at)
+    text = shown(wanted).removeprefix("MaintenanceState(").removesuffix(")")
+    return Change(text, lambda state: replace(wanted, holds=state.holds))
+
+
+def added(hold: Hold) -> Change:
+    """Return the change that adds a hold."""
+    return Change(f"add {shown(hold)}", lambda state: add_hold(state, hold, _clock.now()))
+
+
+def released(hold: Hold) -> Change:
+    """Return the change that takes a hold out."""
+    return Change(f"release hold {hold.id!r}", lambda state: release_hold(state, hold.id))
+
+
+class Model:
+    """The states that a backend may be in: one, but after a write that was cancelled the one before it or after it.
+
+    Args:
+        state: The state to begin with.
+        detailed: Whether the backend keeps whole states, or nothing but a switch.
+
+    """
+
+    def __init__(self, state: MaintenanceState, *, detailed: bool) -> None:
+        self.possible = [state]
+        self._detailed = detailed
+        self._cut_off = False
+
+    def apply(self, change: StateChange) -> None:
+        """Change the state."""
+        self.become(*map(change, self.possible))
+
+    def apply_perhaps(self, change: StateChange) -> None:
+        """Change the state, or do not; what was told not to be may still come."""
+        self.become(*self.possible, *map(change, self.possible))
+        self._cut_off = True
+
+    def become(self, *states: MaintenanceState) -> None:
+        """Be in one of these states."""
+        self.possible = list(dict.fromkeys(states))
+        self._cut_off = False
+
+    def is_right(self, seen: MaintenanceState | bool) -> bool:  # noqa: FBT001 -- what was read
+        """Tell whether this is one of the states."""
+        return any(self._agrees(seen, state) for state in self.possible)
+
+    def see(self, seen: MaintenanceState | bool) -> bool:  # noqa: FBT001 -- what was read
+        """Take note of what was read; tell whether it is one of the states. What is before that is past."""
+        for place, state in enumerate(self.possible):
+            if self._agrees(seen, state):
+                self.possible = self.possible[place:]
+                return True
+        return False
+
+    def settle(self, seen: MaintenanceState | bool) -> bool:  # noqa: FBT001 -- what was read
+        """Take note of what was read, after which nothing else can come."""
+        right = self.see(seen)
+        if right:
+            self.become(self.possible[0])
+        return right
+
+    def broken_by(self, seen: MaintenanceState | bool) -> Promise:  # noqa: FBT001 -- what was read
+        """Return the promise that is broken when this was read."""
+        if self._cut_off:
+            return Promise.CANCELLED
+        state = self.possible[0]
+        holds_differ = (
+            _anonymous(seen).holds != _anonymous(state).holds
+            if isinstance(seen, MaintenanceState) and self._detailed
+            else bool(state.holds)
+        )
+        return Promise.HOLDS if holds_differ else Promise.READS
+
+    def expected(self, seen: MaintenanceState | bool) -> str:  # noqa: FBT001 -- what was read
+        """Show what should have been read in the place of this."""
+        texts = [shown(self._as_read(seen, state)) for state in self.possible]
+        return " or ".join(dict.fromkeys(texts))
+
+    def _as_read(self, seen: MaintenanceState | bool, state: MaintenanceState) -> MaintenanceState | bool:  # noqa: FBT001 -- as above
+        if isinstance(seen, bool):
+            return _value(state)
+        return state if self._detailed else MaintenanceState(active=_value(state))
+
+    def _agrees(self, seen: MaintenanceState | bool, state: MaintenanceState) -> bool:  # noqa: FBT001 -- as above
+        if self._detailed and isinstance(seen, MaintenanceState):
+            return _anonymous(seen) == _anonymous(state)
+        return _value(seen) == _value(state)
+
+
+def _value(seen: MaintenanceState | bool) -> bool:  # noqa: FBT001 -- as above
+    return seen if isinstance(seen, bool) else is_active(seen, _clock.now())
+
+
+def _anonymous(state: MaintenanceState) -> MaintenanceState:
+    """Return the state with holds that tell no longer who they are: those of blocks have ids that nobody knows."""
+    return replace(state, holds=tuple(replace(hold, id="-") for hold in state.holds))

@@ -1,0 +1,93 @@
+"""Apps that a test forces open or closed, whatever their switch says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_maintenance._layers import layers_of
+from fastapi_maintenance.state import MaintenanceState
+
+__all__ = ["Forcing", "forced", "forcing_of", "open_forcings"]
+
+_CAME_THROUGH = "fastapi_maintenance.came_through"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forcing:
+    """An app that is forced, as all its layers, and the state behind its blocks; None where it is forced open."""
+
+    layers: tuple[object, ...]
+    state: MaintenanceState | None
+
+    def is_about(self, app: object) -> bool:
+        """Tell whether this is the app that is forced, or one of its layers."""
+        return any(app is layer for layer in self.layers)
+
+
+class _Entrance:
+    """The middleware stack of an app that is forced, which notes in the scope that a request came through the app.
+
+    So a middleware around an app that is mounted below, or around one route, knows of it too.
+    """
+
+    def __init__(self, owner: Starlette) -> None:
+        self.owner = owner
+        self.stack: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.stack is None:
+            self.stack = self.owner.build_middleware_stack()
+        scope[_CAME_THROUGH] = (*scope.get(_CAME_THROUGH, ()), self.owner)
+        await self.stack(scope, receive, send)
+
+
+open_forcings: list[Forcing] = []
+_entrances: dict[int, tuple[_Entrance, int]] = {}
+"""The entrance of each app that is forced, by its id, and by how many blocks it is."""
+_lock = threading.Lock()
+
+
+def forcing_of(layer: ASGIApp, scope: Scope) -> Forcing | None:
+    """Return what forces a middleware for a request: the app that is nearest to it counts, and of it the newest."""
+    if not open_forcings:  # as it is nearly always
+        return None
+    apps = [*layers_of(layer), scope.get("app"), *reversed(scope.get(_CAME_THROUGH, ()))]
+    newest_first = open_forcings[::-1]
+    return next((forcing for app in apps for forcing in newest_first if forcing.is_about(app)), None)
+
+
+@contextmanager
+def forced(app: ASGIApp, state: MaintenanceState | None) -> Iterator[None]:
+    """Force an app for a block: closed with this state, or open."""
+    forcing = Forcing(tuple(layers_of(app)), state)
+    with ExitStack() as stack:
+        for layer in forcing.layers:
+            if isinstance(layer, Starlette):
+                stack.enter_context(_entered(layer))
+        open_forcings.append(forcing)
+        stack.callback(open_forcings.remove, forcing)
+        yield
+
+
+@contextmanager
+def _entered(owner: Starlette) -> Iterator[None]:
+    with _lock:
+        entrance, blocks = _entrances.get(id(owner), (_Entrance(owner), 0))
+        _entrances[id(owner)] = entrance, blocks + 1
+        if owner.middleware_stack is not entrance:
+            entrance.stack, owner.middleware_stack = owner.middleware_stack, entrance
+    try:
+        yield
+    finally:
+        with _lock:
+            _, blocks = _entrances.pop(id(owner))
+            if blocks > 1:
+                _entrances[id(owner)] = entrance, blocks - 1
+            elif owner.middleware_stack is entrance:  # else it has been built anew meanwhile
+                owner.middleware_stack = entrance.stack

@@ -1,0 +1,179 @@
+"""An app with maintenance around it: the ASGI shell.
+
+No rule lives here. What the state is comes from the observer, which route is meant from the app's own routes, and what
+to do from the decision.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastapi_maintenance import _clock, _current, _forcing, _holds
+from fastapi_maintenance._answer import send_blocked
+from fastapi_maintenance._decision import Verdict, decide
+from fastapi_maintenance._finder import RouteFinder
+from fastapi_maintenance._follower import observe
+from fastapi_maintenance._hints import Arrangement, give
+from fastapi_maintenance._layers import all_layers_of
+from fastapi_maintenance._lifespan import Following
+from fastapi_maintenance._listing import listed
+from fastapi_maintenance._observer import Observer
+from fastapi_maintenance._scope import as_http, is_preflight
+from fastapi_maintenance._settings import Settings
+from fastapi_maintenance._writes import key_of
+from fastapi_maintenance.decorators import has_forced_on
+from fastapi_maintenance.predicates import never
+from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.typing import StateBackend
+
+__all__ = ["MaintainedApp"]
+
+_logger = logging.getLogger("fastapi_maintenance")
+_FORCED = MaintenanceState(active=True)
+"""The state behind a block that no backend has asked for."""
+
+
+class MaintainedApp:
+    """An app with maintenance around it. The attribute `app` lets other middleware see through it."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, made_by: object) -> None:
+        self.app = app
+        self.settings = settings
+        self._place: _current.Place = (settings.backend,)
+        self._observer = self._observe(_current.default_backend() if settings.backend is None else settings.backend)
+        self._following: Following | None = None
+        self._finder = RouteFinder(app, made_by)
+
+    @property
+    def backend(self) -> StateBackend:
+        """The backend that it asks."""
+        return self._current_observer().backend
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = _current.enter(self._place)
+        try:
+            kind = scope["type"]
+            if kind == "lifespan":
+                await self._live(scope, receive, send)
+                return
+            if kind in ("http", "websocket") and (has_forced_on() or not self._is_surely_open()):
+                state = await self._state_behind_block(scope)
+                if state is not None:
+                    settings = self.settings
+                    await send_blocked(scope, receive, send, state, settings.response, settings.retry_after)
+                    return
+            await self.app(scope, receive, send)
+        finally:
+            _current.leave(token)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the lifespan of the app, and follow the backend meanwhile."""
+
+        async def send_after_hints(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":  # all routes that the app starts with are there
+                give(lambda: self._arrangement(scope))
+            await send(message)
+
+        self._following = Following(lambda: self._observer_in(scope), patience=self.settings.read_timeout)
+        try:
+            await self._following.run(self.app, scope, receive, send_after_hints)
+        finally:
+            self._following = None
+
+    def _arrangement(self, lifespan: Scope) -> Arrangement:
+        layers = list(all_layers_of(self.app))
+        app = lifespan.get("app")
+        router = app.router if isinstance(app, Starlette) else self._finder.router_in(lifespan)[0]
+        switches = [key_of(layer.backend) for layer in layers if isinstance(layer, MaintainedApp)]
+        return Arrangement(
+            layers=layers,
+            twice=key_of(self.backend) in switches,
+            exempt=self.settings.exempt,
+            routes=[] if router is None else list(listed(router.routes)),
+            ask=lambda method, path: self._finder.find(
+                as_http({"type": "http", "method": method, "path": path, "app": app})
+            )[1],
+        )
+
+    def _observer_in(self, lifespan: Scope) -> Observer:
+        """Return whom to follow: nobody where the app starts while it is forced."""
+        observer, settings = self._current_observer(), self.settings
+        if _forcing.forcing_of(self, lifespan) is None:
+            return observer
+        return Observer(observer.backend, fail_closed=settings.fail_closed, read_timeout=settings.read_timeout)
+
+    def _current_observer(self) -> Observer:
+        if self.settings.backend is None and self._observer.backend is not _current.default_backend():
+            self._observer = self._observe(_current.default_backend())  # configured since
+            if self._following is not None:
+                self._following.turn_to(self._observer)
+        return self._observer
+
+    def _is_surely_open(self) -> bool:
+        """Tell whether one look is enough to know that there is no maintenance; nearly always it is."""
+        settings = self.settings
+        if _holds.ledgers or _forcing.open_forcings or settings.enabled is not None:
+            return False
+        state = (self._observer if settings.backend is not None else self._current_observer()).peek()
+        return state is not None and not state.active and not state.holds
+
+    async def _state_behind_block(self, scope: Scope) -> MaintenanceState | None:
+        """Return the state for which the request is blocked, None where it passes."""
+        settings = self.settings
+        state = await self._active_state(scope)
+        if state is None and not has_forced_on():
+            return None
+        scope, answer = self._finder.find(scope)
+        verdict = decide(
+            mark=answer.mark,
+            active=state is not None,
+            answered=answer.answered and not is_preflight(scope),
+            documentation=answer.documentation,
+            unmatched=settings.unmatched,
+            exempt_docs=settings.exempt_docs,
+        )
+        if verdict is Verdict.PASS or (verdict is Verdict.ASK and await self._is_exempt(scope)):
+            return None
+        return _FORCED if answer.mark else state
+
+    async def _active_state(self, scope: Scope) -> MaintenanceState | None:
+        """Return the state if there is maintenance now: by the newest hold, else `enabled`, else the backend.
+
+        A test that forces the app overrules all of them.
+        """
+        forcing = _forcing.forcing_of(self, scope)
+        if forcing is not None:
+            return forcing.state
+        observer = self._current_observer()
+        hold = _holds.newest(observer.backend)
+        if hold is None and self.settings.enabled is not None:
+            return _FORCED if self.settings.enabled else None
+        if hold is not None and not hold.active:
+            return None
+        state = observer.peek() or await observer.read()
+        if hold is not None:
+            return _holds.with_local(observer.backend, state)
+        return state if is_active(state, _clock.now()) else None
+
+    async def _is_exempt(self, scope: Scope) -> bool:
+        exempt = self.settings.exempt
+        if exempt is never:
+            return False
+        try:
+            verdict: Any = exempt(Request(as_http(scope)))  # anybody's, so it may be anything
+            if isinstance(verdict, bool):
+                return verdict
+            return bool(await verdict if inspect.isawaitable(verdict) else verdict)
+        except Exception:
+            _logger.exception("The predicate %r failed; the request is not exempt", exempt)
+            return False
+
+    def _observe(self, backend: StateBackend) -> Observer:
+        settings = self.settings
+        return observe(backend, fail_closed=settings.fail_closed, read_timeout=settings.read_timeout)

@@ -1,0 +1,298 @@
+"""Backends that break one promise each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from fastapi_maintenance import MaintenanceState, MemoryBackend, ReadOnlyBackendError
+from fastapi_maintenance.backends.base import set_to
+from fastapi_maintenance.typing import StateChange
+from tests.stores import BareSwitch, DetailedStore, TextSwitch, WatchableStore
+
+# --- with nothing but a switch ----------------------------------------------------------------------------------------
+
+
+class Forgets(BareSwitch):
+    async def set_value(self, value: bool, /) -> None:  # noqa: ARG002 -- that is it
+        await checkpoint()
+
+
+class SaysText(BareSwitch):
+    async def get_value(self) -> Any:  # noqa: ANN401 -- wrong on purpose
+        await checkpoint()
+        return "1" if self.value else "0"
+
+
+class ReadsAtOnce(BareSwitch):
+    def get_value(self) -> Any:  # noqa: ANN401 -- wrong on purpose
+        return self.value
+
+
+class WritesAtOnce(BareSwitch):
+    def set_value(self, value: bool, /) -> Any:  # noqa: ANN401 -- wrong on purpose
+        self.value = value
+
+
+class CannotBeWritten:
+    async def get_value(self) -> bool:
+        return False
+
+
+class MissesWhatIsNotThere(TextSwitch):
+    async def get_value(self) -> bool:
+        return self._str_to_bool(self.store["mode"])
+
+    async def set_value(self, value: bool) -> None:
+        if value:
+            self.store["mode"] = "1"
+        else:
+            self.store.clear()
+
+
+class DeletesBeforeItWrites(TextSwitch):
+    async def set_value(self, value: bool) -> None:
+        self.store.clear()
+        await super().set_value(value)
+
+
+class RefusesToWait(BareSwitch):
+    busy = False
+
+    async def set_value(self, value: bool, /) -> None:
+        if self.busy:
+            message = "another write is under way"
+            raise BlockingIOError(message)
+        self.busy = True
+        try:
+            await super().set_value(value)
+        finally:
+            self.busy = False
+
+
+class BreaksWhenCutOff(BareSwitch):
+    broken = False
+
+    async def get_value(self) -> bool:
+        if self.broken:
+            message = "the connection is in use"
+            raise ConnectionError(message)
+        return await super().get_value()
+
+    async def set_value(self, value: bool, /) -> None:
+        self.broken = True
+        await super().set_value(value)
+        self.broken = False
+
+
+class RefusesNowAndThen(BareSwitch):
+    async def set_value(self, value: bool, /) -> None:
+        if not value:
+            message = "this switch is set by someone else"
+            raise ReadOnlyBackendError(message)
+
+
+class WritesBackwards(BareSwitch):
+    """A job that leaves its block would have to write False."""
+
+    async def set_value(self, value: bool, /) -> None:
+        if value:
+            await super().set_value(value)
+
+
+# --- with whole states ------------------------------------------------------------------------------------------------
+
+
+class LosesUpdates(DetailedStore):
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        state = change(await self.get_state())
+        await checkpoint()
+        return await self.memory.update_state(lambda _: state)
+
+
+class TearsWrites(DetailedStore):
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        before = await self.memory.get_state()
+        await self.memory.update_state(lambda _: replace(change(before), message=before.message))
+        await checkpoint()
+        return await self.memory.update_state(lambda state: replace(state, message=change(before).message))
+
+
+class ReturnsTheOldState(DetailedStore):
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        before = await self.get_state()
+        await super().update_state(change)
+        return before
+
+
+class DropsHolds(DetailedStore):
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        after = await super().update_state(change)
+        await self.memory.update_state(lambda state: replace(state, holds=()))
+        return after
+
+
+class KeepsHolds(DetailedStore):
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        before = await self.get_state()
+        after = await super().update_state(change)
+        if after.holds == before.holds[1:] != ():
+            await self.memory.update_state(lambda state: replace(state, holds=before.holds))
+        return after
+
+
+class DropsMessages(DetailedStore):
+    async def get_state(self) -> MaintenanceState:
+        return replace(await super().get_state(), message=None)
+
+
+class RoundsTimes(DetailedStore):
+    async def get_state(self) -> MaintenanceState:
+        state = await super().get_state()
+        return replace(state, ends_at=state.ends_at and state.ends_at.replace(microsecond=0))
+
+
+class LooksAtTheSwitchAlone(DetailedStore):
+    async def get_value(self) -> bool:
+        return (await self.get_state()).active
+
+
+class Hangs(DetailedStore):
+    async def get_value(self) -> bool:
+        if await super().get_value():
+            await anyio.sleep_forever()
+        return False
+
+
+class SaysDict(DetailedStore):
+    async def get_state(self) -> Any:  # noqa: ANN401 -- wrong on purpose
+        return {"active": (await super().get_state()).active}
+
+
+class SwallowsWhatChangesRaise(DetailedStore):
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        with suppress(Exception):
+            return await super().update_state(change)
+        return await self.get_state()
+
+
+class WrapsWhatChangesRaise(DetailedStore):
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        try:
+            return await super().update_state(change)
+        except Exception as error:
+            raise RuntimeError from error
+
+
+class TurnsOffWhenChangesRaise(DetailedStore):
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        before = await self.get_state()
+        await self.memory.set_value(False)
+        return await self.memory.update_state(lambda _: change(before))
+
+
+class OnlyReadsStates(BareSwitch):
+    async def get_state(self) -> MaintenanceState:
+        return MaintenanceState(active=self.value)
+
+
+class OnlyWritesStates(BareSwitch):
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        return change(MaintenanceState(active=self.value))
+
+
+class ForgetsHoldsWhenSet(DetailedStore):
+    async def set_value(self, value: bool, /) -> None:
+        await self.memory.update_state(lambda _: MaintenanceState(active=value))
+
+
+# --- that can be peeked at --------------------------------------------------------------------------------------------
+
+
+class PeeksAtThePast(DetailedStore):
+    def peek(self) -> MaintenanceState:
+        return MaintenanceState()
+
+
+class PeeksAsync(DetailedStore):
+    async def peek(self) -> MaintenanceState:
+        return await self.get_state()
+
+
+class FailsToPeek(MemoryBackend):
+    def peek(self) -> MaintenanceState:
+        message = "nothing has been read yet"
+        raise LookupError(message)
+
+
+# --- that can be watched ----------------------------------------------------------------------------------------------
+
+
+class Watchable(WatchableStore):
+    """One that keeps its promises, as a base: a write that is cancelled after it was made is told of too."""
+
+    async def update_state(self, change: StateChange, /) -> MaintenanceState:
+        await checkpoint()
+        state = await self.memory.update_state(change)
+        self.ring()
+        return state
+
+    async def set_value(self, value: bool, /) -> None:
+        await self.update_state(set_to(value))
+
+
+class WatchesTooLate(Watchable):
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        while True:
+            yield await self.get_state()
+            await self._changed.wait()
+
+
+class MissesTheLast(Watchable):
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        before = None
+        while True:
+            changed = self._changed
+            after = await self.get_state()
+            yield before or after
+            before = after
+            await changed.wait()
+
+
+class BeginsWithAChange(Watchable):
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        while True:
+            await self._changed.wait()
+            yield await self.get_state()
+
+
+class EndsItsWatch(Watchable):
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        changed = self._changed
+        yield await self.get_state()
+        await changed.wait()
+
+
+class FailsToWatch(Watchable):
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        changed = self._changed
+        yield await self.get_state()
+        await changed.wait()
+        message = "the connection is closed"
+        raise ConnectionError(message)
+
+
+class WatchesOnce(Watchable):
+    async def watch(self) -> Any:  # type: ignore[override]  # noqa: ANN401 -- as in an `async def` without a `yield`
+        return await self.get_state()
+
+
+class TellsText(Watchable):
+    async def watch(self) -> AsyncIterator[Any]:
+        yield "1"
+        await anyio.sleep_forever()
