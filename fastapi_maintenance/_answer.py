@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import random
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.requests import Request
@@ -43,7 +44,11 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
     sending = _Sending(send, _seconds(state, retry_after))
     request = Request({**as_http(scope), STATE_KEY: state}, receive)
     try:
-        await (await _made(response, request))(request.scope, receive, sending)
+        made = await _made(response, request)
+        if type(made).__call__ is Response.__call__:
+            await _send_at_once(made, sending)
+        else:
+            await made(request.scope, receive, sending)
     except Exception:
         if sending.begun:
             raise
@@ -75,16 +80,30 @@ class _Sending:
 
     def __init__(self, send: Send, retry_after: int) -> None:
         self.begun = False
-        self._send = send
+        self.send = send
         self._headers = ((b"retry-after", b"%d" % retry_after), (b"cache-control", b"no-store"))
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.begun = True
-            own = list(message.get("headers", ()))
-            names = {name.lower() for name, _ in own}
-            message = {**message, "headers": own + [header for header in self._headers if header[0] not in names]}
-        await self._send(message)
+            message = {**message, "headers": self.begin(message.get("headers", ()))}
+        await self.send(message)
+
+    def begin(self, own: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return the headers to begin with."""
+        self.begun = True
+        headers = list(own)
+        names = {name.lower() for name, _ in headers}
+        headers += [header for header in self._headers if header[0] not in names]
+        return headers
+
+
+async def _send_at_once(response: Response, sending: _Sending) -> None:
+    """Do what `Response.__call__` does, in fewer steps."""
+    headers, send = sending.begin(response.raw_headers), sending.send
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
+    if response.background is not None:
+        await response.background()
 
 
 def _send_as_denial(send: Send) -> Send:

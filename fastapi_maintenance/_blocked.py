@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
 from fastapi_maintenance.state import MaintenanceState, current_message
 from fastapi_maintenance.typing import ResponseCallback
 
-__all__ = ["STATE_KEY", "answers_of", "current_state", "media_type_of", "message_behind", "offering"]
+__all__ = ["STATE_KEY", "answers_of", "current_state", "media_type_of", "message_behind", "offering", "rendered"]
 
 STATE_KEY = "fastapi_maintenance.state"
 """The key of the ASGI scope under which the middleware leaves the state behind a block."""
@@ -56,3 +58,24 @@ def answers_of(response: object) -> tuple[tuple[int, str], ...]:
     """Return each status and media type that a response callback is known to answer with."""
     several: tuple[tuple[int, str], ...] = getattr(response, "answers", ())
     return several
+
+
+def rendered(make: Callable[[str], Response]) -> Callable[[str], Response]:
+    """Return a function that makes the same response, and renders it only when the text is another than before."""
+    last: tuple[str, Response] | None = None
+
+    def render(text: str) -> Response:
+        nonlocal last
+        known = last
+        if known is None or known[0] != text:
+            last = known = text, make(text)
+        return _alike(known[1])
+
+    return render
+
+
+def _alike(response: Response) -> Response:
+    """Return a response that says the same and can be changed by itself."""
+    another = object.__new__(type(response))
+    vars(another).update(vars(response), raw_headers=list(response.raw_headers))
+    return another
