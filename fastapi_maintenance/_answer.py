@@ -25,6 +25,7 @@ _DENIAL = "websocket.http.response"
 _TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
 _logger = logging.getLogger("fastapi_maintenance")
 _default_response = as_json()
+_Header = tuple[bytes, bytes]
 
 
 async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what to say
@@ -41,19 +42,43 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
             return
         receive, send = _receive_of_get(receive), _send_as_denial(send)
-    sending = _Sending(send, _seconds(state, retry_after))
+    headers = ((b"retry-after", b"%d" % _seconds(state, retry_after)), (b"cache-control", b"no-store"))
     request = Request({**as_http(scope), STATE_KEY: state}, receive)
+    begun = False
+
+    async def send_completed(message: Message) -> None:
+        nonlocal begun
+        if message["type"] == "http.response.start":
+            begun = True
+            message = {**message, "headers": _completed(message.get("headers", ()), headers)}
+        await send(message)
+
     try:
-        made = await _made(response, request)
-        if type(made).__call__ is Response.__call__:
-            await _send_at_once(made, sending)
+        made: Any = response(request)
+        if not isinstance(made, Response):
+            made = await _awaited(made)
+        if type(made).__call__ is Response.__call__:  # what follows is what it does, in fewer steps
+            start = _completed(made.raw_headers, headers)
+            begun = True
+            await send({"type": "http.response.start", "status": made.status_code, "headers": start})
+            await send({"type": "http.response.body", "body": made.body})
+            if made.background is not None:
+                await made.background()
         else:
-            await made(request.scope, receive, sending)
+            await made(request.scope, receive, send_completed)
     except Exception:
-        if sending.begun:
+        if begun:
             raise
         _logger.exception("The response callback %r failed; the default response is sent instead", response)
-        await _default_response(request)(request.scope, receive, sending)
+        await _default_response(request)(request.scope, receive, send_completed)
+
+
+def _completed(own: Iterable[_Header], others: Iterable[_Header]) -> list[_Header]:
+    """Return the headers that a response has, and of the others those that it has not."""
+    headers = list(own)
+    names = {name.lower() for name, _ in headers}
+    headers += [header for header in others if header[0] not in names]
+    return headers
 
 
 def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int:
@@ -65,45 +90,11 @@ def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int
     return (least if known is None else known) + random.randint(0, most - least)  # noqa: S311 -- no secret
 
 
-async def _made(callback: ResponseCallback, request: Request) -> Response:
-    made: Any = callback(request)
-    if isinstance(made, Response):
-        return made
+async def _awaited(made: object) -> Response:
     response = await made if inspect.isawaitable(made) else made
     if not isinstance(response, Response):
         reject("what the response callback returns", "a Response", response)
     return response
-
-
-class _Sending:
-    """Send messages, with the headers that every blocked response has unless it brings its own."""
-
-    def __init__(self, send: Send, retry_after: int) -> None:
-        self.begun = False
-        self.send = send
-        self._headers = ((b"retry-after", b"%d" % retry_after), (b"cache-control", b"no-store"))
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": self.begin(message.get("headers", ()))}
-        await self.send(message)
-
-    def begin(self, own: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Return the headers to begin with."""
-        self.begun = True
-        headers = list(own)
-        names = {name.lower() for name, _ in headers}
-        headers += [header for header in self._headers if header[0] not in names]
-        return headers
-
-
-async def _send_at_once(response: Response, sending: _Sending) -> None:
-    """Do what `Response.__call__` does, in fewer steps."""
-    headers, send = sending.begin(response.raw_headers), sending.send
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})
-    if response.background is not None:
-        await response.background()
 
 
 def _send_as_denial(send: Send) -> Send:

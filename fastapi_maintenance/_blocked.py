@@ -37,7 +37,8 @@ def current_state(request: Request) -> MaintenanceState:
 
 def message_behind(request: Request) -> str | None:
     """Return the operator's message for the block, if there is one."""
-    return current_message(current_state(request), _clock.now())
+    state = current_state(request)
+    return current_message(state, _clock.now()) if state.holds else state.message
 
 
 def offering(media_type: str, callback: _Callback, *, status: int = 503) -> _Callback:
