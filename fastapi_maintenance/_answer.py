@@ -26,6 +26,7 @@ _TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
 _logger = logging.getLogger("fastapi_maintenance")
 _default_response = as_json()
 _Header = tuple[bytes, bytes]
+_NO_STORE = (b"cache-control", b"no-store")
 
 
 async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what to say
@@ -42,35 +43,41 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
             return
         receive, send = _receive_of_get(receive), _send_as_denial(send)
-    headers = ((b"retry-after", b"%d" % _seconds(state, retry_after)), (b"cache-control", b"no-store"))
-    request = Request({**as_http(scope), STATE_KEY: state}, receive)
-    begun = False
-
-    async def send_completed(message: Message) -> None:
-        nonlocal begun
-        if message["type"] == "http.response.start":
-            begun = True
-            message = {**message, "headers": _completed(message.get("headers", ()), headers)}
-        await send(message)
-
+    others = ((b"retry-after", b"%d" % _seconds(state, retry_after)), _NO_STORE)
+    sending: _Sending | None = None
     try:
-        made: Any = response(request)
-        if not isinstance(made, Response):
-            made = await _awaited(made)
-        if type(made).__call__ is Response.__call__:  # what follows is what it does, in fewer steps
-            start = _completed(made.raw_headers, headers)
-            begun = True
-            await send({"type": "http.response.start", "status": made.status_code, "headers": start})
-            await send({"type": "http.response.body", "body": made.body})
-            if made.background is not None:
-                await made.background()
-        else:
-            await made(request.scope, receive, send_completed)
+        made, asked = await _made(response, scope, receive, state)
+        if type(made).__call__ is not Response.__call__:
+            sending = _Sending(send, others)
+            await made(asked, receive, sending)
+            return
+        headers = _completed(made.raw_headers, others)
     except Exception:
-        if begun:
+        if sending is not None and sending.begun:
             raise
         _logger.exception("The response callback %r failed; the default response is sent instead", response)
-        await _default_response(request)(request.scope, receive, send_completed)
+        made, _ = await _made(_default_response, scope, receive, state)
+        headers = _completed(made.raw_headers, others)
+    # What follows is what such a response does itself, in fewer steps.
+    await send({"type": "http.response.start", "status": made.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": made.body})
+    if made.background is not None:
+        await made.background()
+
+
+class _Sending:
+    """Send messages, with the headers that every blocked response has unless it brings its own."""
+
+    def __init__(self, send: Send, others: Iterable[_Header]) -> None:
+        self.begun = False
+        self._send = send
+        self._others = others
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            message = {**message, "headers": _completed(message.get("headers", ()), self._others)}
+        await self._send(message)
 
 
 def _completed(own: Iterable[_Header], others: Iterable[_Header]) -> list[_Header]:
@@ -90,11 +97,19 @@ def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int
     return (least if known is None else known) + random.randint(0, most - least)  # noqa: S311 -- no secret
 
 
-async def _awaited(made: object) -> Response:
+async def _made(
+    callback: ResponseCallback, scope: Scope, receive: Receive, state: MaintenanceState
+) -> tuple[Response, Scope]:
+    """Return the response, and the scope of the request that it was made for."""
+    of_state = getattr(callback, "of_state", None)
+    if of_state is not None:  # one of ours, which asks nothing of the request
+        return of_state(state), scope
+    asked = {**as_http(scope), STATE_KEY: state}
+    made: Any = callback(Request(asked, receive))
     response = await made if inspect.isawaitable(made) else made
     if not isinstance(response, Response):
         reject("what the response callback returns", "a Response", response)
-    return response
+    return response, asked
 
 
 def _send_as_denial(send: Send) -> Send:

@@ -11,9 +11,9 @@ from starlette.responses import Response
 from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
 from fastapi_maintenance.state import MaintenanceState, current_message
-from fastapi_maintenance.typing import ResponseCallback
+from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
 
-__all__ = ["STATE_KEY", "answers_of", "current_state", "media_type_of", "message_behind", "offering", "rendered"]
+__all__ = ["STATE_KEY", "answers_of", "current_state", "media_type_of", "message_behind", "offering", "telling"]
 
 STATE_KEY = "fastapi_maintenance.state"
 """The key of the ASGI scope under which the middleware leaves the state behind a block."""
@@ -37,7 +37,10 @@ def current_state(request: Request) -> MaintenanceState:
 
 def message_behind(request: Request) -> str | None:
     """Return the operator's message for the block, if there is one."""
-    state = current_state(request)
+    return _message_in(current_state(request))
+
+
+def _message_in(state: MaintenanceState) -> str | None:
     return current_message(state, _clock.now()) if state.holds else state.message
 
 
@@ -61,22 +64,31 @@ def answers_of(response: object) -> tuple[tuple[int, str], ...]:
     return several
 
 
-def rendered(make: Callable[[str], Response]) -> Callable[[str], Response]:
-    """Return a function that makes the same response, and renders it only when the text is another than before."""
+def telling(media_type: str, default: str, make: Callable[[str], Response]) -> SyncResponseCallback:
+    """Return a response callback that tells the operator's message, and nothing of the request.
+
+    It is rendered only when the text is another than before, and can be had of the state alone, by `of_state`.
+    """
     last: tuple[str, Response] | None = None
 
-    def render(text: str) -> Response:
+    def of_state(state: MaintenanceState) -> Response:
         nonlocal last
-        known = last
+        text, known = _message_in(state) or default, last
         if known is None or known[0] != text:
             last = known = text, make(text)
         return _alike(known[1])
 
-    return render
+    def response(request: Request, /) -> Response:
+        return of_state(current_state(request))
+
+    vars(response)["of_state"] = of_state
+    response.__name__ = response.__qualname__ = make.__qualname__
+    return offering(media_type, response)
 
 
 def _alike(response: Response) -> Response:
     """Return a response that says the same and can be changed by itself."""
     another = object.__new__(type(response))
-    vars(another).update(vars(response), raw_headers=list(response.raw_headers))
+    vars(another).update(vars(response))
+    another.raw_headers = list(response.raw_headers)
     return another

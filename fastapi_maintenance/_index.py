@@ -23,13 +23,14 @@ __all__ = ["Candidate", "IncludedRouter", "RouteIndex", "contexts_of"]
 IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
 contexts_of: Any = getattr(fastapi.routing, "iter_route_contexts", None)
 
+_NONE: list[Candidate] = []
 _AS_THEIR_PATH_SAYS = {kind.matches for kind in (APIRoute, Route, APIWebSocketRoute, WebSocketRoute, Mount)}
 
 
 class Candidate:
     """A route that may match."""
 
-    __slots__ = ("below", "known", "matches", "original", "place", "shown")
+    __slots__ = ("below", "is_plain", "known", "matches", "original", "place", "shown")
 
     def __init__(self, place: int, shown: Any, original: BaseRoute) -> None:  # noqa: ANN401 -- a route, or its context
         self.place = place
@@ -37,6 +38,8 @@ class Candidate:
         """The route as it stands in the app, with the prefixes of the routers that it is included in."""
         self.original = original
         self.matches: Callable[[Scope], tuple[Match, Scope]] = shown.matches
+        self.is_plain = _matches_by_path(original)
+        """Whether it only reads what it is asked with."""
         self.below: RouteIndex | None = None
         """The index of what is mounted here."""
         self.known: tuple[int, object] | None = None
@@ -55,12 +58,12 @@ class RouteIndex:
         table = self._table
         if [router.routes for router in table.routers] != table.seen:
             table = self._table = _Table(self.router)
-        found = [*table.always, *table.exact.get(path, ())]
+        found = table.always + table.exact.get(path, _NONE)
         if path.endswith("\n"):  # `$` in the pattern of a route matches before it too
-            found += table.exact.get(path[:-1], ())
+            found += table.exact.get(path[:-1], _NONE)
         end = path.find("/", 1)
         while 0 < end <= table.longest:
-            found += table.under.get(path[:end], ())
+            found += table.under.get(path[:end], _NONE)
             end = path.find("/", end + 1)
         if len(found) > 1:
             found.sort(key=_place)
@@ -129,7 +132,7 @@ def _matches_by_path(route: BaseRoute) -> bool:
 def _path_of(candidate: Candidate) -> str | None:
     """Return the path by which a candidate matches; None if it has its own way."""
     path = getattr(candidate.shown, "path", None)
-    if path is None or not _matches_by_path(candidate.original):
+    if path is None or not candidate.is_plain:
         return None
     if isinstance(candidate.original, Mount):
         path += "/{path:path}"

@@ -29,7 +29,7 @@ from fastapi_maintenance._settings import Settings
 from fastapi_maintenance._writes import key_of
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
-from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.state import Hold, MaintenanceState, is_active
 from fastapi_maintenance.typing import StateBackend
 
 __all__ = ["MaintainedApp"]
@@ -37,6 +37,8 @@ __all__ = ["MaintainedApp"]
 _logger = logging.getLogger("fastapi_maintenance")
 _FORCED = MaintenanceState(active=True)
 """The state behind a block that no backend has asked for."""
+_LOOK_CLOSER = MaintenanceState(holds=(Hold(id="unknown", active=False),))
+"""What stands for a state that takes more than a look."""
 
 
 class MaintainedApp:
@@ -62,12 +64,14 @@ class MaintainedApp:
             if kind == "lifespan":
                 await self._live(scope, receive, send)
                 return
-            if kind in ("http", "websocket") and (has_forced_on() or not self._is_surely_open()):
-                state = await self._state_behind_block(scope)
-                if state is not None:
-                    settings = self.settings
-                    await send_blocked(scope, receive, send, state, settings.response, settings.retry_after)
-                    return
+            if kind in ("http", "websocket"):
+                seen = self._glance()
+                if seen is not None or has_forced_on():
+                    state = await self._state_behind_block(scope, seen)
+                    if state is not None:
+                        settings = self.settings
+                        await send_blocked(scope, receive, send, state, settings.response, settings.retry_after)
+                        return
             await self.app(scope, receive, send)
         finally:
             _current.leave(token)
@@ -115,20 +119,24 @@ class MaintainedApp:
                 self._following.turn_to(self._observer)
         return self._observer
 
-    def _is_surely_open(self) -> bool:
-        """Tell whether one look is enough to know that there is no maintenance; nearly always it is."""
+    def _glance(self) -> MaintenanceState | None:
+        """Return None if one look tells that there is no maintenance, as it nearly always does; else what was seen."""
         settings = self.settings
         if _holds.ledgers or _forcing.open_forcings or settings.enabled is not None:
-            return False
+            return _LOOK_CLOSER
         state = (self._observer if settings.backend is not None else self._current_observer()).peek()
-        return state is not None and not state.active and not state.holds
+        if state is None:
+            return _LOOK_CLOSER
+        return state if state.active or state.holds else None
 
-    async def _state_behind_block(self, scope: Scope) -> MaintenanceState | None:
+    async def _state_behind_block(self, scope: Scope, seen: MaintenanceState | None) -> MaintenanceState | None:
         """Return the state for which the request is blocked, None where it passes."""
         settings = self.settings
-        state = await self._active_state(scope)
-        if state is None and not has_forced_on():
-            return None
+        state = seen
+        if seen is not None and (seen.holds or seen.starts_at is not None or seen.ends_at is not None):
+            state = await self._active_state(scope)
+            if state is None and not has_forced_on():
+                return None
         scope, answer = self._finder.find(scope)
         verdict = decide(
             mark=answer.mark,
@@ -138,8 +146,15 @@ class MaintainedApp:
             unmatched=settings.unmatched,
             exempt_docs=settings.exempt_docs,
         )
-        if verdict is Verdict.PASS or (verdict is Verdict.ASK and await self._is_exempt(scope)):
+        if verdict is Verdict.PASS:
             return None
+        if verdict is Verdict.ASK and settings.exempt is not never:
+            try:
+                exempt: Any = settings.exempt(Request(as_http(scope)))  # anybody's, so it may be anything
+                if exempt is not False and (await exempt if inspect.isawaitable(exempt) else exempt):
+                    return None
+            except Exception:
+                _logger.exception("The predicate %r failed; the request is not exempt", settings.exempt)
         return _FORCED if answer.mark else state
 
     async def _active_state(self, scope: Scope) -> MaintenanceState | None:
@@ -160,19 +175,6 @@ class MaintainedApp:
         if hold is not None:
             return _holds.with_local(observer.backend, state)
         return state if is_active(state, _clock.now()) else None
-
-    async def _is_exempt(self, scope: Scope) -> bool:
-        exempt = self.settings.exempt
-        if exempt is never:
-            return False
-        try:
-            verdict: Any = exempt(Request(as_http(scope)))  # anybody's, so it may be anything
-            if isinstance(verdict, bool):
-                return verdict
-            return bool(await verdict if inspect.isawaitable(verdict) else verdict)
-        except Exception:
-            _logger.exception("The predicate %r failed; the request is not exempt", exempt)
-            return False
 
     def _observe(self, backend: StateBackend) -> Observer:
         settings = self.settings

@@ -59,11 +59,8 @@ def entered(owner: Starlette | None, scope: Scope) -> Scope:
 
 def find_answer(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
     """Return what will answer the request of this scope, which is left as it is."""
-    probe = dict(scope)
-    if isinstance(probe.get("fastapi"), dict):
-        probe["fastapi"] = dict(probe["fastapi"])  # FastAPI's routes note in it what they try
     try:
-        return _ask(index, owner, probe)
+        return _ask(index, owner, scope)
     except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
         return OPAQUE
 
@@ -71,21 +68,32 @@ def find_answer(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Ans
 def _ask(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
     """Do what `Router.app` does up to the point where a route is handed the request."""
     partial: tuple[Candidate, Scope] | None = None
+    probe = scope
     for candidate in index.candidates(route_path(scope)):
-        match, child = candidate.matches(scope)
+        if probe is scope and not candidate.is_plain:
+            probe = _copy_of(scope)  # it may note in it what it tries, as FastAPI's routers do
+        match, child = candidate.matches(probe)
         if match is Match.FULL:
             known = candidate.known
             if known is not None and known[0] == marks_put():
                 return cast("Answer", known[1])
-            answer = _look_into(candidate, owner, scope, child)
+            answer = _look_into(candidate, owner, probe, child)
             if isinstance(candidate.original, _ANSWER_ALIKE):
                 candidate.known = marks_put(), answer
             return answer
         if match is Match.PARTIAL and partial is None:
             partial = candidate, child
     if partial is not None:
-        return _look_into(partial[0], owner, scope, partial[1])
-    return OPAQUE if _serves_the_rest(index.router, scope) and not _redirects(index, scope) else UNANSWERED
+        return _look_into(partial[0], owner, probe, partial[1])
+    probe = _copy_of(scope)
+    return OPAQUE if _serves_the_rest(index.router, probe) and not _redirects(index, probe) else UNANSWERED
+
+
+def _copy_of(scope: Scope) -> Scope:
+    probe = dict(scope)
+    if isinstance(probe.get("fastapi"), dict):
+        probe["fastapi"] = dict(probe["fastapi"])
+    return probe
 
 
 def _look_into(candidate: Candidate, owner: Starlette | None, scope: Scope, child: Scope) -> Answer:

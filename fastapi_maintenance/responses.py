@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from fastapi_maintenance._blocked import STATE_KEY, current_state, message_behind, offering, rendered
+from fastapi_maintenance._blocked import STATE_KEY, current_state, offering, telling
 from fastapi_maintenance._checks import check_str
 from fastapi_maintenance._negotiation import negotiate, with_media_type
 from fastapi_maintenance._page import as_html
@@ -43,12 +43,11 @@ def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
 
     """
     check_str("detail", detail)
-    render = rendered(lambda text: JSONResponse({"detail": text}, status_code=503))
 
-    def json_response(request: Request, /) -> Response:
-        return render(message_behind(request) or detail)
+    def json_response(text: str) -> Response:
+        return JSONResponse({"detail": text}, status_code=503)
 
-    return offering("application/json", json_response)
+    return telling("application/json", detail, json_response)
 
 
 def as_problem(
@@ -69,16 +68,11 @@ def as_problem(
     check_str("type_uri", type_uri)
     kind = HTTPStatus.SERVICE_UNAVAILABLE.phrase if title is None else check_str("title", title)
 
-    def problem(text: str) -> Response:
-        facts = {"type": type_uri, "title": kind, "status": 503, "detail": text}
-        return JSONResponse(facts, status_code=503, media_type="application/problem+json")
+    def problem_response(text: str) -> Response:
+        problem = {"type": type_uri, "title": kind, "status": 503, "detail": text}
+        return JSONResponse(problem, status_code=503, media_type="application/problem+json")
 
-    render = rendered(problem)
-
-    def problem_response(request: Request, /) -> Response:
-        return render(message_behind(request) or detail)
-
-    return offering("application/problem+json", problem_response)
+    return telling("application/problem+json", detail, problem_response)
 
 
 def as_redirect(url: str) -> SyncResponseCallback:

@@ -1,0 +1,183 @@
+"""What is done in fewer steps for the sake of speed: each shortcut is held against the slow and obvious way.
+
+That of the routes has a file of its own, test_index.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastapi_maintenance import (
+    Hold,
+    MaintenanceState,
+    MemoryBackend,
+    ResponseCallback,
+    as_json,
+    as_problem,
+    force_maintenance_mode_off,
+    is_active,
+    maintenance_middleware,
+    negotiate,
+)
+from fastapi_maintenance._answer import send_blocked
+from fastapi_maintenance.responses import STATE_KEY
+from fastapi_maintenance.state import current_message
+from tests.strategies import states_around_now
+from tests.support import client, make_request
+
+pytestmark = pytest.mark.anyio
+
+CLOSED = MaintenanceState(active=True)
+
+
+async def sent(response: ResponseCallback, state: MaintenanceState = CLOSED) -> list[Message]:
+    """Return what is sent for a blocked request."""
+    messages: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    scope = make_request("/items", headers=[("Accept", "application/json")]).scope
+    await send_blocked(scope, receive, send, state, response, 60)
+    return messages
+
+
+def asked(callback: Callable[[Request], Any], state: MaintenanceState) -> Response:
+    """Return what a callback says to a request."""
+    request = make_request("/items")
+    request.scope[STATE_KEY] = state
+    response: Response = callback(request)
+    return response
+
+
+def by_itself(callback: Callable[[Request], Any]) -> ResponseCallback:
+    """Return a callback whose response is sent by a `__call__` of its own, which does what that of Starlette does."""
+
+    def response(request: Request) -> Response:
+        made: Response = callback(request)
+        kind = type(made)
+
+        class BySelf(kind):  # type: ignore[misc, valid-type]  # of whatever class it is
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+                await super().__call__(scope, receive, send)
+
+        made.__class__ = BySelf
+        return made
+
+    return response
+
+
+RESPONSES = st.builds(
+    lambda kind, content, status, headers: lambda _: kind(content, status_code=status, headers=headers),
+    st.sampled_from([Response, PlainTextResponse, HTMLResponse, JSONResponse]),
+    st.text(max_size=20),
+    st.sampled_from([200, 204, 303, 304, 503]),
+    st.dictionaries(st.sampled_from(["Retry-After", "cache-control", "X-Own", "Vary"]), st.sampled_from(["1", "a, b"])),
+)
+
+
+@given(RESPONSES, states_around_now)
+def test_a_response_is_sent_as_it_sends_itself(callback: Callable[[Request], Any], state: MaintenanceState) -> None:
+    assert anyio.run(sent, by_itself(callback), state) == anyio.run(sent, callback, state)
+
+
+@pytest.mark.parametrize("sender", [lambda callback: callback, by_itself])
+async def test_what_a_response_does_in_the_background_is_done(sender: Callable[[Any], ResponseCallback]) -> None:
+    done: list[str] = []
+    await sent(sender(lambda _: Response("closed", 503, background=BackgroundTask(done.append, "told"))))
+    assert ["told"] == done
+
+
+@pytest.mark.parametrize("callback", [as_json("closed"), as_problem("closed")])
+@given(told=st.lists(states_around_now, min_size=1, max_size=4))
+def test_a_message_is_told_whatever_was_told_before(callback: Any, told: list[MaintenanceState]) -> None:  # noqa: ANN401 -- of the table
+    for state in told:
+        expected = current_message(state, datetime.now(timezone.utc)) or "closed"
+        detail = JSONResponse(expected).body
+        assert detail in asked(callback, state).body
+        assert detail in anyio.run(sent, callback, state)[1]["body"]
+
+
+async def test_what_is_done_to_one_response_is_not_seen_in_the_next() -> None:
+    callback = as_json()
+    first = asked(callback, CLOSED)
+    first.headers["X-Own"] = "1"
+    first.status_code = 500
+    await sent(negotiate(callback))
+    second = asked(callback, CLOSED)
+    assert (503, {"content-length", "content-type"}) == (second.status_code, set(second.headers))
+
+
+@given(states_around_now)
+def test_one_look_tells_what_the_state_says(state: MaintenanceState) -> None:
+    async def status() -> int:
+        async with client(app) as http:
+            return (await http.get("/")).status_code
+
+    app = FastAPI()
+    app.add_api_route("/", lambda: "open")
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state)))
+    before = is_active(state, datetime.now(timezone.utc))
+    answered = anyio.run(status)
+    if before is is_active(state, datetime.now(timezone.utc)):
+        assert (503 if before else 200) == answered
+
+
+async def test_a_mark_that_is_put_between_two_requests_counts() -> None:
+    def endpoint() -> str:
+        return "open"
+
+    app = FastAPI()
+    app.add_api_route("/", endpoint)
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend(CLOSED)))
+    async with client(app) as http:
+        before = (await http.get("/")).status_code
+        force_maintenance_mode_off(endpoint)
+        assert (503, 200) == (before, (await http.get("/")).status_code)
+
+
+class Turning:
+    """A layer that wraps another app from time to time."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        await self.app(scope, receive, send)
+
+
+async def test_a_layer_that_turns_to_another_app_is_followed() -> None:
+    first, second = FastAPI(), FastAPI()
+    first.add_api_route("/", lambda: "open")
+    second.add_api_route("/", force_maintenance_mode_off(lambda: "always open"))
+    layer = Turning(Turning(first))
+    app = maintenance_middleware(backend=MemoryBackend(CLOSED))(layer)
+    async with client(app) as http:
+        before = (await http.get("/")).status_code
+        layer.app = Turning(second)
+        assert (503, 200) == (before, (await http.get("/")).status_code)
+
+
+async def test_a_hold_of_another_process_is_seen_at_a_look() -> None:
+    backend = MemoryBackend(MaintenanceState(holds=(Hold(id="another", active=True),)))
+    app = FastAPI()
+    app.add_api_route("/", lambda: "open")
+    app.add_middleware(maintenance_middleware(backend=backend))
+    async with client(app) as http:
+        assert 503 == (await http.get("/")).status_code
