@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["VARIANTS", "Variant", "make"]
+__all__ = ["ALONE", "BACKENDS", "VARIANTS", "Variant", "make"]
 
 BODY = json.dumps({"detail": DETAIL}, separators=(",", ":")).encode()
 HEADERS = [
@@ -199,6 +199,9 @@ def _waygate(*, routes: int, shortcut: bool) -> Variant:
 
     return Variant(app, switch)
 
+
+ALONE = ("driver", "bare 503", "response 503")
+"""What is no app of FastAPI."""
 
 BACKENDS = ("env", "memory", "file", "redis", "postgresql", "cached")
 _FLOOR: dict[str, Callable[..., Variant]] = {
