@@ -152,7 +152,7 @@ def _backend(kind: str, variable: str) -> Any:  # noqa: ANN401 -- what the modul
 
 
 def _new_variable() -> str:
-    return f"MAINTENANCE_{next(_numbers)}"
+    return f"MAINTENANCE_{os.getpid()}_{next(_numbers)}"
 
 
 def _new_file() -> str:
