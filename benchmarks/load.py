@@ -55,13 +55,8 @@ class Client(asyncio.Protocol):
             self._received = received
             return
         self._received = b""
-        now = time.perf_counter()
-        self.latencies.append(now - self._asked)
         self.statuses[received[9:12]] += 1
-        if now < self._until:
-            self._ask()
-        else:
-            self._transport.close()
+        self._answered()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that it is over."""
@@ -69,6 +64,14 @@ class Client(asyncio.Protocol):
             self.statuses[b"lost"] += 1
         if not self.over.done():
             self.over.set_result(None)
+
+    def _answered(self) -> None:
+        now = time.perf_counter()
+        self.latencies.append(now - self._asked)
+        if now < self._until:
+            self._ask()
+        else:
+            self._transport.close()
 
     def _ask(self) -> None:
         self._asked = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 
 import uvicorn
 import uvloop
@@ -11,6 +12,8 @@ from variants import make
 
 async def serve(name: str, routes: int, port: int, *, on: bool) -> None:
     """Serve a variant until a signal ends it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     variant = make(name, routes, shortcut=False)
     await variant.switch(on)
     config = uvicorn.Config(
