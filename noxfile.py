@@ -43,6 +43,21 @@ OLDEST = "fastapi==0.115.0"
 LAST_FLAT = "fastapi==0.136.3"
 """The last release before included routers became nested."""
 
+PEERS = {
+    "0.0.5": ["fastapi-maintenance==0.0.5", LAST_FLAT, "uvicorn[standard]"],
+    "waygate": ["waygate[all]==0.2.0", "fastapi", "uvicorn[standard]"],
+}
+"""What users would pick instead, each with the newest FastAPI on which it answers right."""
+
+BENCHMARKS = {
+    "requests": "per_request",
+    "server": "server",
+    "imports": "imports",
+    "storm": "storm",
+    "propagation": "propagation",
+}
+"""The parts of the benchmarks, and the module of each."""
+
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
@@ -137,9 +152,32 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """What it costs, and how fast a change arrives; nothing in it passes or fails."""
-    session.install(*group("test"), "-e", ".")
-    session.run("python", "benchmarks/propagation.py", *session.posargs)
+    """What it costs, and how fast a change arrives; nothing in it passes or fails.
+
+    All by default, or the part that is named, with its own options: `-- requests --quick`.
+    """
+    named, options = session.posargs[:1], session.posargs[1:]
+    if not set(named) <= BENCHMARKS.keys():
+        named, options = [], session.posargs
+    session.install(*group("benchmarks"), "-e", ".")
+    results = HERE / "benchmarks" / "results"
+    results.mkdir(exist_ok=True)
+    pythons = {} if named == ["propagation"] else {name: peer_python(session, name) for name in PEERS}
+    peers = [f"--peer={name}={python}" for name, python in pythons.items()]
+    for part in named or BENCHMARKS:
+        written = [] if part == "propagation" else [*peers, f"--json={results / part}.json"]
+        session.run("python", f"benchmarks/{BENCHMARKS[part]}.py", *written, *options)
+    session.run("python", "benchmarks/plots.py", str(results))
+
+
+def peer_python(session: nox.Session, name: str) -> str:
+    """Make the environment of a peer, unless it is there, and return its Python."""
+    home = HERE / ".nox" / f"benchmarks-{name}"
+    python = home / "bin" / "python"
+    if not python.exists():
+        session.run("python", "-m", "venv", str(home))
+    session.run(str(python), "-m", "pip", "install", "--quiet", *PEERS[name], external=True)
+    return str(python)
 
 
 if __name__ == "__main__":

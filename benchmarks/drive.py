@@ -16,7 +16,7 @@ from typing import Any
 
 from apps import path_of
 from starlette.types import ASGIApp, Message, Scope
-from variants import Variant, make
+from variants import ALONE, Variant, make
 
 _HEADERS = [
     (b"host", b"shop.example"),
@@ -124,44 +124,39 @@ async def time_block(app: ASGIApp, template: str, requests: int) -> float:
 
 
 class Worker:
-    """The apps of one process, each made when it is first asked for."""
+    """The apps of one process, each made when it is first asked for. Their switches are set together."""
 
     def __init__(self) -> None:
         self._variants: dict[tuple[str, int, bool], Variant] = {}
-        self._switched: dict[tuple[str, int, bool], bool] = {}
         self._living: list[Living] = []
+        self._on = False
+
+    async def turn(self, *, on: bool) -> dict[str, Any]:
+        """Set all switches."""
+        self._on = on
+        for variant in self._variants.values():
+            await variant.switch(on)
+        return {"on": on}
 
     async def measure(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Do what one line asks for."""
-        name, routes, shortcut = order["variant"], order["routes"], order["shortcut"]
-        key = (name, routes, shortcut)
-        variant = self._variants.get(key)
-        if variant is None:
-            variant = make(name, routes, shortcut=shortcut)
-            self._variants[key] = variant
-            if name != "driver" and not name.startswith(("bare 503", "response 503")):
-                living = Living(variant.app)
-                await living.start()
-                self._living.append(living)
-            gc.freeze()
-        template = path_of(order["scenario"], routes)
-        if self._switched.get(key) is not order["on"]:
-            await variant.switch(order["on"])
-            self._switched[key] = order["on"]
-        status = await self._settled(variant, template, order.get("expected"))
-        if status == 0 and name != "driver":
-            return {"status": status, "ns": None}
-        return {"status": status, "ns": await time_block(variant.app, template, order["requests"])}
+        """Return the status of a request, and the nanoseconds that one of a block of them takes."""
+        key = (order["variant"], order["routes"], order["shortcut"])
+        if key not in self._variants:
+            self._variants[key] = await self._make(*key)
+        app, template = self._variants[key].app, path_of(order["scenario"], order["routes"])
+        status = await settled(app, template, order["expected"])
+        is_app = status != 0 or order["variant"] == "driver"
+        return {"status": status, "ns": await time_block(app, template, order["requests"]) if is_app else None}
 
-    async def _settled(self, variant: Variant, template: str, expected: int | None) -> int:
-        """Wait until a change has arrived, and return the status of a request."""
-        status = await status_of(variant.app, template)
-        for _ in range(40):
-            if expected in (None, status):
-                break
-            await asyncio.sleep(0.05)
-            status = await status_of(variant.app, template)
-        return status
+    async def _make(self, name: str, routes: int, shortcut: bool) -> Variant:  # noqa: FBT001 -- the parts of a key
+        variant = make(name, routes, shortcut=shortcut)
+        await variant.switch(self._on)
+        if name not in ALONE:
+            living = Living(variant.app)
+            await living.start()
+            self._living.append(living)
+        gc.freeze()
+        return variant
 
     async def end(self) -> None:
         """End all apps."""
@@ -169,12 +164,23 @@ class Worker:
             await living.end()
 
 
+async def settled(app: ASGIApp, template: str, expected: int) -> int:
+    """Wait until a change has arrived, and return the status of a request."""
+    for _ in range(40):
+        status = await status_of(app, template)
+        if status == expected:
+            break
+        await asyncio.sleep(0.05)
+    return status
+
+
 async def main() -> None:
     """Do what each line of the input asks for, until it ends."""
     worker = Worker()
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        print(json.dumps(await worker.measure(json.loads(line))), flush=True)
+        order = json.loads(line)
+        print(json.dumps(await (worker.turn(**order) if "variant" not in order else worker.measure(order))), flush=True)
     await worker.end()
 
 

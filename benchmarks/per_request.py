@@ -7,8 +7,10 @@ small, the median of the differences within a round. Times are of the processor,
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -25,6 +27,9 @@ FLOOR = ("plain", "bare 503 in app", "response 503 in app")
 """What is measured in the environment of each peer, since its FastAPI may be another."""
 
 SHOWN = ("plain", "nothing", *OURS[2:4], *(f"plain of {peer}" for peer in ("0.0.5", "waygate")), *PEERS)
+_SETTLED_AFTER = 3.0
+"""Seconds after which this library trusts a file's time to tell that nothing was written since."""
+
 _EXPECTED = {"exempt": 200, "forced off": 200, "404": 404}
 
 
@@ -97,19 +102,24 @@ def measure(asked: dict[str, Worker], chosen: list[Cell], rounds: int, block: fl
     results = Results()
     peer_of = {name: peer for peer, names in VARIANTS.items() for name in names}
     begin = time.monotonic()
-    for number in range(-1, rounds):  # the first round warms up
+    waiting = _SETTLED_AFTER if any("file" in cell.variant for cell in chosen) else 0.0
+    for number, on in itertools.product(range(-1, rounds), (False, True)):  # the first round warms up
+        for worker in asked.values():
+            worker.ask(on=on)
+        time.sleep(waiting)
         for cell in chosen:
+            if cell.on is not on:
+                continue
             known = results.times[cell][-1] if results.times[cell] else None
             requests = 50 if known is None else round(min(4000, max(20, block * 1e9 / known)))
             answer = asked[peer_of[cell.variant]].ask(**cell._asdict(), requests=requests, expected=cell.expected)
             if answer["status"] != cell.expected:
                 results.wrong[cell] = answer["status"]
             results.times[cell].append(answer["ns"] or 1e6)
-        if number == 0:
-            for times in results.times.values():
-                del times[0]
-        print(f"round {number + 1} of {rounds}, {time.monotonic() - begin:.0f} s", end="\r", flush=True)
-    print()
+        if on:
+            print(f"round {number + 1} of {rounds}, {time.monotonic() - begin:.0f} s", flush=True, file=sys.stderr)
+    for times in results.times.values():
+        del times[0]
     return results
 
 
@@ -119,8 +129,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", action="append", default=[], help="name=path of its Python; as often as wanted")
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--block", type=float, default=0.02, help="seconds of a block")
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--block", type=float, default=0.01, help="seconds of a block")
     parser.add_argument("--quick", action="store_true", help="a minute, for this library with a memory alone")
     parser.add_argument("--only", default="", help="part of the names of the variants besides the floor")
     parser.add_argument("--json", type=Path, help="where to write the figures")

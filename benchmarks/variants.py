@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import json
 import os
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -17,21 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from apps import DETAIL, EXEMPT, make_app
+from floor import Answering, Nothing, Shortcut, bare_503, empty, response_503
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-__all__ = ["VARIANTS", "Variant", "make"]
-
-BODY = json.dumps({"detail": DETAIL}, separators=(",", ":")).encode()
-HEADERS = [
-    (b"content-length", str(len(BODY)).encode()),
-    (b"content-type", b"application/json"),
-    (b"retry-after", b"3600"),
-    (b"cache-control", b"no-store"),
-]
-"""What a blocked request is answered with by this library."""
-
+__all__ = ["ALONE", "BACKENDS", "VARIANTS", "Variant", "make"]
 
 _numbers = itertools.count()
 
@@ -46,61 +35,6 @@ class Variant:
 
     app: ASGIApp
     switch: Callable[[bool], Awaitable[object]] = _nothing_to_set
-
-
-class Nothing:
-    """A middleware that does nothing."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on."""
-        await self.app(scope, receive, send)
-
-
-class Shortcut:
-    """The innermost middleware of an app whose routes are there and are not asked: what is around it stands out."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 200 at once; only the lifespan reaches the app."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body", "body": b""})
-
-
-async def bare_503(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answer what a blocked request is answered with, in the least number of steps."""
-    assert scope["type"] == "http"
-    await send({"type": "http.response.start", "status": 503, "headers": HEADERS})
-    await send({"type": "http.response.body", "body": BODY})
-
-
-async def response_503(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer it with a response of Starlette, as somebody would who writes it by hand."""
-    headers = {"Retry-After": "3600", "Cache-Control": "no-store"}
-    await JSONResponse({"detail": DETAIL}, status_code=503, headers=headers)(scope, receive, send)
-
-
-class Answering:
-    """A middleware that answers every request with a fixed app."""
-
-    def __init__(self, app: ASGIApp, answer: ASGIApp) -> None:
-        self.app = app
-        self._answer = answer
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; only the lifespan reaches the app."""
-        await (self.app if scope["type"] == "lifespan" else self._answer)(scope, receive, send)
-
-
-async def _empty(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    """Do nothing at all: what is measured of it is the driver."""
 
 
 def _alone(app: ASGIApp, *, routes: int, shortcut: bool) -> Variant:  # noqa: ARG001 -- the same for all
@@ -152,7 +86,7 @@ def _backend(kind: str, variable: str) -> Any:  # noqa: ANN401 -- what the modul
 
 
 def _new_variable() -> str:
-    return f"MAINTENANCE_{next(_numbers)}"
+    return f"MAINTENANCE_{os.getpid()}_{next(_numbers)}"
 
 
 def _new_file() -> str:
@@ -200,9 +134,12 @@ def _waygate(*, routes: int, shortcut: bool) -> Variant:
     return Variant(app, switch)
 
 
+ALONE = ("driver", "bare 503", "response 503")
+"""What is no app of FastAPI."""
+
 BACKENDS = ("env", "memory", "file", "redis", "postgresql", "cached")
 _FLOOR: dict[str, Callable[..., Variant]] = {
-    "driver": partial(_alone, _empty),
+    "driver": partial(_alone, empty),
     "plain": _floor,
     "nothing": partial(_floor, Nothing),
     "bare 503": partial(_alone, bare_503),
