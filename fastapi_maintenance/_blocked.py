@@ -13,7 +13,7 @@ from fastapi_maintenance._checks import reject
 from fastapi_maintenance.state import MaintenanceState, current_message
 from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
 
-__all__ = ["STATE_KEY", "answers_of", "current_state", "media_type_of", "message_behind", "offering", "telling"]
+__all__ = ["STATE_KEY", "answers_of", "current_state", "media_type_of", "offering", "telling"]
 
 STATE_KEY = "fastapi_maintenance.state"
 """The key of the ASGI scope under which the middleware leaves the state behind a block."""
@@ -35,12 +35,8 @@ def current_state(request: Request) -> MaintenanceState:
     raise LookupError(msg)
 
 
-def message_behind(request: Request) -> str | None:
-    """Return the operator's message for the block, if there is one."""
-    return _message_in(current_state(request))
-
-
 def _message_in(state: MaintenanceState) -> str | None:
+    """Return the operator's message for the block, if there is one."""
     return current_message(state, _clock.now()) if state.holds else state.message
 
 

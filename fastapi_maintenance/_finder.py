@@ -6,12 +6,12 @@ import itertools
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Router
+from starlette.routing import Router
 from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._index import RouteIndex
 from fastapi_maintenance._layers import layers_of
-from fastapi_maintenance._routes import OPAQUE, Answer, entered, find_answer
+from fastapi_maintenance._routes import OPAQUE, Answer, entered, find_answer, router_at
 
 __all__ = ["RouteFinder"]
 
@@ -45,19 +45,15 @@ class RouteFinder:
 
     def router_in(self, scope: Scope) -> tuple[Router | None, Starlette | None]:
         """Return the router, and the application that it belongs to."""
-        end = self._last_layer()
-        if isinstance(end, Starlette):
-            return end.router, end
-        router = end if isinstance(end, Router) else None
+        router, owner = router_at(self._last_layer())
         app = scope.get("app")
         # The app in the scope is meant if its router is what was found, or, where middleware in between hides the
         # router, if this very middleware was added to it.
-        if isinstance(app, Starlette) and (app.router is router or (router is None and self._is_added_to(app))):
-            return app.router, app
-        return router if router is not None or not isinstance(end, BaseRoute) else Router([end]), None
-
-    def _is_added_to(self, app: Starlette) -> bool:
-        return any(middleware.cls is self._made_by for middleware in app.user_middleware)
+        if owner is None and isinstance(app, Starlette):
+            added = router is None and any(middleware.cls is self._made_by for middleware in app.user_middleware)
+            if added or app.router is router:
+                return app.router, app
+        return router, owner
 
     def _last_layer(self) -> object:
         """Return what the layers lead to; they are walked anew only where one of them wraps another app by now."""

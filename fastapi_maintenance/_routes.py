@@ -20,7 +20,7 @@ from fastapi_maintenance._layers import layers_of
 from fastapi_maintenance._scope import route_path
 from fastapi_maintenance.decorators import mark_of, marks_put
 
-__all__ = ["OPAQUE", "UNANSWERED", "Answer", "entered", "find_answer", "router_of"]
+__all__ = ["OPAQUE", "UNANSWERED", "Answer", "entered", "find_answer", "router_at", "router_of"]
 
 _ANSWER_ALIKE = (APIRoute, APIWebSocketRoute)
 """Routes whose answer depends on nothing but their endpoint and its mark."""
@@ -44,12 +44,17 @@ UNANSWERED = Answer(answered=False)
 
 def router_of(app: ASGIApp) -> tuple[Router | None, Starlette | None]:
     """Return the router that an app leads to through its middleware, and the application that it belongs to."""
-    *_, inner = layers_of(app)
-    if isinstance(inner, Starlette):
-        return inner.router, inner
-    if isinstance(inner, BaseRoute):
-        return Router([inner]), None
-    return inner if isinstance(inner, Router) else None, None
+    *_, end = layers_of(app)
+    return router_at(end)
+
+
+def router_at(end: object) -> tuple[Router | None, Starlette | None]:
+    """Return the same of the layer that an app leads to."""
+    if isinstance(end, Starlette):
+        return end.router, end
+    if isinstance(end, BaseRoute):
+        return Router([end]), None  # a route can be an app by itself
+    return end if isinstance(end, Router) else None, None
 
 
 def entered(owner: Starlette | None, scope: Scope) -> Scope:
