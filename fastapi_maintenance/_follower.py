@@ -37,10 +37,10 @@ class Follower(SharingObserver):
         self._written_at = 0
 
     def peek(self) -> MaintenanceState | None:
-        """Return the state if it is followed, and known or known to be away."""
-        if not self._is_followed or (self._shared.newest is None and not self._away):
-            return None
-        return self._last()
+        """Return the state if it is followed, and known or known to be away, or was read a moment ago."""
+        if not self._is_followed:
+            return super().peek()
+        return None if self._shared.newest is None and not self._away else self._last()
 
     async def written(self, state: MaintenanceState, began: int, writer: StateBackend) -> None:
         """Take note of what this process wrote, so that its next request knows it."""

@@ -110,6 +110,10 @@ class SharingObserver(Observer):
         self._shared = shared
         _writes.listen(self)
 
+    def peek(self) -> MaintenanceState | None:
+        """Return the state if it was read a moment ago."""
+        return None if self._away else self._shared.fresh()
+
     async def written(self, state: MaintenanceState, began: int, writer: StateBackend) -> None:
         """Take note of what this process wrote, so that its next request knows it."""
         if self._shared.put(state, began):

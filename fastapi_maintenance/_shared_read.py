@@ -65,6 +65,10 @@ class SharedRead(Generic[_T]):
                 break
         return self._outcome()
 
+    def fresh(self) -> _T | None:
+        """Return what `get` would return without waiting; None where it would wait, or raise."""
+        return self.newest if self._error is None and time.monotonic() < self._rests_until else None
+
     def put(self, value: _T, asked: int) -> bool:
         """Take a value that was asked for, or written, at that moment, unless a newer one is known; tell whether."""
         with self._lock:

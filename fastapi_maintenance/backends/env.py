@@ -41,6 +41,7 @@ class EnvVarBackend:
             msg = f"var_name must be a name without '=' and null characters, got {var_name!r}"
             raise ValueError(msg)
         self._warned: set[str] = set()
+        self._seen = "", _OFF
 
     def __repr__(self) -> str:
         """Show the variable's name."""
@@ -57,8 +58,12 @@ class EnvVarBackend:
     def peek(self) -> MaintenanceState:
         """Return what the variable says now."""
         value = os.environ.get(self.var_name, "")
+        seen = self._seen
+        if value == seen[0]:
+            return seen[1]
         try:
-            return _ON if str_to_bool(value) else _OFF
+            self._seen = value, _ON if str_to_bool(value) else _OFF
+            return self._seen[1]
         except InvalidStateError as error:
             if value not in self._warned:
                 self._warned.add(value)

@@ -8,7 +8,9 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 
 from anyio import to_thread
@@ -32,6 +34,9 @@ _SIZE_LIMIT = 1_048_576  # bytes
 _logger = logging.getLogger("fastapi_maintenance")
 
 _Signature = tuple[int, int, int, int, int]
+_signature: Callable[[os.stat_result], _Signature] = attrgetter(
+    "st_mtime_ns", "st_ctime_ns", "st_size", "st_ino", "st_dev"
+)
 
 
 class LocalFileBackend:
@@ -149,10 +154,6 @@ class LocalFileBackend:
             if not given_up.is_set():  # else what followed the cancellation, such as a release, would be overtaken
                 _replace(target, text)
         return after
-
-
-def _signature(status: os.stat_result) -> _Signature:
-    return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev)
 
 
 def _state_of(content: bytes) -> MaintenanceState:
