@@ -319,7 +319,7 @@ async def test_a_window_opens_and_closes_by_itself_in_every_worker(url: str, tmp
     seen: Counter[tuple[str, str, int]] = Counter()
     with ExitStack() as stack:
         workers = [stack.enter_context(uvicorn_process("main:app", folder=tmp_path, env={"STORE": url}))]
-        starts_at = datetime.now(timezone.utc) + timedelta(seconds=6)
+        starts_at = datetime.now(timezone.utc) + timedelta(seconds=9)
         ends_at = starts_at + timedelta(seconds=2)
         await set_maintenance_mode(True, url, message="New database", starts_at=starts_at, ends_at=ends_at)
         workers.append(stack.enter_context(uvicorn_process("main:app", folder=tmp_path, env={"STORE": url})))

@@ -68,6 +68,7 @@ async def assert_leaves_nothing(act: Callable[[], Awaitable[None]]) -> None:
             await act()
         await anyio.sleep(0.1)
         gc.collect()
+        gc.collect()  # what has a finalizer takes a second round
         counts.append((len(asyncio.all_tasks()), len(gc.get_objects())))
     (tasks, objects), (tasks_after, objects_after) = counts
     assert tasks == tasks_after
