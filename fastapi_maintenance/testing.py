@@ -28,7 +28,7 @@ __all__ = ["MakeBackend", "MovedClock", "PromiseBrokenError", "check_backend", "
 def check_backend(
     make_backend: MakeBackend,
     *,
-    max_examples: int = 50,
+    max_examples: int = 100,
     patience: float = 5.0,
     event_loop: Literal["asyncio", "trio"] = "asyncio",
 ) -> None:

@@ -97,14 +97,6 @@ class RefusesNowAndThen(BareSwitch):
             raise ReadOnlyBackendError(message)
 
 
-class WritesBackwards(BareSwitch):
-    """A job that leaves its block would have to write False."""
-
-    async def set_value(self, value: bool, /) -> None:
-        if value:
-            await super().set_value(value)
-
-
 # --- with whole states ------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +178,8 @@ class WrapsWhatChangesRaise(DetailedStore):
         try:
             return await super().update_state(change)
         except Exception as error:
-            raise RuntimeError from error
+            message = "wrapped"
+            raise RuntimeError(message) from error
 
 
 class TurnsOffWhenChangesRaise(DetailedStore):

@@ -190,6 +190,41 @@ async def test_a_read_from_before_a_write_does_not_undo_it() -> None:
     assert await backend.get_value()
 
 
+@both
+async def test_of_writes_that_overtake_each_other_the_last_one_in_the_store_counts(
+    make: type[BareSwitch | DetailedStore],
+) -> None:
+    store = make()
+    backend = cached(store, ttl=60)
+    may_land = anyio.Event()
+
+    async def wait_until_overtaken() -> None:
+        store.before_write = checkpoint  # for the one that overtakes
+        await may_land.wait()
+
+    store.before_write = wait_until_overtaken
+    async with anyio.create_task_group() as group:
+        group.start_soon(backend.set_value, False)
+        await anyio.wait_all_tasks_blocked()
+        await backend.set_value(True)
+        may_land.set()
+    assert not await backend.get_value()
+
+
+async def test_a_store_that_goes_away_after_such_a_write_fails_no_writer() -> None:
+    store = DetailedStore()
+    backend = cached(store, ttl=60)
+
+    async def let_another_write() -> None:
+        store.after_write = checkpoint
+        await backend.set_value(True)
+        store.before_read = be_down
+
+    store.after_write = let_another_write
+    await backend.set_value(True)
+    assert await backend.get_value()
+
+
 async def test_a_window_in_a_cached_state_opens_by_itself() -> None:
     backend = cached(DetailedStore(), ttl=60)
     starts_at = datetime.now(timezone.utc) + timedelta(seconds=0.3)

@@ -11,7 +11,7 @@ from typing import Literal, cast
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from fastapi_maintenance._conformance.instances import MakeBackend
-from fastapi_maintenance._conformance.model import HOLDS, MESSAGES, WINDOWS, Change, added, released, switched
+from fastapi_maintenance._conformance.model import HOLDS, MESSAGES, WINDOWS, Change, added, drawn, released, switched
 from fastapi_maintenance._conformance.promises import Breach
 from fastapi_maintenance._conformance.search import Call, EnoughError, Search, Step, to
 from fastapi_maintenance._conformance.steps import Steps
@@ -31,19 +31,17 @@ except ImportError as error:
 __all__ = ["find_broken"]
 
 _STEPS = 20
+_JOBS = 2
+_PLAIN = switched(active=True)
+_PLAIN_WRITES = [("a", True), ("a", True)], [("a", True), ("b", True)]
 
 _names = st.sampled_from(["a", "b"])
 _values = st.sampled_from([True, False])
 _writes = st.lists(st.tuples(_names, _values), min_size=2, max_size=4)
 _messages = st.sampled_from(MESSAGES)
 _changes = st.one_of(
-    st.builds(
-        lambda active, message, window: switched(active=active, message=message, window=window),
-        _values,
-        _messages,
-        st.sampled_from(WINDOWS),
-    ),
-    st.sampled_from(HOLDS).map(added),
+    st.builds(drawn, _values, _messages, st.sampled_from(WINDOWS), st.just(None)),
+    st.sampled_from(HOLDS).map(lambda hold: drawn(True, None, WINDOWS[0], hold)),  # noqa: FBT003 -- it does not count
     st.sampled_from(HOLDS).map(released),
 )
 _places = st.integers(0, PLACES - 1)
@@ -78,10 +76,10 @@ class Conformance(RuleBasedStateMachine):
         """Whether whole states can be written."""
         return self.subject.is_writable and self.subject.is_detailed
 
-    def make(self, step: Step, *plainly: Step) -> None:
+    def make(self, step: Step, *instead: tuple[Step, ...]) -> None:
         """Make a step on the event loop."""
         self.search.stop_in_time()
-        self.calls.append(Call(step, plainly))
+        self.calls.append(Call(step, instead))
         try:
             self.search.portal.call(step, self.steps)
         except Breach as breach:
@@ -95,79 +93,113 @@ class Conformance(RuleBasedStateMachine):
     def begins(self) -> None:
         self.make(Steps.begin)
 
-    @precondition(lambda self: self.subject.is_writable)
+    @precondition(lambda self: self.is_full)
     @rule(name=_names, value=_values)
     def sets_value(self, *, name: str, value: bool) -> None:
-        self.make(to(Steps.set_value, name, value=value))
+        update = to(Steps.update, "a", switched(active=value))
+        self.make(to(Steps.set_value, name, value=value), (update,), (to(Steps.set_value, "a", value=value),))
+
+    @precondition(lambda self: self.is_bare)
+    @rule(name=_names, value=_values)
+    def sets_bare_value(self, *, name: str, value: bool) -> None:
+        self.make(to(Steps.set_value, name, value=value), (to(Steps.set_value, "a", value=value),))
 
     @precondition(lambda self: not self.subject.is_writable)
     @rule(name=_names, value=_values)
     def is_refused(self, *, name: str, value: bool) -> None:
-        self.make(to(Steps.be_refused, name, value=value))
+        self.make(to(Steps.be_refused, name, value=value), (to(Steps.be_refused, "a", value=True),))
 
     @precondition(lambda self: self.is_full)
     @rule(name=_names, change=_changes)
     def updates(self, name: str, change: Change) -> None:
-        self.make(to(Steps.update, name, change))
+        tries = [("a", plain) for plain in (*change.plainer, change)]
+        self.make(to(Steps.update, name, change), *((to(Steps.update, *each),) for each in tries))
 
     @precondition(lambda self: self.is_full)
     @rule(name=_names)
     def fails_to_change(self, name: str) -> None:
-        self.make(to(Steps.fail_to_change, name))
+        read = to(Steps.read, "a", "get_state")
+        self.make(to(Steps.fail_to_change, name), (read,), (to(Steps.fail_to_change, "a"),))
 
     @rule(name=_names, place=_places)
     def reads(self, name: str, place: int) -> None:
         readings = self.subject.readings()
-        self.make(to(Steps.read, name, readings[place % len(readings)]))
+        method = readings[place % len(readings)]
+        tries = ("a", "get_value"), ("a", method), (name, "get_value")
+        self.make(to(Steps.read, name, method), *((to(Steps.read, *each),) for each in tries))
 
     @precondition(lambda self: self.is_full)
     @rule(writes=_writes)
     def update_at_once(self, writes: list[tuple[str, bool]]) -> None:
-        plain = [
-            to(Steps.update, name, added(Hold(id=str(number), active=active)))
-            for number, (name, active) in enumerate(writes, start=1)
-        ]
-        self.make(to(Steps.update_at_once, writes), *plain, to(Steps.read, writes[0][0], "get_state"))
+        holds = [Hold(id=str(number), active=active) for number, (_, active) in enumerate(writes, start=1)]
+        read = to(Steps.read, "a", "get_state")
+        self.make(
+            to(Steps.update_at_once, writes),
+            (to(Steps.update, "a", _PLAIN), read),
+            (*(to(Steps.update, "a", added(hold)) for hold in holds), read),
+            *((to(Steps.update_at_once, tried),) for tried in _PLAIN_WRITES),
+        )
 
-    @precondition(lambda self: self.is_bare)
+    @precondition(lambda self: self.is_bare and not self.steps.jobs)
     @rule(writes=_writes)
     def set_at_once(self, writes: list[tuple[str, bool]]) -> None:
-        plain = [to(Steps.set_value, name, value=value) for name, value in writes]
-        self.make(to(Steps.set_at_once, writes), *plain, *(to(Steps.read, name, "get_value") for name in ("a", "b")))
+        self.make(
+            to(Steps.set_at_once, writes),
+            (to(Steps.set_value, "a", value=True), to(Steps.read, "a", "get_value")),
+            (to(Steps.set_value, "a", value=True), to(Steps.read, "b", "get_value")),
+            *((to(Steps.set_at_once, tried),) for tried in _PLAIN_WRITES),
+        )
 
     @precondition(lambda self: self.is_full)
     @rule(name=_names, reader=_names, place=_places, change=_changes)
     def cancels_update(self, name: str, reader: str, place: int, change: Change) -> None:
-        plain = to(Steps.update, name, change), to(Steps.read, reader, "get_state")
-        self.make(to(Steps.cancel_update, name, reader, place, change), *plain)
+        read = to(Steps.read, "a", "get_state")
+        tries = [("a", "a", where, plain) for plain in (*change.plainer, change) for where in (0, place)]
+        self.make(
+            to(Steps.cancel_update, name, reader, place, change),
+            *((to(Steps.update, "a", plain), read) for plain in (*change.plainer, change)),
+            (to(Steps.update, name, change), to(Steps.read, reader, "get_state")),
+            *((to(Steps.cancel_update, *each),) for each in tries),
+        )
 
-    @precondition(lambda self: self.is_bare)
+    @precondition(lambda self: self.is_bare and not self.steps.jobs)
     @rule(name=_names, reader=_names, place=_places, value=_values)
     def cancels_set(self, *, name: str, reader: str, place: int, value: bool) -> None:
-        plain = to(Steps.set_value, name, value=value), to(Steps.read, reader, "get_value")
-        self.make(to(Steps.cancel_set, name, reader, place, value=value), *plain)
+        tries = ("a", "a", 0), ("a", "a", place)
+        self.make(
+            to(Steps.cancel_set, name, reader, place, value=value),
+            (to(Steps.set_value, "a", value=value), to(Steps.read, "a", "get_value")),
+            (to(Steps.set_value, name, value=value), to(Steps.read, reader, "get_value")),
+            *((to(Steps.cancel_set, *each, value=value),) for each in tries),
+        )
 
-    @precondition(lambda self: self.is_full)
+    @precondition(lambda self: self.is_full and len(self.steps.jobs) < _JOBS)
     @rule(name=_names, active=_values, message=_messages)
     def job_begins(self, *, name: str, active: bool, message: str | None) -> None:
-        plain = to(Steps.update, name, added(Hold(id="1", active=active)))
-        self.make(to(Steps.begin_job, name, active=active, message=message), plain)
+        self.make(
+            to(Steps.begin_job, name, active=active, message=message),
+            (to(Steps.update, "a", _PLAIN),),
+            (to(Steps.update, "a", added(Hold(id="1", active=active))),),
+            (to(Steps.begin_job, "a", active=active, message=None),),
+        )
 
-    @precondition(lambda self: self.is_bare)
+    @precondition(lambda self: self.is_bare and len(self.steps.jobs) < _JOBS)
     @rule(active=_values)
     def bare_job_begins(self, *, active: bool) -> None:
         """Two instances with nothing but a switch know nothing of each other's jobs, so all of them are of one."""
-        self.make(to(Steps.begin_job, "a", active=active, message=None))
+        set_value = to(Steps.set_value, "a", value=active)
+        self.make(to(Steps.begin_job, "a", active=active, message=None), (set_value,))
 
     @precondition(lambda self: self.steps.jobs)
     @rule(place=_places)
     def job_ends(self, place: int) -> None:
-        self.make(to(Steps.end_job, place))
+        plain = to(Steps.update, "a", _PLAIN) if self.is_full else to(Steps.set_value, "a", value=True)
+        self.make(to(Steps.end_job, place), (plain,), (to(Steps.end_job, 0),))
 
     @precondition(lambda self: self.subject.has("watch") and self.steps.watcher is None)
     @rule(name=_names)
     def watch_begins(self, name: str) -> None:
-        self.make(to(Steps.watch, name))
+        self.make(to(Steps.watch, name), (to(Steps.watch, "a"),))
 
     @precondition(lambda self: self.steps.watcher is not None)
     @rule()

@@ -10,13 +10,22 @@ from fastapi_maintenance._conformance.promises import Promise, shown
 from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, is_active, release_hold
 from fastapi_maintenance.typing import StateChange
 
-__all__ = ["HOLDS", "MESSAGES", "OFF", "WINDOWS", "Change", "Model", "added", "released", "switched"]
+__all__ = ["HOLDS", "MESSAGES", "OFF", "WINDOWS", "Change", "Model", "added", "drawn", "released", "switched"]
 
 OFF = MaintenanceState()
 MESSAGES = (None, "Back at ten", "Zurück\num „zehn“ ✓", '\\"0', "")
 _PAST, _NEXT = datetime(2000, 1, 1, tzinfo=timezone.utc), datetime(2001, 1, 1, tzinfo=timezone.utc)
 _FAR = datetime(9000, 1, 1, 0, 0, 0, 1, tzinfo=timezone.utc)
-WINDOWS = ((None, None), (_PAST, None), (None, _PAST), (_FAR, None), (None, _FAR), (_PAST, _NEXT), (_PAST, _FAR))
+Window = tuple[datetime | None, datetime | None]
+WINDOWS: tuple[Window, ...] = (
+    (None, None),
+    (_PAST, None),
+    (None, _PAST),
+    (_FAR, None),
+    (None, _FAR),
+    (_PAST, _NEXT),
+    (_PAST, _FAR),
+)
 """Starts and ends of windows, none of them close to now."""
 HOLDS = (
     Hold(id="1", active=True),
@@ -28,20 +37,31 @@ HOLDS = (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A pure change of a state, and how it is told."""
+    """A pure change of a state, how it is told, and changes that may do as well, the plainest first."""
 
     text: str
     apply: StateChange
+    plainer: tuple[Change, ...] = ()
 
 
-def switched(
-    *, active: bool, message: str | None = None, window: tuple[datetime | None, datetime | None] = WINDOWS[0]
-) -> Change:
+def switched(*, active: bool, message: str | None = None, window: Window = WINDOWS[0]) -> Change:
     """Return the change that sets the operator's switch."""
     starts_at, ends_at = window
     wanted = MaintenanceState(active=active, message=message, starts_at=starts_at, ends_at=ends_at)
     text = shown(wanted).removeprefix("MaintenanceState(").removesuffix(")")
     return Change(text, lambda state: replace(wanted, holds=state.holds))
+
+
+def drawn(active: bool, message: str | None, window: Window, hold: Hold | None) -> Change:  # noqa: FBT001 -- as drawn
+    """Return the change that sets the switch, or if there is a hold adds that."""
+    if hold is not None:
+        return replace(added(hold), plainer=(switched(active=True), added(HOLDS[0])))
+    plainer = (
+        switched(active=True),
+        switched(active=True, message=MESSAGES[1]),
+        switched(active=True, window=window),
+    )
+    return replace(switched(active=active, message=message, window=window), plainer=plainer)
 
 
 def added(hold: Hold) -> Change:

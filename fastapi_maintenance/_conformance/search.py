@@ -32,10 +32,10 @@ def to(method: Callable[Concatenate[Steps, _P], Awaitable[None]], *args: _P.args
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A step, and steps that do about the same in a plainer way, where there are any."""
+    """A step, and what can be done in its place to see whether that does it too, the plainest first."""
 
     step: Step
-    plainly: tuple[Step, ...] = ()
+    instead: tuple[tuple[Step, ...], ...] = ()
 
 
 class EnoughError(BaseException):
@@ -81,29 +81,39 @@ class Search:
         self._ends_at = time.monotonic() + _ENOUGH
         first, calls = self._found
         again = self._play(calls)
-        error = first.but(_NOT_EACH_TIME) if again is None else self._made_fewer(*self._made_plainer(again, calls))
+        error = first.but(_NOT_EACH_TIME) if again is None else self._simplified(again, calls)
         return error.but(_LEGEND) if any("b: " in step for step in error.steps) else error
+
+    def _simplified(self, error: PromiseBrokenError, calls: Sequence[Call]) -> PromiseBrokenError:
+        while True:
+            before = calls
+            error, calls = self._made_plainer(error, calls)
+            error, calls = self._made_fewer(error, calls)
+            if calls == before:
+                return error
 
     def _made_plainer(
         self, error: PromiseBrokenError, calls: Sequence[Call]
     ) -> tuple[PromiseBrokenError, Sequence[Call]]:
         for place in reversed(range(len(calls))):
-            plain = [Call(step) for step in calls[place].plainly]
-            other = [*calls[:place], *plain, *calls[place + 1 :]]
-            broken = self._play(other) if plain else None
-            if broken is not None:
-                error, calls = broken, other
+            instead = calls[place].instead
+            for rank, steps in enumerate(instead):
+                others = [*calls[:place], *(Call(step, instead[:rank]) for step in steps), *calls[place + 1 :]]
+                broken = self._play(others)
+                if broken is not None:
+                    error, calls = broken, others
+                    break
         return error, calls
 
-    def _made_fewer(self, error: PromiseBrokenError, calls: Sequence[Call]) -> PromiseBrokenError:
-        place = len(calls)
-        while place > 1:  # the first one is the beginning
-            place -= 1
+    def _made_fewer(
+        self, error: PromiseBrokenError, calls: Sequence[Call]
+    ) -> tuple[PromiseBrokenError, Sequence[Call]]:
+        for place in reversed(range(1, len(calls))):  # the first one is the beginning
             fewer = [*calls[:place], *calls[place + 1 :]]
             broken = self._play(fewer)
             if broken is not None and broken.promise == error.promise:
-                error, calls, place = broken, fewer, len(fewer)
-        return error
+                error, calls = broken, fewer
+        return error, calls
 
     def _play(self, calls: Sequence[Call]) -> PromiseBrokenError | None:
         """Make these steps, and return what broke; None also when the time is over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import overload
 
@@ -23,6 +24,7 @@ class CachedBackend:
         self.backend = backend
         self.ttl = ttl
         self.shared = SharedRead(partial(read_state, backend), ttl=ttl)
+        self._last_event = 0
 
     def __repr__(self) -> str:
         """Show the backend and the time for which a value is kept."""
@@ -34,9 +36,9 @@ class CachedBackend:
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the switch of the backend; raises what that raises."""
-        began = moment()
+        began = self._note()
         await self.backend.set_value(value)
-        self.shared.put(MaintenanceState(active=value), began)
+        await self._written(MaintenanceState(active=value), began)
 
     async def _state(self) -> MaintenanceState:
         try:
@@ -45,6 +47,21 @@ class CachedBackend:
             if self.shared.newest is None:
                 raise
             return self.shared.newest
+
+    def _note(self) -> int:
+        """Note that a write begins or ends."""
+        self._last_event = moment()
+        return self._last_event
+
+    async def _written(self, state: MaintenanceState, began: int) -> None:
+        """Take what was written for what is there, unless another write was under way: who knows which was last?"""
+        if self._last_event != began:
+            began = self._note()
+            with suppress(Exception):  # the write has succeeded
+                self.shared.put(await read_state(self.backend), began)
+            return
+        self._note()
+        self.shared.put(state, began)
 
 
 class CachedDetailedBackend(CachedBackend):
@@ -64,9 +81,9 @@ class CachedDetailedBackend(CachedBackend):
 
     async def update_state(self, change: StateChange) -> MaintenanceState:
         """Apply a change to what the backend keeps, not to what is cached; raises what the backend raises."""
-        began = moment()
+        began = self._note()
         state = check_state(await self._detailed.update_state(change))
-        self.shared.put(state, began)
+        await self._written(state, began)
         return state
 
 

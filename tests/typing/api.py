@@ -5,7 +5,8 @@ A good line says what its type is; a bad one expects its error, and mypy's `warn
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -51,6 +52,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+from fastapi_maintenance.testing import MovedClock, check_backend, maintenance_forced, moved_clock
 
 app = FastAPI()
 
@@ -256,3 +258,37 @@ configure_backend("file", file_path="switch")
 configure_backend("file:switch")
 configure_backend("env", file_path="switch")  # type: ignore[call-overload]
 configure_backend("redis://localhost", key="switch")  # type: ignore[call-overload]
+
+# --- helpers for tests ----------------------------------------------------------------------------------------------
+
+
+async def make_later() -> DuckTyped:
+    """Be an async function that makes a backend."""
+    return DuckTyped()
+
+
+@asynccontextmanager
+async def make_and_close() -> AsyncIterator[SQLAlchemyBackend]:
+    """Be an async context manager that gives a backend."""
+    yield SQLAlchemyBackend(engine)
+
+
+assert_type(check_backend(DuckTyped), None)
+check_backend(lambda: LocalFileBackend("switch"), max_examples=10, patience=0.5, event_loop="trio")
+check_backend(make_later)
+check_backend(make_and_close)
+check_backend(DuckTyped())  # type: ignore[arg-type]  # it is to be made by the check
+check_backend(WriteOnly)  # type: ignore[arg-type]
+check_backend(DuckTyped, event_loop="uvloop")  # type: ignore[arg-type]
+
+with maintenance_forced(app), maintenance_forced(app, False), maintenance_forced(app, message="Back at ten") as nothing:
+    assert_type(nothing, None)
+with maintenance_forced(maintenance_middleware()(app)):
+    pass
+maintenance_forced("app")  # type: ignore[arg-type]
+
+with moved_clock() as clock:
+    assert_type(clock, MovedClock)
+    clock.move(hours=1, minutes=30)
+    clock.move_to(clock.now())
+    clock.move(30)  # type: ignore[call-arg]  # thirty what?

@@ -1,0 +1,355 @@
+"""An app that a test forces into maintenance, or out of it, whatever its switch says."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from fastapi import APIRouter, FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    MaintenanceState,
+    MemoryBackend,
+    _forcing,
+    force_maintenance_mode_off,
+    force_maintenance_mode_on,
+    maintenance_middleware,
+    maintenance_mode_off,
+    maintenance_mode_on,
+    path_is,
+)
+from fastapi_maintenance.testing import maintenance_forced
+from tests.stores import WatchableStore
+from tests.support import client, handshake, websocket_scope
+from tests.test_following import living
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Starlette would rather have another HTTP client than users have
+    from starlette.testclient import TestClient
+
+pytestmark = pytest.mark.anyio
+
+
+class Untouched:
+    """A switch that nobody may ask for anything."""
+
+    async def get_value(self) -> bool:
+        raise AssertionError
+
+    async def set_value(self, value: bool, /) -> None:  # noqa: ARG002 -- as the Protocol has it
+        raise AssertionError
+
+
+class UntouchedWatch(Untouched):
+    def watch(self) -> AsyncIterator[MaintenanceState]:
+        raise AssertionError
+
+
+def service(**settings: object) -> FastAPI:
+    """Return an app with a maintenance middleware and some endpoints."""
+    return with_endpoints(FastAPI(), maintenance_middleware(**settings))  # type: ignore[arg-type]  # each test's own
+
+
+def with_endpoints(app: FastAPI, *middleware: Callable[[ASGIApp], ASGIApp]) -> FastAPI:
+    for one in middleware:
+        app.add_middleware(one)
+
+    @app.get("/items")
+    async def items() -> str:
+        return "items"
+
+    @app.get("/open")
+    @force_maintenance_mode_off
+    async def always_open() -> str:
+        return "open"
+
+    return app
+
+
+async def status(app: ASGIApp, path: str = "/items") -> int:
+    async with client(app) as http:
+        return (await http.get(path)).status_code
+
+
+def below_another() -> FastAPI:
+    app = service(backend=MemoryBackend())
+
+    @app.middleware("http")
+    async def pass_on(request, call_next):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 -- as users write it
+        return await call_next(request)
+
+    return app
+
+
+MAKERS: dict[str, Callable[[], FastAPI]] = {
+    "factory": lambda: service(backend=MemoryBackend()),
+    "class": lambda: with_endpoints(
+        FastAPI(middleware=[Middleware(MaintenanceModeMiddleware, backend=MemoryBackend())])
+    ),
+    "below other middleware": below_another,
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+async def test_it_is_closed_for_the_block_and_no_longer(kind: str) -> None:
+    app = MAKERS[kind]()
+    with maintenance_forced(app):
+        assert 503 == await status(app)
+    assert 200 == await status(app)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+async def test_it_works_on_an_app_that_has_answered_before(kind: str) -> None:
+    app = MAKERS[kind]()
+    answered = [await status(app)]
+    with maintenance_forced(app):
+        answered.append(await status(app))
+    assert [200, 503, 200] == [*answered, await status(app)]
+
+
+@pytest.mark.parametrize("settings", [{"backend": MemoryBackend(True)}, {"enabled": True}])
+async def test_it_is_open_for_the_block_whatever_the_backend_and_enabled_say(settings: dict[str, object]) -> None:
+    app = service(**settings)
+    with maintenance_forced(app, False):
+        assert 200 == await status(app)
+    assert 503 == await status(app)
+
+
+async def test_it_goes_over_an_open_hold() -> None:
+    backend = MemoryBackend()
+    app = service(backend=backend)
+    async with maintenance_mode_on(backend):
+        with maintenance_forced(app, False):
+            assert 200 == await status(app)
+    async with maintenance_mode_off(backend):
+        with maintenance_forced(app):
+            assert 503 == await status(app)
+
+
+@pytest.mark.parametrize("active", [True, False])
+async def test_no_store_is_touched(active: bool) -> None:
+    app = service(backend=Untouched())
+    with maintenance_forced(app, active):
+        assert (503 if active else 200) == await status(app)
+
+
+async def test_an_app_that_starts_within_the_block_is_not_followed(anyio_backend: str) -> None:
+    app = service(backend=UntouchedWatch())
+    with maintenance_forced(app):
+        async with living(app):
+            assert 503 == await status(app)
+    followed = WatchableStore()
+    async with living(service(backend=followed)):
+        assert (1, anyio_backend) == (followed.watchers, anyio_backend)
+
+
+async def test_the_message_is_told() -> None:
+    app = service(backend=MemoryBackend())
+    with maintenance_forced(app, message="Back at ten"):
+        async with client(app) as http:
+            response = await http.get("/items")
+    assert ({"detail": "Back at ten"}, "3600") == (response.json(), response.headers["retry-after"])
+
+
+async def test_marks_predicates_and_unknown_paths_count_as_ever() -> None:
+    app = service(backend=MemoryBackend(), exempt=path_is("/health"))
+    app.add_api_route("/health", lambda: "well")
+
+    @app.get("/closed")
+    @force_maintenance_mode_on
+    async def always_closed() -> str:
+        return "closed"
+
+    with maintenance_forced(app):
+        assert [200, 200, 404, 503] == [await status(app, path) for path in ("/open", "/health", "/none", "/closed")]
+    with maintenance_forced(app, False):
+        assert [200, 503] == [await status(app, path) for path in ("/items", "/closed")]
+
+
+async def test_two_apps_never_mix() -> None:
+    one, other = service(backend=MemoryBackend()), service(backend=MemoryBackend(True))
+    with maintenance_forced(one):
+        assert [503, 503] == [await status(one), await status(other)]
+        with maintenance_forced(other, False):
+            assert [503, 200] == [await status(one), await status(other)]
+    assert [200, 503] == [await status(one), await status(other)]
+
+
+async def test_of_blocks_within_blocks_the_innermost_counts() -> None:
+    app = service(backend=MemoryBackend())
+    with maintenance_forced(app, False):
+        with maintenance_forced(app, message="inner"):
+            assert 503 == await status(app)
+        assert 200 == await status(app)
+
+
+async def test_blocks_may_end_in_any_order() -> None:
+    app = service(backend=MemoryBackend())
+    first, second = maintenance_forced(app), maintenance_forced(app, False)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert 200 == await status(app)
+    second.__exit__(None, None, None)
+    assert 200 == await status(app)
+    assert ([], {}) == (_forcing._open, _forcing._entrances)
+
+
+async def test_it_ends_with_a_block_that_raises() -> None:
+    app = service(backend=MemoryBackend())
+    with pytest.raises(ZeroDivisionError), maintenance_forced(app):
+        raise ZeroDivisionError
+    assert 200 == await status(app)
+
+
+async def test_an_app_that_was_not_built_is_as_it_was() -> None:
+    app = service(backend=MemoryBackend())
+    with maintenance_forced(app):
+        pass
+    assert app.middleware_stack is None
+
+
+async def test_the_middleware_of_a_built_app_is_as_it_was() -> None:
+    app = service(backend=MemoryBackend())
+    await status(app)
+    stack = app.middleware_stack
+    with maintenance_forced(app):
+        await status(app)
+    assert stack is app.middleware_stack
+
+
+async def test_an_app_that_is_built_anew_within_the_block_is_forced_too() -> None:
+    app = service(backend=MemoryBackend())
+    with maintenance_forced(app):
+        app.middleware_stack = None
+        assert 503 == await status(app)
+        with maintenance_forced(app, False):
+            assert 200 == await status(app)
+        app.middleware_stack = None
+    assert 200 == await status(app)
+
+
+def mounted() -> tuple[FastAPI, FastAPI]:
+    """Return an app without maintenance, and the one mounted in it that has it."""
+    inner, outer = service(backend=MemoryBackend()), FastAPI()
+    outer.mount("/api", inner)
+    return outer, inner
+
+
+async def test_the_middleware_of_a_mounted_app_is_forced_with_the_app_around_it() -> None:
+    outer, inner = mounted()
+    with maintenance_forced(outer):
+        assert [503, 200] == [await status(outer, "/api/items"), await status(inner)]
+    assert 200 == await status(outer, "/api/items")
+
+
+async def test_an_app_that_is_nearer_to_the_middleware_counts() -> None:
+    outer, inner = mounted()
+    outer.add_middleware(maintenance_middleware(backend=MemoryBackend(True)))
+    with maintenance_forced(outer, False), maintenance_forced(inner):
+        assert 503 == await status(outer, "/api/items")
+    with maintenance_forced(inner, False), maintenance_forced(outer):
+        assert [503, 200] == [await status(outer, "/api/items"), await status(inner)]
+
+
+async def test_a_mounted_app_is_forced_alone() -> None:
+    outer, inner = mounted()
+    outer.add_middleware(maintenance_middleware(backend=MemoryBackend()))
+    outer.add_api_route("/", lambda: "outer")
+    with maintenance_forced(inner):
+        assert [200, 503] == [await status(outer, "/"), await status(outer, "/api/items")]
+
+
+async def test_the_middleware_of_a_mount_is_forced() -> None:
+    async def endpoint(_request: object) -> PlainTextResponse:
+        return PlainTextResponse("open")
+
+    maintained = Middleware(MaintenanceModeMiddleware, backend=MemoryBackend())
+    app = Starlette(routes=[Mount("/api", routes=[Route("/items", endpoint)], middleware=[maintained])])
+    with maintenance_forced(app):
+        assert 503 == await status(app, "/api/items")
+
+
+async def test_an_app_in_a_middleware_is_forced_by_either_name() -> None:
+    app = with_endpoints(FastAPI())
+    maintained = maintenance_middleware(backend=MemoryBackend())(app)
+    for named in (app, maintained):
+        with maintenance_forced(named):
+            assert 503 == await status(maintained)
+    assert 200 == await status(maintained)
+
+
+async def test_any_asgi_app_in_a_middleware_is_forced() -> None:
+    async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("open")(scope, receive, send)
+
+    maintained = maintenance_middleware(backend=MemoryBackend())(plain)
+    with maintenance_forced(maintained):
+        assert 503 == await status(maintained)
+    assert 200 == await status(maintained)
+
+
+async def test_a_websocket_is_forced_too() -> None:
+    app = service(backend=MemoryBackend())
+
+    @app.websocket("/ws")
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    with maintenance_forced(app):
+        assert ["websocket.close"] == [message["type"] for message in await handshake(app, websocket_scope("/ws"))]
+    assert "websocket.accept" == (await handshake(app, websocket_scope("/ws")))[0]["type"]
+
+
+def test_it_holds_in_the_thread_of_a_test_client() -> None:
+    app = service(backend=WatchableStore())
+    with TestClient(app) as http:
+        with maintenance_forced(app):
+            assert 503 == http.get("/items").status_code
+        assert 200 == http.get("/items").status_code
+
+
+def test_threads_force_different_apps() -> None:
+    apps = [service(backend=MemoryBackend()) for _ in range(8)]
+    wrong: list[int] = []
+
+    def force(app: FastAPI, active: bool) -> None:
+        http = TestClient(app)
+        for _ in range(5):
+            with maintenance_forced(app, active):
+                answered = http.get("/items").status_code
+            if answered != (503 if active else 200):
+                wrong.append(answered)
+
+    threads = [threading.Thread(target=force, args=(app, place % 2 == 0)) for place, app in enumerate(apps)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [] == wrong
+
+
+@pytest.mark.parametrize(
+    ("app", "settings", "kind", "message"),
+    [
+        (APIRouter(), {}, TypeError, "app must be an app, made by FastAPI, Starlette or a maintenance middleware"),
+        (FastAPI, {}, TypeError, "app must be an app, .*, got the class FastAPI"),
+        (FastAPI(), {"active": 1}, TypeError, "active must be True or False, got int 1"),
+        (FastAPI(), {"message": 1}, TypeError, "message must be a str, got int 1"),
+        (FastAPI(), {"active": False, "message": "a"}, ValueError, "message goes with active=True, got 'a' with"),
+    ],
+)
+def test_wrong_arguments_are_told_at_once(
+    app: ASGIApp, settings: dict[str, bool], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        maintenance_forced(app, **settings)  # type: ignore[arg-type]  # wrong ones are the point

@@ -1,0 +1,174 @@
+"""A clock that a test moves: what opens, closes and runs out by time does so in no time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import anyio
+import pytest
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from fastapi_maintenance import (
+    Hold,
+    LocalFileBackend,
+    MaintenanceState,
+    MemoryBackend,
+    bypass_cookie,
+    cached,
+    get_maintenance_mode,
+    get_maintenance_state,
+    maintenance_middleware,
+    maintenance_mode_on,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.testing import MovedClock, moved_clock
+from fastapi_maintenance.typing import DetailedStateBackend
+from tests.support import client, make_request
+
+pytestmark = pytest.mark.anyio
+
+HOUR = timedelta(hours=1)
+
+
+def off_by(expected: datetime, clock: MovedClock) -> float:
+    """Return the seconds between a time and that of the clock, which goes on while a test runs."""
+    return abs((clock.now() - expected).total_seconds())
+
+
+def test_it_begins_at_the_time_that_it_is_and_moves_by_what_it_is_told() -> None:
+    with moved_clock() as clock:
+        began = datetime.now(timezone.utc)
+        assert off_by(began, clock) < 5
+        clock.move(days=1, hours=2, minutes=3, seconds=4.5)
+        moved = began + timedelta(days=1, hours=2, minutes=3, seconds=4.5)
+        assert off_by(moved, clock) < 5
+        clock.move(hours=-2)
+        assert off_by(moved - 2 * HOUR, clock) < 5
+
+
+def test_it_moves_to_a_time_of_any_zone_and_goes_on_from_there() -> None:
+    with moved_clock() as clock:
+        moment = datetime(2030, 12, 31, 22, 0, tzinfo=timezone(-HOUR))
+        clock.move_to(moment)
+        assert moment <= clock.now() < clock.now()
+        assert off_by(datetime(2030, 12, 31, 23, 0, tzinfo=timezone.utc), clock) < 5
+        assert timezone.utc is clock.now().tzinfo
+
+
+def test_the_time_is_what_it_was_after_the_block_however_it_ends() -> None:
+    with moved_clock() as outer:
+        outer.move(hours=1)
+        with pytest.raises(ZeroDivisionError), moved_clock() as inner:
+            inner.move(hours=1)
+            raise ZeroDivisionError
+        assert off_by(datetime.now(timezone.utc) + HOUR, outer) < 5
+    assert off_by(datetime.now(timezone.utc), outer) < 5
+
+
+def test_it_counts_in_all_threads() -> None:
+    seen: list[datetime] = []
+    with moved_clock() as clock:
+        clock.move(hours=1)
+        thread = threading.Thread(target=lambda: seen.append(clock.now()))
+        thread.start()
+        thread.join()
+        assert off_by(seen[0], clock) < 5
+
+
+MAKERS: dict[str, Callable[[Path], DetailedStateBackend]] = {
+    "memory": lambda _: MemoryBackend(),
+    "file": lambda folder: LocalFileBackend(folder / "switch"),
+    "cached": lambda _: cached(MemoryBackend()),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+async def test_a_window_opens_and_closes(kind: str, tmp_path: Path) -> None:
+    backend = MAKERS[kind](tmp_path)
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=backend))
+    app.add_api_route("/", lambda: "open")
+    with moved_clock() as clock:
+        starts_at = clock.now() + HOUR
+        await set_maintenance_mode(True, backend, starts_at=starts_at, ends_at=starts_at + HOUR)
+        answers = []
+        async with client(app) as http:
+            for minutes in (0, 60, 30, 30):
+                clock.move(minutes=minutes)
+                response = await http.get("/")
+                said = await get_maintenance_mode(backend), await backend.get_value()
+                answers.append((response.status_code, response.headers.get("retry-after"), *said))
+    assert [
+        (200, None, False, False),
+        (503, "3600", True, True),
+        (503, "1800", True, True),
+        (200, None, False, False),
+    ] == answers
+
+
+async def test_an_end_that_has_passed_on_the_clock_is_refused() -> None:
+    with moved_clock() as clock:
+        ends_at = clock.now() + HOUR
+        clock.move(hours=2)
+        with pytest.raises(ValueError, match="ends_at must be in the future"):
+            await set_maintenance_mode(True, MemoryBackend(), ends_at=ends_at)
+
+
+async def test_a_lease_runs_out_and_begins_at_the_time_of_the_clock() -> None:
+    backend = MemoryBackend(MaintenanceState(holds=(Hold(id="a", active=True, expires_at=datetime.now(timezone.utc)),)))
+    with moved_clock() as clock:
+        clock.move(hours=-1)
+        assert await backend.get_value()
+        clock.move(hours=2)
+        assert not await backend.get_value()
+        async with maintenance_mode_on(backend, lease=60):
+            (hold,) = (await get_maintenance_state(backend)).holds
+            assert hold.expires_at is not None
+            assert off_by(hold.expires_at - timedelta(minutes=1), clock) < 5
+
+
+def test_a_bypass_cookie_expires() -> None:
+    bypass = bypass_cookie("correct horse battery staple", max_age=3600)
+    response = Response()
+    with moved_clock() as clock:
+        bypass.give(response, make_request())
+        name, _, rest = response.headers["set-cookie"].partition("=")
+        request = make_request(headers=[("cookie", f"{name}={rest.partition(';')[0]}")])
+        clock.move(minutes=59)
+        assert bypass(request)
+        clock.move(minutes=2)
+        assert not bypass(request)
+
+
+async def test_timers_are_left_alone() -> None:
+    with moved_clock() as clock:
+        began = anyio.current_time()
+        clock.move(days=1)
+        with anyio.fail_after(60):
+            await anyio.sleep(0.001)
+        assert anyio.current_time() - began < 60
+
+
+@pytest.mark.parametrize(
+    ("move", "kind", "message"),
+    [
+        (lambda clock: clock.move_to("22:00"), TypeError, "moment must be a datetime, got str '22:00'"),
+        (
+            lambda clock: clock.move_to(datetime(2030, 1, 1)),  # noqa: DTZ001 -- naive on purpose
+            ValueError,
+            "moment must be an aware datetime .*, got the naive 2030-01-01T00:00:00",
+        ),
+        (lambda clock: clock.move(days=10_000_000), ValueError, "the time must stay between the years 1 and 9999"),
+    ],
+)
+def test_wrong_times_are_refused_and_change_nothing(
+    move: Callable[[MovedClock], None], kind: type[Exception], message: str
+) -> None:
+    with moved_clock() as clock:
+        with pytest.raises(kind, match=message):
+            move(clock)
+        assert off_by(datetime.now(timezone.utc), clock) < 5
