@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, NoReturn
 
@@ -17,7 +16,7 @@ import anyio
 
 from fastapi_maintenance import _clock
 from fastapi_maintenance._find import FindError, find_backend
-from fastapi_maintenance._times import duration_of, shown_duration, shown_time, time_of
+from fastapi_maintenance._times import duration_of, time_of
 from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.control import (
     get_maintenance_state,
@@ -25,13 +24,14 @@ from fastapi_maintenance.control import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.errors import MaintenanceError
-from fastapi_maintenance.state import MaintenanceState, current_message, is_active, open_holds
+from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, WatchableStateBackend
 
 try:
     import typer
-    from rich.console import Console
-    from rich.markup import escape
+
+    from fastapi_maintenance._help import Command, Group
+    from fastapi_maintenance._show import facts, plain, show, tell
 except ImportError as error:
     msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
     raise ImportError(msg, name=error.name) from error
@@ -42,6 +42,7 @@ _CLOSED = 3
 _POLL = 1.0  # seconds
 
 app = typer.Typer(
+    cls=Group,
     name="fastapi-maintenance",
     help="Take a FastAPI service into maintenance and out again.",
     no_args_is_help=True,
@@ -66,7 +67,7 @@ App = Annotated[
     typer.Option(
         "--app",
         metavar="MODULE:ATTRIBUTE",
-        help="The app whose switch is meant; by default the entrypoint of \\[tool.fastapi] in pyproject.toml.",
+        help="The app whose switch is meant; by default the entrypoint in pyproject.toml.",
     ),
 ]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="What to tell those who are locked out.")]
@@ -77,7 +78,7 @@ def main() -> None:
     app()
 
 
-@app.command()
+@app.command(cls=Command)
 def on(  # noqa: PLR0913, PLR0917 -- its options
     backend: Backend = None,
     app_path: App = None,
@@ -100,23 +101,23 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
 
     async def switch_on(meant: StateBackend) -> None:
         await set_maintenance_mode(True, meant, message=message, starts_at=starts_at, ends_at=ends_at)  # noqa: FBT003 -- its own signature
-        _show(await get_maintenance_state(meant))
+        show(await get_maintenance_state(meant))
 
     _run(switch_on, backend, app_path)
 
 
-@app.command()
+@app.command(cls=Command)
 def off(backend: Backend = None, app_path: App = None) -> None:
     """Open the service again."""
 
     async def switch_off(meant: StateBackend) -> None:
         await set_maintenance_mode(False, meant)  # noqa: FBT003 -- its own signature
-        _show(await get_maintenance_state(meant))
+        show(await get_maintenance_state(meant))
 
     _run(switch_off, backend, app_path)
 
 
-@app.command()
+@app.command(cls=Command)
 def status(
     backend: Backend = None,
     app_path: App = None,
@@ -126,38 +127,38 @@ def status(
     """Tell whether the service is closed, and why."""
     closed = False
 
-    async def tell(meant: StateBackend) -> None:
+    async def look(meant: StateBackend) -> None:
         nonlocal closed
         state = await get_maintenance_state(meant)
         closed = is_active(state, _clock.now())
         if as_json:
-            print(json.dumps(_facts(state)))  # noqa: T201 -- the output of the command
+            print(json.dumps(facts(state)))  # noqa: T201 -- the output of the command
         else:
-            _show(state)
+            show(state)
 
-    _run(tell, backend, app_path)
+    _run(look, backend, app_path)
     if exit_code and closed:
         raise typer.Exit(_CLOSED)
 
 
-@app.command()
+@app.command(cls=Command)
 def watch(backend: Backend = None, app_path: App = None) -> None:
     """Print each change as it happens, until you press Ctrl-C."""
 
     async def follow(meant: StateBackend) -> None:
         shown = None
         async for state in _states(meant):
-            facts = _facts(state)
-            if facts != shown:
-                shown = facts
-                _show(state, stamp=True)
+            now = facts(state)
+            if now != shown:
+                shown = now
+                show(state, stamp=True)
 
     _run(follow, backend, app_path)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="What to run, after --.")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run, after --.")],
     backend: Backend = None,
     app_path: App = None,
     message: Message = None,
@@ -187,7 +188,7 @@ async def _run_command(command: list[str]) -> int:
         try:
             process = await anyio.open_process(command, stdin=None, stdout=None, stderr=None)
         except OSError as error:
-            Console(stderr=True, highlight=False).print(f"{escape(command[0])}: {error.strerror}", soft_wrap=True)
+            tell(f"{plain(command[0])}: {error.strerror}", stderr=True)
             return 127
 
         async def pass_on() -> None:
@@ -210,44 +211,6 @@ async def _looks(backend: StateBackend) -> AsyncIterator[MaintenanceState]:
     while True:
         yield await get_maintenance_state(backend)
         await anyio.sleep(_POLL)
-
-
-def _facts(state: MaintenanceState) -> dict[str, Any]:
-    """Return what is so now, for programs."""
-    now = _clock.now()
-    return {
-        "closed": is_active(state, now),
-        "message": current_message(state, now),
-        "active": state.active,
-        "starts_at": _iso(state.starts_at),
-        "ends_at": _iso(state.ends_at),
-        "holds": [
-            {"active": hold.active, "message": hold.message, "expires_at": _iso(hold.expires_at)}
-            for hold in open_holds(state, now)
-        ],
-    }
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
-
-
-def _show(state: MaintenanceState, *, stamp: bool = False) -> None:
-    """Show what is so now, for people."""
-    now = _clock.now()
-    closed = is_active(state, now)
-    word = "[bold red]closed[/]" if closed else "[bold green]open[/]"
-    parts = [f"{now.astimezone():%H:%M:%S}  {word}" if stamp else word]
-    text = current_message(state, now)
-    if closed and text:
-        parts.append(f'"{escape(text)}"')
-    if count := len(open_holds(state, now)):
-        parts.append(f"held by {count} running job{'s' if count > 1 else ''}")
-    elif state.active and state.starts_at is not None and state.starts_at > now:
-        parts.append(f"closes {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}")
-    if state.active and state.ends_at is not None and state.ends_at > now:
-        parts.append(f"until {shown_time(state.ends_at)}, for {shown_duration(state.ends_at - now)}")
-    Console(highlight=False).print("  ".join(parts), soft_wrap=True)
 
 
 class _OneLine(logging.Handler):
@@ -277,6 +240,7 @@ def _run(act: Callable[[StateBackend], Awaitable[None]], backend: str | None, ap
     except (FindError, ValueError, ImportError) as error:
         _fail(str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):  # the latter on Python 3.10
+        typer.echo(nl=sys.stderr.isatty(), err=True)  # a terminal has written ^C, and stands behind it
         raise typer.Exit(130) from None
     except MaintenanceError as error:
         _fail(str(error), status=1)
@@ -285,5 +249,5 @@ def _run(act: Callable[[StateBackend], Awaitable[None]], backend: str | None, ap
 
 
 def _fail(text: str, *, status: int = 2) -> NoReturn:
-    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(' '.join(text.split()))}", soft_wrap=True)
+    tell(f"[bold red]error:[/] {plain(text)}", stderr=True)
     raise typer.Exit(status)
