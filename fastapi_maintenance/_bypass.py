@@ -27,7 +27,7 @@ class BypassCookie:
         from itsdangerous import BadData, TimestampSigner  # noqa: PLC0415 -- an extra
 
         self.name = name
-        self.max_age = timedelta(seconds=max_age)
+        self.max_age: timedelta = timedelta(seconds=max_age)
         self._secret = secret.encode()
 
         class Signer(TimestampSigner):

@@ -32,16 +32,16 @@ try:
 
     from fastapi_maintenance._help import Command, Group
     from fastapi_maintenance._show import facts, plain, show, tell
-except ImportError as error:
+except ImportError as _error:
     msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
-    raise ImportError(msg, name=error.name) from error
+    raise ImportError(msg, name=_error.name) from _error
 
 __all__ = ["main"]
 
 _CLOSED = 3
 _POLL = 1.0  # seconds
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=Group,
     name="fastapi-maintenance",
     help="Take a FastAPI service into maintenance and out again.",

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn
 
 from fastapi import APIRouter, Header, HTTPException, Request, Response, params
 from fastapi.exceptions import RequestValidationError
@@ -44,7 +44,7 @@ _IF_MATCH = {
 class Setting(BaseModel):
     """What an operator sets."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     active: bool = Field(description="True: maintenance; False: none.")
     message: str | None = Field(None, description="What to tell those who are locked out.", examples=[_EXAMPLE])

@@ -200,7 +200,7 @@ async def test_blocks_may_end_in_any_order() -> None:
     assert 200 == await status(app)
     second.__exit__(None, None, None)
     assert 200 == await status(app)
-    assert ([], {}) == (_forcing._open, _forcing._entrances)
+    assert ([], {}) == (_forcing.open_forcings, _forcing._entrances)
 
 
 async def test_it_ends_with_a_block_that_raises() -> None:

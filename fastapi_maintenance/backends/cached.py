@@ -23,7 +23,7 @@ class CachedBackend:
     def __init__(self, backend: StateBackend, ttl: float) -> None:
         self.backend = backend
         self.ttl = ttl
-        self.shared = SharedRead(partial(read_state, backend), ttl=ttl)
+        self.shared: SharedRead[MaintenanceState] = SharedRead(partial(read_state, backend), ttl=ttl)
         self._last_event = 0
 
     def __repr__(self) -> str:

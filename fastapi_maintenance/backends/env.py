@@ -36,7 +36,7 @@ class EnvVarBackend:
     """
 
     def __init__(self, var_name: str | None = None) -> None:
-        self.var_name = DEFAULT_VARIABLE if var_name is None else check_str("var_name", var_name)
+        self.var_name: str = DEFAULT_VARIABLE if var_name is None else check_str("var_name", var_name)
         if not self.var_name or "=" in self.var_name or "\0" in self.var_name:
             msg = f"var_name must be a name without '=' and null characters, got {var_name!r}"
             raise ValueError(msg)

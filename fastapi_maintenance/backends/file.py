@@ -58,7 +58,7 @@ class LocalFileBackend:
     def __init__(self, file_path: str | os.PathLike[str]) -> None:
         if not isinstance(file_path, (str, os.PathLike)):
             reject("file_path", "a path", file_path)
-        self.file_path = os.fspath(file_path)
+        self.file_path: str = os.fspath(file_path)
         if not self.file_path or "\0" in self.file_path:
             msg = f"file_path must name a file, got {self.file_path!r}"
             raise ValueError(msg)

@@ -27,9 +27,9 @@ try:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
     from redis.exceptions import RedisError, ResponseError
-except ImportError as error:
+except ImportError as _error:
     msg = "RedisBackend needs redis: pip install 'fastapi-maintenance[redis]'"
-    raise ImportError(msg, name=error.name) from error
+    raise ImportError(msg, name=_error.name) from _error
 
 __all__ = ["RedisBackend", "make_client"]
 
@@ -90,10 +90,10 @@ class RedisBackend:
         if not isinstance(client, (Redis, RedisCluster)):
             reject_kind("client", "a redis.asyncio.Redis or RedisCluster (for a URL: backend_from_url)", client)
         self.client = client
-        self.key = check_name("key", key)
+        self.key: str = check_name("key", key)
         # in the same slot of a Cluster as the key, whose own {tag} decides on that where it has one
         self._count_key = f"{key}:changes" if _TAG.search(key) else f"{{{key}}}:changes"
-        self.poll_interval = check_seconds("poll_interval", poll_interval)
+        self.poll_interval: float = check_seconds("poll_interval", poll_interval)
 
     @property
     def switch_identity(self) -> Hashable:

@@ -38,9 +38,9 @@ try:
     )
     from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidRequestError
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-except ImportError as error:
+except ImportError as _error:
     msg = "SQLAlchemyBackend needs sqlalchemy[asyncio]: pip install 'fastapi-maintenance[sqlalchemy]'"
-    raise ImportError(msg, name=error.name) from error
+    raise ImportError(msg, name=_error.name) from _error
 
 __all__ = ["SQLAlchemyBackend", "maintenance_table", "make_engine"]
 
@@ -104,11 +104,11 @@ class SQLAlchemyBackend:
         if metadata is not None and not isinstance(metadata, MetaData):
             reject("metadata", "a sqlalchemy.MetaData or None", metadata)
         self.engine = engine
-        self.key = check_name("key", key, at_most=255)
-        self.table = maintenance_table(
+        self.key: str = check_name("key", key, at_most=255)
+        self.table: Table = maintenance_table(
             MetaData() if metadata is None else metadata, check_name("table_name", table_name)
         )
-        self.poll_interval = check_seconds("poll_interval", poll_interval)
+        self.poll_interval: float = check_seconds("poll_interval", poll_interval)
         # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
