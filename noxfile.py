@@ -109,11 +109,18 @@ def floors(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Every line is typed, wrong uses of the library are told so, and the stubs are those of the real packages."""
+    """Every line is typed, wrong uses of the library are told so, and the stubs are those of the real packages.
+
+    What users see is checked by the checkers that they may have: every public type is known, and mypy, pyright and
+    pyrefly agree on what is right and wrong.
+    """
     session.install(*group("types"), "-e", ".")
     session.run("mypy")
     for stub in sorted(path.name for path in HERE.joinpath("stubs").iterdir() if path.is_dir()):
         session.run("stubtest", stub, "--ignore-missing-stub", env={"MYPYPATH": "stubs"})
+    session.run("pyright", "--verifytypes", "fastapi_maintenance", "--ignoreexternal", silent=True)
+    session.run("pyright")
+    session.run("pyrefly", "check", "tests/typing")
 
 
 @nox.session(python=PYTHONS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis, RedisCluster
@@ -34,10 +34,14 @@ from fastapi_maintenance import (
     WatchableStateBackend,
     all_of,
     any_of,
+    as_html,
     as_json,
+    as_problem,
     backend_from_url,
+    bypass_cookie,
     cached,
     configure_backend,
+    document_maintenance,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     get_maintenance_mode,
@@ -45,13 +49,16 @@ from fastapi_maintenance import (
     header_equals,
     maintenance_middleware,
     maintenance_mode_on,
+    negotiate,
     not_,
     path_prefix,
     safe_method,
     set_maintenance_mode,
+    with_media_type,
 )
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+from fastapi_maintenance.router import maintenance_router
 from fastapi_maintenance.testing import MovedClock, check_backend, maintenance_forced, moved_clock
 
 app = FastAPI()
@@ -202,6 +209,21 @@ maintenance_middleware(response=as_json("Back soon"))
 maintenance_middleware(response=async_response)
 maintenance_middleware(response=lambda request: Response(str(request.url)))
 maintenance_middleware(response=no_response)  # type: ignore[arg-type]
+assert_type(as_html(), SyncResponseCallback)
+maintenance_middleware(response=negotiate(as_html(), as_problem(), with_media_type("text/plain", async_response)))
+with_media_type("text/plain", "closed")  # type: ignore[arg-type]
+maintenance_middleware(retry_after=(60, 120))
+maintenance_middleware(retry_after=(60, 120, 180))  # type: ignore[arg-type]
+
+# --- for operators --------------------------------------------------------------------------------------------------
+
+bypass = bypass_cookie("correct horse battery staple")
+maintenance_middleware(exempt=any_of(bypass, path_prefix("/health")))
+assert_type(any_of(bypass, sync_predicate), Predicate)
+assert_type(maintenance_router(dependencies=[Depends(no_response)], bypass=bypass), APIRouter)
+maintenance_router()  # type: ignore[call-arg]  # who may set it?
+document_maintenance(app)
+document_maintenance(maintenance_middleware()(app))  # type: ignore[arg-type]  # whose document?
 
 # --- decorated endpoints keep their types ---------------------------------------------------------------------------
 
