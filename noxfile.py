@@ -151,6 +151,14 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Whatever a server hands in, for some minutes: `-- 100000` for so many requests."""
+    session.install(*group("test"), "-e", ".")
+    requests = (session.posargs or ["50000"])[0]
+    session.run("pytest", "tests/test_fuzz.py", env={"HYPOTHESIS_PROFILE": "fuzz", "FUZZ_REQUESTS": requests})
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """A real server goes into maintenance and comes back."""
     session.install("uvicorn", "httpx", "-e", ".", silent=True)

@@ -18,6 +18,9 @@ settings.register_profile(
     max_examples=5_000,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile(
+    "fuzz", settings.get_profile("thorough"), max_examples=int(os.environ.get("FUZZ_REQUESTS", "50000"))
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
