@@ -62,7 +62,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "floors", "types", "tests", "tests_oldest", "tests_last_flat", "coverage"]
+nox.options.sessions = ["lint", "floors", "types", "package", "tests", "tests_oldest", "tests_last_flat", "coverage"]
 
 # Pythons that pyenv has, which its own `python3.x` commands hide unless they are chosen.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
@@ -140,6 +140,24 @@ def tests_oldest(session: nox.Session) -> None:
 def tests_last_flat(session: nox.Session) -> None:
     """The tests pass with the last FastAPI whose included routers are flat."""
     run_tests(session, LAST_FLAT)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """What is built is whole, tells the truth of itself, and works installed alone."""
+    folder = Path(session.create_tmp())
+    shutil.rmtree(folder / "dist", ignore_errors=True)
+    session.install("build", "twine")
+    session.run("python", "-m", "build", "--outdir", str(folder / "dist"), silent=True)
+    built = sorted(map(str, folder.joinpath("dist").iterdir()))
+    session.run("twine", "check", "--strict", *built)
+    alone = folder / "alone"
+    session.run("python", "-m", "venv", "--clear", str(alone))
+    python = str(alone / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.run(
+        python, "-m", "pip", "install", "--quiet", *(path for path in built if path.endswith(".whl")), external=True
+    )
+    session.run(python, "-I", "tests/installed.py", *built, external=True)
 
 
 @nox.session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -41,11 +42,19 @@ def wait_until_up(client: httpx.Client, server: subprocess.Popen[bytes]) -> None
     raise RuntimeError(message)
 
 
-def show(client: httpx.Client, method: str, path: str, headers: dict[str, str] | None = None) -> None:
+def show(
+    client: httpx.Client,
+    method: str,
+    path: str,
+    body: dict[str, object] | None = None,
+) -> None:
     """Make a request, and print it and what came back."""
-    response = client.request(method, path, headers=headers)
+    headers = {} if body is None else {"X-Admin-Key": ADMIN_KEY, "If-Match": "*"}
+    response = client.request(method, path, json=body, headers=headers)
     shown = [f"{name}: {response.headers[name]}" for name in SHOWN_HEADERS if name in response.headers]
     print(f"$ curl -X {method} {path}".replace("-X GET ", ""))
+    if body is not None:
+        print(f"""    -H "X-Admin-Key: $SHOP_ADMIN_KEY" -H "If-Match: *" --json '{json.dumps(body)}'""")
     print("  " + "  ".join([f"{response.status_code} {response.reason_phrase}", *shown]))
     print(f"  {response.text}\n")
 
@@ -57,22 +66,21 @@ def main() -> None:
         server = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", "shop:app", "--port", str(port), "--log-level", "warning"],
             cwd=HERE,
-            env={**os.environ, "SHOP_ADMIN_KEY": ADMIN_KEY, "SHOP_SWITCH": str(Path(folder, "maintenance.txt"))},
+            env={**os.environ, "SHOP_ADMIN_KEY": ADMIN_KEY, "SHOP_STORE": f"file:{folder}/maintenance.txt"},
         )
-        admin = {"X-Admin-Key": ADMIN_KEY}
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
                 wait_until_up(client, server)
                 print("The shop is open.\n")
                 show(client, "GET", "/items")
                 print("An administrator closes it. No process is restarted.\n")
-                show(client, "PUT", "/admin/maintenance/on?message=Back+at+ten", admin)
+                show(client, "PUT", "/maintenance", {"active": True, "message": "Back at ten"})
                 show(client, "GET", "/items")
                 print("Health checks still pass, and what does not exist is still not found.\n")
                 show(client, "GET", "/health")
                 show(client, "GET", "/nothing")
                 print("It opens again.\n")
-                show(client, "PUT", "/admin/maintenance/off", admin)
+                show(client, "PUT", "/maintenance", {"active": False})
                 show(client, "GET", "/items")
         finally:
             server.terminate()

@@ -1,4 +1,7 @@
-"""A small shop that can be closed: its switch is a file, and an administrator turns it over HTTP."""
+"""A small shop that can be closed, to build on: its switch is a file or any other store, operators turn it over HTTP.
+
+SHOP_ADMIN_KEY=... SHOP_STORE=redis://localhost uvicorn shop:app
+"""
 
 from __future__ import annotations
 
@@ -6,33 +9,48 @@ import os
 import secrets
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, WebSocket
+from fastapi.middleware.cors import CORSMiddleware
 
 from fastapi_maintenance import (
-    LocalFileBackend,
-    force_maintenance_mode_off,
+    as_html,
+    as_json,
+    document_maintenance,
     maintenance_middleware,
+    negotiate,
     path_prefix,
-    set_maintenance_mode,
 )
+from fastapi_maintenance.router import maintenance_router
 
 ADMIN_KEY = os.environ.get("SHOP_ADMIN_KEY") or secrets.token_urlsafe()
-SWITCH = LocalFileBackend(os.environ.get("SHOP_SWITCH", "maintenance.txt"))
+STORE = os.environ.get("SHOP_STORE", "file:maintenance.txt")
 
-app = FastAPI(title="Shop")
-app.add_middleware(maintenance_middleware(backend=SWITCH, exempt=path_prefix("/health")))
+items = APIRouter(prefix="/items")
 
 
-def administrator(x_admin_key: Annotated[str, Header()]) -> None:
+@items.get("")
+async def list_items() -> list[str]:
+    """List what can be bought."""
+    return ["apple", "pear"]
+
+
+@items.websocket("/prices")
+async def prices(websocket: WebSocket) -> None:
+    """Tell the prices as long as somebody listens."""
+    await websocket.accept()
+    async for item in websocket.iter_text():
+        await websocket.send_json({"item": item, "price": len(item)})
+
+
+def administrator(x_admin_key: Annotated[str, Header()] = "") -> None:
     """Let nobody in but those who know the key."""
     if not secrets.compare_digest(x_admin_key.encode(), ADMIN_KEY.encode()):
         raise HTTPException(status_code=403, detail="This is for administrators")
 
 
-@app.get("/items")
-async def items() -> list[str]:
-    """List what can be bought."""
-    return ["apple", "pear"]
+app = FastAPI(title="Shop")
+app.include_router(items)
+app.include_router(maintenance_router(dependencies=[Depends(administrator)]))
 
 
 @app.get("/health")
@@ -41,9 +59,8 @@ async def health() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@app.put("/admin/maintenance/{switch}", dependencies=[Depends(administrator)])
-@force_maintenance_mode_off
-async def set_maintenance(switch: bool, message: str | None = None) -> dict[str, bool]:  # noqa: FBT001 -- from the path
-    """Close the shop, or open it again."""
-    await set_maintenance_mode(switch, message=message)
-    return {"maintenance_mode": switch}
+app.add_middleware(
+    maintenance_middleware(backend=STORE, exempt=path_prefix("/health"), response=negotiate(as_html(), as_json()))
+)
+app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"], expose_headers=["Retry-After"])  # outside
+document_maintenance(app)
