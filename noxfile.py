@@ -58,11 +58,16 @@ BENCHMARKS = {
 }
 """The parts of the benchmarks, and the module of each."""
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "floors", "types", "package", "tests", "tests_oldest", "tests_last_flat", "coverage"]
+nox.options.sessions = [
+    *("lint", "floors", "types", "package", "browser"),
+    *("tests", "tests_oldest", "tests_last_flat", "coverage"),
+]
 
 # Pythons that pyenv has, which its own `python3.x` commands hide unless they are chosen.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
@@ -82,7 +87,7 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False, mea
     """
     session.install(*group("test"), "-e", ".", *requirements)
     profile = os.environ.get("HYPOTHESIS_PROFILE", "default" if whole else "quick")
-    chosen = [] if whole else ["-m", "not servers"]
+    chosen = ["--ignore", "tests/browser", *([] if whole else ["-m", "not servers"])]
     cores = os.cpu_count() or 1
     workers = str(2 * cores if whole else cores + 1)  # many tests wait, those that start servers most of the time
     measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if measured else []
@@ -140,6 +145,22 @@ def tests_oldest(session: nox.Session) -> None:
 def tests_last_flat(session: nox.Session) -> None:
     """The tests pass with the last FastAPI whose included routers are flat."""
     run_tests(session, LAST_FLAT)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The maintenance page is what it should be in a real browser, on a screen and on a phone."""
+    if not any(map(shutil.which, BROWSERS)):
+        session.skip(f"no browser to look at the page with: install one of {', '.join(BROWSERS)}")
+    session.install(*group("browser"), "-e", ".")
+    session.run("pytest", "--numprocesses", "2", "tests/browser", *session.posargs)
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """The pictures of the README are taken anew, by the tests of what they show."""
+    session.install(*group("browser"), "-e", ".")
+    session.run("pytest", "tests/browser", "-k", "picture", env={"PICTURES": str(HERE / "docs")})
 
 
 @nox.session

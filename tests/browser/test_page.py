@@ -1,0 +1,226 @@
+"""The maintenance page as a visitor sees it: in a real browser, from a real server."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+from fastapi_maintenance import Hold, MaintenanceState, state_to_text
+from fastapi_maintenance._words import LANGUAGES
+from tests.support import uvicorn_process
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIETLY = ["no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
+DESKTOP, PHONE = ViewportSize(width=1000, height=560), ViewportSize(width=320, height=568)
+OPEN, CLOSED = MaintenanceState(), MaintenanceState(active=True)
+HOSTILE = (
+    "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\"> & \"quoted\" 'single' "
+    "</p></main></body> $title ${message} " + "wide" * 60
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Run a browser that is there; none is ever fetched."""
+    (found, *_) = filter(None, map(shutil.which, BROWSERS))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=[f"--{word}" for word in QUIETLY])
+        yield browser
+        browser.close()
+
+
+class Service:
+    """A server that can be closed."""
+
+    def __init__(self, url: str, switch: Path) -> None:
+        self.url = url
+        self._switch = switch
+
+    def set(self, state: MaintenanceState) -> None:
+        """Close it, or open it."""
+        self._switch.with_suffix(".new").write_text(state_to_text(state))
+        self._switch.with_suffix(".new").replace(self._switch)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Run a server."""
+    switch = tmp_path_factory.mktemp("switch") / "switch"
+    with uvicorn_process("tests.browser.served:app", env={"SWITCH": str(switch)}) as url:
+        yield Service(url, switch)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder for pictures."""
+    return Path(os.environ.get("PICTURES") or tmp_path_factory.mktemp("pictures"))
+
+
+@contextmanager
+def visited(browser: Browser, url: str, **settings: Any) -> Iterator[Page]:  # noqa: ANN401 -- those of a context
+    """Open a page in a context of its own."""
+    context = browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **settings})
+    page = context.new_page()
+    page.goto(url)
+    try:
+        yield page
+    finally:
+        context.close()
+
+
+def announced(**in_future: float) -> MaintenanceState:
+    """Return a maintenance with a message and an end."""
+    end = datetime.now(timezone.utc) + timedelta(**in_future)
+    return MaintenanceState(active=True, message="We are moving to a new database.\nNothing is lost.", ends_at=end)
+
+
+def background(page: Page) -> str:
+    """Return the colour behind the text."""
+    color: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return color
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("state", [CLOSED, announced(hours=2), MaintenanceState(active=True, message=HOSTILE)])
+def test_it_fits_its_window_in_light_and_in_dark(
+    browser: Browser, service: Service, viewport: ViewportSize, state: MaintenanceState
+) -> None:
+    service.set(state)
+    seen = set()
+    for scheme in ("light", "dark"):
+        with visited(browser, f"{service.url}/plain/", viewport=viewport, color_scheme=scheme) as page:
+            seen.add(background(page))
+            assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+            box = page.locator("main").bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= viewport["width"]
+    assert {"rgb(255, 255, 255)", "rgb(17, 24, 39)"} == seen
+
+
+def test_a_hostile_message_is_text_and_nothing_else_is_asked_for(browser: Browser, service: Service) -> None:
+    service.set(MaintenanceState(active=True, message=HOSTILE))
+    context = browser.new_context()
+    page = context.new_page()
+    told: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("dialog", lambda dialog: told.append(dialog.message))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    response = page.goto(f"{service.url}/plain/")
+    assert response is not None
+    assert 503 == response.status
+    assert HOSTILE == page.locator("main p").first.inner_text()
+    assert "Down for maintenance" == page.title()
+    assert 0 == page.locator("img, script, iframe, link").count()
+    assert [f"{service.url}/plain/"] == [url for url in asked if not url.endswith("/favicon.ico")]
+    # The status itself is told on the console; a breach of the policy would be too.
+    assert [] == [text for text in told if "503" not in text and "favicon" not in text]
+    context.close()
+
+
+def test_its_policy_lets_no_script_run(browser: Browser, service: Service) -> None:
+    service.set(CLOSED)
+    with visited(browser, f"{service.url}/plain/") as page:
+        page.on("console", lambda message: told.append(message.text))
+        told: list[str] = []
+        page.evaluate(
+            "() => { const script = document.createElement('script'); script.textContent = 'document.title = 1';"
+            " document.body.append(script) }"
+        )
+        assert "Down for maintenance" == page.title()
+        assert any("Content Security Policy" in text for text in told)
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
+def test_it_speaks_the_visitors_language_with_and_without_scripts(
+    browser: Browser, service: Service, language: str, scripts: bool
+) -> None:
+    service.set(announced(minutes=30))
+    with visited(browser, f"{service.url}/plain/", locale=language, java_script_enabled=scripts) as page:
+        assert LANGUAGES[language].title == page.locator("h1").inner_text() == page.title()
+        assert language == page.locator("html").get_attribute("lang")
+        assert LANGUAGES[language].expected in page.locator("main").inner_text()
+        assert "Nothing is lost." in page.locator("main").inner_text()
+
+
+def test_what_is_replaced_is_shown(browser: Browser, service: Service) -> None:
+    service.set(CLOSED)
+    with visited(browser, f"{service.url}/own/") as page:
+        assert "Umbau\n\nBis morgen" == page.locator("main").inner_text().strip()
+        assert "rgb(9, 8, 7)" == page.evaluate("getComputedStyle(document.querySelector('main')).borderTopColor")
+    with visited(browser, f"{service.url}/template/") as page:
+        assert "rgb(1, 2, 3)" == page.evaluate("getComputedStyle(document.querySelector('h1')).color")
+
+
+@pytest.mark.parametrize(
+    ("viewport", "scheme", "language"),
+    [
+        *((PHONE, "light", language) for language in sorted(LANGUAGES)),
+        (PHONE, "dark", "en"),
+        (DESKTOP, "light", "en"),
+        (DESKTOP, "dark", "en"),
+    ],
+)
+def test_it_is_accessible(
+    browser: Browser, service: Service, viewport: ViewportSize, scheme: str, language: str
+) -> None:
+    axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    for state in (CLOSED, announced(hours=5)):
+        service.set(state)
+        settings = {"viewport": viewport, "color_scheme": scheme, "locale": language, "bypass_csp": True}
+        with visited(browser, f"{service.url}/plain/", **settings) as page:
+            page.evaluate(axe)
+            found: dict[str, Any] = page.evaluate("axe.run()")
+        assert [] == [(each["id"], each["help"]) for each in found["violations"]]
+        assert len(found["passes"]) > 10
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
+def test_it_tries_again_by_itself_when_its_time_has_come(browser: Browser, service: Service, scripts: bool) -> None:
+    service.set(announced(seconds=2))
+    with visited(browser, f"{service.url}/quick/", java_script_enabled=scripts) as page:
+        assert "Down for maintenance" == page.title()
+        page.get_by_text("The shop is open").wait_for(timeout=20_000)
+
+
+def test_it_tries_again_where_no_end_was_known(browser: Browser, service: Service) -> None:
+    service.set(MaintenanceState(holds=(Hold(id="deployment", active=True),)))
+    with visited(browser, f"{service.url}/quick/") as page:
+        assert "Down for maintenance" == page.title()
+        service.set(OPEN)
+        page.get_by_text("The shop is open").wait_for(timeout=20_000)
+
+
+def test_visitors_come_back_at_different_times(browser: Browser, service: Service) -> None:
+    service.set(announced(minutes=5))
+    came_back = set()
+    for _ in range(12):
+        with visited(browser, f"{service.url}/plain/") as page:
+            response = page.goto(f"{service.url}/plain/")
+            assert response is not None
+            came_back.add(response.headers["refresh"])
+    assert len(came_back) > 3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_its_picture_is_taken(browser: Browser, service: Service, scheme: str, pictures: Path) -> None:
+    service.set(announced(minutes=30))
+    picture = pictures / f"page-{scheme}.png"
+    begin = time.time()
+    with visited(browser, f"{service.url}/plain/", color_scheme=scheme) as page:
+        page.screenshot(path=picture)
+    assert picture.stat().st_mtime >= begin - 1
+    assert picture.stat().st_size > 5000
