@@ -131,6 +131,19 @@ def test_the_status_is_for_people_programs_and_scripts() -> None:
     assert 0 == switch("status").exit_code
 
 
+def test_a_message_is_shown_as_it_is_on_one_line() -> None:
+    assert (
+        'closed  "Back :smile: [2J at [bold]ten"\n' == switch("on", "-m", "Back :smile:\n\x1b[2J at [bold]ten").output
+    )
+
+
+def test_the_help_is_a_table_where_there_is_room() -> None:
+    wide, narrow = (command("--help", COLUMNS=columns).output for columns in ("80", "79"))
+    assert (True, False) == ("╭─ Commands" in wide, "╭─ Commands" in narrow)
+    assert "\n  watch   Print each change as it happens, until you press Ctrl-C.\n" in narrow
+    assert "--backend URL\n" in command("on", "--help", COLUMNS="40").output
+
+
 # Which switch?
 
 

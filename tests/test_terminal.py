@@ -1,0 +1,228 @@
+"""The command as it is seen in a terminal, a wide one and a narrow one."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import anyio
+import pytest
+
+from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
+from fastapi_maintenance.codec import state_to_text
+from fastapi_maintenance.state import Hold, MaintenanceState
+
+pytest.importorskip("termios", reason="a terminal of another kind")
+
+from tests.terminal import COMMAND, Terminal, piped, terminal
+
+pytestmark = pytest.mark.servers
+
+WIDTHS = [120, 40]
+ESCAPE = "\x1b"
+
+
+@pytest.fixture(autouse=True)
+def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run where there is no project and no switch yet."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(params=WIDTHS)
+def columns(request: pytest.FixtureRequest) -> int:
+    """Return a width of the terminal."""
+    return int(request.param)
+
+
+def seen(columns: int, *words: str, status: int = 0, **env: str) -> str:
+    """Run the command to its end in a terminal, and return what stands on the screen."""
+    with terminal(columns, *words, **env) as shown:
+        assert status == shown.ended(), shown.screen
+        assert "Traceback" not in shown.screen
+        assert "…" not in shown.screen
+        assert "\ufffd" not in shown.screen
+        return shown.screen
+
+
+def words_of(screen: str) -> list[str]:
+    """Return the words on a screen, without the frames around them."""
+    return re.sub(r"[─│╭╮╰╯]", " ", screen).split()
+
+
+def reads(screen: str) -> str:
+    """Return what is read on a screen: its words, wherever a line ends."""
+    return " ".join(words_of(screen))
+
+
+def set_by_hand(state: MaintenanceState) -> None:
+    Path("switch").write_text(state_to_text(state), encoding="utf-8")
+
+
+# Help
+
+
+@pytest.mark.parametrize("name", ["", "on", "off", "status", "watch", "run"])
+def test_the_help_has_each_option_and_each_word_whole(name: str) -> None:
+    words = [*name.split(), "--help"]
+    widest, *others = [[word.strip(",:[]") for word in words_of(seen(columns, *words))] for columns in (250, 120, 80, 40)]
+    options = [word for word in widest if word.startswith("-")]
+    sentences = {word for word in widest if re.fullmatch(r"[a-zA-Z_.,:/-]+", word)}  # not the types that a table has
+    assert options
+    assert len(sentences) > 15
+    for narrower in others:
+        assert sorted(options) == sorted(word for word in narrower if word.startswith("-"))
+        assert set() == sentences - set(narrower)
+
+
+def test_without_a_command_it_shows_the_help(columns: int) -> None:
+    assert reads(seen(columns, "--help")) == reads(seen(columns, status=2))
+
+
+# What is so
+
+
+def test_it_is_closed_for_some_time_in_the_operators_zone_and_in_utc(columns: int) -> None:
+    before = datetime.now(timezone.utc)
+    told = reads(seen(columns, "on", "--message", "New database, back at ten", "--for", "30m"))
+    shown = re.fullmatch(
+        r'closed "New database, back at ten" until (\S+ \S+) JST \((?:\S+ )?(\S+) UTC\), for (30m|29m5\ds)', told
+    )
+    assert shown, told
+    in_tokyo = datetime.fromisoformat(shown[1]).replace(tzinfo=timezone(timedelta(hours=9)))
+    assert timedelta(minutes=29, seconds=58) < in_tokyo - before < timedelta(minutes=31)
+    assert f"{in_tokyo.astimezone(timezone.utc):%H:%M:%S}" == shown[2]
+    assert told.rpartition("for")[0] == reads(seen(columns, "status")).rpartition("for")[0]
+
+
+def test_it_is_open(columns: int) -> None:
+    assert ["open", "open"] == [seen(columns, "status"), seen(columns, "off")]
+
+
+def test_jobs_that_hold_it_are_counted(columns: int) -> None:
+    holds = tuple(Hold(id=name, active=True, message="Deployment of the shop") for name in ("a", "b"))
+    set_by_hand(MaintenanceState(holds=holds))
+    assert 'closed "Deployment of the shop" held by 2 running jobs' == reads(seen(columns, "status"))
+
+
+def test_a_window_to_come_is_told_whole(columns: int) -> None:
+    told = reads(seen(columns, "on", "--from", "2101-01-01T20:00Z", "--until", "2101-01-01T22:00Z"))
+    assert re.fullmatch(
+        r"open closes 2101-01-02 05:00:00 JST \(2101-01-01 20:00:00 UTC\), in \w+ "
+        r"until 2101-01-02 07:00:00 JST \(2101-01-01 22:00:00 UTC\), for \w+",
+        told,
+    ), told
+
+
+def test_one_fact_stands_on_one_line_where_not_all_fit_on_it() -> None:
+    seen(120, "on", "--message", "New database", "--until", "2101-01-01T12:00Z")
+    assert re.fullmatch(r'closed  "New database"  until .+ UTC\), for \w+', seen(120, "status"))
+    assert ["closed", '"New database"'] == [line.rstrip() for line in seen(40, "status").splitlines()][:2]
+
+
+def test_a_message_cannot_change_what_else_is_seen(columns: int) -> None:
+    set_by_hand(MaintenanceState(active=True, message="[red]Back[/]\n:smile: \x1b[2J\x1b[1;1Hopen\x07"))
+    assert 'closed "[red]Back[/] :smile: [2J [1;1Hopen"' == reads(seen(columns, "status"))
+
+
+def test_what_a_command_writes_stands_there_as_without_it(columns: int) -> None:
+    assert not seen(columns, "run", "--", "true")
+    assert 'closed "Deploying" held by 1 running job' == reads(
+        seen(columns, "run", "--message", "Deploying", "--", str(COMMAND), "status")
+    )
+
+
+def test_watching_shows_each_change_until_ctrl_c(columns: int) -> None:
+    with terminal(columns, "watch") as shown:
+        shown.read_until(lambda screen: screen.endswith("open"))
+        anyio.run(set_maintenance_mode, True, LocalFileBackend("switch"))
+        shown.read_until(lambda screen: screen.endswith("closed"))
+        shown.press(b"\x03")
+        assert 130 == shown.ended()
+        assert re.fullmatch(r"\d\d:\d\d:\d\d  open\n\d\d:\d\d:\d\d  closed\n\^C", shown.screen)
+        assert shown.written.endswith(b"^C\r\n"), "the next prompt would stand behind the last line"
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["onn"], 2, "No such command 'onn'. Did you mean 'on'?"),
+        (["run"], 2, "Missing argument 'COMMAND'."),
+        (["on", "--for", "soon"], 2, "error: --for: 'soon' is no duration such as 90s, 30m, 2h, 1d or 1h30m"),
+        (
+            ["status", "--backend", "reddis://host"],
+            2,
+            "error: backend must begin with one of env: file: memory: redis:",
+        ),
+        (
+            ["on", "--backend", "env:CLOSED"],
+            1,
+            "error: the environment variable CLOSED cannot be switched at run time, because no other process",
+        ),
+        (["run", "--", "no-such-command"], 127, "no-such-command: No such file or directory"),
+    ],
+)
+def test_an_error_is_short_and_whole(words: list[str], status: int, text: str, columns: int) -> None:
+    screen = seen(columns, *words, status=status)
+    assert text in reads(screen)
+    assert len(screen.splitlines()) <= (8 if columns < 80 else 5)
+
+
+def test_a_missing_switch_is_told_with_what_to_do(columns: int) -> None:
+    screen = seen(columns, "status", status=2, FASTAPI_MAINTENANCE_BACKEND="")
+    assert (
+        "error: no switch is named: give --backend URL or --app module:attribute, set FASTAPI_MAINTENANCE_BACKEND, "
+        "or have an entrypoint under [tool.fastapi] in pyproject.toml"
+    ) == reads(screen)
+
+
+# Colour
+
+
+def colours(shown: Terminal) -> list[str]:
+    """Return the parameters of the escape codes that set a colour: those of 30 to 37."""
+    codes = re.findall(r"\x1b\[([\d;]*)m", shown.written.decode())
+    return [code for code in codes if re.search(r"\b3[0-7]\b", code)]
+
+
+@pytest.mark.parametrize("words", [["on"], ["off"], ["status"], ["on", "--for", "soon"], ["onn"], ["--help"]])
+def test_there_is_colour_in_a_terminal_unless_it_is_unwanted(words: list[str]) -> None:
+    with terminal(120, *words) as coloured, terminal(120, *words, NO_COLOR="1") as plain:
+        assert coloured.ended() == plain.ended()
+        assert coloured.screen == plain.screen
+        assert colours(coloured)
+        assert [] == colours(plain)
+
+
+@pytest.mark.parametrize("words", [["on", "--for", "30m"], ["status"], ["on", "--for", "soon"], ["onn"], ["--help"]])
+def test_there_is_no_escape_code_in_a_pipe(words: list[str]) -> None:
+    done = piped(*words)
+    assert done.stdout + done.stderr
+    assert ESCAPE not in done.stdout + done.stderr
+
+
+def test_in_a_pipe_what_is_told_is_one_line_however_long() -> None:
+    done = piped("on", "--message", "a word and " * 30, "--until", "2101-01-01")
+    assert 1 == len(done.stdout.splitlines())
+
+
+# Completion
+
+
+@pytest.mark.parametrize(
+    ("shell", "env"),
+    [
+        ("bash", {"COMP_WORDS": "fastapi-maintenance o", "COMP_CWORD": "1"}),
+        ("zsh", {"_TYPER_COMPLETE_ARGS": "fastapi-maintenance o"}),
+        ("fish", {"_TYPER_COMPLETE_ARGS": "fastapi-maintenance o", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}),
+    ],
+)
+def test_a_shell_can_complete_it(shell: str, env: dict[str, str]) -> None:
+    chosen = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    script = piped("--show-completion", shell, **chosen)
+    assert (0, True) == (script.returncode, f"_FASTAPI_MAINTENANCE_COMPLETE=complete_{shell}" in script.stdout)
+    done = piped(_FASTAPI_MAINTENANCE_COMPLETE=f"complete_{shell}", **env)
+    assert {"on", "off"} == set(re.findall(r"\b(on|off|status|watch|run)\b(?!\.)", done.stdout))
