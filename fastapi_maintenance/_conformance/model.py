@@ -59,6 +59,8 @@ def drawn(active: bool, message: str | None, window: Window, hold: Hold | None) 
     plainer = (
         switched(active=True),
         switched(active=True, message=MESSAGES[1]),
+        switched(active=True, window=(None, window[1])),
+        switched(active=True, window=(window[0], None)),
         switched(active=True, window=window),
     )
     return replace(switched(active=active, message=message, window=window), plainer=plainer)
@@ -99,7 +101,7 @@ class Model:
 
     def become(self, *states: MaintenanceState) -> None:
         """Be in one of these states."""
-        self.possible = list(dict.fromkeys(states))
+        self.possible = list(dict.fromkeys(reversed(states)))[::-1]  # of two alike the later one stays
         self._cut_off = False
 
     def is_right(self, seen: MaintenanceState | bool) -> bool:  # noqa: FBT001 -- what was read
