@@ -393,13 +393,17 @@ def test_it_finds_what_can_be_told_in_several_ways(kind: type[object]) -> None:
 @pytest.mark.parametrize("event_loop", ["asyncio", "trio"])
 def test_two_that_share_nothing_are_told_of_with_who_they_are(event_loop: str) -> None:
     error = broken_promise(BareSwitch, event_loop=event_loop)
-    assert [
-        f"promise broken: {READS}",
-        "  1. a: set_value(False)",
-        "  2. a: set_value(True)",
-        "  3. b: get_value() -> False, expected True",
-        "a and b are the two backends that make_backend() returned.",
-    ] == str(error).splitlines()
+    texts = [
+        [
+            f"promise broken: {READS}",
+            "  1. a: set_value(False)",
+            f"  2. {writer}: set_value(True)",
+            f"  3. {reader}: get_value() -> False, expected True",
+            "a and b are the two backends that make_backend() returned.",
+        ]
+        for writer, reader in ("ab", "ba")
+    ]
+    assert str(error).splitlines() in texts
 
 
 def test_the_error_is_a_failed_assertion_with_its_parts() -> None:
@@ -428,8 +432,7 @@ def test_what_breaks_but_once_is_told_with_that_remark() -> None:
 
 def test_what_takes_too_long_is_told_with_more_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "_ENOUGH", 0.0)
-    error = broken_promise(one(broken.DropsMessages))
-    assert (READS, True) == (error.promise, len(error.steps) >= 3)
+    assert 3 <= len(broken_promise(one(broken.DropsMessages)).steps)
 
 
 def test_a_class_in_the_place_of_an_object_is_told() -> None:

@@ -97,12 +97,14 @@ class Conformance(RuleBasedStateMachine):
     @rule(name=_names, value=_values)
     def sets_value(self, *, name: str, value: bool) -> None:
         update = to(Steps.update, "a", switched(active=value))
-        self.make(to(Steps.set_value, name, value=value), (update,), (to(Steps.set_value, "a", value=value),))
+        tries = [(to(Steps.set_value, "a", value=tried),) for tried in (True, value)]
+        self.make(to(Steps.set_value, name, value=value), (update,), *tries)
 
     @precondition(lambda self: self.is_bare)
     @rule(name=_names, value=_values)
     def sets_bare_value(self, *, name: str, value: bool) -> None:
-        self.make(to(Steps.set_value, name, value=value), (to(Steps.set_value, "a", value=value),))
+        tries = [(to(Steps.set_value, "a", value=tried),) for tried in (True, value)]
+        self.make(to(Steps.set_value, name, value=value), *tries)
 
     @precondition(lambda self: not self.subject.is_writable)
     @rule(name=_names, value=_values)
@@ -138,6 +140,10 @@ class Conformance(RuleBasedStateMachine):
             (to(Steps.update, "a", _PLAIN), read),
             (*(to(Steps.update, "a", added(replace(hold, active=True))) for hold in holds), read),
             (*(to(Steps.update, "a", added(hold)) for hold in holds), read),
+            (
+                *(to(Steps.update, name, added(hold)) for (name, _), hold in zip(writes, holds, strict=True)),
+                *(to(Steps.read, name, "get_state") for name in ("a", "b")),
+            ),
             *((to(Steps.update_at_once, tried),) for tried in _PLAIN_WRITES),
         )
 
@@ -148,6 +154,10 @@ class Conformance(RuleBasedStateMachine):
             to(Steps.set_at_once, writes),
             (to(Steps.set_value, "a", value=True), to(Steps.read, "a", "get_value")),
             (to(Steps.set_value, "a", value=True), to(Steps.read, "b", "get_value")),
+            (
+                *(to(Steps.set_value, name, value=value) for name, value in writes),
+                *(to(Steps.read, name, "get_value") for name in ("a", "b")),
+            ),
             *((to(Steps.set_at_once, tried),) for tried in _PLAIN_WRITES),
         )
 

@@ -100,8 +100,10 @@ class Model:
         self._cut_off = True
 
     def become(self, *states: MaintenanceState) -> None:
-        """Be in one of these states."""
-        self.possible = list(dict.fromkeys(reversed(states)))[::-1]  # of two alike the later one stays
+        """Be in one of these states, of which those that stand later may still come."""
+        last = {state: place for place, state in enumerate(states)}
+        first = {state: place for place, state in reversed([*enumerate(states)])}
+        self.possible = [state for place, state in enumerate(states) if place in (first[state], last[state])]
         self._cut_off = False
 
     def is_right(self, seen: MaintenanceState | bool) -> bool:  # noqa: FBT001 -- what was read
