@@ -96,7 +96,7 @@ def maintenance_forced(
     >>> from fastapi import FastAPI
     >>> app = FastAPI()
     >>> with maintenance_forced(app):
-    ...     pass  # what the test does
+    ...     pass
 
     It goes over everything that says whether there is maintenance: open holds, `enabled` and the backend, which no
     request asks meanwhile. Marks on endpoints, documentation and predicates count as ever. It holds for every

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 
+import anyio
 import pytest
 from fastapi import APIRouter, FastAPI, WebSocket
 from starlette.applications import Starlette
@@ -38,19 +40,23 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.anyio
 
 
-class Untouched:
-    """A switch that nobody may ask for anything."""
+class Noting:
+    """A switch that notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
 
     async def get_value(self) -> bool:
-        raise AssertionError
+        self.asked.append("get_value")
+        return False
 
-    async def set_value(self, value: bool, /) -> None:  # noqa: ARG002 -- as the Protocol has it
-        raise AssertionError
+    async def set_value(self, value: bool, /) -> None:
+        self.asked.append(f"set_value({value})")
 
-
-class UntouchedWatch(Untouched):
-    def watch(self) -> AsyncIterator[MaintenanceState]:
-        raise AssertionError
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        self.asked.append("watch")
+        yield MaintenanceState()
+        await anyio.sleep_forever()
 
 
 def service(**settings: object) -> FastAPI:
@@ -136,19 +142,30 @@ async def test_it_goes_over_an_open_hold() -> None:
 
 @pytest.mark.parametrize("active", [True, False])
 async def test_no_store_is_touched(active: bool) -> None:
-    app = service(backend=Untouched())
+    switch = Noting()
+    app = service(backend=switch)
     with maintenance_forced(app, active):
-        assert (503 if active else 200) == await status(app)
+        assert (503 if active else 200, []) == (await status(app), switch.asked)
 
 
-async def test_an_app_that_starts_within_the_block_is_not_followed(anyio_backend: str) -> None:
-    app = service(backend=UntouchedWatch())
+async def test_an_app_that_starts_within_the_block_is_not_followed() -> None:
+    switch = Noting()
+    app = service(backend=switch)
     with maintenance_forced(app):
         async with living(app):
-            assert 503 == await status(app)
-    followed = WatchableStore()
-    async with living(service(backend=followed)):
-        assert (1, anyio_backend) == (followed.watchers, anyio_backend)
+            assert (503, []) == (await status(app), switch.asked)
+    async with living(app):
+        assert (200, ["watch"]) == (await status(app), switch.asked)
+
+
+async def test_an_app_that_started_within_the_block_reads_its_store_after_it() -> None:
+    switch = Noting()
+    app = service(backend=switch)
+    with ExitStack() as block:
+        block.enter_context(maintenance_forced(app))
+        async with living(app):
+            block.close()
+            assert (200, ["get_value"]) == (await status(app), switch.asked)
 
 
 async def test_the_message_is_told() -> None:
@@ -258,6 +275,16 @@ async def test_an_app_that_is_nearer_to_the_middleware_counts() -> None:
         assert 503 == await status(outer, "/api/items")
     with maintenance_forced(inner, False), maintenance_forced(outer):
         assert [503, 200] == [await status(outer, "/api/items"), await status(inner)]
+
+
+async def test_of_apps_around_each_other_the_one_that_is_nearest_to_the_middleware_counts() -> None:
+    middle, _inner = mounted()
+    outer = FastAPI()
+    outer.mount("/v1", middle)
+    with maintenance_forced(outer), maintenance_forced(middle, False):
+        assert 200 == await status(outer, "/v1/api/items")
+    with maintenance_forced(middle), maintenance_forced(outer, False):
+        assert 503 == await status(outer, "/v1/api/items")
 
 
 async def test_a_mounted_app_is_forced_alone() -> None:

@@ -27,6 +27,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance._settings import Settings
 from fastapi_maintenance.cli import app as cli
 from fastapi_maintenance.predicates import __all__ as predicates
+from fastapi_maintenance.testing import PromiseBrokenError
 from tests.documents import Example, examples_of
 from tests.servers import Server, running
 from tests.support import ROOT, client, eventually, handshake, websocket_scope
@@ -262,6 +263,25 @@ async def test_your_own_backend() -> None:
         await set_maintenance_mode(True, backend)
         answered += await statuses(app, "/")
     assert ([200, 503], {"maintenance": True}) == (answered, flags)
+
+
+def test_test_your_own_backend() -> None:
+    block = example("Test your own backend")
+    cast("Any", block.run()["test_my_backend"])()
+    keeping = '        self.settings["maintenance"] = value\n'
+    assert keeping in block.text
+    forgetting = replace(block, text=block.text.replace(keeping, "        pass\n")).run()
+    with pytest.raises(PromiseBrokenError) as caught:
+        cast("Any", forgetting["test_my_backend"])()
+    (shown,) = [text.text for text in examples_of(README, "text") if text.heading == block.heading]
+    assert shown == f"{caught.value}\n"
+
+
+@pytest.mark.filterwarnings("ignore:Using `httpx`")  # Starlette would rather have another client
+async def test_your_own_tests() -> None:
+    names = example("Your own tests").run()
+    await cast("Any", names["test_it_opens_again_when_the_window_is_over"])()
+    cast("Any", names["test_visitors_are_told_when_it_is_closed"])()
 
 
 async def test_deployment_in_a_context_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

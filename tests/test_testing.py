@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from typing import Any, Literal, cast
 
 import anyio
 import pytest
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from fastapi_maintenance import (
     EnvVarBackend,
+    Hold,
     LocalFileBackend,
     MaintenanceError,
     MaintenanceState,
@@ -28,14 +31,21 @@ from fastapi_maintenance import (
     cached,
 )
 from fastapi_maintenance._conformance import search
+from fastapi_maintenance._conformance.bystanders import Job
+from fastapi_maintenance._conformance.instances import Instance
+from fastapi_maintenance._conformance.promises import Breach, Promise
+from fastapi_maintenance._conformance.steps import Steps
+from fastapi_maintenance._conformance.subject import Subject
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.testing import MakeBackend, PromiseBrokenError, check_backend
 from tests import broken
 from tests.servers import running
-from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch
+from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch, be_down
 
-FEW = 15
+pytestmark = pytest.mark.anyio
+
+FEW = 12
 """Examples, where it is not the number of them that is tested."""
 
 
@@ -118,11 +128,24 @@ class _Looking:
         return MaintenanceState(active=self._told)
 
 
+class ComplainsWhenCutOff(BareSwitch):
+    """One whose client makes an error of its own of a cancellation."""
+
+    async def set_value(self, value: bool, /) -> None:
+        try:
+            await checkpoint()
+        except BaseException as error:
+            message = "cut off"
+            raise ConnectionError(message) from error
+        self.value = value
+
+
 GOOD: dict[str, Callable[[], object]] = {
     "memory": MemoryBackend,
     "two methods": BareSwitch,
     "two methods of the base class": lambda: TextSwitch({}),
     "0 and 1": ZeroOrOne,
+    "two methods that complain": ComplainsWhenCutOff,
     "two methods and peek": PeekableSwitch,
     "two methods and watch": WatchableSwitch,
     "two methods and watch that is no generator": IteratesItself,
@@ -144,7 +167,7 @@ def test_it_passes_backends_that_keep_their_promises(kind: str, event_loop: Lite
 
 def test_a_class_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OnOneStore, "store", {}, raising=False)
-    check_backend(OnOneStore)
+    check_backend(OnOneStore, max_examples=FEW)
     assert {"mode": "0"} == OnOneStore.store
 
 
@@ -155,11 +178,13 @@ def test_it_passes_a_file(tmp_path: Path, event_loop: Literal["asyncio", "trio"]
 
 
 @pytest.mark.servers
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of psycopg, see below
 @pytest.mark.parametrize("kind", ["redis", "asyncpg", "psycopg"])
 def test_it_passes_servers_by_their_url(kind: str) -> None:
     with running(kind) as server:
         url = f"{server.url}?key={uuid.uuid4()}"
         check_backend(lambda: backend_from_url(url), max_examples=FEW)
+    gc.collect()  # a connection of psycopg that is cut off while it is opened is closed only here, with a warning
 
 
 @pytest.mark.servers
@@ -325,9 +350,9 @@ SIMPLEST: dict[type[object], list[str]] = {
 """The promise that each breaks, and the only simplest steps to it."""
 
 ENDS: dict[type[object], tuple[str, str]] = {
-    broken.DropsHolds: (HOLDS, f" finds {IS_OFF}, expected MaintenanceState(active=False, holds=({HOLD}))"),
+    broken.DropsHolds: (HOLDS, f" finds {IS_OFF}, expected MaintenanceState(active=False, holds=(Hold(id='1', active="),
     broken.KeepsHolds: (HOLDS, ""),
-    broken.LooksAtTheSwitchAlone: (HOLDS, "a: get_value() -> False, expected True"),
+    broken.LooksAtTheSwitchAlone: (HOLDS, "a: get_value() -> "),
     broken.PeeksAtThePast: (READS, f"a: peek() -> {IS_OFF}, expected {IS_ON}"),
     broken.Hangs: (WORKS, "a: get_value() raises TimeoutError: no answer within 0.5 seconds"),
     broken.WatchesTooLate: (WATCH, "watch() goes on -> MaintenanceState("),
@@ -335,7 +360,7 @@ ENDS: dict[type[object], tuple[str, str]] = {
     broken.EndsItsWatch: (WATCH_BEGINS, "watch() goes on ends by itself"),
     broken.FailsToWatch: (WATCH_BEGINS, "watch() goes on raises ConnectionError: the connection is closed"),
 }
-"""The promise that each breaks, and how the last step ends, where several ways are as simple or take their time."""
+"""The promise that each breaks, and what the last step tells, where several ways are as simple or take their time."""
 
 
 def broken_promise(make_backend: MakeBackend, **settings: Any) -> PromiseBrokenError:  # noqa: ANN401 -- of the check
@@ -359,8 +384,7 @@ def test_it_says_which_promise_breaks_after_which_steps(kind: type[object]) -> N
 
 
 @pytest.mark.parametrize("kind", ENDS)
-def test_it_finds_what_takes_longer(kind: type[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_ENOUGH", 3.0)
+def test_it_finds_what_can_be_told_in_several_ways(kind: type[object]) -> None:
     promise, end = ENDS[kind]
     error = broken_promise(one(kind))
     assert (promise, True) == (error.promise, end in error.steps[-1])
@@ -369,13 +393,17 @@ def test_it_finds_what_takes_longer(kind: type[object], monkeypatch: pytest.Monk
 @pytest.mark.parametrize("event_loop", ["asyncio", "trio"])
 def test_two_that_share_nothing_are_told_of_with_who_they_are(event_loop: str) -> None:
     error = broken_promise(BareSwitch, event_loop=event_loop)
-    assert [
-        f"promise broken: {READS}",
-        "  1. a: set_value(False)",
-        "  2. a: set_value(True)",
-        "  3. b: get_value() -> False, expected True",
-        "a and b are the two backends that make_backend() returned.",
-    ] == str(error).splitlines()
+    texts = [
+        [
+            f"promise broken: {READS}",
+            "  1. a: set_value(False)",
+            f"  2. {writer}: set_value(True)",
+            f"  3. {reader}: get_value() -> False, expected True",
+            "a and b are the two backends that make_backend() returned.",
+        ]
+        for writer, reader in ("ab", "ba")
+    ]
+    assert str(error).splitlines() in texts
 
 
 def test_the_error_is_a_failed_assertion_with_its_parts() -> None:
@@ -402,6 +430,11 @@ def test_what_breaks_but_once_is_told_with_that_remark() -> None:
     assert "It did not break when these steps were made again." in broken_promise(one(BreaksOnce)).remarks
 
 
+def test_what_takes_too_long_is_told_with_more_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_ENOUGH", 0.0)
+    assert 3 <= len(broken_promise(one(broken.DropsMessages)).steps)
+
+
 def test_a_class_in_the_place_of_an_object_is_told() -> None:
     error = broken_promise(lambda: cast("StateBackend", MemoryBackend))
     assert ("make_backend() -> the class MemoryBackend, no object of it",) == error.steps
@@ -416,9 +449,17 @@ def test_what_make_backend_raises_comes_out() -> None:
 
 
 def test_it_logs_nothing_of_its_own_but_lets_others_log(caplog: pytest.LogCaptureFixture) -> None:
-    broken_promise(one(broken.BreaksWhenCutOff))
-    logging.getLogger("fastapi_maintenance").warning("of another thread")
-    assert ["of another thread"] == [record.message for record in caplog.records]
+    logger = logging.getLogger("fastapi_maintenance")
+
+    class Logs(BareSwitch):
+        async def get_value(self) -> bool:
+            logger.warning("of its own")
+            await to_thread.run_sync(logger.warning, "of another thread")
+            return self.value
+
+    check_backend(one(Logs), max_examples=1)
+    logger.warning("afterwards")
+    assert {"of another thread", "afterwards"} == {record.message for record in caplog.records}
 
 
 def test_pytest_shows_the_line_that_called_it_and_the_message_and_no_more(tmp_path: Path) -> None:
@@ -468,7 +509,65 @@ def test_wrong_arguments_are_told_at_once(
         check_backend(make_backend, **settings)
 
 
-def test_without_hypothesis_it_says_what_to_install_and_the_rest_works() -> None:
+async def test_a_job_that_fails_or_hangs_is_told() -> None:
+    store = DetailedStore()
+    store.before_write = be_down
+    hold = Hold(id="job 1", active=True)
+    async with anyio.create_task_group() as group:
+        with pytest.raises(Breach) as failed:
+            await Job(Instance("a", store, patience=1), hold).begin(group, patience=1)
+        store.before_write = anyio.sleep_forever
+        with pytest.raises(Breach) as hung:
+            await Job(Instance("a", store, patience=1), hold).begin(group, patience=0.05)
+        store.come_back()
+        group.cancel_scope.cancel()
+    assert [
+        (Promise.WORKS, " raises ConnectionError: the store is down"),
+        (Promise.WORKS, " raises TimeoutError: no answer within 0.05 seconds"),
+    ] == [(caught.value.promise, caught.value.seen) for caught in (failed, hung)]
+
+
+async def test_steps_for_which_there_is_no_occasion_are_left_out() -> None:
+    """As when those before them are left out."""
+    switch = BareSwitch()
+    instance = Instance("a", switch, patience=1)
+    async with anyio.create_task_group() as group:
+        steps = Steps(Subject(instance, instance, group, 1))
+        await steps.end_job(0)
+        await steps.watch_on()
+        await steps.begin_job("a", active=True, message=None)
+        await steps.set_at_once([("a", False), ("b", False)])
+        await steps.cancel_set("a", "a", 0, value=False)
+        assert (["a: job 1 enters maintenance_mode_on()"], True) == (steps.made, switch.value)
+        await steps.leave()
+    watched = Instance("a", broken.Watchable(), patience=1)
+    async with anyio.create_task_group() as group:
+        steps = Steps(Subject(watched, watched, group, 1))
+        await steps.watch("a")
+        await steps.watch("a")
+        assert ["a: watch() -> MaintenanceState(active=False)"] == steps.made
+        await steps.leave()
+
+
+async def test_a_write_that_fails_before_it_is_cancelled_is_told() -> None:
+    switch = BareSwitch()
+    switch.before_write = be_down
+    instance = Instance("a", switch, patience=1)
+    async with anyio.create_task_group() as group:
+        steps = Steps(Subject(instance, instance, group, 1, write_seconds=10.0, write_turns=99))
+        with pytest.raises(Breach, match="succeeds") as caught:
+            await steps.cancel_set("a", "a", 9, value=True)
+    assert " raises ConnectionError: the store is down" == caught.value.seen
+
+
+def test_without_hypothesis_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    monkeypatch.delitem(sys.modules, "fastapi_maintenance._conformance.machine", raising=False)
+    with pytest.raises(ImportError, match="check_backend needs hypothesis: pip install hypothesis"):
+        check_backend(MemoryBackend)
+
+
+def test_without_hypothesis_the_rest_works() -> None:
     script = """if True:
         import sys
         sys.modules["hypothesis"] = None

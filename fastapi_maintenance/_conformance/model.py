@@ -59,6 +59,8 @@ def drawn(active: bool, message: str | None, window: Window, hold: Hold | None) 
     plainer = (
         switched(active=True),
         switched(active=True, message=MESSAGES[1]),
+        switched(active=True, window=(None, window[1])),
+        switched(active=True, window=(window[0], None)),
         switched(active=True, window=window),
     )
     return replace(switched(active=active, message=message, window=window), plainer=plainer)
@@ -98,8 +100,10 @@ class Model:
         self._cut_off = True
 
     def become(self, *states: MaintenanceState) -> None:
-        """Be in one of these states."""
-        self.possible = list(dict.fromkeys(states))
+        """Be in one of these states, of which those that stand later may still come."""
+        last = {state: place for place, state in enumerate(states)}
+        first = {state: place for place, state in reversed([*enumerate(states)])}
+        self.possible = [state for place, state in enumerate(states) if place in (first[state], last[state])]
         self._cut_off = False
 
     def is_right(self, seen: MaintenanceState | bool) -> bool:  # noqa: FBT001 -- what was read

@@ -15,9 +15,9 @@ from fastapi_maintenance._conformance.steps import Steps
 from fastapi_maintenance._conformance.subject import Subject
 from fastapi_maintenance.errors import PromiseBrokenError
 
-__all__ = ["Call", "EnoughError", "Search", "Step", "to"]
+__all__ = ["Call", "Search", "Step", "to"]
 
-_ENOUGH = 10.0  # seconds for which simpler steps are looked for, and as many again for fewer
+_ENOUGH = 10.0  # seconds for which fewer and plainer steps are looked for
 _LEGEND = "a and b are the two backends that make_backend() returned."
 _NOT_EACH_TIME = "It did not break when these steps were made again."
 
@@ -38,32 +38,21 @@ class Call:
     instead: tuple[tuple[Step, ...], ...] = ()
 
 
-class EnoughError(BaseException):
-    """A breach has been found, and simpler steps to it have been looked for long enough. Nothing else catches this."""
-
-
 class Search:
-    """What broke so far, by the simplest steps."""
+    """What broke, and by which steps."""
 
     def __init__(self, portal: BlockingPortal, subject: Subject) -> None:
         self.portal = portal
         self.subject = subject
         self._found: tuple[PromiseBrokenError, Sequence[Call]] | None = None
-        self._ends_at = float("inf")
-
-    def stop_in_time(self) -> None:
-        """Raise `EnoughError` when something has been found, and the time for simpler steps is over."""
-        if time.monotonic() > self._ends_at:
-            raise EnoughError
+        self._ends_at = 0.0
 
     def broke(self, breach: Breach, steps: Sequence[str], calls: Sequence[Call]) -> NoReturn:
-        """Keep what broke, if there was nothing simpler, and raise it."""
+        """Keep what broke first, and raise it."""
         error = breach.after(steps)
         if self._found is None:
-            self._ends_at = time.monotonic() + _ENOUGH
-            self.subject.is_in_hurry = True
-        if self._found is None or _size(error) < _size(self._found[0]):
             self._found = error, tuple(calls)
+            self.subject.is_in_hurry = True
         raise error
 
     def look(self) -> None:
@@ -85,12 +74,12 @@ class Search:
         return error.but(_LEGEND) if any("b: " in step for step in error.steps) else error
 
     def _simplified(self, error: PromiseBrokenError, calls: Sequence[Call]) -> PromiseBrokenError:
-        while True:
+        before: Sequence[Call] = ()
+        while calls != before:
             before = calls
-            error, calls = self._made_plainer(error, calls)
             error, calls = self._made_fewer(error, calls)
-            if calls == before:
-                return error
+            error, calls = self._made_plainer(error, calls)
+        return error
 
     def _made_plainer(
         self, error: PromiseBrokenError, calls: Sequence[Call]
@@ -108,11 +97,13 @@ class Search:
     def _made_fewer(
         self, error: PromiseBrokenError, calls: Sequence[Call]
     ) -> tuple[PromiseBrokenError, Sequence[Call]]:
-        for place in reversed(range(1, len(calls))):  # the first one is the beginning
-            fewer = [*calls[:place], *calls[place + 1 :]]
-            broken = self._play(fewer)
-            if broken is not None and broken.promise == error.promise:
-                error, calls = broken, fewer
+        size = len(calls)
+        while size := size // 2:
+            for place in reversed(range(1, len(calls), size)):  # the first one is the beginning
+                fewer = [*calls[:place], *calls[place + size :]]
+                broken = self._play(fewer)
+                if broken is not None and broken.promise == error.promise:
+                    error, calls = broken, fewer
         return error, calls
 
     def _play(self, calls: Sequence[Call]) -> PromiseBrokenError | None:
@@ -128,7 +119,3 @@ class Search:
         finally:
             self.portal.call(steps.leave)
         return None
-
-
-def _size(error: PromiseBrokenError) -> tuple[int, int]:
-    return len(error.steps), len(str(error))

@@ -71,7 +71,7 @@ class Subject:
         """Return when a write is cancelled, one of so many places in it: after turns of the event loop, and seconds."""
         if self.write_turns < PLACES:
             return 1 + place % max(1, self.write_turns), 0.0
-        return 0, self.write_seconds * place / PLACES
+        return 0, self.write_seconds * (place + 1) / (PLACES + 1)
 
     async def _measure(self) -> None:
         """See how long a write takes."""
