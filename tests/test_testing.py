@@ -43,7 +43,7 @@ from tests import broken
 from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch, be_down
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
 FEW = 12
 """Examples, where it is not the number of them that is tested."""
