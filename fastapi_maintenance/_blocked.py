@@ -24,6 +24,9 @@ _Callback = TypeVar("_Callback", bound=ResponseCallback)
 def current_state(request: Request) -> MaintenanceState:
     """Return the state behind the block, for a response callback to tell of.
 
+    >>> current_state(blocked(message="Back at ten")).message
+    'Back at ten'
+
     Raises:
         LookupError: The request was not blocked by the middleware of this package.
 

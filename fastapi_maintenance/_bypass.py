@@ -80,6 +80,9 @@ class BypassCookie:
 def bypass_cookie(secret: str, *, name: str = "maintenance_bypass", max_age: float = 86_400) -> BypassCookie:
     """Exempt who has a signed cookie that has not expired; `maintenance_router(bypass=...)` hands it out.
 
+    >>> from fastapi_maintenance import any_of, path_prefix
+    >>> exempt = any_of(path_prefix("/health"), bypass_cookie("a long secret that nobody guesses"))
+
     Args:
         secret: What the cookie is signed with, and what people present to be given it; at least 16 characters.
         name: The cookie's name.

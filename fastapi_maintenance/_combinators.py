@@ -25,6 +25,11 @@ def any_of(*predicates: Predicate | AsyncPredicate) -> AsyncPredicate: ...
 def any_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     """Exempt what at least one of the predicates exempts; `any_of()` is `never`.
 
+    >>> from fastapi_maintenance import header_present, path_prefix
+    >>> exempt = any_of(path_prefix("/health"), header_present("X-Admin"))
+    >>> exempt(get("/health")), exempt(get("/items"))
+    (True, False)
+
     They are asked in their order until one says yes. The result is async if one of them is.
 
     Raises:
@@ -41,6 +46,11 @@ def all_of(*predicates: Predicate | AsyncPredicate) -> AsyncPredicate: ...
 def all_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     """Exempt what every one of the predicates exempts; `all_of()` is `always`.
 
+    >>> from fastapi_maintenance import path_prefix, safe_method
+    >>> exempt = all_of(safe_method, not_(path_prefix("/ws")))
+    >>> exempt(get("/items")), exempt(get("/ws/prices"))
+    (True, False)
+
     They are asked in their order until one says no. The result is async if one of them is.
 
     Raises:
@@ -56,6 +66,11 @@ def not_(predicate: Predicate) -> Predicate: ...
 def not_(predicate: AsyncPredicate) -> AsyncPredicate: ...
 def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     """Exempt what the predicate does not: `exempt=not_(path_prefix("/billing"))` closes only `/billing`.
+
+    >>> from fastapi_maintenance import path_prefix
+    >>> exempt = not_(path_prefix("/billing"))
+    >>> exempt(get("/billing/7")), exempt(get("/items"))
+    (False, True)
 
     Raises:
         TypeError: The predicate is not callable.

@@ -23,6 +23,11 @@ _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)  # RFC 6838 4
 def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCallback:
     """Return the response callback as one that `negotiate` can offer.
 
+    >>> from starlette.responses import Response
+    >>> closed = with_media_type("text/plain", lambda request: Response("closed", 503))
+    >>> negotiate(closed)(blocked()).body
+    b'closed'
+
     Args:
         media_type: What it answers with, such as `application/xml`.
         callback: The function, sync or async.
@@ -45,6 +50,11 @@ def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCall
 
 def negotiate(*responses: ResponseCallback) -> ResponseCallback:
     """Answer with the response that the client would rather have, by its `Accept` (RFC 9110 12.5.1).
+
+    >>> from fastapi_maintenance import as_html, as_json
+    >>> response = negotiate(as_html(), as_json())
+    >>> response(blocked(accept="text/html")).media_type, response(blocked(accept="*/*")).media_type
+    ('text/html', 'application/json')
 
     Where it has no preference, with `*/*` or without the header, and where it wants nothing that there is, it gets
     JSON, or the first one if there is no JSON.

@@ -72,6 +72,10 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
 ) -> SyncResponseCallback:
     """Answer `503` with a page for people, which needs neither scripts nor other files.
 
+    >>> page = as_html(language="de")(blocked(message="Um zehn wieder da"))
+    >>> b"<p>Um zehn wieder da</p>" in page.body
+    True
+
     It shows the operator's message and how long it will take, as far as these are known, and is loaded again by itself
     when the maintenance is over: each visitor's at another moment of the `retry` seconds after that.
 

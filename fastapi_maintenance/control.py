@@ -42,6 +42,8 @@ def configure_backend(backend: Literal["file"], *, file_path: str | os.PathLike[
 def configure_backend(backend: StateBackend | str, **settings: object) -> None:
     """Choose the backend that is used wherever none is given.
 
+    >>> configure_backend("file:maintenance.txt")
+
     Args:
         backend: The backend, or its URL for `backend_from_url`, or `"env"` or `"file"` with its settings.
         **settings: `var_name` for `"env"`, `file_path` for `"file"`.
@@ -65,6 +67,11 @@ def configure_backend(backend: StateBackend | str, **settings: object) -> None:
 async def get_maintenance_mode(backend: StateBackend | str | None = None) -> bool:
     """Tell whether there is maintenance now: by the newest hold of this process, else by the backend's state.
 
+    >>> import asyncio
+    >>> from fastapi_maintenance import MemoryBackend
+    >>> asyncio.run(get_maintenance_mode(MemoryBackend(state=True)))
+    True
+
     Raises:
         TypeError: `backend` is no backend.
         Exception: Whatever the store raises.
@@ -79,6 +86,11 @@ async def get_maintenance_mode(backend: StateBackend | str | None = None) -> boo
 
 async def get_maintenance_state(backend: StateBackend | str | None = None) -> MaintenanceState:
     """Return the whole state: switch, message, window and open holds.
+
+    >>> import asyncio
+    >>> from fastapi_maintenance import MemoryBackend
+    >>> asyncio.run(get_maintenance_state(MemoryBackend())).message is None
+    True
 
     Of a backend with nothing but a switch it holds that, and the holds of this process.
 
@@ -102,6 +114,13 @@ async def set_maintenance_mode(
     ends_at: datetime | None = None,
 ) -> None:
     """Set the operator's switch, and return when the store has it. Open holds go on.
+
+    >>> import asyncio
+    >>> from fastapi_maintenance import MemoryBackend
+    >>> switch = MemoryBackend()
+    >>> asyncio.run(set_maintenance_mode(True, switch, message="Back at ten"))
+    >>> asyncio.run(get_maintenance_state(switch)).message
+    'Back at ten'
 
     Args:
         value: True: maintenance; False: none. What was set before, message and window included, is replaced.
@@ -188,7 +207,12 @@ def maintenance_mode_off(
     *,
     lease: float | timedelta | None = None,
 ) -> Block:
-    """Hold maintenance off for as long as a block runs; everything else is as for `maintenance_mode_on`."""
+    """Hold maintenance off for as long as a block runs; everything else is as for `maintenance_mode_on`.
+
+    >>> async def answer_again() -> None:
+    ...     async with maintenance_mode_off():
+    ...         ...
+    """
     return Block(backend, active=False, message=None, lease=lease)
 
 

@@ -27,6 +27,10 @@ _last_put = [0]
 def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
     """Close the endpoint at all times, whatever the switch says and whoever asks.
 
+    >>> @force_maintenance_mode_on
+    ... def retired() -> str:
+    ...     return "never again"
+
     Returns:
         The same endpoint.
 
@@ -41,6 +45,10 @@ def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
 
 def force_maintenance_mode_off(endpoint: _Endpoint) -> _Endpoint:
     """Keep the endpoint open at all times.
+
+    >>> @force_maintenance_mode_off
+    ... def status() -> str:
+    ...     return "always there"
 
     Returns:
         The same endpoint.

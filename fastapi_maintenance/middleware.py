@@ -35,6 +35,11 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
 ) -> Callable[[ASGIApp], ASGIApp]:
     """Return a middleware, for `app.add_middleware(maintenance_middleware(...))` or to be called with any ASGI app.
 
+    >>> from fastapi import FastAPI
+    >>> from fastapi_maintenance import path_prefix
+    >>> app = FastAPI()
+    >>> app.add_middleware(maintenance_middleware(backend="memory:", exempt=path_prefix("/health")))
+
     Args:
         backend: Where the switch is kept, or its URL for `backend_from_url`; None: the one given to
             `configure_backend`, else the environment variable `FASTAPI_MAINTENANCE_MODE`.
@@ -77,6 +82,10 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
 
 class MaintenanceModeMiddleware(MaintainedApp):
     """The middleware as a class: `app.add_middleware(MaintenanceModeMiddleware, backend=...)`.
+
+    >>> from fastapi import FastAPI
+    >>> app = FastAPI()
+    >>> app.add_middleware(MaintenanceModeMiddleware, backend="memory:")
 
     Args:
         app: The app to wrap.

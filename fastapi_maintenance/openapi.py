@@ -53,6 +53,11 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
 def document_maintenance(app: FastAPI, *, within: ASGIApp | None = None) -> None:
     """Show the `503` of maintenance, with its `Retry-After`, at each operation of the app that it can close.
 
+    >>> from fastapi_maintenance import maintenance_middleware
+    >>> app = FastAPI()
+    >>> app.add_middleware(maintenance_middleware())
+    >>> document_maintenance(app)
+
     An operation that is forced off, or that the middleware's predicate exempts whatever the request carries, is left
     as it is, and so is one that documents a `503` of its own. A path with parameters is asked for as it is written,
     `/items/{item_id}`. The middlewares and routes are looked at when the document is made, so this can be called

@@ -2,7 +2,7 @@
 
 A predicate is a function from a request to a bool. The ones here are made by functions, `path_prefix("/health")`, and
 composed by `any_of`, `all_of` and `not_`. None of them raises for any request. A WebSocket handshake is seen as the
-HTTP `GET` that it is.
+HTTP `GET` that it is. In the examples `get(...)` makes a request.
 """
 
 from __future__ import annotations
@@ -45,22 +45,38 @@ _HOST = re.compile(r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]")
 
 
 def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
-    """Exempt every request: the unit of `all_of`."""
+    """Exempt every request: the unit of `all_of`.
+
+    >>> always(get("/"))
+    True
+    """
     return True
 
 
 def never(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
-    """Exempt no request: the unit of `any_of`."""
+    """Exempt no request: the unit of `any_of`.
+
+    >>> never(get("/"))
+    False
+    """
     return False
 
 
 def safe_method(request: Request, /) -> bool:
-    """Exempt requests that only read: GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1)."""
+    """Exempt requests that only read: GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1).
+
+    >>> safe_method(get("/items")), safe_method(get("/items", method="POST"))
+    (True, False)
+    """
     return request.method in _SAFE_METHODS
 
 
 def path_is(*paths: str) -> Predicate:
     """Exempt exactly these paths, compared as the router sees them: relative to the app and decoded once.
+
+    >>> is_probe = path_is("/livez", "/readyz")
+    >>> is_probe(get("/livez")), is_probe(get("/livez/db"))
+    (True, False)
 
     Raises:
         TypeError: A path is not a `str`.
@@ -77,6 +93,10 @@ def path_is(*paths: str) -> Predicate:
 
 def path_prefix(*prefixes: str) -> Predicate:
     """Exempt these paths and all that lies under them, compared as the router sees them.
+
+    >>> is_health = path_prefix("/health")
+    >>> is_health(get("/health")), is_health(get("/health/live")), is_health(get("/healthy"))
+    (True, True, False)
 
     `path_prefix("/health")` covers `/health` and `/health/live`, never `/healthy`; `path_prefix("/health/")` covers
     only what lies under it. A path with a `..` segment lies under no prefix: what is behind the route may resolve it
@@ -101,6 +121,10 @@ def path_prefix(*prefixes: str) -> Predicate:
 def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
     r"""Exempt paths that the whole of a regular expression matches: `path_matches(r"/v\d+/status")`.
 
+    >>> is_status = path_matches(r"/v\d+/status")
+    >>> is_status(get("/v2/status")), is_status(get("/v2/status/all"))
+    (True, False)
+
     Raises:
         TypeError: The pattern is neither a `str` nor a compiled pattern for `str`.
         ValueError: The pattern is no regular expression.
@@ -122,6 +146,9 @@ def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
 def method_in(*methods: str) -> Predicate:
     """Exempt these HTTP methods, given in any case.
 
+    >>> method_in("get")(get("/")), method_in("POST", "PUT")(get("/"))
+    (True, False)
+
     Raises:
         TypeError: A method is not a `str`.
         ValueError: A method is not a token (RFC 9110 9.1).
@@ -137,6 +164,10 @@ def method_in(*methods: str) -> Predicate:
 
 def header_equals(name: str, value: str) -> Predicate:
     """Exempt requests whose header of this name, in any case, has this value, compared in constant time.
+
+    >>> is_admin = header_equals("X-Admin-Key", "secret-key")
+    >>> is_admin(get("/", headers=[("x-admin-key", "secret-key")])), is_admin(get("/"))
+    (True, False)
 
     A header that is sent twice with different values never matches. A value beyond ASCII matches in either of the
     encodings that clients send, ISO-8859-1 and UTF-8.
@@ -158,6 +189,9 @@ def header_equals(name: str, value: str) -> Predicate:
 def header_present(name: str) -> Predicate:
     """Exempt requests that carry a header of this name, whatever its value.
 
+    >>> header_present("X-Canary")(get("/", headers=[("x-canary", "1")]))
+    True
+
     Raises:
         TypeError: The name is not a `str`.
         ValueError: The name is not a token (RFC 9110 5.1).
@@ -173,6 +207,9 @@ def header_present(name: str) -> Predicate:
 
 def query_equals(name: str, value: str) -> Predicate:
     """Exempt requests whose query parameter has this value, compared in constant time.
+
+    >>> query_equals("preview", "1")(get("/", query="preview=1"))
+    True
 
     A parameter that is given twice with different values never matches.
 
@@ -192,6 +229,9 @@ def query_equals(name: str, value: str) -> Predicate:
 def cookie_equals(name: str, value: str) -> Predicate:
     """Exempt requests whose cookie of this name has this value, compared in constant time.
 
+    >>> cookie_equals("preview", "1")(get("/", headers=[("cookie", "preview=1")]))
+    True
+
     Raises:
         TypeError: The name or the value is not a `str`.
         ValueError: The name is not a token (RFC 6265 4.1.1).
@@ -209,6 +249,9 @@ def cookie_equals(name: str, value: str) -> Predicate:
 
 def host_is(*hosts: str) -> Predicate:
     """Exempt requests to these hosts: the `Host` header without its port, in any case.
+
+    >>> host_is("*.example.com")(get("/", headers=[("host", "admin.example.com")]))
+    True
 
     `*.example.com` stands for every host below `example.com`.
 
@@ -230,6 +273,10 @@ def host_is(*hosts: str) -> Predicate:
 
 def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> Predicate:
     """Exempt clients by address: `client_in("10.0.0.0/8", "2001:db8::7")`.
+
+    >>> is_internal = client_in("10.0.0.0/8")
+    >>> is_internal(get("/", peer=("10.1.2.3", 50_000))), is_internal(get("/", peer=("192.0.2.1", 50_000)))
+    (True, False)
 
     The client is the peer that the server reports. Where that is one of `trusted_proxies`, `X-Forwarded-For` is
     walked from the right, and the first address that is not a trusted proxy is the client; an entry that is no

@@ -1,7 +1,8 @@
 """What a blocked request is answered with.
 
 A response callback is a function from a request to a response, sync or async. The middleware adds `Retry-After` and
-`Cache-Control: no-store` to what it returns, unless it set its own.
+`Cache-Control: no-store` to what it returns, unless it set its own. In the examples
+`blocked(...)` makes a request that was blocked.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _DETAIL = "Service temporarily unavailable due to maintenance"
 def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
     """Answer `503` with `{"detail": ...}`, the shape of FastAPI's own errors.
 
+    >>> as_json("Back soon")(blocked()).body
+    b'{"detail":"Back soon"}'
+
     Args:
         detail: What to say while there is no message of an operator.
 
@@ -54,6 +58,9 @@ def as_problem(
     detail: str = _DETAIL, *, type_uri: str = "about:blank", title: str | None = None
 ) -> SyncResponseCallback:
     """Answer `503` with a problem document, `application/problem+json` (RFC 9457).
+
+    >>> as_problem()(blocked(message="Back at ten")).headers["content-type"]
+    'application/problem+json'
 
     Args:
         detail: What to say while there is no message of an operator.
@@ -77,6 +84,10 @@ def as_problem(
 
 def as_redirect(url: str) -> SyncResponseCallback:
     """Send people to a page elsewhere: `303 See Other` (RFC 9110 15.4.4), so that what they posted is not sent there.
+
+    >>> response = as_redirect("https://status.example")(blocked())
+    >>> response.status_code, response.headers["location"]
+    (303, 'https://status.example')
 
     Whoever asks for that very page is answered as by `as_json()`, and not sent around in a circle.
 

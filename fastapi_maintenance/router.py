@@ -92,6 +92,11 @@ def maintenance_router(
 ) -> APIRouter:
     """Return a router for operators, reachable also while the service is closed.
 
+    >>> from fastapi import Depends, FastAPI
+    >>> app = FastAPI()
+    >>> def administrator() -> None: ...
+    >>> app.include_router(maintenance_router(dependencies=[Depends(administrator)]))
+
     `GET` tells the switch and `PUT` sets it, each with an `ETag` (RFC 9110 8.8.3). A `PUT` has to say which switch it
     means to replace: `If-Match` with that tag, or `*` for whatever is there. So nobody overwrites unseen what another
     one has just set.

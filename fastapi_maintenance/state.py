@@ -139,6 +139,11 @@ def newest_hold(state: MaintenanceState, now: datetime) -> Hold | None:
 def is_active(state: MaintenanceState, now: datetime) -> bool:
     """Tell whether there is maintenance at `now`, an aware datetime.
 
+    >>> from datetime import datetime, timezone
+    >>> now = datetime(2030, 1, 1, tzinfo=timezone.utc)
+    >>> is_active(MaintenanceState(active=True, ends_at=now), now)
+    False
+
     The newest hold that has not expired decides. Without one the switch does, from `starts_at` (included) until
     `ends_at` (excluded).
     """

@@ -4,26 +4,53 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
+from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
 import fastapi_maintenance
+from fastapi_maintenance import MaintenanceState
+from fastapi_maintenance.responses import STATE_KEY
+from tests.support import make_request
 
 MODULES = [
     module.name for module in pkgutil.walk_packages(fastapi_maintenance.__path__, f"{fastapi_maintenance.__name__}.")
 ]
 
 
+def blocked(*, accept: str = "*/*", message: str | None = None) -> Request:
+    """Return a request that was blocked, as a response callback is given it."""
+    request = make_request(headers=[("Accept", accept)])
+    request.scope[STATE_KEY] = MaintenanceState(active=True, message=message)
+    return request
+
+
+REQUESTS = {"get": make_request, "blocked": blocked}
+"""What the examples ask with, beside what their own module has."""
+
+
 @pytest.mark.parametrize("module", MODULES)
-def test_the_examples_of_a_module_are_so(module: str) -> None:
-    assert 0 == doctest.testmod(importlib.import_module(module)).failed
+def test_the_examples_of_a_module_are_so(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert 0 == doctest.testmod(importlib.import_module(module), extraglobs=REQUESTS).failed
+
+
+@pytest.mark.parametrize("name", fastapi_maintenance.__all__)
+def test_what_can_be_called_has_an_example(name: str) -> None:
+    thing = getattr(fastapi_maintenance, name)
+    told = name[0].isupper() and not name.endswith(("FileBackend", "VarBackend", "MemoryBackend", "Middleware"))
+    assert told or ">>> " in (inspect.getdoc(thing) or "")
 
 
 def test_there_are_examples_and_all_modules_are_looked_at() -> None:
-    attempted = [doctest.testmod(importlib.import_module(module)).attempted for module in MODULES]
-    assert {"fastapi_maintenance.codec", "fastapi_maintenance.backends.file"} <= set(MODULES)
-    assert 0 < sum(attempted)
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = {
+        module for module in MODULES if any(each.examples for each in finder.find(importlib.import_module(module)))
+    }
+    assert {"fastapi_maintenance.codec", "fastapi_maintenance.backends.file"} <= found
 
 
 def test_the_public_face_lists_all_that_it_imports_in_order() -> None:

@@ -94,6 +94,9 @@ def cached(backend: StateBackend | str, ttl: float = 1.0) -> StateBackend: ...
 def cached(backend: StateBackend | str, ttl: float = 1.0) -> StateBackend:
     """Return a backend that asks `backend` at most once in `ttl` seconds, and once at a time.
 
+    >>> from fastapi_maintenance import LocalFileBackend
+    >>> backend = cached(LocalFileBackend("maintenance.txt"), ttl=5.0)
+
     All requests that wait share one read. While the backend is away, its last value counts, and it is asked again
     every `ttl` seconds. What is written goes to the backend, and counts here at once. A backend that could be watched
     is not: that is what this is for where a connection for each worker is too much.

@@ -23,6 +23,9 @@ _logger = logging.getLogger("fastapi_maintenance")
 class EnvVarBackend:
     """Read the switch from an environment variable of this process.
 
+    >>> EnvVarBackend("SHOP_IS_CLOSED")
+    EnvVarBackend('SHOP_IS_CLOSED')
+
     A value that is not a boolean counts as off, and is warned about once. Two instances for the same variable are
     equal.
 

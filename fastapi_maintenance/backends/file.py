@@ -42,6 +42,9 @@ _signature: Callable[[os.stat_result], _Signature] = attrgetter(
 class LocalFileBackend:
     """Keep the state in a file that a person can read and write too: `1`, `0`, or a JSON object.
 
+    >>> LocalFileBackend("maintenance.txt").peek().active
+    False
+
     A missing or empty file is off, and reading never creates it. A change by any process, or by hand, is seen on the
     next request. A write replaces the file as a whole and returns when it is on the disk; writers take turns by a
     lock on `<file>.lock`, which the operating system lifts when its holder dies.

@@ -16,6 +16,10 @@ __all__ = ["MemoryBackend"]
 class MemoryBackend:
     """Keep the state in memory: for tests, and for a service that is a single process.
 
+    >>> import asyncio
+    >>> asyncio.run(MemoryBackend(state=True).get_value())
+    True
+
     Args:
         state: The state to begin with, or just whether there is maintenance.
 

@@ -34,6 +34,9 @@ _closers: dict[int, Callable[[], Awaitable[object]]] = {}
 def backend_from_url(url: str) -> StateBackend:
     """Return the backend that a URL names. Nothing is connected to before it is used.
 
+    >>> backend_from_url("file:maintenance.txt")
+    LocalFileBackend('maintenance.txt')
+
     | URL | backend |
     |---|---|
     | `env:NAME`, `env:` | `EnvVarBackend` |
