@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["preferred", "preferred_language"]
 
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
-_ELEMENT = re.compile(rf"(?:[^,\"]|{_QUOTED})+")
-_RANGE = re.compile(rf"\s*({_NAME})/({_NAME})\s*((?:;\s*(?:{_NAME}\s*=\s*(?:{_NAME}|{_QUOTED})\s*)?)*)")
-_PARAMETER = re.compile(rf";\s*({_NAME})\s*=\s*({_NAME}|{_QUOTED})")
+_ELEMENT = rf"(?:[^,\"]|{_QUOTED})+"
+_RANGE = rf"\s*({_NAME})/({_NAME})\s*((?:;\s*(?:{_NAME}\s*=\s*(?:{_NAME}|{_QUOTED})\s*)?)*)"
+_PARAMETER = rf";\s*({_NAME})\s*=\s*({_NAME}|{_QUOTED})"
 _QVALUE = r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)"  # RFC 9110 12.4.2
-_WEIGHT = re.compile(_QVALUE)
-_LANGUAGE = re.compile(
-    rf"\s*(?P<language>[A-Za-z]{{1,8}})(?:-[A-Za-z0-9]{{1,8}})*\s*(?:;\s*q\s*=\s*(?P<weight>{_QVALUE}))?\s*"
-)
+_WEIGHT = _QVALUE
+_LANGUAGE = rf"\s*(?P<language>[A-Za-z]{{1,8}})(?:-[A-Za-z0-9]{{1,8}})*\s*(?:;\s*q\s*=\s*(?P<weight>{_QVALUE}))?\s*"
 _JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
+class _Range(NamedTuple):
     """One element of an `Accept` header: what it covers, how closely it says so, and how much it is wanted."""
 
     kind: str
@@ -59,7 +56,7 @@ def preferred_language(accept_language: str | None, languages: Sequence[str]) ->
     """
     best, weight = languages[0], 0.0
     for element in (accept_language or "").split(","):
-        match = _LANGUAGE.fullmatch(element)
+        match = re.fullmatch(_LANGUAGE, element)
         if match is None:
             continue
         language, wanted = match["language"].lower(), float(match["weight"] or 1)
@@ -76,19 +73,19 @@ def _wanted(offer: str, ranges: list[_Range]) -> tuple[float, int]:
 
 
 def _ranges(accept: str) -> list[_Range]:
-    read = (_range_of(element) for element in _ELEMENT.findall(accept))
+    read = (_range_of(element) for element in re.findall(_ELEMENT, accept))
     return [one for one in read if one is not None]
 
 
 def _range_of(element: str) -> _Range | None:
     """Read one element; what is none, or has parameters that tell variants of a type apart, covers nothing here."""
-    match = _RANGE.fullmatch(element)
+    match = re.fullmatch(_RANGE, element)
     if match is None:
         return None
     kind, subtype, rest = match.groups()
-    parameters = {name.lower(): value for name, value in _PARAMETER.findall(rest)}
+    parameters = {name.lower(): value for name, value in re.findall(_PARAMETER, rest)}
     parameters.pop("charset", None)  # all that is offered is UTF-8, which every client takes
     weight = parameters.pop("q", "1")
-    if parameters or not _WEIGHT.fullmatch(weight) or (kind == "*" and subtype != "*"):
+    if parameters or not re.fullmatch(_WEIGHT, weight) or (kind == "*" and subtype != "*"):
         return None
     return _Range(kind.lower(), subtype.lower(), float(weight))

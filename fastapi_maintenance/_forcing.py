@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,12 +17,12 @@ __all__ = ["Forcing", "forced", "forcing_of", "open_forcings"]
 _CAME_THROUGH = "fastapi_maintenance.came_through"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Forcing:
     """An app that is forced, as all its layers, and the state behind its blocks; None where it is forced open."""
 
-    layers: tuple[object, ...]
-    state: MaintenanceState | None
+    def __init__(self, layers: tuple[object, ...], state: MaintenanceState | None) -> None:
+        self.layers = layers
+        self.state = state
 
     def is_about(self, app: object) -> bool:
         """Tell whether this is the app that is forced, or one of its layers."""

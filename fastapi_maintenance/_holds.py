@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import anyio
 
@@ -38,15 +38,15 @@ __all__ = [
 _TURN_POLL = 0.001  # seconds
 
 
-@dataclass(slots=True)
 class _Ledger:
     """The open holds on one backend, and what is known of the switch of a backend that has nothing else."""
 
-    holds: tuple[Hold, ...] = ()
-    operator: bool = False
-    ours: frozenset[bool] = frozenset()  # what this process wrote; after a write that failed, all that it may have
-    users: int = 0
-    turn: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self.holds: tuple[Hold, ...] = ()
+        self.operator = False
+        self.ours: frozenset[bool] = frozenset()  # written by this process; after a failure, all that it may have
+        self.users = 0
+        self.turn = threading.Lock()
 
     def see(self, observed: bool) -> None:  # noqa: FBT001 -- the value is what the method is about
         """Take what the store says for the operator's will, unless it was written here."""

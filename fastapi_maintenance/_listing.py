@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastapi.routing
 from starlette.routing import Host, Mount
@@ -15,12 +14,11 @@ __all__ = ["Listed", "leads_to", "listed"]
 # Since FastAPI 0.137.2; before 0.137 routes are listed flat as it is, and in between an included router counts as one
 # route of which nothing is known.
 _contexts: Any = getattr(fastapi.routing, "iter_route_contexts", iter)
-_PARAMETER = re.compile(r"\{[^{}]*\}")
+_PARAMETER = r"\{[^{}]*\}"
 _REST = "/{rest:path}"
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """A route, or something of which no more is known than the path that all of it lies under."""
 
     path: str
@@ -56,6 +54,6 @@ def leads_to(template: str, path: str, *, below: bool) -> bool:
     for segment, other in zip(given, wanted, strict=False):
         if segment.endswith(":path}"):
             return True
-        if segment != other and not _PARAMETER.search(segment):
+        if segment != other and not re.search(_PARAMETER, segment):
             return False
     return len(given) >= len(wanted) + path.endswith("/") if below else len(given) == len(wanted)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,10 +19,8 @@ from fastapi_maintenance._answer import send_blocked
 from fastapi_maintenance._decision import Verdict, decide
 from fastapi_maintenance._finder import RouteFinder
 from fastapi_maintenance._follower import observe
-from fastapi_maintenance._hints import Arrangement, give
 from fastapi_maintenance._layers import all_layers_of
 from fastapi_maintenance._lifespan import Following
-from fastapi_maintenance._listing import listed
 from fastapi_maintenance._observer import Observer
 from fastapi_maintenance._scope import as_http, is_preflight
 from fastapi_maintenance._settings import Settings
@@ -31,6 +29,9 @@ from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
 from fastapi_maintenance.state import Hold, MaintenanceState, is_active
 from fastapi_maintenance.typing import StateBackend
+
+if TYPE_CHECKING:
+    from fastapi_maintenance._hints import Arrangement
 
 __all__ = ["MaintainedApp"]
 
@@ -81,6 +82,8 @@ class MaintainedApp:
 
         async def send_after_hints(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":  # all routes that the app starts with are there
+                from fastapi_maintenance._hints import give  # noqa: PLC0415 -- needed here alone
+
                 give(lambda: self._arrangement(scope))
             await send(message)
 
@@ -91,6 +94,9 @@ class MaintainedApp:
             self._following = None
 
     def _arrangement(self, lifespan: Scope) -> Arrangement:
+        from fastapi_maintenance._hints import Arrangement  # noqa: PLC0415 -- as above
+        from fastapi_maintenance._listing import listed  # noqa: PLC0415 -- as above
+
         layers = list(all_layers_of(self.app))
         app = lifespan.get("app")
         router = app.router if isinstance(app, Starlette) else self._finder.router_in(lifespan)[0]

@@ -17,7 +17,7 @@ from fastapi_maintenance.typing import ResponseCallback
 
 __all__ = ["negotiate", "with_media_type"]
 
-_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)  # RFC 6838 4.2
+_MEDIA_TYPE = r"(?a)[\w!#$&^.+-]+/[\w!#$&^.+-]+"  # RFC 6838 4.2
 
 
 def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCallback:
@@ -38,7 +38,7 @@ def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCall
 
     """
     check_callable("callback", callback)
-    if not _MEDIA_TYPE.fullmatch(check_str("media_type", media_type)):
+    if not re.fullmatch(_MEDIA_TYPE, check_str("media_type", media_type)):
         msg = f"media_type must be of the form type/subtype, without parameters, got {media_type!r}"
         raise ValueError(msg)
 

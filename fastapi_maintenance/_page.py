@@ -23,9 +23,9 @@ from fastapi_maintenance.typing import SyncResponseCallback
 
 __all__ = ["PAGE", "as_html"]
 
-_STYLE = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL | re.IGNORECASE)
-_COLOR = re.compile(r"#[0-9A-Fa-f]{3,8}|[A-Za-z]+|[a-z]+\([0-9a-z.,%/ +-]*\)")
-_LANGUAGE = re.compile(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*")
+_STYLE = r"(?is)<style[^>]*>(.*?)</style>"
+_COLOR = r"#[0-9A-Fa-f]{3,8}|[A-Za-z]+|[a-z]+\([0-9a-z.,%/ +-]*\)"
+_LANGUAGE = r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*"
 _TEXTS = ("language", "title", "message", "expected")
 _PARTS = ("background", "text")
 _PLACES = (*_TEXTS, "accent", *(f"{name}_{part}" for name in ("light", "dark") for part in _PARTS))
@@ -98,7 +98,7 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     for name, text in (("title", title), ("message", message), ("language", language)):
         if text is not None:
             check_str(name, text)
-    if language is not None and not _LANGUAGE.fullmatch(language):
+    if language is not None and not re.fullmatch(_LANGUAGE, language):
         msg = f"language must be a language tag such as 'en' or 'pt-BR', got {language!r}"
         raise ValueError(msg)
     check_seconds("retry", retry)
@@ -134,7 +134,7 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
 def _checked_color(name: str, value: object) -> str:
     """Return the value if it is a colour as CSS has it, and nothing that could be more than that."""
     color = check_str(name, value)
-    if _COLOR.fullmatch(color):
+    if re.fullmatch(_COLOR, color):
         return color
     msg = f"{name} must be a CSS colour such as '#0b5fff', 'teal' or 'rgb(11 95 255)', got {value!r}"
     raise ValueError(msg)
@@ -142,7 +142,7 @@ def _checked_color(name: str, value: object) -> str:
 
 def _policy_for(page: str) -> str:
     """Return the Content-Security-Policy (CSP Level 3) of a page: its own styles, images within it, nothing else."""
-    digests = sorted({hashlib.sha256(style.encode()).digest() for style in _STYLE.findall(page)})
+    digests = sorted({hashlib.sha256(style.encode()).digest() for style in re.findall(_STYLE, page)})
     styles = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
     return (
         f"default-src 'none'; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'; "

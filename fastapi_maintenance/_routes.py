@@ -5,8 +5,7 @@ Every route that can match the path is asked with its own `matches`, on a copy o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute
@@ -26,8 +25,7 @@ _ANSWER_ALIKE = (APIRoute, APIWebSocketRoute)
 """Routes whose answer depends on nothing but their endpoint and its mark."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What is known of the endpoint that will answer: its mark, whether there is one, and whether it documents."""
 
     mark: bool | None = None

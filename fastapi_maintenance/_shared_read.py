@@ -6,7 +6,6 @@ import itertools
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, NoReturn, TypeVar
 
@@ -23,13 +22,13 @@ def moment() -> int:
     return next(_moments)
 
 
-@dataclass(slots=True)
 class _Flight:
     """A read that is under way. Only the event loop in which it began can wait for it."""
 
-    has_outcome: bool = False
-    thread: int = field(default_factory=threading.get_ident)
-    landed: anyio.Event = field(default_factory=anyio.Event)
+    def __init__(self) -> None:
+        self.has_outcome = False
+        self.thread = threading.get_ident()
+        self.landed = anyio.Event()
 
 
 class SharedRead(Generic[_T]):

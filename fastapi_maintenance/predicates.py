@@ -40,8 +40,8 @@ __all__ = [
 ]
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-_PARENT_SEGMENT = re.compile(r"(?:^|[/\\])\.\.(?:;[^/\\]*)?(?:[/\\]|$)")
-_HOST = re.compile(r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]")
+_PARENT_SEGMENT = r"(?:^|[/\\])\.\.(?:;[^/\\]*)?(?:[/\\]|$)"
+_HOST = r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]"
 
 
 def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
@@ -113,7 +113,7 @@ def path_prefix(*prefixes: str) -> Predicate:
 
     def path_has_prefix(request: Request, /) -> bool:
         path = route_path(request.scope) or "/"
-        return (path in exact or path.startswith(under)) and not _PARENT_SEGMENT.search(path)
+        return (path in exact or path.startswith(under)) and not re.search(_PARENT_SEGMENT, path)
 
     return on_paths(exact, path_has_prefix, prefixes=True)
 
@@ -311,7 +311,7 @@ def _checked_paths(name: str, paths: tuple[str, ...]) -> tuple[str, ...]:
 
 def _checked_host(host: str) -> str:
     lowered = check_str("hosts", host).lower()
-    if _HOST.fullmatch(lowered):
+    if re.fullmatch(_HOST, lowered):
         return lowered
     msg = f"hosts must be names without scheme, port or path, at most with a leading '*.', got {host!r}"
     raise ValueError(msg)

@@ -390,7 +390,7 @@ async def test_a_write_to_a_file_that_a_cancelled_task_has_left_behind_does_not_
             if self.is_first:
                 over.set()
 
-    monkeypatch.setattr("fastapi_maintenance.backends.file.FileLock", FirstComesLast)
+    monkeypatch.setattr("filelock.FileLock", FirstComesLast)
     store = LocalFileBackend(tmp_path / "mode")
 
     async def job() -> None:

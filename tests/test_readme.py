@@ -335,7 +335,9 @@ def test_the_demonstration_prints_what_the_readme_shows() -> None:
 
 def test_the_commands_are_those_of_the_noxfile() -> None:
     blocks = [
-        block for block in examples_of(README, "console") if block.heading in {"See it work", "Installation", "Contributing"}
+        block
+        for block in examples_of(README, "console")
+        if block.heading in {"See it work", "Installation", "Contributing"}
     ]
     commands = [line for block in blocks for line in block.text.splitlines()]
     assert ["python3 noxfile.py -s demo", "pip install fastapi-maintenance", "python3 noxfile.py"] == commands

@@ -14,7 +14,6 @@ from operator import attrgetter
 from pathlib import Path
 
 from anyio import to_thread
-from filelock import FileLock
 
 from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
@@ -140,6 +139,8 @@ class LocalFileBackend:
         return state
 
     def _update(self, change: StateChange, given_up: threading.Event) -> MaintenanceState:
+        from filelock import FileLock  # noqa: PLC0415 -- much to import for those who only read
+
         target = Path(self.file_path).resolve()  # a link stays a link to the file that it links to
         if not target.parent.is_dir():  # the lock would make it, and a mistyped path would seem to work
             raise FileNotFoundError(errno.ENOENT, "The folder of the switch is missing", str(target.parent))
