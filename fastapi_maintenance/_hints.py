@@ -65,11 +65,14 @@ def hints_on(arrangement: Arrangement) -> Iterator[tuple[str, str]]:
         yield "router", _SHUT.format(", ".join(shut))
 
 
-def give(look_at: Callable[[], Arrangement]) -> None:
-    """Log each hint as a warning; whatever fails in looking for them, the app starts."""
+def give(look_at: Callable[[], Arrangement], told: set[str]) -> None:
+    """Log each hint as a warning, unless it has been told; whatever fails in looking for them, the app starts."""
     try:
         for topic, text in hints_on(look_at()):
-            logging.getLogger(f"{_LOGGER}.{topic}").warning("%s (silenced by the logger %s.%s)", text, _LOGGER, topic)
+            if text not in told:
+                logger = f"{_LOGGER}.{topic}"
+                logging.getLogger(logger).warning("%s (silenced by the logger %s)", text, logger)
+                told.add(text)
     except Exception:
         logging.getLogger(_LOGGER).debug("The app could not be looked at for hints", exc_info=True)
 

@@ -38,6 +38,7 @@ __all__ = ["MaintainedApp"]
 _logger = logging.getLogger("fastapi_maintenance")
 _FORCED = MaintenanceState(active=True)
 """The state behind a block that no backend has asked for."""
+_HINTS_TOLD = "fastapi_maintenance.hints"
 _LOOK_CLOSER = MaintenanceState(holds=(Hold(id="unknown", active=False),))
 """What stands for a state that takes more than a look."""
 
@@ -79,12 +80,13 @@ class MaintainedApp:
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the lifespan of the app, and follow the backend meanwhile."""
+        told: set[str] = scope.setdefault(_HINTS_TOLD, set())  # by this and other middlewares of the app
 
         async def send_after_hints(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":  # all routes that the app starts with are there
                 from fastapi_maintenance._hints import give  # noqa: PLC0415 -- needed here alone
 
-                give(lambda: self._arrangement(scope))
+                give(lambda: self._arrangement(scope), told)
             await send(message)
 
         self._following = Following(lambda: self._observer_in(scope), patience=self.settings.read_timeout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -219,6 +220,17 @@ async def test_two_middlewares_on_one_switch_are_told_once(same: bool, caplog: p
     app.add_middleware(maintenance_middleware(backend=switch))
     app.add_middleware(MaintenanceModeMiddleware, backend=switch if same else MemoryBackend())
     assert (["twice"] if same else []) == await topics_of(app, caplog)
+
+
+async def test_two_middlewares_on_one_file_are_on_one_switch_and_tell_each_hint_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = FastAPI()
+    app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
+    app.add_middleware(maintenance_middleware(backend="file:switch"))
+    app.add_middleware(maintenance_middleware(backend=f"file:{tmp_path / 'switch'}"))
+    assert ["cors", "twice"] == sorted(await topics_of(app, caplog))
 
 
 async def test_an_app_that_cannot_be_looked_at_starts_all_the_same(caplog: pytest.LogCaptureFixture) -> None:

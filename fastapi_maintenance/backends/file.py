@@ -70,6 +70,11 @@ class LocalFileBackend:
         """Show the path."""
         return f"{type(self).__name__}({self.file_path!r})"
 
+    @property
+    def switch_identity(self) -> tuple[str, str]:
+        """What no backend on another file has."""
+        return "file", os.path.realpath(self.file_path)
+
     def peek(self) -> MaintenanceState:
         """Return what the file says now; it is read only where it has changed.
 
