@@ -161,6 +161,7 @@ def pictures(session: nox.Session) -> None:
     """The pictures of the README are taken anew, by the tests of what they show."""
     session.install(*group("browser"), "-e", ".")
     session.run("pytest", "tests/browser", "-k", "picture", env={"PICTURES": str(HERE / "docs")})
+    session.run("python", "-m", "tests.pictures")
 
 
 @nox.session
