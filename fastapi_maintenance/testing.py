@@ -78,8 +78,11 @@ def check_backend(
     if event_loop not in ("asyncio", "trio"):
         msg = f"event_loop must be 'asyncio' or 'trio', got {event_loop!r}"
         raise ValueError(msg)
-    from fastapi_maintenance._conformance.machine import find_broken  # noqa: PLC0415 -- needs hypothesis
-
+    try:
+        from fastapi_maintenance._conformance.check import find_broken  # noqa: PLC0415 -- needs hypothesis
+    except ImportError as error:
+        msg = "check_backend needs hypothesis: pip install hypothesis"
+        raise ImportError(msg, name=error.name) from error
     broken = find_broken(make_backend, max_examples=max_examples, patience=patience, event_loop=event_loop)
     if broken is not None:
         raise broken

@@ -18,9 +18,6 @@ from fastapi_maintenance.state import Hold, MaintenanceState
 __all__ = ["Job", "Watcher"]
 
 
-_DAWDLE = 0.002  # seconds for which a watcher is busy with what it was told
-
-
 class _Bystander(ABC):
     """A task that goes on until it is told to end."""
 
@@ -86,10 +83,18 @@ class Job(_Bystander):
 
 
 class Watcher(_Bystander):
-    """A watch, open until it is told to end."""
+    """A watch, open until it is told to end.
 
-    def __init__(self, instance: Instance) -> None:
+    Args:
+        instance: What it watches.
+        is_busy: Whether it asks for the next state only when somebody wants to know it, and not as soon as it can.
+
+    """
+
+    def __init__(self, instance: Instance, *, is_busy: bool) -> None:
         super().__init__(instance)
+        self._is_busy = is_busy
+        self._go_on = anyio.Event()
         self._told: tuple[object, ...] = ()  # the last one
         self._scope = anyio.CancelScope()
 
@@ -103,7 +108,10 @@ class Watcher(_Bystander):
                     raise Breach(Promise.WATCH_BEGINS, raised(self.error)) from self.error
                 if self._ended.is_set():
                     raise Breach(Promise.WATCH_BEGINS, " ends by itself")
-                await self._news.wait()
+                news = self._news
+                if self._told:
+                    self._go_on.set()
+                await news.wait()
             return True
         return False
 
@@ -136,7 +144,9 @@ class Watcher(_Bystander):
                 async for state in states:
                     self._told = (state,)
                     self._tell()
-                    await anyio.sleep(_DAWDLE)
+                    if self._is_busy:
+                        await self._go_on.wait()
+                        self._go_on = anyio.Event()
             finally:
                 aclose = getattr(states, "aclose", None)  # generators have it
                 if aclose is not None:

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal, cast
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from fastapi_maintenance._conformance.instances import MakeBackend
 from fastapi_maintenance._conformance.model import HOLDS, MESSAGES, WINDOWS, Change, added, drawn, released, switched
 from fastapi_maintenance._conformance.promises import Breach
 from fastapi_maintenance._conformance.search import Call, Search, Step, to
 from fastapi_maintenance._conformance.steps import Steps
-from fastapi_maintenance._conformance.subject import PLACES, Subject, hosted
-from fastapi_maintenance.errors import PromiseBrokenError
+from fastapi_maintenance._conformance.subject import PLACES, Subject
 from fastapi_maintenance.state import Hold
 
-try:
-    from hypothesis import HealthCheck, Phase, Verbosity, settings
-    from hypothesis import strategies as st
-    from hypothesis.errors import Flaky
-    from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-except ImportError as error:
-    msg = "check_backend needs hypothesis: pip install hypothesis"
-    raise ImportError(msg, name=error.name) from error
+__all__ = ["MOST_STEPS", "Conformance"]
 
-__all__ = ["find_broken"]
-
-_STEPS = 20
+MOST_STEPS = 20
 _JOBS = 2
 _PLAIN = switched(active=True)
 _PLAIN_WRITES = [("a", True), ("a", True)], [("a", True), ("b", True)]
@@ -40,8 +25,10 @@ _names = st.sampled_from(["a", "b"])
 _values = st.sampled_from([True, False])
 _writes = st.lists(st.tuples(_names, _values), min_size=2, max_size=4)
 _messages = st.sampled_from(MESSAGES)
+_settings_of_switch = st.builds(drawn, _values, _messages, st.sampled_from(WINDOWS), st.just(None))
 _changes = st.one_of(
-    st.builds(drawn, _values, _messages, st.sampled_from(WINDOWS), st.just(None)),
+    _settings_of_switch,
+    _settings_of_switch,  # as often as the others together
     st.sampled_from(HOLDS).map(lambda hold: drawn(True, None, WINDOWS[0], hold)),  # noqa: FBT003 -- it does not count
     st.sampled_from(HOLDS).map(released),
 )
@@ -101,10 +88,11 @@ class Conformance(RuleBasedStateMachine):
         self.make(to(Steps.set_value, name, value=value), (update,), *tries)
 
     @precondition(lambda self: self.is_bare)
-    @rule(name=_names, value=_values)
-    def sets_bare_value(self, *, name: str, value: bool) -> None:
+    @rule(name=_names, value=_values, reader=_names, place=_places)
+    def sets_bare_value(self, *, name: str, value: bool, reader: str, place: int) -> None:
         tries = [(to(Steps.set_value, "a", value=tried),) for tried in (True, value)]
         self.make(to(Steps.set_value, name, value=value), *tries)
+        self.perhaps_read(reader, place)
 
     @precondition(lambda self: not self.subject.is_writable)
     @rule(name=_names, value=_values)
@@ -112,10 +100,11 @@ class Conformance(RuleBasedStateMachine):
         self.make(to(Steps.be_refused, name, value=value), (to(Steps.be_refused, "a", value=True),))
 
     @precondition(lambda self: self.is_full)
-    @rule(name=_names, change=_changes)
-    def updates(self, name: str, change: Change) -> None:
+    @rule(name=_names, change=_changes, reader=_names, place=_places)
+    def updates(self, name: str, change: Change, reader: str, place: int) -> None:
         tries = [("a", plain) for plain in (*change.plainer, change)]
         self.make(to(Steps.update, name, change), *((to(Steps.update, *each),) for each in tries))
+        self.perhaps_read(reader, place)
 
     @precondition(lambda self: self.is_full)
     @rule(name=_names)
@@ -124,11 +113,16 @@ class Conformance(RuleBasedStateMachine):
         self.make(to(Steps.fail_to_change, name), (read,), (to(Steps.fail_to_change, "a"),))
 
     @rule(name=_names, place=_places)
-    def reads(self, name: str, place: int) -> None:
-        readings = self.subject.readings()
+    def perhaps_reads(self, name: str, place: int) -> None:
+        self.perhaps_read(name, place)
+
+    def perhaps_read(self, name: str, place: int) -> None:
+        """Read in one of the ways that there are, or do not."""
+        readings = [*self.subject.readings(), None]
         method = readings[place % len(readings)]
-        tries = ("a", "get_value"), ("a", method), (name, "get_value")
-        self.make(to(Steps.read, name, method), *((to(Steps.read, *each),) for each in tries))
+        if method is not None:
+            tries = ("a", "get_value"), ("a", method), (name, "get_value")
+            self.make(to(Steps.read, name, method), *((to(Steps.read, *each),) for each in tries))
 
     @precondition(lambda self: self.is_full)
     @rule(writes=_writes)
@@ -138,6 +132,7 @@ class Conformance(RuleBasedStateMachine):
         self.make(
             to(Steps.update_at_once, writes),
             (to(Steps.update, "a", _PLAIN), read),
+            (to(Steps.update, "a", added(HOLDS[0])), read),
             (*(to(Steps.update, "a", added(replace(hold, active=True))) for hold in holds), read),
             (*(to(Steps.update, "a", added(hold)) for hold in holds), read),
             (
@@ -209,63 +204,12 @@ class Conformance(RuleBasedStateMachine):
         self.make(to(Steps.end_job, place), (plain,), (to(Steps.end_job, 0),))
 
     @precondition(lambda self: self.subject.has("watch") and self.steps.watcher is None)
-    @rule(name=_names)
-    def watch_begins(self, name: str) -> None:
-        self.make(to(Steps.watch, name), (to(Steps.watch, "a"),))
+    @rule(name=_names, is_busy=st.booleans())
+    def watch_begins(self, *, name: str, is_busy: bool) -> None:
+        tries = [(to(Steps.watch, "a", is_busy=tried),) for tried in (False, is_busy)]
+        self.make(to(Steps.watch, name, is_busy=is_busy), *tries)
 
     @precondition(lambda self: self.steps.watcher is not None)
     @rule()
     def watch_goes_on(self) -> None:
         self.make(Steps.watch_on)
-
-
-def find_broken(
-    make_backend: MakeBackend, *, max_examples: int, patience: float, event_loop: Literal["asyncio", "trio"]
-) -> PromiseBrokenError | None:
-    """Make steps at random, the same ones each time, and return what broke by the simplest of them."""
-    with (
-        start_blocking_portal(event_loop) as portal,
-        _silence(portal),
-        portal.wrap_async_context_manager(hosted(make_backend, patience=patience)) as subject,
-    ):
-        search = Search(portal, subject)
-        machine = cast("type[Conformance]", type(Conformance.__name__, (Conformance,), {"search": search}))
-        try:
-            search.look()
-            run_state_machine_as_test(machine, settings=_settings(max_examples))
-        except PromiseBrokenError as error:
-            return search.result() or error
-        except Flaky:
-            return search.result()
-    return None
-
-
-def _settings(max_examples: int) -> settings:
-    return settings(
-        max_examples=max_examples,
-        stateful_step_count=_STEPS,
-        deadline=None,  # a store takes its time
-        database=None,
-        derandomize=True,
-        phases=[Phase.generate],  # what it finds is simplified by `Search`
-        print_blob=False,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-        verbosity=Verbosity.quiet,
-    )
-
-
-@contextmanager
-def _silence(portal: BlockingPortal) -> Iterator[None]:
-    """Keep what is done on the event loop from being logged: what matters of it is told."""
-    thread = portal.call(threading.get_ident)
-
-    def is_of_others(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    logger = logging.getLogger("fastapi_maintenance")
-    logger.addFilter(is_of_others)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_of_others)

@@ -13,19 +13,11 @@ from fastapi_maintenance.typing import StateChange
 __all__ = ["HOLDS", "MESSAGES", "OFF", "WINDOWS", "Change", "Model", "added", "drawn", "released", "switched"]
 
 OFF = MaintenanceState()
-MESSAGES = (None, "Back at ten", "Zurück\num „zehn“ ✓", '\\"0', "")
+MESSAGES = (None, "Back at ten", "Zurück\num „zehn“ \\ ✓", "")
 _PAST, _NEXT = datetime(2000, 1, 1, tzinfo=timezone.utc), datetime(2001, 1, 1, tzinfo=timezone.utc)
 _FAR = datetime(9000, 1, 1, 0, 0, 0, 1, tzinfo=timezone.utc)
 Window = tuple[datetime | None, datetime | None]
-WINDOWS: tuple[Window, ...] = (
-    (None, None),
-    (_PAST, None),
-    (None, _PAST),
-    (_FAR, None),
-    (None, _FAR),
-    (_PAST, _NEXT),
-    (_PAST, _FAR),
-)
+WINDOWS: tuple[Window, ...] = ((None, None), (None, _FAR), (_FAR, None), (_PAST, _FAR), (_PAST, _NEXT))
 """Starts and ends of windows, none of them close to now."""
 HOLDS = (
     Hold(id="1", active=True),

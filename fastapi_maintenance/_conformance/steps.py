@@ -256,12 +256,12 @@ class Steps:
         await job.end(patience=self._subject.patience)
         self._model.apply(released(job.hold).apply)
 
-    async def watch(self, name: str) -> None:
+    async def watch(self, name: str, *, is_busy: bool) -> None:
         """Begin to watch."""
         if self.watcher is not None:
             return
         self.made.append(f"{name}: watch()")
-        self.watcher = Watcher(self._subject[name])
+        self.watcher = Watcher(self._subject[name], is_busy=is_busy)
         self._subject.group.start_soon(self.watcher.run)
         await self._learn(self.watcher)
 

@@ -16,7 +16,7 @@ __all__ = ["PLACES", "Subject", "hosted"]
 
 PLACES = 10
 
-_LEAST_NEWS_PATIENCE = 0.1  # seconds
+_LEAST_NEWS_PATIENCE = 0.25  # seconds
 
 
 @dataclass
