@@ -29,8 +29,15 @@ def imported_by(line: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
-def test_importing_the_package_imports_nothing_optional() -> None:
-    assert set() == imported_by("import fastapi_maintenance") & set(OPTIONAL)
+@pytest.mark.parametrize("line", ["import fastapi_maintenance", "from fastapi_maintenance import *"])
+def test_importing_the_package_imports_nothing_optional(line: str) -> None:
+    assert set() == imported_by(line) & set(OPTIONAL)
+
+
+def test_a_name_is_imported_when_it_is_used() -> None:
+    used = imported_by("from fastapi_maintenance import path_prefix")
+    assert "fastapi_maintenance.predicates" in used
+    assert not {"fastapi_maintenance.middleware", "fastapi_maintenance.control", "filelock"} & used
 
 
 @pytest.mark.parametrize(
