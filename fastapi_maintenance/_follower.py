@@ -42,10 +42,10 @@ class Follower(SharingObserver):
             return super().peek()
         return None if self._shared.newest is None and not self._away else self._last()
 
-    async def written(self, state: MaintenanceState, began: int, writer: StateBackend) -> None:
+    async def written(self, state: MaintenanceState, began: int, writer: StateBackend, *, alone: bool) -> None:
         """Take note of what this process wrote, so that its next request knows it."""
         self._written_at = moment()
-        await super().written(state, began, writer)
+        await super().written(state, began, writer, alone=alone)
 
     async def follow(self, ready: Callable[[], None]) -> None:
         """Learn of each change until this is cancelled; call `ready` when the state is known, or the store away."""

@@ -114,11 +114,11 @@ class SharingObserver(Observer):
         """Return the state if it was read a moment ago."""
         return None if self._away else self._shared.fresh()
 
-    async def written(self, state: MaintenanceState, began: int, writer: StateBackend) -> None:
+    async def written(self, state: MaintenanceState, began: int, writer: StateBackend, *, alone: bool) -> None:
         """Take note of what this process wrote, so that its next request knows it."""
-        if self._shared.put(state, began):
+        if alone and self._shared.put(state, began):
             return
-        asked = moment()  # something was read meanwhile, perhaps from before the write
+        asked = moment()  # something was read or written meanwhile, perhaps before this write and perhaps after it
         try:
             with in_time(self._read_timeout):
                 state = await read_state(uncached(writer))

@@ -29,12 +29,16 @@ class Listener(Protocol):
 
     backend: StateBackend
 
-    async def written(self, state: MaintenanceState, began: int, writer: StateBackend) -> None:
-        """Take note of a state that `writer` began to write at that moment, and has written."""
+    async def written(self, state: MaintenanceState, began: int, writer: StateBackend, *, alone: bool) -> None:
+        """Take note of a state that `writer` began to write at that moment, and has written.
+
+        Unless it did so alone, another write was under way meanwhile, and nobody knows which was the last.
+        """
 
 
 _listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
 _listeners_lock = threading.Lock()
+_last_event = [0]
 
 
 def key_of(backend: StateBackend) -> object:
@@ -60,7 +64,7 @@ def listen(listener: Listener) -> None:
 
 async def update_state(backend: DetailedStateBackend, change: StateChange) -> MaintenanceState:
     """Apply a change; when this returns, the store has it and this process knows it."""
-    began = moment()
+    began = _note()
     state = await backend.update_state(change)
     await _tell(backend, state, began)
     return state
@@ -68,14 +72,22 @@ async def update_state(backend: DetailedStateBackend, change: StateChange) -> Ma
 
 async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- as the Protocol has it
     """Set a bare switch; when this returns, the store has it and this process knows it."""
-    began = moment()
+    began = _note()
     await backend.set_value(value)
     await _tell(backend, MaintenanceState(active=value), began)
 
 
+def _note() -> int:
+    """Note that a write begins or ends, of whatever backend."""
+    _last_event[:] = [moment()]
+    return _last_event[0]
+
+
 async def _tell(backend: StateBackend, state: MaintenanceState, began: int) -> None:
+    alone = _last_event[0] == began
+    _note()
     key = key_of(backend)
     with _listeners_lock:
         listeners = [listener for listener in _listeners if key_of(listener.backend) == key]
     for listener in listeners:
-        await listener.written(state, began, backend)
+        await listener.written(state, began, backend, alone=alone)

@@ -402,6 +402,34 @@ async def test_without_a_lifespan_a_change_is_seen_when_the_time_to_live_is_over
     await answers(app, 503)
 
 
+async def test_of_writes_that_overtake_each_other_the_last_one_in_the_store_counts() -> None:
+    store = WatchableStore()
+    app = app_on(store)
+    second_is_in_the_store, first_has_ended = anyio.Event(), anyio.Event()
+    assert 200 == await status(app)
+
+    async def first() -> None:
+        await set_maintenance_mode(True, store)
+        first_has_ended.set()
+
+    async def let_the_second_in() -> None:
+        store.before_write, store.after_write = checkpoint, wait_for_the_first
+        group.start_soon(set_maintenance_mode, False, store)
+        await second_is_in_the_store.wait()
+        store.after_write = checkpoint
+
+    async def wait_for_the_first() -> None:
+        second_is_in_the_store.set()
+        await first_has_ended.wait()
+
+    store.before_write = let_the_second_in
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            await first()
+    assert 503 == await status(app)
+    assert await store.get_value()
+
+
 async def test_without_a_lifespan_a_write_counts_at_once() -> None:
     store = WatchableStore()
     app = app_on(store)
