@@ -662,6 +662,40 @@ async def test_a_default_app_of_a_router_answers_and_is_closed() -> None:
     assert [503, 200, 307, 503] == statuses
 
 
+@pytest.mark.parametrize(
+    ("path", "redirect_slashes", "expected"),
+    [
+        ("/slash", True, 307),
+        ("/slash", False, 503),
+        ("/MAX/", True, 307),
+        ("/items/7", True, 307),
+        ("/items/seven", True, 503),
+        ("/", True, 503),
+    ],
+)
+async def test_a_default_app_answers_what_its_router_does_not_redirect(
+    path: str, redirect_slashes: bool, expected: int
+) -> None:
+    class WithoutPath(Anything):
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            return (Match.FULL if "" == scope["path"] else Match.NONE), {}
+
+    page = PlainTextResponse("the single page")
+    answered = [Route("/slash/", plain), Route("/MAX", plain), Route("/items/{number:int}/", plain), WithoutPath({})]
+    router = Router(answered, redirect_slashes=redirect_slashes, default=page)
+    async with client(as_wrapped_app(router)) as http:
+        assert expected == (await http.get(path)).status_code
+
+
+async def test_a_handshake_is_never_redirected_so_a_default_app_answers_and_is_closed() -> None:
+    async def accepting(scope: Scope, receive: Receive, send: Send) -> None:
+        await WebSocket(scope, receive, send).accept()
+
+    router = Router([WebSocketRoute("/socket/", plain_socket)], default=accepting)
+    assert "websocket.accept" == (await handshake(router, websocket_scope("/socket")))[0]["type"]
+    assert "websocket.close" == (await handshake(as_wrapped_app(router), websocket_scope("/socket")))[0]["type"]
+
+
 def as_wrapped_app(app: ASGIApp) -> ASGIApp:
     """Return any ASGI app with maintenance around it."""
     return maintenance_middleware(backend=MemoryBackend(state=True))(app)

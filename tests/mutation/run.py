@@ -55,7 +55,10 @@ PARTS = {
         modules=("backends/redis", "backends/sqlalchemy", "backends/_postgresql"),
         tests=("agreement", "stores", "url"),
         chosen="servers or not servers",
-        kept="not many_processes and not every_backend",
+        kept=(
+            "not many_processes and not every_backend and not a_process_ends_although"
+            " and not ((cluster or psycopg) and (garbage or only_a_boolean or a_person_wrote or read_by_others))"
+        ),
     ),
 }
 
