@@ -370,6 +370,7 @@ def test_garbage_in_a_file_is_an_error(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(InvalidStateError) as caught:
         LocalFileBackend(tmp_path / "mode").peek()
     assert len(str(caught.value)) < 2_000
+    assert f"{tmp_path}/mode must be at most {LIMIT} bytes long" == str(caught.value) or len(content) <= LIMIT
 
 
 @any_garbage
@@ -688,8 +689,9 @@ async def test_a_state_that_is_too_big_to_be_read_again_is_not_written(tmp_path:
 async def test_a_missing_folder_is_off_and_is_not_made_by_a_write(tmp_path: Path) -> None:
     backend = LocalFileBackend(tmp_path / "mistyped" / "mode")
     assert OFF == backend.peek()
-    with pytest.raises(FileNotFoundError, match="The folder of the switch is missing"):
+    with pytest.raises(FileNotFoundError, match="The folder of the switch is missing") as refused:
         await backend.set_value(True)
+    assert (errno.ENOENT, str(tmp_path / "mistyped")) == (refused.value.errno, refused.value.filename)
     assert [] == list(tmp_path.iterdir())
 
 

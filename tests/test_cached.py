@@ -258,6 +258,11 @@ def test_a_cache_of_a_cache_is_one_cache() -> None:
     assert f"cached({store!r}, ttl=2)" == repr(cached(cached(store, ttl=9), ttl=2))
 
 
+def test_a_value_counts_for_a_second_unless_told_otherwise() -> None:
+    assert "cached(MemoryBackend(state=MaintenanceState(" in repr(cached(MemoryBackend()))
+    assert repr(cached(MemoryBackend())).endswith(", ttl=1)")
+
+
 @pytest.mark.parametrize(
     ("backend", "ttl", "error", "text"),
     [
