@@ -116,7 +116,7 @@ class SharingObserver(Observer):
 
     async def written(self, state: MaintenanceState, began: int, writer: StateBackend) -> None:
         """Take note of what this process wrote, so that its next request knows it."""
-        if self._shared.put(state, began):
+        if self._shared.put_written(state, began):
             return
         asked = moment()  # something was read meanwhile, perhaps from before the write
         try:
