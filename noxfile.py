@@ -199,6 +199,17 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Of the small faults that are put into what everything rests on, the tests notice 95 % and more.
+
+    It takes its time, and is asked for by name. What it has found out it keeps, under `.nox`, until the code of a
+    function changes; `-- core` and `-- stores` are its two parts.
+    """
+    session.install(*group("mutation"), "-e", ".")
+    session.run("python", "tests/mutation/run.py", session.create_tmp(), *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """A real server goes into maintenance and comes back."""
     session.install("uvicorn", "httpx", "-e", ".", silent=True)

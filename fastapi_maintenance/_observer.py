@@ -116,7 +116,7 @@ class SharingObserver(Observer):
 
     async def written(self, state: MaintenanceState, began: int, writer: StateBackend, *, alone: bool) -> None:
         """Take note of what this process wrote, so that its next request knows it."""
-        if alone and self._shared.put(state, began):
+        if alone and self._shared.put_written(state, began):
             return
         asked = moment()  # something was read or written meanwhile, perhaps before this write and perhaps after it
         try:

@@ -43,7 +43,7 @@ class SharedRead(Generic[_T]):
         self._read = read
         self._ttl = ttl
         self.newest: _T | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._outcome: Callable[[], _T] = partial(_raise, RuntimeError("nothing has been read yet"))
         self._asked = 0
         self._error: Exception | None = None
@@ -77,6 +77,17 @@ class SharedRead(Generic[_T]):
             self.newest = value
             self._rests_until = time.monotonic() + self._ttl
             return True
+
+    def put_written(self, value: _T, began: int) -> bool:
+        """Take a value whose writing began at that moment and has just ended, as `put` does.
+
+        What was asked for while it was written may be from before it, and arrive after this: it is not newer.
+        """
+        with self._lock:
+            taken = self.put(value, began)
+            if taken:
+                self._asked = moment()
+        return taken
 
     def fail(self, error: Exception) -> None:
         """Take note that the store is away, unless it is known; the next read is made when `ttl` seconds are over."""

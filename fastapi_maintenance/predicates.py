@@ -177,7 +177,7 @@ def header_equals(name: str, value: str) -> Predicate:
         ValueError: The name is not a token (RFC 9110 5.1).
 
     """
-    field = check_token("name", name).lower()
+    field = check_token("name", name)
     wanted = _encodings(check_str("value", value))
 
     def header_is_equal(request: Request, /) -> bool:
@@ -197,7 +197,7 @@ def header_present(name: str) -> Predicate:
         ValueError: The name is not a token (RFC 9110 5.1).
 
     """
-    field = check_token("name", name).lower()
+    field = check_token("name", name)
 
     def header_is_present(request: Request, /) -> bool:
         return field in request.headers
@@ -332,6 +332,4 @@ def _encodings(value: str) -> tuple[bytes, ...]:
 
 def _all_equal(sent: list[str], wanted: tuple[bytes, ...], encoding: str = "latin-1") -> bool:
     """Tell whether something was sent, and all of it is wanted; compared without leaking how much of it is right."""
-    return bool(sent) and all(
-        any(hmac.compare_digest(value.encode(encoding, "surrogatepass"), one) for one in wanted) for value in sent
-    )
+    return bool(sent) and all(any(hmac.compare_digest(value.encode(encoding), one) for one in wanted) for value in sent)

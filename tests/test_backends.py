@@ -77,6 +77,11 @@ def test_a_variable_that_is_not_set_is_off_and_one_set_later_is_seen(monkeypatch
     assert (OFF, ON) == (before, backend.peek())
 
 
+def test_nobody_is_warned_about_a_variable_that_is_not_set(caplog: pytest.LogCaptureFixture) -> None:
+    assert OFF == EnvVarBackend().peek()
+    assert [] == messages_of(caplog)
+
+
 def test_a_variable_that_is_no_boolean_is_off_and_warned_about_once_for_each_value(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -87,7 +92,7 @@ def test_a_variable_that_is_no_boolean_is_off_and_warned_about_once_for_each_val
         seen.append(backend.peek().active)
     assert [False, False, False, True, False, False] == seen
     first, second = messages_of(caplog)
-    assert "The environment variable CLOSED counts as off" in first
+    assert first.startswith("The environment variable CLOSED counts as off: value must be one of ")
     assert ("'maybe'" in first, "'2'" in second) == (True, True)
 
 
@@ -103,8 +108,9 @@ def test_two_backends_of_one_variable_are_equal() -> None:
 @pytest.mark.parametrize("value", [True, False])
 async def test_a_variable_cannot_be_written_and_the_error_says_what_to_do_instead(value: bool) -> None:
     backend = EnvVarBackend("CLOSED")
-    with pytest.raises(ReadOnlyBackendError, match=r"CLOSED cannot be switched .* LocalFileBackend"):
+    with pytest.raises(ReadOnlyBackendError, match=r"CLOSED cannot be switched .* LocalFileBackend") as refused:
         await backend.set_value(value)
+    assert "because no other process would see it: set it before the service starts, or use" in str(refused.value)
     with pytest.raises(ReadOnlyBackendError, match=r"maintenance_mode_on\(\)"):
         await backend.update_state(lambda state: state)
     assert "CLOSED" not in os.environ
@@ -364,6 +370,7 @@ def test_garbage_in_a_file_is_an_error(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(InvalidStateError) as caught:
         LocalFileBackend(tmp_path / "mode").peek()
     assert len(str(caught.value)) < 2_000
+    assert f"{tmp_path}/mode must be at most {LIMIT} bytes long" == str(caught.value) or len(content) <= LIMIT
 
 
 @any_garbage
@@ -682,8 +689,9 @@ async def test_a_state_that_is_too_big_to_be_read_again_is_not_written(tmp_path:
 async def test_a_missing_folder_is_off_and_is_not_made_by_a_write(tmp_path: Path) -> None:
     backend = LocalFileBackend(tmp_path / "mistyped" / "mode")
     assert OFF == backend.peek()
-    with pytest.raises(FileNotFoundError, match="The folder of the switch is missing"):
+    with pytest.raises(FileNotFoundError, match="The folder of the switch is missing") as refused:
         await backend.set_value(True)
+    assert (errno.ENOENT, str(tmp_path / "mistyped")) == (refused.value.errno, refused.value.filename)
     assert [] == list(tmp_path.iterdir())
 
 

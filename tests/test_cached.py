@@ -11,6 +11,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import (
+    MaintenanceState,
     MemoryBackend,
     NotSupportedError,
     StateBackend,
@@ -21,7 +22,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBackend, WatchableStateBackend
-from tests.stores import BareSwitch, DetailedStore, WatchableStore, be_down
+from tests.stores import BareSwitch, DetailedStore, Hook, WatchableStore, be_down
 from tests.support import eventually
 from tests.test_failures import app_on, hang, records, status
 
@@ -248,6 +249,41 @@ def test_it_offers_what_the_backend_offers_and_is_never_watched() -> None:
     assert (False, False, False) == offers(cached(BareSwitch()))
 
 
+class LateAnswers(DetailedStore):
+    """A store whose answers take their way back."""
+
+    def __init__(self, state: bool) -> None:
+        super().__init__(state)
+        self.before_answer: Hook = checkpoint
+
+    async def get_state(self) -> MaintenanceState:
+        state = await super().get_state()
+        await self.before_answer()
+        return state
+
+
+@pytest.mark.parametrize("through_the_cache", [True, False])
+async def test_an_answer_from_before_a_write_that_arrives_after_it_is_not_taken_for_new(
+    through_the_cache: bool,
+) -> None:
+    store = LateAnswers(True)
+    backend = cached(store)
+    app = app_on(backend)
+    arrived = anyio.Event()
+    async with anyio.create_task_group() as group:
+
+        async def ask_meanwhile() -> None:
+            store.before_answer = arrived.wait
+            group.start_soon(status, app)
+            await anyio.wait_all_tasks_blocked()
+
+        store.before_write = ask_meanwhile
+        await (backend.set_value(False) if through_the_cache else set_maintenance_mode(False, store))
+        arrived.set()
+        await anyio.wait_all_tasks_blocked()
+        assert 200 == await status(app)
+
+
 async def test_a_bare_switch_behind_it_still_takes_no_message() -> None:
     with pytest.raises(NotSupportedError, match="update_state"):
         await set_maintenance_mode(True, cached(BareSwitch()), message="Back soon")
@@ -256,6 +292,11 @@ async def test_a_bare_switch_behind_it_still_takes_no_message() -> None:
 def test_a_cache_of_a_cache_is_one_cache() -> None:
     store = BareSwitch()
     assert f"cached({store!r}, ttl=2)" == repr(cached(cached(store, ttl=9), ttl=2))
+
+
+def test_a_value_counts_for_a_second_unless_told_otherwise() -> None:
+    assert "cached(MemoryBackend(state=MaintenanceState(" in repr(cached(MemoryBackend()))
+    assert repr(cached(MemoryBackend())).endswith(", ttl=1)")
 
 
 @pytest.mark.parametrize(

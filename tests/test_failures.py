@@ -120,7 +120,7 @@ async def test_nonsense_from_a_store_counts_as_an_outage(nonsense: object, caplo
     backend.value = nonsense  # type: ignore[assignment]  # the nonsense that is tested
     assert 200 == await status(app)
     (begun,) = records(caplog)
-    assert "get_value() must return True or False, got" in begun
+    assert f"get_value() must return True or False, got {type(nonsense).__name__} {nonsense!r}" in begun
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1, 503), (0, 200)])

@@ -529,6 +529,36 @@ async def test_routes_that_are_added_after_the_first_request_are_seen() -> None:
     assert ([404] * len(paths), [200, 503] * len(paths)) == (before, after)
 
 
+async def test_an_app_that_is_mounted_in_the_place_of_another_is_seen() -> None:
+    before, after, app = FastAPI(), FastAPI(), FastAPI()
+    before.add_api_route("/x", unmarked)
+    after.add_api_route("/x", marked)
+    app.mount("/a", before)
+    closed = as_added(app, MemoryBackend(state=True))
+    async with client(closed) as http:
+        statuses = [(await http.get("/a/x")).status_code]
+        mount = app.routes[-1]
+        assert isinstance(mount, Mount)
+        mount.app = after
+        statuses += [(await http.get("/a/x")).status_code for _ in range(2)]
+    assert [503, 200, 200] == statuses
+
+
+@pytest.mark.parametrize(("path", "is_open", "closed"), [("/a/x", 404, 404), ("/a/a/x", 200, 503)])
+async def test_a_mounted_app_is_asked_as_it_reads_the_path_with_its_own_root_path(
+    path: str, is_open: int, closed: int
+) -> None:
+    inner, app = FastAPI(root_path="/elsewhere"), FastAPI()
+    inner.add_api_route("/a/a/x", unmarked)
+    inner.add_api_route("/x", unmarked)
+    app.mount("/a", inner)
+    statuses = []
+    for maintenance in (False, True):
+        async with client(as_wrapped(app, MemoryBackend(state=maintenance))) as http:
+            statuses.append((await http.get(path)).status_code)
+    assert [is_open, closed] == statuses
+
+
 class ByVersion(APIRoute):
     """A class of route that asks for a header as well."""
 
@@ -603,6 +633,27 @@ async def test_the_scope_is_left_as_it_is() -> None:
     assert {"route", "endpoint", "fastapi", "path_params"}.isdisjoint(seen[0])
 
 
+async def test_what_fastapi_notes_in_the_scope_is_left_as_it_is() -> None:
+    """Its routers note what they try in a dictionary of their own, which is there already in an app in an app."""
+    app, router = FastAPI(), APIRouter(route_class=ByVersion)
+    router.add_api_route("/x", unmarked, name="1")
+    app.include_router(router, prefix="/a")
+    noted: dict[str, Any] = {}
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        assert {} == noted
+        await app(scope, receive, send)
+
+    inner.app = app  # type: ignore[attr-defined]  # as classes of middleware have it
+    wrapped = maintenance_middleware(backend=MemoryBackend(state=False), unmatched="block")(inner)
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        await wrapped({**scope, "fastapi": noted}, receive, send)
+
+    async with client(outer) as http:
+        assert 200 == (await http.get("/a/x", headers={"X-Version": "1"})).status_code
+
+
 # --- what is left to the app -----------------------------------------------------------------------------------------
 
 
@@ -660,6 +711,40 @@ async def test_a_default_app_of_a_router_answers_and_is_closed() -> None:
     async with client(closed) as http:
         statuses = [(await http.get(path)).status_code for path in ("/anything", "/off", "/plain/", "/")]
     assert [503, 200, 307, 503] == statuses
+
+
+@pytest.mark.parametrize(
+    ("path", "redirect_slashes", "expected"),
+    [
+        ("/slash", True, 307),
+        ("/slash", False, 503),
+        ("/MAX/", True, 307),
+        ("/items/7", True, 307),
+        ("/items/seven", True, 503),
+        ("/", True, 503),
+    ],
+)
+async def test_a_default_app_answers_what_its_router_does_not_redirect(
+    path: str, redirect_slashes: bool, expected: int
+) -> None:
+    class WithoutPath(Anything):
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            return (Match.FULL if "" == scope["path"] else Match.NONE), {}
+
+    page = PlainTextResponse("the single page")
+    answered = [Route("/slash/", plain), Route("/MAX", plain), Route("/items/{number:int}/", plain), WithoutPath({})]
+    router = Router(answered, redirect_slashes=redirect_slashes, default=page)
+    async with client(as_wrapped_app(router)) as http:
+        assert expected == (await http.get(path)).status_code
+
+
+async def test_a_handshake_is_never_redirected_so_a_default_app_answers_and_is_closed() -> None:
+    async def accepting(scope: Scope, receive: Receive, send: Send) -> None:
+        await WebSocket(scope, receive, send).accept()
+
+    router = Router([WebSocketRoute("/socket/", plain_socket)], default=accepting)
+    assert "websocket.accept" == (await handshake(router, websocket_scope("/socket")))[0]["type"]
+    assert "websocket.close" == (await handshake(as_wrapped_app(router), websocket_scope("/socket")))[0]["type"]
 
 
 def as_wrapped_app(app: ASGIApp) -> ASGIApp:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
-from fastapi_maintenance.backends.url import close_if_made_here
+from fastapi_maintenance.backends.url import _closers, close_if_made_here
 from tests.servers import running
 from tests.stores import BareSwitch
 from tests.support import eventually
@@ -79,6 +80,7 @@ def test_memory_is_new_each_time() -> None:
         ("rediss://10.0.0.1?key=shop", "shop", "10.0.0.1"),
         ("redis://10.0.0.1/0?socket_timeout=3&key=a%26b", "a&b", "10.0.0.1"),
         ("unix:///run/redis.sock?db=1&key=shop", "shop", None),
+        ("redis://10.0.0.1?key=shop&username=who?", "shop", "10.0.0.1"),
     ],
 )
 async def test_redis_names_a_server_and_a_key(url: str, key: str, host: str | None) -> None:
@@ -190,7 +192,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("url", [None, 1, b"env:", MemoryBackend()])
 def test_what_is_no_text_is_refused(url: str) -> None:
-    with pytest.raises(TypeError, match=r"^url must be a str, got"):
+    with pytest.raises(TypeError, match=f"^url must be a str, got {type(url).__name__}$"):
         backend_from_url(url)
 
 
@@ -311,6 +313,18 @@ async def test_the_client_of_an_app_that_is_cancelled_is_closed() -> None:
                         scope.cancel()
                 group.cancel_scope.cancel()
             assert 0 == await connections.count()
+
+
+@pytest.mark.parametrize("url", ["redis://10.0.0.1", "sqlite+aiosqlite://"])
+@only_asyncio
+async def test_a_backend_that_is_gone_leaves_nothing_to_close_to_the_next_at_its_address(url: str) -> None:
+    gc.collect()
+    before = dict(_closers)
+    backend = backend_from_url(url)
+    assert {id(backend)} == _closers.keys() - before.keys()
+    del backend
+    gc.collect()
+    assert before.keys() == _closers.keys()
 
 
 async def test_what_was_not_made_here_is_not_closed() -> None:

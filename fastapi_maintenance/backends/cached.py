@@ -61,7 +61,7 @@ class CachedBackend:
                 self.shared.put(await read_state(self.backend), began)
             return
         self._note()
-        self.shared.put(state, began)
+        self.shared.put_written(state, began)
 
 
 class CachedDetailedBackend(CachedBackend):

@@ -1,0 +1,213 @@
+"""Put small faults, mutants, into the modules that everything rests on, and count those that no test notices.
+
+It works on a copy of the project in a folder that it is given. It fails where fewer than 95 % are noticed, or where
+`survivors.md` beside it does not explain one that is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SURVIVORS = Path(__file__).with_name("survivors.md")
+COPIED = ["CHANGELOG.md", "README.md", "examples", "fastapi_maintenance", "noxfile.py", "stubs", "tests"]
+ENOUGH = 95.0  # per cent
+KILLED = {1, 3}  # what pytest returns where a test failed
+TIMEOUTS = {-24, 24, 36, 152, 255}  # what mutmut notes where they did not end
+TIME_LIMIT = 300  # seconds
+ARGUMENTS = ("-p", "tests.mutation.order", "-p", "no:cacheprovider", "--show-capture=no")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some modules, and the tests that are asked about them."""
+
+    modules: dict[str, tuple[str, ...]]
+    """The modules, each with the tests that are about it: they have the last word, in a process of their own."""
+    tests: tuple[str, ...]
+    """The tests that are asked first, of which mutmut picks for each mutant those that come by it."""
+    chosen: str
+    """The marks of those, as `pytest -m` has it."""
+    kept: str
+    """All tests but those that cost too much for what they notice, as `pytest -k` has it."""
+
+
+PARTS = {
+    "core": Part(
+        modules={
+            "state": ("state",),
+            "codec": ("codec",),
+            "predicates": ("predicates", "laws", "prefix_safety", "hints"),
+            "_decision": ("decision",),
+            "_routes": ("routes", "forced"),
+            "backends/base": ("backends", "failures"),
+            "backends/cached": ("cached",),
+            "backends/env": ("backends",),
+            "backends/file": ("backends",),
+            "backends/memory": ("backends",),
+            "backends/url": ("url",),
+        },
+        tests=(
+            *("accept", "agreement", "backends", "cached", "checks", "clients", "codec", "control", "decision"),
+            *("failures", "forced", "laws", "middleware", "moved_clock", "predicates", "prefix_safety", "routes"),
+            *("routes_property", "scope", "spec", "state", "times", "url"),
+        ),
+        chosen="not servers",
+        kept="not uvicorn",
+    ),
+    "stores": Part(
+        modules={
+            "backends/redis": ("stores", "url"),
+            "backends/sqlalchemy": ("stores", "url"),
+            "backends/_postgresql": ("stores",),
+        },
+        tests=("agreement", "stores", "url"),
+        chosen="servers or not servers",
+        kept=(
+            "not many_processes and not every_backend and not a_process_ends_although and not a_cluster_whose"
+            " and not [cluster and not redis-text and not ([psycopg and not watch)"
+        ),
+    ),
+}
+
+
+def prepare(part: Part, folder: Path) -> None:
+    """Copy the project, and tell mutmut what to do there."""
+    # Python looks once whether a place to import from is there, and mutmut makes this one while it runs.
+    folder.joinpath("mutants").mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        source, copy = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, copy)
+    settings = {
+        "source_paths": ["fastapi_maintenance"],
+        "only_mutate": [f"fastapi_maintenance/{module}.py" for module in part.modules],
+        "also_copy": [name for name in COPIED if name not in {"fastapi_maintenance", "tests"}],
+        "pytest_add_cli_args_test_selection": paths_of(part.tests),
+        "pytest_add_cli_args": [*ARGUMENTS, "-m", part.chosen, "-k", part.kept],
+        "timeout_constant": 15.0,
+        "timeout_multiplier": 3.0,
+        "use_git_change_detection": False,
+        "on_dependency_change": "ignore",
+    }
+    written = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+    project = ROOT.joinpath("pyproject.toml").read_text("utf-8")
+    folder.joinpath("pyproject.toml").write_text(f"{project}\n[tool.mutmut]\n{written}", "utf-8")
+
+
+def run(part: Part, folder: Path, workers: int) -> dict[str, int | None]:
+    """Return what pytest returned for each mutant; None where no test comes by it."""
+    prepare(part, folder)
+    paths = {
+        path: folder / "mutants" / f"{path}.meta" for path in map("fastapi_maintenance/{}.py".format, part.modules)
+    }
+    for path in paths.values():
+        if path.exists():
+            ask_again(path)
+    environment = {"HYPOTHESIS_PROFILE": "quick", **os.environ, "PYTHONPATH": str(folder / "mutants")}
+    subprocess.run([mutmut(), "run", f"--max-children={workers}"], cwd=folder, env=environment, check=True)
+    found: dict[str, int | None] = {}
+    for (module, tests), path in zip(part.modules.items(), paths.values(), strict=True):
+        known = json.loads(path.read_text("utf-8"))
+        codes = known["exit_code_by_key"]
+        left = [mutant for mutant, code in codes.items() if code not in KILLED | TIMEOUTS]
+        command = [sys.executable, *("-m", "pytest", "-x", "-q", *ARGUMENTS, "-k", part.kept), *paths_of(tests)]
+        with ThreadPoolExecutor(workers) as pool:
+            codes |= zip(left, pool.map(partial(ask_alone, command, folder, environment), left), strict=True)
+        path.write_text(json.dumps(known), "utf-8")
+        print(f"{module}: {len(left)} looked at twice")
+        found |= codes
+    return found
+
+
+def ask_again(path: Path) -> None:
+    """Forget of an earlier run what was not noticed in it: there may be new tests."""
+    known = json.loads(path.read_text("utf-8"))
+    codes = known["exit_code_by_key"]
+    known["exit_code_by_key"] = {mutant: code if code in KILLED else None for mutant, code in codes.items()}
+    path.write_text(json.dumps(known), "utf-8")
+
+
+def ask_alone(command: list[str], folder: Path, environment: dict[str, str], mutant: str) -> int:
+    """Return what pytest returns in a process that has had this mutant from its beginning.
+
+    Those that mutmut starts have imported the tests before, and with them what a table of parameters calls.
+    """
+    given = environment | {"MUTANT_UNDER_TEST": mutant}
+    try:
+        done = subprocess.run(
+            command, cwd=folder / "mutants", env=given, capture_output=True, timeout=TIME_LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return max(TIMEOUTS)
+    return done.returncode
+
+
+def paths_of(tests: tuple[str, ...]) -> list[str]:
+    """Return the files of these tests."""
+    return [f"tests/test_{name}.py" for name in tests]
+
+
+def mutmut() -> str:
+    """Return where the tool is installed."""
+    return str(Path(sys.executable).with_name("mutmut"))
+
+
+def module_of(mutant: str) -> str:
+    """Return the module that a mutant is of: `codec`, `backends.file`."""
+    return mutant.rpartition(".")[0].removeprefix("fastapi_maintenance.")
+
+
+def change_of(mutant: str, folder: Path) -> str:
+    """Return the lines that a mutant changes, as a diff without context."""
+    shown = subprocess.run([mutmut(), "show", mutant], cwd=folder, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in shown.splitlines() if re.match(r"[-+](?![-+]{2} )", line)]
+    return "\n".join(f"{line[0]} {line[1:].strip()}" for line in lines)
+
+
+def main() -> int:
+    """Run all parts, or those that are named, and print the score of each module and what survived."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where to work; what is known there is not asked again")
+    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[[], *PARTS], metavar="part")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    totals: Counter[str] = Counter()
+    noticed: Counter[str] = Counter()
+    explained = SURVIVORS.read_text("utf-8")
+    unexplained = 0
+    for name in options.parts:
+        folder = options.folder.resolve() / name
+        for mutant, code in run(PARTS[name], folder, options.workers).items():
+            totals[module_of(mutant)] += 1
+            if code in KILLED | TIMEOUTS:
+                noticed[module_of(mutant)] += 1
+                continue
+            change = change_of(mutant, folder)
+            known = f"```diff\n{change}\n```" in explained
+            unexplained += not known
+            print(f"\n{mutant} ({code}){'' if known else ', which is not explained'}\n{change}")
+    print()
+    for module, total in totals.items():
+        print(f"{module:24} {noticed[module]:5} of {total:5} noticed")
+    score = 100 * noticed.total() / max(1, totals.total())
+    print(f"{'all':24} {noticed.total():5} of {totals.total():5} noticed: {score:.1f} %; {unexplained} not explained")
+    return 0 if score >= ENOUGH and not unexplained else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
