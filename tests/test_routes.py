@@ -477,6 +477,28 @@ class OpenResource(HTTPEndpoint):
         return PlainTextResponse(request.method)
 
 
+class WithHead(Resource):
+    """A class that has a function of its own for HEAD."""
+
+    @force_maintenance_mode_on
+    async def head(self, request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.method)
+
+
+class Readable(HTTPEndpoint):
+    """A class without marks."""
+
+    async def get(self, request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.method)
+
+
+async def test_a_class_based_endpoint_answers_head_as_get_unless_it_has_its_own() -> None:
+    paths = {"/a": Resource, "/b": WithHead, "/c": Readable}
+    app = as_added(FastAPI(routes=[Route(path, it) for path, it in paths.items()]), MemoryBackend(state=True))
+    async with client(app) as http:
+        assert [200, 503, 503] == [(await http.head(path)).status_code for path in paths]
+
+
 async def test_the_methods_of_a_class_based_endpoint_have_marks_of_their_own() -> None:
     app = as_added(FastAPI(routes=[Route("/a", Resource), Route("/b", OpenResource)]), MemoryBackend(state=True))
     async with client(app) as http:
