@@ -655,27 +655,6 @@ async def test_the_scope_is_left_as_it_is() -> None:
     assert {"route", "endpoint", "fastapi", "path_params"}.isdisjoint(seen[0])
 
 
-async def test_what_fastapi_notes_in_the_scope_is_left_as_it_is() -> None:
-    """Its routers note what they try in a dictionary of their own, which is there already in an app in an app."""
-    app, router = FastAPI(), APIRouter(route_class=ByVersion)
-    router.add_api_route("/x", unmarked, name="1")
-    app.include_router(router, prefix="/a")
-    noted: dict[str, Any] = {}
-
-    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-        assert {} == noted
-        await app(scope, receive, send)
-
-    inner.app = app  # type: ignore[attr-defined]  # as classes of middleware have it
-    wrapped = maintenance_middleware(backend=MemoryBackend(state=False), unmatched="block")(inner)
-
-    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
-        await wrapped({**scope, "fastapi": noted}, receive, send)
-
-    async with client(outer) as http:
-        assert 200 == (await http.get("/a/x", headers={"X-Version": "1"})).status_code
-
-
 # --- what is left to the app -----------------------------------------------------------------------------------------
 
 
