@@ -234,10 +234,12 @@ def test_the_error_shows_the_text_and_says_what_is_wrong_with_it(text: str, reas
 
     assert repr(text) in str(caught.value)
     assert reason in str(caught.value)
+    assert ("the field" in reason) is ("the field" in str(caught.value))
 
 
 def test_of_a_long_text_the_error_shows_the_beginning() -> None:
     with pytest.raises(InvalidStateError) as caught:
         text_to_state("{" + "x" * 100_000)
 
+    assert f"got '{{{'x' * 199}': " in str(caught.value)
     assert len(str(caught.value)) < 1_000

@@ -477,6 +477,28 @@ class OpenResource(HTTPEndpoint):
         return PlainTextResponse(request.method)
 
 
+class WithHead(Resource):
+    """A class that has a function of its own for HEAD."""
+
+    @force_maintenance_mode_on
+    async def head(self, request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.method)
+
+
+class Readable(HTTPEndpoint):
+    """A class without marks."""
+
+    async def get(self, request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.method)
+
+
+async def test_a_class_based_endpoint_answers_head_as_get_unless_it_has_its_own() -> None:
+    paths = {"/a": Resource, "/b": WithHead, "/c": Readable}
+    app = as_added(FastAPI(routes=[Route(path, it) for path, it in paths.items()]), MemoryBackend(state=True))
+    async with client(app) as http:
+        assert [200, 503, 503] == [(await http.head(path)).status_code for path in paths]
+
+
 async def test_the_methods_of_a_class_based_endpoint_have_marks_of_their_own() -> None:
     app = as_added(FastAPI(routes=[Route("/a", Resource), Route("/b", OpenResource)]), MemoryBackend(state=True))
     async with client(app) as http:
@@ -631,27 +653,6 @@ async def test_the_scope_is_left_as_it_is() -> None:
     async with client(wrapped) as http:
         await http.get("/d/c/b/a/plain")
     assert {"route", "endpoint", "fastapi", "path_params"}.isdisjoint(seen[0])
-
-
-async def test_what_fastapi_notes_in_the_scope_is_left_as_it_is() -> None:
-    """Its routers note what they try in a dictionary of their own, which is there already in an app in an app."""
-    app, router = FastAPI(), APIRouter(route_class=ByVersion)
-    router.add_api_route("/x", unmarked, name="1")
-    app.include_router(router, prefix="/a")
-    noted: dict[str, Any] = {}
-
-    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-        assert {} == noted
-        await app(scope, receive, send)
-
-    inner.app = app  # type: ignore[attr-defined]  # as classes of middleware have it
-    wrapped = maintenance_middleware(backend=MemoryBackend(state=False), unmatched="block")(inner)
-
-    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
-        await wrapped({**scope, "fastapi": noted}, receive, send)
-
-    async with client(outer) as http:
-        assert 200 == (await http.get("/a/x", headers={"X-Version": "1"})).status_code
 
 
 # --- what is left to the app -----------------------------------------------------------------------------------------

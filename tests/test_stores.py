@@ -19,6 +19,7 @@ import anyio
 import pytest
 import redis.asyncio
 import sqlalchemy
+from redis.crc import key_slot
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -156,7 +157,9 @@ async def test_garbage_is_an_error_to_readers_and_replaced_by_writers(
         await set_maintenance_mode(True, backend)
         assert ON == await backend.get_state()
     (record,) = [record for record in caplog.records if record.name == "fastapi_maintenance"]
-    assert "is replaced, as if it had been off" in record.getMessage()
+    message = record.getMessage()
+    assert message.startswith(f"{backend!r} is replaced, as if it had been off: ")
+    assert message.partition(" off: ")[2].startswith(("value must be", "text must be"))
 
 
 @pytest.mark.parametrize("value", [1, "1", None])
@@ -164,6 +167,56 @@ async def test_only_a_boolean_can_be_set(place: Place, value: bool) -> None:
     async with place.opened() as backend:
         with pytest.raises(TypeError, match="value must be True or False"):
             await backend.set_value(value)
+
+
+async def test_a_window_counts_for_the_bare_value_too(place: Place) -> None:
+    async with place.opened() as backend:
+        values = []
+        for days in (1, -1):
+            end = datetime.now(timezone.utc) + timedelta(days=days)
+            await backend.update_state(lambda _, end=end: MaintenanceState(active=True, ends_at=end))
+            values.append(await backend.get_value())
+    assert [True, False] == values
+
+
+@pytest.mark.parametrize("before", [None, "1", "0", ""])
+async def test_what_is_set_by_hand_while_a_change_is_made_is_what_is_changed(before: str | None) -> None:
+    seen: list[MaintenanceState] = []
+    with running("redis") as server, redis.Redis.from_url(server.url) as by_hand:
+        place = Place("redis", server.url)
+
+        def change(state: MaintenanceState) -> MaintenanceState:
+            if not seen:
+                by_hand.set("fastapi_maintenance_mode", '{"active": false, "message": "By hand"}')
+            seen.append(state)
+            return replace(state, active=True)
+
+        if before is not None:
+            await place.write_by_hand(before)
+        async with place.opened() as backend:
+            assert MaintenanceState(active=True, message="By hand") == await backend.update_state(change)
+    assert [None, "By hand"] == [state.message for state in seen]
+
+
+async def test_an_empty_key_is_off_and_can_be_changed() -> None:
+    with running("redis") as server:
+        place = Place("redis", server.url)
+        await place.write_by_hand("")
+        async with place.opened() as backend:
+            assert OFF == await backend.get_state()
+            await backend.set_value(True)
+            assert ON == await backend.get_state()
+
+
+@pytest.mark.parametrize("key", ["mode", "{shop}:mode", "a{b"])
+async def test_the_count_of_changes_lies_in_the_slot_of_the_key(key: str) -> None:
+    backend = RedisBackend(redis.asyncio.Redis(), key)
+    assert key_slot(key.encode()) == key_slot(backend._count_key.encode())
+
+
+def test_a_store_is_looked_at_each_second_unless_told_otherwise() -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    assert (1.0, 1.0) == (RedisBackend(redis.asyncio.Redis()).poll_interval, SQLAlchemyBackend(engine).poll_interval)
 
 
 async def test_setting_the_switch_leaves_holds_open(place: Place) -> None:
@@ -439,7 +492,8 @@ async def test_a_user_who_may_not_listen_looks_now_and_then(caplog: pytest.LogCa
                 await eventually(is_seen)
             await anyio.sleep(1.5)
     (record,) = [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance"]
-    assert "Changes of fastapi_maintenance_mode are not heard, it is only looked at: " in record
+    assert record.startswith("Changes of fastapi_maintenance_mode are not heard, it is only looked at: ")
+    assert not record.endswith("None")
 
 
 async def test_that_nobody_may_listen_is_said_once_for_each_client(caplog: pytest.LogCaptureFixture) -> None:
