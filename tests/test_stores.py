@@ -709,6 +709,10 @@ class Thing:
         (RedisBackend, (redis.Redis(),), {}, TypeError, "client must be a redis.asyncio.Redis or .*, got Redis$"),
         (RedisBackend, (redis.asyncio.Redis(), 1), {}, TypeError, "key must be a str, got int 1"),
         (RedisBackend, (redis.asyncio.Redis(), ""), {}, ValueError, "key must not be empty, got ''"),
+        *(
+            (RedisBackend, (redis.asyncio.Redis(), key), {}, ValueError, "key must have no } but that of its {tag}")
+            for key in ("a}b", "a{}b", "{}{c}")
+        ),
         (RedisBackend, (redis.asyncio.Redis(),), {"poll_interval": 0}, ValueError, "poll_interval must be a finite"),
         (
             SQLAlchemyBackend,

@@ -35,7 +35,7 @@ __all__ = ["RedisBackend", "make_client"]
 
 _MAX_PAUSE = 0.02  # seconds between two tries of a change that others were faster than
 _GARBAGE = "2"
-_TAG = re.compile(r"\{[^}]+\}")
+_TAG = re.compile(r"[^{]*\{[^}]+\}")  # the first braces of a key, unless there is nothing in them
 _DATABASE = re.compile(r"/?[0-9]*/?")
 _SWAP = """
 if redis.call('GET', KEYS[2]) ~= (ARGV[1] ~= '' and ARGV[1]) then
@@ -80,7 +80,7 @@ class RedisBackend:
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `key` is empty, or `poll_interval` is not above zero.
+        ValueError: `key` is empty, or has a `}` that ends no `{tag}`, or `poll_interval` is not above zero.
 
     """
 
@@ -91,8 +91,12 @@ class RedisBackend:
             reject_kind("client", "a redis.asyncio.Redis or RedisCluster (for a URL: backend_from_url)", client)
         self.client = client
         self.key: str = check_name("key", key)
+        has_tag = _TAG.match(key) is not None
+        if "}" in key and not has_tag:
+            msg = f"key must have no }} but that of its {{tag}}, so that another key can lie in its slot, got {key!r}"
+            raise ValueError(msg)
         # in the same slot of a Cluster as the key, whose own {tag} decides on that where it has one
-        self._count_key = f"{key}:changes" if _TAG.search(key) else f"{{{key}}}:changes"
+        self._count_key = f"{key}:changes" if has_tag else f"{{{key}}}:changes"
         self.poll_interval: float = check_seconds("poll_interval", poll_interval)
 
     @property
