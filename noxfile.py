@@ -72,6 +72,7 @@ nox.options.sessions = [
 # Pythons that pyenv has, which its own `python3.x` commands hide unless they are chosen.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 os.environ["PATH"] = os.pathsep.join([*map(str, PYENV.glob("versions/3.*/bin")), os.environ["PATH"]])
+os.environ.setdefault("PIP_NO_COMPILE", "1")  # what is not imported need not be compiled
 NEWEST_PYTHON = next((python for python in reversed(PYTHONS) if shutil.which(f"python{python}")), None)
 
 
@@ -80,10 +81,13 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-def run_tests(session: nox.Session, *requirements: str, whole: bool = False, measured: bool = True) -> None:
-    """Run the tests with these requirements; if measured, leave coverage data for the session `coverage`.
+def run_tests(
+    session: nox.Session, *requirements: str, whole: bool = False, measured: bool = True, loops: str = "asyncio trio"
+) -> None:
+    """Run the tests with these requirements, on these event loops; if measured, leave data for the session `coverage`.
 
-    The whole is run once. What starts servers depends on neither FastAPI nor, but for its speed, on Python.
+    The whole is run once. What starts servers depends on neither FastAPI nor, but for its speed, on Python. Both event
+    loops are there on the oldest and on the newest Python; in between one is enough.
     """
     session.install(*group("test"), "-e", ".", *requirements)
     profile = os.environ.get("HYPOTHESIS_PROFILE", "default" if whole else "quick")
@@ -93,7 +97,7 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False, mea
     measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if measured else []
     session.run(
         *("pytest", "--numprocesses", workers, *measuring, *chosen, *session.posargs),
-        env={"HYPOTHESIS_PROFILE": profile, "COVERAGE_FILE": f".coverage.{session.name}"},
+        env={"HYPOTHESIS_PROFILE": profile, "EVENT_LOOPS": loops, "COVERAGE_FILE": f".coverage.{session.name}"},
     )
 
 
@@ -132,7 +136,8 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests pass on every supported Python that is installed, with the newest FastAPI for it."""
     newest = session.python == NEWEST_PYTHON
-    run_tests(session, "--upgrade", "fastapi", whole=newest, measured=newest)
+    loops = "asyncio trio" if session.python in {PYTHONS[0], NEWEST_PYTHON} else "asyncio"
+    run_tests(session, "--upgrade", "fastapi", whole=newest, measured=newest, loops=loops)
 
 
 @nox.session
@@ -144,7 +149,7 @@ def tests_oldest(session: nox.Session) -> None:
 @nox.session
 def tests_last_flat(session: nox.Session) -> None:
     """The tests pass with the last FastAPI whose included routers are flat."""
-    run_tests(session, LAST_FLAT)
+    run_tests(session, LAST_FLAT, loops="asyncio")
 
 
 @nox.session

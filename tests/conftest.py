@@ -24,9 +24,9 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-@pytest.fixture(params=["asyncio", "trio"])
+@pytest.fixture(params=os.environ.get("EVENT_LOOPS", "asyncio trio").split())
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Run each async test on both event loops."""
+    """Run each async test on both event loops, or on those that are named."""
     name: str = request.param
     return name
 

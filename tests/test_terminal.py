@@ -65,9 +65,7 @@ def set_by_hand(state: MaintenanceState) -> None:
 @pytest.mark.parametrize("name", ["", "on", "off", "status", "watch", "run"])
 def test_the_help_has_each_option_and_each_word_whole(name: str) -> None:
     words = [*name.split(), "--help"]
-    widest, *others = [
-        [word.strip(",:[]") for word in words_of(seen(columns, *words))] for columns in (250, 120, 80, 40)
-    ]
+    widest, *others = [[word.strip(",:[]") for word in words_of(seen(columns, *words))] for columns in (250, 120, 40)]
     options = [word for word in widest if word.startswith("-")]
     sentences = {word for word in widest if re.fullmatch(r"[a-zA-Z_.,:/-]+", word)}  # not the types that a table has
     assert options
