@@ -96,7 +96,7 @@ def run_tests(
     workers = str(2 * cores if whole else cores + 1)  # many tests wait, those that start servers most of the time
     measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if measured else []
     session.run(
-        *("pytest", "--numprocesses", workers, *measuring, *chosen, *session.posargs),
+        *("pytest", "--numprocesses", workers, "--dist", "worksteal", *measuring, *chosen, *session.posargs),
         env={"HYPOTHESIS_PROFILE": profile, "EVENT_LOOPS": loops, "COVERAGE_FILE": f".coverage.{session.name}"},
     )
 

@@ -18,7 +18,7 @@ MESSAGE = "x" * 5_000
 # Two writers at any time, each killed at a random moment and replaced. They are forked, for a start of Python takes
 # longer than many writes.
 KILLER = """
-import os, random, signal, sys, time, anyio
+import os, random, signal, sys, time, anyio, filelock  # before the writers are forked, so that none has to
 from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
 
 backend = LocalFileBackend(sys.argv[1])
