@@ -90,7 +90,7 @@ def run_tests(
     loops are there on the oldest and on the newest Python; in between one is enough.
     """
     session.install(*group("test"), "-e", ".", *requirements)
-    profile = os.environ.get("HYPOTHESIS_PROFILE", "default" if whole else "quick")
+    profile = os.environ.get("HYPOTHESIS_PROFILE", "quick")
     chosen = ["--ignore", "tests/browser", *([] if whole else ["-m", "not servers"])]
     cores = os.cpu_count() or 1
     workers = str(2 * cores if whole else cores + 1)  # many tests wait, those that start servers most of the time
@@ -143,7 +143,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def tests_oldest(session: nox.Session) -> None:
     """The tests pass with the oldest supported FastAPI."""
-    run_tests(session, OLDEST)
+    run_tests(session, OLDEST, loops="asyncio")
 
 
 @nox.session
