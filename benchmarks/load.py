@@ -1,7 +1,8 @@
 """A load generator: connections that are kept alive, each asking again as soon as it has its answer.
 
-It runs as a process of its own, on another core than the server, and asks for a new path each time. The answers are
-looked into as little as can be, so that it is the server that is measured: this one alone could do several times more.
+It runs as a process of its own, on another core than the servers, and asks for a new path each time. It asks one
+server after the other, in another order each round, a moment each: what else the machine does falls on all of them. The
+answers are looked into as little as can be, so that it is the server that is measured.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import random
 import statistics
 import time
 from collections import Counter
@@ -100,11 +102,24 @@ async def load(port: int, path: str, connections: int, seconds: float) -> dict[s
     }
 
 
+async def rounds(
+    ports: list[int], path: str, connections: int, seconds: float, number: int
+) -> list[list[dict[str, Any]]]:
+    """Return what was found of each server, round by round; one round before the first warms up."""
+    found: dict[int, list[dict[str, Any]]] = {port: [] for port in ports}
+    for _ in range(number + 1):
+        for port in random.sample(ports, len(ports)):
+            found[port].append(await load(port, path, connections, seconds))
+    return [results[1:] for results in found.values()]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("port", type=int)
     parser.add_argument("path", help="with {} where the number stands")
-    parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("ports", type=int, nargs="+")
+    parser.add_argument("--connections", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True, help="at one server, each round")
+    parser.add_argument("--rounds", type=int, required=True)
     options = parser.parse_args()
-    print(json.dumps(uvloop.run(load(options.port, options.path, options.connections, options.seconds))))
+    found = rounds(options.ports, options.path, options.connections, options.seconds, options.rounds)
+    print(json.dumps(uvloop.run(found)))

@@ -1,7 +1,7 @@
 """How many requests does a server answer, off and on, and how soon?
 
 Each variant is served by a uvicorn of its own, with httptools and uvloop and one worker. The load generator runs on
-another core; it asks one server after the other, for a few seconds each, round after round. What is compared is the
+another core; it asks one server after the other, half a second each, round after round. What is compared is the
 medians of the ratios within a round.
 """
 
@@ -13,8 +13,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -67,13 +65,6 @@ def port_of(process: subprocess.Popen[bytes]) -> int:
     return int(str(process.args[-1]))
 
 
-def load(port: int, path: str, *arguments: str) -> dict[str, Any]:
-    """Run the load generator for a while, and return what it found."""
-    command = [sys.executable, str(HERE / "load.py"), str(port), path, *arguments]
-    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
-
-
 def base_for(served: Served) -> list[Served]:
     """Return what a variant is compared with: the plain app, or the bare 503 alone and in the app."""
     if not served.on:
@@ -84,17 +75,12 @@ def base_for(served: Served) -> list[Served]:
 def measure(
     ports: Mapping[Served, int], path: str, rounds: int, connections: int, seconds: float
 ) -> dict[Served, list[dict[str, Any]]]:
-    """Load each server in turn; the first round warms up."""
-    found: dict[Served, list[dict[str, Any]]] = defaultdict(list)
-    begin = time.monotonic()
-    for number in range(rounds + 1):
-        for served, port in ports.items():
-            took = seconds if number else 0.5
-            result = load(port, path, "--connections", str(connections), "--seconds", str(took))
-            if number:
-                found[served].append(result)
-        print(f"round {number} of {rounds}, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
-    return found
+    """Load each server in turn, and return what was found of each, round by round."""
+    options = {"--rounds": rounds, "--connections": connections, "--seconds": seconds}
+    flags = [word for option, value in options.items() for word in (option, str(value))]
+    command = [sys.executable, str(HERE / "load.py"), path, *map(str, ports.values()), *flags]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return dict(zip(ports, found, strict=True))
 
 
 def rows(found: Mapping[Served, list[dict[str, Any]]], *, on: bool) -> list[tuple[str, list[str]]]:
@@ -121,8 +107,8 @@ def main() -> None:
     """Measure, print two tables, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", action="append", default=[], help="name=path of its Python; as often as wanted")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one run")
+    parser.add_argument("--rounds", type=int, default=61)
+    parser.add_argument("--seconds", type=float, default=0.5, help="at one server, each round")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--routes", type=int, default=10)
     parser.add_argument("--scenario", default="first", help="first or last")
@@ -132,7 +118,7 @@ def main() -> None:
     pythons = parse_peers(options.peer)
     peer_of = {name: peer for peer in pythons for name in VARIANTS[peer]}
     left_out = set(_OURS) - {"memory factory"} if options.quick else set()
-    rounds, seconds = (5, 1.0) if options.quick else (options.rounds, options.seconds)
+    rounds, seconds = (21, 0.3) if options.quick else (options.rounds, options.seconds)
     wanted = [*(Served(name, on=False) for name in _OFF), *(Served(name, on=True) for name in _ON)]
     chosen = [served for served in wanted if served.variant in peer_of and served.variant not in left_out]
     with ExitStack() as stack:

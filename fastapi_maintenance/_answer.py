@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
+from fastapi_maintenance._rendered import Rendered, completed
 from fastapi_maintenance._scope import as_http
 from fastapi_maintenance.responses import STATE_KEY, as_json
 from fastapi_maintenance.state import MaintenanceState, seconds_left
@@ -25,8 +26,6 @@ _DENIAL = "websocket.http.response"
 _TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
 _logger = logging.getLogger("fastapi_maintenance")
 _default_response = as_json()
-_Header = tuple[bytes, bytes]
-_NO_STORE = (b"cache-control", b"no-store")
 
 
 async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what to say
@@ -43,22 +42,27 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
             return
         receive, send = _receive_of_get(receive), _send_as_denial(send)
-    others = ((b"retry-after", b"%d" % _seconds(state, retry_after)), _NO_STORE)
+    seconds = _seconds(state, retry_after)
     sending: _Sending | None = None
     try:
-        made, asked = await _made(response, scope, receive, state)
-        if type(made).__call__ is not Response.__call__:
-            sending = _Sending(send, others)
-            await made(asked, receive, sending)
-            return
-        headers = _completed(made.raw_headers, others)
+        rendered = _of_state(response, state)
+        if rendered is None:
+            asked = {**as_http(scope), STATE_KEY: state}
+            made = await _made(response, Request(asked, receive))
+            if type(made).__call__ is not Response.__call__:
+                sending = _Sending(send, seconds)
+                await made(asked, receive, sending)
+                return
+            rendered = Rendered(made)
+        headers = rendered.headers(seconds)
     except Exception:
         if sending is not None and sending.begun:
             raise
         _logger.exception("The response callback %r failed; the default response is sent instead", response)
-        made, _ = await _made(_default_response, scope, receive, state)
-        headers = _completed(made.raw_headers, others)
+        rendered = vars(_default_response)["of_state"](state)
+        headers = rendered.headers(seconds)
     # What follows is what such a response does itself, in fewer steps.
+    made = rendered.response
     await send({"type": "http.response.start", "status": made.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": made.body})
     if made.background is not None:
@@ -68,24 +72,16 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
 class _Sending:
     """Send messages, with the headers that every blocked response has unless it brings its own."""
 
-    def __init__(self, send: Send, others: Iterable[_Header]) -> None:
+    def __init__(self, send: Send, seconds: int) -> None:
         self.begun = False
         self._send = send
-        self._others = others
+        self._seconds = seconds
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
-            message = {**message, "headers": _completed(message.get("headers", ()), self._others)}
+            message = {**message, "headers": completed(message.get("headers", ()), self._seconds)}
         await self._send(message)
-
-
-def _completed(own: Iterable[_Header], others: Iterable[_Header]) -> list[_Header]:
-    """Return the headers that a response has, and of the others those that it has not."""
-    headers = list(own)
-    names = {name.lower() for name, _ in headers}
-    headers += [header for header in others if header[0] not in names]
-    return headers
 
 
 def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int:
@@ -97,19 +93,18 @@ def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int
     return (least if known is None else known) + random.randint(0, most - least)  # noqa: S311 -- no secret
 
 
-async def _made(
-    callback: ResponseCallback, scope: Scope, receive: Receive, state: MaintenanceState
-) -> tuple[Response, Scope]:
-    """Return the response, and the scope of the request that it was made for."""
-    of_state = getattr(callback, "of_state", None)
-    if of_state is not None:  # one of ours, which asks nothing of the request
-        return of_state(state), scope
-    asked = {**as_http(scope), STATE_KEY: state}
-    made: Any = callback(Request(asked, receive))
+def _of_state(callback: ResponseCallback, state: MaintenanceState) -> Rendered | None:
+    """Return the response of a callback of ours that asks nothing of the request; None of any other."""
+    of_state: Callable[[MaintenanceState], Rendered] | None = getattr(callback, "of_state", None)
+    return None if of_state is None else of_state(state)
+
+
+async def _made(callback: ResponseCallback, request: Request) -> Response:
+    made: Any = callback(request)
     response = await made if inspect.isawaitable(made) else made
     if not isinstance(response, Response):
         reject("what the response callback returns", "a Response", response)
-    return response, asked
+    return response
 
 
 def _send_as_denial(send: Send) -> Send:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
+from fastapi_maintenance._rendered import Rendered
 from fastapi_maintenance.state import MaintenanceState, current_message
 from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
 
@@ -68,17 +69,17 @@ def telling(media_type: str, default: str, make: Callable[[str], Response]) -> S
 
     It is rendered only when the text is another than before, and can be had of the state alone, by `of_state`.
     """
-    last: tuple[str, Response] | None = None
+    last: tuple[str, Rendered] | None = None
 
-    def of_state(state: MaintenanceState) -> Response:
+    def of_state(state: MaintenanceState) -> Rendered:
         nonlocal last
         text, known = _message_in(state) or default, last
         if known is None or known[0] != text:
-            last = known = text, make(text)
-        return _alike(known[1])
+            last = known = text, Rendered(make(text))
+        return known[1]
 
     def response(request: Request, /) -> Response:
-        return of_state(current_state(request))
+        return _alike(of_state(current_state(request)).response)
 
     vars(response)["of_state"] = of_state
     response.__name__ = response.__qualname__ = make.__qualname__

@@ -45,14 +45,15 @@ class RouteFinder:
 
     def router_in(self, scope: Scope) -> tuple[Router | None, Starlette | None]:
         """Return the router, and the application that it belongs to."""
-        router, owner = router_at(self._last_layer())
-        app = scope.get("app")
+        end, app = self._last_layer(), scope.get("app")
         # The app in the scope is meant if its router is what was found, or, where middleware in between hides the
         # router, if this very middleware was added to it.
-        if owner is None and isinstance(app, Starlette):
-            added = router is None and any(middleware.cls is self._made_by for middleware in app.user_middleware)
-            if added or app.router is router:
-                return app.router, app
+        if isinstance(app, Starlette) and app.router is end:
+            return app.router, app
+        router, owner = router_at(end)
+        if router is None and isinstance(app, Starlette):
+            added = any(middleware.cls is self._made_by for middleware in app.user_middleware)
+            return (app.router, app) if added else (None, None)
         return router, owner
 
     def _last_layer(self) -> object:

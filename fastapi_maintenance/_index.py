@@ -42,7 +42,7 @@ class Candidate:
         """Whether it only reads what it is asked with."""
         self.below: RouteIndex | None = None
         """The index of what is mounted here."""
-        self.known: tuple[int, object] | None = None
+        self.known: tuple[int, Any] | None = None
         """What will answer, as of so many marks."""
 
 

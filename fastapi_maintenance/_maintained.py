@@ -50,6 +50,7 @@ class MaintainedApp:
         self.app = app
         self.settings = settings
         self._place: _current.Place = (settings.backend,)
+        self._is_set = settings.enabled is not None
         self._observer = self._observe(_current.default_backend() if settings.backend is None else settings.backend)
         self._following: Following | None = None
         self._finder = RouteFinder(app, made_by)
@@ -62,21 +63,49 @@ class MaintainedApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = _current.enter(self._place)
         try:
-            kind = scope["type"]
-            if kind == "lifespan":
+            if scope["type"] == "lifespan":
                 await self._live(scope, receive, send)
                 return
-            if kind in ("http", "websocket"):
-                seen = self._glance()
-                if seen is not None or has_forced_on():
-                    state = await self._state_behind_block(scope, seen)
-                    if state is not None:
-                        settings = self.settings
-                        await send_blocked(scope, receive, send, state, settings.response, settings.retry_after)
-                        return
+            state: MaintenanceState | None = _LOOK_CLOSER
+            if not (_holds.ledgers or _forcing.open_forcings or self._is_set):
+                state = (self._observer if self._place[0] is not None else self._current_observer()).peek()
+            # One look tells that there is no maintenance, as there nearly never is, or that it takes a closer look.
+            if state is None or state.active or state.holds or has_forced_on():
+                blocked_by = await self._reason(scope, state)
+                if blocked_by is not None:
+                    settings = self.settings
+                    await send_blocked(scope, receive, send, blocked_by, settings.response, settings.retry_after)
+                    return
             await self.app(scope, receive, send)
         finally:
             _current.leave(token)
+
+    async def _reason(self, scope: Scope, seen: MaintenanceState | None) -> MaintenanceState | None:
+        """Return the state for which a request is blocked, None where it passes."""
+        if scope["type"] not in ("http", "websocket"):
+            return None
+        state = seen
+        if seen is None or seen.holds or seen.starts_at is not None or seen.ends_at is not None:
+            state = await self._active_state(scope)
+        elif not seen.active:
+            state = None
+        if state is None and not has_forced_on():
+            return None
+        settings = self.settings
+        scope, answer = self._finder.find(scope)
+        verdict = decide(
+            mark=answer.mark,
+            active=state is not None,
+            answered=answer.answered and not is_preflight(scope),
+            documentation=answer.documentation,
+            unmatched=settings.unmatched,
+            exempt_docs=settings.exempt_docs,
+        )
+        if verdict is Verdict.PASS:
+            return None
+        if verdict is Verdict.ASK and settings.exempt is not never and await self._is_exempt(scope):
+            return None
+        return _FORCED if answer.mark else state
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the lifespan of the app, and follow the backend meanwhile."""
@@ -127,43 +156,14 @@ class MaintainedApp:
                 self._following.turn_to(self._observer)
         return self._observer
 
-    def _glance(self) -> MaintenanceState | None:
-        """Return None if one look tells that there is no maintenance, as it nearly always does; else what was seen."""
-        settings = self.settings
-        if _holds.ledgers or _forcing.open_forcings or settings.enabled is not None:
-            return _LOOK_CLOSER
-        state = (self._observer if settings.backend is not None else self._current_observer()).peek()
-        if state is None:
-            return _LOOK_CLOSER
-        return state if state.active or state.holds else None
-
-    async def _state_behind_block(self, scope: Scope, seen: MaintenanceState | None) -> MaintenanceState | None:
-        """Return the state for which the request is blocked, None where it passes."""
-        settings = self.settings
-        state = seen
-        if seen is not None and (seen.holds or seen.starts_at is not None or seen.ends_at is not None):
-            state = await self._active_state(scope)
-            if state is None and not has_forced_on():
-                return None
-        scope, answer = self._finder.find(scope)
-        verdict = decide(
-            mark=answer.mark,
-            active=state is not None,
-            answered=answer.answered and not is_preflight(scope),
-            documentation=answer.documentation,
-            unmatched=settings.unmatched,
-            exempt_docs=settings.exempt_docs,
-        )
-        if verdict is Verdict.PASS:
-            return None
-        if verdict is Verdict.ASK and settings.exempt is not never:
-            try:
-                exempt: Any = settings.exempt(Request(as_http(scope)))  # anybody's, so it may be anything
-                if exempt is not False and (await exempt if inspect.isawaitable(exempt) else exempt):
-                    return None
-            except Exception:
-                _logger.exception("The predicate %r failed; the request is not exempt", settings.exempt)
-        return _FORCED if answer.mark else state
+    async def _is_exempt(self, scope: Scope) -> bool:
+        exempt = self.settings.exempt
+        try:
+            found: Any = exempt(Request(as_http(scope)))  # anybody's, so it may be anything
+            return found is not False and bool(await found if inspect.isawaitable(found) else found)
+        except Exception:
+            _logger.exception("The predicate %r failed; the request is not exempt", exempt)
+            return False
 
     async def _active_state(self, scope: Scope) -> MaintenanceState | None:
         """Return the state if there is maintenance now: by the newest hold, else `enabled`, else the backend.

@@ -5,7 +5,7 @@ Every route that can match the path is asked with its own `matches`, on a copy o
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute
@@ -79,7 +79,8 @@ def _ask(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
         if match is Match.FULL:
             known = candidate.known
             if known is not None and known[0] == marks_put():
-                return cast("Answer", known[1])
+                known_answer: Answer = known[1]
+                return known_answer
             answer = _look_into(candidate, owner, probe, child)
             if isinstance(candidate.original, _ANSWER_ALIKE):
                 candidate.known = marks_put(), answer
