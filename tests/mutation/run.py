@@ -183,14 +183,16 @@ def main() -> int:
     """Run all parts, or those that are named, and print the score of each module and what survived."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where to work; what is known there is not asked again")
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[[], *PARTS], metavar="part")
+    parser.add_argument(
+        "parts", nargs="*", choices=[[], *PARTS], metavar="part", help="core or stores; both by default"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     totals: Counter[str] = Counter()
     noticed: Counter[str] = Counter()
     explained = SURVIVORS.read_text("utf-8")
     unexplained = 0
-    for name in options.parts:
+    for name in options.parts or PARTS:
         folder = options.folder.resolve() / name
         for mutant, code in run(PARTS[name], folder, options.workers).items():
             totals[module_of(mutant)] += 1
