@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from fastapi_maintenance import (
     ReadOnlyBackendError,
 )
 from fastapi_maintenance.backends import file as file_module
+from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import add_hold
 from tests.stores import TextSwitch
 from tests.support import ROOT
@@ -142,7 +144,7 @@ async def test_memory_begins_with_what_it_is_given(given: MaintenanceState | boo
 
 @pytest.mark.parametrize("given", [1, "on", None])
 def test_memory_refuses_to_begin_with_what_is_no_state(given: Any) -> None:  # noqa: ANN401 -- what is refused
-    with pytest.raises(TypeError, match=r"^state must be a MaintenanceState, True or False, got "):
+    with pytest.raises(TypeError, match=rf"got {type(given).__name__} {given!r}$"):
         MemoryBackend(given)
 
 
@@ -373,6 +375,13 @@ def test_garbage_in_a_file_is_an_error(content: bytes, tmp_path: Path) -> None:
     assert f"{tmp_path}/mode must be at most {LIMIT} bytes long" == str(caught.value) or len(content) <= LIMIT
 
 
+def test_what_is_not_utf_8_is_shown_by_its_first_bytes(tmp_path: Path) -> None:
+    (tmp_path / "mode").write_bytes(b"\xff" * 300)
+    with pytest.raises(InvalidStateError) as caught:
+        LocalFileBackend(tmp_path / "mode").peek()
+    assert str(caught.value).startswith(f"text must be UTF-8, got {bytes([255]) * 200!r}: 'utf-8' codec can't decode")
+
+
 @any_garbage
 async def test_garbage_in_a_file_is_replaced_with_a_warning_when_the_switch_is_set(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -380,9 +389,11 @@ async def test_garbage_in_a_file_is_replaced_with_a_warning_when_the_switch_is_s
     path = tmp_path / "mode"
     path.write_bytes(content)
     backend = LocalFileBackend(path)
+    with pytest.raises(InvalidStateError) as error:
+        backend.peek()
     await backend.set_value(True)
     (message,) = messages_of(caplog)
-    assert message.startswith(f"{path} is replaced, as if it had been off: ")
+    assert f"{path} is replaced, as if it had been off: {error.value}" == message
     assert ("1\n", ON) == (path.read_text(), backend.peek())
 
 
@@ -686,12 +697,40 @@ async def test_a_state_that_is_too_big_to_be_read_again_is_not_written(tmp_path:
     assert ON == backend.peek()
 
 
+async def test_the_biggest_state_that_is_written_can_be_read_again(tmp_path: Path) -> None:
+    backend = LocalFileBackend(tmp_path / "mode")
+    around = len(state_to_text(MaintenanceState(message="x"))) - 1
+    biggest = MaintenanceState(message="x" * (LIMIT - around - 1))
+    await backend.update_state(lambda _: biggest)
+    assert (LIMIT, biggest) == ((tmp_path / "mode").stat().st_size, backend.peek())
+    with pytest.raises(ValueError, match=f"bytes as text, got {LIMIT}$"):
+        await backend.update_state(lambda _: MaintenanceState(message="x" * (LIMIT - around)))
+    assert biggest == backend.peek()
+
+
+async def test_a_write_that_cannot_even_begin_is_told_with_its_own_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object, **_settings: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    backend = LocalFileBackend(tmp_path / "mode")
+    await backend.set_value(True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            await backend.set_value(False)
+    assert ON == backend.peek()
+
+
 async def test_a_missing_folder_is_off_and_is_not_made_by_a_write(tmp_path: Path) -> None:
     backend = LocalFileBackend(tmp_path / "mistyped" / "mode")
     assert OFF == backend.peek()
-    with pytest.raises(FileNotFoundError, match="The folder of the switch is missing") as refused:
+    with pytest.raises(FileNotFoundError) as refused:
         await backend.set_value(True)
-    assert (errno.ENOENT, str(tmp_path / "mistyped")) == (refused.value.errno, refused.value.filename)
+    error = refused.value
+    expected = (errno.ENOENT, "The folder of the switch is missing", str(tmp_path / "mistyped"))
+    assert expected == (error.errno, error.strerror, error.filename)
     assert [] == list(tmp_path.iterdir())
 
 
@@ -743,7 +782,9 @@ async def test_a_lock_that_is_not_let_go_of_is_an_error_and_changes_nothing(
 
 @pytest.mark.parametrize("path", [None, 7, b"mode", ["mode"]])
 def test_what_is_no_path_is_refused(path: Any) -> None:  # noqa: ANN401 -- what is refused
-    with pytest.raises(TypeError, match=r"^file_path must be a path, got "):
+    with pytest.raises(
+        TypeError, match=rf"^file_path must be a path, got {type(path).__name__} {re.escape(repr(path))}$"
+    ):
         LocalFileBackend(path)
 
 

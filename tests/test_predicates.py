@@ -355,6 +355,11 @@ def test_a_query_without_the_parameter_or_with_another_value_is_not_equal(query:
     assert not query_equals("key", "secret")(make_request(query=query))
 
 
+def test_a_value_that_no_query_can_carry_is_equal_to_none() -> None:
+    equal = query_equals("key", "\ud800")
+    assert [False, False] == [equal(make_request(query=query)) for query in ("key=%ED%A0%80", "key=x")]
+
+
 # Cookies
 
 

@@ -796,8 +796,16 @@ async def test_the_documentation_stays_open_wherever_the_app_put_it(
         app.mount(prefix, documented)
     async with client(as_added(app if prefix else documented, MemoryBackend(state=True))) as http:
         assert [200] * len(is_open) == [(await http.get(prefix + path)).status_code for path in is_open]
+        assert [200] * len(is_open) == [(await http.head(prefix + path)).status_code for path in is_open]
         assert [503] * len(not_open) == [(await http.get(prefix + path)).status_code for path in not_open]
         assert 503 == (await http.post(prefix + "/docs")).status_code
+
+
+async def test_an_endpoint_of_the_app_in_the_place_of_its_documentation_is_closed_as_others_are() -> None:
+    app = FastAPI()
+    app.router.routes.insert(0, APIRoute("/docs", unmarked))
+    async with client(as_added(app, MemoryBackend(state=True))) as http:
+        assert [503, 200] == [(await http.get(path)).status_code for path in ("/docs", "/redoc")]
 
 
 async def test_the_documentation_is_closed_on_request() -> None:
