@@ -162,6 +162,13 @@ def in_a_mount_in_an_included_router() -> FastAPI:
     return app
 
 
+def behind_middleware_of_a_mount_in_an_included_router() -> FastAPI:
+    router, app = APIRouter(), FastAPI()
+    router.routes.append(Mount("/b", routes=starlette_routes(), middleware=[Middleware(hiding)]))
+    app.include_router(router, prefix="/a")
+    return app
+
+
 def under_a_host() -> FastAPI:
     return FastAPI(routes=[Host("elsewhere", Router()), Host("testserver", on_the_app())])
 
@@ -221,6 +228,7 @@ PLACES: dict[Callable[[], FastAPI], str] = {
     behind_the_middleware_of_a_mount: "/a",
     behind_middleware_of_a_mount_that_hides_the_app: "/a",
     in_a_mount_in_an_included_router: "/a/b",
+    behind_middleware_of_a_mount_in_an_included_router: "/a/b",
     under_a_host: "",
     under_a_host_in_an_included_router: "",
     with_a_root_path_of_its_own: "/a",
@@ -229,7 +237,11 @@ PLACES: dict[Callable[[], FastAPI], str] = {
     behind_other_middleware_that_hides_the_app: "/b/a",
 }
 if not NESTED:  # FastAPI with flat routers includes no mounts and no hosts
-    del PLACES[in_a_mount_in_an_included_router], PLACES[under_a_host_in_an_included_router]
+    for nested in (
+        *(in_a_mount_in_an_included_router, behind_middleware_of_a_mount_in_an_included_router),
+        under_a_host_in_an_included_router,
+    ):
+        del PLACES[nested]
 TRIED = ("/plain", "/off", "/on", "/nothing")
 EXPECTED = {True: [503, 200, 503, 404], False: [200, 200, 503, 404]}
 
@@ -293,6 +305,9 @@ async def test_the_mark_is_found_by_the_public_way_where_the_private_one_is_gone
     app = as_added(place(), MemoryBackend(state=True))
     assert EXPECTED[True] == await http_statuses(app, PLACES[place])
     assert EXPECTED[True] == await socket_verdicts(app, PLACES[place])
+    if place is in_a_mount_in_an_included_router:
+        async with client(app) as http:
+            assert 200 == (await http.get(PLACES[place] + "/docs")).status_code
 
 
 @pytest.mark.skipif(not NESTED, reason="included routers are flat in this FastAPI")
@@ -611,22 +626,24 @@ async def test_a_class_of_route_with_a_rule_of_its_own_is_asked_itself(included:
 class Anything(BaseRoute):
     """A route of a class that nobody knows."""
 
-    def __init__(self, child: Scope | None) -> None:
+    def __init__(self, child: Scope | None, match: Match = Match.FULL) -> None:
         self.child = child
+        self.match = match
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if self.child is None:
             raise ZeroDivisionError
-        return (Match.FULL, self.child) if scope["type"] == "http" else (Match.NONE, {})
+        return (self.match, self.child) if scope["type"] == "http" else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("open")(scope, receive, send)
 
 
-async def test_a_route_of_an_unknown_class_has_the_mark_of_what_it_calls_its_endpoint() -> None:
+@pytest.mark.parametrize("match", [Match.FULL, Match.PARTIAL])
+async def test_a_route_of_an_unknown_class_has_the_mark_of_what_it_calls_its_endpoint(match: Match) -> None:
     statuses = []
     for child in ({}, {"endpoint": marked}):
-        async with client(as_added(FastAPI(routes=[Anything(child)]), MemoryBackend(state=True))) as http:
+        async with client(as_added(FastAPI(routes=[Anything(child, match)]), MemoryBackend(state=True))) as http:
             statuses.append((await http.get("/")).status_code)
     assert [503, 200] == statuses
 
@@ -638,6 +655,20 @@ async def test_a_route_that_fails_to_say_whether_it_matches_fails_in_the_app() -
     async with client(as_wrapped(app, MemoryBackend(state=False))) as http:
         with pytest.raises(ZeroDivisionError):
             await http.get("/")
+
+
+async def test_what_a_route_notes_in_the_scope_while_it_is_asked_is_for_the_app_to_be_noted_again() -> None:
+    class Noting(Anything):
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            noted.append("noted" in scope)
+            scope["noted"] = True
+            return super().matches(scope)
+
+    noted: list[bool] = []
+    app = FastAPI(routes=[Noting({"endpoint": marked})])
+    async with client(as_added(app, MemoryBackend(state=True))) as http:
+        assert 200 == (await http.get("/")).status_code
+    assert not noted[-1]
 
 
 async def test_the_scope_is_left_as_it_is() -> None:
@@ -791,6 +822,7 @@ async def test_the_documentation_stays_open_wherever_the_app_put_it(
 ) -> None:
     documented = FastAPI(**settings)
     documented.add_api_route("/{path:path}", unmarked, methods=["GET", "POST"], include_in_schema=False)
+    documented.add_route("/{path:path}", plain, methods=["PATCH"])
     app = FastAPI(openapi_url=None)
     if prefix:
         app.mount(prefix, documented)
@@ -799,6 +831,7 @@ async def test_the_documentation_stays_open_wherever_the_app_put_it(
         assert [200] * len(is_open) == [(await http.head(prefix + path)).status_code for path in is_open]
         assert [503] * len(not_open) == [(await http.get(prefix + path)).status_code for path in not_open]
         assert 503 == (await http.post(prefix + "/docs")).status_code
+        assert 503 == (await http.patch(prefix + "/docs")).status_code
 
 
 async def test_an_endpoint_of_the_app_in_the_place_of_its_documentation_is_closed_as_others_are() -> None:

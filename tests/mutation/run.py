@@ -50,7 +50,7 @@ PARTS = {
             "codec": ("codec",),
             "predicates": ("predicates", "laws", "prefix_safety", "hints"),
             "_decision": ("decision",),
-            "_routes": ("routes", "forced"),
+            "_routes": ("routes", "forced", "index", "shortcuts"),
             "backends/base": ("backends", "failures"),
             "backends/cached": ("cached",),
             "backends/env": ("backends",),
