@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from fastapi import FastAPI
 from typing_extensions import Self
@@ -334,6 +335,29 @@ async def test_a_backend_that_is_gone_leaves_nothing_to_close_to_the_next_at_its
     del backend
     gc.collect()
     assert before.keys() == _closers.keys()
+
+
+@only_asyncio
+async def test_the_connections_of_a_database_are_let_go_of() -> None:
+    backend: Any = backend_from_url("sqlite+aiosqlite://")
+    pool = backend.engine.pool
+    await close_if_made_here(backend)
+    assert pool is not backend.engine.pool
+
+
+async def test_a_client_is_given_the_time_to_close_where_its_app_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+
+    async def close() -> None:
+        await anyio.lowlevel.checkpoint()
+        closed.append(True)
+
+    backend = MemoryBackend()
+    monkeypatch.setitem(_closers, id(backend), close)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await close_if_made_here(backend)
+    assert [True] == closed
 
 
 async def test_what_was_not_made_here_is_not_closed() -> None:
