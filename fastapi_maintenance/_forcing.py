@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -15,6 +16,9 @@ from fastapi_maintenance.state import MaintenanceState
 __all__ = ["Forcing", "forced", "forcing_of", "open_forcings"]
 
 _CAME_THROUGH = "fastapi_maintenance.came_through"
+_NO_EFFECT = (
+    "maintenance_forced() had no effect: requests came through the app, and through no maintenance middleware of it"
+)
 
 
 class Forcing:
@@ -23,6 +27,10 @@ class Forcing:
     def __init__(self, layers: tuple[object, ...], state: MaintenanceState | None) -> None:
         self.layers = layers
         self.state = state
+        self.was_entered = False
+        """Whether a request came through the app."""
+        self.was_asked = False
+        """Whether a maintenance middleware asked about one."""
 
     def is_about(self, app: object) -> bool:
         """Tell whether this is the app that is forced, or one of its layers."""
@@ -43,6 +51,8 @@ class _Entrance:
         if self.stack is None:
             self.stack = self.owner.build_middleware_stack()
         scope[_CAME_THROUGH] = (*scope.get(_CAME_THROUGH, ()), self.owner)
+        for forcing in open_forcings:
+            forcing.was_entered |= scope["type"] != "lifespan" and forcing.is_about(self.owner)
         await self.stack(scope, receive, send)
 
 
@@ -58,7 +68,10 @@ def forcing_of(layer: ASGIApp, scope: Scope) -> Forcing | None:
         return None
     apps = [*layers_of(layer), scope.get("app"), *reversed(scope.get(_CAME_THROUGH, ()))]
     newest_first = open_forcings[::-1]
-    return next((forcing for app in apps for forcing in newest_first if forcing.is_about(app)), None)
+    nearest_first = [forcing for app in apps for forcing in newest_first if forcing.is_about(app)]
+    for forcing in nearest_first:
+        forcing.was_asked = True
+    return nearest_first[0] if nearest_first else None
 
 
 @contextmanager
@@ -72,6 +85,8 @@ def forced(app: ASGIApp, state: MaintenanceState | None) -> Iterator[None]:
         open_forcings.append(forcing)
         stack.callback(open_forcings.remove, forcing)
         yield
+    if forcing.was_entered and not forcing.was_asked:
+        warnings.warn(_NO_EFFECT, stacklevel=3)  # the block
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from fastapi_maintenance import _clock
-from fastapi_maintenance._checks import check_bool, check_callable, check_seconds, reject
+from fastapi_maintenance._checks import check_bool, check_seconds, reject
 from fastapi_maintenance._conformance.instances import MakeBackend
 from fastapi_maintenance._forcing import forced
 from fastapi_maintenance._layers import layers_of
@@ -40,8 +40,9 @@ def check_backend(
     ...     check_backend(lambda: store)
 
     What is read is what was written, by another instance too; concurrent updates are not lost; a watcher is told the
-    last state; a write that is cancelled leaves the state before it or the one after it; holds behave. It checks what
-    the backend has methods for: with `get_value` and `set_value` alone that is the switch.
+    last state, and ends when it is cancelled; a write that is cancelled leaves the state before it or the one after it,
+    where the latter may still come a moment later, as from a thread; holds behave. It checks what the backend has
+    methods for: with `get_value` and `set_value` alone that is the switch.
 
     `make_backend` is called twice, and both calls must give backends on one and the same switch, as two processes have
     them: on one key of a store, on one path; or the same object twice, where the switch lives in that. No one else may
@@ -54,7 +55,8 @@ def check_backend(
     Args:
         make_backend: A function, sync or async, that returns a backend, or an async context manager that gives one and
             closes what belongs to it. A class will do.
-        max_examples: How many series of up to twenty steps are tried. They are the same ones each time.
+        max_examples: How many series of up to twenty steps are tried. They are the same ones each time. With fewer than
+            the default, what breaks only where a write is cancelled at one certain moment may not be found.
         patience: Seconds that one call may take, and that a watcher may take to be told of a change.
         event_loop: What to run on.
 
@@ -68,7 +70,8 @@ def check_backend(
 
     """
     __tracebackhide__ = True  # pytest shows the line that called this
-    check_callable("make_backend", make_backend)
+    if not callable(make_backend):
+        reject("make_backend", "a function that returns a backend, such as `lambda: backend`", make_backend)
     if isinstance(max_examples, bool) or not isinstance(max_examples, int):
         reject("max_examples", "a whole number", max_examples)
     if max_examples < 1:
@@ -105,8 +108,9 @@ def maintenance_forced(
     request asks meanwhile. Marks on endpoints, documentation and predicates count as ever. It holds for every
     maintenance middleware that a request of the app comes through, those of apps mounted below it included, and for no
     other app. In blocks within blocks the app that is nearest to the middleware counts, and of one app the innermost
-    block. It holds in all threads. An app that starts within the block is not followed by its middleware later on
-    either; the state is then read when it is needed.
+    block. Where requests come through the app, and none of them through such a middleware, there is a warning at the
+    end of the block. It holds in all threads. An app that starts within the block is not followed by its middleware
+    later on either; the state is then read when it is needed.
 
     Args:
         app: The app, or what a maintenance middleware has made of one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -97,6 +98,17 @@ class RefusesNowAndThen(BareSwitch):
             raise ReadOnlyBackendError(message)
 
 
+class KeepsItsLockWhenCutOff(BareSwitch):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = anyio.Semaphore(1)
+
+    async def set_value(self, value: bool, /) -> None:
+        await self.lock.acquire()
+        await super().set_value(value)
+        self.lock.release()
+
+
 # --- with whole states ------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +153,24 @@ class KeepsHolds(DetailedStore):
 class DropsMessages(DetailedStore):
     async def get_state(self) -> MaintenanceState:
         return replace(await super().get_state(), message=None)
+
+
+class ShortensMessages(DetailedStore):
+    async def get_state(self) -> MaintenanceState:
+        state = await super().get_state()
+        return replace(state, message=state.message and state.message[:255])
+
+
+class TrimsMessages(DetailedStore):
+    async def get_state(self) -> MaintenanceState:
+        state = await super().get_state()
+        return replace(state, message=state.message and state.message.strip(" "))
+
+
+class LosesEmoji(DetailedStore):
+    async def get_state(self) -> MaintenanceState:
+        state = await super().get_state()
+        return replace(state, message=state.message and re.sub("[^\0-\uffff]", "?", state.message))
 
 
 class RoundsTimes(DetailedStore):
@@ -289,3 +319,33 @@ class TellsText(Watchable):
     async def watch(self) -> AsyncIterator[Any]:
         yield "1"
         await anyio.sleep_forever()
+
+
+class TellsTheNewestWatcherAlone(Watchable):
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        self.mine = mine = object()
+        while mine is self.mine:
+            changed = self._changed
+            yield await self.get_state()
+            await changed.wait()
+        await anyio.sleep_forever()
+
+
+class WatchesOnWhenCancelled(Watchable):
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        told = None
+        while True:
+            changed, state = self._changed, self.memory.peek()
+            if state != told:
+                told = state
+                yield state
+            with suppress(BaseException):
+                await changed.wait()
+
+
+class TellsOnWhenCancelled(Watchable):
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        while True:
+            yield self.memory.peek()
+            with suppress(BaseException):
+                await anyio.sleep(0.005)

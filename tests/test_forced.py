@@ -380,3 +380,32 @@ def test_wrong_arguments_are_told_at_once(
 ) -> None:
     with pytest.raises(kind, match=message):
         maintenance_forced(app, **settings)  # type: ignore[arg-type]  # wrong ones are the point
+
+
+async def test_where_there_is_nothing_to_force_there_is_a_warning() -> None:
+    bare, outer = FastAPI(), FastAPI()
+    bare.add_api_route("/", lambda: "open")
+    outer.mount("/mounted", bare)
+    outer.add_middleware(maintenance_middleware(backend=MemoryBackend()))
+
+    async def forced_status(app: FastAPI, path: str) -> int:
+        with maintenance_forced(bare):
+            async with client(app) as http:
+                return (await http.get(path)).status_code
+
+    for app, path in ((bare, "/"), (outer, "/mounted/")):
+        with pytest.warns(UserWarning, match=r"^maintenance_forced\(\) had no effect: ") as warned:
+            assert 200 == await forced_status(app, path)
+        assert [__file__] == [warning.filename for warning in warned]
+
+
+async def test_there_is_no_warning_without_requests_or_where_one_was_forced() -> None:
+    app, other = FastAPI(), FastAPI()
+    app.add_api_route("/", lambda: "open")
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend()))
+    with maintenance_forced(other), maintenance_forced(app, False):
+        async with living(app):
+            pass
+        with maintenance_forced(app):
+            async with client(app) as http:
+                assert 503 == (await http.get("/")).status_code

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, replace
@@ -16,9 +18,11 @@ from types import ModuleType
 from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 import pytest
 import redis.asyncio
 import sqlalchemy
+from redis.asyncio.client import PubSub
 from redis.crc import key_slot
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -35,6 +39,8 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance.backends import redis as redis_module
+from fastapi_maintenance.backends import sqlalchemy as sqlalchemy_module
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from fastapi_maintenance.backends.url import close_if_made_here
@@ -288,6 +294,79 @@ async def test_a_change_that_was_given_up_and_arrives_late_is_refused() -> None:
         await close_if_made_here(backend)
 
 
+async def test_a_write_that_others_are_always_faster_than_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running("redis") as server:
+        backend = cast("RedisBackend", backend_from_url(server.url))
+        monkeypatch.setattr(redis_module, "_SWAP", "return 0")
+        monkeypatch.setattr(redis_module, "WRITE_TIMEOUT", 0.3)
+        with anyio.move_on_after(30) as bound:
+            with pytest.raises(TimeoutError):
+                await backend.set_value(True)
+        assert (False, OFF) == (bound.cancelled_caught, await backend.get_state())
+        await close_if_made_here(backend)
+
+
+async def test_a_change_is_made_again_where_others_changed_the_row_there_and_back(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/switch.db"
+    given: list[MaintenanceState] = []
+
+    async def there_and_back() -> None:
+        other = backend_from_url(url)
+        for value in (False, True):
+            await other.set_value(value)
+        await close_if_made_here(other)
+
+    def change(state: MaintenanceState) -> MaintenanceState:
+        given.append(state)
+        if len(given) == 1:
+            thread = threading.Thread(target=anyio.run, args=(there_and_back,))
+            thread.start()
+            thread.join(30)
+        return state
+
+    async with Place("sqlite", url).opened() as backend:
+        await backend.set_value(True)
+        await backend.update_state(change)
+        async with backend.engine.connect() as connection:
+            version = await connection.scalar(sqlalchemy.text("SELECT version FROM fastapi_maintenance"))
+        assert ([ON, ON], 3) == (given, version)
+
+
+async def test_what_a_database_has_done_is_not_kept(tmp_path: Path) -> None:
+    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db").opened() as backend:
+        await backend.set_value(True)
+
+        async def nothing_is_kept() -> bool:
+            return not sqlalchemy_module._going_on
+
+        await eventually(nothing_is_kept)
+
+
+async def test_an_operation_that_is_cancelled_with_its_event_loop_is_not_complained_of() -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    sqlalchemy_module._end(future)
+    assert future.cancelled()
+
+
+async def test_a_channel_is_given_the_time_to_close_where_its_watch_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[bool] = []
+
+    async def close(_pubsub: object) -> None:
+        await anyio.lowlevel.checkpoint()
+        closed.append(True)
+
+    backend = cast("RedisBackend", backend_from_url("redis://localhost"))
+    bell = redis_module._Bell(backend.client, backend.key)
+    monkeypatch.setattr(PubSub, "aclose", close)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await bell.aclose()
+    assert [True] == closed
+
+
 async def test_what_is_written_by_url_counts_at_once_in_this_process(place: Place) -> None:
     if place.kind == "cluster":
         pytest.skip("two clients of a Cluster are not known to be of the same one")
@@ -346,6 +425,8 @@ async def eventually_told(states: list[MaintenanceState]) -> None:
 
 async def test_watching_tells_the_state_at_once_and_then_each_change(place: Place) -> None:
     async with place.opened() as writer, place.opened() as reader:
+        if place.kind not in {"cluster", "sqlite"}:  # the others push, and are not looked at meanwhile
+            reader.poll_interval = 60.0
         await set_maintenance_mode(True, writer, message="first")
         async with told(reader) as states:
             for message in ["first", "second", "third"]:

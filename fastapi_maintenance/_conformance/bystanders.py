@@ -17,6 +17,8 @@ from fastapi_maintenance.state import Hold, MaintenanceState
 
 __all__ = ["Job", "Watcher"]
 
+_MOST_TOLD_ON = 3  # states
+
 
 class _Bystander(ABC):
     """A task that goes on until it is told to end."""
@@ -96,6 +98,7 @@ class Watcher(_Bystander):
         self._is_busy = is_busy
         self._go_on = anyio.Event()
         self._told: tuple[object, ...] = ()  # the last one
+        self._told_on = 0
         self._scope = anyio.CancelScope()
 
     async def learn(self, is_right: Callable[[MaintenanceState], bool], *, patience: float) -> bool:
@@ -105,9 +108,9 @@ class Watcher(_Bystander):
                 if isinstance(self.error, Breach):
                     raise self.error
                 if self.error is not None:
-                    raise Breach(Promise.WATCH_BEGINS, raised(self.error)) from self.error
+                    raise Breach(Promise.WATCH_BEGINS, f", but{raised(self.error)}") from self.error
                 if self._ended.is_set():
-                    raise Breach(Promise.WATCH_BEGINS, " ends by itself")
+                    raise Breach(Promise.WATCH_BEGINS, ", but ends by itself")
                 news = self._news
                 if self._told:
                     self._go_on.set()
@@ -124,10 +127,16 @@ class Watcher(_Bystander):
         """Show what it was told last."""
         return shown(self._told[-1]) if self._told else "nothing"
 
-    async def end(self) -> None:
-        """Close the watch."""
+    async def end(self, *, patience: float) -> bool:
+        """Cancel the watch; tell whether it ends by that."""
         self._scope.cancel()
-        await self._ended.wait()
+        return await self.has_ended(patience=patience) and self._told_on < _MOST_TOLD_ON
+
+    async def has_ended(self, *, patience: float) -> bool:
+        """Tell whether the watch is over, now or in a while."""
+        with anyio.move_on_after(patience):
+            await self._ended.wait()
+        return self._ended.is_set()
 
     def _state(self) -> MaintenanceState:
         if isinstance(self._told[-1], MaintenanceState):
@@ -142,6 +151,10 @@ class Watcher(_Bystander):
                 raise Breach(Promise.ASYNC, " is a coroutine, no async iterator")
             try:
                 async for state in states:
+                    if self._scope.cancel_called:  # it may be told of what came just before
+                        self._told_on += 1
+                        if self._told_on == _MOST_TOLD_ON:
+                            break
                     self._told = (state,)
                     self._tell()
                     if self._is_busy:

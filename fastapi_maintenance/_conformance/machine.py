@@ -74,7 +74,10 @@ class Conformance(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Leave."""
-        self.search.portal.call(self.steps.leave)
+        try:
+            self.search.portal.call(self.steps.leave)
+        except Breach as breach:
+            self.search.broke(breach, self.steps.made, self.calls)
 
     @initialize()
     def begins(self) -> None:
@@ -210,6 +213,8 @@ class Conformance(RuleBasedStateMachine):
         self.make(to(Steps.watch, name, is_busy=is_busy), *tries)
 
     @precondition(lambda self: self.steps.watcher is not None)
-    @rule()
-    def watch_goes_on(self) -> None:
+    @rule(name=_names, place=_places)
+    def watch_goes_on(self, *, name: str, place: int) -> None:
         self.make(Steps.watch_on)
+        if place == PLACES - 1:  # now and then
+            self.make(to(Steps.watch_beside, name), (to(Steps.watch_beside, "a"),))

@@ -13,7 +13,7 @@ from fastapi_maintenance.typing import StateChange
 __all__ = ["HOLDS", "MESSAGES", "OFF", "WINDOWS", "Change", "Model", "added", "drawn", "released", "switched"]
 
 OFF = MaintenanceState()
-MESSAGES = (None, "Back at ten", "Zurück\num „zehn“ \\ ✓", "")
+MESSAGES = (None, "Back at ten", "Zurück\num „zehn“ \\ ✓", "", " Back 🚧 ", "Back at ten." * 25)
 _PAST, _NEXT = datetime(2000, 1, 1, tzinfo=timezone.utc), datetime(2001, 1, 1, tzinfo=timezone.utc)
 _FAR = datetime(9000, 1, 1, 0, 0, 0, 1, tzinfo=timezone.utc)
 Window = tuple[datetime | None, datetime | None]
@@ -51,6 +51,7 @@ def drawn(active: bool, message: str | None, window: Window, hold: Hold | None) 
     plainer = (
         switched(active=True),
         switched(active=True, message=MESSAGES[1]),
+        switched(active=True, message=message),
         switched(active=True, window=(None, window[1])),
         switched(active=True, window=(window[0], None)),
         switched(active=True, window=window),

@@ -30,6 +30,7 @@ class Promise(Enum):
     REFUSES = "a backend that refuses to be written refuses each time"
     WATCH_BEGINS = "watch() tells the state at once, and goes on until it is closed"
     WATCH = "watch() tells the last state"
+    WATCH_ENDS = "watch() ends when it is cancelled"
 
 
 class Breach(Exception):  # noqa: N818 -- it is not yet the error that is told

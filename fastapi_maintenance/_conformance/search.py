@@ -19,7 +19,8 @@ __all__ = ["Call", "Search", "Step", "to"]
 
 _ENOUGH = 10.0  # seconds for which fewer and plainer steps are looked for
 _TRIES = 5
-_LEGEND = "a and b are the two backends that make_backend() returned."
+_LEGEND = "a and b are the two backends that make_backend() returned; they have to be on one switch."
+_LEFT_SO = "A step of an earlier series may have left it so: "
 _NOT_EACH_TIME = "It did not break when these steps were made again a few times."
 
 _P = ParamSpec("_P")
@@ -46,6 +47,7 @@ class Search:
         self.portal = portal
         self.subject = subject
         self._found: tuple[PromiseBrokenError, Sequence[Call]] | None = None
+        self._before: str | None = None
         self._ends_at = 0.0
 
     def broke(self, breach: Breach, steps: Sequence[str], calls: Sequence[Call]) -> NoReturn:
@@ -53,6 +55,7 @@ class Search:
         error = breach.after(steps)
         if self._found is None:
             self._found = error, tuple(calls)
+            self._before = self.subject.last_disturbance
             self.subject.is_in_hurry = True
         raise error
 
@@ -72,6 +75,8 @@ class Search:
         first, calls = self._found
         again = next(filter(None, (self._play(calls) for _ in range(_TRIES))), None)
         error = first.but(_NOT_EACH_TIME) if again is None else self._simplified(again, calls)
+        if isinstance(error.__cause__, TimeoutError) and self._before is not None and self._before not in error.steps:
+            error = error.but(_LEFT_SO + self._before)
         return error.but(_LEGEND) if any("b: " in step for step in error.steps) else error
 
     def _simplified(self, error: PromiseBrokenError, calls: Sequence[Call]) -> PromiseBrokenError:
@@ -112,11 +117,14 @@ class Search:
         if time.monotonic() > self._ends_at:
             return None
         steps = Steps(self.subject)
+        broken: PromiseBrokenError | None = None
         try:
             for call in calls:
                 self.portal.call(call.step, steps)
         except Breach as breach:
-            return breach.after(steps.made)
-        finally:
+            broken = breach.after(steps.made)
+        try:
             self.portal.call(steps.leave)
-        return None
+        except Breach as breach:
+            broken = broken or breach.after(steps.made)
+        return broken

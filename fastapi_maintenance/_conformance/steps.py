@@ -20,6 +20,8 @@ from fastapi_maintenance.state import Hold, MaintenanceState, switch
 
 __all__ = ["Steps"]
 
+_A_MOMENT = 0.05  # seconds
+
 
 class Steps:
     """The steps that were made, with the model that says what has to be seen; a step that is not seen is a `Breach`."""
@@ -28,6 +30,7 @@ class Steps:
         self.made: list[str] = []
         self.jobs: list[Job] = []
         self.watcher: Watcher | None = None
+        self._watch_goes_on = False
         self._subject = subject
         self._model = Model(OFF, detailed=subject.is_detailed)
         self._count = 0
@@ -50,11 +53,25 @@ class Steps:
             with suppress(Breach):
                 await job.end(patience=self._subject.patience)
         if self.watcher is not None:
-            await self.watcher.end()
+            await self._end(self.watcher)
         for instance in (self._subject.a, self._subject.b):
             _holds.forget(instance.backend)
             with suppress(Breach):  # two that share nothing begin alike too
                 await self._turn_off(instance)
+        if self._watch_goes_on:
+            raise Breach(Promise.WATCH_ENDS, ", but goes on")
+
+    async def _end(self, watcher: Watcher) -> None:
+        """Cancel a watch; if that does not end it, give it states to tell, since only then it can be left."""
+        self.made.append(f"{watcher.instance.name}: watch() is cancelled")
+        if await watcher.end(patience=self._subject.news_patience()):
+            return
+        self._watch_goes_on = True
+        value = True
+        while not await watcher.has_ended(patience=_A_MOMENT):  # else the event loop would not end either
+            with suppress(Breach):
+                await watcher.instance.set_value(value=value)
+            value = not value
 
     async def _turn_off(self, instance: Instance) -> None:
         if self._subject.is_writable and self._subject.is_detailed:
@@ -125,6 +142,7 @@ class Steps:
             raise ChangeFailedError
 
         self.made.append(f"{name}: update_state(a change that raises)")
+        self._subject.last_disturbance = self.made[-1]
         try:
             await self._subject[name].update_state(fail)
         except ChangeFailedError:
@@ -205,6 +223,7 @@ class Steps:
         turns, seconds = self._subject.moment(place)
         when = f"{turns} turn{'s' if turns > 1 else ''} of the event loop" if turns else f"{seconds * 1000:.2g} ms"
         self.made.append(f"{text}, cancelled after {when}")
+        self._subject.last_disturbance = self.made[-1]
         breaches: list[Breach] = []
         is_done = False
         ended = anyio.Event()
@@ -264,6 +283,18 @@ class Steps:
         self.watcher = Watcher(self._subject[name], is_busy=is_busy)
         self._subject.group.start_soon(self.watcher.run)
         await self._learn(self.watcher)
+
+    async def watch_beside(self, name: str) -> None:
+        """Watch once more, for a moment."""
+        if self.watcher is None:
+            return
+        self.made.append(f"{name}: another watch()")
+        other = Watcher(self._subject[name], is_busy=False)
+        self._subject.group.start_soon(other.run)
+        try:
+            await self._learn(other)
+        finally:
+            await self._end(other)
 
     async def watch_on(self) -> None:
         """Let the watcher learn the last state."""

@@ -32,6 +32,8 @@ class Subject:
     write_seconds: float = 0.0
     slowest_news: float | None = None
     is_in_hurry: bool = False
+    last_disturbance: str | None = None
+    """The last step that was one which a careless backend does not get over."""
 
     def __getitem__(self, name: str) -> Instance:
         return self.a if name == "a" else self.b

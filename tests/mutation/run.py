@@ -76,7 +76,7 @@ PARTS = {
         chosen="servers or not servers",
         kept=(
             "not many_processes and not every_backend and not a_process_ends_although and not a_cluster_whose"
-            " and not [cluster and not redis-text and not ([psycopg and not watch)"
+            " and not [cluster and not redis-text and not ([psycopg and not watch and not by_hand)"
         ),
     ),
 }
