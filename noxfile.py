@@ -73,6 +73,9 @@ nox.options.sessions = [
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 os.environ["PATH"] = os.pathsep.join([*map(str, PYENV.glob("versions/3.*/bin")), os.environ["PATH"]])
 os.environ.setdefault("PIP_NO_COMPILE", "1")  # what is not imported need not be compiled
+os.environ.pop(
+    "PYTHONDONTWRITEBYTECODE", None
+)  # what is imported need not be compiled by each process that tests start
 NEWEST_PYTHON = next((python for python in reversed(PYTHONS) if shutil.which(f"python{python}")), None)
 
 

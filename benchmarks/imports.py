@@ -2,16 +2,18 @@
 
 Each import is one of a process of its own, and the packages take turns. The memory is what the process holds more
 after the import than before it; the size of the objects is what Python allocated for them, seen in other processes
-since looking takes time. Whatever had to be compiled is by the first round, which does not count.
+since looking takes time. What has to be compiled is compiled in the first round, which does not count.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -51,21 +53,22 @@ _MODULES = {
 }
 
 
-def run(python: str, module: str, how: str) -> dict[str, Any]:
-    """Import a module in a new process of this Python."""
+def run(python: str, module: str, how: str, compiled: str) -> dict[str, Any]:
+    """Import a module in a new process of this Python, which keeps in a folder what it compiles."""
     command = [python, "-c", _SCRIPT, module, how]
     elsewhere = Path(python).parent  # where this clone cannot be imported by chance
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=elsewhere)
+    env = {**os.environ, "PYTHONPYCACHEPREFIX": compiled, "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=elsewhere, env=env)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def measure(pythons: dict[str, str], rounds: int) -> dict[str, list[dict[str, Any]]]:
+def measure(pythons: dict[str, str], rounds: int, compiled: str) -> dict[str, list[dict[str, Any]]]:
     """Import each package in turn, the first time to warm up."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for number in range(rounds + 1):
         for name, python in pythons.items():
-            timed, traced = run(python, _MODULES[name], "timed"), run(python, _MODULES[name], "traced")
+            timed, traced = (run(python, _MODULES[name], how, compiled) for how in ("timed", "traced"))
             if number:
                 found[name].append({**timed, "size": traced["size"]})
     return found
@@ -80,7 +83,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     pythons = parse_peers(options.peer)
-    found = measure({**pythons, _IN_USE: pythons["ours"]}, 7 if options.quick else options.rounds)
+    rounds = 7 if options.quick else options.rounds
+    with tempfile.TemporaryDirectory() as compiled:
+        found = measure({**pythons, _IN_USE: pythons["ours"]}, rounds, compiled)
     rows = []
     for name, results in found.items():
         median = {key: statistics.median(result[key] for result in results) for key in results[0] if key != "modules"}
