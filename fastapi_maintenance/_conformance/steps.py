@@ -61,9 +61,9 @@ class Steps:
         if self._watch_goes_on:
             raise Breach(Promise.WATCH_ENDS, ", but goes on")
 
-    async def _end(self, watcher: Watcher) -> None:
+    async def _end(self, watcher: Watcher, called: str = "watch()") -> None:
         """Cancel a watch; if that does not end it, give it states to tell, since only then it can be left."""
-        self.made.append(f"{watcher.instance.name}: watch() is cancelled")
+        self.made.append(f"{watcher.instance.name}: {called} is cancelled")
         if await watcher.end(patience=self._subject.news_patience()):
             return
         self._watch_goes_on = True
@@ -294,7 +294,7 @@ class Steps:
         try:
             await self._learn(other)
         finally:
-            await self._end(other)
+            await self._end(other, "the other watch()")
 
     async def watch_on(self) -> None:
         """Let the watcher learn the last state."""
