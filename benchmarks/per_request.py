@@ -129,7 +129,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", action="append", default=[], help="name=path of its Python; as often as wanted")
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--block", type=float, default=0.01, help="seconds of a block")
     parser.add_argument("--quick", action="store_true", help="a minute, for this library with a memory alone")
     parser.add_argument("--only", default="", help="part of the names of the variants besides the floor")

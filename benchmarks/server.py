@@ -107,7 +107,7 @@ def main() -> None:
     """Measure, print two tables, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", action="append", default=[], help="name=path of its Python; as often as wanted")
-    parser.add_argument("--rounds", type=int, default=61)
+    parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--seconds", type=float, default=0.5, help="at one server, each round")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--routes", type=int, default=10)
