@@ -614,6 +614,34 @@ async def test_the_first_write_after_a_restart_does_not_fail_on_a_stale_connecti
         await close_if_made_here(backend)
 
 
+async def test_what_a_database_refuses_is_not_tried_again(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "switch.db")) as other:
+        other.execute("CREATE TABLE fastapi_maintenance (something_else)")
+    tries: list[object] = []
+    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db").opened() as backend:
+        try_once = backend._change
+
+        def counted(change: object) -> object:
+            tries.append(change)
+            return try_once(change)
+
+        backend._change = counted
+        with pytest.raises(DBAPIError, match="no such column"):
+            await backend.set_value(True)
+    assert 1 == len(tries)
+
+
+async def test_a_write_to_a_locked_sqlite_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlalchemy_module, "WRITE_TIMEOUT", 0.3)
+    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=3").opened() as backend:
+        await backend.set_value(True)
+        with closing(sqlite3.connect(tmp_path / "switch.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(TimeoutError):
+                await backend.set_value(False)
+            other.execute("ROLLBACK")
+
+
 async def test_a_sqlite_that_is_locked_holds_no_request(tmp_path: Path) -> None:
     path = tmp_path / "switch.db"
     app = app_on(f"sqlite+aiosqlite:///{path}?timeout=0.1", read_timeout=3600)
