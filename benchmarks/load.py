@@ -1,8 +1,9 @@
 """A load generator: connections that are kept alive, each asking again as soon as it has its answer.
 
 It runs as a process of its own, on another core than the servers, and asks for a new path each time. It asks one
-server after the other, in another order each round, a moment each: what else the machine does falls on all of them. The
-answers are looked into as little as can be, so that it is the server that is measured.
+server after the other, in another order each round, a moment each, and just before or after it the one that it is
+compared with: what else the machine does falls on both. The answers are looked into as little as can be, so that it is
+the server that is measured.
 """
 
 from __future__ import annotations
@@ -103,23 +104,30 @@ async def load(port: int, path: str, connections: int, seconds: float) -> dict[s
 
 
 async def rounds(
-    ports: list[int], path: str, connections: int, seconds: float, number: int
+    pairs: list[tuple[int, int]], path: str, connections: int, seconds: float, number: int
 ) -> list[list[dict[str, Any]]]:
-    """Return what was found of each server, round by round; one round before the first warms up."""
-    found: dict[int, list[dict[str, Any]]] = {port: [] for port in ports}
+    """Return what was found of the first server of each pair, round by round, and the rate of the second as `base`.
+
+    One round before the first warms up.
+    """
+    found: dict[tuple[int, int], list[dict[str, Any]]] = {pair: [] for pair in pairs}
     for _ in range(number + 1):
-        for port in random.sample(ports, len(ports)):
-            found[port].append(await load(port, path, connections, seconds))
+        for pair in random.sample(pairs, len(pairs)):
+            results = {}
+            for place in random.sample(range(2), 2):
+                results[place] = await load(pair[place], path, connections, seconds)
+            found[pair].append({**results[0], "base": results[1]["rate"]})
     return [results[1:] for results in found.values()]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", help="with {} where the number stands")
-    parser.add_argument("ports", type=int, nargs="+")
+    parser.add_argument("pairs", nargs="+", help="the port of a server, a colon, and that of what it is compared with")
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True, help="at one server, each round")
     parser.add_argument("--rounds", type=int, required=True)
     options = parser.parse_args()
-    found = rounds(options.ports, options.path, options.connections, options.seconds, options.rounds)
+    asked = [(int(port), int(base)) for port, base in (pair.split(":") for pair in options.pairs)]
+    found = rounds(asked, options.path, options.connections, options.seconds, options.rounds)
     print(json.dumps(uvloop.run(found)))

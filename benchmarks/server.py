@@ -1,8 +1,9 @@
 """How many requests does a server answer, off and on, and how soon?
 
 Each variant is served by a uvicorn of its own, with httptools and uvloop and one worker. The load generator runs on
-another core; it asks one server after the other, half a second each, round after round. What is compared is the
-medians of the ratios within a round.
+another core; it asks one server after the other, a moment each, round after round, and beside each the one that it is
+compared with. What is told is the medians of the ratios of such neighbours; that of a server and itself tells how far
+they can be trusted.
 """
 
 from __future__ import annotations
@@ -65,11 +66,9 @@ def port_of(process: subprocess.Popen[bytes]) -> int:
     return int(str(process.args[-1]))
 
 
-def base_for(served: Served) -> list[Served]:
-    """Return what a variant is compared with: the plain app, or the bare 503 alone and in the app."""
-    if not served.on:
-        return [Served(base_of("plain", served.variant), on=False)]
-    return [Served("bare 503", on=True), Served(base_of("bare 503 in app", served.variant), on=True)]
+def base_for(served: Served) -> Served:
+    """Return what a variant is compared with: the plain app, or the bare 503 in the app."""
+    return Served(base_of("bare 503 in app" if served.on else "plain", served.variant), on=served.on)
 
 
 def measure(
@@ -78,7 +77,8 @@ def measure(
     """Load each server in turn, and return what was found of each, round by round."""
     options = {"--rounds": rounds, "--connections": connections, "--seconds": seconds}
     flags = [word for option, value in options.items() for word in (option, str(value))]
-    command = [sys.executable, str(HERE / "load.py"), path, *map(str, ports.values()), *flags]
+    pairs = [f"{port}:{ports[base_for(served)]}" for served, port in ports.items()]
+    command = [sys.executable, str(HERE / "load.py"), path, *pairs, *flags]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return dict(zip(ports, found, strict=True))
 
@@ -90,9 +90,7 @@ def rows(found: Mapping[Served, list[dict[str, Any]]], *, on: bool) -> list[tupl
         if served.on is not on:
             continue
         cells = [f"{statistics.median(result[key] for result in results):.{digits}f}" for key, digits in _COLUMNS]
-        for base in base_for(served):
-            pairs = zip(results, found[base], strict=True)
-            cells.append(f"{statistics.median(one['rate'] / other['rate'] for one, other in pairs):.3f}")
+        cells.append(f"{statistics.median(result['rate'] / result['base'] for result in results):.3f}")
         expected = "503" if on else "200"
         wrong = sum(number for result in results for status, number in result["statuses"].items() if status != expected)
         made.append((served.variant, [*cells, str(wrong)]))
@@ -108,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", action="append", default=[], help="name=path of its Python; as often as wanted")
     parser.add_argument("--rounds", type=int, default=41)
-    parser.add_argument("--seconds", type=float, default=0.5, help="at one server, each round")
+    parser.add_argument("--seconds", type=float, default=0.25, help="at one server, each round")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--routes", type=int, default=10)
     parser.add_argument("--scenario", default="first", help="first or last")
@@ -118,7 +116,7 @@ def main() -> None:
     pythons = parse_peers(options.peer)
     peer_of = {name: peer for peer in pythons for name in VARIANTS[peer]}
     left_out = set(_OURS) - {"memory factory"} if options.quick else set()
-    rounds, seconds = (21, 0.3) if options.quick else (options.rounds, options.seconds)
+    rounds, seconds = (21, 0.25) if options.quick else (options.rounds, options.seconds)
     wanted = [*(Served(name, on=False) for name in _OFF), *(Served(name, on=True) for name in _ON)]
     chosen = [served for served in wanted if served.variant in peer_of and served.variant not in left_out]
     with ExitStack() as stack:
@@ -130,7 +128,7 @@ def main() -> None:
         path = path_of(options.scenario, options.routes)
         found = measure(ports, path, rounds, options.connections, seconds)
     print_table("Off, through uvicorn", [*_NAMED, "of plain", "wrong"], rows(found, on=False))
-    columns = [*_NAMED, "of bare 503", "of bare 503 in app", "wrong"]
+    columns = [*_NAMED, "of bare 503 in app", "wrong"]
     print_table("On, through uvicorn", columns, rows(found, on=True))
     if options.json:
         figures = [{**served._asdict(), "runs": results} for served, results in found.items()]
