@@ -56,7 +56,7 @@ class Cell(NamedTuple):
 
 def base_of(floor: str, variant: str) -> str:
     """Return the floor that a variant is compared with: the one in its own environment."""
-    peer = variant.split(" ", maxsplit=1)[0]
+    peer = variant.rpartition(" of ")[2].split(" ", maxsplit=1)[0]
     return f"{floor} of {peer}" if peer in VARIANTS else floor
 
 
