@@ -12,7 +12,7 @@ import pytest
 from fastapi_maintenance import LocalFileBackend, MaintenanceState, set_maintenance_mode
 from tests.support import ROOT
 
-KILLS = 100
+KILLS = 60
 MESSAGE = "x" * 5_000
 
 # Two writers at any time, each killed at a random moment and replaced. They are forked, for a start of Python takes

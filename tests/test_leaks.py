@@ -22,7 +22,7 @@ from tests.support import eventually
 from tests.test_failures import app_on, status
 from tests.test_following import living
 
-pytestmark = [pytest.mark.anyio, pytest.mark.servers]
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.no_cover]  # that would double the time
 
 WARM, MANY = 200, 1000
 SLACK = 900  # objects: less than one for each time
