@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,11 @@ settings.register_profile(
     "fuzz", settings.get_profile("thorough"), max_examples=int(os.environ.get("FUZZ_REQUESTS", "50000"))
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# Whoever starts the tests in the background may have had these ignored, and with them by each process that tests start.
+for _number in signal.Signals:
+    if _number.name in {"SIGINT", "SIGHUP"} and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 
 @pytest.fixture(params=os.environ.get("EVENT_LOOPS", "asyncio trio").split())
