@@ -60,7 +60,7 @@ def served(figures: Any) -> str:  # noqa: ANN401 -- as above
         ("0.0.5 env", "off: 0.0.5", False, _OLD),
         ("waygate", "off: waygate", False, _OTHER),
         ("bare 503 in app", "on: a bare ASGI 503", True, _LIMIT),
-        ("response 503 in app", "on: a JSONResponse in its place", True, _LIMIT),
+        ("response 503 in app", "on: a JSONResponse", True, _LIMIT),
         ("memory factory", "on: this library", True, _OURS),
         ("0.0.5 env", "on: 0.0.5", True, _OLD),
         ("waygate", "on: waygate", True, _OTHER),
