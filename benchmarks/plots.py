@@ -18,16 +18,23 @@ _OURS, _LIMIT, _OLD, _OTHER = range(4)
 
 
 def off(figures: Any) -> str:  # noqa: ANN401 -- as they were read
-    """Draw what a request costs more while it is off."""
-    times = _times(figures)
+    """Draw what a request costs more while it is off, the median of what it is with each number of routes."""
 
-    def more(variant: str, floor: str) -> float:
-        return times[variant, 10, "first", False] - times[floor, 10, "first", False]
+    def more(variant: str, floor: str, *, alone: bool) -> float:
+        times = {
+            (cell["variant"], cell["routes"]): cell["us"]
+            for cell in figures
+            if cell["scenario"] == "first" and not cell["on"] and cell["shortcut"] is alone
+        }
+        return statistics.median(
+            took - times[floor, routes] for (name, routes), took in times.items() if name == variant
+        )
 
-    rows = [(f"this library, {kind}", more(f"{kind} factory", "nothing"), _OURS) for kind in BACKENDS]
+    rows = [(f"this library, {kind}", more(f"{kind} factory", "nothing", alone=True), _OURS) for kind in BACKENDS]
+    measured = {cell["variant"] for cell in figures}
     for variant, floor, colour in (("0.0.5 env", "plain of 0.0.5", _OLD), ("waygate", "plain of waygate", _OTHER)):
-        if (variant, 10, "first", False) in times:
-            rows.append((variant, more(variant, floor), colour))
+        if variant in measured:
+            rows.append((variant, more(variant, floor, alone=False), colour))
     return bars("Off: microseconds that a request costs more than without it", rows, "{:.1f}")
 
 
