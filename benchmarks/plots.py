@@ -21,7 +21,7 @@ def off(figures: Any) -> str:  # noqa: ANN401 -- as they were read
     """Draw what a request costs more while it is off, the median of what it is with each number of routes."""
 
     def more(variant: str, floor: str, *, alone: bool) -> float:
-        times = {
+        times: dict[tuple[str, int], float] = {
             (cell["variant"], cell["routes"]): cell["us"]
             for cell in figures
             if cell["scenario"] == "first" and not cell["on"] and cell["shortcut"] is alone
