@@ -93,7 +93,7 @@ def run_tests(
     loops are there on the oldest and on the newest Python; in between one is enough.
     """
     session.install(*group("test"), "-e", ".", *requirements)
-    profile = os.environ.get("HYPOTHESIS_PROFILE", "quick")
+    profile = os.environ.get("HYPOTHESIS_PROFILE", "quick" if whole else "brief")
     cores = os.cpu_count() or 1
     measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if measured else []
     # Many tests wait, those that start servers most of the time; they alone come by greenlets.

@@ -13,6 +13,7 @@ from fastapi_maintenance import EnvVarBackend, _current, _holds, decorators
 
 settings.register_profile("default", deadline=None, print_blob=True, max_examples=50)
 settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
+settings.register_profile("brief", settings.get_profile("default"), max_examples=10)
 settings.register_profile(
     "thorough",
     settings.get_profile("default"),

@@ -29,7 +29,7 @@ from fastapi_maintenance.backends.url import close_if_made_here
 from tests.servers import Postgres, Server, running
 from tests.support import eventually, uvicorn_process
 
-pytestmark = [pytest.mark.anyio, pytest.mark.servers]
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.no_cover]  # it happens in other processes
 
 APP = """
 import os

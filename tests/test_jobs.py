@@ -21,7 +21,7 @@ from fastapi_maintenance import get_maintenance_mode, get_maintenance_state
 from tests.servers import running
 from tests.support import ROOT
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.no_cover]  # it happens in other processes
 
 LEASE = 3.0  # seconds
 JOBS = 6

@@ -17,7 +17,7 @@ pytest.importorskip("termios", reason="a terminal of another kind")
 
 from tests.terminal import COMMAND, Terminal, piped, terminal
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.no_cover]  # it happens in other processes
 
 WIDTHS = [120, 40]
 ESCAPE = "\x1b"
