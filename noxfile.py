@@ -72,6 +72,7 @@ nox.options.sessions = [
 # Pythons that pyenv has, which its own `python3.x` commands hide unless they are chosen.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 os.environ["PATH"] = os.pathsep.join([*map(str, PYENV.glob("versions/3.*/bin")), os.environ["PATH"]])
+os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 os.environ.setdefault("PIP_NO_COMPILE", "1")  # what is not imported need not be compiled
 os.environ.pop(
     "PYTHONDONTWRITEBYTECODE", None
@@ -84,18 +85,16 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-def run_tests(
-    session: nox.Session, *requirements: str, whole: bool = False, measured: bool = True, loops: str = "asyncio trio"
-) -> None:
-    """Run the tests with these requirements, on these event loops; if measured, leave data for the session `coverage`.
+def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> None:
+    """Run the tests with these requirements.
 
-    The whole is run once. What starts servers depends on neither FastAPI nor, but for its speed, on Python. Both event
-    loops are there on the oldest and on the newest Python; in between one is enough.
+    The whole, on both event loops, is run and measured once, and leaves data for the session `coverage`. What starts
+    servers depends on neither FastAPI nor, but for its speed, on Python.
     """
     session.install(*group("test"), "-e", ".", *requirements)
     profile = os.environ.get("HYPOTHESIS_PROFILE", "quick" if whole else "brief")
     cores = os.cpu_count() or 1
-    measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if measured else []
+    measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if whole else []
     # Many tests wait, those that start servers most of the time; they alone come by greenlets.
     parts = [("not servers", cores + 1, "thread"), ("servers", 2 * cores, "greenlet")]
     for marks, workers, concurrency in parts if whole else parts[:1]:
@@ -104,7 +103,7 @@ def run_tests(
             *("--ignore", "tests/browser", "-m", marks, *session.posargs),
             env={
                 "HYPOTHESIS_PROFILE": profile,
-                "EVENT_LOOPS": loops,
+                "EVENT_LOOPS": "asyncio trio" if whole else "asyncio",
                 "COVERAGE_FILE": f".coverage.{session.name}.{concurrency}",
                 "COVERED_CONCURRENCY": concurrency,
             },
@@ -146,21 +145,19 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests pass on every supported Python that is installed, with the newest FastAPI for it."""
-    newest = session.python == NEWEST_PYTHON
-    loops = "asyncio trio" if session.python in {PYTHONS[0], NEWEST_PYTHON} else "asyncio"
-    run_tests(session, "--upgrade", "fastapi", whole=newest, measured=newest, loops=loops)
+    run_tests(session, "--upgrade", "fastapi", whole=session.python == NEWEST_PYTHON)
 
 
 @nox.session
 def tests_oldest(session: nox.Session) -> None:
     """The tests pass with the oldest supported FastAPI."""
-    run_tests(session, OLDEST, loops="asyncio")
+    run_tests(session, OLDEST)
 
 
 @nox.session
 def tests_last_flat(session: nox.Session) -> None:
     """The tests pass with the last FastAPI whose included routers are flat, as the oldest has them; by name only."""
-    run_tests(session, LAST_FLAT, loops="asyncio")
+    run_tests(session, LAST_FLAT)
 
 
 @nox.session
@@ -200,7 +197,7 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Every branch is taken by a test, with the newest FastAPI or one of the older ones."""
+    """Every branch is taken by a test."""
     session.install("coverage")
     session.run("coverage", "combine", "--keep", "--quiet")
     session.run("coverage", "report")
