@@ -74,9 +74,7 @@ PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 os.environ["PATH"] = os.pathsep.join([*map(str, PYENV.glob("versions/3.*/bin")), os.environ["PATH"]])
 os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 os.environ.setdefault("PIP_NO_COMPILE", "1")  # what is not imported need not be compiled
-os.environ.pop(
-    "PYTHONDONTWRITEBYTECODE", None
-)  # what is imported need not be compiled by each process that tests start
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process that tests start compiles all anew
 NEWEST_PYTHON = next((python for python in reversed(PYTHONS) if shutil.which(f"python{python}")), None)
 
 

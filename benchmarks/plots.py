@@ -19,22 +19,11 @@ _OURS, _LIMIT, _OLD, _OTHER = range(4)
 
 def off(figures: Any) -> str:  # noqa: ANN401 -- as they were read
     """Draw what a request costs more while it is off, the median of what it is with each number of routes."""
-
-    def more(variant: str, floor: str, *, alone: bool) -> float:
-        times: dict[tuple[str, int], float] = {
-            (cell["variant"], cell["routes"]): cell["us"]
-            for cell in figures
-            if cell["scenario"] == "first" and not cell["on"] and cell["shortcut"] is alone
-        }
-        return statistics.median(
-            took - times[floor, routes] for (name, routes), took in times.items() if name == variant
-        )
-
-    rows = [(f"this library, {kind}", more(f"{kind} factory", "nothing", alone=True), _OURS) for kind in BACKENDS]
-    measured = {cell["variant"] for cell in figures}
+    alone, in_app = _times(figures, alone=True), _times(figures)
+    rows = [(f"this library, {kind}", _more(alone, f"{kind} factory", "nothing"), _OURS) for kind in BACKENDS]
     for variant, floor, colour in (("0.0.5 env", "plain of 0.0.5", _OLD), ("waygate", "plain of waygate", _OTHER)):
-        if variant in measured:
-            rows.append((variant, more(variant, floor, alone=False), colour))
+        if (variant, 10, "first", False) in in_app:
+            rows.append((variant, _more(in_app, variant, floor), colour))
     return bars("Off: microseconds that a request costs more than without it", rows, "{:.1f}")
 
 
@@ -94,11 +83,21 @@ _PLOTS: dict[str, tuple[str, Callable[[Any], str]]] = {
 }
 
 
-def _times(figures: Any) -> dict[tuple[str, int, str, bool], float]:  # noqa: ANN401 -- as above
+_Times = dict[tuple[str, int, str, bool], float]
+
+
+def _more(times: _Times, variant: str, floor: str) -> float:
+    wanted = [
+        (routes, took) for (name, routes, *rest), took in times.items() if (name, *rest) == (variant, "first", False)
+    ]
+    return statistics.median(took - times[floor, routes, "first", False] for routes, took in wanted)
+
+
+def _times(figures: Any, *, alone: bool = False) -> _Times:  # noqa: ANN401 -- as above
     return {
         (cell["variant"], cell["routes"], cell["scenario"], cell["on"]): cell["us"]
         for cell in figures
-        if not cell["shortcut"] and cell["us"] is not None
+        if cell["shortcut"] is alone and cell["us"] is not None
     }
 
 

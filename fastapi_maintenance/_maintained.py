@@ -27,7 +27,7 @@ from fastapi_maintenance._settings import Settings
 from fastapi_maintenance._writes import key_of
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
-from fastapi_maintenance.state import Hold, MaintenanceState, is_active
+from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateBackend
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ _logger = logging.getLogger("fastapi_maintenance")
 _FORCED = MaintenanceState(active=True)
 """The state behind a block that no backend has asked for."""
 _HINTS_TOLD = "fastapi_maintenance.hints"
-_LOOK_CLOSER = MaintenanceState(holds=(Hold(id="unknown", active=False),))
-"""What stands for a state that takes more than a look."""
 
 
 class MaintainedApp:
@@ -50,7 +48,6 @@ class MaintainedApp:
         self.app = app
         self.settings = settings
         self._place: _current.Place = (settings.backend,)
-        self._is_set = settings.enabled is not None
         self._observer = self._observe(_current.default_backend() if settings.backend is None else settings.backend)
         self._following: Following | None = None
         self._finder = RouteFinder(app, made_by)
@@ -66,14 +63,14 @@ class MaintainedApp:
             if scope["type"] == "lifespan":
                 await self._live(scope, receive, send)
                 return
-            state: MaintenanceState | None = _LOOK_CLOSER
-            if not (_holds.ledgers or _forcing.open_forcings or self._is_set):
-                state = (self._observer if self._place[0] is not None else self._current_observer()).peek()
+            settings = self.settings
+            seen: MaintenanceState | None = None
+            if not (_holds.ledgers or _forcing.open_forcings or settings.enabled is not None):
+                seen = (self._observer if settings.backend is not None else self._current_observer()).peek()
             # One look tells that there is no maintenance, as there nearly never is, or that it takes a closer look.
-            if state is None or state.active or state.holds or has_forced_on():
-                blocked_by = await self._reason(scope, state)
+            if seen is None or seen.active or seen.holds or has_forced_on():
+                blocked_by = await self._reason(scope, seen)
                 if blocked_by is not None:
-                    settings = self.settings
                     await send_blocked(scope, receive, send, blocked_by, settings.response, settings.retry_after)
                     return
             await self.app(scope, receive, send)
@@ -81,7 +78,10 @@ class MaintainedApp:
             _current.leave(token)
 
     async def _reason(self, scope: Scope, seen: MaintenanceState | None) -> MaintenanceState | None:
-        """Return the state for which a request is blocked, None where it passes."""
+        """Return the state for which a request is blocked, None where it passes.
+
+        Where a look has seen none, or one that depends on the time or on holds, it is made out now.
+        """
         if scope["type"] not in ("http", "websocket"):
             return None
         state = seen

@@ -6,22 +6,18 @@ from collections.abc import Iterable
 
 from starlette.responses import Response
 
-__all__ = ["Header", "Rendered", "completed", "others"]
+__all__ = ["Rendered", "completed"]
 
-Header = tuple[bytes, bytes]
+_Header = tuple[bytes, bytes]
 _NO_STORE = (b"cache-control", b"no-store")
 
 
-def others(seconds: int) -> tuple[Header, ...]:
-    """Return the headers that the response to a blocked request has unless it brings its own."""
-    return (b"retry-after", b"%d" % seconds), _NO_STORE
-
-
-def completed(own: Iterable[Header], seconds: int) -> list[Header]:
-    """Return the headers that a response has, and of the others those that it has not."""
+def completed(own: Iterable[_Header], seconds: int) -> list[_Header]:
+    """Return the headers that a response has, and of those that every blocked request is answered with the missing."""
     headers = list(own)
     names = {name.lower() for name, _ in headers}
-    headers += [header for header in others(seconds) if header[0] not in names]
+    others = (b"retry-after", b"%d" % seconds), _NO_STORE
+    headers += [header for header in others if header[0] not in names]
     return headers
 
 
@@ -32,9 +28,9 @@ class Rendered:
 
     def __init__(self, response: Response) -> None:
         self.response = response
-        self._headers: tuple[int, list[Header]] | None = None
+        self._headers: tuple[int, list[_Header]] | None = None
 
-    def headers(self, seconds: int) -> list[Header]:
+    def headers(self, seconds: int) -> list[_Header]:
         """Return its headers when it says to come back in so many seconds; the list is the caller's own."""
         known = self._headers
         if known is None or known[0] != seconds:

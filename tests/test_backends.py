@@ -144,7 +144,9 @@ async def test_memory_begins_with_what_it_is_given(given: MaintenanceState | boo
 
 @pytest.mark.parametrize("given", [1, "on", None])
 def test_memory_refuses_to_begin_with_what_is_no_state(given: Any) -> None:  # noqa: ANN401 -- what is refused
-    with pytest.raises(TypeError, match=rf"got {type(given).__name__} {given!r}$"):
+    with pytest.raises(
+        TypeError, match=rf"^state must be a MaintenanceState, True or False, got {type(given).__name__} {given!r}$"
+    ):
         MemoryBackend(given)
 
 

@@ -67,15 +67,15 @@ class Conformance(RuleBasedStateMachine):
     def make(self, step: Step, *instead: tuple[Step, ...]) -> None:
         """Make a step on the event loop."""
         self.calls.append(Call(step, instead))
-        try:
-            self.search.portal.call(step, self.steps)
-        except Breach as breach:
-            self.search.broke(breach, self.steps.made, self.calls)
+        self._take(step)
 
     def teardown(self) -> None:
         """Leave."""
+        self._take(Steps.leave)
+
+    def _take(self, step: Step) -> None:
         try:
-            self.search.portal.call(self.steps.leave)
+            self.search.portal.call(step, self.steps)
         except Breach as breach:
             self.search.broke(breach, self.steps.made, self.calls)
 
@@ -94,7 +94,7 @@ class Conformance(RuleBasedStateMachine):
     @rule(name=_names, value=_values, reader=_names, place=_places)
     def sets_bare_value(self, *, name: str, value: bool, reader: str, place: int) -> None:
         tries = [(to(Steps.set_value, "a", value=tried),) for tried in (True, value)]
-        self.make(to(Steps.set_value, name, value=value), *tries)
+        self.make(to(Steps.set_value, name, value=value), (to(Steps.read, name, "get_value"),), *tries)
         self.perhaps_read(reader, place)
 
     @precondition(lambda self: not self.subject.is_writable)
@@ -177,6 +177,7 @@ class Conformance(RuleBasedStateMachine):
         tries = [(tried, where) for tried in (True, value) for where in (0, place)]
         self.make(
             to(Steps.cancel_set, name, reader, place, value=value),
+            (to(Steps.read, name, "get_value"),),
             (to(Steps.set_value, "a", value=value), to(Steps.read, "a", "get_value")),
             (to(Steps.set_value, name, value=value), to(Steps.read, reader, "get_value")),
             *((to(Steps.cancel_set, "a", "a", where, value=tried),) for tried, where in tries),

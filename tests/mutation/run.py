@@ -16,7 +16,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +173,7 @@ def module_of(mutant: str) -> str:
     return mutant.rpartition(".")[0].removeprefix("fastapi_maintenance.")
 
 
+@cache
 def change_of(mutant: str, folder: Path) -> str:
     """Return the lines that a mutant changes, as a diff without context."""
     shown = subprocess.run([mutmut(), "show", mutant], cwd=folder, capture_output=True, text=True, check=True).stdout
