@@ -1,20 +1,32 @@
-"""What a predicate is made of, for those who have to say beforehand which requests it can exempt."""
+"""What a predicate is made of, and the logic of verdicts: of a request, and of all requests of one method and path."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Iterator
+from functools import partial, reduce
 from types import SimpleNamespace
 from typing import Any, Literal, NoReturn, TypeVar, cast
 
 from starlette.datastructures import URL
 from starlette.requests import Request
 
-__all__ = ["Composition", "composed", "on_paths", "paths_in", "verdicts"]
+__all__ = [
+    "Composition",
+    "Verdict",
+    "composed",
+    "joined",
+    "negated",
+    "on_paths",
+    "paths_in",
+    "verdict_of",
+    "verdict_on",
+]
 
 _P = TypeVar("_P")
 Composition = Literal["any_of", "all_of", "not_"]
-_EITHER = frozenset({True, False})
+Verdict = bool | None
+"""Whether a request is exempt; None: unknown."""
 
 
 def composed(how: Composition, parts: tuple[object, ...], predicate: _P) -> _P:
@@ -38,21 +50,38 @@ def paths_in(predicate: object) -> Iterator[tuple[str, bool]]:
         yield from paths_in(part)
 
 
-def verdicts(predicate: Any, method: str, path: str) -> frozenset[bool]:  # noqa: ANN401 -- sync or async
-    """Return what a predicate can say to requests of this method and path, whatever else they carry.
+def joined(one: Verdict, other: Verdict, *, decisive: bool) -> Verdict:
+    """Return what two verdicts come to in Kleene's three-valued logic: `or` where True is decisive, `and` where False.
 
-    Only a predicate that looks at nothing but the method and the path says one and the same to all of them.
+    >>> joined(None, True, decisive=True), joined(None, True, decisive=False)
+    (True, None)
     """
+    if one is decisive or other is decisive:
+        return decisive
+    return None if one is None or other is None else not decisive
+
+
+def negated(verdict: Verdict) -> Verdict:
+    """Return the opposite of a verdict; that of unknown is unknown."""
+    return None if verdict is None else not verdict
+
+
+def verdict_of(said: object) -> Verdict:
+    """Return the verdict in what a predicate said: None is unknown, all else counts as Python counts it."""
+    return None if said is None else bool(said)
+
+
+def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN401 -- sync or async
+    """Return what a predicate says to all requests of this method and path; None where it depends on more."""
     how, parts = _composition(predicate)
-    possible = [verdicts(part, method, path) for part in parts]
-    if how == "not_":
-        return frozenset(not verdict for verdict in possible[0])
     if how is None:
-        return _verdicts_on_outline(predicate, method, path)
-    decisive = how == "any_of"  # one part that says so decides
-    can_be_decided = any(decisive in each for each in possible)
-    can_be_left = all((not decisive) in each for each in possible)
-    return frozenset({decisive} if can_be_decided else ()) | frozenset({not decisive} if can_be_left else ())
+        return _verdict_on_outline(predicate, method, path)
+    verdicts = (verdict_on(part, method, path) for part in parts)
+    if how == "not_":
+        return negated(next(verdicts))
+    decisive = how == "any_of"
+    so_far: Verdict = not decisive
+    return reduce(partial(joined, decisive=decisive), verdicts, so_far)
 
 
 def _composition(predicate: object) -> tuple[Composition | None, tuple[object, ...]]:
@@ -60,12 +89,12 @@ def _composition(predicate: object) -> tuple[Composition | None, tuple[object, .
     return composition
 
 
-def _verdicts_on_outline(predicate: Any, method: str, path: str) -> frozenset[bool]:  # noqa: ANN401 -- sync or async
+def _verdict_on_outline(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN401 -- sync or async
     try:
-        verdict = predicate(_Outline({"type": "http", "method": method, "path": path, "root_path": ""}))
-        return frozenset({bool(_at_once(verdict) if inspect.isawaitable(verdict) else verdict)})
+        said = predicate(_Outline({"type": "http", "method": method, "path": path, "root_path": ""}))
+        return verdict_of(_at_once(said) if inspect.isawaitable(said) else said)
     except Exception:  # noqa: BLE001 -- it wants to know more, or fails
-        return _EITHER
+        return None
 
 
 def _at_once(verdict: Awaitable[object]) -> object:

@@ -9,13 +9,13 @@ from typing import Any, cast, overload
 
 from starlette.requests import Request
 
-from fastapi_maintenance._anatomy import Composition, composed
+from fastapi_maintenance._anatomy import Composition, Verdict, composed, joined, negated, verdict_of
 from fastapi_maintenance._checks import check_callable
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
 __all__ = ["all_of", "any_of", "not_"]
 
-_Part = Callable[[Request], bool | Awaitable[bool]]
+_Part = Callable[[Request], Verdict | Awaitable[Verdict]]
 
 
 @overload
@@ -24,6 +24,8 @@ def any_of(*predicates: Predicate) -> Predicate: ...  # type: ignore[overload-ov
 def any_of(*predicates: Predicate | AsyncPredicate) -> AsyncPredicate: ...
 def any_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     """Exempt what at least one of the predicates exempts; `any_of()` is `never`.
+
+    Where none does and one says unknown, the result is unknown.
 
     >>> from fastapi_maintenance import header_present, path_prefix
     >>> exempt = any_of(path_prefix("/health"), header_present("X-Admin"))
@@ -36,7 +38,7 @@ def any_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicat
         TypeError: A predicate is not callable.
 
     """
-    return _combined("any_of", predicates, until=True)
+    return _combined("any_of", predicates, decisive=True)
 
 
 @overload
@@ -45,6 +47,8 @@ def all_of(*predicates: Predicate) -> Predicate: ...  # type: ignore[overload-ov
 def all_of(*predicates: Predicate | AsyncPredicate) -> AsyncPredicate: ...
 def all_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     """Exempt what every one of the predicates exempts; `all_of()` is `always`.
+
+    Where none says no and one says unknown, the result is unknown.
 
     >>> from fastapi_maintenance import path_prefix, safe_method
     >>> exempt = all_of(safe_method, not_(path_prefix("/ws")))
@@ -57,7 +61,7 @@ def all_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicat
         TypeError: A predicate is not callable.
 
     """
-    return _combined("all_of", predicates, until=False)
+    return _combined("all_of", predicates, decisive=False)
 
 
 @overload
@@ -66,6 +70,8 @@ def not_(predicate: Predicate) -> Predicate: ...
 def not_(predicate: AsyncPredicate) -> AsyncPredicate: ...
 def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     """Exempt what the predicate does not: `exempt=not_(path_prefix("/billing"))` closes only `/billing`.
+
+    Where the predicate says unknown, so does the result: a request in doubt is blocked.
 
     >>> from fastapi_maintenance import path_prefix
     >>> exempt = not_(path_prefix("/billing"))
@@ -78,40 +84,45 @@ def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     """
     part: _Part = check_callable("predicate", predicate)
 
-    def negation(request: Request, /) -> bool | Awaitable[bool]:
-        verdict = part(request)
-        return _negated(verdict) if inspect.isawaitable(verdict) else not verdict
+    def negation(request: Request, /) -> Verdict | Awaitable[Verdict]:
+        said = part(request)
+        return _negated(said) if inspect.isawaitable(said) else negated(verdict_of(said))
 
     return _as_declared("not_", negation, (part,))
 
 
-def _combined(name: Composition, parts: tuple[_Part, ...], *, until: bool) -> Predicate | AsyncPredicate:
+def _combined(name: Composition, parts: tuple[_Part, ...], *, decisive: bool) -> Predicate | AsyncPredicate:
     for part in parts:
         check_callable("predicates", part)
 
-    def combination(request: Request, /) -> bool | Awaitable[bool]:
+    def combination(request: Request, /) -> Verdict | Awaitable[Verdict]:
+        verdict: Verdict = not decisive
         for asked, part in enumerate(parts, start=1):
-            verdict = part(request)
-            if inspect.isawaitable(verdict):
-                return _awaited(verdict, parts[asked:], request)
-            if bool(verdict) is until:
-                return until
-        return not until
+            said = part(request)
+            if inspect.isawaitable(said):
+                return _awaited(verdict, said, parts[asked:], request)
+            verdict = joined(verdict, verdict_of(said), decisive=decisive)
+            if verdict is decisive:
+                break
+        return verdict
 
-    async def _awaited(verdict: Awaitable[bool], rest: tuple[_Part, ...], request: Request) -> bool:
-        if bool(await verdict) is until:
-            return until
+    async def _awaited(
+        verdict: Verdict, said: Awaitable[Verdict], rest: tuple[_Part, ...], request: Request
+    ) -> Verdict:
+        verdict = joined(verdict, verdict_of(await said), decisive=decisive)
         for part in rest:
+            if verdict is decisive:
+                break
             answer = part(request)
-            if bool(await answer if inspect.isawaitable(answer) else answer) is until:
-                return until
-        return not until
+            answer = await answer if inspect.isawaitable(answer) else answer
+            verdict = joined(verdict, verdict_of(answer), decisive=decisive)
+        return verdict
 
     return _as_declared(name, combination, parts)
 
 
-async def _negated(verdict: Awaitable[bool]) -> bool:
-    return not await verdict
+async def _negated(said: Awaitable[Verdict]) -> Verdict:
+    return negated(verdict_of(await said))
 
 
 def _as_declared(name: Composition, combination: _Part, parts: tuple[_Part, ...]) -> Predicate | AsyncPredicate:
@@ -121,7 +132,7 @@ def _as_declared(name: Composition, combination: _Part, parts: tuple[_Part, ...]
     an awaitable for that request.
     """
 
-    async def async_combination(request: Request, /) -> bool:
+    async def async_combination(request: Request, /) -> Verdict:
         verdict = combination(request)
         return await verdict if inspect.isawaitable(verdict) else verdict
 

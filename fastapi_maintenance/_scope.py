@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
+from urllib.parse import unquote
 
 from starlette import routing
 from starlette.types import Scope
 
-__all__ = ["as_http", "is_preflight", "route_path"]
+__all__ = ["as_http", "is_preflight", "lenient_path", "route_path"]
+
+_PLAIN = re.compile(r"(?:/[a-z0-9_-]+)*/?")
+_SEVERAL_READINGS = re.compile(r"[\\\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *(?:[;/]|$)")
+_MOST_DECODINGS = 3
 
 
 def _below_root_path(scope: Scope) -> str:
@@ -35,6 +41,28 @@ def route_path(scope: Scope) -> str:
         return _get_route_path(scope)
     except re.error:  # that router fails for every route of this request
         return _below_root_path(scope)
+
+
+def lenient_path(path: str) -> str | None:
+    """Return the path as the most lenient reader behind the router may read it; None if that can be any other path.
+
+    A static folder, a proxy or a route of its own kind may decode once more, merge slashes, drop `.` segments and
+    parameters (`;a=b`), and ignore case or dots and spaces at the end of a name. A `..` segment, a backslash and a
+    control character are read in too many ways; `$` in the pattern of a route matches before a final newline.
+    """
+    if _PLAIN.fullmatch(path):  # as nearly every path
+        return path
+    for _ in range(_MOST_DECODINGS):
+        before, path = path, unicodedata.normalize("NFKC", unquote(path))
+        if path == before:
+            break
+    else:
+        return None
+    if _SEVERAL_READINGS.search(path):
+        return None
+    segments = (segment.partition(";")[0].rstrip(" .") for segment in path.casefold().split("/"))
+    whole = "/" + "/".join(filter(None, segments))
+    return whole + "/" if path.endswith("/") and whole != "/" else whole
 
 
 def as_http(scope: Scope) -> Scope:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.routing import compile_path
 from starlette.types import ASGIApp
 
-from fastapi_maintenance._anatomy import verdicts
+from fastapi_maintenance._anatomy import verdict_on
 from fastapi_maintenance._blocked import answers_of
 from fastapi_maintenance._checks import check_callable, reject
 from fastapi_maintenance._listing import Listed, listed
@@ -122,7 +122,7 @@ def _mark(routes: list[Listed], path: str, method: str) -> bool | None:
 
 
 def _can_close(settings: Settings, method: str, path: str) -> bool:
-    return False in verdicts(settings.exempt, method, path)
+    return verdict_on(settings.exempt, method, path) is not True
 
 
 def _answers(closing: list[Settings]) -> dict[str, dict[str, Any]]:

@@ -76,17 +76,20 @@ class WatchableStateBackend(StateBackend, Protocol):
 
 
 class Predicate(Protocol):
-    """A function that tells whether a request is exempt from maintenance."""
+    """A function that tells whether a request is exempt from maintenance; one that returns a `bool` is one."""
 
-    def __call__(self, request: Request, /) -> bool:
-        """Return True for a request that shall pass."""
+    def __call__(self, request: Request, /) -> bool | None:
+        """Return True for a request that is exempt, False for one that is not, None where that is unknown.
+
+        Only True exempts. The negation of unknown is unknown, so a request in doubt is blocked under either sign.
+        """
 
 
 class AsyncPredicate(Protocol):
     """A predicate that has to wait for its answer."""
 
-    def __call__(self, request: Request, /) -> Awaitable[bool]:
-        """Return an awaitable of True for a request that shall pass."""
+    def __call__(self, request: Request, /) -> Awaitable[bool | None]:
+        """Return an awaitable of what a `Predicate` returns."""
 
 
 class SyncResponseCallback(Protocol):

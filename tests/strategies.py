@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import partial
@@ -247,7 +247,7 @@ class Known:
 
     text: str
     declared_async: bool
-    answers: tuple[bool, ...]
+    answers: tuple[bool | None, ...]
     predicate: Predicate | AsyncPredicate
 
     def __repr__(self) -> str:
@@ -257,59 +257,59 @@ class Known:
 class _Answers:
     """The three ways to ask an object: by a call, by a method, and by a method that has to be awaited."""
 
-    def __init__(self, answers: tuple[bool, ...]) -> None:
+    def __init__(self, answers: tuple[bool | None, ...]) -> None:
         self._answers = dict(zip(PATHS, answers, strict=True))
 
-    def __call__(self, request: Request, /) -> bool:
+    def __call__(self, request: Request, /) -> bool | None:
         return self._answers[request.scope["path"]]
 
-    async def wait(self, request: Request, /) -> bool:
+    async def wait(self, request: Request, /) -> bool | None:
         return self(request)
 
-    async def wait_for(self, _spare: str, request: Request, /) -> bool:
+    async def wait_for(self, _spare: str, request: Request, /) -> bool | None:
         return self(request)
 
 
 class _AsyncAnswers(_Answers):
-    async def __call__(self, request: Request, /) -> bool:  # type: ignore[override]  # the async one of the same kind
+    async def __call__(self, request: Request, /) -> bool | None:  # type: ignore[override]  # the async one of the same kind
         return super().__call__(request)
 
 
 class Promise:
     """An awaitable that is no coroutine."""
 
-    def __init__(self, answer: bool) -> None:
+    def __init__(self, answer: bool | None) -> None:
         self._answer = answer
 
-    def __await__(self) -> Generator[None, None, bool]:
+    def __await__(self) -> Generator[None, None, bool | None]:
         yield from ()
         return self._answer
 
 
-def _function(answers: tuple[bool, ...]) -> Predicate:
+def _function(answers: tuple[bool | None, ...]) -> Predicate:
     asked = _Answers(answers)
 
-    def predicate(request: Request, /) -> bool:
+    def predicate(request: Request, /) -> bool | None:
         return asked(request)
 
     return predicate
 
 
-def _async_function(answers: tuple[bool, ...]) -> AsyncPredicate:
+def _async_function(answers: tuple[bool | None, ...]) -> AsyncPredicate:
     asked = _Answers(answers)
 
-    async def predicate(request: Request, /) -> bool:
+    async def predicate(request: Request, /) -> bool | None:
         return asked(request)
 
     return predicate
 
 
-def _lambda_of_coroutine(answers: tuple[bool, ...]) -> AsyncPredicate:
+def _lambda_of_coroutine(answers: tuple[bool | None, ...]) -> AsyncPredicate:
     asked = _async_function(answers)
     return lambda request, /: asked(request)
 
 
-def _lambda_of_promise(answers: tuple[bool, ...]) -> AsyncPredicate:
+def _lambda_of_promise(answers: tuple[bool | None, ...]) -> AsyncPredicate:
     asked = _Answers(answers)
     return lambda request, /: Promise(asked(request))
 
@@ -320,12 +320,12 @@ def _named(part: partial[_T]) -> partial[_T]:
     return part
 
 
-SYNC_MAKERS: dict[str, Callable[[tuple[bool, ...]], Predicate]] = {
+SYNC_MAKERS: dict[str, Callable[[tuple[bool | None, ...]], Predicate]] = {
     "function": _function,
     "object": _Answers,
     "partial": lambda answers: partial(_function(answers)),
 }
-ASYNC_MAKERS: dict[str, Callable[[tuple[bool, ...]], AsyncPredicate]] = {
+ASYNC_MAKERS: dict[str, Callable[[tuple[bool | None, ...]], AsyncPredicate]] = {
     "async function": _async_function,
     "async method": lambda answers: _Answers(answers).wait,
     "async object": _AsyncAnswers,
@@ -333,24 +333,50 @@ ASYNC_MAKERS: dict[str, Callable[[tuple[bool, ...]], AsyncPredicate]] = {
     "partial of named partial of async object": lambda answers: partial(_named(partial(_AsyncAnswers(answers)))),
 }
 """Makers of predicates that can be seen to be async before they are called."""
-HIDDEN_MAKERS: dict[str, Callable[[tuple[bool, ...]], AsyncPredicate]] = {
+HIDDEN_MAKERS: dict[str, Callable[[tuple[bool | None, ...]], AsyncPredicate]] = {
     "lambda that returns a coroutine": _lambda_of_coroutine,
     "lambda that returns an awaitable object": _lambda_of_promise,
 }
 """Makers of predicates that cannot."""
-MAKERS: dict[str, Callable[[tuple[bool, ...]], Predicate | AsyncPredicate]] = {
+MAKERS: dict[str, Callable[[tuple[bool | None, ...]], Predicate | AsyncPredicate]] = {
     **SYNC_MAKERS,
     **ASYNC_MAKERS,
     **HIDDEN_MAKERS,
 }
 
 
-def make_known(kind: str, answers: tuple[bool, ...]) -> Known:
+verdicts: st.SearchStrategy[bool | None] = st.sampled_from((True, False, None))
+
+# Kleene's strong three-valued logic by its numeric reading: False is 0, unknown 1/2, True 1; `or` is the greatest,
+# `and` the least, `not` the difference to 1.
+
+_RANKS = {False: 0, None: 1, True: 2}
+_VERDICTS = (False, None, True)
+
+
+def kleene_or(verdicts: Iterable[bool | None]) -> bool | None:
+    """Return the greatest verdict, False of none."""
+    return _VERDICTS[max((_RANKS[verdict] for verdict in verdicts), default=0)]
+
+
+def kleene_and(verdicts: Iterable[bool | None]) -> bool | None:
+    """Return the least verdict, True of none."""
+    return _VERDICTS[min((_RANKS[verdict] for verdict in verdicts), default=2)]
+
+
+def kleene_not(verdict: bool | None) -> bool | None:
+    """Return the opposite verdict."""
+    return _VERDICTS[2 - _RANKS[verdict]]
+
+
+def make_known(kind: str, answers: tuple[bool | None, ...]) -> Known:
     """Return a predicate of this kind with these answers."""
     return Known(kind, kind in ASYNC_MAKERS, answers, MAKERS[kind](answers))
 
 
-def known_of(combinator: Callable[..., Any], parts: list[Known], answer: Callable[[list[bool]], bool]) -> Known:
+def known_of(
+    combinator: Callable[..., Any], parts: list[Known], answer: Callable[[list[bool | None]], bool | None]
+) -> Known:
     """Return the combination of the parts, whose answers come from a function of theirs."""
     return Known(
         f"{combinator.__name__}({', '.join(part.text for part in parts)})",
@@ -362,15 +388,15 @@ def known_of(combinator: Callable[..., Any], parts: list[Known], answer: Callabl
 
 def single_predicates(makers: tuple[str, ...] = tuple(MAKERS)) -> st.SearchStrategy[Known]:
     """Generate predicates of these kinds that are no combinations."""
-    return st.builds(make_known, st.sampled_from(makers), st.tuples(*(st.booleans() for _ in PATHS)))
+    return st.builds(make_known, st.sampled_from(makers), st.tuples(*(verdicts for _ in PATHS)))
 
 
 def _combinations(inner: st.SearchStrategy[Known]) -> st.SearchStrategy[Known]:
     several = st.lists(inner, max_size=3)
     return st.one_of(
-        several.map(lambda parts: known_of(any_of, parts, any)),
-        several.map(lambda parts: known_of(all_of, parts, all)),
-        inner.map(lambda part: known_of(not_, [part], lambda answers: not answers[0])),
+        several.map(lambda parts: known_of(any_of, parts, kleene_or)),
+        several.map(lambda parts: known_of(all_of, parts, kleene_and)),
+        inner.map(lambda part: known_of(not_, [part], lambda answers: kleene_not(answers[0]))),
     )
 
 
@@ -396,14 +422,14 @@ def drive(awaitable: Awaitable[_T]) -> _T:
     raise AssertionError(message)
 
 
-def verdict_of(predicate: Predicate | AsyncPredicate, request: Request) -> bool:
-    """Return what a predicate says of a request, and see to it that this is a bool."""
+def verdict_of(predicate: Predicate | AsyncPredicate, request: Request) -> bool | None:
+    """Return what a predicate says of a request, and see to it that this is a verdict."""
     said = predicate(request)
     verdict = drive(said) if inspect.isawaitable(said) else said
-    assert type(verdict) is bool
+    assert verdict is True or verdict is False or verdict is None
     return verdict
 
 
-def verdicts_of(predicate: Predicate | AsyncPredicate) -> tuple[bool, ...]:
+def verdicts_of(predicate: Predicate | AsyncPredicate) -> tuple[bool | None, ...]:
     """Return what a predicate says of each of the requests."""
     return tuple(verdict_of(predicate, request) for request in REQUESTS)

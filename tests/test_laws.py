@@ -1,4 +1,4 @@
-"""The laws of `any_of`, `all_of` and `not_`, over sync and async predicates alike."""
+"""The laws of `any_of`, `all_of` and `not_`, over sync and async predicates alike: Kleene's three-valued logic."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from tests.strategies import (
     SYNC_MAKERS,
     Known,
     drive,
+    kleene_and,
+    kleene_or,
     make_known,
     predicates,
     single_predicates,
@@ -49,16 +51,56 @@ REQUEST = REQUESTS[0]
 
 @given(anything)
 def test_a_predicate_and_every_combination_answers_as_its_parts_do(one: Known) -> None:
-    """Held against `any`, `all` and `not` over the answers, which `Known` works out by itself."""
+    """Held against the greatest, the least and the opposite of the answers, which `Known` works out by itself."""
     assert one.answers == verdicts_of(one.predicate)
 
 
 @given(several)
-def test_any_of_is_any_and_all_of_is_all(parts: list[Known]) -> None:
+def test_any_of_is_the_greatest_verdict_and_all_of_the_least(parts: list[Known]) -> None:
     asked = [part.predicate for part in parts]
     answers = list(zip(*(part.answers for part in parts), strict=True)) or [()] * len(PATHS)
-    assert tuple(map(any, answers)) == verdicts_of(any_of(*asked))
-    assert tuple(map(all, answers)) == verdicts_of(all_of(*asked))
+    assert tuple(map(kleene_or, answers)) == verdicts_of(any_of(*asked))
+    assert tuple(map(kleene_and, answers)) == verdicts_of(all_of(*asked))
+
+
+@given(several)
+def test_where_nothing_is_unknown_any_of_is_any_and_all_of_is_all(parts: list[Known]) -> None:
+    asked = [part.predicate for part in parts]
+    answers = list(zip(*(part.answers for part in parts), strict=True)) or [()] * len(PATHS)
+    for each, found_any, found_all in zip(
+        answers, verdicts_of(any_of(*asked)), verdicts_of(all_of(*asked)), strict=True
+    ):
+        assert None in each or (any(each), all(each)) == (found_any, found_all)
+
+
+TRUTH_TABLE = [
+    # one, other, any_of, all_of
+    (True, True, True, True),
+    (True, None, True, None),
+    (True, False, True, False),
+    (None, True, True, None),
+    (None, None, None, None),
+    (None, False, None, False),
+    (False, True, True, False),
+    (False, None, None, False),
+    (False, False, False, False),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "either", "both"), TRUTH_TABLE)
+def test_the_truth_table_is_kleenes(
+    one: bool | None, other: bool | None, either: bool | None, both: bool | None
+) -> None:
+    for kind in MAKERS:
+        p, q = (make_known(kind, (answer,) * len(PATHS)).predicate for answer in (one, other))
+        assert either is verdict_of(any_of(p, q), REQUEST)
+        assert both is verdict_of(all_of(p, q), REQUEST)
+
+
+@pytest.mark.parametrize(("verdict", "opposite"), [(True, False), (None, None), (False, True)])
+def test_the_negation_of_unknown_is_unknown(verdict: bool | None, opposite: bool | None) -> None:
+    for kind in MAKERS:
+        assert opposite is verdict_of(not_(make_known(kind, (verdict,) * len(PATHS)).predicate), REQUEST)
 
 
 # Units and zeros
@@ -134,10 +176,45 @@ def test_double_negation(p: Known) -> None:
     assert p.answers == verdicts_of(not_(not_(p.predicate)))
 
 
+@given(several)
+def test_what_is_unknown_now_and_learned_later_changes_no_verdict_that_was_known(parts: list[Known]) -> None:
+    """Monotonicity: to know more never blocks what was exempt, and never exempts what was blocked for certain."""
+    for combinator in (any_of, all_of):
+        combined = combinator(*(part.predicate for part in parts))
+        for learned in (True, False):
+            told = [
+                make_known("function", tuple(learned if answer is None else answer for answer in part.answers))
+                for part in parts
+            ]
+            for before, after in zip(
+                verdicts_of(combined), verdicts_of(combinator(*(part.predicate for part in told))), strict=True
+            ):
+                assert before is None or before is after
+
+
 @given(anything)
-def test_the_excluded_middle(p: Known) -> None:
-    assert YES == verdicts_of(any_of(p.predicate, not_(p.predicate)))
-    assert NO == verdicts_of(all_of(p.predicate, not_(p.predicate)))
+def test_doubt_exempts_under_neither_sign(p: Known) -> None:
+    for answer, positive, negative in zip(
+        p.answers, verdicts_of(p.predicate), verdicts_of(not_(p.predicate)), strict=True
+    ):
+        assert (answer is None) == (positive is None) == (negative is None)
+
+
+@given(anything)
+def test_the_excluded_middle_holds_but_for_the_unknown(p: Known) -> None:
+    assert tuple(None if answer is None else True for answer in p.answers) == verdicts_of(
+        any_of(p.predicate, not_(p.predicate))
+    )
+    assert tuple(None if answer is None else False for answer in p.answers) == verdicts_of(
+        all_of(p.predicate, not_(p.predicate))
+    )
+
+
+@pytest.mark.parametrize("kind", list(MAKERS))
+def test_the_excluded_middle_and_non_contradiction_no_longer_hold_for_the_unknown(kind: str) -> None:
+    unknown = make_known(kind, (None,) * len(PATHS)).predicate
+    assert verdict_of(any_of(unknown, not_(unknown)), REQUEST) is None
+    assert verdict_of(all_of(unknown, not_(unknown)), REQUEST) is None
 
 
 @given(anything, anything, anything)
@@ -154,13 +231,13 @@ def test_the_answers_are_the_same_on_an_event_loop_where_predicates_wait(loop: s
     """All pairs of answers and of ways to make a predicate, the async ones waiting for the loop."""
 
     def waiting(known: Known) -> ExemptCallback:
-        async def predicate(request: Request, /) -> bool:
+        async def predicate(request: Request, /) -> bool | None:
             await anyio.lowlevel.checkpoint()
             return verdict_of(known.predicate, request)
 
         return known.predicate if known.text in SYNC_MAKERS else predicate
 
-    async def answers() -> list[tuple[bool, ...]]:
+    async def answers() -> list[tuple[bool | None, ...]]:
         result = []
         for p in (make_known(kind, (True, True, False)) for kind in MAKERS):
             for q in (make_known(kind, (True, False, False)) for kind in MAKERS):
@@ -181,7 +258,7 @@ def test_the_answers_are_the_same_on_an_event_loop_where_predicates_wait(loop: s
 def test_a_combination_of_sync_predicates_is_sync(p: Known) -> None:
     for predicate in (any_of(p.predicate), all_of(p.predicate, p.predicate), not_(p.predicate)):
         assert not inspect.iscoroutinefunction(predicate)
-        assert {bool} == {type(predicate(request)) for request in REQUESTS}
+        assert {bool, type(None)} >= {type(predicate(request)) for request in REQUESTS}
 
 
 @given(anything)
@@ -207,12 +284,12 @@ def test_an_awaitable_that_comes_as_a_surprise_makes_the_answer_awaitable(kind: 
     no = make_known(kind, NO).predicate
     answers = [any_of(no)(REQUEST), all_of(no)(REQUEST), not_(no)(REQUEST)]
     assert [True] * 3 == [inspect.isawaitable(answer) for answer in answers]
-    assert [False, False, True] == [drive(cast("Awaitable[bool]", answer)) for answer in answers]
+    assert [False, False, True] == [drive(cast("Awaitable[bool | None]", answer)) for answer in answers]
     decided: list[object] = [any_of(always, no)(REQUEST), all_of(never, no)(REQUEST)]
     assert [True, False] == decided
 
 
-@pytest.mark.parametrize(("answer", "expected"), [(1, True), ("yes", True), (0, False), ("", False), (None, False)])
+@pytest.mark.parametrize(("answer", "expected"), [(1, True), ("yes", True), (0, False), ("", False)])
 def test_what_merely_counts_as_true_or_false_becomes_a_bool(answer: object, *, expected: bool) -> None:
     async def wait(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request
         return cast("bool", answer)
@@ -231,19 +308,19 @@ class Asked:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.coroutines: list[Coroutine[Any, Any, bool]] = []
+        self.coroutines: list[Coroutine[Any, Any, bool | None]] = []
 
-    def predicate(self, name: str, known: Known) -> Callable[[Request], bool | Awaitable[bool]]:
+    def predicate(self, name: str, known: Known) -> Callable[[Request], bool | Awaitable[bool | None] | None]:
         """Return a predicate that keeps how it is asked and what it returns."""
 
-        def ask(request: Request, /) -> bool | Awaitable[bool]:
+        def ask(request: Request, /) -> bool | Awaitable[bool | None] | None:
             self.names.append(name)
             answer = known.predicate(request)
             if inspect.iscoroutine(answer):
                 self.coroutines.append(answer)
             return answer
 
-        async def ask_async(request: Request, /) -> bool:
+        async def ask_async(request: Request, /) -> bool | None:
             answer = ask(request)
             return await answer if inspect.isawaitable(answer) else answer
 

@@ -144,7 +144,6 @@ def test_a_plain_path_reaches_the_route_exactly_if_it_lies_in_the_prefix(
         ("/health//live", "/health//live"),
         ("/health/./live", "/health/./live"),
         ("/health/live;a=b", "/health/live;a=b"),
-        ("/health/%252e%252e/billing", "/health/%2e%2e/billing"),
         ("/health/..live", "/health/..live"),
         ("/health/%C3%A9", "/health/\u00e9"),
     ],
@@ -156,7 +155,17 @@ def test_a_path_under_the_prefix_gets_through_as_the_router_sees_it(layout: str,
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "raw_path",
-    ["/", "/healthy", "/Health", "//health", "/./health", "/health;a=b", "/health/..", "/health/%2e%2e/health"],
+    [
+        "/",
+        "/healthy",
+        "/Health",
+        "//health",
+        "/./health",
+        "/health;a=b",
+        "/health/..",
+        "/health/%2e%2e/health",
+        "/health/%252e%252e/billing",
+    ],
 )
 def test_a_path_that_only_looks_like_it_is_blocked(layout: str, raw_path: str) -> None:
     assert (503, None) == ask(layout, "/health", raw_path)

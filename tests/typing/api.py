@@ -165,6 +165,10 @@ async def async_predicate(request: Request) -> bool:
     return request.method == "GET"
 
 
+def unsure_predicate(request: Request) -> bool | None:
+    return None if request.method == "HEAD" else request.method == "GET"
+
+
 def no_predicate(request: Request) -> str:
     return request.method
 
@@ -180,13 +184,14 @@ assert_type(not_(async_predicate), AsyncPredicate)
 
 async def ask(request: Request) -> None:
     """Ask predicates: a sync one answers at once."""
-    assert_type(any_of(sync_predicate)(request), bool)
-    pending: Awaitable[bool] = not_(async_predicate)(request)
-    assert_type(await pending, bool)
+    assert_type(any_of(sync_predicate)(request), bool | None)
+    pending: Awaitable[bool | None] = not_(async_predicate)(request)
+    assert_type(await pending, bool | None)
 
 
 maintenance_middleware(exempt=sync_predicate)
 maintenance_middleware(exempt=async_predicate)
+maintenance_middleware(exempt=not_(unsure_predicate))
 maintenance_middleware(exempt=lambda request: request.url.path == "/")
 maintenance_middleware(exempt=no_predicate)  # type: ignore[arg-type]
 maintenance_middleware(exempt="/health")  # type: ignore[arg-type]
