@@ -5,22 +5,34 @@ The session `fuzz` of the noxfile does this for long.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import re
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import anyio
 from fastapi import FastAPI, WebSocket
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Host, Route
-from starlette.types import ASGIApp, Message, Scope
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
+    ExemptCallback,
     MemoryBackend,
     all_of,
+    always,
     any_of,
     as_html,
     as_json,
@@ -36,6 +48,7 @@ from fastapi_maintenance import (
     maintenance_middleware,
     negotiate,
     never,
+    not_,
     path_is,
     path_matches,
     path_prefix,
@@ -45,10 +58,14 @@ from fastapi_maintenance import (
 
 _reached: list[str] = []
 
-# --- the app, and what the model knows of it --------------------------------------------------------------------------
+# --- the apps, and what the model knows of them -----------------------------------------------------------------------
 
-OPEN = frozenset({"kept open", "health", "health below"})
-"""The endpoints that are reached during maintenance, whatever the request carries."""
+KEPT_OPEN, FORCED_ON = "kept open", "never"
+FILES = tempfile.TemporaryDirectory()
+for _name in ("open.txt", "billing/report.txt"):
+    _file = Path(FILES.name, _name)
+    _file.parent.mkdir(exist_ok=True)
+    _file.write_text(f"file {_name}")
 
 
 def endpoint(name: str) -> Any:  # noqa: ANN401 -- FastAPI reads its signature
@@ -61,19 +78,150 @@ def endpoint(name: str) -> Any:  # noqa: ANN401 -- FastAPI reads its signature
     return reached
 
 
-def make_app() -> FastAPI:
-    """Return an app with an endpoint of every kind."""
+async def answer(name: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer for an app or a layer, whatever was asked for."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+    _reached.append(name)
+    if scope["type"] == "http":
+        await PlainTextResponse(name)(scope, receive, send)
+
+
+class Layer:
+    """A layer that hands on what it is asked, and lets others see through it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        await self.app(scope, receive, send)
+
+
+class Stripping(Layer):
+    """A layer that takes `/api` off the path."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        await self.app({**scope, "path": scope.get("path", "").replace("/api", "", 1)}, receive, send)
+
+
+class Overriding(Layer):
+    """A layer that takes the method from a header."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        wanted = dict(scope.get("headers", ())).get(b"x-http-method-override", b"").decode("latin-1")
+        await self.app({**scope, "method": wanted} if wanted and "method" in scope else scope, receive, send)
+
+
+class Answering(Layer):
+    """A layer that answers some requests itself."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        if scope["type"] in ("http", "websocket") and "/page" in scope.get("path", ""):
+            await answer("layer", scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+class Hiding:
+    """A layer that does not show what it wraps."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._inner = Answering(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        await self._inner(scope, receive, send)
+
+
+LAYERS: dict[str, Any] = {
+    "none": None,
+    "known": GZipMiddleware,
+    "stripping": Stripping,
+    "overriding": Overriding,
+    "answering": Answering,
+    "hiding": Hiding,
+}
+REWRITING = {"stripping", "overriding"}
+"""The layers behind which another path or method is asked for than the middleware sees."""
+
+
+class DispatchesItself(HTTPEndpoint):
+    """An endpoint that answers every method, and in its own way."""
+
+    async def dispatch(self) -> None:
+        """Answer."""
+        await answer("own dispatch", self.scope, self.receive, self.send)
+
+
+class AllowsAll(HTTPEndpoint):
+    """An endpoint that has something to say to methods that it does not allow."""
+
+    async def method_not_allowed(self, request: Request) -> PlainTextResponse:  # noqa: ARG002 -- as Starlette has it
+        """Answer."""
+        _reached.append("own method_not_allowed")
+        return PlainTextResponse("allowed")
+
+
+class HandlesItself(Route):
+    """A route that answers in its own way."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        await answer("own handle", scope, receive, send)
+
+
+class RoutesItself(Router):
+    """A router that answers some requests itself."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        if scope["path"].endswith("7"):
+            await answer("own router", scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+class Unreadable(BaseRoute):
+    """A route whose path is no path, and that never matches."""
+
+    path = "/{un{readable"
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:  # noqa: ARG002 -- as Starlette has it
+        """Match nothing."""
+        return Match.NONE, {}
+
+
+def make_app(layer: str, place: str) -> FastAPI:
+    """Return an app with an endpoint of every kind, and a layer inside the app, a mounted app or a mount."""
     app, sub = FastAPI(), FastAPI()
+    kind = LAYERS[layer]
+    if kind is not None and place != "mount":
+        (app if place == "app" else sub).add_middleware(kind)
     sub.add_api_route("/page", endpoint("mounted"))
-    sub.add_api_route("/always", force_maintenance_mode_off(endpoint("kept open")))
+    sub.add_api_route("/always", force_maintenance_mode_off(endpoint(KEPT_OPEN)))
+    app.router.routes.append(Unreadable())
     app.add_api_route("/", endpoint("root"))
     app.add_api_route("/items/{item}", endpoint("item"), methods=["GET", "POST"])
     app.add_api_route("/files/{path:path}", endpoint("file"))
-    app.add_api_route("/on", force_maintenance_mode_on(endpoint("never")))
-    app.add_api_route("/off", force_maintenance_mode_off(endpoint("kept open")))
+    app.add_api_route("/on", force_maintenance_mode_on(endpoint(FORCED_ON)))
+    app.add_api_route("/off", force_maintenance_mode_off(endpoint(KEPT_OPEN)))
     app.add_api_route("/health", endpoint("health"))
     app.add_api_route("/health/{check}", endpoint("health below"))
-    app.mount("/sub", sub)
+    for path in ("/billing", "/billing/{rest:path}"):
+        app.add_api_route(path, endpoint("billing"), methods=["GET", "POST"])
+    own: list[BaseRoute] = [
+        Route("/own/dispatch", DispatchesItself),
+        Route("/own/405", AllowsAll),
+        HandlesItself("/own/handle", endpoint("own"), methods=["GET"]),
+        Mount("/own/router", RoutesItself(routes=[Route("/page", endpoint("own"))])),
+        Mount("/static", StaticFiles(directory=FILES.name)),
+        Mount("/sub", sub, middleware=[Middleware(kind)] if kind is not None and place == "mount" else None),
+    ]
+    app.router.routes += own
 
     async def plain(_request: object) -> PlainTextResponse:
         _reached.append("host")
@@ -85,6 +233,12 @@ def make_app() -> FastAPI:
     async def socket(websocket: WebSocket) -> None:
         await websocket.accept()
         _reached.append("socket")
+        await websocket.close()
+
+    @app.websocket("/billing")
+    async def billing_socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        _reached.append("billing")
         await websocket.close()
 
     return app
@@ -102,46 +256,93 @@ WEIRD = [
 ]
 """Predicates that look at every part of a request; none of them exempts anything here."""
 
-PLAIN = make_app()
-CLOSED, WATCHED = make_app(), make_app()
-CLOSED.add_middleware(
-    maintenance_middleware(
-        backend=MemoryBackend(state=True),
-        exempt=any_of(
-            *(all_of(each, never) for each in WEIRD), header_equals("X-Key", "secret"), path_prefix("/health")
-        ),
-        response=negotiate(as_html(), as_json(), as_problem()),
-        retry_after=(10, 20),
+EXEMPTIONS: dict[str, ExemptCallback] = {
+    "key or health": any_of(
+        *(all_of(each, never) for each in WEIRD), header_equals("X-Key", "secret"), path_prefix("/health")
+    ),
+    "all but billing": not_(path_prefix("/billing", "/static/billing")),
+    "all but the parameter": not_(query_equals("key", "secret")),
+    "all but the header": all_of(always, not_(any_of(header_equals("X-Key", "secret"), never))),
+    "all but the cookie": not_(cookie_equals("session", "a")),
+}
+
+
+@functools.cache
+def apps(layer: str, place: str, exemption: str) -> tuple[ASGIApp, ASGIApp, ASGIApp]:
+    """Return the plain app, the same with maintenance off, and the same with maintenance on."""
+    watched, closed = make_app(layer, place), make_app(layer, place)
+    watched.add_middleware(maintenance_middleware(backend=MemoryBackend()))
+    closed.add_middleware(
+        maintenance_middleware(
+            backend=MemoryBackend(state=True),
+            exempt=EXEMPTIONS[exemption],
+            response=negotiate(as_html(), as_json(), as_problem()),
+            retry_after=(10, 20),
+        )
     )
-)
-WATCHED.add_middleware(maintenance_middleware(backend=MemoryBackend()))
+    return make_app(layer, place), watched, closed
 
 
-def has_key(scope: Scope) -> bool:
-    """Tell whether the request has the header that exempts it, once or more often, and no other value of it."""
-    values = {value for name, value in scope.get("headers", ()) if name == b"x-key"}
-    return values == {b"secret"}
+def values_of(scope: Scope, name: bytes) -> list[str]:
+    """Return the values of a header."""
+    return [value.decode("latin-1") for key, value in scope.get("headers", ()) if key == name]
+
+
+def all_but(secret: str, sent: set[str]) -> bool | None:
+    """Tell whether a request is exempt that must not send a secret; None where different things are sent."""
+    if secret in sent:
+        return False
+    return None if len(sent) > 1 else True
+
+
+def key_or_health(scope: Scope, reached: set[str]) -> bool | None:
+    """Tell whether a request has the header that exempts it, and no other value of it, or is about health."""
+    if set(values_of(scope, b"x-key")) == {"secret"}:
+        return True
+    is_below = scope["path"].removeprefix(scope.get("root_path", "")).startswith("/health")
+    return None if is_below or (reached and reached <= {"health", "health below"}) else False
+
+
+def all_but_billing(scope: Scope, reached: set[str]) -> bool | None:
+    """Tell whether a request has reached what is closed, or has a path that all read alike."""
+    if "billing" in reached:
+        return False
+    is_plain = re.fullmatch("(/[a-z0-9]+)*/?", scope["path"]) and not scope.get("root_path")
+    return True if is_plain and "billing" not in scope["path"] else None
+
+
+def all_but_cookie(scope: Scope, _reached: set[str]) -> bool | None:
+    """Tell whether a request has the cookie; None where it has another of the name."""
+    pairs = ";".join(values_of(scope, b"cookie"))
+    if re.search(r"(^|;)\s*session=\"?a\"?\s*(;|$)", pairs):
+        return False
+    return None if "session" in pairs else True
+
+
+def all_but_parameter(scope: Scope, _reached: set[str]) -> bool | None:
+    """Tell whether a request has the query parameter."""
+    sent = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    return all_but("secret", {value for name, value in sent if name == "key"})
+
+
+MODEL: dict[str, Callable[[Scope, set[str]], bool | None]] = {
+    "key or health": key_or_health,
+    "all but billing": all_but_billing,
+    "all but the parameter": all_but_parameter,
+    "all but the header": lambda scope, _: all_but("secret", set(values_of(scope, b"x-key"))),
+    "all but the cookie": all_but_cookie,
+}
+"""Whether a request is exempt, from its bytes and what it has reached; None where readers may differ."""
 
 
 # --- what a server may hand in ----------------------------------------------------------------------------------------
 
 PIECES = st.sampled_from(
     [
-        "/",
-        "/items",
-        "/7",
-        "/on",
-        "/off",
-        "/health",
-        "/sub",
-        "/page",
-        "/always",
-        "/files",
-        "/panel",
-        "..",
-        "%2e",
-        "//",
-        "\n",
+        *("/", "/items", "/7", "/on", "/off", "/health", "/sub", "/page", "/always", "/files", "/panel"),
+        *("/billing", "/static", "/open.txt", "/report.txt", "/api"),
+        *("/own", "/dispatch", "/405", "/handle", "/router"),
+        *("..", "/..", "/.", "%2e", "//", "\n", "\\", ";a", "/Billing", "%62"),
     ]
 )
 PATHS = st.one_of(
@@ -150,10 +351,25 @@ PATHS = st.one_of(
     st.text(st.characters(codec=None), max_size=20).map("/{}".format),
     st.text(max_size=20),
 )
-HEADERS = "x-key X-Key host cookie accept origin access-control-request-method x-other x-forwarded-for content-type"
+HEADERS = (
+    "x-key X-Key host cookie accept origin access-control-request-method x-other x-http-method-override "
+    "x-forwarded-for content-type"
+)
 NAMES = st.one_of(st.sampled_from(HEADERS.encode().split()), st.binary(max_size=8))
 VALUES = st.one_of(
-    st.sampled_from([b"secret", b"admin.example", b"session=a", b"text/html;q=0.5, */*", b"10.0.0.1", b"7", b"[::1"]),
+    st.sampled_from(
+        [
+            b"secret",
+            b"admin.example",
+            b"session=a",
+            b"session=b; session=a",
+            b"POST",
+            b"text/html;q=0.5, */*",
+            b"10.0.0.1",
+            b"7",
+            b"[::1",
+        ]
+    ),
     st.binary(max_size=30),
 )
 OPTIONAL = (
@@ -187,7 +403,9 @@ def scopes(draw: st.DrawFn) -> Scope:
         "scheme": draw(st.sampled_from(["http", "https", "ws", "wss", "", "é"])),
         "path": path,
         "raw_path": draw(st.binary(max_size=10)),
-        "query_string": draw(st.one_of(st.just(b"key=secret"), st.binary(max_size=20))),
+        "query_string": draw(
+            st.one_of(st.sampled_from([b"key=secret", b"key=x&key=secret", b"key=x"]), st.binary(max_size=20))
+        ),
         "root_path": draw(st.sampled_from(["", "", "", "/api", "/items", "/", "[", "/é"])),
         "headers": draw(st.lists(st.tuples(NAMES, VALUES), max_size=6)) + draw(KEYS),
         "client": draw(
@@ -252,6 +470,9 @@ async def outcome_of(app: ASGIApp, scope: Scope) -> Outcome:
     except Exception as error:  # noqa: BLE001 -- what an app raises is an outcome too
         outcome.raised = error
     outcome.reached = _reached[:]
+    for message in outcome.sent:
+        if message.get("body", b"").startswith(b"file "):
+            outcome.reached.append("billing" if b"billing" in message["body"] else "static")
     return outcome
 
 
@@ -260,14 +481,33 @@ async def outcomes_of(apps: Sequence[ASGIApp], scope: Scope) -> list[Outcome]:
     return [await outcome_of(app, scope) for app in apps]
 
 
-@given(scopes())
-def test_nothing_is_raised_that_the_plain_app_does_not_raise_and_nothing_passes_that_is_closed(scope: Scope) -> None:
+def agrees(layer: str, place: str, exemption: str, scope: Scope) -> None:
+    """Hold what the app does during maintenance against what it does without, and against the model."""
     decorators._forced_on[:] = [True]  # each test begins without a mark
-    plain, watched, closed = anyio.run(outcomes_of, [PLAIN, WATCHED, CLOSED], scope)
-    assert watched.is_blocked or (plain.reached, plain.verdict) == (watched.reached, watched.verdict)
-    assert closed.is_blocked or (plain.reached, plain.verdict) == (closed.reached, closed.verdict)
-    if plain.reached == ["never"]:
-        assert (True, True) == (watched.is_blocked, closed.is_blocked)
-    elif plain.reached:
-        passes = set(plain.reached) <= OPEN or has_key(scope)
-        assert (False, not passes) == (watched.is_blocked, closed.is_blocked)
+    plain, watched, closed = anyio.run(outcomes_of, apps(layer, place, exemption), scope)
+    for each in (watched, closed):
+        assert each.is_blocked or (plain.reached, plain.verdict) == (each.reached, each.verdict)
+    if not plain.reached:
+        return
+    reached, is_rewritten = set(plain.reached), layer in REWRITING
+    if FORCED_ON in reached:
+        assert (True, True) == (watched.is_blocked, closed.is_blocked) or is_rewritten
+        return
+    assert not watched.is_blocked or is_rewritten
+    exempt = MODEL[exemption](scope, set() if is_rewritten else reached)
+    if exempt is False:
+        assert closed.is_blocked or reached == {KEPT_OPEN}
+    if (exempt or reached == {KEPT_OPEN}) and not is_rewritten:
+        assert not closed.is_blocked
+
+
+@given(
+    layer=st.sampled_from(list(LAYERS)),
+    place=st.sampled_from(["app", "sub", "mount"]),
+    exemption=st.sampled_from(list(EXEMPTIONS)),
+    scope=scopes(),
+)
+def test_nothing_is_raised_that_the_plain_app_does_not_raise_and_nothing_passes_that_is_closed(
+    layer: str, place: str, exemption: str, scope: Scope
+) -> None:
+    agrees(layer, place, exemption, scope)
