@@ -77,9 +77,7 @@ def state_to_text(state: MaintenanceState) -> str:
         return bool_to_str(state.active)
     text = json.dumps({"active": state.active, **details}, default=datetime.isoformat)  # ASCII: a byte a character
     if len(text) > SIZE_LIMIT:
-        msg = (
-            f"a state must take at most {SIZE_LIMIT} bytes as text, got {len(text)}: shorten messages, release holds"
-        )
+        msg = f"a state must take at most {SIZE_LIMIT} bytes as text, got {len(text)}: shorten messages, release holds"
         raise ValueError(msg)
     return text
 
