@@ -193,12 +193,15 @@ def run(
 def release(
     hold_id: Annotated[
         str,
-        typer.Argument(metavar="ID", help="As status shows it: the whole, or at least 6 characters of its beginning."),
+        typer.Argument(
+            metavar="ID",
+            help="As status shows it, or its first 6 or more characters. A running job puts its hold back.",
+        ),
     ],
     backend: Backend = None,
     app_path: App = None,
 ) -> None:
-    """Take out the hold of a job that died. A job that still runs puts it back."""
+    """Take out the hold of a job that died."""
 
     async def take_out(meant: StateBackend) -> None:
         show(await remove_hold(hold_id, meant, prefix=len(hold_id) >= _LEAST_PREFIX))
