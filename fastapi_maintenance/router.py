@@ -331,9 +331,7 @@ async def _reaching_store() -> AsyncIterator[None]:
 
 def _tellable(problem: dict[str, Any]) -> dict[str, Any]:
     """Return what is wrong, without what was sent; a field's name is shown in what UTF-8 can carry."""
-    where = [
-        str(part).encode("utf-8", "replace").decode() if isinstance(part, str) else part for part in problem["loc"]
-    ]
+    where = [part.encode("utf-8", "replace").decode() if isinstance(part, str) else part for part in problem["loc"]]
     return {"type": problem["type"], "loc": where, "msg": problem["msg"]}
 
 
