@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import timedelta
 from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_maintenance import _clock
-from fastapi_maintenance._checks import check_seconds, check_str, check_token
+from fastapi_maintenance._checks import check_seconds, check_token, reject_kind
 
-__all__ = ["BypassCookie", "bypass_cookie"]
+__all__ = ["SECRET_LIMIT", "BypassCookie", "app_root", "bypass_cookie"]
 
+SECRET_LIMIT = 1024  # characters
 _LEAST_SECRET = 16  # characters
+_LEAST_VARIETY = 8  # different characters
+_CLOCKS_DIFFER_BY = 2  # seconds, at most, on the hosts that sign and check
 _SALT = "fastapi_maintenance.bypass"
 _Purpose = Literal["cookie", "link"]
 
@@ -23,85 +25,116 @@ _Purpose = Literal["cookie", "link"]
 class BypassCookie:
     """A predicate that exempts who has the cookie; made by `bypass_cookie`."""
 
-    def __init__(self, secret: str, *, name: str, max_age: float) -> None:
-        from itsdangerous import BadData, TimestampSigner  # noqa: PLC0415 -- an extra
+    def __init__(self, secret: str, *, name: str, max_age: float, link_max_age: float) -> None:
+        from itsdangerous import BadSignature, Signer  # noqa: PLC0415 -- an extra
 
         self.name = name
-        self.max_age: timedelta = timedelta(seconds=max_age)
+        self._max_age = int(max_age)
+        self._link_max_age = int(link_max_age)
         self._secret = secret.encode()
-
-        class Signer(TimestampSigner):
-            def get_timestamp(self) -> int:
-                return super().get_timestamp() + round(_clock.ahead_by().total_seconds())
-
+        # Slow, so that whoever has a cookie or a link cannot try many secrets. It needs a little more than the 32 MiB
+        # that OpenSSL allows by default.
+        key = hashlib.scrypt(self._secret, salt=f"{_SALT}.{name}".encode(), n=2**15, r=8, p=1, maxmem=2**26)
         self._signers = {
-            purpose: Signer(secret, salt=f"{_SALT}.{purpose}", key_derivation="hmac", digest_method=hashlib.sha256)
+            purpose: Signer(key, salt=f"{_SALT}.{purpose}", key_derivation="hmac", digest_method=hashlib.sha256)
             for purpose in ("cookie", "link")
         }
-        self._bad_data = BadData
+        self._bad_signature = BadSignature
 
     def __repr__(self) -> str:
         """Show the cookie's name, and no secret."""
-        return f"bypass_cookie(..., name={self.name!r}, max_age={self.max_age.total_seconds():g})"
+        return f"bypass_cookie(..., name={self.name!r}, max_age={self._max_age}, link_max_age={self._link_max_age})"
 
     def __call__(self, request: Request, /) -> bool:
         """Exempt who has a cookie that was signed with the secret, and has not expired."""
-        return self.is_signed(request.cookies.get(self.name, ""), "cookie")
+        return self.expiry_in(request.cookies.get(self.name, ""), "cookie") is not None
 
     def knows(self, secret: str) -> bool:
         """Tell in constant time whether this is the secret."""
         return secrets.compare_digest(secret.encode("utf-8", "surrogatepass"), self._secret)
 
-    def signed(self, purpose: _Purpose) -> str:
-        """Return a text that proves for `max_age` that whoever has it was let in."""
-        return self._signers[purpose].sign(self.name).decode()
+    def new_expiry(self) -> int:
+        """Return when a cookie expires that is given now to whoever knows the secret, in seconds since 1970."""
+        return _now() + self._max_age
 
-    def is_signed(self, text: str, purpose: _Purpose) -> bool:
-        """Tell whether a text was signed for this purpose, and has not expired."""
+    def signed(self, purpose: _Purpose, expiry: int) -> str:
+        """Return a text that proves that its bearer may have, or has, a cookie with this expiry."""
+        last = expiry if purpose == "cookie" else _now() + self._link_max_age
+        return self._signers[purpose].sign(f"{expiry}-{last}").decode()
+
+    def expiry_in(self, text: str, purpose: _Purpose) -> int | None:
+        """Return the expiry of the cookie if the text was signed for this purpose and still counts, else None."""
         try:
-            value = self._signers[purpose].unsign(text, max_age=int(self.max_age.total_seconds()))
-        except (self._bad_data, ValueError):  # ValueError: text that no encoding carries
-            return False
-        return value == self.name.encode()
+            expiry, last = map(int, self._signers[purpose].unsign(text).decode().split("-"))
+        except (self._bad_signature, ValueError):  # ValueError: text that no encoding carries
+            return None
+        now = _now()
+        longest = self._max_age if purpose == "cookie" else self._link_max_age
+        return expiry if now < expiry and now < last <= now + longest + _CLOCKS_DIFFER_BY else None
 
-    def give(self, response: Response, request: Request) -> None:
+    def give(self, response: Response, request: Request, expiry: int) -> None:
         """Put the cookie on a response: for the browser alone, and over HTTPS where that is how it came (RFC 6265)."""
         response.set_cookie(
             self.name,
-            self.signed("cookie"),
-            max_age=int(self.max_age.total_seconds()),
-            path=request.scope.get("app_root_path", request.scope.get("root_path", "")) or "/",
+            self.signed("cookie", expiry),
+            max_age=expiry - _now(),
+            path=app_root(request) or "/",
             secure=request.url.scheme == "https",
             httponly=True,
             samesite="lax",
         )
 
 
-def bypass_cookie(secret: str, *, name: str = "maintenance_bypass", max_age: float = 86_400) -> BypassCookie:
+def app_root(request: Request) -> str:
+    """Return the path of the outermost app, without a slash at its end, nor two that would begin a host's name."""
+    root: str = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+    return "".join(f"/{segment}" for segment in root.split("/") if segment)
+
+
+def bypass_cookie(
+    secret: str, *, name: str = "maintenance_bypass", max_age: float = 86_400, link_max_age: float = 600
+) -> BypassCookie:
     """Exempt who has a signed cookie that has not expired; `maintenance_router(bypass=...)` hands it out.
 
     >>> from fastapi_maintenance import any_of, path_prefix
     >>> exempt = any_of(path_prefix("/health"), bypass_cookie("a long secret that nobody guesses"))
 
+    The key that signs is derived from the secret by scrypt (RFC 7914): making this takes some 100 ms and, meanwhile,
+    32 MiB; so make one, when the app starts. Clocks of several hosts may differ by two seconds.
+
     Args:
-        secret: What the cookie is signed with, and what people present to be given it; at least 16 characters.
+        secret: What the cookie is signed with, and what people present to be given it: 16 to 1024 characters, at least
+            8 of them different. Better let `secrets.token_urlsafe()` choose it than think of one.
         name: The cookie's name.
-        max_age: Seconds after which the cookie, or a link to it, counts no longer.
+        max_age: Seconds after which the cookie counts no longer.
+        link_max_age: Seconds after which a link to it gives no cookie any more. The cookie that it gives expires when
+            that of whoever made the link does.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `secret` is shorter, `name` is no name of a cookie, or `max_age` is not at least 1.
+        ValueError: `secret` is of another length or less variety, `name` is no name of a cookie, or `max_age` or
+            `link_max_age` is not at least 1.
         ImportError: The package itsdangerous is missing.
 
     """
-    if len(check_str("secret", secret)) < _LEAST_SECRET:
-        msg = f"secret must be at least {_LEAST_SECRET} characters long, got {len(secret)}"
+    if not isinstance(secret, str):
+        reject_kind("secret", "a str", secret)
+    if not _LEAST_SECRET <= len(secret) <= SECRET_LIMIT:
+        msg = f"secret must be {_LEAST_SECRET} to {SECRET_LIMIT} characters long, got {len(secret)}"
         raise ValueError(msg)
-    if check_seconds("max_age", max_age) < 1:
-        msg = f"max_age must be at least 1 second, got {max_age!r}"
+    if len(set(secret)) < _LEAST_VARIETY:
+        msg = f"secret must have at least {_LEAST_VARIETY} different characters, got {len(set(secret))}"
         raise ValueError(msg)
+    for name_of_age, age in (("max_age", max_age), ("link_max_age", link_max_age)):
+        if check_seconds(name_of_age, age) < 1:
+            msg = f"{name_of_age} must be at least 1 second, got {age!r}"
+            raise ValueError(msg)
     try:
-        return BypassCookie(secret, name=check_token("name", name), max_age=max_age)
+        return BypassCookie(secret, name=check_token("name", name), max_age=max_age, link_max_age=link_max_age)
     except ImportError as error:
         msg = "bypass_cookie needs itsdangerous: pip install 'fastapi-maintenance[bypass]'"
         raise ImportError(msg, name=error.name) from error
+
+
+def _now() -> int:
+    return int(_clock.now().timestamp())

@@ -15,6 +15,8 @@ from fastapi_maintenance.state import MaintenanceState, current_message, is_acti
 
 __all__ = ["facts", "plain", "show", "tell"]
 
+_SHORT = 8  # characters of an id
+
 
 def tell(*parts: str, stderr: bool = False) -> None:
     """Print something: on one line where it fits or goes to no terminal, else each part on lines of its own.
@@ -49,8 +51,10 @@ def show(state: MaintenanceState, *, stamp: bool = False) -> None:
     text = current_message(state, now)
     if closed and text:
         parts.append(f'"{plain(text)}"')
-    if count := len(open_holds(state, now)):
-        parts.append(f"held by {count} running job{'s' if count > 1 else ''}")
+    if ids := [hold.id for hold in open_holds(state, now)]:
+        parts.append(
+            f"held by {len(ids)} running job{'s' if len(ids) > 1 else ''} ({', '.join(map(plain, _short(ids)))})"
+        )
     elif state.active and state.starts_at is not None and state.starts_at > now:
         parts.append(f"closes {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}")
     if state.active and state.ends_at is not None and state.ends_at > now:
@@ -68,10 +72,16 @@ def facts(state: MaintenanceState) -> dict[str, Any]:
         "starts_at": _iso(state.starts_at),
         "ends_at": _iso(state.ends_at),
         "holds": [
-            {"active": hold.active, "message": hold.message, "expires_at": _iso(hold.expires_at)}
+            {"id": hold.id, "active": hold.active, "message": hold.message, "expires_at": _iso(hold.expires_at)}
             for hold in open_holds(state, now)
         ],
     }
+
+
+def _short(ids: list[str]) -> list[str]:
+    """Return the beginnings of ids, where they tell them apart."""
+    short = [hold_id[:_SHORT] for hold_id in ids]
+    return short if len({*short}) == len(ids) else ids
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -21,6 +21,7 @@ from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.control import (
     get_maintenance_state,
     maintenance_mode_on,
+    remove_hold,
     set_maintenance_mode,
 )
 from fastapi_maintenance.errors import MaintenanceError
@@ -39,6 +40,7 @@ except ImportError as _error:
 __all__ = ["main"]
 
 _CLOSED = 3
+_LEAST_PREFIX = 6  # characters of an id
 _POLL = 1.0  # seconds
 
 app: typer.Typer = typer.Typer(
@@ -168,17 +170,43 @@ def run(
 ) -> None:
     """Close the service while a command runs, and open it again whatever happens."""
     duration = _read("--lease", duration_of, lease)
-    result = 0
+    result: int | None = None
 
     async def hold(meant: StateBackend) -> None:
         nonlocal result
         detailed = isinstance(meant, DetailedStateBackend)
-        async with maintenance_mode_on(meant, message=message, lease=duration if detailed else None):
-            _logger.addHandler(_OneLine())
-            result = await _run_command(command)
+        try:
+            async with maintenance_mode_on(meant, message=message, lease=duration if detailed else None):
+                _logger.addHandler(_OneLine())
+                result = await _run_command(command)
+        except Exception as error:
+            if result is None:
+                raise
+            then = f"counts up to {lease} longer" if detailed else "leaves the switch on"
+            _tell_error(f"the hold could not be released and {then}: {type(error).__name__}: {error}")
 
     _run(hold, backend, app_path)
-    raise typer.Exit(result)
+    raise typer.Exit(result or 0)
+
+
+@app.command(cls=Command)
+def release(
+    hold_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="As status shows it, or its first 6 or more characters. A running job puts its hold back.",
+        ),
+    ],
+    backend: Backend = None,
+    app_path: App = None,
+) -> None:
+    """Take out the hold of a job that died."""
+
+    async def take_out(meant: StateBackend) -> None:
+        show(await remove_hold(hold_id, meant, prefix=len(hold_id) >= _LEAST_PREFIX))
+
+    _run(take_out, backend, app_path)
 
 
 async def _run_command(command: list[str]) -> int:
@@ -249,5 +277,9 @@ def _run(act: Callable[[StateBackend], Awaitable[None]], backend: str | None, ap
 
 
 def _fail(text: str, *, status: int = 2) -> NoReturn:
-    tell(f"[bold red]error:[/] {plain(text)}", stderr=True)
+    _tell_error(text)
     raise typer.Exit(status)
+
+
+def _tell_error(text: str) -> None:
+    tell(f"[bold red]error:[/] {plain(text)}", stderr=True)

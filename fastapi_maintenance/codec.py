@@ -14,7 +14,9 @@ from fastapi_maintenance._checks import check_str
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import Hold, MaintenanceState
 
-__all__ = ["bool_to_str", "state_to_text", "str_to_bool", "text_to_state"]
+__all__ = ["SIZE_LIMIT", "bool_to_str", "state_to_text", "str_to_bool", "text_to_state"]
+
+SIZE_LIMIT = 65_535  # bytes: the least that a store keeps, a `TEXT` of MySQL
 
 _WORDS = dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True) | dict.fromkeys(
     ("", "0", "off", "f", "false", "n", "no"), False
@@ -56,6 +58,10 @@ def state_to_text(state: MaintenanceState) -> str:
     '1'
     >>> state_to_text(MaintenanceState(active=True, message="Back at ten"))
     '{"active": true, "message": "Back at ten"}'
+
+    Raises:
+        ValueError: The text is longer than 65,535 bytes, which no built-in backend takes.
+
     """
     details = _filled(
         message=state.message,
@@ -69,7 +75,11 @@ def state_to_text(state: MaintenanceState) -> str:
     )
     if not details:
         return bool_to_str(state.active)
-    return json.dumps({"active": state.active, **details}, default=datetime.isoformat)
+    text = json.dumps({"active": state.active, **details}, default=datetime.isoformat)  # ASCII: a byte a character
+    if len(text) > SIZE_LIMIT:
+        msg = f"a state must take at most {SIZE_LIMIT} bytes as text, got {len(text)}: shorten messages, release holds"
+        raise ValueError(msg)
+    return text
 
 
 def text_to_state(text: str) -> MaintenanceState:

@@ -11,7 +11,7 @@ import os
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Literal, overload
+from typing import Literal, cast, overload
 
 from fastapi_maintenance import _clock, _current, _holds
 from fastapi_maintenance._blocks import Block
@@ -20,7 +20,8 @@ from fastapi_maintenance._writes import update_state
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.url import as_backend, opened
-from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.errors import NoSuchHoldError
+from fastapi_maintenance.state import MaintenanceState, is_active, release_hold, switch
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 __all__ = [
@@ -131,8 +132,9 @@ async def set_maintenance_mode(
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: A datetime is naive, `ends_at` has passed or is not after `starts_at`, or there is a message or a
-            window for a switch that is set off.
+        ValueError: A datetime is naive, `ends_at` has passed or is not after `starts_at`, there is a message or a
+            window for a switch that is set off, the message is longer than 4,096 characters, or the state with all its
+            holds would take more than 65,535 bytes as text.
         NotSupportedError: The backend has nothing but a switch, and was given a message or a window.
         ReadOnlyBackendError: The backend cannot be written.
         Exception: Whatever else the store raises.
@@ -167,6 +169,40 @@ def checked_switch(
     return wanted
 
 
+async def remove_hold(
+    hold_id: str, backend: StateBackend | str | None = None, *, prefix: bool = False
+) -> MaintenanceState:
+    """Take a hold out of the store, such as that of a job that died, and return the state without it.
+
+    A job that still runs and renews its hold puts it back; and in its own process it counts until the block ends.
+
+    Args:
+        hold_id: The hold's id.
+        backend: The backend to write to, or its URL; None: the one that is meant here.
+        prefix: Whether the beginning of an id will do, where no other begins so.
+
+    Raises:
+        NoSuchHoldError: There is no such hold, or more than one.
+        NotSupportedError: The backend has nothing but a switch.
+        ReadOnlyBackendError: The backend cannot be written.
+        Exception: Whatever else the store raises.
+
+    """
+
+    def change(state: MaintenanceState) -> MaintenanceState:
+        ids = {hold.id for hold in state.holds}
+        found = ids & {hold_id} or {one for one in ids if prefix and one.startswith(hold_id)}
+        if len(found) != 1:
+            problem = f"{len(found)} holds have ids that begin with" if found else "no hold has the id"
+            msg = f"{problem} {hold_id!r}"
+            raise NoSuchHoldError(msg)
+        return release_hold(state, found.pop())
+
+    async with _meant(backend) as meant:
+        _holds.check_keeps(meant, hold_id=hold_id)
+        return await update_state(cast("DetailedStateBackend", meant), change)
+
+
 def maintenance_mode_on(
     backend: StateBackend | str | None = None,
     *,
@@ -193,7 +229,7 @@ def maintenance_mode_on(
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `lease` is not above zero.
+        ValueError: `lease` is not above zero, or `message` is longer than 4,096 characters.
         NotSupportedError: On entering, where the backend has nothing but a switch and is given a message or a lease.
         Exception: On entering and leaving, whatever the store raises. Where the block itself raised, that goes on,
             and what the store raised is logged.

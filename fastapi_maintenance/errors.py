@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "InvalidStateError",
     "MaintenanceError",
+    "NoSuchHoldError",
     "NotSupportedError",
     "PromiseBrokenError",
     "ReadOnlyBackendError",
@@ -17,6 +18,10 @@ class MaintenanceError(Exception):
 
 class InvalidStateError(MaintenanceError, ValueError):
     """A text, or a value that a backend returned, is not a maintenance state."""
+
+
+class NoSuchHoldError(MaintenanceError):
+    """There is no hold of that id, or no single one whose id begins so."""
 
 
 class NotSupportedError(MaintenanceError):

@@ -5,33 +5,42 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, NoReturn
+from urllib.parse import quote, urlencode, urlsplit
 
-from fastapi import APIRouter, Header, HTTPException, Request, Response, params
+from fastapi import APIRouter, Header, HTTPException, Query, Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from fastapi.routing import APIRoute
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.types import Message
 
 from fastapi_maintenance import _clock, _current, _holds
-from fastapi_maintenance._bypass import BypassCookie
+from fastapi_maintenance._bypass import SECRET_LIMIT, BypassCookie, app_root
 from fastapi_maintenance._checks import check_str, reject
+from fastapi_maintenance._scope import route_path
 from fastapi_maintenance._writes import update_state
 from fastapi_maintenance.backends.url import as_backend
-from fastapi_maintenance.control import checked_switch, get_maintenance_state
+from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text
+from fastapi_maintenance.control import checked_switch, get_maintenance_state, remove_hold
 from fastapi_maintenance.decorators import force_maintenance_mode_off
-from fastapi_maintenance.errors import NotSupportedError, ReadOnlyBackendError
-from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.errors import NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance.state import TEXT_LIMIT, MaintenanceState, is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 __all__ = ["maintenance_router"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 _EXAMPLE = "Back in ten minutes"
-_NO_JSON: dict[int | str, dict[str, Any]] = {400: {"description": "The body is no text"}}
+_TOKEN_LIMIT = 512  # characters
+_BODY: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The body is no text"},
+    413: {"description": f"The body is longer than {SIZE_LIMIT} bytes, or the state with all holds would be"},
+}
 _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
@@ -47,7 +56,9 @@ class Setting(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     active: bool = Field(description="True: maintenance; False: none.")
-    message: str | None = Field(None, description="What to tell those who are locked out.", examples=[_EXAMPLE])
+    message: str | None = Field(
+        None, description="What to tell those who are locked out.", examples=[_EXAMPLE], max_length=TEXT_LIMIT
+    )
     starts_at: AwareDatetime | None = Field(None, description="The switch counts from here; null: at once.")
     ends_at: AwareDatetime | None = Field(None, description="And until here; null: until it is set again.")
 
@@ -55,6 +66,7 @@ class Setting(BaseModel):
 class OpenHold(BaseModel):
     """A job that holds maintenance on or off for as long as it runs."""
 
+    id: str
     active: bool
     message: str | None
     expires_at: datetime | None
@@ -70,7 +82,9 @@ class SwitchState(Setting):
 class Presented(BaseModel):
     """The secret of whoever wants to get in."""
 
-    secret: str
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    secret: str = Field(max_length=SECRET_LIMIT)
 
 
 class Admission(BaseModel):
@@ -83,12 +97,39 @@ class _ChangedSinceError(Exception):
     """Another writer was faster."""
 
 
+class _Route(APIRoute):
+    """A route that reads no long body, and whose refusal of one shows none of it, which JSON may not carry."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        handle = super().get_route_handler()
+
+        async def handle_bounded(request: Request) -> Response:
+            length = 0
+
+            async def receive() -> Message:
+                nonlocal length
+                message = await request.receive()
+                length += len(message.get("body", b""))
+                if length > SIZE_LIMIT:
+                    raise HTTPException(413, f"the body must be at most {SIZE_LIMIT} bytes long")
+                return message
+
+            try:
+                return await handle(Request(request.scope, receive))
+            except RequestValidationError as error:
+                raise RequestValidationError([_tellable(problem) for problem in error.errors()]) from None
+
+        return handle_bounded
+
+
 def maintenance_router(
     *,
     dependencies: Sequence[params.Depends],
     backend: StateBackend | str | None = None,
     prefix: str = "/maintenance",
     bypass: BypassCookie | None = None,
+    base_url: str | None = None,
 ) -> APIRouter:
     """Return a router for operators, reachable also while the service is closed.
 
@@ -99,7 +140,8 @@ def maintenance_router(
 
     `GET` tells the switch and `PUT` sets it, each with an `ETag` (RFC 9110 8.8.3). A `PUT` has to say which switch it
     means to replace: `If-Match` with that tag, or `*` for whatever is there. So nobody overwrites unseen what another
-    one has just set.
+    one has just set. `DELETE <prefix>/holds/{id}` takes out the hold of a job that died; a job that still runs and
+    renews its hold puts it back.
 
     With `bypass`, `POST <prefix>/bypass` gives the cookie to whoever presents its secret, and a link that does the
     same for others. These two ask for no dependency: those who are locked out have no other way in.
@@ -109,10 +151,12 @@ def maintenance_router(
         backend: The switch, or its URL; None: the one of the app that the router is included in.
         prefix: Where its paths begin.
         bypass: What `bypass_cookie` made, and exempts in the middleware.
+        base_url: Where the app is reached, such as `https://shop.example`, for the links that let others in; None: the
+            host that a request names, which whoever sends it can forge.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `backend` is a URL that names none.
+        ValueError: `backend` is a URL that names none, or `base_url` is no absolute URL.
 
     """
     if not isinstance(dependencies, (list, tuple)) or not all(isinstance(one, params.Depends) for one in dependencies):
@@ -120,10 +164,11 @@ def maintenance_router(
     if bypass is not None and not isinstance(bypass, BypassCookie):
         reject("bypass", "made by bypass_cookie, or None", bypass)
     given = None if backend is None else as_backend("backend", backend)
-    router = APIRouter(prefix=check_str("prefix", prefix), tags=["maintenance"])
+    router = APIRouter(prefix=check_str("prefix", prefix), tags=["maintenance"], route_class=_Route)
+    base = None if base_url is None else _checked_base(base_url)
     _add_switch(router, list(dependencies), given)
     if bypass is not None:
-        _add_bypass(router, bypass)
+        _add_bypass(router, bypass, base)
     return router
 
 
@@ -141,7 +186,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
         "",
         dependencies=dependencies,
         responses={
-            **_NO_JSON,
+            **_BODY,
             409: {"description": "The switch cannot be set here"},
             412: {"description": "The switch is not what `If-Match` says: another one was faster"},
             428: {"description": "`If-Match` is missing"},
@@ -167,7 +212,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
                 name="active",
             )
         except ValueError as error:
-            _refuse(setting, error)
+            _refuse(error)
         async with _reaching_store():
             meant = _current.resolve(backend)
             try:
@@ -178,29 +223,56 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
                 raise HTTPException(409, str(error)) from None
             return _told(meant, state, response)
 
+    @router.delete(
+        "/holds/{hold_id}",
+        dependencies=dependencies,
+        responses={
+            404: {"description": "There is no such hold"},
+            409: {"description": "The backend keeps no holds"},
+            **away,
+        },
+        summary="Take out the hold of a job that died",
+        description="A job that still runs and renews its hold puts it back.",
+    )
+    @force_maintenance_mode_off
+    async def remove(hold_id: str, response: Response) -> SwitchState:
+        async with _reaching_store():
+            meant = _current.resolve(backend)
+            try:
+                state = await remove_hold(hold_id, meant)
+            except NoSuchHoldError as error:
+                raise HTTPException(404, str(error)) from None
+            except (NotSupportedError, ReadOnlyBackendError) as error:
+                raise HTTPException(409, str(error)) from None
+            return _told(meant, state, response)
 
-def _add_bypass(router: APIRouter, bypass: BypassCookie) -> None:
+
+def _add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) -> None:
     closed: dict[int | str, dict[str, Any]] = {403: {"description": "Not let in"}}
     forbidden = HTTPException(403, "Forbidden")
 
-    @router.post("/bypass", responses={**_NO_JSON, **closed}, summary="Get in while it is closed")
+    @router.post("/bypass", responses={**_BODY, **closed}, summary="Get in while it is closed")
     @force_maintenance_mode_off
     async def present(presented: Presented, request: Request, response: Response) -> Admission:
         if not bypass.knows(presented.secret):
             raise forbidden
-        bypass.give(response, request)
+        expiry = bypass.new_expiry()
+        bypass.give(response, request, expiry)
         response.headers["Cache-Control"] = "no-store"
-        return Admission(link=str(request.url.replace(query="").include_query_params(token=bypass.signed("link"))))
+        base = str(request.base_url).rstrip("/") if base_url is None else base_url
+        path = quote(route_path({**request.scope, "root_path": app_root(request)}))
+        return Admission(link=f"{base}{path}?{urlencode({'token': bypass.signed('link', expiry)})}")
 
     @router.get(
         "/bypass", responses=closed, status_code=303, response_class=RedirectResponse, summary="Get in by a link"
     )
     @force_maintenance_mode_off
-    async def follow(token: str, request: Request) -> Response:
-        if not bypass.is_signed(token, "link"):
+    async def follow(token: Annotated[str, Query(max_length=_TOKEN_LIMIT)], request: Request) -> Response:
+        expiry = bypass.expiry_in(token, "link")
+        if expiry is None:
             raise forbidden
-        response = RedirectResponse(str(request.base_url), status_code=303, headers={"Cache-Control": "no-store"})
-        bypass.give(response, request)
+        response = RedirectResponse(f"{app_root(request)}/", status_code=303, headers={"Cache-Control": "no-store"})
+        bypass.give(response, request, expiry)
         return response
 
 
@@ -208,7 +280,12 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
     def change(state: MaintenanceState) -> MaintenanceState:
         if if_match.strip() != "*" and _etag(state) not in [tag.strip() for tag in if_match.split(",")]:
             raise _ChangedSinceError
-        return replace(wanted, holds=state.holds)
+        after = replace(wanted, holds=state.holds)
+        try:
+            state_to_text(after)
+        except ValueError as error:
+            raise HTTPException(413, str(error)) from None
+        return after
 
     if isinstance(backend, DetailedStateBackend):
         return await update_state(backend, change)
@@ -228,7 +305,10 @@ def _told(backend: StateBackend, state: MaintenanceState, response: Response) ->
         starts_at=state.starts_at,
         ends_at=state.ends_at,
         closed=is_active(state, _clock.now()) if hold is None else hold.active,
-        holds=[OpenHold(active=hold.active, message=hold.message, expires_at=hold.expires_at) for hold in state.holds],
+        holds=[
+            OpenHold(id=hold.id, active=hold.active, message=hold.message, expires_at=hold.expires_at)
+            for hold in state.holds
+        ],
     )
 
 
@@ -249,6 +329,24 @@ async def _reaching_store() -> AsyncIterator[None]:
         raise HTTPException(503, f"the store cannot be reached: {type(error).__name__}") from error
 
 
-def _refuse(setting: Setting, error: ValueError) -> NoReturn:
-    problem = {"type": "value_error", "loc": ("body",), "msg": str(error), "input": setting.model_dump(mode="json")}
-    raise RequestValidationError([problem]) from error
+def _tellable(problem: dict[str, Any]) -> dict[str, Any]:
+    """Return what is wrong, without what was sent; a field's name is shown in what UTF-8 can carry."""
+    where = [part.encode("utf-8", "replace").decode() if isinstance(part, str) else part for part in problem["loc"]]
+    return {"type": problem["type"], "loc": where, "msg": problem["msg"]}
+
+
+def _refuse(error: ValueError) -> NoReturn:
+    raise RequestValidationError([{"type": "value_error", "loc": ("body",), "msg": str(error)}]) from error
+
+
+def _checked_base(url: object) -> str:
+    text = check_str("base_url", url)
+    try:
+        parts = urlsplit(text)
+        absolute = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        absolute = False
+    if absolute and text.isprintable() and not {" ", "?", "#", "@", "\\"} & set(text):
+        return text.rstrip("/")
+    msg = f"base_url must be an absolute http or https URL, such as https://shop.example, got {text!r}"
+    raise ValueError(msg)

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from fastapi_maintenance._checks import check_bool, check_str, reject
 
 __all__ = [
+    "TEXT_LIMIT",
     "Hold",
     "MaintenanceState",
     "add_hold",
@@ -22,6 +23,8 @@ __all__ = [
     "seconds_left",
     "switch",
 ]
+
+TEXT_LIMIT = 4096  # characters of a message or an id: what is the longest in JSON is still less than `codec.SIZE_LIMIT`
 
 
 def _in_utc(name: str, value: object) -> datetime | None:
@@ -42,8 +45,11 @@ def _in_utc(name: str, value: object) -> datetime | None:
 def _check_text(name: str, value: str | None) -> None:
     if value is None:
         return
+    if len(check_str(name, value)) > TEXT_LIMIT:
+        msg = f"{name} must be at most {TEXT_LIMIT} characters long, got {len(value)}"
+        raise ValueError(msg)
     try:
-        check_str(name, value).encode("utf-8")
+        value.encode("utf-8")
     except UnicodeEncodeError:
         msg = f"{name} must be text that UTF-8 can carry, got {value!r}"
         raise ValueError(msg) from None
@@ -62,7 +68,7 @@ class Hold:
 
     Raises:
         TypeError: A field is of the wrong type.
-        ValueError: `expires_at` is naive, `id` is empty, or a text is not Unicode text.
+        ValueError: `expires_at` is naive, `id` is empty, or a text is not Unicode text or longer than 4,096 characters.
 
     """
 
@@ -94,7 +100,8 @@ class MaintenanceState:
 
     Raises:
         TypeError: A field is of the wrong type.
-        ValueError: A datetime is naive, `ends_at` is not after `starts_at`, or the message is not Unicode text.
+        ValueError: A datetime is naive, `ends_at` is not after `starts_at`, or the message is not Unicode text or
+            longer than 4,096 characters.
 
     """
 

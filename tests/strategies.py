@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import partial
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from starlette.requests import Request
 
+from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.predicates import all_of, any_of, not_
 from fastapi_maintenance.state import Hold, MaintenanceState
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
@@ -433,3 +434,11 @@ def verdict_of(predicate: Predicate | AsyncPredicate, request: Request) -> bool 
 def verdicts_of(predicate: Predicate | AsyncPredicate) -> tuple[bool | None, ...]:
     """Return what a predicate says of each of the requests."""
     return tuple(verdict_of(predicate, request) for request in REQUESTS)
+
+
+def state_of_size(size: int) -> MaintenanceState:
+    """Return a state that takes so many bytes as text, some ten thousands of them, in its holds."""
+    bare = MaintenanceState(active=True, holds=(Hold(id="x", active=True),) * 20)
+    each, more = divmod(size - len(state_to_text(bare)), 20)
+    longest = Hold(id="x" * (1 + each + more), active=True)
+    return replace(bare, holds=(*[Hold(id="x" * (1 + each), active=True)] * 19, longest))

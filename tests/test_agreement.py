@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -45,10 +45,12 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends.url import close_if_made_here
+from fastapi_maintenance.state import Hold
 from fastapi_maintenance.typing import DetailedStateBackend
 from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch
 
+TOO_MANY = tuple(Hold(id=str(number), active=True, message="x" * 4096) for number in range(16))
 MESSAGES = st.none() | st.text(st.characters(codec="utf-8"), max_size=5)
 
 
@@ -116,6 +118,16 @@ class Agreement(RuleBasedStateMachine):
 
         self.run(set_with_message)
         self.operator, self.message = True, message
+
+    @precondition(lambda self: isinstance(self.backend, DetailedStateBackend) and not self.is_read_only())
+    @rule()
+    def what_is_too_big_is_refused(self) -> None:
+        async def grow() -> None:
+            assert isinstance(self.backend, DetailedStateBackend)
+            await self.backend.update_state(lambda state: replace(state, holds=(*state.holds, *TOO_MANY)))
+
+        with pytest.raises(ValueError, match="a state must take at most 65535 bytes as text, got "):
+            self.run(grow)
 
     # --- what jobs do -----------------------------------------------------------------------------------------------
 

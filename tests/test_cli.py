@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -18,11 +19,21 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from typer.testing import CliRunner, Result
 
-from fastapi_maintenance import LocalFileBackend, MaintenanceState, get_maintenance_state, set_maintenance_mode
+from fastapi_maintenance import (
+    LocalFileBackend,
+    MaintenanceState,
+    _holds,
+    get_maintenance_state,
+    set_maintenance_mode,
+)
 from fastapi_maintenance.cli import _run_command, app, main
+from fastapi_maintenance.codec import state_to_text
+from fastapi_maintenance.state import Hold
 from tests.servers import running
+from tests.stores import BareSwitch
 from tests.support import ROOT
 
 COMMAND = [sys.executable, "-c", "from fastapi_maintenance.cli import main; main()"]
@@ -34,6 +45,7 @@ def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FASTAPI_MAINTENANCE_BACKEND", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(logging.getLogger("fastapi_maintenance"), "handlers", [])  # what `run` adds, for its process
 
 
 def command(*words: str, **env: str) -> Result:
@@ -137,10 +149,66 @@ def test_a_message_is_shown_as_it_is_on_one_line() -> None:
     )
 
 
+def test_a_message_that_is_too_long_is_one_line() -> None:
+    result = switch("on", "-m", "x" * 5_000)
+    assert (2, "error: message must be at most 4096 characters long, got 5000\n") == (result.exit_code, result.stderr)
+    assert not Path("switch").exists()
+
+
+# Holds of jobs that died
+
+
+def hold(*ids: str) -> None:
+    """Let jobs of these ids die while they hold the switch on."""
+    Path("switch").write_text(state_to_text(MaintenanceState(holds=tuple(Hold(id=one, active=True) for one in ids))))
+
+
+def test_the_ids_of_holds_are_shown_as_short_as_they_are_told_apart() -> None:
+    hold("c0ffee0123456789", "decade0123456789")
+    assert "closed  held by 2 running jobs (c0ffee01, decade01)\n" == switch("status").output
+    told = json.loads(switch("status", "--json").output)["holds"]
+    assert ["c0ffee0123456789", "decade0123456789"] == [one["id"] for one in told]
+    hold("deploy of shop", "deploy of [bold]stock\x1b[2J")
+    assert "(deploy of shop, deploy of [bold]stock [2J)\n" in switch("status").output
+
+
+@pytest.mark.parametrize("name", ["c0ffee0123456789", "c0ffee", "c0ffee01"])
+def test_a_hold_is_taken_out_by_its_id_or_how_it_begins(name: str) -> None:
+    hold("c0ffee0123456789", "c0ff")
+    result = switch("release", name)
+    assert (0, "closed  held by 1 running job (c0ff)\n") == (result.exit_code, result.output)
+    assert (0, "open\n") == (switch("release", "c0ff").exit_code, switch("status").output)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c0ffe", "no hold has the id 'c0ffe'"),
+        ("c0ffee02", "no hold has the id 'c0ffee02'"),
+        ("c0ffee", "2 holds have ids that begin with 'c0ffee'"),
+        ("", "no hold has the id ''"),
+    ],
+)
+def test_no_hold_is_taken_out_that_is_not_meant(name: str, text: str) -> None:
+    hold("c0ffee0123456789", "c0ffee1")
+    result = switch("release", name)
+    assert (1, f"error: {text}\n", 2) == (result.exit_code, result.stderr, held())
+
+
+def test_a_hold_whose_whole_id_another_begins_with_can_be_taken_out() -> None:
+    hold("deploy-2", "deploy")
+    assert "closed  held by 1 running job (deploy-2)\n" == switch("release", "deploy").output
+
+
+def test_a_switch_that_keeps_no_holds_says_so() -> None:
+    result = command("release", "any", "--backend", "env:CLOSED")
+    assert (1, True) == (result.exit_code, "cannot be switched at run time" in result.stderr)
+
+
 def test_the_help_is_a_table_where_there_is_room() -> None:
     wide, narrow = (command("--help", COLUMNS=columns).output for columns in ("80", "79"))
     assert (True, False) == ("╭─ Commands" in wide, "╭─ Commands" in narrow)
-    assert "\n  watch   Print each change as it happens, until you press Ctrl-C.\n" in narrow
+    assert "\n  watch    Print each change as it happens, until you press Ctrl-C.\n" in narrow
     assert "--backend URL\n" in command("on", "--help", COLUMNS="40").output
 
 
@@ -330,6 +398,49 @@ def test_the_exit_status_is_that_of_the_command(words: Sequence[str], status: in
     assert MaintenanceState() == state()
 
 
+@pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("exit 0", 0), ("kill -TERM $$", 143)])
+def test_the_exit_status_is_kept_where_the_hold_cannot_be_released(script: str, status: int) -> None:
+    Path("folder").mkdir()
+    result = command("run", "--backend", "file:folder/switch", "--", "sh", "-c", f"rm -r folder; {script}")
+    assert status == result.exit_code
+    assert result.stderr.startswith("error: the hold could not be released and counts up to 30s longer: ")
+    assert 1 == len(result.stderr.splitlines())
+
+
+def test_of_a_bare_switch_that_cannot_be_set_back_it_says_that_it_stays_on(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = BareSwitch()
+    monkeypatch.setattr("fastapi_maintenance.cli.find_backend", lambda _: backend)
+
+    async def go_down() -> None:
+        backend.go_down()
+        await checkpoint()
+
+    backend.after_write = go_down
+    result = command("run", "--app", module, "--", "sh", "-c", "exit 3")
+    text = "error: the hold could not be released and leaves the switch on: ConnectionError: the store is down\n"
+    _holds.forget(backend)
+    assert (3, text) == (result.exit_code, result.stderr)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("kind", ["redis", "asyncpg"])
+@pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("kill -KILL $$", 137)])
+def test_the_exit_status_is_kept_where_the_store_goes_away(kind: str, script: str, status: int) -> None:
+    with running(kind) as server:
+        url = {"FASTAPI_MAINTENANCE_BACKEND": server.url}
+        script = f"touch begun; while [ ! -e gone ]; do sleep 0.05; done; {script}"
+        started = process("run", "--", "sh", "-c", script, env=url, stderr=subprocess.PIPE)
+        wait_until(Path("begun").exists)
+        server.kill()
+        Path("gone").touch()
+        _, errors = started.communicate(timeout=60)
+    assert status == started.returncode
+    (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert line.startswith("error: the hold could not be released and counts up to 30s longer: ")
+
+
 @pytest.mark.servers
 def test_a_command_that_is_not_there_is_127_and_lifts_it() -> None:
     started = process("run", "--", "no-such-command", stderr=subprocess.PIPE)
@@ -338,12 +449,10 @@ def test_a_command_that_is_not_there_is_127_and_lifts_it() -> None:
     assert MaintenanceState() == state()
 
 
-@pytest.mark.servers
 def test_nothing_is_run_where_it_cannot_be_closed() -> None:
-    started = process("run", "--backend", "file:no/folder/switch", "--", "touch", "ran", stderr=subprocess.PIPE)
-    _, errors = started.communicate(timeout=30)
-    assert (1, False) == (started.returncode, Path("ran").exists())
-    assert errors.startswith("error: the store cannot be reached: FileNotFoundError")
+    result = command("run", "--backend", "file:no/folder/switch", "--", "touch", "ran")
+    assert (1, False) == (result.exit_code, Path("ran").exists())
+    assert result.stderr.startswith("error: the store cannot be reached: FileNotFoundError")
 
 
 @pytest.mark.servers
@@ -382,7 +491,8 @@ def test_its_hold_runs_out_where_the_command_itself_is_killed() -> None:
 def test_the_status_counts_the_jobs_that_hold_it() -> None:
     with process("run", "--message", "Deployment", "--", "sleep", "60", stdin=subprocess.DEVNULL) as started:
         wait_until(lambda: held() == 1)
-        assert 'closed  "Deployment"  held by 1 running job\n' == switch("status").output
+        told = f'closed  "Deployment"  held by 1 running job ({state().holds[0].id[:8]})\n'
+        assert told == switch("status").output
         started.terminate()
 
 

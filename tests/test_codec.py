@@ -20,6 +20,7 @@ from tests.strategies import (
     instant_of,
     json_values,
     state_like_objects,
+    state_of_size,
     states,
     states_around_now,
     words,
@@ -124,6 +125,18 @@ def test_a_state_is_a_digit_exactly_while_that_says_it_all(state: MaintenanceSta
 def test_the_text_of_a_state_is_what_other_versions_read(state: MaintenanceState, text: str) -> None:
     assert text == state_to_text(state)
     assert state == text_to_state(text)
+
+
+def test_a_state_takes_at_most_65535_bytes_as_text() -> None:
+    """The least that a store keeps: a `TEXT` of MySQL."""
+    biggest = state_of_size(65_535)
+    assert 65_535 == len(state_to_text(biggest).encode())
+    assert biggest == text_to_state(state_to_text(biggest))
+    with pytest.raises(
+        ValueError,
+        match=r"^a state must take at most 65535 bytes as text, got 65536: shorten messages, release holds$",
+    ):
+        state_to_text(state_of_size(65_536))
 
 
 @given(states, st.dictionaries(any_text, json_values, max_size=3))

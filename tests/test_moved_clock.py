@@ -135,7 +135,7 @@ def test_a_bypass_cookie_expires() -> None:
     bypass = bypass_cookie("correct horse battery staple", max_age=3600)
     response = Response()
     with moved_clock() as clock:
-        bypass.give(response, make_request())
+        bypass.give(response, make_request(), bypass.new_expiry())
         name, _, rest = response.headers["set-cookie"].partition("=")
         request = make_request(headers=[("cookie", f"{name}={rest.partition(';')[0]}")])
         clock.move(minutes=59)

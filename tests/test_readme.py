@@ -347,7 +347,7 @@ def test_the_commands_are_those_of_the_noxfile() -> None:
 def test_the_commands_of_the_terminal_are_those_that_there_are() -> None:
     (block,) = [block for block in examples_of(README, "console") if block.heading == "From the terminal"]
     shown = [line.split()[1] for line in block.text.splitlines() if line.startswith("fastapi-maintenance ")]
-    assert ["on", "status", "watch", "off", "run"] == shown
+    assert ["on", "status", "watch", "off", "run", "release"] == shown
     for name in shown:
         result = CliRunner().invoke(cli, [name, "--help"])
         options = {

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text
 from fastapi_maintenance.state import (
     Hold,
     MaintenanceState,
@@ -119,6 +120,19 @@ def test_text_that_utf_8_cannot_carry_is_refused(text: str) -> None:
         Hold(id="a", active=True, message=text)
     with pytest.raises(ValueError, match=r"^id must be text that UTF-8 can carry, got "):
         Hold(id=text, active=True)
+
+
+def test_a_text_may_be_4096_characters_long_and_no_longer() -> None:
+    longest = "\U0001f6a7" * 4096
+    assert longest == MaintenanceState(message=longest).message == Hold(id=longest, active=True, message=longest).id
+    assert len(state_to_text(MaintenanceState(message=longest))) < SIZE_LIMIT
+    for make, name in (
+        (lambda text: MaintenanceState(message=text), "message"),
+        (lambda text: Hold(id="a", active=True, message=text), "message"),
+        (lambda text: Hold(id=text, active=True), "id"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must be at most 4096 characters long, got 4097$"):
+            make(longest + "!")
 
 
 @given(aware_times.map(lambda time: time.replace(tzinfo=None)))

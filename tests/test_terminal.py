@@ -62,7 +62,7 @@ def set_by_hand(state: MaintenanceState) -> None:
 # Help
 
 
-@pytest.mark.parametrize("name", ["", "on", "off", "status", "watch", "run"])
+@pytest.mark.parametrize("name", ["", "on", "off", "status", "watch", "run", "release"])
 def test_the_help_has_each_option_and_each_word_whole(name: str) -> None:
     words = [*name.split(), "--help"]
     widest, *others = [[word.strip(",:[]") for word in words_of(seen(columns, *words))] for columns in (250, 120, 40)]
@@ -100,9 +100,11 @@ def test_it_is_open(columns: int) -> None:
 
 
 def test_jobs_that_hold_it_are_counted(columns: int) -> None:
-    holds = tuple(Hold(id=name, active=True, message="Deployment of the shop") for name in ("a", "b"))
+    holds = tuple(Hold(id=name * 32, active=True, message="Deployment of the shop") for name in ("a", "b"))
     set_by_hand(MaintenanceState(holds=holds))
-    assert 'closed "Deployment of the shop" held by 2 running jobs' == reads(seen(columns, "status"))
+    assert 'closed "Deployment of the shop" held by 2 running jobs (aaaaaaaa, bbbbbbbb)' == reads(
+        seen(columns, "status")
+    )
 
 
 def test_a_window_to_come_is_told_whole(columns: int) -> None:
@@ -127,9 +129,8 @@ def test_a_message_cannot_change_what_else_is_seen(columns: int) -> None:
 
 def test_what_a_command_writes_stands_there_as_without_it(columns: int) -> None:
     assert not seen(columns, "run", "--", "true")
-    assert 'closed "Deploying" held by 1 running job' == reads(
-        seen(columns, "run", "--message", "Deploying", "--", str(COMMAND), "status")
-    )
+    told = reads(seen(columns, "run", "--message", "Deploying", "--", str(COMMAND), "status"))
+    assert re.fullmatch(r'closed "Deploying" held by 1 running job \([0-9a-f]{8}\)', told), told
 
 
 def test_watching_shows_each_change_until_ctrl_c(columns: int) -> None:

@@ -18,7 +18,7 @@ from anyio import to_thread
 from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
 from fastapi_maintenance.backends.base import set_to
-from fastapi_maintenance.codec import state_to_text, text_to_state
+from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateChange
@@ -29,7 +29,7 @@ _OFF = MaintenanceState()
 _LOCK_TIMEOUT = 10.0  # seconds
 _LOCK_POLL = 0.005  # seconds
 _SETTLED_AFTER = 2_500_000_000  # nanoseconds: the coarsest clock of a file system, FAT's, ticks every two seconds
-_SIZE_LIMIT = 1_048_576  # bytes
+_SIZE_LIMIT = SIZE_LIMIT + 1  # bytes; a newline ends the text
 _logger = logging.getLogger("fastapi_maintenance")
 
 _Signature = tuple[int, int, int, int, int]
@@ -157,9 +157,6 @@ class LocalFileBackend:
                 before = _OFF
             after = change(before)
             text = state_to_text(after)
-            if len(text) >= _SIZE_LIMIT:
-                msg = f"a state must take less than {_SIZE_LIMIT} bytes as text, got {len(text)}"
-                raise ValueError(msg)
             if not given_up.is_set():  # else what followed the cancellation, such as a release, would be overtaken
                 _replace(target, text)
         return after

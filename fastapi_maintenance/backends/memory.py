@@ -7,6 +7,7 @@ import threading
 from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
 from fastapi_maintenance.backends.base import set_to
+from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateChange
 
@@ -55,7 +56,14 @@ class MemoryBackend:
         return self._state
 
     async def update_state(self, change: StateChange) -> MaintenanceState:
-        """Apply a change; changes from several threads happen one after the other."""
+        """Apply a change; changes from several threads happen one after the other.
+
+        Raises:
+            ValueError: The state would be too big for any other store; see `state_to_text`.
+
+        """
         with self._lock:
-            self._state = change(self._state)
-            return self._state
+            after = change(self._state)
+            state_to_text(after)
+            self._state = after
+            return after
