@@ -12,9 +12,13 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.endpoints import HTTPEndpoint
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
 from fastapi_maintenance._index import Candidate, RouteIndex
@@ -25,6 +29,16 @@ from tests.support import websocket_scope
 TEMPLATES = st.lists(
     st.sampled_from(["/a", "/b", "/{x}", "/{x:int}", "/{x:path}", "/v{x}", "/{x}.{y}", "/"]), min_size=1, max_size=3
 ).map("".join)
+
+
+class Layer:
+    """Middleware that nobody knows."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
 
 
 class CaseInsensitive(APIRoute):
@@ -53,6 +67,58 @@ class Anything(BaseRoute):
         return (Match.FULL, {"endpoint": PlainTextResponse("")}) if len(scope["path"]) % 5 == 0 else (Match.NONE, {})
 
 
+class Handling(Route):
+    """A route that handles requests in its own way."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle nothing."""
+
+
+class HandlingRoute(APIRoute):
+    """The same of FastAPI."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle nothing."""
+
+
+class HandlingMount(Mount):
+    """The same of a mount."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle nothing."""
+
+
+class HandlingRouter(APIRouter):
+    """The same of a router."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle nothing."""
+
+
+class Uncompiled(Route):
+    """A route with a pattern of its own, whose path cannot be compiled."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **facts: Any) -> None:  # noqa: ANN401 -- of Starlette
+        super().__init__(path, endpoint, **facts)
+        self.path += "/{a}{a}"
+
+
+class Dispatching(HTTPEndpoint):
+    """A class that dispatches by method."""
+
+    @force_maintenance_mode_off
+    def get(self, request: Request) -> PlainTextResponse:
+        """Answer."""
+        return PlainTextResponse(request.method)
+
+
+class DispatchingByItself(Dispatching):
+    """A class that dispatches by itself."""
+
+    async def dispatch(self) -> None:
+        """Answer nothing."""
+
+
 async def hidden(scope: Scope, receive: Receive, send: Send) -> None:
     """Show no routes."""
 
@@ -67,19 +133,35 @@ def endpoint_with(mark: bool | None) -> Callable[[], None]:
     return (force_maintenance_mode_on if mark else force_maintenance_mode_off)(endpoint)
 
 
+ROUTES: dict[str, Callable[[str, Any, str], BaseRoute]] = {
+    "plain": lambda path, endpoint, method: Route(path, endpoint, methods=[method]),
+    "socket": lambda path, endpoint, _: WebSocketRoute(path, endpoint),
+    "class": lambda path, endpoint, method: CaseInsensitive(path, endpoint, methods=[method]),
+    "posts": lambda path, endpoint, _: OnlyPosts(path, endpoint, methods=["POST"]),
+    "own": lambda _, __, ___: Anything(),
+    "handling": lambda path, endpoint, method: Handling(path, endpoint, methods=[method]),
+    "uncompiled": lambda path, endpoint, method: Uncompiled(path, endpoint, methods=[method]),
+    "dispatching": lambda path, _, __: Route(path, Dispatching),
+    "dispatching by itself": lambda path, _, __: Route(path, DispatchingByItself),
+    "behind a layer": lambda path, _, __: Route(path, Dispatching, middleware=[Middleware(Layer)]),
+}
+NESTING: dict[str, Callable[[str, APIRouter], BaseRoute]] = {
+    "mount": lambda path, inner: Mount(path, routes=inner.routes),
+    "layered": lambda path, inner: Mount(path, inner, middleware=[Middleware(Layer)]),
+    "known layer": lambda path, inner: Mount(path, inner, middleware=[Middleware(GZipMiddleware)]),
+    "handling mount": lambda path, inner: HandlingMount(path, inner),
+    "host": lambda _, inner: Host("testserver", inner),
+    "hidden": lambda path, inner: Mount(path, app=hidden, routes=inner.routes),
+}
+
+
 @st.composite
 def routers(draw: st.DrawFn, depth: int = 2) -> APIRouter:
     """Generate routers with routes of all kinds, included and mounted in each other."""
-    router = APIRouter(route_class=draw(st.sampled_from([APIRoute, APIRoute, APIRoute, CaseInsensitive, OnlyPosts])))
-    kinds = [
-        "api",
-        "plain",
-        "socket",
-        "class",
-        "posts",
-        *(["include", "mount", "host", "hidden"] if depth else []),
-        "own",
-    ]
+    kind = draw(st.sampled_from([APIRouter, APIRouter, HandlingRouter]))
+    classes = [APIRoute, APIRoute, APIRoute, CaseInsensitive, OnlyPosts, HandlingRoute]
+    router: APIRouter = kind(route_class=draw(st.sampled_from(classes)))
+    kinds = ["api", *ROUTES, *(["include", *NESTING] if depth else [])]
     for what in draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=5)):
         add(router, what, draw, depth)
     return router
@@ -93,25 +175,12 @@ def add(router: APIRouter, what: str, draw: Callable[..., Any], depth: int = 0) 
     method = draw(st.sampled_from(["GET", "POST"]))
     if what == "api":
         router.add_api_route(path, endpoint, methods=[method])
-    elif what == "plain":
-        router.routes.append(Route(path, endpoint, methods=[method]))
-    elif what == "socket":
-        router.routes.append(WebSocketRoute(path, endpoint))
-    elif what == "class":
-        router.routes.append(CaseInsensitive(path, endpoint, methods=[method]))
-    elif what == "posts":
-        router.routes.append(OnlyPosts(path, endpoint, methods=["POST"]))
-    elif what == "own":
-        router.routes.append(Anything())
     elif what == "include":
         router.include_router(draw(routers(depth - 1)), prefix=path.rstrip("/") or "/a")
-    elif what == "mount":
-        router.routes.append(Mount(path, routes=draw(routers(depth - 1)).routes))
-    elif what == "host":
-        router.routes.append(Host("testserver", draw(routers(depth - 1))))
+    elif what in ROUTES:
+        router.routes.append(ROUTES[what](path, endpoint, method))
     else:
-        inner = draw(routers(depth - 1))
-        router.routes.append(Mount(path, app=hidden, routes=inner.routes))
+        router.routes.append(NESTING[what](path, draw(routers(depth - 1))))
 
 
 def http_scope(method: str, path: str) -> Scope:
