@@ -45,15 +45,15 @@ class _Entrance:
 
     def __init__(self, owner: Starlette) -> None:
         self.owner = owner
-        self.stack: ASGIApp | None = None
+        self.stack_behind: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.stack is None:
-            self.stack = self.owner.build_middleware_stack()
+        if self.stack_behind is None:
+            self.stack_behind = self.owner.build_middleware_stack()
         scope[_CAME_THROUGH] = (*scope.get(_CAME_THROUGH, ()), self.owner)
         for forcing in open_forcings:
             forcing.was_entered |= scope["type"] != "lifespan" and forcing.is_about(self.owner)
-        await self.stack(scope, receive, send)
+        await self.stack_behind(scope, receive, send)
 
 
 open_forcings: list[Forcing] = []
@@ -95,7 +95,7 @@ def _entered(owner: Starlette) -> Iterator[None]:
         entrance, blocks = _entrances.get(id(owner), (_Entrance(owner), 0))
         _entrances[id(owner)] = entrance, blocks + 1
         if owner.middleware_stack is not entrance:
-            entrance.stack, owner.middleware_stack = owner.middleware_stack, entrance
+            entrance.stack_behind, owner.middleware_stack = owner.middleware_stack, entrance
     try:
         yield
     finally:
@@ -104,4 +104,4 @@ def _entered(owner: Starlette) -> Iterator[None]:
             if blocks > 1:
                 _entrances[id(owner)] = entrance, blocks - 1
             elif owner.middleware_stack is entrance:  # else it has been built anew meanwhile
-                owner.middleware_stack = entrance.stack
+                owner.middleware_stack = entrance.stack_behind

@@ -14,6 +14,8 @@ from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
 from starlette.routing import BaseRoute, Match, Mount, Route, Router, WebSocketRoute, compile_path
 from starlette.types import Scope
 
+from fastapi_maintenance._layers import Way, is_own
+
 __all__ = ["Candidate", "IncludedRouter", "RouteIndex", "contexts_of"]
 
 # FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
@@ -30,18 +32,24 @@ _AS_THEIR_PATH_SAYS = {kind.matches for kind in (APIRoute, Route, APIWebSocketRo
 class Candidate:
     """A route that may match."""
 
-    __slots__ = ("below", "is_plain", "known", "matches", "original", "place", "shown")
+    __slots__ = ("below", "is_plain", "known", "matches", "original", "place", "shown", "way")
 
     def __init__(self, place: int, shown: Any, original: BaseRoute) -> None:  # noqa: ANN401 -- a route, or its context
         self.place = place
         self.shown = shown
         """The route as it stands in the app, with the prefixes of the routers that it is included in."""
         self.original = original
-        self.matches: Callable[[Scope], tuple[Match, Scope]] = shown.matches
+        self.matches: Callable[[Scope], tuple[Match, Scope]]
+        try:
+            self.matches = shown.matches
+        except Exception:  # noqa: BLE001 -- it fails in the app too, but only for requests that come to it
+            self.matches = lambda scope: shown.matches(scope)  # noqa: PLW0108 -- looked up when it is asked
         self.is_plain = _matches_by_path(original)
         """Whether it only reads what it is asked with."""
         self.below: RouteIndex | None = None
         """The index of what is mounted here."""
+        self.way: Way | None = None
+        """The way to it."""
         self.known: tuple[int, Any] | None = None
         """What will answer, as of so many marks."""
 
@@ -100,11 +108,11 @@ class _Table:
 def _shown(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
     for route in routes:
         inner = list(_routers_in(route))
-        if inner and contexts_of is not None and all(map(_is_plain, inner)):
-            for context in contexts_of([route]):
-                yield context, context.original_route
-        else:
-            yield route, route
+        try:
+            contexts = list(contexts_of([route])) if inner and all(map(_is_plain, inner)) else None
+        except Exception:  # noqa: BLE001 -- there is no public way, or a route in it fails, as it will in the app
+            contexts = None
+        yield from [(route, route)] if contexts is None else [(each, each.original_route) for each in contexts]
 
 
 def _place(candidate: Candidate) -> int:
@@ -122,7 +130,8 @@ def _routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the pr
 def _is_plain(router: APIRouter) -> bool:
     """Tell whether what an included router matches is what its routes match, by their paths."""
     routes = [route for route in router.routes if not isinstance(route, IncludedRouter)]
-    return type(router).matches is APIRouter.matches and all(map(_matches_by_path, routes))
+    own = is_own(router, "matches", "handle") or any(is_own(route, "handle") for route in routes)
+    return not own and all(map(_matches_by_path, routes))
 
 
 def _matches_by_path(route: BaseRoute) -> bool:
@@ -130,10 +139,13 @@ def _matches_by_path(route: BaseRoute) -> bool:
 
 
 def _path_of(candidate: Candidate) -> str | None:
-    """Return the path by which a candidate matches; None if it has its own way."""
-    path = getattr(candidate.shown, "path", None)
-    if path is None or not candidate.is_plain:
+    """Return the path by which a candidate matches; None if it has its own way, or no path that can be made out."""
+    if not candidate.is_plain:
         return None
-    if isinstance(candidate.original, Mount):
-        path += "/{path:path}"
-    return path if compile_path(path)[0] == getattr(candidate.shown, "path_regex", None) else None
+    try:
+        path: str = candidate.shown.path
+        if isinstance(candidate.original, Mount):
+            path += "/{path:path}"
+        return path if compile_path(path)[0] == candidate.shown.path_regex else None
+    except Exception:  # noqa: BLE001 -- a class of route may have anything there
+        return None

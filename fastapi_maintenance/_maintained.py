@@ -96,7 +96,7 @@ class MaintainedApp:
         verdict = decide(
             mark=answer.mark,
             active=state is not None,
-            answered=answer.answered and not is_preflight(scope),
+            answered=answer.answered and not (answer.certain and is_preflight(scope)),
             documentation=answer.documentation,
             unmatched=settings.unmatched,
             exempt_docs=settings.exempt_docs,

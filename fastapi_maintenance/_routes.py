@@ -15,14 +15,19 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebS
 from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._index import Candidate, IncludedRouter, RouteIndex, contexts_of
-from fastapi_maintenance._layers import layers_of
+from fastapi_maintenance._layers import Way, is_own, way_to
 from fastapi_maintenance._scope import route_path
 from fastapi_maintenance.decorators import mark_of, marks_put
 
-__all__ = ["OPAQUE", "UNANSWERED", "Answer", "entered", "find_answer", "router_at", "router_of"]
+__all__ = ["OPAQUE", "UNANSWERED", "Answer", "behind_unknown", "entered", "find_answer"]
 
 _ANSWER_ALIKE = (APIRoute, APIWebSocketRoute)
 """Routes whose answer depends on nothing but their endpoint and its mark."""
+# What a class of endpoint would have to leave alone, so that its methods say what it answers.
+_DISPATCH = (
+    *("__new__", "__init__", "__await__", "__getattr__", "__getattribute__"),
+    *("dispatch", "method_not_allowed"),
+)
 
 
 class Answer(NamedTuple):
@@ -31,28 +36,20 @@ class Answer(NamedTuple):
     mark: bool | None = None
     answered: bool = True
     documentation: bool = False
+    certain: bool = True
+    """Whether nothing on the way can make it another one."""
 
 
-OPAQUE = Answer()
-"""Something answers that has no routes to look at."""
+OPAQUE = Answer(certain=False)
+"""Something answers that has no routes to look at, or looking for the route failed."""
 
 UNANSWERED = Answer(answered=False)
 """No route answers: the app says 404 or 405, or redirects to the path with or without its last slash."""
 
 
-def router_of(app: ASGIApp) -> tuple[Router | None, Starlette | None]:
-    """Return the router that an app leads to through its middleware, and the application that it belongs to."""
-    *_, end = layers_of(app)
-    return router_at(end)
-
-
-def router_at(end: object) -> tuple[Router | None, Starlette | None]:
-    """Return the same of the layer that an app leads to."""
-    if isinstance(end, Starlette):
-        return end.router, end
-    if isinstance(end, BaseRoute):
-        return Router([end]), None  # a route can be an app by itself
-    return end if isinstance(end, Router) else None, None
+def behind_unknown(answer: Answer) -> Answer:
+    """Return what is left of an answer behind something that may change the request, or answer it by itself."""
+    return answer._replace(answered=True, certain=False)
 
 
 def entered(owner: Starlette | None, scope: Scope) -> Scope:
@@ -61,15 +58,10 @@ def entered(owner: Starlette | None, scope: Scope) -> Scope:
 
 
 def find_answer(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
-    """Return what will answer the request of this scope, which is left as it is."""
-    try:
-        return _ask(index, owner, scope)
-    except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
-        return OPAQUE
+    """Return what will answer the request of this scope, which is left as it is; raises what a route raises.
 
-
-def _ask(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
-    """Do what `Router.app` does up to the point where a route is handed the request."""
+    It does what `Router.app` does up to the point where a route is handed the request.
+    """
     partial: tuple[Candidate, Scope] | None = None
     probe = scope
     for candidate in index.candidates(route_path(scope)):
@@ -101,33 +93,43 @@ def _copy_of(scope: Scope) -> Scope:
 
 
 def _look_into(candidate: Candidate, owner: Starlette | None, scope: Scope, child: Scope) -> Answer:
-    route, shown = candidate.original, candidate.shown
+    route, shown, child, own = _selected(candidate, scope, child)
+    if isinstance(route, (Mount, Host)):
+        answer = _ask_mounted(candidate, shown.app, shown.routes, {**scope, **child})
+    elif isinstance(route, Route) and not own and shown.methods and scope["method"] not in shown.methods:
+        return UNANSWERED
+    elif isinstance(route, (Route, WebSocketRoute)):
+        answer = _answer_of(route, shown.endpoint, owner, scope, shown.app)
+    else:
+        answer = _answer_of(route, child.get("endpoint"), owner, scope)
+    return behind_unknown(answer) if own else answer
+
+
+def _selected(candidate: Candidate, scope: Scope, child: Scope) -> tuple[BaseRoute, Any, Scope, bool]:
+    """Return the route that is handed the request, as it is and as shown, and whether it is handled in an own way."""
+    route, shown, own = candidate.original, candidate.shown, False
     while isinstance(route, IncludedRouter):
+        own = own or is_own(route.original_router, "handle")
         _, child, route, _ = route._match(scope)  # noqa: SLF001 -- see where it is imported
         shown = route
-    if isinstance(route, (Mount, Host)):
-        return _ask_mounted(candidate, shown.app, shown.routes, {**scope, **child})
-    if isinstance(route, Route) and shown.methods and scope["method"] not in shown.methods:
-        return UNANSWERED
-    if isinstance(route, (Route, WebSocketRoute)):
-        return _answer_of(route, shown.endpoint, owner, scope)
-    for listed in contexts_of([route]) if contexts_of is not None else ():
-        inner, (match, listed_child) = listed.original_route, listed.matches(scope)
-        if inner is not route and match is Match.FULL:
-            if isinstance(inner, (Mount, Host)):
-                return _ask_mounted(candidate, listed.app, listed.routes, {**scope, **listed_child})
-            return _answer_of(inner, listed.endpoint, owner, scope)
-    return _answer_of(route, child.get("endpoint"), owner, scope)
+    is_seen = contexts_of is None or isinstance(route, (Mount, Host, Route, WebSocketRoute))
+    for listed in () if is_seen else contexts_of([route]):
+        match, listed_child = listed.matches(scope)
+        if listed.original_route is not route and match is Match.FULL:
+            route, shown, child = listed.original_route, listed, listed_child
+            break
+    return route, shown, child, own or is_own(route, "handle")
 
 
 def _ask_mounted(candidate: Candidate, app: ASGIApp, routes: list[BaseRoute], scope: Scope) -> Answer:
-    router, owner = router_of(app)
-    if router is None:
+    way = candidate.way = way_to(app, candidate.way)
+    if way.router is None:
         # Middleware that hides the app it wraps is looked past: the mount itself still lists the routes below it.
-        return _ask(RouteIndex(Router(routes)), None, scope) if routes else OPAQUE
-    if candidate.below is None or candidate.below.router is not router:
-        candidate.below = RouteIndex(router)
-    return _ask(candidate.below, owner, entered(owner, scope))
+        return behind_unknown(find_answer(RouteIndex(Router(routes)), None, scope)) if routes else OPAQUE
+    if candidate.below is None or candidate.below.router is not way.router:
+        candidate.below = RouteIndex(way.router)
+    answer = find_answer(candidate.below, way.owner, entered(way.owner, scope))
+    return behind_unknown(answer) if way.unknown else answer
 
 
 def _serves_the_rest(router: Router, scope: Scope) -> bool:
@@ -135,7 +137,9 @@ def _serves_the_rest(router: Router, scope: Scope) -> bool:
     # There is no public way to ask for the files of `app.frontend()`. tests/test_routes.py fails when this one goes.
     match_frontend = getattr(router, "_match_low_priority", None)
     match = Match.NONE if match_frontend is None else match_frontend(scope)[0]
-    return match is Match.FULL or (match is Match.NONE and router.default != router.not_found)
+    return match is Match.FULL or (
+        match is Match.NONE and (router.default != router.not_found or is_own(router, "not_found"))
+    )
 
 
 def _redirects(index: RouteIndex, scope: Scope) -> bool:
@@ -146,17 +150,25 @@ def _redirects(index: RouteIndex, scope: Scope) -> bool:
     return any(candidate.matches(other)[0] is not Match.NONE for candidate in index.candidates(route_path(other)))
 
 
-def _answer_of(route: BaseRoute, endpoint: Any, owner: Starlette | None, scope: Scope) -> Answer:  # noqa: ANN401 -- anything can be an endpoint
-    mark = mark_of(endpoint)
+def _answer_of(
+    route: BaseRoute,
+    endpoint: Any,  # noqa: ANN401 -- anything can be an endpoint
+    owner: Starlette | None,
+    scope: Scope,
+    app: ASGIApp | None = None,
+) -> Answer:
+    mark, certain = mark_of(endpoint), True
     if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
         # The class dispatches by method itself, and answers 405 where it has no function for one.
         method = scope["method"].lower()
         handler = getattr(endpoint, "get" if method == "head" and not hasattr(endpoint, "head") else method, None)
-        if handler is None:
+        own_mark, own = mark_of(handler), is_own(endpoint, *_DISPATCH) or is_own(type(endpoint), "__call__")
+        certain = not own and app is not None and Way(app).unknown == [endpoint]
+        if handler is None and certain:
             return UNANSWERED
-        own_mark = mark_of(handler)
-        mark = mark if own_mark is None else own_mark
-    return Answer(mark=mark, documentation=_is_documentation(route, owner, scope))
+        if own_mark or (own_mark is False and not own):
+            mark = own_mark
+    return Answer(mark=mark, documentation=_is_documentation(route, owner, scope), certain=certain)
 
 
 def _is_documentation(route: BaseRoute, owner: Starlette | None, scope: Scope) -> bool:

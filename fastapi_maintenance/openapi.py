@@ -13,8 +13,8 @@ from starlette.types import ASGIApp
 from fastapi_maintenance._anatomy import verdict_on
 from fastapi_maintenance._blocked import answers_of
 from fastapi_maintenance._checks import check_callable, reject
+from fastapi_maintenance._layers import Way
 from fastapi_maintenance._listing import Listed, listed
-from fastapi_maintenance._routes import router_of
 from fastapi_maintenance._settings import Settings
 from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.middleware import maintained_layers
@@ -109,9 +109,9 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
 
 
 def _mounted_at(app: FastAPI, outer: ASGIApp) -> str:
-    router, _ = router_of(outer)
+    router = Way(outer).router
     routes = [] if router is None else router.routes
-    return next((each.path for each in listed(routes) if router_of(each.app)[0] is app.router), "")
+    return next((each.path for each in listed(routes) if Way(each.app).router is app.router), "")
 
 
 def _mark(routes: list[Listed], path: str, method: str) -> bool | None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+import re
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fastapi.routing
+import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
+from starlette.convertors import StringConvertor
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
@@ -24,12 +33,15 @@ from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MemoryBackend,
     _index,
+    _layers,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     maintenance_middleware,
 )
 from fastapi_maintenance import _routes as routes
+from fastapi_maintenance._maintained import MaintainedApp
 from fastapi_maintenance.decorators import mark_of
+from fastapi_maintenance.testing import maintenance_forced
 from tests.support import client, handshake, websocket_scope
 
 pytestmark = [
@@ -241,6 +253,16 @@ if not NESTED:  # FastAPI with flat routers includes no mounts and no hosts
     del PLACES[behind_middleware_of_a_mount_in_an_included_router]
 TRIED = ("/plain", "/off", "/on", "/nothing")
 EXPECTED = {True: [503, 200, 503, 404], False: [200, 200, 503, 404]}
+HIDDEN = {
+    behind_middleware_of_a_mount_that_hides_the_app,
+    behind_middleware_of_a_mount_in_an_included_router,
+    behind_other_middleware_that_hides_the_app,
+}
+
+
+def expected_at(place: Callable[[], FastAPI], maintenance: bool) -> list[int]:
+    """Return what is expected there: what a layer that nobody knows hides is never left to the app."""
+    return [503, 200, 503, 503] if maintenance and place in HIDDEN else EXPECTED[maintenance]
 
 
 def as_added(app: FastAPI, backend: MemoryBackend) -> ASGIApp:
@@ -286,8 +308,8 @@ async def test_the_mark_of_the_endpoint_is_found(
     place: Callable[[], FastAPI], arrange: Callable[[FastAPI, MemoryBackend], ASGIApp], maintenance: bool
 ) -> None:
     app = arrange(place(), MemoryBackend(state=maintenance))
-    assert EXPECTED[maintenance] == await http_statuses(app, PLACES[place])
-    assert EXPECTED[maintenance] == await socket_verdicts(app, PLACES[place])
+    assert expected_at(place, maintenance) == await http_statuses(app, PLACES[place])
+    assert expected_at(place, maintenance) == await socket_verdicts(app, PLACES[place])
 
 
 @pytest.fixture
@@ -305,8 +327,8 @@ def _without_the_private_way(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 async def test_the_mark_is_found_by_the_public_way_where_the_private_one_is_gone(place: Callable[[], FastAPI]) -> None:
     app = as_added(place(), MemoryBackend(state=True))
-    assert EXPECTED[True] == await http_statuses(app, PLACES[place])
-    assert EXPECTED[True] == await socket_verdicts(app, PLACES[place])
+    assert expected_at(place, maintenance=True) == await http_statuses(app, PLACES[place])
+    assert expected_at(place, maintenance=True) == await socket_verdicts(app, PLACES[place])
 
 
 @pytest.mark.usefixtures("_without_the_private_way")
@@ -805,6 +827,568 @@ async def test_the_files_of_a_frontend_answer_and_are_closed(tmp_path: Path) -> 
             assert expected == (await http.get(path)).status_code
     async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
         assert 405 == (await http.post("/shop/index.html")).status_code
+
+
+# --- what cannot be seen through -------------------------------------------------------------------------------------
+
+
+class Rewriting:
+    """A layer that answers `/metrics`, strips `/api`, and takes the method from a header, as some do."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif scope["path"] == "/metrics":
+            await PlainTextResponse("served")(scope, receive, send)
+        else:
+            methods = [value.decode() for name, value in scope["headers"] if name == b"x-http-method-override"]
+            path = scope["path"].replace("/api", "", 1)
+            scope.update(path=path, raw_path=path.encode(), method=[scope["method"], *methods][-1])
+            await self.app(scope, receive, send)
+
+
+def rewriting(app: ASGIApp) -> ASGIApp:
+    """Do the same, and hide what is wrapped."""
+    layer = Rewriting(app)
+
+    async def layered(scope: Scope, receive: Receive, send: Send) -> None:
+        await layer(scope, receive, send)
+
+    return layered
+
+
+async def rewrite(request: Request, call_next: Callable[[Request], Any]) -> Any:  # noqa: ANN401 -- any response
+    """Do the same as a function."""
+    responses: list[Any] = []
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        responses.append(await call_next(Request(scope, receive, send)))
+
+    async def unsent(_: Any) -> None: ...  # noqa: ANN401 -- any message
+
+    if request.url.path == "/metrics":
+        return PlainTextResponse("served")
+    await Rewriting(inner)(request.scope, request.receive, unsent)
+    return responses[0]
+
+
+class ByName(BaseHTTPMiddleware):
+    """Do the same as a class of Starlette's kind."""
+
+    async def dispatch(self, request: Request, call_next: Callable[[Request], Any]) -> Any:  # noqa: ANN401 -- as above
+        return await rewrite(request, call_next)
+
+
+class CarefulCORS(CORSMiddleware):
+    """A class of known middleware with a call of its own."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Rewriting(self.app)(scope, receive, send)
+
+
+class RewritingApp(FastAPI):
+    """An app that does the same in its own call."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Rewriting(super().__call__)(scope, receive, send)
+
+
+class RewritingStack(FastAPI):
+    """An app that builds its layers in its own way."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Rewriting(super().build_middleware_stack())
+
+
+class RewritingRouter(Router):
+    """A router that does the same in its own call."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Rewriting(super().__call__)(scope, receive, send)
+
+
+class RewritingInApp(APIRouter):
+    """A router that does the same where it is an app."""
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Rewriting(super().app)(scope, receive, send)
+
+
+class RewritingMount(Mount):
+    """A mount that does the same."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Rewriting(super().handle)(scope, receive, send)
+
+
+class NotNotFound(Router):
+    """A router that serves what is not found."""
+
+    async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("served")(scope, receive, send)
+
+
+def posting_routes() -> list[BaseRoute]:
+    return [Route("/items", plain, methods=["POST"]), Route("/health", off), Route("/retired", on)]
+
+
+def app_with(*layers: Any, kind: type[FastAPI] = FastAPI) -> FastAPI:  # noqa: ANN401 -- of any kind
+    return kind(routes=posting_routes(), middleware=[Middleware(layer) for layer in layers])
+
+
+def app_with_a_function() -> FastAPI:
+    app = app_with()
+    app.middleware("http")(rewrite)
+    return app
+
+
+def built(app: FastAPI) -> FastAPI:
+    app.middleware_stack = app.build_middleware_stack()
+    return app
+
+
+def with_a_stack_of_its_own() -> FastAPI:
+    app = app_with()
+    app.middleware_stack = Rewriting(app.build_middleware_stack())
+    return app
+
+
+def with_a_build_of_its_own() -> FastAPI:
+    app = app_with()
+    build = app.build_middleware_stack
+    app.build_middleware_stack = lambda: Rewriting(build())  # type: ignore[method-assign]  # as instrumentations do
+    return app
+
+
+def with_another_app_in_its_stack() -> FastAPI:
+    app = app_with()
+    app.middleware_stack = app_with(Rewriting)
+    return app
+
+
+def router_with_a_stack_of_its_own() -> Router:
+    router = Router(posting_routes())
+    router.middleware_stack = Rewriting(router.middleware_stack)
+    return router
+
+
+def router_with_another_stack() -> Router:
+    router = Router(posting_routes())
+    router.middleware_stack = Router(posting_routes(), middleware=[Middleware(Rewriting)])
+    return router
+
+
+class RewritingRoute(Route):
+    """A route that does the same where it is an app."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Rewriting(super().__call__)(scope, receive, send)
+
+
+UNKNOWN: dict[str, Callable[[], ASGIApp]] = {
+    "a class of middleware": lambda: app_with(Rewriting),
+    "a class of middleware, built": lambda: built(app_with(Rewriting)),
+    "among known ones": lambda: app_with(GZipMiddleware, Rewriting, CORSMiddleware),
+    "among known ones, built": lambda: built(app_with(GZipMiddleware, Rewriting, CORSMiddleware)),
+    "middleware that hides the app": lambda: built(app_with(rewriting)),
+    "a function as middleware": app_with_a_function,
+    "a class with a dispatch": lambda: app_with(ByName),
+    "a class of known middleware with a call of its own": lambda: app_with(CarefulCORS),
+    "a layer around an app": lambda: Rewriting(app_with()),
+    "a call of the app's own": lambda: app_with(kind=RewritingApp),
+    "a stack of the app's own": with_a_stack_of_its_own,
+    "a class of app that builds its own stack": lambda: app_with(kind=RewritingStack),
+    "an app that is given a build of its own": with_a_build_of_its_own,
+    "an app with another one in its stack": with_another_app_in_its_stack,
+    "a call of the router's own": lambda: RewritingRouter(posting_routes()),
+    "an app method of the router's own": lambda: RewritingInApp(routes=posting_routes()),
+    "middleware of a router": lambda: Router(posting_routes(), middleware=[Middleware(Rewriting)]),
+    "a stack that a router was given": router_with_a_stack_of_its_own,
+    "another router in the place of a router's stack": router_with_another_stack,
+    "a handle of a mount's own": lambda: RewritingMount("", routes=posting_routes()),
+    "a call of a route's own": lambda: RewritingRoute("/items", plain, methods=["POST"]),
+    "middleware of a mount": lambda: Mount("", routes=posting_routes(), middleware=[Middleware(Rewriting)]),
+    "middleware of a mount that hides": lambda: Mount("", routes=posting_routes(), middleware=[Middleware(rewriting)]),
+}
+WAYS_AROUND = [
+    ("POST", "/api/items", {}),
+    ("GET", "/items", {"X-HTTP-Method-Override": "POST"}),
+    ("PATCH", "/nothing", {}),
+    (
+        "OPTIONS",
+        "/items",
+        {"X-HTTP-Method-Override": "POST", "Origin": "https://a.b", "Access-Control-Request-Method": "GET"},
+    ),
+]
+
+
+def itself(app: ASGIApp) -> ASGIApp:
+    return app
+
+
+def mounted(app: ASGIApp) -> ASGIApp:
+    return FastAPI(routes=[Mount("", app)])
+
+
+@pytest.mark.parametrize("where", [itself, mounted])
+@pytest.mark.parametrize("kind", UNKNOWN)
+async def test_what_may_rewrite_a_request_or_answer_it_leaves_nothing_to_the_app(
+    kind: str, where: Callable[[ASGIApp], ASGIApp]
+) -> None:
+    app = where(UNKNOWN[kind]())
+    async with client(app) as http:
+        assert 200 == (await http.post("/items")).status_code
+    for _ in range(2):  # before the stack of layers is built and after it
+        async with client(as_wrapped_app(where(UNKNOWN[kind]()))) as http:
+            for method, path, headers in WAYS_AROUND:
+                assert 503 == (await http.request(method, path, headers=headers)).status_code
+            if "route's" not in kind:
+                assert [200, 503] == [(await http.get(path)).status_code for path in ("/health", "/retired")]
+            assert 503 == (await http.get("/nothing")).status_code
+
+
+async def test_a_layer_that_is_added_between_two_requests_is_seen() -> None:
+    app = app_with()
+    mount = Mount("/in", app_with(GZipMiddleware))
+    app.router.routes.append(mount)
+    closed = as_wrapped(app, MemoryBackend(state=True))
+    statuses = []
+
+    async def look() -> None:
+        statuses.append([(await http.get(path)).status_code for path in ("/nothing", "/in/nothing")])
+
+    async with client(closed) as http:
+        await look()
+        mount.app = Rewriting(mount.app)
+        await look()
+        assert app.middleware_stack is not None
+        app.middleware_stack = Rewriting(app.middleware_stack)
+        await look()
+    assert [[404, 404], [404, 503], [503, 503]] == statuses
+
+
+KNOWN: list[Any] = [
+    Middleware(GZipMiddleware),
+    Middleware(CORSMiddleware, allow_origins=["*"]),
+    Middleware(HTTPSRedirectMiddleware),
+    Middleware(TrustedHostMiddleware, allowed_hosts=["testserver"]),
+    Middleware(SessionMiddleware, secret_key="secret"),  # noqa: S106 -- of a test
+    Middleware(MaintenanceModeMiddleware, backend="memory:"),
+    Middleware(maintenance_middleware(backend="memory:")),
+]
+
+
+@pytest.mark.parametrize("is_built", [True, False])
+@pytest.mark.parametrize("in_a_mount", [True, False])
+async def test_known_middleware_is_seen_through(is_built: bool, in_a_mount: bool) -> None:
+    app = FastAPI(routes=posting_routes(), middleware=KNOWN)
+    app = built(app) if is_built else app
+    async with client(as_wrapped_app(mounted(app) if in_a_mount else app)) as http:
+        http.base_url = httpx.URL("https://testserver")
+        statuses = [(await http.get(path)).status_code for path in ("/nothing", "/items", "/items/", "/health")]
+    assert [404, 405, 307, 200] == statuses
+
+
+def test_the_names_of_known_middleware_are_those_of_classes_that_are_there() -> None:
+    """Those of packages and versions that are not installed apart."""
+    ours = {name for name in _layers._KNOWN if name.startswith("fastapi_maintenance.")}
+    assert ours == {
+        f"{kind.__module__}.{kind.__qualname__}"
+        for kind in (MaintainedApp, MaintenanceModeMiddleware, maintenance_middleware())
+    }
+    given = {f"{middleware.cls.__module__}.{middleware.cls.__qualname__}" for middleware in KNOWN}
+    newer = {
+        "fastapi._body_limit._BodyLimitExceptionMiddleware",
+        "starlette.middleware.body_limit.RequestBodyLimitMiddleware",
+        "starlette.middleware.opentelemetry.OpenTelemetryMiddleware",
+    }
+    assert newer == _layers._KNOWN - given - ours
+
+
+@pytest.mark.skipif("max_body_size" not in inspect.signature(FastAPI).parameters, reason="it has no limit of bodies")
+async def test_limits_of_bodies_are_seen_through() -> None:
+    limit: Any = {"max_body_size": 1000}
+    router = APIRouter(**limit)
+    router.add_api_route("/items", unmarked, methods=["POST"])
+    app = FastAPI(**limit)
+    app.include_router(router)
+    app.router.routes += [
+        Mount("/a", router),
+        Mount("/b", routes=posting_routes(), **limit),
+        Route("/c", Resource, **limit),
+    ]
+    paths = ["/nothing", "/items", "/a/items", "/a/nothing", "/b/items", "/b/nothing"]
+    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+        assert [404, 405, 405, 404, 405, 404] == [(await http.get(path)).status_code for path in paths]
+        assert 405 == (await http.put("/c")).status_code
+
+
+async def test_a_test_that_forces_an_app_sees_through_to_its_layers() -> None:
+    backend = MemoryBackend()
+    for layers, expected in (((), 404), ((GZipMiddleware,), 404), ((Rewriting,), 503)):
+        app = app_with(*layers)
+        async with client(as_wrapped(app, backend)) as http:
+            with maintenance_forced(app):
+                assert [expected] * 2 == [(await http.get("/nothing")).status_code for _ in range(2)]
+
+
+# --- endpoints that dispatch by themselves ---------------------------------------------------------------------------
+
+
+def served(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(request.method)
+
+
+class ByItself(Resource):
+    """A class that dispatches by itself."""
+
+    async def dispatch(self) -> None:
+        await served(Request(self.scope))(self.scope, self.receive, self.send)
+
+
+class ServingAll(Resource):
+    """A class that answers methods for which it has no function."""
+
+    async def method_not_allowed(self, request: Request) -> PlainTextResponse:
+        return served(request)
+
+
+class Awaited(Resource):
+    """A class that is awaited in its own way."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return served(Request(self.scope))(self.scope, self.receive, self.send).__await__()
+
+
+class Initialized(Resource):
+    """A class that makes a function for a method while it is made."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.put = served
+        super().__init__(scope, receive, send)
+
+
+class Dynamic(Resource):
+    """A class that has a function for whatever is asked of it."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- of any name
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return served
+
+
+class Calling(type):
+    """A class of classes that answer when they are called."""
+
+    def __call__(cls, scope: Scope, receive: Receive, send: Send) -> Any:  # noqa: ANN401, N805, RUF100 -- awaitable
+        return served(Request(scope))(scope, receive, send)
+
+
+class Called(Resource, metaclass=Calling):
+    """A class that never comes to be an endpoint."""
+
+
+OWN_DISPATCH = [ByItself, ServingAll, Awaited, Initialized, Dynamic, Called]
+
+
+@pytest.mark.parametrize("endpoint", OWN_DISPATCH)
+async def test_a_class_that_dispatches_by_itself_answers_all_methods(endpoint: Any) -> None:  # noqa: ANN401 -- a class
+    app = FastAPI(routes=[Route("/a", endpoint), Mount("/in", routes=[Route("/a", endpoint)])])
+    async with client(app) as http:
+        assert 200 == (await http.put("/a")).status_code
+    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+        for method in ("GET", "POST", "PUT", "OPTIONS"):
+            for path in ("/a", "/in/a"):
+                assert 503 == (await http.request(method, path, headers=dict(WAYS_AROUND[-1][2]))).status_code
+
+
+async def test_the_mark_of_a_class_that_dispatches_by_itself_counts_and_of_its_methods_only_forced_on() -> None:
+    @force_maintenance_mode_off
+    class Open(ByItself):
+        @force_maintenance_mode_on
+        async def post(self, request: Request) -> PlainTextResponse:
+            return served(request)
+
+    @force_maintenance_mode_on
+    class Shut(ByItself):
+        pass
+
+    app = FastAPI(routes=[Route("/open", Open), Route("/shut", Shut)])
+    statuses = {}
+    for maintenance in (True, False):
+        async with client(as_wrapped(app, MemoryBackend(state=maintenance))) as http:
+            for path in ("/open", "/shut"):
+                methods = ("GET", "POST", "PUT")
+                statuses[path, maintenance] = [(await http.request(each, path)).status_code for each in methods]
+    assert {
+        ("/open", True): [200, 503, 200],
+        ("/shut", True): [503, 503, 503],
+        ("/open", False): [200, 503, 200],
+        ("/shut", False): [503, 503, 503],
+    } == statuses
+
+
+def with_middleware() -> BaseRoute:
+    return Route("/a", Resource, middleware=[Middleware(Rewriting)])
+
+
+def with_an_app_in_its_place() -> BaseRoute:
+    route = Route("/a", Resource)
+    route.app = rewriting(route.app)
+    return route
+
+
+class Handling(Route):
+    """A route that handles requests in its own way."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await served(Request(scope))(scope, receive, send)
+
+
+def with_a_handle_of_its_class() -> BaseRoute:
+    return Handling("/a", plain, methods=["POST"])
+
+
+def with_a_handle_of_its_own() -> BaseRoute:
+    route = Route("/a", plain, methods=["POST"])
+    route.handle = Handling("/a", plain).handle  # type: ignore[method-assign]  # what is tested
+    return route
+
+
+@pytest.mark.parametrize(
+    "route", [with_middleware, with_an_app_in_its_place, with_a_handle_of_its_class, with_a_handle_of_its_own]
+)
+async def test_a_route_that_handles_requests_in_its_own_way_answers_all_methods(route: Callable[[], BaseRoute]) -> None:
+    async with client(as_wrapped_app(FastAPI(routes=[route()]))) as http:
+        headers = {"X-HTTP-Method-Override": "POST"}
+        assert [503, 503] == [(await http.request(each, "/a", headers=headers)).status_code for each in ("PUT", "POST")]
+
+
+async def test_a_route_that_handles_requests_in_its_own_way_keeps_its_mark() -> None:
+    app = FastAPI(routes=[Handling("/off", off, methods=["POST"]), Handling("/on", on, methods=["POST"])])
+    for maintenance in (True, False):
+        async with client(as_wrapped(app, MemoryBackend(state=maintenance))) as http:
+            assert [200, 503] == [(await http.put(path)).status_code for path in ("/off", "/on")]
+
+
+async def test_known_middleware_of_a_route_leaves_405_to_its_class() -> None:
+    route = Route("/a", Resource, middleware=[Middleware(GZipMiddleware)])
+    async with client(as_wrapped_app(FastAPI(routes=[route]))) as http:
+        assert [200, 503, 405] == [(await http.request(each, "/a")).status_code for each in ("GET", "POST", "PUT")]
+
+
+class HandlingRoute(APIRoute):
+    """The same of FastAPI."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await served(Request(scope))(scope, receive, send)
+
+
+@pytest.mark.parametrize("prefix", ["", "/a", "/a/b"])
+async def test_a_class_of_route_with_a_handle_of_its_own_answers_all_methods_wherever_it_is(prefix: str) -> None:
+    router, app = APIRouter(route_class=HandlingRoute), FastAPI()
+    router.add_api_route("/x", unmarked, methods=["POST"])
+    for part in prefix.split("/")[:0:-1]:
+        outer = APIRouter()
+        outer.include_router(router, prefix=f"/{part}")
+        router = outer
+    app.include_router(router)
+    async with client(app) as http:
+        assert 200 == (await http.get(f"{prefix}/x")).status_code
+    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+        assert [503, 404] == [(await http.get(prefix + path)).status_code for path in ("/x", "/nothing")]
+
+
+@pytest.mark.skipif(not NESTED, reason="included routers are flat in this FastAPI")
+async def test_an_included_router_with_a_handle_of_its_own_answers_all_methods() -> None:
+    class HandlingRouter(APIRouter):
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await served(Request(scope))(scope, receive, send)
+
+    router, app = HandlingRouter(), FastAPI()
+    router.add_api_route("/x", unmarked, methods=["POST"])
+    router.add_api_route("/off", marked, methods=["POST"])
+    app.include_router(router, prefix="/a")
+    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+        statuses = [(await http.get(path)).status_code for path in ("/a/x", "/a/off", "/a/nothing")]
+    assert [503, 200, 404] == statuses
+
+
+async def test_a_router_that_serves_what_is_not_found_answers_and_is_closed() -> None:
+    for where in (itself, mounted):
+        async with client(as_wrapped_app(where(NotNotFound(posting_routes())))) as http:
+            assert [503, 405] == [(await http.get(path)).status_code for path in ("/anything", "/items")]
+
+
+# --- failures while looking ------------------------------------------------------------------------------------------
+
+
+class Strange(Route):
+    """A route with a pattern of its own, whose path cannot be compiled, or with an attribute that fails."""
+
+    failing = ""
+
+    def __init__(self, path: str, failing: str = "") -> None:
+        super().__init__("/x", plain)
+        self.path = path
+        self.path_regex = re.compile("^/strange/(?P<rest>.*)$")
+        self.param_convertors = {"rest": StringConvertor()}
+        self.failing = failing
+
+    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401 -- of any attribute
+        if name == object.__getattribute__(self, "failing"):
+            raise ZeroDivisionError(name)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        Strange("/x/{bad"),
+        Strange("{a}{a}"),
+        Strange("/{a:nothing}"),
+        Strange("/x", "path"),
+        Strange("/x", "path_regex"),
+        Strange("/x", "matches"),
+        Strange("/x", "methods"),
+        Strange("/x", "handle"),
+    ],
+)
+@pytest.mark.parametrize("where", [itself, mounted])
+async def test_a_route_that_cannot_be_indexed_is_asked_and_is_in_nobodys_way(
+    route: Strange, where: Callable[[ASGIApp], ASGIApp]
+) -> None:
+    app = where(FastAPI(routes=[Route("/health", off), Route("/closed", plain), route]))
+    async with client(as_wrapped_app(app)) as http:
+        assert [200, 503, 503] == [
+            (await http.get(path)).status_code for path in ("/health", "/closed", "/strange/thing")
+        ]
+
+
+@pytest.mark.skipif(not NESTED, reason="included routers are flat in this FastAPI")
+async def test_a_route_that_fails_in_an_included_router_is_in_nobodys_way() -> None:
+    router, app = APIRouter(), FastAPI()
+    app.add_api_route("/health", marked)
+    router.routes.append(Strange("{a}{a}"))
+    app.include_router(router)
+    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+        assert [200, 503] == [(await http.get(path)).status_code for path in ("/health", "/anything")]
+
+
+async def test_a_failure_on_the_way_to_the_routes_blocks() -> None:
+    class Failing(FastAPI):
+        @property
+        def user_middleware(self) -> Any:  # noqa: ANN401 -- there is none
+            raise ZeroDivisionError
+
+        @user_middleware.setter
+        def user_middleware(self, value: Any) -> None: ...  # noqa: ANN401 -- there is none
+
+    async with client(as_wrapped(Failing(), MemoryBackend(state=True))) as http:
+        assert 503 == (await http.get("/")).status_code
 
 
 # --- documentation ---------------------------------------------------------------------------------------------------
