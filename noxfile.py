@@ -203,10 +203,10 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Whatever a server hands in, for some minutes: `-- 100000` for so many requests."""
+    """Whatever a server hands in, for some minutes: `-- 5000` for so many requests."""
     session.install(*group("test"), "-e", ".")
-    requests = (session.posargs or ["50000"])[0]
-    session.run("pytest", "tests/test_fuzz.py", env={"HYPOTHESIS_PROFILE": "fuzz", "FUZZ_REQUESTS": requests})
+    requests = (session.posargs or ["100000"])[0]
+    session.run("pytest", "-o", "faulthandler_timeout=3600", "tests/test_fuzz.py", env={"HYPOTHESIS_PROFILE": "fuzz", "FUZZ_REQUESTS": requests})
 
 
 @nox.session

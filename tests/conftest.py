@@ -21,7 +21,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
-    "fuzz", settings.get_profile("thorough"), max_examples=int(os.environ.get("FUZZ_REQUESTS", "50000"))
+    "fuzz", settings.get_profile("thorough"), max_examples=int(os.environ.get("FUZZ_REQUESTS", "100000"))
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
