@@ -130,17 +130,18 @@ class MaintainedApp:
 
         layers = list(all_layers_of(self.app))
         app = lifespan.get("app")
-        router = app.router if isinstance(app, Starlette) else self._finder.router_in(lifespan)[0]
+        router, _, unknown = self._finder.router_in(lifespan)
+        router = app.router if isinstance(app, Starlette) else router
         switches = [key_of(layer.backend) for layer in layers if isinstance(layer, MaintainedApp)]
         routes = [] if router is None else list(listed(router.routes))
-        ways = [way for way in (Way(route.app) for route in routes) if way.router is not None]
-        if router is not None:
-            ways.insert(0, self._finder.way)
+        unknown = [] if router is None else list(unknown)
+        for way in (Way(route.app) for route in routes):
+            unknown += way.unknown if way.router is not None else ()
         return Arrangement(
             layers=layers,
             twice=key_of(self.backend) in switches,
             exempt=self.settings.exempt,
-            unknown=[layer for way in ways for layer in way.unknown if self.settings.unmatched == "pass"],
+            unknown=unknown if self.settings.unmatched == "pass" else (),
             routes=routes,
             ask=lambda method, path: self._finder.find(
                 as_http({"type": "http", "method": method, "path": path, "app": app})
