@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.applications import Starlette
 from starlette.routing import Router
 from starlette.types import ASGIApp, Scope
@@ -29,9 +31,9 @@ class RouteFinder:
         self._way: Way | None = None
 
     def find(self, scope: Scope) -> tuple[Scope, Answer]:
-        """Return the scope as the application reads it, and what will answer; a failure on the way there is opaque."""
+        """Return the scope as the application reads it, and what will answer; where that cannot be found, OPAQUE."""
         try:
-            router, owner = self.router_in(scope)
+            router, owner, unknown = self.router_in(scope)
             scope = entered(owner, scope)
             if router is None:
                 return scope, OPAQUE
@@ -39,23 +41,18 @@ class RouteFinder:
             if index is None or index.router is not router:
                 index = self._index = RouteIndex(router)
             answer = find_answer(index, owner, scope)
-            return scope, behind_unknown(answer) if self.way.unknown else answer
+            return scope, behind_unknown(answer) if unknown else answer
         except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
             return scope, OPAQUE
 
-    @property
-    def way(self) -> Way:
-        """The way to the routes; it is walked anew only where one of its layers wraps another app by now."""
-        self._way = way_to(self._app, self._way)
-        return self._way
-
-    def router_in(self, scope: Scope) -> tuple[Router | None, Starlette | None]:
-        """Return the router, and the application that it belongs to."""
-        way, app = self.way, scope.get("app")
+    def router_in(self, scope: Scope) -> tuple[Router | None, Starlette | None, list[Any]]:
+        """Return the router, the application that it belongs to, and what is unknown on the way there."""
+        way = self._way = way_to(self._app, self._way)
+        app = scope.get("app")
         # The app in the scope is meant if its router is what was found, or, where middleware in between hides the
         # router, if this very middleware was added to it.
         if way.owner is None and isinstance(app, Starlette):
-            added = any(middleware.cls is self._made_by for middleware in app.user_middleware)
-            if app.router is way.router or (way.router is None and added):
-                return app.router, app
-        return way.router, way.owner
+            added = way.router is None and any(each.cls is self._made_by for each in app.user_middleware)
+            if added or app.router is way.router:
+                return app.router, app, way.unknown
+        return way.router, way.owner, way.unknown

@@ -9,7 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from fastapi_maintenance._anatomy import paths_in
@@ -28,6 +31,10 @@ _TWICE = (
     "two maintenance middlewares of this app are on one switch, so a request has to be exempt from both: keep one of "
     "them, and compose what they exempt with any_of"
 )
+_LAYER = (
+    "inside the maintenance middleware, {} may change the path or method of a request or answer it, so none is left to "
+    "the app as a 404 or 405: put it outside, where a middleware is that is added after the maintenance middleware"
+)
 _SHUT = (
     "{} of maintenance_router cannot be reached during maintenance, because another route answers that path or a layer "
     "hides the route: include the router before routes that match everything, and let what wraps the app keep it as "
@@ -43,6 +50,8 @@ class Arrangement:
     """What stands between the middleware and the routes."""
     twice: bool
     """Whether another maintenance middleware on the same switch is among them."""
+    unknown: Sequence[object]
+    """What may change a request on its way to these routes, or answer it by itself, where that matters."""
     exempt: object
     """The predicate."""
     routes: Sequence[Listed]
@@ -56,6 +65,8 @@ def hints_on(arrangement: Arrangement) -> Iterator[tuple[str, str]]:
         yield "cors", _CORS_INSIDE
     if arrangement.twice:
         yield "twice", _TWICE
+    if arrangement.unknown:
+        yield "layer", _LAYER.format(", ".join(dict.fromkeys(map(_name_of, arrangement.unknown))))
     for path, below in dict.fromkeys(paths_in(arrangement.exempt)):
         if not _is_there(path, arrangement, below=below):
             lies = "lies under the path prefix" if below else "has the path"
@@ -75,6 +86,14 @@ def give(look_at: Callable[[], Arrangement], told: set[str]) -> None:
                 told.add(text)
     except Exception:
         logging.getLogger(_LOGGER).debug("The app could not be looked at for hints", exc_info=True)
+
+
+def _name_of(layer: Any) -> str:  # noqa: ANN401 -- anything can be a layer
+    if isinstance(layer, Middleware):  # one that has not been made yet
+        layer = layer.kwargs.get("dispatch", layer.cls)
+    elif type(layer) is BaseHTTPMiddleware:
+        layer = layer.dispatch_func
+    return str(getattr(layer, "__name__", type(layer).__name__))
 
 
 def _is_there(path: str, arrangement: Arrangement, *, below: bool) -> bool:

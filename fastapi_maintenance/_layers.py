@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -81,7 +82,8 @@ class Way:
         self.unknown: list[Any] = []
         """What may change the path or the method on the way, or answer by itself."""
         self._steps: list[tuple[Any, str, object]] = []
-        self._is_final = True
+        self._to_build: list[Any] | None = None
+        """The layers that were added to the application, while they have not been built."""
         end = self._follow(app)
         if isinstance(end, Starlette):
             self.owner = end
@@ -102,7 +104,7 @@ class Way:
         for thing, name, value in self._steps:
             if getattr(thing, name) is not value:
                 return False
-        return self._is_final
+        return self._to_build is None or cast("Starlette", self.owner).user_middleware == self._to_build
 
     def _follow(self, app: ASGIApp) -> Any:  # noqa: ANN401 -- anything can be a layer
         layer, *inner = layers_of(app)
@@ -117,9 +119,9 @@ class Way:
         self._steps += [(owner, "router", owner.router), (owner, "middleware_stack", owner.middleware_stack)]
         stack = _stack_of(owner)
         if stack is None:
-            self._is_final = False
+            self._to_build = list(owner.user_middleware)
             self._check(owner, ok=not is_own(owner, "build_middleware_stack"))
-            for middleware in owner.user_middleware:
+            for middleware in self._to_build:
                 self._check(middleware, ok=_is_known(middleware.cls))
         else:
             last = self._follow(stack)
@@ -144,7 +146,9 @@ def _stack_of(app: Starlette) -> ASGIApp | None:
 
 def _is_known(kind: Any) -> bool:  # noqa: ANN401 -- a class, or what makes a layer
     name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
-    return name in _KNOWN or kind in _always_there()
+    # What is dressed up as a class, as `functools.wraps` does, has its name as well.
+    known = name in _KNOWN and getattr(sys.modules[kind.__module__], kind.__name__, kind) is kind
+    return known or kind in _always_there()
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from fastapi_maintenance._answer import send_blocked
 from fastapi_maintenance._decision import Verdict, decide
 from fastapi_maintenance._finder import RouteFinder
 from fastapi_maintenance._follower import observe
-from fastapi_maintenance._layers import all_layers_of
+from fastapi_maintenance._layers import Way, all_layers_of
 from fastapi_maintenance._lifespan import Following
 from fastapi_maintenance._observer import Observer
 from fastapi_maintenance._scope import as_http, is_preflight
@@ -130,13 +130,19 @@ class MaintainedApp:
 
         layers = list(all_layers_of(self.app))
         app = lifespan.get("app")
-        router = app.router if isinstance(app, Starlette) else self._finder.router_in(lifespan)[0]
+        router, _, unknown = self._finder.router_in(lifespan)
+        router = app.router if isinstance(app, Starlette) else router
         switches = [key_of(layer.backend) for layer in layers if isinstance(layer, MaintainedApp)]
+        routes = [] if router is None else list(listed(router.routes))
+        unknown = [] if router is None else list(unknown)
+        for way in (Way(route.app) for route in routes):
+            unknown += way.unknown if way.router is not None else ()
         return Arrangement(
             layers=layers,
             twice=key_of(self.backend) in switches,
             exempt=self.settings.exempt,
-            routes=[] if router is None else list(listed(router.routes)),
+            unknown=unknown if self.settings.unmatched == "pass" else (),
+            routes=routes,
             ask=lambda method, path: self._finder.find(
                 as_http({"type": "http", "method": method, "path": path, "app": app})
             )[1],

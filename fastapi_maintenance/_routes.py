@@ -99,7 +99,7 @@ def _look_into(candidate: Candidate, owner: Starlette | None, scope: Scope, chil
     elif isinstance(route, Route) and not own and shown.methods and scope["method"] not in shown.methods:
         return UNANSWERED
     elif isinstance(route, (Route, WebSocketRoute)):
-        answer = _answer_of(route, shown.endpoint, owner, scope, shown.app)
+        answer = _answer_of(route, shown.endpoint, owner, scope, getattr(shown, "app", None))
     else:
         answer = _answer_of(route, child.get("endpoint"), owner, scope)
     return behind_unknown(answer) if own else answer

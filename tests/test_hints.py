@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute, Host, Mount, Route
@@ -200,7 +203,8 @@ def in_a_hidden_app(router: APIRouter) -> ASGIApp:
 async def test_a_router_that_would_be_blocked_is_told(
     arrange: Callable[[APIRouter], ASGIApp], caplog: pytest.LogCaptureFixture
 ) -> None:
-    ((topic, text),) = await hints_of(arrange(maintenance_router(dependencies=[])), caplog)
+    *layer, (topic, text) = await hints_of(arrange(maintenance_router(dependencies=[])), caplog)
+    assert (["layer"] if arrange is in_a_hidden_app else []) == [topic for topic, _ in layer]
     assert "router" == topic
     assert text.startswith("GET /maintenance")
     assert ("PUT /maintenance" in text) is (arrange is in_a_hidden_app)
@@ -211,6 +215,76 @@ async def test_a_router_under_a_path_with_parameters_is_trusted(caplog: pytest.L
     app.include_router(maintenance_router(dependencies=[]), prefix="/{tenant:int}")
     app.add_middleware(maintenance_middleware())
     assert [] == await hints_of(app, caplog)
+
+
+class Prefixing:
+    """A middleware that may change the path."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        await self.app(scope, receive, send)
+
+
+class Timing(BaseHTTPMiddleware):
+    """A middleware that answers."""
+
+
+class OwnCall(FastAPI):
+    """An app that may do anything in its own call."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        await super().__call__(scope, receive, send)
+
+
+async def log(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Pass on."""
+    return await call_next(request)
+
+
+def with_layers(*layers: Any) -> FastAPI:  # noqa: ANN401 -- of any kind
+    return FastAPI(middleware=[Middleware(layer) for layer in layers])
+
+
+def with_functions() -> FastAPI:
+    app = FastAPI()
+    app.middleware("http")(log)
+    app.middleware("http")(log)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("inside", "named"),
+    [
+        (lambda: with_layers(GZipMiddleware, Prefixing), "Prefixing"),
+        (lambda: with_layers(Timing, Hiding), "Timing, Hiding"),
+        (with_functions, "log"),
+        (OwnCall, "OwnCall"),
+        (lambda: with_layers(GZipMiddleware), None),
+        (lambda: with_layers(MaintenanceModeMiddleware, maintenance_middleware(backend="memory:")), None),
+    ],
+)
+@pytest.mark.parametrize("unmatched", ["pass", "block"])
+@pytest.mark.parametrize("is_mounted", [True, False])
+async def test_a_layer_that_may_answer_is_told(
+    inside: Callable[[], FastAPI],
+    named: str | None,
+    unmatched: Literal["pass", "block"],
+    is_mounted: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = FastAPI(routes=[Mount("/in", inside())]) if is_mounted else inside()
+    expected = (
+        f"inside the maintenance middleware, {named} may change the path or method of a request or answer it, so none "
+        "is left to the app as a 404 or 405: put it outside, where a middleware is that is added after the maintenance "
+        "middleware (silenced by the logger fastapi_maintenance.hints.layer)"
+    )
+    told = [expected] if named and unmatched == "pass" else []
+    hints = await hints_of(maintenance_middleware(backend=MemoryBackend(), unmatched=unmatched)(app), caplog)
+    assert told == [text for topic, text in hints if topic == "layer"]
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -747,6 +747,13 @@ async def test_what_no_route_answers_is_left_to_the_app_unless_it_is_to_be_block
     assert [left, blocked] == statuses
 
 
+async def test_a_preflight_to_an_app_that_nobody_can_see_into_is_closed() -> None:
+    headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+    app = FastAPI(routes=[Mount("/in", PlainTextResponse("open"))])
+    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+        assert [503, 404] == [(await http.options(path, headers=headers)).status_code for path in ("/in/x", "/nothing")]
+
+
 @pytest.mark.parametrize("outside", [True, False])
 async def test_cors_preflights_stay_the_apps(outside: bool) -> None:
     app = FastAPI()
@@ -889,6 +896,13 @@ class CarefulCORS(CORSMiddleware):
         await Rewriting(self.app)(scope, receive, send)
 
 
+class DressedCORS(CarefulCORS):
+    """The same, dressed up as the known one."""
+
+
+functools.update_wrapper(DressedCORS, CORSMiddleware, updated=())
+
+
 class RewritingApp(FastAPI):
     """An app that does the same in its own call."""
 
@@ -997,6 +1011,7 @@ UNKNOWN: dict[str, Callable[[], ASGIApp]] = {
     "a function as middleware": app_with_a_function,
     "a class with a dispatch": lambda: app_with(ByName),
     "a class of known middleware with a call of its own": lambda: app_with(CarefulCORS),
+    "a class that has the name of a known one": lambda: app_with(DressedCORS),
     "a layer around an app": lambda: Rewriting(app_with()),
     "a call of the app's own": lambda: app_with(kind=RewritingApp),
     "a stack of the app's own": with_a_stack_of_its_own,
