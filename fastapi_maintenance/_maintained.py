@@ -134,7 +134,7 @@ class MaintainedApp:
         switches = [key_of(layer.backend) for layer in layers if isinstance(layer, MaintainedApp)]
         return Arrangement(
             layers=layers,
-            twice=key_of(self.backend) in switches,
+            twice=bool(switches) and key_of(self.backend) in switches,
             exempt=self.settings.exempt,
             routes=[] if router is None else list(listed(router.routes)),
             ask=lambda method, path: self._finder.find(
