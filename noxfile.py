@@ -206,7 +206,13 @@ def fuzz(session: nox.Session) -> None:
     """Whatever a server hands in, for some minutes: `-- 5000` for so many requests."""
     session.install(*group("test"), "-e", ".")
     requests = (session.posargs or ["100000"])[0]
-    session.run("pytest", "-o", "faulthandler_timeout=3600", "tests/test_fuzz.py", env={"HYPOTHESIS_PROFILE": "fuzz", "FUZZ_REQUESTS": requests})
+    session.run(
+        "pytest",
+        "-o",
+        "faulthandler_timeout=3600",
+        "tests/test_fuzz.py",
+        env={"HYPOTHESIS_PROFILE": "fuzz", "FUZZ_REQUESTS": requests},
+    )
 
 
 @nox.session

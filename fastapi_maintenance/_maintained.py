@@ -139,7 +139,7 @@ class MaintainedApp:
             unknown += way.unknown if way.router is not None else ()
         return Arrangement(
             layers=layers,
-            twice=key_of(self.backend) in switches,
+            twice=bool(switches) and key_of(self.backend) in switches,
             exempt=self.settings.exempt,
             unknown=unknown if self.settings.unmatched == "pass" else (),
             routes=routes,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TypeVar
 
 import anyio
 
-__all__ = ["ANSWER_TIMEOUT", "WRITE_TIMEOUT", "in_time"]
+__all__ = ["ANSWER_TIMEOUT", "WRITE_TIMEOUT", "in_thread", "in_time"]
+
+_T = TypeVar("_T")
+_POLL = 0.001  # seconds
 
 ANSWER_TIMEOUT = 2.0
 """Seconds that a follower waits for an answer before it counts the store as away."""
@@ -24,3 +30,28 @@ def in_time(seconds: float) -> Iterator[None]:
     if scope.cancelled_caught:
         msg = f"no answer within {seconds:g} seconds"
         raise TimeoutError(msg)
+
+
+async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
+    """Run a function in a thread of its own, one at a time, for which nobody has to wait who is cancelled meanwhile.
+
+    A thread of a pool that a file system holds would be missing there, and would keep the process from ending.
+    """
+    while not is_busy.acquire(blocking=False):  # noqa: ASYNC110 -- an event would belong to one event loop
+        await anyio.sleep(_POLL)
+    outcome: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 -- raised where it is waited for
+            is_busy.release()
+            outcome.set_exception(error)
+        else:
+            is_busy.release()
+            outcome.set_result(result)
+
+    threading.Thread(target=run, name="fastapi_maintenance", daemon=True).start()
+    while not outcome.done():  # noqa: ASYNC110 -- as above
+        await anyio.sleep(_POLL)
+    return outcome.result()

@@ -17,6 +17,7 @@ from fastapi_maintenance import _clock, _current, _holds
 from fastapi_maintenance._blocks import Block
 from fastapi_maintenance._checks import check_bool
 from fastapi_maintenance._writes import update_state
+from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.url import as_backend, opened
@@ -144,7 +145,7 @@ async def set_maintenance_mode(
     async with _meant(backend) as meant:
         _holds.check_keeps(meant, message=message, starts_at=starts_at, ends_at=ends_at)
         if isinstance(meant, DetailedStateBackend):
-            await update_state(meant, lambda state: replace(wanted, holds=state.holds))
+            await update_state(meant, replacing(lambda state: replace(wanted, holds=state.holds)))
         else:
             await _holds.set_operator_value(meant, value)
 

@@ -24,11 +24,12 @@ from fastapi_maintenance._bypass import SECRET_LIMIT, BypassCookie, app_root
 from fastapi_maintenance._checks import check_str, reject
 from fastapi_maintenance._scope import route_path
 from fastapi_maintenance._writes import update_state
+from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text
 from fastapi_maintenance.control import checked_switch, get_maintenance_state, remove_hold
 from fastapi_maintenance.decorators import force_maintenance_mode_off
-from fastapi_maintenance.errors import NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance.errors import InvalidStateError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.state import TEXT_LIMIT, MaintenanceState, is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -288,7 +289,10 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
         return after
 
     if isinstance(backend, DetailedStateBackend):
-        return await update_state(backend, change)
+        try:
+            return await update_state(backend, replacing(change) if if_match.strip() == "*" else change)
+        except InvalidStateError:  # what cannot be read is not what the tag is of
+            raise _ChangedSinceError from None
     _holds.check_keeps(backend, message=wanted.message, starts_at=wanted.starts_at, ends_at=wanted.ends_at)
     after = change(await get_maintenance_state(backend))  # two methods can do no better
     await _holds.set_operator_value(backend, after.active)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -13,7 +15,7 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from typing import Any
 
 import anyio
 import pytest
+from fastapi import FastAPI
 from filelock import FileLock
 
 from fastapi_maintenance import (
@@ -32,12 +35,15 @@ from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
     ReadOnlyBackendError,
+    cached,
+    maintenance_middleware,
+    set_maintenance_mode,
 )
 from fastapi_maintenance.backends import file as file_module
 from fastapi_maintenance.state import add_hold
 from tests.stores import TextSwitch
 from tests.strategies import state_of_size
-from tests.support import ROOT
+from tests.support import ROOT, client, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -332,10 +338,42 @@ async def test_a_file_is_read_as_people_and_programs_write_it(
 
 
 async def test_a_file_that_is_not_there_is_off_and_reading_does_not_create_it(tmp_path: Path) -> None:
-    for path in (tmp_path / "mode", tmp_path / "no" / "folder" / "mode"):
-        backend = LocalFileBackend(path)
-        assert (OFF, OFF, False) == (backend.peek(), await backend.get_state(), await backend.get_value())
+    backend = LocalFileBackend(tmp_path / "mode")
+    assert (OFF, OFF, False) == (backend.peek(), await backend.get_state(), await backend.get_value())
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+async def test_a_missing_folder_is_an_outage_and_not_off(is_link: bool, tmp_path: Path) -> None:
+    """As of a volume that is not mounted; also where the file is a link into it."""
+    path = tmp_path / "link" if is_link else tmp_path / "volume" / "mode"
+    if is_link:
+        path.symlink_to(tmp_path / "volume" / "mode")
+    backend = LocalFileBackend(path)
+    with pytest.raises(FileNotFoundError, match="The folder of the switch is missing"):
+        backend.peek()
+    with pytest.raises(FileNotFoundError, match="The folder of the switch is missing"):
+        await backend.get_state()
+    (tmp_path / "volume").mkdir()
+    assert OFF == backend.peek()
+
+
+async def test_while_the_volume_is_not_mounted_the_last_known_state_counts(tmp_path: Path) -> None:
+    volume, elsewhere = tmp_path / "volume", tmp_path / "elsewhere"
+    volume.mkdir()
+    backend = LocalFileBackend(volume / "mode")
+    await backend.set_value(True)
+    app = FastAPI()
+    app.add_api_route("/", lambda: "open")
+    app.add_middleware(maintenance_middleware(backend=backend))
+    async with client(app) as http:
+        statuses = [(await http.get("/")).status_code]
+        volume.rename(elsewhere)
+        statuses.append((await http.get("/")).status_code)
+        elsewhere.rename(volume)
+        (volume / "mode").unlink()
+        statuses.append((await http.get("/")).status_code)
+    assert [503, 503, 200] == statuses
 
 
 async def test_a_file_that_is_taken_away_is_off_again(tmp_path: Path) -> None:
@@ -393,6 +431,9 @@ async def test_garbage_in_a_file_is_replaced_with_a_warning_when_the_switch_is_s
     backend = LocalFileBackend(path)
     with pytest.raises(InvalidStateError) as error:
         backend.peek()
+    with pytest.raises(InvalidStateError) as of_change:
+        await backend.update_state(lambda state: state)
+    assert (content, str(error.value), []) == (path.read_bytes(), str(of_change.value), messages_of(caplog))
     await backend.set_value(True)
     (message,) = messages_of(caplog)
     assert f"{path} is replaced, as if it had been off: {error.value}" == message
@@ -715,15 +756,14 @@ async def test_a_write_that_cannot_even_begin_is_told_with_its_own_reason(
     backend = LocalFileBackend(tmp_path / "mode")
     await backend.set_value(True)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", full)
+        patch.setattr(os, "open", full)
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             await backend.set_value(False)
     assert ON == backend.peek()
 
 
-async def test_a_missing_folder_is_off_and_is_not_made_by_a_write(tmp_path: Path) -> None:
+async def test_a_missing_folder_is_not_made_by_a_write(tmp_path: Path) -> None:
     backend = LocalFileBackend(tmp_path / "mistyped" / "mode")
-    assert OFF == backend.peek()
     with pytest.raises(FileNotFoundError) as refused:
         await backend.set_value(True)
     error = refused.value
@@ -759,7 +799,7 @@ async def test_a_link_stays_a_link_and_what_it_links_to_is_written(there: bool, 
 
 @only_posix
 async def test_a_file_and_a_link_to_it_share_their_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_module, "_LOCK_TIMEOUT", 0.02)
+    monkeypatch.setattr(file_module, "WRITE_TIMEOUT", 0.02)
     (tmp_path / "link").symlink_to(tmp_path / "mode")
     with FileLock(tmp_path / "mode.lock"), pytest.raises(TimeoutError):
         await LocalFileBackend(tmp_path / "link").set_value(True)
@@ -768,7 +808,7 @@ async def test_a_file_and_a_link_to_it_share_their_lock(tmp_path: Path, monkeypa
 async def test_a_lock_that_is_not_let_go_of_is_an_error_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_module, "_LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(file_module, "WRITE_TIMEOUT", 0.05)
     backend = LocalFileBackend(tmp_path / "mode")
     with FileLock(tmp_path / "mode.lock"):
         with pytest.raises(TimeoutError):
@@ -794,3 +834,159 @@ def test_what_cannot_name_a_file_is_refused(path: str) -> None:
 
 def test_a_file_backend_shows_its_path(tmp_path: Path) -> None:
     assert f"LocalFileBackend({str(tmp_path)!r})" == repr(LocalFileBackend(tmp_path))
+
+
+# Owners
+
+as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+SERVICE, OTHER = 12_345, 12_346
+"""Users of whom nothing has to be known."""
+
+
+def run_as(user: int, path: Path, value: bool) -> str:
+    """Set the switch in a process of this user, and return what was raised."""
+    script = """
+import asyncio, os, sys, tempfile
+from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
+user, path, value = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
+async def run():
+    await set_maintenance_mode(value, LocalFileBackend(path))
+    print(LocalFileBackend(path).peek().active, end="")
+async def import_all_that_only_root_may_read():
+    with tempfile.TemporaryDirectory() as folder:
+        await set_maintenance_mode(True, LocalFileBackend(folder + "/mode"))
+asyncio.run(import_all_that_only_root_may_read())
+os.setgroups([]); os.setgid(user); os.setuid(user)
+try:
+    asyncio.run(run())
+except Exception as error:
+    print(f"{type(error).__name__}: {error}", end="")
+"""
+    command = [sys.executable, "-c", script, str(user), str(path), str(value)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """Give a folder that belongs to the service and that others can get to."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        os.chown(folder, SERVICE, SERVICE)
+        yield folder
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_a_switch_that_root_sets_still_belongs_to_the_service(mode: int, shared_folder: Path) -> None:
+    path = shared_folder / "mode"
+    assert "True" == run_as(SERVICE, path, True)
+    path.chmod(mode)
+    assert "False" == run_as(0, path, False)
+    status = path.stat()
+    assert (SERVICE, SERVICE, mode) == (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
+    assert "True" == run_as(SERVICE, path, True), "and so does its lock"
+
+
+@as_root
+def test_a_switch_that_root_makes_belongs_to_the_owner_of_the_folder(shared_folder: Path) -> None:
+    path = shared_folder / "mode"
+    assert "True" == run_as(0, path, True)
+    assert (SERVICE, SERVICE) == (path.stat().st_uid, path.stat().st_gid)
+    assert "False" == run_as(SERVICE, path, False)
+
+
+@as_root
+def test_a_lock_that_root_took_first_is_the_services_too(shared_folder: Path) -> None:
+    path = shared_folder / "mode"
+    path.write_text("0")
+    os.chown(path, SERVICE, SERVICE)
+    path.chmod(0o400)
+    assert "True" == run_as(0, path, True)
+    assert "False" == run_as(SERVICE, path, False)
+
+
+@as_root
+def test_who_cannot_keep_the_owner_is_told_and_changes_nothing(shared_folder: Path) -> None:
+    path = shared_folder / "mode"
+    path.write_text("1")
+    path.chmod(0o666)
+    os.chown(path, SERVICE, SERVICE)
+    told = run_as(OTHER, path, False)
+    assert told.startswith("PermissionError: ")
+    assert f"belongs to user {SERVICE} and group {SERVICE}, and must be written by them or root" in told
+    assert ("1", ["mode"]) == (path.read_text(), [entry.name for entry in shared_folder.iterdir()])
+    assert "False" == run_as(SERVICE, path, False)
+
+
+# A file system that never answers
+
+
+@contextlib.contextmanager
+def silent_file_system(folder: Path) -> Iterator[None]:
+    """Mount a file system that never answers, and end it; whoever waits for it is then told that it is gone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    device = os.open("/dev/fuse", os.O_RDWR)
+    try:
+        options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
+        if libc.mount(b"silent", bytes(folder), b"fuse", 0, options):
+            pytest.skip(f"no file system can be mounted here: {os.strerror(ctypes.get_errno())}")
+        try:
+            yield
+        finally:
+            os.close(device)  # which ends it
+            device = -1
+            libc.umount2(bytes(folder), 2)  # MNT_DETACH
+    finally:
+        if device >= 0:
+            os.close(device)
+
+
+@as_root
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="there is no /dev/fuse to make a file system with")
+async def test_a_file_system_that_never_answers_holds_no_request_beyond_the_read_timeout(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    backend = cached(LocalFileBackend(volume / "mode"), ttl=0.05)
+    app = FastAPI()
+    app.add_api_route("/", lambda: "open")  # in a thread of the pool, of which none may be missing
+    app.add_middleware(maintenance_middleware(backend=backend, read_timeout=0.2))
+    await set_maintenance_mode(True, backend)
+    async with client(app) as http:
+        assert 503 == (await http.get("/")).status_code
+        with silent_file_system(volume):
+            before = threading.active_count()
+            for _ in range(5):
+                with anyio.fail_after(5):
+                    assert 503 == (await http.get("/")).status_code
+                await anyio.sleep(0.06)
+            assert 1 >= threading.active_count() - before, "one read at a time hangs"
+        (volume / "mode").write_text("0")
+
+        async def is_open() -> bool:
+            return (await http.get("/")).status_code == 200
+
+        await eventually(is_open)
+
+
+@pytest.mark.parametrize("operation", ["get_state", "set_value"])
+async def test_a_file_system_that_hangs_is_given_up_in_time_and_asked_again_later(
+    operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    backend = LocalFileBackend(tmp_path / "mode")
+    arguments = [True] if operation == "set_value" else []
+
+    def hang(*_: object) -> Any:  # noqa: ANN401 -- never returned before it goes on
+        answers.wait(30)
+        raise OSError(errno.EIO, "gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_module, "WRITE_TIMEOUT", 0.05)
+        patched.setattr(os, "stat", hang)
+        for _ in range(2):  # the second waits for the first, which still hangs
+            with pytest.raises(TimeoutError, match="no answer within"):
+                await getattr(backend, operation)(*arguments)
+        answers.set()
+    await getattr(backend, operation)(*arguments)
+    assert (operation == "set_value") is await backend.get_value()

@@ -13,7 +13,7 @@ from fastapi_maintenance import LocalFileBackend, MaintenanceState, set_maintena
 from tests.support import ROOT
 
 KILLS = 60
-MESSAGE = "x" * 5_000
+MESSAGE = "x" * 4_000
 
 # Two writers at any time, each killed at a random moment and replaced. They are forked, for a start of Python takes
 # longer than many writes.

@@ -44,7 +44,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, be_down
-from tests.support import ROOT, client
+from tests.support import ROOT, client, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -1079,3 +1079,35 @@ def test_a_block_of_a_worker_thread_runs_on_the_event_loop_that_it_belongs_to() 
         return await anyio.to_thread.run_sync(from_thread.run, hold)
 
     assert anyio.run(main)
+
+
+# What cannot be read
+
+
+async def test_a_block_on_garbage_does_not_begin_and_leaves_it_alone(tmp_path: Path) -> None:
+    """A slip of the pen in the file would else be taken for off, and the operator's switch would be gone."""
+    (tmp_path / "mode").write_text("1x")
+    with pytest.raises(InvalidStateError, match="got '1x"):
+        async with maintenance_mode_on(file(tmp_path), message="Never begun"):
+            pytest.fail("the block must not begin")
+    assert "1x" == (tmp_path / "mode").read_text()
+
+
+async def test_a_block_during_which_the_state_becomes_garbage_says_so_and_leaves_it_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = file(tmp_path)
+    with pytest.raises(InvalidStateError, match="got '1x"):
+        async with maintenance_mode_on(backend, lease=0.3):
+            (tmp_path / "mode").write_text("1x")
+            await eventually_logged(caplog, "A hold could not be renewed")
+    assert "1x" == (tmp_path / "mode").read_text()
+    await set_maintenance_mode(True, backend)
+    assert MaintenanceState(active=True) == await kept_by(backend)
+
+
+async def eventually_logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    async def is_logged() -> bool:
+        return any(text in message for message in messages_of(caplog))
+
+    await eventually(is_logged)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
@@ -121,6 +122,19 @@ async def test_a_writer_who_does_not_say_what_is_replaced_is_told_to() -> None:
     response = await ask(app_on(backend), "PUT", "/maintenance", headers=ADMIN, json={"active": True})
     assert (428, False) == (response.status_code, await backend.get_value())
     assert "If-Match" in response.json()["detail"]
+
+
+async def test_what_cannot_be_read_is_replaced_only_by_who_means_whatever_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "mode"
+    app = app_on(LocalFileBackend(path))
+    tag = (await ask(app, "GET", "/maintenance", headers=ADMIN)).headers["etag"]
+    path.write_text("1x")
+    statuses: list[object] = []
+    for if_match in (tag, "*"):
+        headers = {**ADMIN, "If-Match": if_match}
+        statuses.append((await ask(app, "PUT", "/maintenance", headers=headers, json={"active": True})).status_code)
+        statuses.append(path.read_text())
+    assert [412, "1x", 200, "1\n"] == statuses
 
 
 @pytest.mark.parametrize("make", [MemoryBackend, BareSwitch])

@@ -151,7 +151,7 @@ async def test_what_a_person_wrote_is_understood(place: Place, text: str, state:
 
 
 @pytest.mark.parametrize("text", ["perhaps", '{"active": tr', b"\xff\xfe"])
-async def test_garbage_is_an_error_to_readers_and_replaced_by_writers(
+async def test_garbage_is_an_error_to_readers_and_other_changes_and_replaced_when_the_switch_is_set(
     place: Place, text: str | bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     if isinstance(text, bytes) and not place.is_redis:
@@ -160,6 +160,8 @@ async def test_garbage_is_an_error_to_readers_and_replaced_by_writers(
     async with place.opened() as backend:
         with pytest.raises(InvalidStateError):
             await backend.get_state()
+        with pytest.raises(InvalidStateError):
+            await backend.update_state(lambda state: state)
         await set_maintenance_mode(True, backend)
         assert ON == await backend.get_state()
     (record,) = [record for record in caplog.records if record.name == "fastapi_maintenance"]
@@ -523,7 +525,7 @@ async def test_a_full_sqlite_refuses_and_goes_on_telling_what_it_has(tmp_path: P
 
     await engine.dispose()
     with pytest.raises(SQLAlchemyError, match="database or disk is full"):
-        await set_maintenance_mode(True, backend, message="too long " * 10_000)
+        await set_maintenance_mode(True, backend, message="x" * 4_096)
     assert ON == await backend.get_state()
     await engine.dispose()
 
@@ -776,6 +778,41 @@ async def test_a_row_that_a_person_inserted_will_do(tmp_path: Path) -> None:
     assert await backend.get_value()
     await backend.set_value(False)
     assert not await backend.get_value()
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("in_place_of_it", ["nothing", "another"])
+async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: str, tmp_path: Path) -> None:
+    path = tmp_path / "switch.db"
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    backend = SQLAlchemyBackend(engine, poll_interval=0.05)
+    states: list[MaintenanceState] = []
+
+    async def watch() -> None:
+        async for state in backend.watch():
+            states.append(state)  # noqa: PERF401 -- seen while it goes on
+
+    async def has_told(state: MaintenanceState) -> bool:
+        return states[-1:] == [state]
+
+    await backend.set_value(True)
+    async with engine.connect(), engine.connect():
+        pass  # more connections to the file that will be gone
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        await eventually(lambda: has_told(ON))
+        if in_place_of_it == "another":
+            other = f"sqlite+aiosqlite:///{tmp_path}/other.db"
+            await set_maintenance_mode(True, other, message="Restored")
+            (tmp_path / "other.db").replace(path)
+        else:
+            path.unlink()
+        expected = MaintenanceState(active=True, message="Restored") if in_place_of_it == "another" else OFF
+        await eventually(lambda: has_told(expected))
+        assert expected == await backend.get_state()
+        await set_maintenance_mode(False, backend)
+        assert path.exists()
+        group.cancel_scope.cancel()
     await engine.dispose()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from typing import TypeVar
 
 from fastapi_maintenance._checks import check_bool, reject_kind
 from fastapi_maintenance.codec import bool_to_str, str_to_bool
@@ -10,7 +12,19 @@ from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState, switch
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
-__all__ = ["BaseStateBackend", "check_backend", "check_state", "read_state", "read_value", "set_to"]
+__all__ = [
+    "BaseStateBackend",
+    "check_backend",
+    "check_state",
+    "off_in_place_of",
+    "read_state",
+    "read_value",
+    "replacing",
+    "set_to",
+]
+
+_logger = logging.getLogger("fastapi_maintenance")
+_Change = TypeVar("_Change", bound=StateChange)
 
 
 class BaseStateBackend(ABC):
@@ -46,7 +60,21 @@ def check_backend(name: str, value: object) -> StateBackend:
 def set_to(value: object) -> StateChange:
     """Return the change that sets the operator's switch, without message or window, and leaves holds open."""
     active = check_bool("value", value)
-    return lambda state: switch(state, active=active)
+    return replacing(lambda state: switch(state, active=active))
+
+
+def replacing(change: _Change) -> _Change:
+    """Return the function as a change that also replaces what cannot be read, as if it had been off."""
+    vars(change)["replaces_unreadable"] = True
+    return change
+
+
+def off_in_place_of(error: InvalidStateError, change: StateChange, place: object) -> MaintenanceState:
+    """Return off, and log a warning, if the change replaces what cannot be read; else raise the error."""
+    if not getattr(change, "replaces_unreadable", False):
+        raise error
+    _logger.warning("%s is replaced, as if it had been off: %s", place, error)
+    return MaintenanceState()
 
 
 def check_state(value: object) -> MaintenanceState:

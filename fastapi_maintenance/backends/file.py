@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import stat
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-from anyio import to_thread
-
 from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import reject
-from fastapi_maintenance.backends.base import set_to
+from fastapi_maintenance._waiting import WRITE_TIMEOUT, in_thread, in_time
+from fastapi_maintenance.backends.base import off_in_place_of, set_to
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState, is_active
@@ -26,11 +25,10 @@ from fastapi_maintenance.typing import StateChange
 __all__ = ["LocalFileBackend"]
 
 _OFF = MaintenanceState()
-_LOCK_TIMEOUT = 10.0  # seconds
 _LOCK_POLL = 0.005  # seconds
+_user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no owners of this kind, nor root
 _SETTLED_AFTER = 2_500_000_000  # nanoseconds: the coarsest clock of a file system, FAT's, ticks every two seconds
 _SIZE_LIMIT = SIZE_LIMIT + 1  # bytes; a newline ends the text
-_logger = logging.getLogger("fastapi_maintenance")
 
 _Signature = tuple[int, int, int, int, int]
 _signature: Callable[[os.stat_result], _Signature] = attrgetter(
@@ -44,12 +42,16 @@ class LocalFileBackend:
     >>> LocalFileBackend("maintenance.txt").peek().active
     False
 
-    A missing or empty file is off, and reading never creates it. A change by any process, or by hand, is seen on the
-    next request. A write replaces the file as a whole and returns when it is on the disk; writers take turns by a
-    lock on `<file>.lock`, which the operating system lifts when its holder dies.
+    A missing or empty file is off, and reading never creates it; a missing folder, as of a volume that is not mounted,
+    is an outage. A change by any process, or by hand, is seen on the next request. A write replaces the file as a
+    whole, keeps its owner, group and mode, and returns when it is on the disk; writers take turns by a lock on
+    `<file>.lock`, which the operating system lifts when its holder dies.
+
+    `peek`, which each request does, waits for the file system. On a volume that may hang use `cached(...)` around this:
+    all other methods read and write in a thread that nobody has to wait for.
 
     Args:
-        file_path: The file. Its folder must exist when the switch is first set.
+        file_path: The file. Its folder must exist.
 
     Raises:
         TypeError: `file_path` is not a path.
@@ -65,6 +67,8 @@ class LocalFileBackend:
             msg = f"file_path must name a file, got {self.file_path!r}"
             raise ValueError(msg)
         self._seen: tuple[_Signature, MaintenanceState] | None = None
+        self._is_reading = threading.Lock()
+        self._is_writing = threading.Lock()
 
     def __repr__(self) -> str:
         """Show the path."""
@@ -80,46 +84,60 @@ class LocalFileBackend:
 
         Raises:
             InvalidStateError: What is there is no regular file, no UTF-8, or no state.
-            OSError: The file cannot be read.
+            OSError: The file cannot be read, or its folder is missing.
 
         """
         try:
             status = os.stat(self.file_path)  # noqa: PTH116 -- a Path costs more than the call
         except FileNotFoundError:
-            return _OFF
+            return self._off_if_folder_is_there()
         seen = self._seen
         if seen is not None and seen[0] == _signature(status):
             return seen[1]
         return self._read()
 
     async def get_value(self) -> bool:
-        """Return whether there is maintenance now; raises as `peek` does."""
-        return is_active(self.peek(), _clock.now())
+        """Return whether there is maintenance now; raises as `get_state` does."""
+        return is_active(await self.get_state(), _clock.now())
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
         await self.update_state(set_to(value))
 
     async def get_state(self) -> MaintenanceState:
-        """Return what the file says now; raises as `peek` does."""
-        return self.peek()
+        """Return what the file says now; raises as `peek` does.
+
+        Raises:
+            TimeoutError: The file system has not answered for ten seconds.
+
+        """
+        with in_time(WRITE_TIMEOUT):
+            return await in_thread(self._is_reading, self.peek)
 
     async def update_state(self, change: StateChange) -> MaintenanceState:
         """Apply a change to the file and return the result when it is on the disk.
 
-        A content that is no state is logged and replaced, as if it had been off.
-
         Raises:
-            OSError: The file cannot be written, or its folder is missing.
-            TimeoutError: Another writer has held the lock for ten seconds.
+            InvalidStateError: What is there is no state, and the change does not set the switch. One that does replaces
+                it, as if it had been off, and a warning is logged.
+            OSError: The file cannot be written, or not with the owner, group and mode that it has, or its folder is
+                missing.
+            TimeoutError: Another writer has held the lock, or the file system has not answered, for ten seconds.
 
         """
         given_up = threading.Event()
         try:
-            return await to_thread.run_sync(self._update, change, given_up)
-        except BaseException:  # asyncio's own cancellation does not wait for the thread
+            with in_time(WRITE_TIMEOUT + _LOCK_POLL):  # a lock that is not free is told as such
+                return await in_thread(self._is_writing, partial(self._update, change, given_up))
+        except BaseException:  # the thread goes on
             given_up.set()
             raise
+
+    def _off_if_folder_is_there(self) -> MaintenanceState:
+        folder = _folder_of(self.file_path)
+        if not os.path.isdir(folder):  # noqa: PTH112 -- as above
+            raise FileNotFoundError(errno.ENOENT, "The folder of the switch is missing", folder)
+        return _OFF
 
     def _read(self) -> MaintenanceState:
         now = time.time_ns()
@@ -132,7 +150,7 @@ class LocalFileBackend:
                 signature = _signature(os.fstat(file.fileno()))
                 content = file.read(_SIZE_LIMIT + 1)
         except FileNotFoundError:
-            return _OFF
+            return self._off_if_folder_is_there()
         if len(content) > _SIZE_LIMIT:
             msg = f"{self.file_path} must be at most {_SIZE_LIMIT} bytes long"
             raise InvalidStateError(msg)
@@ -147,14 +165,15 @@ class LocalFileBackend:
         from filelock import FileLock  # noqa: PLC0415 -- much to import for those who only read
 
         target = Path(self.file_path).resolve()  # a link stays a link to the file that it links to
-        if not target.parent.is_dir():  # the lock would make it, and a mistyped path would seem to work
-            raise FileNotFoundError(errno.ENOENT, "The folder of the switch is missing", str(target.parent))
-        with FileLock(f"{target}.lock").acquire(timeout=_LOCK_TIMEOUT, poll_interval=_LOCK_POLL):
+        self._off_if_folder_is_there()  # the lock would make the folder, and a mistyped path would seem to work
+        lock = target.with_name(target.name + ".lock")
+        with suppress(FileExistsError):  # whoever may write the switch may take the lock too
+            os.close(_new_file(lock, target, least_mode=stat.S_IRUSR | stat.S_IWUSR))
+        with FileLock(lock).acquire(timeout=WRITE_TIMEOUT, poll_interval=_LOCK_POLL):
             try:
                 before = self._read()
             except InvalidStateError as error:
-                _logger.warning("%s is replaced, as if it had been off: %s", self.file_path, error)
-                before = _OFF
+                before = off_in_place_of(error, change, self.file_path)
             after = change(before)
             text = state_to_text(after)
             if not given_up.is_set():  # else what followed the cancellation, such as a release, would be overtaken
@@ -170,14 +189,50 @@ def _state_of(content: bytes) -> MaintenanceState:
         raise InvalidStateError(msg) from None
 
 
+def _folder_of(path: str) -> str:
+    return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path) or "."  # noqa: PTH114, PTH120
+
+
+def _new_file(path: Path, target: Path, *, least_mode: int = 0) -> int:
+    """Create a file with the owner, group and mode of the switch, and return its descriptor.
+
+    Where there is no switch yet and root makes it, it belongs to whoever the folder belongs to.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        with suppress(FileNotFoundError):
+            like = target.stat()
+            _give(descriptor, path, like)
+            named = descriptor if os.chmod in os.supports_fd else path
+            os.chmod(named, stat.S_IMODE(like.st_mode) | least_mode)  # noqa: PTH101 -- a descriptor is no path
+            return descriptor
+        if _user() == 0:
+            _give(descriptor, path, target.parent.stat())
+    except BaseException:
+        os.close(descriptor)
+        path.unlink()
+        raise
+    return descriptor
+
+
+def _give(descriptor: int, path: Path, like: os.stat_result) -> None:
+    mine = os.fstat(descriptor)
+    if (mine.st_uid, mine.st_gid) == (like.st_uid, like.st_gid):
+        return
+    try:
+        os.fchown(descriptor, like.st_uid, like.st_gid)
+    except PermissionError:
+        rule = f"The switch belongs to user {like.st_uid} and group {like.st_gid}, and must be written by them or root"
+        raise PermissionError(errno.EPERM, rule, str(path)) from None
+
+
 def _replace(target: Path, text: str) -> None:
     """Replace the file as a whole; its new content is on the disk before its name is, and both before this returns."""
     new = target.with_name(target.name + ".tmp")  # one name for all writers, so that dead ones leave but one behind
     new.unlink(missing_ok=True)
+    descriptor = _new_file(new, target)
     try:
-        with new.open("x", encoding="utf-8") as file:
-            with suppress(FileNotFoundError):
-                new.chmod(stat.S_IMODE(target.stat().st_mode))
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 -- a descriptor is no path
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -15,7 +15,7 @@ import anyio
 from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import check_name, check_seconds, reject_kind
 from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
-from fastapi_maintenance.backends.base import set_to
+from fastapi_maintenance.backends.base import off_in_place_of, set_to
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState, is_active
@@ -132,9 +132,9 @@ class RedisBackend:
     async def update_state(self, change: StateChange) -> MaintenanceState:
         """Apply a change to the key, so that no other change by any process is lost, and return the result.
 
-        A content that is no state is logged and replaced, as if it had been off.
-
         Raises:
+            InvalidStateError: What is there is no state, and the change does not set the switch. One that does replaces
+                it, as if it had been off, and a warning is logged.
             redis.RedisError: The store cannot be written.
             TimeoutError: It has not answered for ten seconds, or others were faster for as long.
 
@@ -146,8 +146,7 @@ class RedisBackend:
                     found = await self._get()
                     before, expected = _state_of(found), ("0" if found is None else "1", found or "")
                 except InvalidStateError as error:
-                    _logger.warning("%r is replaced, as if it had been off: %s", self, error)
-                    before, expected = MaintenanceState(), (_GARBAGE, "")
+                    before, expected = off_in_place_of(error, change, self), (_GARBAGE, "")
                 after = change(before)
                 keys = (self.key, self._count_key)
                 if await self.client.eval(_SWAP, len(keys), *keys, count or "", *expected, state_to_text(after)):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -15,7 +15,7 @@ from fastapi_maintenance import _clock
 from fastapi_maintenance._checks import check_name, check_seconds, reject, reject_kind
 from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance.backends._postgresql import CHANNEL, LISTENERS, Wait
-from fastapi_maintenance.backends.base import set_to
+from fastapi_maintenance.backends.base import off_in_place_of, set_to
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState, is_active
@@ -29,6 +29,7 @@ try:
         String,
         Table,
         Text,
+        event,
         func,
         insert,
         inspect,
@@ -38,19 +39,22 @@ try:
     )
     from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidRequestError
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+    from sqlalchemy.pool import ConnectionPoolEntry
 except ImportError as _error:
     msg = "SQLAlchemyBackend needs sqlalchemy[asyncio]: pip install 'fastapi-maintenance[sqlalchemy]'"
     raise ImportError(msg, name=_error.name) from _error
 
 __all__ = ["SQLAlchemyBackend", "maintenance_table", "make_engine"]
 
+_MOST_STALE = 100  # connections of a pool
 _MAX_PAUSE = 0.02  # seconds between two tries of a change that others were faster than
 _OFF = MaintenanceState()
 _T = TypeVar("_T")
 _going_on: set[asyncio.Future[Any]] = set()
 """Operations that are not finished yet, also where nobody waits for them any more."""
 
-_logger = logging.getLogger("fastapi_maintenance")
+_FILE = "fastapi_maintenance.file"
+"""The key under which a connection to SQLite keeps which file it was opened on."""
 
 
 def maintenance_table(metadata: MetaData, name: str = "fastapi_maintenance") -> Table:
@@ -111,6 +115,8 @@ class SQLAlchemyBackend:
         self.poll_interval: float = check_seconds("poll_interval", poll_interval)
         # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        if engine.dialect.name == "sqlite":
+            event.listen(engine.sync_engine, "connect", self._note_file)
 
     @property
     def switch_identity(self) -> Hashable:
@@ -146,9 +152,9 @@ class SQLAlchemyBackend:
     async def update_state(self, change: StateChange) -> MaintenanceState:
         """Apply a change to the row, so that no other change by any process is lost, and return the result.
 
-        A content that is no state is logged and replaced, as if it had been off.
-
         Raises:
+            InvalidStateError: What is there is no state, and the change does not set the switch. One that does replaces
+                it, as if it had been off, and a warning is logged.
             sqlalchemy.exc.SQLAlchemyError: The database cannot be written.
             TimeoutError: It has not answered for ten seconds, or others were faster for as long.
 
@@ -195,12 +201,34 @@ class SQLAlchemyBackend:
         return await asyncio.shield(task)
 
     async def _get(self) -> MaintenanceState:
-        async with self._engine.connect() as connection:
+        async with self._connected() as connection:
             return await self._state(connection)
 
     async def _change(self, change: StateChange) -> MaintenanceState | None:
-        async with self._engine.connect() as connection:
+        async with self._connected() as connection:
             return await self._try(connection, change)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection; on SQLite none that was opened on a file that has been deleted or replaced since."""
+        async with self._engine.connect() as connection:
+            for _ in range(_MOST_STALE):
+                now = self._file()
+                if (await connection.get_raw_connection()).info.get(_FILE, now) == now:
+                    break
+                await connection.invalidate()  # the next use takes another one of the pool, or opens one
+            yield connection
+
+    def _note_file(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        record.info[_FILE] = self._file()
+
+    def _file(self) -> tuple[int, int] | None:
+        """Return what tells the file of a SQLite database from others of its name, None where there is no file."""
+        try:
+            status = Path(self.engine.url.database or "").stat() if self.engine.dialect.name == "sqlite" else None
+        except OSError:
+            return None
+        return None if status is None else (status.st_dev, status.st_ino)
 
     async def _state(self, connection: AsyncConnection) -> MaintenanceState:
         found = await self._row(connection)
@@ -231,8 +259,7 @@ class SQLAlchemyBackend:
         try:
             before = _OFF if found is None else text_to_state(found[0])
         except InvalidStateError as error:
-            _logger.warning("%r is replaced, as if it had been off: %s", self, error)
-            before = _OFF
+            before = off_in_place_of(error, change, self)
         after = change(before)
         done = await (self._insert(connection, after) if found is None else self._replace(connection, after, *found))
         if not done:
