@@ -7,10 +7,10 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import wraps
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,7 +18,9 @@ from typing_extensions import ParamSpec
 
 from fastapi_maintenance import _clock, _current, _holds
 from fastapi_maintenance._checks import check_seconds, reject
-from fastapi_maintenance._waiting import in_time
+from fastapi_maintenance._waiting import ANSWER_TIMEOUT, in_time
+from fastapi_maintenance._writes import key_of
+from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here
 from fastapi_maintenance.state import Hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
@@ -27,9 +29,18 @@ __all__ = ["Block"]
 
 _CLOSE_TIMEOUT = 10.0  # seconds
 _RENEWALS_PER_LEASE = 3
+_warned_of_clocks: set[object] = set()
 _logger = logging.getLogger("fastapi_maintenance")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+@runtime_checkable
+class _ClockedBackend(Protocol):
+    """A backend whose store has a clock."""
+
+    async def now(self) -> datetime:
+        """Return the store's time, aware."""
 
 
 class Block:
@@ -67,17 +78,19 @@ class Block:
         meant = self._backend
         backend = backend_from_url(meant) if isinstance(meant, str) else _current.resolve(meant)
         _holds.check_keeps(backend, message=self._wanted.message, lease=self._lease)
-        hold = self._renewed(replace(self._wanted, id=uuid.uuid4().hex))
+        hold = replace(self._wanted, id=uuid.uuid4().hex)
         self._open = backend, hold
+        began = anyio.current_time()
         try:
-            await _holds.acquire(backend, hold)
+            await _holds.acquire(backend, hold, self._lease)
         except BaseException:
             await self._close(quietly=True)  # a write that was cut off half-way may have been made
             raise
         if self._lease is not None and isinstance(backend, DetailedStateBackend):
             self._renewal = anyio.create_task_group()
             await self._renewal.__aenter__()
-            self._renewal.start_soon(self._keep_renewing, backend, hold, self._lease)
+            self._renewal.start_soon(_keep_renewing, backend, hold, self._lease, began)
+            self._renewal.start_soon(_compare_clocks, backend, self._lease)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -112,26 +125,60 @@ class Block:
             if not quietly:
                 raise
 
-    async def _keep_renewing(self, backend: DetailedStateBackend, hold: Hold, lease: timedelta) -> None:
-        period = lease.total_seconds() / _RENEWALS_PER_LEASE
-        again = min(period / 4, 1.0)
-        failed = False
+
+async def _keep_renewing(backend: DetailedStateBackend, hold: Hold, lease: timedelta, began: float) -> None:
+    """Renew a hold for ever, each time early enough for what the last times took, so that its lease never runs out.
+
+    A renewal may take as long as there is lease left, and always a third of the lease or twice what the last ones took.
+    """
+    seconds = lease.total_seconds()
+    period = seconds / _RENEWALS_PER_LEASE
+    took, failed = 0.0, False
+    while True:
+        took = max(anyio.current_time() - began, took / 2)
+        pause = began + min(period, seconds - 2 * took) - anyio.current_time()
+        expires = began + seconds
         while True:
-            await anyio.sleep(again if failed else period)
+            await anyio.sleep(max(pause, 0))
+            began = anyio.current_time()
             try:
-                with in_time(period / 2):  # a store that hangs must not keep the next try from being made
-                    await _holds.renew(backend, self._renewed(hold))
+                with in_time(max(expires - began, 2 * took, period)):
+                    await _holds.renew(backend, hold, lease)
+                break
             except Exception:
                 if not failed:
                     _logger.exception("A hold could not be renewed in %r; it is tried again until it can", backend)
-                failed = True
-            else:
-                if failed:
-                    _logger.warning("A hold has been renewed again in %r", backend)
-                failed = False
+                failed, pause = True, min(period / 4, 1.0)
+        if failed:
+            _logger.warning("A hold has been renewed again in %r", backend)
+        failed = False
 
-    def _renewed(self, hold: Hold) -> Hold:
-        return hold if self._lease is None else replace(hold, expires_at=_clock.now() + self._lease)
+
+async def _compare_clocks(backend: StateBackend, lease: timedelta) -> None:
+    """Warn once if the clock of this host differs from that of the store by more than a third of a lease."""
+    clocked = uncached(backend)
+    if not isinstance(clocked, _ClockedBackend):
+        return
+    before = _clock.now()
+    try:
+        with in_time(ANSWER_TIMEOUT):
+            there = await clocked.now()
+    except Exception:  # noqa: BLE001 -- the block goes on
+        return
+    halfway = (_clock.now() - before) / 2
+    ahead = before + halfway - there
+    if abs(ahead) - halfway <= lease / _RENEWALS_PER_LEASE or key_of(backend) in _warned_of_clocks:
+        return
+    _warned_of_clocks.add(key_of(backend))
+    _logger.warning(
+        "The clock of this host is %.1f seconds %s that of %r, more than a lease of %g seconds bears: other hosts may "
+        "take its holds for expired, or keep them too long. Leases and time windows go by the clock of each host: "
+        "synchronize them",
+        abs(ahead.total_seconds()),
+        "ahead of" if ahead > timedelta() else "behind",
+        clocked,
+        lease.total_seconds(),
+    )
 
 
 async def _release(backend: StateBackend, hold: Hold) -> None:

@@ -12,7 +12,7 @@ import anyio
 
 from fastapi_maintenance._observer import Observer, PeekingObserver, SharingObserver
 from fastapi_maintenance._shared_read import SharedRead, moment
-from fastapi_maintenance._waiting import ANSWER_TIMEOUT, in_time
+from fastapi_maintenance._waiting import ANSWER_TIMEOUT, current_loop, end_of, in_time
 from fastapi_maintenance.backends.base import check_state, read_state
 from fastapi_maintenance.backends.cached import CachedBackend
 from fastapi_maintenance.state import MaintenanceState
@@ -26,6 +26,10 @@ _STABLE_AFTER = 1.0  # seconds after which a watch that fails is no failure in a
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before a lost store is asked again; the last one over and over
 
 
+def _unfollowed() -> bool:
+    return True
+
+
 class Follower(SharingObserver):
     """Know each state that a backend tells as long as `follow` runs; else read it with a short time to live."""
 
@@ -33,12 +37,12 @@ class Follower(SharingObserver):
         shared = SharedRead(partial(read_state, backend), ttl=_UNFOLLOWED_TTL)
         super().__init__(backend, shared, fail_closed=fail_closed, read_timeout=read_timeout)
         self._watchable = backend
-        self._is_followed = False
+        self._has_ended = _unfollowed
         self._written_at = 0
 
     def peek(self) -> MaintenanceState | None:
         """Return the state if it is followed, and known or known to be away, or was read a moment ago."""
-        if not self._is_followed:
+        if self._has_ended():
             return super().peek()
         return None if self._shared.newest is None and not self._away else self._last()
 
@@ -49,10 +53,10 @@ class Follower(SharingObserver):
 
     async def follow(self, ready: Callable[[], None]) -> None:
         """Learn of each change until this is cancelled; call `ready` when the state is known, or the store away."""
-        if self._is_followed:
+        if not self._has_ended():
             ready()
             return
-        self._is_followed = True
+        self._has_ended = has_ended = end_of(current_loop())
         failures = 0
         try:
             async with anyio.create_task_group() as group:
@@ -68,7 +72,8 @@ class Follower(SharingObserver):
                     pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
                     await anyio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 -- no secret
         finally:
-            self._is_followed = False
+            if self._has_ended is has_ended:  # else this is from a loop that was closed, and it is followed in another
+                self._has_ended = _unfollowed
 
     async def _look_again(self) -> NoReturn:
         """Read once more some time after each write of this process.

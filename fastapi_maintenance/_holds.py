@@ -8,13 +8,15 @@ one is gone; a read-only backend is left alone.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 
 import anyio
 
 from fastapi_maintenance import _clock
+from fastapi_maintenance._waiting import current_loop, end_of
 from fastapi_maintenance._writes import key_of, set_value, update_state
 from fastapi_maintenance.backends.base import read_value
 from fastapi_maintenance.backends.cached import uncached
@@ -47,6 +49,7 @@ class _Ledger:
         self.ours: frozenset[bool] = frozenset()  # written by this process; after a failure, all that it may have
         self.users = 0
         self.turn = threading.Lock()
+        self.turn_has_ended: Callable[[], bool] = end_of(None)
 
     def see(self, observed: bool) -> None:  # noqa: FBT001 -- the value is what the method is about
         """Take what the store says for the operator's will, unless it was written here."""
@@ -93,23 +96,29 @@ def check_keeps(backend: StateBackend, **details: object) -> None:
         raise NotSupportedError(msg)
 
 
-async def acquire(backend: StateBackend, hold: Hold) -> None:
-    """Open a hold in this process, and in the store where it can be written; raises what the store raises."""
-    open_here = replace(hold, expires_at=None)  # in this process it is open for as long as its block runs
+async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) -> None:
+    """Open a hold in this process, and in the store where it can be written; raises what the store raises.
+
+    The lease begins when the hold is written, however long the store was waited for.
+    """
     async with _turn(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
-                await update_state(backend, lambda state: add_hold(state, hold, _clock.now()))
+                await update_state(backend, lambda state: add_hold(state, _leased(hold, lease), _clock.now()))
         with _ledgers_lock:  # a release takes no turn for its first step
-            ledger.holds = (*ledger.holds, open_here)
+            ledger.holds = (*ledger.holds, hold)  # without an expiry: it is open for as long as its block runs
         if not isinstance(backend, DetailedStateBackend):
             await _follow(backend, ledger)
 
 
-async def renew(backend: DetailedStateBackend, hold: Hold) -> None:
-    """Give the hold in the store another expiry; raises what the store raises."""
+async def renew(backend: DetailedStateBackend, hold: Hold, lease: timedelta) -> None:
+    """Let the lease of the hold in the store begin anew; raises what the store raises."""
     with suppress(ReadOnlyBackendError):
-        await update_state(backend, lambda state: renew_hold(state, hold))
+        await update_state(backend, lambda state: renew_hold(state, _leased(hold, lease)))
+
+
+def _leased(hold: Hold, lease: timedelta | None) -> Hold:
+    return hold if lease is None else replace(hold, expires_at=_clock.now() + lease)
 
 
 async def release(backend: StateBackend, hold: Hold) -> None:
@@ -176,12 +185,15 @@ async def _turn(backend: StateBackend) -> AsyncIterator[_Ledger]:
         ledger = ledgers.setdefault(key, _Ledger())
         ledger.users += 1
     try:
-        while not ledger.turn.acquire(blocking=False):  # noqa: ASYNC110 -- an event would belong to one event loop
-            await anyio.sleep(_TURN_POLL)
+        while not (turn := ledger.turn).acquire(blocking=False):
+            if ledger.turn_has_ended():  # its event loop was closed, and nobody will release it
+                ledger.turn = threading.Lock()
+            await anyio.sleep(_TURN_POLL)  # an event would belong to one event loop
+        ledger.turn_has_ended = end_of(current_loop())
         try:
             yield ledger
         finally:
-            ledger.turn.release()
+            turn.release()
     finally:
         with _ledgers_lock:
             ledger.users -= 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import anyio
@@ -10,6 +9,7 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._observer import Observer
+from fastapi_maintenance._waiting import current_loop
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.url import close_if_made_here
 
@@ -28,7 +28,7 @@ class Following:
     def __init__(self, observer: Callable[[], Observer], *, patience: float) -> None:
         self._choose = observer
         self._patience = patience
-        self._thread = threading.get_ident()
+        self._loop = current_loop()
         self._observer: Observer | None = None
         self._scope = anyio.CancelScope()
         self._turn = anyio.CancelScope()
@@ -79,7 +79,7 @@ class Following:
 
     def turn_to(self, observer: Observer) -> None:
         """Follow this one from now on, as far as the same event loop asks for it."""
-        if self._observer is not None and self._thread == threading.get_ident():
+        if self._observer is not None and self._loop is current_loop():
             self._observer = observer
             self._turn.cancel()
 

@@ -11,6 +11,8 @@ from typing import Generic, NoReturn, TypeVar
 
 import anyio
 
+from fastapi_maintenance._waiting import current_loop
+
 __all__ = ["SharedRead", "moment"]
 
 _T = TypeVar("_T")
@@ -27,7 +29,7 @@ class _Flight:
 
     def __init__(self) -> None:
         self.has_outcome = False
-        self.thread = threading.get_ident()
+        self.loop = current_loop()
         self.landed = anyio.Event()
 
 
@@ -54,7 +56,7 @@ class SharedRead(Generic[_T]):
         """Return what the store says, or said less than `ttl` seconds ago; raises what reading it raises."""
         while time.monotonic() >= self._rests_until:
             flight = self._flight
-            if flight is None or flight.thread != threading.get_ident():
+            if flight is None or flight.loop is not current_loop():
                 await self._fly()
                 break
             if self._error is not None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
-__all__ = ["ANSWER_TIMEOUT", "WRITE_TIMEOUT", "in_thread", "in_time"]
+__all__ = ["ANSWER_TIMEOUT", "WRITE_TIMEOUT", "current_loop", "end_of", "in_thread", "in_time"]
 
 _T = TypeVar("_T")
 _POLL = 0.001  # seconds
@@ -30,6 +32,28 @@ def in_time(seconds: float) -> Iterator[None]:
     if scope.cancelled_caught:
         msg = f"no answer within {seconds:g} seconds"
         raise TimeoutError(msg)
+
+
+def current_loop() -> object:
+    """Return the event loop that runs here, which is no other one that runs before or after it; None: none runs."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        trio: Any = sys.modules.get("trio")
+        try:
+            return None if trio is None else trio.lowlevel.current_trio_token()
+        except RuntimeError:
+            return None
+
+
+def end_of(loop: object) -> Callable[[], bool]:
+    """Return a function that tells whether an event loop was closed, as asyncio's can be with tasks still in it."""
+    is_closed: Callable[[], bool] = getattr(loop, "is_closed", _never)
+    return is_closed
+
+
+def _never() -> bool:
+    return False
 
 
 async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from fastapi_maintenance._checks import check_bool, check_str, reject
 
@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 TEXT_LIMIT = 4096  # characters of a message or an id: what is the longest in JSON is still less than `codec.SIZE_LIMIT`
+
+_KEPT_AFTER_EXPIRY = timedelta(hours=1)
 
 
 def _in_utc(name: str, value: object) -> datetime | None:
@@ -146,7 +148,7 @@ def newest_hold(state: MaintenanceState, now: datetime) -> Hold | None:
 def is_active(state: MaintenanceState, now: datetime) -> bool:
     """Tell whether there is maintenance at `now`, an aware datetime.
 
-    >>> from datetime import datetime, timezone
+    >>> from datetime import datetime, timedelta, timezone
     >>> now = datetime(2030, 1, 1, tzinfo=timezone.utc)
     >>> is_active(MaintenanceState(active=True, ends_at=now), now)
     False
@@ -184,9 +186,12 @@ def switch(
 
 
 def add_hold(state: MaintenanceState, hold: Hold, now: datetime) -> MaintenanceState:
-    """Return the state with `hold` as its newest one, and without the holds that have expired at `now`."""
-    others = tuple(other for other in open_holds(state, now) if other.id != hold.id)
-    return replace(state, holds=(*others, hold))
+    """Return the state with `hold` as its newest one, and without those that expired an hour before `now`, or longer.
+
+    Until then an expired hold keeps its place, although it does not count: the clock of this host may be ahead.
+    """
+    others = (other for other in state.holds if other.expires_at is None or now - other.expires_at < _KEPT_AFTER_EXPIRY)
+    return replace(state, holds=(*(other for other in others if other.id != hold.id), hold))
 
 
 def release_hold(state: MaintenanceState, hold_id: str) -> MaintenanceState:

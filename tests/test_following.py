@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -20,12 +22,14 @@ from fastapi_maintenance import (
     MemoryBackend,
     StateBackend,
     _writes,
+    cached,
     configure_backend,
+    get_maintenance_mode,
     maintenance_middleware,
     maintenance_mode_on,
     set_maintenance_mode,
 )
-from tests.stores import BareSwitch, WatchableStore, be_down
+from tests.stores import BareSwitch, DetailedStore, WatchableStore, be_down
 from tests.support import client, eventually
 from tests.test_failures import app_on, hang, records, status
 
@@ -666,3 +670,97 @@ async def test_an_app_that_is_dropped_leaves_nothing_behind() -> None:
     made = make(store)
     gc.collect()
     assert (None, []) == (made(), list(_writes._listeners))
+
+
+# Event loops that were closed with tasks still in them
+
+
+left_behind = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # by what was left
+
+
+class Abandoned:
+    """A loop of asyncio that is run for a while, and closed without cancelling what is in it."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        loop = asyncio.new_event_loop()
+        self._tasks = [loop.create_task(coroutine)]
+        loop.run_until_complete(asyncio.sleep(0.05))
+        self._tasks = list(asyncio.all_tasks(loop))
+        loop.close()
+
+    def let_go(self) -> None:
+        """Drop what was left, without the words that Python has for that."""
+        for task in self._tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
+            with contextlib.suppress(RuntimeError):  # what awaits on its way out cannot
+                cast("Coroutine[Any, Any, None]", task.get_coro()).close()
+
+
+@left_behind
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_store_that_was_followed_in_a_loop_that_was_closed_is_read_and_followed_in_the_next(loop: str) -> None:
+    store = WatchableStore()
+    app = app_on(store)
+
+    async def live() -> None:
+        async with living(app):
+            await asyncio.sleep(60)
+
+    left = Abandoned(live())
+    store._changed = anyio.Event()  # a store has none of an event loop
+
+    async def be(state: MaintenanceState) -> None:
+        await store.memory.update_state(lambda _: state)
+        store.ring()
+
+    async def next_life() -> None:
+        await be(ON)
+        with anyio.fail_after(20):
+            await answers(app, 503)  # read now and then
+            async with living(app):
+                await be(OFF)
+                await answers(app, 200)
+                left.let_go()  # which must not end what goes on here
+                await be(ON)
+                await answers(app, 503)
+
+    anyio.run(next_life, backend=loop)
+
+
+@left_behind
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_cached_read_that_was_left_in_a_loop_that_was_closed_is_made_again_in_the_next(loop: str) -> None:
+    store = DetailedStore()
+    backend = cached(store)
+
+    async def get() -> None:
+        await get_maintenance_mode(backend)
+
+    store.before_read = hang
+    left = Abandoned(get())
+    store.before_read = checkpoint
+
+    async def next_life() -> bool:
+        with anyio.fail_after(5):
+            return await get_maintenance_mode(backend)
+
+    assert not anyio.run(next_life, backend=loop)
+    left.let_go()
+
+
+@left_behind
+def test_a_backend_that_is_configured_after_a_loop_was_closed_is_read() -> None:
+    first, second = WatchableStore(), MemoryBackend(state=True)
+    configure_backend(first)
+    app = FastAPI()
+    app.add_api_route("/", lambda: "open")
+    app.add_middleware(maintenance_middleware())
+
+    async def live() -> None:
+        async with living(app):
+            await asyncio.sleep(60)
+
+    left = Abandoned(live())
+    configure_backend(second)
+    assert 503 == anyio.run(status, app)
+    left.let_go()

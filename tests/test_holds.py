@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import signal
@@ -10,11 +11,11 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -43,6 +44,8 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance.state import add_hold
+from fastapi_maintenance.testing import moved_clock
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, be_down
 from tests.support import ROOT, client, eventually
 
@@ -557,7 +560,7 @@ async def test_a_hold_that_others_dropped_comes_back_as_the_oldest_when_it_is_re
             assert [True, False] == [hold.active for hold in (await store.get_state()).holds]
 
 
-async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_the_next_block(tmp_path: Path) -> None:
+async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_a_block_an_hour_later(tmp_path: Path) -> None:
     program = """
         import sys
         import anyio
@@ -586,8 +589,112 @@ async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_the_ne
     with fail_after(10):
         while await get_maintenance_mode(store):  # noqa: ASYNC110 -- the clock is waited for
             await anyio.sleep(0.02)
-    async with maintenance_mode_on(store):
-        assert hold.id not in [other.id for other in store.peek().holds]
+    async with maintenance_mode_off(store):
+        assert hold.id in [other.id for other in store.peek().holds]
+    with moved_clock() as clock:
+        clock.move(hours=1, seconds=2)
+        async with maintenance_mode_on(store):
+            assert hold.id not in [other.id for other in store.peek().holds]
+
+
+class SlowStore(DetailedStore):
+    """A store that is far away: what is written takes as long to get there as the answer takes to come back."""
+
+    def __init__(self, one_way: float) -> None:
+        super().__init__()
+        self.one_way = one_way
+
+    async def update_state(self, change: Callable[[MaintenanceState], MaintenanceState]) -> MaintenanceState:
+        await anyio.sleep(self.one_way)
+        state = await super().update_state(change)
+        await anyio.sleep(self.one_way)
+        return state
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.35])
+async def test_a_lease_on_a_slow_store_never_runs_out_while_the_block_runs(
+    share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A renewal takes twice this share of the lease."""
+    lease = 1.0
+    store = SlowStore(share * lease)
+    async with maintenance_mode_on(store, lease=lease):
+        end = anyio.current_time() + 2.5 * lease
+        while anyio.current_time() < end:
+            assert await store.get_value()
+            await anyio.sleep(0.002)
+    assert [] == messages_of(caplog)
+
+
+async def test_a_lease_begins_when_the_hold_is_written_however_long_that_took() -> None:
+    store = SlowStore(0.1)
+    async with maintenance_mode_on(store, lease=0.15):
+        assert await store.get_value()
+
+
+async def test_a_host_whose_clock_is_ahead_leaves_the_holds_of_others_in_their_place() -> None:
+    store = MemoryBackend()
+    async with maintenance_mode_on(store, message="first", lease=0.5):
+        there = datetime.now(timezone.utc) + timedelta(minutes=30)
+        await store.update_state(lambda state: add_hold(state, Hold(id="second", active=True), there))
+        (before, _) = store.peek().holds
+        await eventually(lambda: is_renewed(store, before))
+        assert ["first", None] == [hold.message for hold in store.peek().holds]
+
+
+async def is_renewed(store: MemoryBackend, before: Hold) -> bool:
+    return store.peek().holds[0] not in (before, None) and store.peek().holds[0].id == before.id
+
+
+class ClockedStore(DetailedStore):
+    """A store with a clock of its own."""
+
+    def __init__(self, behind_by: timedelta) -> None:
+        super().__init__()
+        self.behind_by = behind_by
+        self.asked = anyio.Event()
+
+    async def now(self) -> datetime:
+        self.asked.set()
+        await checkpoint()
+        return datetime.now(timezone.utc) - self.behind_by
+
+
+@pytest.mark.parametrize(
+    ("behind_by", "expected"),
+    [
+        (0, None),
+        (15, None),
+        (-15, None),
+        (25, "The clock of this host is 25.0 seconds ahead of that of"),
+        (-25, "The clock of this host is 25.0 seconds behind that of"),
+    ],
+)
+async def test_a_clock_that_differs_by_more_than_a_lease_bears_is_warned_of_once(
+    behind_by: int, expected: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ClockedStore(timedelta(seconds=behind_by))
+    for _ in range(2):
+        async with maintenance_mode_on(store, lease=60):
+            with fail_after(5):
+                await store.asked.wait()
+            await anyio.sleep(0.01)
+        store.asked = anyio.Event()
+    messages = messages_of(caplog)
+    assert ([] if expected is None else [expected]) == [message[: len(expected or "")] for message in messages]
+
+
+async def test_a_clock_that_cannot_be_read_is_nothing_to_complain_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Clockless(ClockedStore):
+        async def now(self) -> datetime:
+            self.asked.set()
+            raise ConnectionError
+
+    store = Clockless(timedelta())
+    async with maintenance_mode_on(store, lease=60):
+        await store.asked.wait()
+        await anyio.sleep(0.01)
+    assert [] == messages_of(caplog)
 
 
 async def test_a_renewal_that_fails_is_logged_and_the_block_goes_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -1111,3 +1218,41 @@ async def eventually_logged(caplog: pytest.LogCaptureFixture, text: str) -> None
         return any(text in message for message in messages_of(caplog))
 
     await eventually(is_logged)
+
+
+# Event loops that were closed
+
+
+def test_a_block_begins_although_another_was_left_in_a_loop_that_was_closed_while_it_was_entered() -> None:
+    store = DetailedStore()
+
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    async def enter() -> None:
+        async with maintenance_mode_on(store):
+            pytest.fail("the store hangs")
+
+    store.before_write = hang
+    loop = asyncio.new_event_loop()
+    left = loop.create_task(enter())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    store.before_write = checkpoint
+
+    async def work() -> bool:
+        with fail_after(5):
+            async with maintenance_mode_on(store):
+                return await get_maintenance_mode(store)
+
+    assert anyio.run(work)
+    abandon(left)
+
+
+def abandon(task: asyncio.Task[None]) -> None:
+    """Let go of a task whose loop is closed, without the word that Python has to say to that."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
+    coroutine = cast("Coroutine[Any, Any, None]", task.get_coro())
+    with contextlib.suppress(RuntimeError):  # what awaits on its way out cannot
+        coroutine.close()
+    _holds.ledgers.clear()

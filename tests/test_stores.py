@@ -32,6 +32,7 @@ from sqlalchemy.schema import CreateTable
 from fastapi_maintenance import (
     InvalidStateError,
     MaintenanceState,
+    NotSupportedError,
     StateBackend,
     backend_from_url,
     get_maintenance_mode,
@@ -44,6 +45,7 @@ from fastapi_maintenance.backends import sqlalchemy as sqlalchemy_module
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from fastapi_maintenance.backends.url import close_if_made_here
+from fastapi_maintenance.testing import moved_clock
 from fastapi_maintenance.typing import DetailedStateBackend, WatchableStateBackend
 from tests.documents import examples_of
 from tests.servers import Server, running
@@ -779,6 +781,25 @@ async def test_a_row_that_a_person_inserted_will_do(tmp_path: Path) -> None:
     await backend.set_value(False)
     assert not await backend.get_value()
     await engine.dispose()
+
+
+async def test_a_store_with_a_clock_tells_its_time_and_a_leased_block_warns_of_another(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with place.opened() as backend:
+        if place.kind == "sqlite":
+            with pytest.raises(NotSupportedError, match="PostgreSQL alone"):
+                await backend.now()
+            return
+        assert timedelta(seconds=10) > abs(datetime.now(timezone.utc) - await backend.now())
+        with moved_clock() as clock:
+            clock.move(minutes=-5)
+
+            async def is_warned_of() -> bool:
+                return any("seconds behind that of" in record.getMessage() for record in caplog.records)
+
+            async with maintenance_mode_on(backend, lease=60):
+                await eventually(is_warned_of)
 
 
 @pytest.mark.parametrize("in_place_of_it", ["nothing", "another"])

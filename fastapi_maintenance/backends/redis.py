@@ -8,6 +8,7 @@ import re
 import weakref
 from collections.abc import AsyncIterator, Hashable
 from contextlib import aclosing
+from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
 import anyio
@@ -152,6 +153,11 @@ class RedisBackend:
                 if await self.client.eval(_SWAP, len(keys), *keys, count or "", *expected, state_to_text(after)):
                     return after
                 await anyio.sleep(random.uniform(0, _MAX_PAUSE))  # noqa: S311 -- no secret
+
+    async def now(self) -> datetime:
+        """Return the time by the clock of the store, aware and in UTC; raises `redis.RedisError`."""
+        seconds, microseconds = await self.client.time()
+        return datetime.fromtimestamp(seconds, timezone.utc) + timedelta(microseconds=microseconds)
 
     async def watch(self) -> AsyncIterator[MaintenanceState]:
         """Yield the state at once, after each change, and at each look; raises as `get_state` does.

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from fastapi_maintenance._waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance.backends._postgresql import CHANNEL, LISTENERS, Wait
 from fastapi_maintenance.backends.base import off_in_place_of, set_to
 from fastapi_maintenance.codec import state_to_text, text_to_state
-from fastapi_maintenance.errors import InvalidStateError
+from fastapi_maintenance.errors import InvalidStateError, NotSupportedError
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateChange
 
@@ -171,6 +172,21 @@ class SQLAlchemyBackend:
                 if after is not None:
                     return after
                 await anyio.sleep(random.uniform(0, _MAX_PAUSE))  # noqa: S311 -- no secret
+
+    async def now(self) -> datetime:
+        """Return the time by the clock of the database, aware.
+
+        Raises:
+            NotSupportedError: It is not PostgreSQL.
+            sqlalchemy.exc.SQLAlchemyError: The database cannot be read.
+
+        """
+        if self.engine.dialect.name != "postgresql":
+            msg = f"now() is known of PostgreSQL alone, and not of {self!r}"
+            raise NotSupportedError(msg)
+        async with self._engine.connect() as connection:
+            time: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+        return time
 
     async def watch(self) -> AsyncIterator[MaintenanceState]:
         """Yield the state at once, after each change, and at each look; raises as `get_state` does.
