@@ -692,7 +692,7 @@ class Abandoned:
         """Drop what was left, without the words that Python has for that."""
         for task in self._tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
-            with contextlib.suppress(RuntimeError):  # what awaits on its way out cannot
+            with contextlib.suppress(Exception):  # what awaits on its way out cannot
                 cast("Coroutine[Any, Any, None]", task.get_coro()).close()
 
 

@@ -1253,6 +1253,6 @@ def abandon(task: asyncio.Task[None]) -> None:
     """Let go of a task whose loop is closed, without the word that Python has to say to that."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
     coroutine = cast("Coroutine[Any, Any, None]", task.get_coro())
-    with contextlib.suppress(RuntimeError):  # what awaits on its way out cannot
+    with contextlib.suppress(Exception):  # what awaits on its way out cannot
         coroutine.close()
     _holds.ledgers.clear()

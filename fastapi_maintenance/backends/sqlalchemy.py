@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,7 +118,7 @@ class SQLAlchemyBackend:
         # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         if engine.dialect.name == "sqlite":
-            event.listen(engine.sync_engine, "connect", self._note_file)
+            event.listen(engine.sync_engine, "connect", partial(_note_file, engine.url.database or ""))
 
     @property
     def switch_identity(self) -> Hashable:
@@ -229,22 +230,11 @@ class SQLAlchemyBackend:
         """Give a connection; on SQLite none that was opened on a file that has been deleted or replaced since."""
         async with self._engine.connect() as connection:
             for _ in range(_MOST_STALE):
-                now = self._file()
+                now = _identity_of(self.engine.url.database or "") if self.engine.dialect.name == "sqlite" else None
                 if (await connection.get_raw_connection()).info.get(_FILE, now) == now:
                     break
                 await connection.invalidate()  # the next use takes another one of the pool, or opens one
             yield connection
-
-    def _note_file(self, _connection: object, record: ConnectionPoolEntry) -> None:
-        record.info[_FILE] = self._file()
-
-    def _file(self) -> tuple[int, int] | None:
-        """Return what tells the file of a SQLite database from others of its name, None where there is no file."""
-        try:
-            status = Path(self.engine.url.database or "").stat() if self.engine.dialect.name == "sqlite" else None
-        except OSError:
-            return None
-        return None if status is None else (status.st_dev, status.st_ino)
 
     async def _state(self, connection: AsyncConnection) -> MaintenanceState:
         found = await self._row(connection)
@@ -327,6 +317,19 @@ class SQLAlchemyBackend:
             with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
                 await connection.invalidate()
                 await connection.close()
+
+
+def _note_file(path: str, _connection: object, record: ConnectionPoolEntry) -> None:
+    record.info[_FILE] = _identity_of(path)
+
+
+def _identity_of(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from others of its name, None where there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _end(task: asyncio.Future[Any]) -> None:
