@@ -101,3 +101,33 @@ def test_every_handshake_is_let_in_when_maintenance_is_over(server: tuple[str, P
     url, file = server
     switch(file, "off")
     assert "hello" == echoed(url, "/ws")
+
+
+BEHIND_PROXY = """
+from fastapi import FastAPI
+from fastapi_maintenance import MemoryBackend, client_in, maintenance_middleware
+
+app = FastAPI()
+app.add_api_route("/", lambda: "open")
+exempt = client_in("10.0.0.0/8", trusted_proxies=["127.0.0.1"])
+app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True), exempt=exempt))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--forwarded-allow-ips", "*"], 200),  # the server believes what the client wrote itself
+        (["--forwarded-allow-ips", "127.0.0.1"], 503),
+        (["--no-proxy-headers"], 503),
+    ],
+)
+def test_a_server_that_trusts_every_proxy_lets_clients_choose_their_address(
+    arguments: list[str], status: int, tmp_path: Path
+) -> None:
+    """As the documentation of `client_in` says: the proxy on 127.0.0.1 has added the last address."""
+    (tmp_path / "proxied.py").write_text(BEHIND_PROXY, encoding="utf-8")
+    with uvicorn_process("proxied:app", *arguments, folder=tmp_path) as url:
+        forged = httpx.get(url, headers={"X-Forwarded-For": "10.0.0.1, 203.0.113.9"})
+        honest = httpx.get(url, headers={"X-Forwarded-For": "10.0.0.1"})
+    assert (status, 200) == (forged.status_code, honest.status_code)
