@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from starlette.applications import Starlette
@@ -10,7 +11,8 @@ from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._index import RouteIndex
 from fastapi_maintenance._layers import Way, way_to
-from fastapi_maintenance._routes import OPAQUE, Answer, behind_unknown, entered, find_answer
+from fastapi_maintenance._routes import OPAQUE, UNANSWERED, Answer, behind_unknown, entered, find_answer
+from fastapi_maintenance._scope import is_preflight
 
 __all__ = ["RouteFinder"]
 
@@ -32,18 +34,24 @@ class RouteFinder:
 
     def find(self, scope: Scope) -> tuple[Scope, Answer]:
         """Return the scope as the application reads it, and what will answer; where that cannot be found, OPAQUE."""
-        try:
+        answer = OPAQUE
+        with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
             router, owner, unknown = self.router_in(scope)
             scope = entered(owner, scope)
-            if router is None:
-                return scope, OPAQUE
-            index = self._index
-            if index is None or index.router is not router:
-                index = self._index = RouteIndex(router)
-            answer = find_answer(index, owner, scope)
-            return scope, behind_unknown(answer) if unknown else answer
-        except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
-            return scope, OPAQUE
+            if router is not None:
+                answer = self._ask(router, owner, scope)
+                if unknown:
+                    answer = behind_unknown(answer)
+        return scope, answer
+
+    def _ask(self, router: Router, owner: Starlette | None, scope: Scope) -> Answer:
+        index = self._index
+        if index is None or index.router is not router:
+            index = self._index = RouteIndex(router)
+        answer = find_answer(index, owner, scope)
+        # Where a layer answers preflights itself, none comes to a route, not even to one that takes OPTIONS.
+        stops_here = answer.certain and is_preflight(scope) and self._way is not None and self._way.answers_preflights
+        return UNANSWERED if stops_here else answer
 
     def router_in(self, scope: Scope) -> tuple[Router | None, Starlette | None, list[Any]]:
         """Return the router, the application that it belongs to, and what is unknown on the way there."""

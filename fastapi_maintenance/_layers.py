@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp
 
@@ -81,6 +82,8 @@ class Way:
         """The application that the router belongs to."""
         self.unknown: list[Any] = []
         """What may change the path or the method on the way, or answer by itself."""
+        self.answers_preflights = False
+        """Whether a layer on the way answers CORS preflights, so that none of them comes to a route."""
         self._steps: list[tuple[Any, str, object]] = []
         self._to_build: list[Any] | None = None
         """The layers that were added to the application, while they have not been built."""
@@ -109,7 +112,7 @@ class Way:
     def _follow(self, app: ASGIApp) -> Any:  # noqa: ANN401 -- anything can be a layer
         layer, *inner = layers_of(app)
         for each in inner:
-            self._check(layer, ok=_is_known(type(layer)))
+            self._look_at(layer, type(layer))
             self._steps.append((layer, "app", each))
             layer = each
         return layer
@@ -122,11 +125,15 @@ class Way:
             self._to_build = list(owner.user_middleware)
             self._check(owner, ok=not is_own(owner, "build_middleware_stack"))
             for middleware in self._to_build:
-                self._check(middleware, ok=_is_known(middleware.cls))
+                self._look_at(middleware, middleware.cls)
         else:
             last = self._follow(stack)
             self._check(last, ok=last is owner.router)
         return owner.router
+
+    def _look_at(self, layer: object, kind: object) -> None:
+        self._check(layer, ok=_is_known(kind))
+        self.answers_preflights = self.answers_preflights or kind is CORSMiddleware
 
     def _check(self, layer: object, *, ok: bool) -> None:
         if not ok:

@@ -22,7 +22,7 @@ from fastapi_maintenance._follower import observe
 from fastapi_maintenance._layers import Way, all_layers_of
 from fastapi_maintenance._lifespan import Following
 from fastapi_maintenance._observer import Observer
-from fastapi_maintenance._scope import as_http, is_preflight
+from fastapi_maintenance._scope import as_http
 from fastapi_maintenance._settings import Settings
 from fastapi_maintenance._writes import key_of
 from fastapi_maintenance.decorators import has_forced_on
@@ -96,7 +96,7 @@ class MaintainedApp:
         verdict = decide(
             mark=answer.mark,
             active=state is not None,
-            answered=answer.answered and not (answer.certain and is_preflight(scope)),
+            answered=answer.answered,
             documentation=answer.documentation,
             unmatched=settings.unmatched,
             exempt_docs=settings.exempt_docs,

@@ -82,5 +82,5 @@ def is_preflight(scope: Scope) -> bool:
     """Tell whether a browser asks by this request what it may send, a CORS preflight (Fetch 4.8)."""
     if scope.get("method") != "OPTIONS":
         return False
-    names = {name.lower() for name, _ in scope.get("headers", ())}
+    names = {name for name, _ in scope.get("headers", ())}
     return {b"origin", b"access-control-request-method"} <= names

@@ -48,7 +48,7 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
         response: A function, sync or async, from the request to the response; None: `as_json()`.
         exempt_docs: Whether the app's own documentation URLs stay open.
         unmatched: `"pass"` leaves to the app what it would answer with 404 or 405, its redirects of trailing slashes,
-            and CORS preflights; `"block"` blocks them too.
+            and CORS preflights that a `CORSMiddleware` inside answers; `"block"` blocks them too.
         retry_after: Seconds for the `Retry-After` header (RFC 9110 10.2.3) where the end of maintenance is not known;
             or a pair, the least and the most: each response gets its own between them, and where the end is known up to
             their difference more, so that clients do not all come back at once.

@@ -307,9 +307,9 @@ def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> Predicate:
     walked from the right, and the first address that is not a trusted proxy is the client; an entry that is no
     address ends the walk. Unknown is a client whose address is then not known.
 
-    A server that rewrites the peer by that header itself is believed: `uvicorn --forwarded-allow-ips='*'` takes the first
-    address, which every client can make up. Give it the addresses of the proxies, or `--no-proxy-headers` and name them
-    here.
+    A server that rewrites the peer by that header itself is believed: `uvicorn --forwarded-allow-ips='*'` takes the
+    first address, which every client can make up. Give it the addresses of the proxies, or `--no-proxy-headers` and
+    name them here.
 
     Args:
         networks: IPv4 or IPv6 addresses, and networks in CIDR notation.

@@ -206,7 +206,7 @@ def make_app(layer: str, place: str) -> FastAPI:
     app.router.routes.append(Unreadable())
     app.add_api_route("/", endpoint("root"))
     app.add_api_route("/items/{item}", endpoint("item"), methods=["GET", "POST"])
-    app.add_api_route("/files/{path:path}", endpoint("file"))
+    app.add_api_route("/files/{path:path}", endpoint("file"), methods=["GET", "OPTIONS"])
     app.add_api_route("/on", force_maintenance_mode_on(endpoint(FORCED_ON)))
     app.add_api_route("/off", force_maintenance_mode_off(endpoint(KEPT_OPEN)))
     app.add_api_route("/health", endpoint("health"))

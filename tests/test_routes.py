@@ -769,6 +769,24 @@ async def test_cors_preflights_stay_the_apps(outside: bool) -> None:
         assert 503 == (await http.options("/any")).status_code
 
 
+@pytest.mark.parametrize("is_built", [True, False])
+async def test_a_preflight_that_no_layer_answers_does_not_come_to_a_route_that_takes_options(is_built: bool) -> None:
+    """It could be anybody's request, with two more headers."""
+    app = FastAPI()
+    app.api_route("/any", methods=["GET", "OPTIONS"])(unmarked)
+    headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+    statuses = []
+    for answers_preflights in (False, True):
+        if answers_preflights:
+            app.add_middleware(CORSMiddleware, allow_origins=["*"])
+        if is_built:
+            app.middleware_stack = app.build_middleware_stack()
+        async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+            statuses.append((await http.options("/any", headers=headers)).status_code)
+        app.middleware_stack = None
+    assert [503, 200] == statuses
+
+
 async def test_a_default_app_of_a_router_answers_and_is_closed() -> None:
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("the single page")(scope, receive, send)
