@@ -977,7 +977,7 @@ async def test_a_file_system_that_hangs_is_given_up_in_time_and_asked_again_late
     backend = LocalFileBackend(tmp_path / "mode")
     arguments = [True] if operation == "set_value" else []
 
-    def hang(*_: object) -> Any:  # noqa: ANN401 -- never returned before it goes on
+    def hang(*_: object, **_settings: object) -> Any:  # noqa: ANN401 -- never returned before it goes on
         answers.wait(30)
         raise OSError(errno.EIO, "gone")
 
