@@ -14,24 +14,25 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_maintenance import _clock, _current, _forcing, _holds
-from fastapi_maintenance._answer import send_blocked
 from fastapi_maintenance._decision import Verdict, decide
-from fastapi_maintenance._finder import RouteFinder
-from fastapi_maintenance._follower import observe
-from fastapi_maintenance._layers import Way, all_layers_of
-from fastapi_maintenance._lifespan import Following
-from fastapi_maintenance._observer import Observer
-from fastapi_maintenance._scope import as_http
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.scope import as_http
+from fastapi_maintenance._routing.finder import RouteFinder
+from fastapi_maintenance._routing.layers import Way, all_layers_of
 from fastapi_maintenance._settings import Settings
-from fastapi_maintenance._writes import key_of
+from fastapi_maintenance._switch import current_backend, forced, holds
+from fastapi_maintenance._switch.follower import observe
+from fastapi_maintenance._switch.lifespan import Following
+from fastapi_maintenance._switch.observer import Observer
+from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
+from fastapi_maintenance.responses.sending import send_blocked
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateBackend
 
 if TYPE_CHECKING:
-    from fastapi_maintenance._hints import Arrangement
+    from fastapi_maintenance._routing.hints import Arrangement
 
 __all__ = ["MaintainedApp"]
 
@@ -47,8 +48,10 @@ class MaintainedApp:
     def __init__(self, app: ASGIApp, settings: Settings, made_by: object) -> None:
         self.app = app
         self.settings = settings
-        self._place: _current.Place = (settings.backend,)
-        self._observer = self._observe(_current.default_backend() if settings.backend is None else settings.backend)
+        self._place: current_backend.Place = (settings.backend,)
+        self._observer = self._observe(
+            current_backend.default_backend() if settings.backend is None else settings.backend
+        )
         self._following: Following | None = None
         self._finder = RouteFinder(app, made_by)
 
@@ -58,14 +61,14 @@ class MaintainedApp:
         return self._current_observer().backend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        token = _current.enter(self._place)
+        token = current_backend.enter(self._place)
         try:
             if scope["type"] == "lifespan":
                 await self._live(scope, receive, send)
                 return
             settings = self.settings
             seen: MaintenanceState | None = None
-            if not (_holds.ledgers or _forcing.open_forcings or settings.enabled is not None):
+            if not (holds.ledgers or forced.open_forcings or settings.enabled is not None):
                 seen = (self._observer if settings.backend is not None else self._current_observer()).peek()
             # One look tells that there is no maintenance, as there nearly never is, or that it takes a closer look.
             if seen is None or seen.active or seen.holds or has_forced_on():
@@ -75,7 +78,7 @@ class MaintainedApp:
                     return
             await self.app(scope, receive, send)
         finally:
-            _current.leave(token)
+            current_backend.leave(token)
 
     async def _reason(self, scope: Scope, seen: MaintenanceState | None) -> MaintenanceState | None:
         """Return the state for which a request is blocked, None where it passes.
@@ -113,7 +116,7 @@ class MaintainedApp:
 
         async def send_after_hints(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":  # all routes that the app starts with are there
-                from fastapi_maintenance._hints import give  # noqa: PLC0415 -- needed here alone
+                from fastapi_maintenance._routing.hints import give  # noqa: PLC0415 -- needed here alone
 
                 give(lambda: self._arrangement(scope), told)
             await send(message)
@@ -125,8 +128,8 @@ class MaintainedApp:
             self._following = None
 
     def _arrangement(self, lifespan: Scope) -> Arrangement:
-        from fastapi_maintenance._hints import Arrangement  # noqa: PLC0415 -- as above
-        from fastapi_maintenance._listing import listed  # noqa: PLC0415 -- as above
+        from fastapi_maintenance._routing.hints import Arrangement  # noqa: PLC0415 -- as above
+        from fastapi_maintenance._routing.listing import listed  # noqa: PLC0415 -- as above
 
         layers = list(all_layers_of(self.app))
         app = lifespan.get("app")
@@ -151,13 +154,13 @@ class MaintainedApp:
     def _observer_in(self, lifespan: Scope) -> Observer:
         """Return whom to follow: nobody where the app starts while it is forced."""
         observer, settings = self._current_observer(), self.settings
-        if _forcing.forcing_of(self, lifespan) is None:
+        if forced.forcing_of(self, lifespan) is None:
             return observer
         return Observer(observer.backend, fail_closed=settings.fail_closed, read_timeout=settings.read_timeout)
 
     def _current_observer(self) -> Observer:
-        if self.settings.backend is None and self._observer.backend is not _current.default_backend():
-            self._observer = self._observe(_current.default_backend())  # configured since
+        if self.settings.backend is None and self._observer.backend is not current_backend.default_backend():
+            self._observer = self._observe(current_backend.default_backend())  # configured since
             if self._following is not None:
                 self._following.turn_to(self._observer)
         return self._observer
@@ -176,19 +179,19 @@ class MaintainedApp:
 
         A test that forces the app overrules all of them.
         """
-        forcing = _forcing.forcing_of(self, scope)
+        forcing = forced.forcing_of(self, scope)
         if forcing is not None:
             return forcing.state
         observer = self._current_observer()
-        hold = _holds.newest(observer.backend)
+        hold = holds.newest(observer.backend)
         if hold is None and self.settings.enabled is not None:
             return _FORCED if self.settings.enabled else None
         if hold is not None and not hold.active:
             return None
         state = observer.peek() or await observer.read()
         if hold is not None:
-            return _holds.with_local(observer.backend, state)
-        return state if is_active(state, _clock.now()) else None
+            return holds.with_local(observer.backend, state)
+        return state if is_active(state, clock.now()) else None
 
     def _observe(self, backend: StateBackend) -> Observer:
         settings = self.settings

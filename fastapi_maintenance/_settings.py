@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastapi_maintenance._checks import check_bool, check_callable, check_seconds, reject
 from fastapi_maintenance._decision import Unmatched
+from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_seconds, reject
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
 __all__ = ["Settings"]

@@ -10,7 +10,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from fastapi_maintenance._checks import check_str
+from fastapi_maintenance._helpers.checks import check_str
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import Hold, MaintenanceState
 

@@ -13,10 +13,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal, cast, overload
 
-from fastapi_maintenance import _clock, _current, _holds
-from fastapi_maintenance._blocks import Block
-from fastapi_maintenance._checks import check_bool
-from fastapi_maintenance._writes import update_state
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import check_bool
+from fastapi_maintenance._switch import current_backend, holds
+from fastapi_maintenance._switch.block import Block
+from fastapi_maintenance._switch.writes import update_state
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
@@ -56,14 +57,14 @@ def configure_backend(backend: StateBackend | str, **settings: object) -> None:
 
     """
     if backend == "env":
-        _current.configure(EnvVarBackend(**settings))  # type: ignore[arg-type]  # wrong ones are refused there
+        current_backend.configure(EnvVarBackend(**settings))  # type: ignore[arg-type]  # wrong ones are refused there
     elif backend == "file":
-        _current.configure(LocalFileBackend(**settings))  # type: ignore[arg-type]  # as above
+        current_backend.configure(LocalFileBackend(**settings))  # type: ignore[arg-type]  # as above
     elif settings:
         msg = f"settings go with 'env' or 'file'; a backend is given whole, got {', '.join(sorted(settings))} too"
         raise TypeError(msg)
     else:
-        _current.configure(as_backend("backend", backend))
+        current_backend.configure(as_backend("backend", backend))
 
 
 async def get_maintenance_mode(backend: StateBackend | str | None = None) -> bool:
@@ -80,10 +81,10 @@ async def get_maintenance_mode(backend: StateBackend | str | None = None) -> boo
 
     """
     async with _meant(backend) as meant:
-        hold = _holds.newest(meant)
+        hold = holds.newest(meant)
         if hold is not None:
             return hold.active
-        return is_active(await get_maintenance_state(meant), _clock.now())
+        return is_active(await get_maintenance_state(meant), clock.now())
 
 
 async def get_maintenance_state(backend: StateBackend | str | None = None) -> MaintenanceState:
@@ -103,8 +104,8 @@ async def get_maintenance_state(backend: StateBackend | str | None = None) -> Ma
     """
     async with _meant(backend) as meant:
         if not isinstance(meant, DetailedStateBackend):
-            return await _holds.bare_state(meant)
-        return _holds.with_local(meant, await meant.get_state())
+            return await holds.bare_state(meant)
+        return holds.with_local(meant, await meant.get_state())
 
 
 async def set_maintenance_mode(
@@ -143,11 +144,11 @@ async def set_maintenance_mode(
     """
     wanted = checked_switch(value, message=message, starts_at=starts_at, ends_at=ends_at)
     async with _meant(backend) as meant:
-        _holds.check_keeps(meant, message=message, starts_at=starts_at, ends_at=ends_at)
+        holds.check_keeps(meant, message=message, starts_at=starts_at, ends_at=ends_at)
         if isinstance(meant, DetailedStateBackend):
             await update_state(meant, replacing(lambda state: replace(wanted, holds=state.holds)))
         else:
-            await _holds.set_operator_value(meant, value)
+            await holds.set_operator_value(meant, value)
 
 
 def checked_switch(
@@ -164,7 +165,7 @@ def checked_switch(
     if wanted != MaintenanceState(active=value) and not value:
         msg = f"message, starts_at and ends_at go with {name}=True, got one of them with {name}=False"
         raise ValueError(msg)
-    if wanted.ends_at is not None and wanted.ends_at <= _clock.now():
+    if wanted.ends_at is not None and wanted.ends_at <= clock.now():
         msg = f"ends_at must be in the future, got {wanted.ends_at.isoformat()}"
         raise ValueError(msg)
     return wanted
@@ -200,7 +201,7 @@ async def remove_hold(
         return release_hold(state, found.pop())
 
     async with _meant(backend) as meant:
-        _holds.check_keeps(meant, hold_id=hold_id)
+        holds.check_keeps(meant, hold_id=hold_id)
         return await update_state(cast("DetailedStateBackend", meant), change)
 
 
@@ -254,4 +255,4 @@ def maintenance_mode_off(
 
 
 def _meant(backend: StateBackend | str | None) -> AbstractAsyncContextManager[StateBackend]:
-    return opened(backend if isinstance(backend, str) else _current.resolve(backend))
+    return opened(backend if isinstance(backend, str) else current_backend.resolve(backend))

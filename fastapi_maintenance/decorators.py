@@ -11,7 +11,7 @@ from functools import partial
 from types import MethodType
 from typing import Any, TypeVar
 
-from fastapi_maintenance._checks import check_callable
+from fastapi_maintenance._helpers.checks import check_callable
 
 __all__ = ["force_maintenance_mode_off", "force_maintenance_mode_on", "has_forced_on", "mark_of", "marks_put"]
 

@@ -8,11 +8,11 @@ from typing import TypeGuard
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from fastapi_maintenance import _current
 from fastapi_maintenance._decision import Unmatched
-from fastapi_maintenance._layers import all_layers_of
 from fastapi_maintenance._maintained import MaintainedApp
+from fastapi_maintenance._routing.layers import all_layers_of
 from fastapi_maintenance._settings import Settings
+from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.predicates import never
 from fastapi_maintenance.responses import as_json
@@ -72,7 +72,7 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
         fail_closed=fail_closed,
         read_timeout=read_timeout,
     )
-    _current.made(settings.backend)
+    current_backend.made(settings.backend)
 
     def maintenance(app: ASGIApp) -> ASGIApp:  # Starlette before 0.39 gives it by its name
         return MaintainedApp(app, settings, made_by=maintenance)
@@ -138,7 +138,7 @@ class MaintenanceModeMiddleware(MaintainedApp):
             fail_closed=fail_closed,
             read_timeout=read_timeout,
         )
-        _current.made(settings.backend)
+        current_backend.made(settings.backend)
         super().__init__(app, settings, made_by=type(self))
 
 

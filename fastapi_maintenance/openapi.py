@@ -10,14 +10,14 @@ from fastapi import FastAPI
 from starlette.routing import compile_path
 from starlette.types import ASGIApp
 
-from fastapi_maintenance._anatomy import verdict_on
-from fastapi_maintenance._blocked import answers_of
-from fastapi_maintenance._checks import check_callable, reject
-from fastapi_maintenance._layers import Way
-from fastapi_maintenance._listing import Listed, listed
+from fastapi_maintenance._helpers.checks import check_callable, reject
+from fastapi_maintenance._routing.layers import Way
+from fastapi_maintenance._routing.listing import Listed, listed
 from fastapi_maintenance._settings import Settings
 from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.middleware import maintained_layers
+from fastapi_maintenance.predicates.verdicts import verdict_on
+from fastapi_maintenance.responses.callbacks import answers_of
 
 __all__ = ["document_maintenance"]
 

@@ -19,17 +19,18 @@ from fastapi.routing import APIRoute
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.types import Message
 
-from fastapi_maintenance import _clock, _current, _holds
-from fastapi_maintenance._bypass import SECRET_LIMIT, BypassCookie, app_root
-from fastapi_maintenance._checks import check_str, reject
-from fastapi_maintenance._scope import route_path
-from fastapi_maintenance._writes import update_state
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import check_str, reject
+from fastapi_maintenance._helpers.scope import route_path
+from fastapi_maintenance._switch import current_backend, holds
+from fastapi_maintenance._switch.writes import update_state
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text
 from fastapi_maintenance.control import checked_switch, get_maintenance_state, remove_hold
 from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.errors import InvalidStateError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance.predicates.bypass import SECRET_LIMIT, BypassCookie, app_root
 from fastapi_maintenance.state import TEXT_LIMIT, MaintenanceState, is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -180,7 +181,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
     @force_maintenance_mode_off
     async def see(response: Response) -> SwitchState:
         async with _reaching_store():
-            meant = _current.resolve(backend)
+            meant = current_backend.resolve(backend)
             return _told(meant, await get_maintenance_state(meant), response)
 
     @router.put(
@@ -215,7 +216,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
         except ValueError as error:
             _refuse(error)
         async with _reaching_store():
-            meant = _current.resolve(backend)
+            meant = current_backend.resolve(backend)
             try:
                 state = await _set(meant, wanted, if_match)
             except _ChangedSinceError:
@@ -238,7 +239,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
     @force_maintenance_mode_off
     async def remove(hold_id: str, response: Response) -> SwitchState:
         async with _reaching_store():
-            meant = _current.resolve(backend)
+            meant = current_backend.resolve(backend)
             try:
                 state = await remove_hold(hold_id, meant)
             except NoSuchHoldError as error:
@@ -293,14 +294,14 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
             return await update_state(backend, replacing(change) if if_match.strip() == "*" else change)
         except InvalidStateError:  # what cannot be read is not what the tag is of
             raise _ChangedSinceError from None
-    _holds.check_keeps(backend, message=wanted.message, starts_at=wanted.starts_at, ends_at=wanted.ends_at)
+    holds.check_keeps(backend, message=wanted.message, starts_at=wanted.starts_at, ends_at=wanted.ends_at)
     after = change(await get_maintenance_state(backend))  # two methods can do no better
-    await _holds.set_operator_value(backend, after.active)
+    await holds.set_operator_value(backend, after.active)
     return after
 
 
 def _told(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:
-    hold = _holds.newest(backend)
+    hold = holds.newest(backend)
     response.headers["ETag"] = _etag(state)
     response.headers["Cache-Control"] = "no-store"
     return SwitchState(
@@ -308,7 +309,7 @@ def _told(backend: StateBackend, state: MaintenanceState, response: Response) ->
         message=state.message,
         starts_at=state.starts_at,
         ends_at=state.ends_at,
-        closed=is_active(state, _clock.now()) if hold is None else hold.active,
+        closed=is_active(state, clock.now()) if hold is None else hold.active,
         holds=[
             OpenHold(id=hold.id, active=hold.active, message=hold.message, expires_at=hold.expires_at)
             for hold in state.holds

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
-from fastapi_maintenance._checks import check_bool, check_str, reject
+from fastapi_maintenance._helpers.checks import check_bool, check_str, reject
 
 __all__ = [
     "TEXT_LIMIT",

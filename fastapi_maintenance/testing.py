@@ -13,11 +13,11 @@ from typing import Literal
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from fastapi_maintenance import _clock
-from fastapi_maintenance._checks import check_bool, check_seconds, reject
 from fastapi_maintenance._conformance.instances import MakeBackend
-from fastapi_maintenance._forcing import forced
-from fastapi_maintenance._layers import layers_of
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import check_bool, check_seconds, reject
+from fastapi_maintenance._routing.layers import layers_of
+from fastapi_maintenance._switch.forced import forced
 from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.middleware import is_maintenance
 from fastapi_maintenance.state import MaintenanceState
@@ -136,7 +136,7 @@ class MovedClock:
 
     def now(self) -> datetime:
         """Return the time that counts, aware and in UTC."""
-        return _clock.now()
+        return clock.now()
 
     def move(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
         """Move the time by so much, back where that is below zero.
@@ -145,7 +145,7 @@ class MovedClock:
             ValueError: It would be beyond the years 1 to 9999.
 
         """
-        _put_ahead(_clock.ahead_by() + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
+        _put_ahead(clock.ahead_by() + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
 
     def move_to(self, moment: datetime) -> None:
         """Move the time to an aware datetime.
@@ -174,11 +174,11 @@ def moved_clock() -> Iterator[MovedClock]:
     process, in all threads; timers of event loops, pauses between two tries among them, and `datetime.now()` are left
     alone. At the end of the block the time is what it was outside.
     """
-    before = _clock.ahead_by()
+    before = clock.ahead_by()
     try:
         yield MovedClock()
     finally:
-        _clock.put_ahead(before)
+        clock.put_ahead(before)
 
 
 def _put_ahead(by: timedelta) -> None:
@@ -187,4 +187,4 @@ def _put_ahead(by: timedelta) -> None:
     except OverflowError:
         msg = f"the time must stay between the years 1 and 9999, got {by} from now"
         raise ValueError(msg) from None
-    _clock.put_ahead(by)
+    clock.put_ahead(by)

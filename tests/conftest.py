@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fastapi_maintenance import EnvVarBackend, _current, _holds, decorators
+from fastapi_maintenance import EnvVarBackend, decorators
+from fastapi_maintenance._switch import current_backend, holds
 
 settings.register_profile("default", deadline=None, print_blob=True, max_examples=50)
 settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
@@ -42,9 +43,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let each test begin as a new process does: nothing configured, made, held, forced or in the environment."""
     monkeypatch.delenv("FASTAPI_MAINTENANCE_MODE", raising=False)
-    monkeypatch.setattr(_current, "_configured", [])
-    monkeypatch.setattr(_current, "_made_last", [None])
-    monkeypatch.setattr(_current, "_ENVIRONMENT", EnvVarBackend())
+    monkeypatch.setattr(current_backend, "_configured", [])
+    monkeypatch.setattr(current_backend, "_made_last", [None])
+    monkeypatch.setattr(current_backend, "_ENVIRONMENT", EnvVarBackend())
     monkeypatch.setattr(decorators, "_forced_on", [])
     yield
-    assert {} == _holds.ledgers, "a hold outlived its test"
+    assert {} == holds.ledgers, "a hold outlived its test"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fastapi_maintenance._checks import check_bool, check_callable, check_seconds, check_str, check_token
+from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_seconds, check_str, check_token
 
 Check = Callable[[str, object], object]
 

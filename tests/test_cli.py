@@ -25,11 +25,11 @@ from typer.testing import CliRunner, Result
 from fastapi_maintenance import (
     LocalFileBackend,
     MaintenanceState,
-    _holds,
     get_maintenance_state,
     set_maintenance_mode,
 )
-from fastapi_maintenance.cli import _run_command, app, main
+from fastapi_maintenance._switch import holds
+from fastapi_maintenance.cli.commands import _run_command, app, main
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import Hold
 from tests.servers import running
@@ -411,7 +411,7 @@ def test_of_a_bare_switch_that_cannot_be_set_back_it_says_that_it_stays_on(
     module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = BareSwitch()
-    monkeypatch.setattr("fastapi_maintenance.cli.find_backend", lambda _: backend)
+    monkeypatch.setattr("fastapi_maintenance.cli.commands.find_backend", lambda _: backend)
 
     async def go_down() -> None:
         backend.go_down()
@@ -420,7 +420,7 @@ def test_of_a_bare_switch_that_cannot_be_set_back_it_says_that_it_stays_on(
     backend.after_write = go_down
     result = command("run", "--app", module, "--", "sh", "-c", "exit 3")
     text = "error: the hold could not be released and leaves the switch on: ConnectionError: the store is down\n"
-    _holds.forget(backend)
+    holds.forget(backend)
     assert (3, text) == (result.exit_code, result.stderr)
 
 
@@ -532,6 +532,6 @@ def test_what_is_read_is_what_was_set() -> None:
 
 def test_without_typer_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)
-    monkeypatch.delitem(sys.modules, "fastapi_maintenance.cli")
+    monkeypatch.delitem(sys.modules, "fastapi_maintenance.cli.commands")
     with pytest.raises(ImportError, match=r"needs typer: pip install 'fastapi-maintenance\[cli\]'"):
         __import__("fastapi_maintenance.cli")

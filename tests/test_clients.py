@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastapi_maintenance._clients import client_address, lies_in, networks_of
+from fastapi_maintenance.predicates.clients import client_address, lies_in, networks_of
 from tests.support import make_request
 
 PROXIES = ("10.0.0.0/8", "2001:db8:aaaa::/48")

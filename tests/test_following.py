@@ -21,7 +21,6 @@ from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
     StateBackend,
-    _writes,
     cached,
     configure_backend,
     get_maintenance_mode,
@@ -29,6 +28,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance._switch import writes
 from tests.stores import BareSwitch, DetailedStore, WatchableStore, be_down
 from tests.support import client, eventually
 from tests.test_failures import app_on, hang, records, status
@@ -669,7 +669,7 @@ async def test_an_app_that_is_dropped_leaves_nothing_behind() -> None:
     store = WatchableStore()
     made = make(store)
     gc.collect()
-    assert (None, []) == (made(), list(_writes._listeners))
+    assert (None, []) == (made(), list(writes._listeners))
 
 
 # Event loops that were closed with tasks still in them

@@ -20,7 +20,6 @@ from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MaintenanceState,
     MemoryBackend,
-    _forcing,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     maintenance_middleware,
@@ -28,6 +27,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     path_is,
 )
+from fastapi_maintenance._switch import forced
 from fastapi_maintenance.testing import maintenance_forced
 from tests.stores import WatchableStore
 from tests.support import client, handshake, websocket_scope
@@ -217,7 +217,7 @@ async def test_blocks_may_end_in_any_order() -> None:
     assert 200 == await status(app)
     second.__exit__(None, None, None)
     assert 200 == await status(app)
-    assert ([], {}) == (_forcing.open_forcings, _forcing._entrances)
+    assert ([], {}) == (forced.open_forcings, forced._entrances)
 
 
 async def test_it_ends_with_a_block_that_raises() -> None:

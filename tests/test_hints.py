@@ -29,7 +29,7 @@ from fastapi_maintenance import (
     path_is,
     path_prefix,
 )
-from fastapi_maintenance._listing import leads_to
+from fastapi_maintenance._routing.listing import leads_to
 from fastapi_maintenance.router import maintenance_router
 from tests.support import ROOT
 from tests.test_following import living

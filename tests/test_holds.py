@@ -34,8 +34,6 @@ from fastapi_maintenance import (
     MemoryBackend,
     NotSupportedError,
     StateBackend,
-    _blocks,
-    _holds,
     get_maintenance_mode,
     get_maintenance_state,
     is_active,
@@ -44,6 +42,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance._switch import block, holds
 from fastapi_maintenance.state import add_hold
 from fastapi_maintenance.testing import moved_clock
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, be_down
@@ -794,7 +793,7 @@ async def test_a_lease_on_a_store_that_cannot_be_written_is_nothing_to_complain_
 
     class Noticing(EnvVarBackend):
         async def update_state(self, change: Callable[[MaintenanceState], MaintenanceState]) -> MaintenanceState:
-            if _holds.newest(self):
+            if holds.newest(self):
                 renewed.set()
             return await super().update_state(change)
 
@@ -907,7 +906,7 @@ async def test_an_error_of_the_store_reaches_who_ends_the_block_and_the_block_no
     with pytest.raises(ConnectionError):
         async with maintenance_mode_on(store):
             store.go_down()
-    assert _holds.newest(store) is None
+    assert holds.newest(store) is None
     store.come_back()
     await set_maintenance_mode(False, store)
 
@@ -934,7 +933,7 @@ async def test_the_error_of_the_block_comes_before_that_of_the_store_which_is_lo
 async def test_a_store_that_hangs_does_not_keep_a_block_from_ending(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_blocks, "_CLOSE_TIMEOUT", 0.02)
+    monkeypatch.setattr(block, "_CLOSE_TIMEOUT", 0.02)
     store = make(Path())
     assert isinstance(store, (BareSwitch, DetailedStore))
     with fail_after(5), pytest.raises(TimeoutError):
@@ -1015,7 +1014,7 @@ async def test_what_could_not_be_set_back_is_made_good_when_the_next_block_ends(
     left_behind = store.value
     async with maintenance_mode_on(store):
         pass
-    assert (True, False, {}) == (left_behind, store.value, _holds.ledgers)
+    assert (True, False, {}) == (left_behind, store.value, holds.ledgers)
 
 
 async def test_what_could_not_be_set_back_is_made_good_when_the_operator_sets_the_switch() -> None:
@@ -1062,7 +1061,7 @@ async def test_a_switch_that_cannot_be_written_is_left_alone() -> None:
     ],
 )
 async def test_what_a_bare_switch_cannot_keep_is_refused_with_the_name_of_the_missing_method(
-    block: Callable[[StateBackend], _blocks.Block], named: str
+    block: Callable[[StateBackend], block.Block], named: str
 ) -> None:
     store = BareSwitch()
     with pytest.raises(NotSupportedError, match=rf"{named} needs .* update_state\(change\)"):
@@ -1162,7 +1161,7 @@ def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_n
         async with maintenance_mode_on(store):
             other.start()
             assert at_its_turn.wait(10)
-            ledger = _holds.ledgers[store]
+            ledger = holds.ledgers[store]
             ledger.holds = Holds(ledger.holds)
         assert begun.wait(10)
         return await get_maintenance_mode(store)
@@ -1255,4 +1254,4 @@ def abandon(task: asyncio.Task[None]) -> None:
     coroutine = cast("Coroutine[Any, Any, None]", task.get_coro())
     with contextlib.suppress(Exception):  # what awaits on its way out cannot
         coroutine.close()
-    _holds.ledgers.clear()
+    holds.ledgers.clear()

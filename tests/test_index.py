@@ -22,9 +22,9 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebS
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
-from fastapi_maintenance._index import Candidate, RouteIndex
-from fastapi_maintenance._listing import listed
-from fastapi_maintenance._routes import OPAQUE, UNANSWERED, Answer, find_answer
+from fastapi_maintenance._routing.index import Candidate, RouteIndex
+from fastapi_maintenance._routing.listing import listed
+from fastapi_maintenance._routing.routes import OPAQUE, UNANSWERED, Answer, find_answer
 from tests.support import websocket_scope
 
 TEMPLATES = st.lists(

@@ -13,7 +13,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 
-from fastapi_maintenance import _follower, _writes, backend_from_url, maintenance_middleware
+from fastapi_maintenance import backend_from_url, maintenance_middleware
+from fastapi_maintenance._switch import follower, writes
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import close_if_made_here
 from tests.servers import running
@@ -76,7 +77,7 @@ async def assert_leaves_nothing(act: Callable[[], Awaitable[None]]) -> None:
 
 
 async def test_a_thousand_outages_and_recoveries(monkeypatch: pytest.MonkeyPatch, logged: Counting) -> None:
-    monkeypatch.setattr(_follower, "_PAUSES", (0.0001,))
+    monkeypatch.setattr(follower, "_PAUSES", (0.0001,))
     store = WatchableStore(True)
     app = app_on(store)
 
@@ -99,7 +100,7 @@ async def test_a_thousand_outages_and_recoveries(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("logged")
 async def test_a_thousand_cut_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_follower, "_PAUSES", (0.0001,))
+    monkeypatch.setattr(follower, "_PAUSES", (0.0001,))
     with running("redis") as server:
         operator = cast("RedisBackend", backend_from_url(server.url))
         await operator.set_value(True)
@@ -135,5 +136,5 @@ async def test_a_thousand_apps() -> None:
 
         await assert_leaves_nothing(live)
         assert 1 == len(await operator.client.client_list())
-        assert [] == list(_writes._listeners)
+        assert [] == list(writes._listeners)
         await close_if_made_here(operator)

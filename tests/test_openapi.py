@@ -38,7 +38,7 @@ from fastapi_maintenance import (
     path_prefix,
     safe_method,
 )
-from fastapi_maintenance._anatomy import verdict_on
+from fastapi_maintenance.predicates.verdicts import verdict_on
 from fastapi_maintenance.router import maintenance_router
 from tests.strategies import verdict_of
 from tests.support import client, make_request

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from fastapi_maintenance._scope import as_http
+from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance.predicates import (
     always,
     client_in,

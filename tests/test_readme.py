@@ -20,12 +20,12 @@ from fastapi_maintenance import (
     LocalFileBackend,
     MaintenanceState,
     MemoryBackend,
-    _current,
     get_maintenance_state,
     set_maintenance_mode,
 )
 from fastapi_maintenance._settings import Settings
-from fastapi_maintenance.cli import app as cli
+from fastapi_maintenance._switch import current_backend
+from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.predicates import __all__ as predicates
 from fastapi_maintenance.testing import PromiseBrokenError
 from tests.documents import Example, examples_of
@@ -237,7 +237,7 @@ def test_the_hints_are_those_that_there_are() -> None:
 
 async def test_your_own_response(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = MemoryBackend(MaintenanceState(active=True, message="<b>Soon</b>"))
-    monkeypatch.setattr(_current, "_configured", [backend])
+    monkeypatch.setattr(current_backend, "_configured", [backend])
     async with client(opened(example("Your own response").run())) as http:
         response = await http.get("/")
     assert (503, "3600") == (response.status_code, response.headers["retry-after"])

@@ -32,14 +32,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MemoryBackend,
-    _index,
-    _layers,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     maintenance_middleware,
 )
-from fastapi_maintenance import _routes as routes
 from fastapi_maintenance._maintained import MaintainedApp
+from fastapi_maintenance._routing import index, layers
+from fastapi_maintenance._routing import routes as routes
 from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.testing import maintenance_forced
 from tests.support import client, handshake, websocket_scope
@@ -319,7 +318,7 @@ def _without_the_private_way(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("included routers are flat in this FastAPI")
     if not hasattr(fastapi.routing, "iter_route_contexts"):
         pytest.skip("FastAPI 0.137.0 and 0.137.1 have no public way")
-    for module in (routes, _index):
+    for module in (routes, index):
         monkeypatch.setattr(module, "IncludedRouter", ())
 
 
@@ -1127,7 +1126,7 @@ async def test_known_middleware_is_seen_through(is_built: bool, in_a_mount: bool
 
 def test_the_names_of_known_middleware_are_those_of_classes_that_are_there() -> None:
     """Those of packages and versions that are not installed apart."""
-    ours = {name for name in _layers._KNOWN if name.startswith("fastapi_maintenance.")}
+    ours = {name for name in layers._KNOWN if name.startswith("fastapi_maintenance.")}
     assert ours == {
         f"{kind.__module__}.{kind.__qualname__}"
         for kind in (MaintainedApp, MaintenanceModeMiddleware, maintenance_middleware())
@@ -1138,7 +1137,7 @@ def test_the_names_of_known_middleware_are_those_of_classes_that_are_there() -> 
         "starlette.middleware.body_limit.RequestBodyLimitMiddleware",
         "starlette.middleware.opentelemetry.OpenTelemetryMiddleware",
     }
-    assert newer == _layers._KNOWN - given - ours
+    assert newer == layers._KNOWN - given - ours
 
 
 @pytest.mark.skipif("max_body_size" not in inspect.signature(FastAPI).parameters, reason="it has no limit of bodies")

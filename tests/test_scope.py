@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_maintenance import _scope
-from fastapi_maintenance._scope import as_http, is_preflight, route_path
+from fastapi_maintenance._helpers import scope as scope_module
+from fastapi_maintenance._helpers.scope import as_http, is_preflight, route_path
 from tests.strategies import drive
 from tests.support import make_request, websocket_scope
 
@@ -104,11 +104,11 @@ def test_a_route_is_reached_by_its_path_below_the_root_path_and_the_mounts(root_
 )
 def test_the_root_path_is_taken_off_where_the_path_lies_in_it(scope: Scope, expected: str) -> None:
     """As the ASGI specification has it; used where the router's own function has gone."""
-    assert expected == _scope._below_root_path(scope)
+    assert expected == scope_module._below_root_path(scope)
 
 
 def test_the_path_is_read_by_the_routers_own_private_function() -> None:
-    assert _scope._get_route_path is routing.get_route_path  # type: ignore[attr-defined]  # it is private
+    assert scope_module._get_route_path is routing.get_route_path  # type: ignore[attr-defined]  # it is private
 
 
 def test_a_whole_http_scope_is_left_as_it_is() -> None:
@@ -195,5 +195,5 @@ def test_a_root_path_that_the_router_fails_to_read_is_read_as_the_specification_
     def fail(scope: Scope) -> str:
         return re.sub(str(scope["root_path"]), "", str(scope["path"]))
 
-    monkeypatch.setattr(_scope, "_get_route_path", fail)
+    monkeypatch.setattr(scope_module, "_get_route_path", fail)
     assert "/health" == route_path({"path": "/a(b/health", "root_path": "/a(b"})

@@ -31,8 +31,8 @@ from fastapi_maintenance import (
     maintenance_middleware,
     negotiate,
 )
-from fastapi_maintenance._answer import send_blocked
 from fastapi_maintenance.responses import STATE_KEY
+from fastapi_maintenance.responses.sending import send_blocked
 from fastapi_maintenance.state import current_message
 from tests.strategies import states_around_now
 from tests.support import client, make_request

@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from fastapi_maintenance._conformance.instances import Instance
 from fastapi_maintenance._conformance.promises import Breach, Promise, raised, shown
-from fastapi_maintenance._waiting import ANSWER_TIMEOUT, in_time
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance.control import maintenance_mode_off, maintenance_mode_on
 from fastapi_maintenance.state import Hold, MaintenanceState
 

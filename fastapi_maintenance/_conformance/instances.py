@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 from fastapi_maintenance._conformance.promises import Breach, Promise, raised, shown
-from fastapi_maintenance._waiting import in_time
+from fastapi_maintenance._helpers.waiting import in_time
 from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.control import set_maintenance_mode
 from fastapi_maintenance.errors import ReadOnlyBackendError

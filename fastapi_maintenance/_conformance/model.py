@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from fastapi_maintenance import _clock
 from fastapi_maintenance._conformance.promises import Promise, shown
+from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, is_active, release_hold
 from fastapi_maintenance.typing import StateChange
 
@@ -61,7 +61,7 @@ def drawn(active: bool, message: str | None, window: Window, hold: Hold | None) 
 
 def added(hold: Hold) -> Change:
     """Return the change that adds a hold."""
-    return Change(f"add {shown(hold)}", lambda state: add_hold(state, hold, _clock.now()))
+    return Change(f"add {shown(hold)}", lambda state: add_hold(state, hold, clock.now()))
 
 
 def released(hold: Hold) -> Change:
@@ -147,7 +147,7 @@ class Model:
 
 
 def _value(seen: MaintenanceState | bool) -> bool:  # noqa: FBT001 -- as above
-    return seen if isinstance(seen, bool) else is_active(seen, _clock.now())
+    return seen if isinstance(seen, bool) else is_active(seen, clock.now())
 
 
 def _anonymous(state: MaintenanceState) -> MaintenanceState:

@@ -10,12 +10,12 @@ from functools import partial
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fastapi_maintenance import _holds
 from fastapi_maintenance._conformance.bystanders import Job, Watcher
 from fastapi_maintenance._conformance.instances import ChangeFailedError, Instance
 from fastapi_maintenance._conformance.model import OFF, Change, Model, added, released
 from fastapi_maintenance._conformance.promises import Breach, Promise, shown
 from fastapi_maintenance._conformance.subject import Subject
+from fastapi_maintenance._switch import holds
 from fastapi_maintenance.state import Hold, MaintenanceState, switch
 
 __all__ = ["Steps"]
@@ -55,7 +55,7 @@ class Steps:
         if self.watcher is not None:
             await self._end(self.watcher)
         for instance in (self._subject.a, self._subject.b):
-            _holds.forget(instance.backend)
+            holds.forget(instance.backend)
             with suppress(Breach):  # two that share nothing begin alike too
                 await self._turn_off(instance)
         if self._watch_goes_on:

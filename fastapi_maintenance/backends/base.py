@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from typing import TypeVar
 
-from fastapi_maintenance._checks import check_bool, reject_kind
+from fastapi_maintenance._helpers.checks import check_bool, reject_kind
 from fastapi_maintenance.codec import bool_to_str, str_to_bool
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState, switch

@@ -6,9 +6,9 @@ from contextlib import suppress
 from functools import partial
 from typing import overload
 
-from fastapi_maintenance import _clock
-from fastapi_maintenance._checks import check_seconds
-from fastapi_maintenance._shared_read import SharedRead, moment
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import check_seconds
+from fastapi_maintenance._helpers.shared_read import SharedRead, moment
 from fastapi_maintenance.backends.base import check_state, read_state, set_to
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.state import MaintenanceState, is_active
@@ -32,7 +32,7 @@ class CachedBackend:
 
     async def get_value(self) -> bool:
         """Return whether there is maintenance now; raises what the backend raises if it never told."""
-        return is_active(await self._state(), _clock.now())
+        return is_active(await self._state(), clock.now())
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the switch of the backend; raises what that raises."""

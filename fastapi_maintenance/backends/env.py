@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from fastapi_maintenance._checks import check_str
+from fastapi_maintenance._helpers.checks import check_str
 from fastapi_maintenance.codec import str_to_bool
 from fastapi_maintenance.errors import InvalidStateError, ReadOnlyBackendError
 from fastapi_maintenance.state import MaintenanceState

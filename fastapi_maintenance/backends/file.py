@@ -13,9 +13,9 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-from fastapi_maintenance import _clock
-from fastapi_maintenance._checks import reject
-from fastapi_maintenance._waiting import WRITE_TIMEOUT, in_thread, in_time
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import reject
+from fastapi_maintenance._helpers.waiting import WRITE_TIMEOUT, in_thread, in_time
 from fastapi_maintenance.backends.base import off_in_place_of, set_to
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
@@ -98,7 +98,7 @@ class LocalFileBackend:
 
     async def get_value(self) -> bool:
         """Return whether there is maintenance now; raises as `get_state` does."""
-        return is_active(await self.get_state(), _clock.now())
+        return is_active(await self.get_state(), clock.now())
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""

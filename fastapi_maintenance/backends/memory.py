@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from fastapi_maintenance import _clock
-from fastapi_maintenance._checks import reject
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance.backends.base import set_to
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import MaintenanceState, is_active
@@ -45,7 +45,7 @@ class MemoryBackend:
 
     async def get_value(self) -> bool:
         """Return whether there is maintenance now."""
-        return is_active(self._state, _clock.now())
+        return is_active(self._state, clock.now())
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the operator's switch, without message or window; open holds stay."""

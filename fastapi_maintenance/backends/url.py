@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 import anyio
 
-from fastapi_maintenance._checks import reject_kind
-from fastapi_maintenance._waiting import ANSWER_TIMEOUT
+from fastapi_maintenance._helpers.checks import reject_kind
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
 from fastapi_maintenance.backends.base import check_backend
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from fastapi_maintenance import Hold, MaintenanceState, state_to_text
-from fastapi_maintenance._words import LANGUAGES
+from fastapi_maintenance.responses.words import LANGUAGES
 from tests.support import uvicorn_process
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

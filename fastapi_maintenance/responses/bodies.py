@@ -1,9 +1,4 @@
-"""What a blocked request is answered with.
-
-A response callback is a function from a request to a response, sync or async. The middleware adds `Retry-After` and
-`Cache-Control: no-store` to what it returns, unless it set its own. In the examples
-`blocked(...)` makes a request that was blocked.
-"""
+"""Responses of a line: JSON, a problem document, a redirect."""
 
 from __future__ import annotations
 
@@ -13,22 +8,11 @@ from urllib.parse import urljoin, urlsplit
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from fastapi_maintenance._blocked import STATE_KEY, current_state, offering, telling
-from fastapi_maintenance._checks import check_str
-from fastapi_maintenance._negotiation import negotiate, with_media_type
-from fastapi_maintenance._page import as_html
+from fastapi_maintenance._helpers.checks import check_str
+from fastapi_maintenance.responses.callbacks import offering, telling
 from fastapi_maintenance.typing import SyncResponseCallback
 
-__all__ = [
-    "STATE_KEY",
-    "as_html",
-    "as_json",
-    "as_problem",
-    "as_redirect",
-    "current_state",
-    "negotiate",
-    "with_media_type",
-]
+__all__ = ["as_json", "as_problem", "as_redirect"]
 
 _DETAIL = "Service temporarily unavailable due to maintenance"
 

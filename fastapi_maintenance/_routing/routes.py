@@ -14,9 +14,9 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
-from fastapi_maintenance._index import Candidate, IncludedRouter, RouteIndex, contexts_of
-from fastapi_maintenance._layers import Way, is_own, way_to
-from fastapi_maintenance._scope import route_path
+from fastapi_maintenance._helpers.scope import route_path
+from fastapi_maintenance._routing.index import Candidate, IncludedRouter, RouteIndex, contexts_of
+from fastapi_maintenance._routing.layers import Way, is_own, way_to
 from fastapi_maintenance.decorators import mark_of, marks_put
 
 __all__ = ["OPAQUE", "UNANSWERED", "Answer", "behind_unknown", "entered", "find_answer"]

@@ -8,8 +8,8 @@ import anyio
 from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_maintenance._observer import Observer
-from fastapi_maintenance._waiting import current_loop
+from fastapi_maintenance._helpers.waiting import current_loop
+from fastapi_maintenance._switch.observer import Observer
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.url import close_if_made_here
 

@@ -7,20 +7,19 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import wraps
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
 from typing_extensions import ParamSpec
 
-from fastapi_maintenance import _clock, _current, _holds
-from fastapi_maintenance._checks import check_seconds, reject
-from fastapi_maintenance._waiting import ANSWER_TIMEOUT, in_time
-from fastapi_maintenance._writes import key_of
-from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import check_seconds, reject
+from fastapi_maintenance._switch import current_backend, holds
+from fastapi_maintenance._switch.lease import compare_clocks, keep_renewing
 from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here
 from fastapi_maintenance.state import Hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
@@ -28,19 +27,9 @@ from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 __all__ = ["Block"]
 
 _CLOSE_TIMEOUT = 10.0  # seconds
-_RENEWALS_PER_LEASE = 3
-_warned_of_clocks: set[object] = set()
 _logger = logging.getLogger("fastapi_maintenance")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-@runtime_checkable
-class _ClockedBackend(Protocol):
-    """A backend whose store has a clock."""
-
-    async def now(self) -> datetime:
-        """Return the store's time, aware."""
 
 
 class Block:
@@ -76,21 +65,21 @@ class Block:
             msg = "this block is open already: make one for each `async with`"
             raise RuntimeError(msg)
         meant = self._backend
-        backend = backend_from_url(meant) if isinstance(meant, str) else _current.resolve(meant)
-        _holds.check_keeps(backend, message=self._wanted.message, lease=self._lease)
+        backend = backend_from_url(meant) if isinstance(meant, str) else current_backend.resolve(meant)
+        holds.check_keeps(backend, message=self._wanted.message, lease=self._lease)
         hold = replace(self._wanted, id=uuid.uuid4().hex)
         self._open = backend, hold
         began = anyio.current_time()
         try:
-            await _holds.acquire(backend, hold, self._lease)
+            await holds.acquire(backend, hold, self._lease)
         except BaseException:
             await self._close(quietly=True)  # a write that was cut off half-way may have been made
             raise
         if self._lease is not None and isinstance(backend, DetailedStateBackend):
             self._renewal = anyio.create_task_group()
             await self._renewal.__aenter__()
-            self._renewal.start_soon(_keep_renewing, backend, hold, self._lease, began)
-            self._renewal.start_soon(_compare_clocks, backend, self._lease)
+            self._renewal.start_soon(keep_renewing, backend, hold, self._lease, began)
+            self._renewal.start_soon(compare_clocks, backend, self._lease)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -126,68 +115,13 @@ class Block:
                 raise
 
 
-async def _keep_renewing(backend: DetailedStateBackend, hold: Hold, lease: timedelta, began: float) -> None:
-    """Renew a hold for ever, each time early enough for what the last times took, so that its lease never runs out.
-
-    A renewal may take as long as there is lease left, and always a third of the lease or twice what the last ones took.
-    """
-    seconds = lease.total_seconds()
-    period = seconds / _RENEWALS_PER_LEASE
-    took, failed = 0.0, False
-    while True:
-        took = max(anyio.current_time() - began, took / 2)
-        pause = began + min(period, seconds - 2 * took) - anyio.current_time()
-        expires = began + seconds
-        while True:
-            await anyio.sleep(max(pause, 0))
-            began = anyio.current_time()
-            try:
-                with in_time(max(expires - began, 2 * took, period)):
-                    await _holds.renew(backend, hold, lease)
-                break
-            except Exception:
-                if not failed:
-                    _logger.exception("A hold could not be renewed in %r; it is tried again until it can", backend)
-                failed, pause = True, min(period / 4, 1.0)
-        if failed:
-            _logger.warning("A hold has been renewed again in %r", backend)
-        failed = False
-
-
-async def _compare_clocks(backend: StateBackend, lease: timedelta) -> None:
-    """Warn once if the clock of this host differs from that of the store by more than a third of a lease."""
-    clocked = uncached(backend)
-    if not isinstance(clocked, _ClockedBackend):
-        return
-    before = _clock.now()
-    try:
-        with in_time(ANSWER_TIMEOUT):
-            there = await clocked.now()
-    except Exception:  # noqa: BLE001 -- the block goes on
-        return
-    halfway = (_clock.now() - before) / 2
-    ahead = before + halfway - there
-    if abs(ahead) - halfway <= lease / _RENEWALS_PER_LEASE or key_of(backend) in _warned_of_clocks:
-        return
-    _warned_of_clocks.add(key_of(backend))
-    _logger.warning(
-        "The clock of this host is %.1f seconds %s that of %r, more than a lease of %g seconds bears: other hosts may "
-        "take its holds for expired, or keep them too long. Leases and time windows go by the clock of each host: "
-        "synchronize them",
-        abs(ahead.total_seconds()),
-        "ahead of" if ahead > timedelta() else "behind",
-        clocked,
-        lease.total_seconds(),
-    )
-
-
 async def _release(backend: StateBackend, hold: Hold) -> None:
     """Release the hold whatever cancels this meanwhile: a cancelled block has to lift its maintenance too."""
     cancellation: BaseException | None = None
     while True:
         try:
             with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSE_TIMEOUT):
-                await _holds.release(backend, hold)
+                await holds.release(backend, hold)
             break
         except anyio.get_cancelled_exc_class() as error:  # asyncio's own, as of `asyncio.timeout`, knows no shield
             cancellation = error
@@ -199,7 +133,7 @@ def _checked_lease(lease: float | timedelta) -> timedelta:
     seconds = check_seconds("lease", lease.total_seconds() if isinstance(lease, timedelta) else lease)
     try:
         duration = timedelta(seconds=seconds)
-        _clock.now() + duration
+        clock.now() + duration
     except OverflowError:
         msg = f"lease must end before the year 10000, got {seconds!r} seconds"
         raise ValueError(msg) from None

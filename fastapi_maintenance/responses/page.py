@@ -13,11 +13,11 @@ from string import Template
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from fastapi_maintenance import _clock
-from fastapi_maintenance._accept import preferred_language
-from fastapi_maintenance._blocked import current_state, offering
-from fastapi_maintenance._checks import check_seconds, check_str, reject
-from fastapi_maintenance._words import LANGUAGES, Words, in_words, words_for
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import check_seconds, check_str, reject
+from fastapi_maintenance.responses.accept import preferred_language
+from fastapi_maintenance.responses.callbacks import current_state, offering
+from fastapi_maintenance.responses.words import LANGUAGES, Words, in_words, words_for
 from fastapi_maintenance.state import current_message, seconds_left
 from fastapi_maintenance.typing import SyncResponseCallback
 
@@ -111,7 +111,7 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     policy = _policy_for(page.substitute(dict.fromkeys(_TEXTS, ""), **colors))
 
     def html_response(request: Request, /) -> Response:
-        state, now = current_state(request), _clock.now()
+        state, now = current_state(request), clock.now()
         spoken = language or preferred_language(request.headers.get("accept-language"), tuple(LANGUAGES))
         words = words_for(spoken)
         left = seconds_left(state, now)

@@ -11,7 +11,7 @@ from typing import Generic, NoReturn, TypeVar
 
 import anyio
 
-from fastapi_maintenance._waiting import current_loop
+from fastapi_maintenance._helpers.waiting import current_loop
 
 __all__ = ["SharedRead", "moment"]
 

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fastapi_maintenance import _clock
-from fastapi_maintenance._checks import reject
-from fastapi_maintenance._rendered import Rendered
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import reject
+from fastapi_maintenance.responses.rendered import Rendered
 from fastapi_maintenance.state import MaintenanceState, current_message
 from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
 
@@ -41,7 +41,7 @@ def current_state(request: Request) -> MaintenanceState:
 
 def _message_in(state: MaintenanceState) -> str | None:
     """Return the operator's message for the block, if there is one."""
-    return current_message(state, _clock.now()) if state.holds else state.message
+    return current_message(state, clock.now()) if state.holds else state.message
 
 
 def offering(media_type: str, callback: _Callback, *, status: int = 503) -> _Callback:

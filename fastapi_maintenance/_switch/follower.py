@@ -10,9 +10,9 @@ from typing import NoReturn
 
 import anyio
 
-from fastapi_maintenance._observer import Observer, PeekingObserver, SharingObserver
-from fastapi_maintenance._shared_read import SharedRead, moment
-from fastapi_maintenance._waiting import ANSWER_TIMEOUT, current_loop, end_of, in_time
+from fastapi_maintenance._helpers.shared_read import SharedRead, moment
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, end_of, in_time
+from fastapi_maintenance._switch.observer import Observer, PeekingObserver, SharingObserver
 from fastapi_maintenance.backends.base import check_state, read_state
 from fastapi_maintenance.backends.cached import CachedBackend
 from fastapi_maintenance.state import MaintenanceState

@@ -10,9 +10,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fastapi_maintenance._accept import preferred
-from fastapi_maintenance._blocked import answers_of, media_type_of, offering
-from fastapi_maintenance._checks import check_callable, check_str
+from fastapi_maintenance._helpers.checks import check_callable, check_str
+from fastapi_maintenance.responses.accept import preferred
+from fastapi_maintenance.responses.callbacks import answers_of, media_type_of, offering
 from fastapi_maintenance.typing import ResponseCallback
 
 __all__ = ["negotiate", "with_media_type"]

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Hashable
 from typing import Protocol, runtime_checkable
 
-from fastapi_maintenance._shared_read import moment
+from fastapi_maintenance._helpers.shared_read import moment
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from fastapi_maintenance import _clock, _writes
-from fastapi_maintenance._shared_read import SharedRead, moment
-from fastapi_maintenance._waiting import in_time
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.shared_read import SharedRead, moment
+from fastapi_maintenance._helpers.waiting import in_time
+from fastapi_maintenance._switch import writes
 from fastapi_maintenance.backends.base import check_state, read_state
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.state import MaintenanceState, is_active
@@ -71,7 +72,7 @@ class Observer:
             _logger.warning(
                 "The maintenance state cannot be read from %r; until it can, maintenance stays %s: %s: %s",
                 self.backend,
-                "on" if is_active(self._last(), _clock.now()) else "off",
+                "on" if is_active(self._last(), clock.now()) else "off",
                 type(error).__name__,
                 error,
             )
@@ -108,7 +109,7 @@ class SharingObserver(Observer):
     ) -> None:
         super().__init__(backend, fail_closed=fail_closed, read_timeout=read_timeout)
         self._shared = shared
-        _writes.listen(self)
+        writes.listen(self)
 
     def peek(self) -> MaintenanceState | None:
         """Return the state if it was read a moment ago."""

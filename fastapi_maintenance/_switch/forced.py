@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance._layers import layers_of
+from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance.state import MaintenanceState
 
 __all__ = ["Forcing", "forced", "forcing_of", "open_forcings"]

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
 from starlette.routing import BaseRoute, Match, Mount, Route, Router, WebSocketRoute, compile_path
 from starlette.types import Scope
 
-from fastapi_maintenance._layers import Way, is_own
+from fastapi_maintenance._routing.layers import Way, is_own
 
 __all__ = ["Candidate", "IncludedRouter", "RouteIndex", "contexts_of"]
 

@@ -14,10 +14,10 @@ from typing import Annotated, Any, NoReturn
 
 import anyio
 
-from fastapi_maintenance import _clock
-from fastapi_maintenance._find import FindError, find_backend
-from fastapi_maintenance._times import duration_of, time_of
+from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.backends.url import opened
+from fastapi_maintenance.cli.find_app import FindError, find_backend
+from fastapi_maintenance.cli.times import duration_of, time_of
 from fastapi_maintenance.control import (
     get_maintenance_state,
     maintenance_mode_on,
@@ -31,8 +31,8 @@ from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, Watch
 try:
     import typer
 
-    from fastapi_maintenance._help import Command, Group
-    from fastapi_maintenance._show import facts, plain, show, tell
+    from fastapi_maintenance.cli.help import Command, Group
+    from fastapi_maintenance.cli.show import facts, plain, show, tell
 except ImportError as _error:
     msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
     raise ImportError(msg, name=_error.name) from _error
@@ -90,7 +90,7 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
     start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="From when on; by default now.")] = None,
 ) -> None:
     """Close the service."""
-    now = _clock.now()
+    now = clock.now()
     if lasting is not None and until is not None:
         _fail("--for and --until say the same in two ways; give one of them")
     starts_at = None if start is None else _read("--from", partial(time_of, now=now), start)
@@ -132,7 +132,7 @@ def status(
     async def look(meant: StateBackend) -> None:
         nonlocal closed
         state = await get_maintenance_state(meant)
-        closed = is_active(state, _clock.now())
+        closed = is_active(state, clock.now())
         if as_json:
             print(json.dumps(facts(state)))  # noqa: T201 -- the output of the command
         else:

@@ -9,8 +9,8 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fastapi_maintenance import _clock
-from fastapi_maintenance._checks import check_seconds, check_token, reject_kind
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import check_seconds, check_token, reject_kind
 
 __all__ = ["SECRET_LIMIT", "BypassCookie", "app_root", "bypass_cookie"]
 
@@ -137,4 +137,4 @@ def bypass_cookie(
 
 
 def _now() -> int:
-    return int(_clock.now().timestamp())
+    return int(clock.now().timestamp())

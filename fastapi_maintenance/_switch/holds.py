@@ -15,9 +15,9 @@ from datetime import timedelta
 
 import anyio
 
-from fastapi_maintenance import _clock
-from fastapi_maintenance._waiting import current_loop, end_of
-from fastapi_maintenance._writes import key_of, set_value, update_state
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.waiting import current_loop, end_of
+from fastapi_maintenance._switch.writes import key_of, set_value, update_state
 from fastapi_maintenance.backends.base import read_value
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.errors import NotSupportedError, ReadOnlyBackendError
@@ -104,7 +104,7 @@ async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) ->
     async with _turn(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
-                await update_state(backend, lambda state: add_hold(state, _leased(hold, lease), _clock.now()))
+                await update_state(backend, lambda state: add_hold(state, _leased(hold, lease), clock.now()))
         with _ledgers_lock:  # a release takes no turn for its first step
             ledger.holds = (*ledger.holds, hold)  # without an expiry: it is open for as long as its block runs
         if not isinstance(backend, DetailedStateBackend):
@@ -118,7 +118,7 @@ async def renew(backend: DetailedStateBackend, hold: Hold, lease: timedelta) -> 
 
 
 def _leased(hold: Hold, lease: timedelta | None) -> Hold:
-    return hold if lease is None else replace(hold, expires_at=_clock.now() + lease)
+    return hold if lease is None else replace(hold, expires_at=clock.now() + lease)
 
 
 async def release(backend: StateBackend, hold: Hold) -> None:

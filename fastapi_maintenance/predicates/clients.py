@@ -1,4 +1,4 @@
-"""Which address does a request come from?"""
+"""The predicate on the address of the client, also behind proxies."""
 
 from __future__ import annotations
 
@@ -7,33 +7,69 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from starlette.requests import Request
 
-from fastapi_maintenance._checks import check_str, reject
+from fastapi_maintenance._helpers.checks import check_str, reject
+from fastapi_maintenance.predicates.verdicts import Verdict
+from fastapi_maintenance.typing import Predicate
 
-__all__ = ["client_address", "lies_in", "networks_of"]
+__all__ = ["client_in"]
 
 _Address = IPv4Address | IPv6Address
 _MAPPED_PREFIX = 96  # bits of ::ffff:0:0/96 (RFC 4291 2.5.5.2), in which IPv4 addresses stand as IPv6 ones
 _Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
-def networks_of(name: str, values: object) -> _Networks:
+def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> Predicate:
+    """Exempt clients by address: `client_in("10.0.0.0/8", "2001:db8::7")`.
+
+    >>> is_internal = client_in("10.0.0.0/8")
+    >>> is_internal(get("/", peer=("10.1.2.3", 50_000))), is_internal(get("/", peer=("192.0.2.1", 50_000)))
+    (True, False)
+
+    The client is the peer that the server reports. Where that is one of `trusted_proxies`, `X-Forwarded-For` is
+    walked from the right, and the first address that is not a trusted proxy is the client; an entry that is no
+    address ends the walk. Unknown is a client whose address is then not known.
+
+    A server that rewrites the peer by that header itself is believed: `uvicorn --forwarded-allow-ips='*'` takes the
+    first address, which every client can make up. Give it the addresses of the proxies, or `--no-proxy-headers` and
+    name them here.
+
+    Args:
+        networks: IPv4 or IPv6 addresses, and networks in CIDR notation.
+        trusted_proxies: The same, for the proxies whose word is taken.
+
+    Raises:
+        TypeError: A network is not a `str`, or `trusted_proxies` is a single `str`.
+        ValueError: A network is no address or network; the host bits of a network must be zero.
+
+    """
+    wanted = _networks_of("networks", networks)
+    trusted = _networks_of("trusted_proxies", trusted_proxies)
+
+    def client_is_in(request: Request, /) -> Verdict:
+        client = _client_address(request, trusted)
+        return None if client is None else _lies_in(client, wanted)
+
+    return client_is_in
+
+
+def _networks_of(name: str, values: object) -> _Networks:
     """Read a collection of addresses and CIDR networks; host bits of a network must be zero."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         reject(name, "a collection of addresses and networks", values)
     return tuple(_network_of(name, check_str(name, value)) for value in values)
 
 
-def lies_in(address: _Address, networks: _Networks) -> bool:
+def _lies_in(address: _Address, networks: _Networks) -> bool:
     """Tell whether one of the networks holds the address."""
     return any(address in network for network in networks)
 
 
-def client_address(request: Request, trusted: _Networks) -> _Address | None:
+def _client_address(request: Request, trusted: _Networks) -> _Address | None:
     """Return the peer's address, or where trusted proxies stand before it, the first one that is not theirs."""
     address = _address_of(request.client.host) if request.client else None
     lines = request.headers.getlist("x-forwarded-for")
     entries = [entry for line in lines for entry in line.split(",") if entry.strip()]  # RFC 9110 5.6.1: skip empty ones
-    while address is not None and entries and lies_in(address, trusted):
+    while address is not None and entries and _lies_in(address, trusted):
         address = _address_of(entries.pop())
     return address
 

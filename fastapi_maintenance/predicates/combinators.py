@@ -9,8 +9,8 @@ from typing import Any, cast, overload
 
 from starlette.requests import Request
 
-from fastapi_maintenance._anatomy import Composition, Verdict, composed, joined, negated, verdict_of
-from fastapi_maintenance._checks import check_callable
+from fastapi_maintenance._helpers.checks import check_callable
+from fastapi_maintenance.predicates.verdicts import Composition, Verdict, composed, joined, negated, verdict_of
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
 __all__ = ["all_of", "any_of", "not_"]

@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_maintenance import _clock
-from fastapi_maintenance._checks import reject
-from fastapi_maintenance._rendered import Rendered, completed
-from fastapi_maintenance._scope import as_http
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import reject
+from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance.responses import STATE_KEY, as_json
+from fastapi_maintenance.responses.rendered import Rendered, completed
 from fastapi_maintenance.state import MaintenanceState, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
 
@@ -86,7 +86,7 @@ class _Sending:
 
 def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int:
     """Return what `Retry-After` says."""
-    known = None if state.ends_at is None else seconds_left(state, _clock.now())
+    known = None if state.ends_at is None else seconds_left(state, clock.now())
     if isinstance(retry_after, int):
         return retry_after if known is None else known
     least, most = retry_after

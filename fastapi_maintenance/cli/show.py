@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from fastapi_maintenance import _clock
-from fastapi_maintenance._times import shown_duration, shown_time
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance.cli.times import shown_duration, shown_time
 from fastapi_maintenance.state import MaintenanceState, current_message, is_active, open_holds
 
 __all__ = ["facts", "plain", "show", "tell"]
@@ -44,7 +44,7 @@ def plain(text: str) -> str:
 
 def show(state: MaintenanceState, *, stamp: bool = False) -> None:
     """Show what is so now, for people; a stamp is the time of day before it."""
-    now = _clock.now()
+    now = clock.now()
     closed = is_active(state, now)
     word = "[bold red]closed[/]" if closed else "[bold green]open[/]"
     parts = [f"{now.astimezone():%H:%M:%S}  {word}" if stamp else word]
@@ -64,7 +64,7 @@ def show(state: MaintenanceState, *, stamp: bool = False) -> None:
 
 def facts(state: MaintenanceState) -> dict[str, Any]:
     """Return what is so now, for programs."""
-    now = _clock.now()
+    now = clock.now()
     return {
         "closed": is_active(state, now),
         "message": current_message(state, now),

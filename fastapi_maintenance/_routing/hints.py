@@ -15,9 +15,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
-from fastapi_maintenance._anatomy import paths_in
-from fastapi_maintenance._listing import Listed, leads_to
-from fastapi_maintenance._routes import Answer
+from fastapi_maintenance._routing.listing import Listed, leads_to
+from fastapi_maintenance._routing.routes import Answer
+from fastapi_maintenance.predicates.verdicts import paths_in
 
 __all__ = ["Arrangement", "give"]
 

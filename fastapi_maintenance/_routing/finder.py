@@ -9,10 +9,10 @@ from starlette.applications import Starlette
 from starlette.routing import Router
 from starlette.types import ASGIApp, Scope
 
-from fastapi_maintenance._index import RouteIndex
-from fastapi_maintenance._layers import Way, way_to
-from fastapi_maintenance._routes import OPAQUE, UNANSWERED, Answer, behind_unknown, entered, find_answer
-from fastapi_maintenance._scope import is_preflight
+from fastapi_maintenance._helpers.scope import is_preflight
+from fastapi_maintenance._routing.index import RouteIndex
+from fastapi_maintenance._routing.layers import Way, way_to
+from fastapi_maintenance._routing.routes import OPAQUE, UNANSWERED, Answer, behind_unknown, entered, find_answer
 
 __all__ = ["RouteFinder"]
 

@@ -1,0 +1,1 @@
+"""Small helpers at the bottom: they know nothing else of the package."""

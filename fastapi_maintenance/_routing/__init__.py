@@ -1,0 +1,1 @@
+"""Which endpoint will answer this request: layers, routes, and the index of both."""

@@ -1,0 +1,1 @@
+"""What the state is now, and for how long: following a backend, holds, writes, which backend is meant."""

@@ -1,0 +1,33 @@
+"""Which requests are exempt: pure predicates, and the combinators that compose them.
+
+A predicate is a function from a request to True, False or None, which is unknown. The ones here are made by functions,
+`path_prefix("/health")`, and composed by `any_of`, `all_of` and `not_`. They return None where the request is ambiguous
+or where the application may read it in another way. Only True exempts. None of them raises for any request. A WebSocket
+handshake is seen as the HTTP `GET` that it is. In the examples `get(...)` makes a request.
+"""
+
+from fastapi_maintenance.predicates.clients import client_in
+from fastapi_maintenance.predicates.combinators import all_of, any_of, not_
+from fastapi_maintenance.predicates.hosts import host_is
+from fastapi_maintenance.predicates.methods import always, method_in, never, safe_method
+from fastapi_maintenance.predicates.paths import path_is, path_matches, path_prefix
+from fastapi_maintenance.predicates.values import cookie_equals, header_equals, header_present, query_equals
+
+__all__ = [
+    "all_of",
+    "always",
+    "any_of",
+    "client_in",
+    "cookie_equals",
+    "header_equals",
+    "header_present",
+    "host_is",
+    "method_in",
+    "never",
+    "not_",
+    "path_is",
+    "path_matches",
+    "path_prefix",
+    "query_equals",
+    "safe_method",
+]

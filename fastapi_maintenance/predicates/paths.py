@@ -1,0 +1,123 @@
+"""Predicates on the path, read as the router reads it and as lenient readers behind it may."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from starlette.requests import Request
+
+from fastapi_maintenance._helpers.checks import check_name, check_str
+from fastapi_maintenance._helpers.scope import lenient_path, route_path
+from fastapi_maintenance.predicates.verdicts import Verdict, on_paths
+from fastapi_maintenance.typing import Predicate
+
+__all__ = ["path_is", "path_matches", "path_prefix"]
+
+
+def path_is(*paths: str) -> Predicate:
+    """Exempt exactly these paths, compared as the router sees them: relative to the app and decoded once.
+
+    >>> is_probe = path_is("/livez", "/readyz")
+    >>> is_probe(get("/livez")), is_probe(get("/livez/db"))
+    (True, False)
+
+    Unknown is a path that lenient readers may take for one of these, or for another one than these: `path_prefix` tells
+    which.
+
+    Raises:
+        TypeError: A path is not a `str`.
+        ValueError: A path does not start with `/`.
+
+    """
+    wanted = frozenset(_checked_paths("paths", paths))
+    widened = frozenset(map(lenient_path, wanted))
+
+    def path_is_wanted(request: Request, /) -> Verdict:
+        return _as_all_read_it(request, wanted.__contains__, widened.__contains__)
+
+    return on_paths(wanted, path_is_wanted, prefixes=False)
+
+
+def path_prefix(*prefixes: str) -> Predicate:
+    """Exempt these paths and all that lies under them, compared as the router sees them.
+
+    >>> is_health = path_prefix("/health")
+    >>> is_health(get("/health")), is_health(get("/health/live")), is_health(get("/healthy"))
+    (True, True, False)
+
+    `path_prefix("/health")` covers `/health` and `/health/live`, never `/healthy`; `path_prefix("/health/")` covers
+    only what lies under it.
+
+    Unknown is a path with a `..` segment, a backslash or a control character: what is behind the route may take it for
+    any other path. Unknown is also a path on which lenient readers come to another verdict: those who decode it once
+    more, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case, or dots and spaces after a name.
+    So `not_(path_prefix("/billing"))` exempts neither `//billing` nor `/Billing`.
+
+    Raises:
+        TypeError: A prefix is not a `str`.
+        ValueError: A prefix does not start with `/`.
+
+    """
+    exact = frozenset(_checked_paths("prefixes", prefixes))
+    lies_under = _under(exact)
+    may_lie_under = _under({lenient_path(prefix) or prefix for prefix in prefixes})
+
+    def path_has_prefix(request: Request, /) -> Verdict:
+        return _as_all_read_it(request, lies_under, may_lie_under)
+
+    return on_paths(exact, path_has_prefix, prefixes=True)
+
+
+def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
+    r"""Exempt paths that the whole of a regular expression matches: `path_matches(r"/v\d+/status")`.
+
+    >>> is_status = path_matches(r"/v\d+/status")
+    >>> is_status(get("/v2/status")), is_status(get("/v2/status/all"))
+    (True, False)
+
+    Unknown is a path that lenient readers may read in another way, as `path_prefix` tells, where the pattern, without
+    regard to case, says something else of that.
+
+    Raises:
+        TypeError: The pattern is neither a `str` nor a compiled pattern for `str`.
+        ValueError: The pattern is empty, or no regular expression.
+
+    """
+    check_name("pattern", pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
+    try:
+        compiled = re.compile(pattern)
+        widened = re.compile(compiled.pattern, compiled.flags | re.IGNORECASE)
+    except (re.error, OverflowError) as error:  # OverflowError: a number in it is too large
+        msg = f"pattern must be a regular expression, got {pattern!r}: {error}"
+        raise ValueError(msg) from None
+
+    def path_matches_pattern(request: Request, /) -> Verdict:
+        return _as_all_read_it(
+            request, lambda path: bool(compiled.fullmatch(path)), lambda path: bool(widened.fullmatch(path))
+        )
+
+    return path_matches_pattern
+
+
+def _checked_paths(name: str, paths: tuple[str, ...]) -> tuple[str, ...]:
+    for path in paths:
+        if not check_str(name, path).startswith("/"):
+            msg = f"{name} must start with '/', got {path!r}"
+            raise ValueError(msg)
+    return paths
+
+
+def _under(prefixes: Iterable[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether a path is one of the prefixes, or lies under one."""
+    exact = frozenset(prefixes)
+    below = tuple(prefix if prefix.endswith("/") else prefix + "/" for prefix in exact)
+    return lambda path: path in exact or path.startswith(below)
+
+
+def _as_all_read_it(request: Request, matches: Callable[[str], bool], may_match: Callable[[str], bool]) -> Verdict:
+    """Return whether the request's path matches; None where a lenient reader comes to another verdict."""
+    path = route_path(request.scope) or "/"
+    read_leniently = lenient_path(path)
+    matched = matches(path)
+    return matched if read_leniently is not None and may_match(read_leniently) is matched else None
