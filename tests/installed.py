@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 NAME = "fastapi_maintenance"
-NEEDED = {"fastapi", "filelock", "typing-extensions"}
+NEEDED = {"anyio", "fastapi", "filelock", "pydantic", "typing-extensions"}
 EXTRAS = {"bypass", "cli", "redis", "sqlalchemy"}
 MISSING = {"redis", "sqlalchemy", "typer", "rich", "itsdangerous", "hypothesis"}
 """What the extras and the tests need: were it there, this would prove nothing."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -917,6 +917,43 @@ def test_who_cannot_keep_the_owner_is_told_and_changes_nothing(shared_folder: Pa
     assert f"belongs to user {SERVICE} and group {SERVICE}, and must be written by them or root" in told
     assert ("1", ["mode"]) == (path.read_text(), [entry.name for entry in shared_folder.iterdir()])
     assert "False" == run_as(SERVICE, path, False)
+
+
+@pytest.mark.parametrize("user", [0, 1])
+async def test_a_new_switch_in_a_folder_of_ones_own_is_ones_own(
+    user: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_module, "_user", lambda: user)
+    await LocalFileBackend(tmp_path / "mode").set_value(True)
+    assert tmp_path.stat().st_uid == (tmp_path / "mode").stat().st_uid
+
+
+@only_posix
+def test_a_file_is_given_to_the_owner_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda _, user, group: given.append((user, group)))
+    like = cast("os.stat_result", SimpleNamespace(st_uid=SERVICE, st_gid=OTHER))
+    with (tmp_path / "new").open("w") as file:
+        file_module._give(file.fileno(), tmp_path / "new", like)
+    assert [(SERVICE, OTHER)] == given
+
+
+@only_posix
+async def test_a_file_that_cannot_be_given_to_the_owner_of_the_switch_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    path = tmp_path / "mode"
+    path.write_text("1")
+    like = cast("os.stat_result", SimpleNamespace(st_uid=SERVICE, st_gid=SERVICE))
+    real = file_module._give
+    monkeypatch.setattr(os, "fchown", refuse)
+    monkeypatch.setattr(file_module, "_give", lambda descriptor, new, _: real(descriptor, new, like))
+    with pytest.raises(PermissionError, match=f"belongs to user {SERVICE} and group {SERVICE}"):
+        await LocalFileBackend(path).set_value(False)
+    assert ("1", [path]) == (path.read_text(), list(tmp_path.iterdir()))
 
 
 # A file system that never answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance._waiting import current_loop
 from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBackend, WatchableStateBackend
 from tests.stores import BareSwitch, DetailedStore, Hook, WatchableStore, be_down
 from tests.support import eventually
@@ -311,3 +313,13 @@ def test_a_value_counts_for_a_second_unless_told_otherwise() -> None:
 def test_wrong_arguments_are_refused(backend: StateBackend, ttl: float, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         cached(backend, ttl)
+
+
+@pytest.mark.parametrize("is_imported", [True, False])
+def test_outside_of_event_loops_there_is_none(is_imported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trio  # noqa: PLC0415 -- it is there, or not
+
+    monkeypatch.setitem(sys.modules, "trio", trio)
+    if not is_imported:
+        monkeypatch.delitem(sys.modules, "trio")
+    assert current_loop() is None

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -36,14 +36,12 @@ def in_time(seconds: float) -> Iterator[None]:
 
 def current_loop() -> object:
     """Return the event loop that runs here, which is no other one that runs before or after it; None: none runs."""
-    try:
+    with suppress(RuntimeError):
         return asyncio.get_running_loop()
-    except RuntimeError:
-        trio: Any = sys.modules.get("trio")
-        try:
-            return None if trio is None else trio.lowlevel.current_trio_token()
-        except RuntimeError:
-            return None
+    with suppress(RuntimeError, KeyError):
+        trio: Any = sys.modules["trio"]
+        return trio.lowlevel.current_trio_token()
+    return None
 
 
 def end_of(loop: object) -> Callable[[], bool]:

@@ -48,7 +48,6 @@ except ImportError as _error:
 
 __all__ = ["SQLAlchemyBackend", "maintenance_table", "make_engine"]
 
-_MOST_STALE = 100  # connections of a pool
 _MAX_PAUSE = 0.02  # seconds between two tries of a change that others were faster than
 _OFF = MaintenanceState()
 _T = TypeVar("_T")
@@ -229,12 +228,12 @@ class SQLAlchemyBackend:
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection; on SQLite none that was opened on a file that has been deleted or replaced since."""
         async with self._engine.connect() as connection:
-            for _ in range(_MOST_STALE):
-                now = _identity_of(self.engine.url.database or "") if self.engine.dialect.name == "sqlite" else None
-                if (await connection.get_raw_connection()).info.get(_FILE, now) == now:
-                    break
+            while self._is_stale((await connection.get_raw_connection()).info):
                 await connection.invalidate()  # the next use takes another one of the pool, or opens one
             yield connection
+
+    def _is_stale(self, info: dict[Any, Any]) -> bool:
+        return _FILE in info and info[_FILE] != _identity_of(self.engine.url.database or "")
 
     async def _state(self, connection: AsyncConnection) -> MaintenanceState:
         found = await self._row(connection)
