@@ -46,7 +46,7 @@ print(json.dumps({"fastapi": first, "more": second, "held": held, "size": size, 
 """
 _IN_USE = "ours, its middleware"
 _MODULES = {
-    "ours": "fastapi_maintenance",  # which imports each of its names when it is first used
+    "ours": "fastapi_maintenance",
     _IN_USE: "fastapi_maintenance.middleware",
     "0.0.5": "fastapi_maintenance",
     "waygate": "waygate.fastapi",

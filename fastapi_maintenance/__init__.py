@@ -1,5 +1,6 @@
 """Take a FastAPI service into maintenance and out again, without taking it down."""
 
+from fastapi_maintenance._helpers.version import __version__
 from fastapi_maintenance.backends.base import BaseStateBackend
 from fastapi_maintenance.backends.cached import cached
 from fastapi_maintenance.backends.env import EnvVarBackend
@@ -85,6 +86,7 @@ __all__ = [
     "StateChange",
     "SyncResponseCallback",
     "WatchableStateBackend",
+    "__version__",
     "all_of",
     "always",
     "any_of",

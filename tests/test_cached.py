@@ -22,7 +22,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
-from fastapi_maintenance._waiting import current_loop
+from fastapi_maintenance._helpers.waiting import current_loop
 from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBackend, WatchableStateBackend
 from tests.stores import BareSwitch, DetailedStore, Hook, WatchableStore, be_down
 from tests.support import eventually

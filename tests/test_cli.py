@@ -25,6 +25,7 @@ from typer.testing import CliRunner, Result
 from fastapi_maintenance import (
     LocalFileBackend,
     MaintenanceState,
+    __version__,
     get_maintenance_state,
     set_maintenance_mode,
 )
@@ -525,6 +526,11 @@ def test_it_is_plain_when_it_is_piped_and_coloured_where_that_is_asked_for() -> 
     assert "open\n" == outputs[2]
 
 
+def test_it_tells_its_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (0, f"{__version__}\n") == (result.exit_code, result.output)
+
+
 def test_what_is_read_is_what_was_set() -> None:
     switch("on", "--message", "why")
     assert "why" == anyio.run(get_maintenance_state, LocalFileBackend("switch")).message
@@ -534,4 +540,4 @@ def test_without_typer_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "typer", None)
     monkeypatch.delitem(sys.modules, "fastapi_maintenance.cli.commands")
     with pytest.raises(ImportError, match=r"needs typer: pip install 'fastapi-maintenance\[cli\]'"):
-        __import__("fastapi_maintenance.cli")
+        __import__("fastapi_maintenance.cli.commands")

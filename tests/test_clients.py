@@ -8,17 +8,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.predicates.clients import client_address, lies_in, networks_of
+from fastapi_maintenance.predicates.clients import _client_address, _lies_in, _networks_of
 from tests.support import make_request
 
 PROXIES = ("10.0.0.0/8", "2001:db8:aaaa::/48")
-TRUSTED = networks_of("trusted_proxies", PROXIES)
+TRUSTED = _networks_of("trusted_proxies", PROXIES)
 PEER = "10.0.0.1"
 
 
 def address_of(text: str) -> str | None:
     """Return what an entry by a trusted proxy is read as."""
-    address = client_address(make_request(headers=[("X-Forwarded-For", text)], peer=(PEER, 1)), TRUSTED)
+    address = _client_address(make_request(headers=[("X-Forwarded-For", text)], peer=(PEER, 1)), TRUSTED)
     return None if address is None else str(address)
 
 
@@ -78,14 +78,14 @@ def test_any_entry_is_an_address_or_nothing(text: str) -> None:
 )
 def test_without_trusted_proxies_the_client_is_the_peer_whatever_headers_say(peer: str, expected: str | None) -> None:
     request = make_request(headers=[("X-Forwarded-For", "10.0.0.9"), ("Forwarded", "for=10.0.0.9")], peer=(peer, 1))
-    address = client_address(request, ())
+    address = _client_address(request, ())
     assert expected == (None if address is None else str(address))
 
 
 def test_a_request_without_peer_has_no_address_whatever_headers_say() -> None:
     request = make_request(headers=[("X-Forwarded-For", "10.0.0.9")], peer=None)
-    assert client_address(request, TRUSTED) is None
-    assert client_address(request, networks_of("trusted_proxies", ["0.0.0.0/0", "::/0"])) is None
+    assert _client_address(request, TRUSTED) is None
+    assert _client_address(request, _networks_of("trusted_proxies", ["0.0.0.0/0", "::/0"])) is None
 
 
 TRUSTED_ENTRIES = {
@@ -132,7 +132,7 @@ def test_the_client_is_the_first_from_the_right_that_is_no_trusted_proxy(
     untrusted = [entry for entry in path if entry not in TRUSTED_ENTRIES]
     expected = ENTRIES[untrusted[-1] if untrusted else path[0]]
 
-    address = client_address(make_request(headers=headers, peer=(peer, 1)), TRUSTED)
+    address = _client_address(make_request(headers=headers, peer=(peer, 1)), TRUSTED)
     assert expected == (None if address is None else str(address))
 
 
@@ -146,16 +146,16 @@ def test_empty_entries_are_passed_over() -> None:
 def test_networks_of_mapped_addresses_are_those_of_ipv4_addresses() -> None:
     values = ["::ffff:192.0.2.1", "::ffff:10.0.0.0/104", "::ffff:0:0/96", "::/0", "2001:db8::/32"]
     expected = ["192.0.2.1/32", "10.0.0.0/8", "0.0.0.0/0", "::/0", "2001:db8::/32"]
-    assert expected == [str(network) for network in networks_of("networks", values)]
+    assert expected == [str(network) for network in _networks_of("networks", values)]
 
 
 def test_an_address_lies_in_networks_of_its_own_family() -> None:
-    networks = networks_of("networks", ["192.0.2.0/24", "2001:db8::/32"])
+    networks = _networks_of("networks", ["192.0.2.0/24", "2001:db8::/32"])
     inside = ["192.0.2.0", "192.0.2.255", "2001:db8::", "2001:db8:ffff::1"]
     outside = ["192.0.1.255", "192.0.3.0", "2001:db7::1", "2001:db9::", "::192.0.2.1"]
-    assert [True] * 4 == [lies_in(ip_address(address), networks) for address in inside]
-    assert [False] * 5 == [lies_in(ip_address(address), networks) for address in outside]
-    assert not lies_in(ip_address("192.0.2.1"), ())
+    assert [True] * 4 == [_lies_in(ip_address(address), networks) for address in inside]
+    assert [False] * 5 == [_lies_in(ip_address(address), networks) for address in outside]
+    assert not _lies_in(ip_address("192.0.2.1"), ())
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_an_address_lies_in_networks_of_its_own_family() -> None:
 )
 def test_what_is_no_network_is_refused_with_the_parameter_the_value_and_the_reason(value: str, reason: str) -> None:
     with pytest.raises(ValueError, match=r"^networks must be IP addresses or CIDR networks, got '") as caught:
-        networks_of("networks", ["10.0.0.0/8", value])
+        _networks_of("networks", ["10.0.0.0/8", value])
 
     assert f"got {value!r}: " in str(caught.value)
     assert reason in str(caught.value)
@@ -188,11 +188,11 @@ def test_what_is_no_network_is_refused_with_the_parameter_the_value_and_the_reas
 )
 def test_networks_are_a_collection_of_str(value: object, message: str) -> None:
     with pytest.raises(TypeError) as caught:
-        networks_of("networks", value)
+        _networks_of("networks", value)
 
     assert message == str(caught.value)
 
 
 def test_networks_may_come_from_any_iterable() -> None:
-    expected = networks_of("networks", ["10.0.0.0/8", "::1"])
-    assert expected == networks_of("networks", iter(["10.0.0.0/8", "::1"]))
+    expected = _networks_of("networks", ["10.0.0.0/8", "::1"])
+    assert expected == _networks_of("networks", iter(["10.0.0.0/8", "::1"]))

@@ -39,7 +39,7 @@ def test_the_examples_of_a_module_are_so(module: str, tmp_path: Path, monkeypatc
     assert 0 == doctest.testmod(importlib.import_module(module), extraglobs=REQUESTS).failed
 
 
-@pytest.mark.parametrize("name", fastapi_maintenance.__all__)
+@pytest.mark.parametrize("name", sorted({*fastapi_maintenance.__all__} - {"__version__"}))
 def test_what_can_be_called_has_an_example(name: str) -> None:
     thing = getattr(fastapi_maintenance, name)
     told = name[0].isupper() and not name.endswith(("FileBackend", "VarBackend", "MemoryBackend", "Middleware"))

@@ -51,7 +51,9 @@ def test_it_would_be_seen(line: str, expected: str) -> None:
 
 
 PATHS = {
-    "fastapi_maintenance.backends": "BaseStateBackend EnvVarBackend LocalFileBackend MemoryBackend backend_from_url cached",
+    "fastapi_maintenance.backends": (
+        "BaseStateBackend EnvVarBackend LocalFileBackend MemoryBackend backend_from_url cached"
+    ),
     "fastapi_maintenance.backends.base": "BaseStateBackend",
     "fastapi_maintenance.backends.cached": "cached",
     "fastapi_maintenance.backends.env": "EnvVarBackend",
@@ -73,15 +75,17 @@ PATHS = {
     "fastapi_maintenance.middleware": "MaintenanceModeMiddleware maintenance_middleware",
     "fastapi_maintenance.openapi": "document_maintenance",
     "fastapi_maintenance.predicates": (
-        "all_of always any_of client_in cookie_equals header_equals header_present host_is method_in never not_ path_is "
-        "path_matches path_prefix query_equals safe_method"
+        "all_of always any_of client_in cookie_equals header_equals header_present host_is method_in never not_ "
+        "path_is path_matches path_prefix query_equals safe_method"
     ),
     "fastapi_maintenance.responses": (
         "STATE_KEY as_html as_json as_problem as_redirect current_state negotiate with_media_type"
     ),
     "fastapi_maintenance.router": "maintenance_router",
     "fastapi_maintenance.state": "Hold MaintenanceState is_active",
-    "fastapi_maintenance.testing": "MakeBackend MovedClock PromiseBrokenError check_backend maintenance_forced moved_clock",
+    "fastapi_maintenance.testing": (
+        "MakeBackend MovedClock PromiseBrokenError check_backend maintenance_forced moved_clock"
+    ),
     "fastapi_maintenance.typing": (
         "AsyncPredicate AsyncResponseCallback DetailedStateBackend ExemptCallback PeekableStateBackend Predicate "
         "ResponseCallback StateBackend StateChange SyncResponseCallback WatchableStateBackend"

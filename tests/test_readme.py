@@ -227,7 +227,7 @@ def test_in_the_apis_own_documentation() -> None:
 
 
 def test_the_hints_are_those_that_there_are() -> None:
-    hints = (ROOT / "fastapi_maintenance" / "_hints.py").read_text(encoding="utf-8")
+    hints = (ROOT / "fastapi_maintenance" / "_routing" / "hints.py").read_text(encoding="utf-8")
     topics = re.findall(r'yield "(\w+)"', hints)
     assert topics
     assert sorted(topics) == re.findall(

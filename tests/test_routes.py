@@ -37,8 +37,7 @@ from fastapi_maintenance import (
     maintenance_middleware,
 )
 from fastapi_maintenance._maintained import MaintainedApp
-from fastapi_maintenance._routing import index, layers
-from fastapi_maintenance._routing import routes as routes
+from fastapi_maintenance._routing import index, layers, routes
 from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.testing import maintenance_forced
 from tests.support import client, handshake, websocket_scope
@@ -1160,8 +1159,8 @@ async def test_limits_of_bodies_are_seen_through() -> None:
 
 async def test_a_test_that_forces_an_app_sees_through_to_its_layers() -> None:
     backend = MemoryBackend()
-    for layers, expected in (((), 404), ((GZipMiddleware,), 404), ((Rewriting,), 503)):
-        app = app_with(*layers)
+    for added, expected in (((), 404), ((GZipMiddleware,), 404), ((Rewriting,), 503)):
+        app = app_with(*added)
         async with client(as_wrapped(app, backend)) as http:
             with maintenance_forced(app):
                 assert [expected] * 2 == [(await http.get("/nothing")).status_code for _ in range(2)]

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import anyio
 
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.version import __version__
 from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.cli.find_app import FindError, find_backend
 from fastapi_maintenance.cli.times import duration_of, time_of
@@ -73,6 +74,20 @@ App = Annotated[
     ),
 ]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="What to tell those who are locked out.")]
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 -- Typer gives it so
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[  # noqa: FBT002 -- an option
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:
