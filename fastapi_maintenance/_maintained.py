@@ -1,25 +1,25 @@
 """An app with maintenance around it: the ASGI shell.
 
-No rule lives here. What the state is comes from the observer, which route is meant from the app's own routes, and what
-to do from the decision.
+What the state is comes from the observer, and which route is meant from the app's own routes. `decide` has the order of
+the decision, as one pure function.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_maintenance._decision import Verdict, decide
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Way, all_layers_of
-from fastapi_maintenance._settings import Settings
+from fastapi_maintenance._settings import Settings, Unmatched
 from fastapi_maintenance._switch import current_backend, forced, holds
 from fastapi_maintenance._switch.follower import observe
 from fastapi_maintenance._switch.lifespan import Following
@@ -34,12 +34,54 @@ from fastapi_maintenance.typing import StateBackend
 if TYPE_CHECKING:
     from fastapi_maintenance._routing.hints import Arrangement
 
-__all__ = ["MaintainedApp"]
+__all__ = ["MaintainedApp", "Verdict", "decide"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 _FORCED = MaintenanceState(active=True)
 """The state behind a block that no backend has asked for."""
 _HINTS_TOLD = "fastapi_maintenance.hints"
+
+
+class Verdict(Enum):
+    """What to do with a request."""
+
+    PASS = "pass"  # noqa: S105 -- not a password
+    BLOCK = "block"
+    ASK = "ask"
+    """The predicate alone decides now: pass if it says so, else block."""
+
+
+def decide(  # noqa: PLR0913 -- one keyword for each fact
+    *,
+    mark: bool | None,
+    active: bool,
+    answered: bool,
+    documentation: bool,
+    unmatched: Unmatched,
+    exempt_docs: bool,
+) -> Verdict:
+    """Decide on an HTTP request or a WebSocket handshake; the first rule that applies counts.
+
+    Args:
+        mark: What the endpoint that will answer is forced to: True on, False off, None nothing.
+        active: Whether there is maintenance.
+        answered: Whether a route will answer, and not with 404 or 405.
+        documentation: Whether that route is the app's own documentation.
+        unmatched: What to do with a request that no route answers.
+        exempt_docs: Whether the documentation stays open.
+
+    """
+    if mark is True:
+        return Verdict.BLOCK
+    if mark is False:
+        return Verdict.PASS
+    if not active:
+        return Verdict.PASS
+    if not answered and unmatched == "pass":
+        return Verdict.PASS
+    if documentation and exempt_docs:
+        return Verdict.PASS
+    return Verdict.ASK
 
 
 class MaintainedApp:

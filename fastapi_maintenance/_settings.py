@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from fastapi_maintenance._decision import Unmatched
 from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_seconds, reject
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "Unmatched"]
+
+Unmatched = Literal["pass", "block"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

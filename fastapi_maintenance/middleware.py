@@ -8,10 +8,9 @@ from typing import TypeGuard
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from fastapi_maintenance._decision import Unmatched
 from fastapi_maintenance._maintained import MaintainedApp
 from fastapi_maintenance._routing.layers import all_layers_of
-from fastapi_maintenance._settings import Settings
+from fastapi_maintenance._settings import Settings, Unmatched
 from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.predicates import never

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from fastapi_maintenance._decision import Unmatched, Verdict, decide
+from fastapi_maintenance._maintained import Verdict, decide
+from fastapi_maintenance._settings import Unmatched
 
 
 class Facts(NamedTuple):
