@@ -64,9 +64,11 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
+# The oldest Python has the lowest versions of all else; with the newest it is run by name, `tests-3.10`.
 nox.options.sessions = [
     *("lint", "floors", "types", "package", "browser"),
-    *("tests", "tests_lowest", "coverage"),
+    *(f"tests-{python}" for python in PYTHONS[1:]),
+    *("tests_lowest", "coverage"),
 ]
 
 # Pythons that pyenv has, which its own `python3.x` commands hide unless they are chosen.

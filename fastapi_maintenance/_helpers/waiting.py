@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 
@@ -16,6 +15,7 @@ __all__ = ["ANSWER_TIMEOUT", "WRITE_TIMEOUT", "current_loop", "end_of", "in_thre
 
 _T = TypeVar("_T")
 _POLL = 0.001  # seconds
+_LOOPS = {"asyncio": "get_running_loop", "trio.lowlevel": "current_trio_token"}
 
 ANSWER_TIMEOUT = 2.0
 """Seconds that a follower waits for an answer before it counts the store as away."""
@@ -36,11 +36,10 @@ def in_time(seconds: float) -> Iterator[None]:
 
 def current_loop() -> object:
     """Return the event loop that runs here, which is no other one that runs before or after it; None: none runs."""
-    with suppress(RuntimeError):
-        return asyncio.get_running_loop()
-    with suppress(RuntimeError, KeyError):
-        trio: Any = sys.modules["trio"]
-        return trio.lowlevel.current_trio_token()
+    for module, function in _LOOPS.items():
+        with suppress(KeyError, RuntimeError):  # it has not been imported, or no loop of it runs here
+            loop: object = getattr(sys.modules[module], function)()
+            return loop
     return None
 
 
