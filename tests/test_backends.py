@@ -1020,6 +1020,7 @@ async def test_a_file_system_that_hangs_is_given_up_in_time_and_asked_again_late
 
     with monkeypatch.context() as patched:
         patched.setattr(file_module, "WRITE_TIMEOUT", 0.05)
+        patched.setattr(file_module, "ANSWER_TIMEOUT", 0.05)
         patched.setattr(os, "stat", hang)
         for _ in range(2):  # the second waits for the first, which still hangs
             with pytest.raises(TimeoutError, match="no answer within"):

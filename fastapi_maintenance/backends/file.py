@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import reject
-from fastapi_maintenance._helpers.waiting import WRITE_TIMEOUT, in_thread, in_time
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_thread, in_time
 from fastapi_maintenance.backends.base import off_in_place_of, set_to
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
@@ -122,12 +122,12 @@ class LocalFileBackend:
                 it, as if it had been off, and a warning is logged.
             OSError: The file cannot be written, or not with the owner, group and mode that it has, or its folder is
                 missing.
-            TimeoutError: Another writer has held the lock, or the file system has not answered, for ten seconds.
+            TimeoutError: Another writer has held the lock for ten seconds, or the file system has not answered for twelve.
 
         """
         given_up = threading.Event()
         try:
-            with in_time(WRITE_TIMEOUT + _LOCK_POLL):  # a lock that is not free is told as such
+            with in_time(WRITE_TIMEOUT + ANSWER_TIMEOUT):  # a lock that is not free is told as such
                 return await in_thread(self._is_writing, partial(self._update, change, given_up))
         except BaseException:  # the thread goes on
             given_up.set()
