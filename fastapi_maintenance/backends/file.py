@@ -122,7 +122,8 @@ class LocalFileBackend:
                 it, as if it had been off, and a warning is logged.
             OSError: The file cannot be written, or not with the owner, group and mode that it has, or its folder is
                 missing.
-            TimeoutError: Another writer has held the lock for ten seconds, or the file system has not answered for twelve.
+            TimeoutError: Another writer has held the lock for ten seconds, or the file system has not answered in
+                twelve.
 
         """
         given_up = threading.Event()
