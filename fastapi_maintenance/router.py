@@ -31,7 +31,7 @@ from fastapi_maintenance.control import checked_switch, get_maintenance_state, r
 from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.errors import InvalidStateError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.predicates.bypass import SECRET_LIMIT, BypassCookie, app_root
-from fastapi_maintenance.state import TEXT_LIMIT, MaintenanceState, is_active
+from fastapi_maintenance.state import TEXT_LIMIT, MaintenanceState, is_active, open_holds
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 __all__ = ["maintenance_router"]
@@ -312,7 +312,7 @@ def _told(backend: StateBackend, state: MaintenanceState, response: Response) ->
         closed=is_active(state, clock.now()) if hold is None else hold.active,
         holds=[
             OpenHold(id=hold.id, active=hold.active, message=hold.message, expires_at=hold.expires_at)
-            for hold in state.holds
+            for hold in open_holds(state, clock.now())
         ],
     )
 

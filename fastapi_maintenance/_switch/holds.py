@@ -68,7 +68,7 @@ class _Ledger:
 
 ledgers: dict[object, _Ledger] = {}
 """Those of all backends that this process holds; empty nearly always."""
-_ledgers_lock = threading.Lock()
+_ledgers_lock = threading.RLock()  # the collector may run the end of an abandoned block while it is held
 
 
 def newest(backend: StateBackend) -> Hold | None:
