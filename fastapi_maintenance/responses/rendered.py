@@ -27,7 +27,7 @@ class Rendered:
     __slots__ = ("_headers", "response")
 
     def __init__(self, response: Response) -> None:
-        self.response = response
+        self.response: Response = response
         self._headers: tuple[int, list[_Header]] | None = None
 
     def headers(self, seconds: int) -> list[_Header]:
