@@ -27,6 +27,7 @@ from fastapi_maintenance._switch.observer import Observer
 from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
+from fastapi_maintenance.predicates.verdicts import verdict_of
 from fastapi_maintenance.responses.sending import send_blocked
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateBackend
@@ -210,8 +211,8 @@ class MaintainedApp:
     async def _is_exempt(self, scope: Scope) -> bool:
         exempt = self.settings.exempt
         try:
-            found: Any = exempt(Request(as_http(scope)))  # anybody's, so it may be anything
-            return found is not False and bool(await found if inspect.isawaitable(found) else found)
+            said: Any = exempt(Request(as_http(scope)))  # anybody's, so it may be anything
+            return verdict_of(await said if inspect.isawaitable(said) else said) is True
         except Exception:
             _logger.exception("The predicate %r failed; the request is not exempt", exempt)
             return False

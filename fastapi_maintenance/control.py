@@ -217,8 +217,9 @@ def maintenance_mode_on(
     ...     async with maintenance_mode_on(message="Back in ten minutes"):
     ...         ...
 
-    The newest open hold decides; when the last one is gone, the operator's switch counts again, as it is by then. So
-    blocks may overlap, in one process and across hosts. It also decorates async functions.
+    The newest open hold decides; in a process that has holds of its own, the newest of those. When the last one is
+    gone, the operator's switch counts again, as it is by then. So blocks may overlap, in one process and across hosts.
+    It also decorates async functions.
 
     Args:
         backend: The backend, or its URL; None: the one that is meant where the block begins.

@@ -20,8 +20,20 @@ _MARK = "__fastapi_maintenance_mark__"
 _METHOD_MARKS = "__fastapi_maintenance_method_marks__"
 
 _forced_on: list[bool] = []
+
 _puts = itertools.count(1)
 _last_put = [0]
+
+
+class _Mark:
+    """A mark on an endpoint, which this process knows of also where the endpoint came to it by pickle."""
+
+    def __init__(self, forced_on: bool) -> None:  # noqa: FBT001 -- all that there is to say
+        self.forced_on = forced_on
+        _forced_on[:] = _forced_on or [True] * forced_on
+
+    def __reduce__(self) -> tuple[type[_Mark], tuple[bool]]:
+        return _Mark, (self.forced_on,)
 
 
 def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
@@ -39,7 +51,6 @@ def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
 
     """
     _put(endpoint, mark=True)
-    _forced_on[:] = [True]
     return endpoint
 
 
@@ -92,12 +103,13 @@ def _put(endpoint: object, *, mark: bool) -> None:
         endpoint = endpoint.__func__  # what the class hands out is this function, not the descriptor
     check_callable("endpoint", endpoint)
     try:
+        told = _Mark(mark)
         if isinstance(endpoint, MethodType):
             # A bound method carries no attributes, and its function is shared with all other instances.
             marks = vars(endpoint.__self__).get(_METHOD_MARKS, {})
-            setattr(endpoint.__self__, _METHOD_MARKS, {**marks, endpoint.__func__: mark})
+            setattr(endpoint.__self__, _METHOD_MARKS, {**marks, endpoint.__func__: told})
         else:
-            setattr(endpoint, _MARK, mark)
+            setattr(endpoint, _MARK, told)
         _last_put[:] = [next(_puts)]
     except (AttributeError, TypeError):
         msg = f"endpoint must be able to carry a mark, got {endpoint!r}: mark a function that calls it"
@@ -106,11 +118,11 @@ def _put(endpoint: object, *, mark: bool) -> None:
 
 def _mark_on(endpoint: Any) -> bool | None:  # noqa: ANN401 -- anything can be an endpoint
     if isinstance(endpoint, MethodType):
-        marks: dict[object, bool] = getattr(endpoint.__self__, _METHOD_MARKS, {})
+        marks: dict[object, _Mark] = getattr(endpoint.__self__, _METHOD_MARKS, {})
         if endpoint.__func__ in marks:
-            return marks[endpoint.__func__]
+            return marks[endpoint.__func__].forced_on
     mark = getattr(endpoint, _MARK, None)
-    return mark if isinstance(mark, bool) else None
+    return mark.forced_on if isinstance(mark, _Mark) else None
 
 
 def _inner(endpoint: Any) -> object:  # noqa: ANN401 -- anything can be an endpoint

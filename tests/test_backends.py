@@ -399,7 +399,7 @@ GARBAGE = {
     "no word": b"perhaps",
     "truncated JSON": b'{"active": tr',
     "JSON of something else": b'{"actively": true}',
-    "not UTF-8": b"\xff\xfe1\x00",
+    "not UTF-8": b"\xff1\x00",
     "null characters": b"\0" * 20,
     "too big": b"1" + b" " * LIMIT,
 }
@@ -1028,3 +1028,22 @@ async def test_a_file_system_that_hangs_is_given_up_in_time_and_asked_again_late
         answers.set()
     await getattr(backend, operation)(*arguments)
     assert (operation == "set_value") is await backend.get_value()
+
+
+async def test_a_relative_path_is_one_from_the_folder_in_which_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    backend = LocalFileBackend("switch")
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    await backend.set_value(value=True)
+    assert (tmp_path / "switch").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_file_in_utf_16_with_its_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "switch"
+    path.write_bytes("\ufeff1\r\n".encode(encoding))  # `echo 1 > switch` in PowerShell 5
+    assert LocalFileBackend(path).peek().active

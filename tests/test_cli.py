@@ -269,6 +269,13 @@ def test_an_app_that_has_no_switch_for_others_says_so(module: str, attribute: st
     assert text in result.stderr
 
 
+@pytest.mark.parametrize("words", [["--app", "{module}:by_default"], ["--backend", "env:SOME_VARIABLE"]])
+def test_nothing_is_run_where_the_switch_can_only_be_read(module: str, words: list[str]) -> None:
+    result = command("run", *(word.format(module=module) for word in words), "--", "touch", "ran")
+    assert (1, False) == (result.exit_code, Path("ran").exists())
+    assert "it can only be read" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "project", "text"),
     [
@@ -277,6 +284,7 @@ def test_an_app_that_has_no_switch_for_others_says_so(module: str, attribute: st
         ([], None, "no switch is named: give --backend URL or --app module:attribute"),
         ([], "[tool.fastapi]\n", "no switch is named"),
         ([], "no toml", "no switch is named"),
+        (["--backend", "memory:"], None, "the switch memory: is in the memory of its own process"),
     ],
 )
 def test_where_no_switch_is_named_it_says_what_to_do(words: list[str], project: str | None, text: str) -> None:

@@ -18,6 +18,8 @@ from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
     StateBackend,
+    always,
+    any_of,
     maintenance_middleware,
     maintenance_mode_on,
     set_maintenance_mode,
@@ -148,7 +150,7 @@ async def test_a_file_that_becomes_nonsense_leaves_the_last_known_state(
     file = tmp_path / "switch"
     app = app_on(LocalFileBackend(file))
     statuses = []
-    for content in (b"1", b"perhaps", b'{"active": tr', b"\xff\xfe", b"0", b"\x00"):
+    for content in (b"1", b"perhaps", b'{"active": tr', b"\xff", b"0", b"\x00"):
         file.write_bytes(content)
         statuses.append(await status(app))
     file.unlink()
@@ -256,3 +258,33 @@ async def test_the_store_is_not_asked_where_something_else_decides() -> None:
         await status(app_on(backend, enabled=enabled, response=lambda _request: JSONResponse({}, 503)))
         for enabled in (True, False)
     ]
+
+
+async def _says_yes() -> bool:
+    return True
+
+
+async def _forgets_to_wait(_: Request) -> Any:  # noqa: ANN401 -- wrong on purpose
+    return _says_yes()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        lambda _: "false",
+        lambda _: 1,
+        lambda _: always,
+        lambda _: (yes for yes in [False]),
+        _forgets_to_wait,
+        any_of(_forgets_to_wait),
+    ],
+)
+async def test_only_true_exempts_and_what_merely_counts_as_true_is_told(
+    answers: Any,  # noqa: ANN401 -- wrong on purpose
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with client(app_on(MemoryBackend(state=True), exempt=answers)) as http:
+        assert 503 == (await http.get("/")).status_code
+    [record] = caplog.records
+    assert record.exc_info is not None
+    assert "what a predicate returns must be True, False or None, got " in str(record.exc_info[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +21,7 @@ from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MaintenanceState,
     MemoryBackend,
+    decorators,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     maintenance_middleware,
@@ -409,3 +411,22 @@ async def test_there_is_no_warning_without_requests_or_where_one_was_forced() ->
         with maintenance_forced(app):
             async with client(app) as http:
                 assert 503 == (await http.get("/")).status_code
+
+
+class Retired:
+    """An endpoint that can be pickled."""
+
+    async def __call__(self) -> str:
+        return "reached"
+
+
+async def test_a_mark_that_comes_by_pickle_is_known_in_the_process_that_it_comes_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint = force_maintenance_mode_on(Retired())
+    pickled = pickle.dumps(endpoint)
+    monkeypatch.setattr(decorators, "_forced_on", [])  # as in a process that has seen no mark
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend()))
+    app.get("/retired")(pickle.loads(pickled))  # noqa: S301 -- our own
+    assert 503 == await status(app, "/retired")

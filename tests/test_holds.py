@@ -1255,3 +1255,66 @@ def abandon(task: asyncio.Task[None]) -> None:
     with contextlib.suppress(Exception):  # what awaits on its way out cannot
         coroutine.close()
     holds.ledgers.clear()
+
+
+async def test_a_link_that_is_pointed_elsewhere_within_a_block_opens_nothing_in_its_process(tmp_path: Path) -> None:
+    for release in ("1", "2"):
+        (tmp_path / release).mkdir()
+    current = tmp_path / "current"
+    current.symlink_to(tmp_path / "1")
+    backend = LocalFileBackend(current / "switch")
+    async with maintenance_mode_on(backend):
+        current.unlink()
+        current.symlink_to(tmp_path / "2")
+        assert await get_maintenance_mode(backend)
+    assert not await get_maintenance_mode(backend)
+    assert not holds.ledgers
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system knows no forks")
+def test_a_process_that_is_forked_within_a_block_has_none_of_its_own(tmp_path: Path) -> None:
+    script = """
+        import asyncio, os, sys
+        from fastapi_maintenance import LocalFileBackend, get_maintenance_mode, maintenance_mode_on
+
+        backend = LocalFileBackend(sys.argv[1])
+        reader, writer = os.pipe()
+
+        async def main():
+            async with maintenance_mode_on(backend):
+                child = os.fork()
+                if child == 0:
+                    os.read(reader, 1)  # until the block of the parent has ended
+                    asyncio.events._set_running_loop(None)
+                    os._exit(asyncio.new_event_loop().run_until_complete(get_maintenance_mode(backend)))
+            os.write(writer, b"1")
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        sys.exit(asyncio.run(main()))
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script), str(tmp_path / "switch")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+        check=False,
+    )
+    assert 0 == done.returncode
+
+
+async def test_a_hold_that_took_longer_to_write_than_its_lease_is_renewed_before_the_block_begins() -> None:
+    store = DetailedStore()
+    update, slow = store.update_state, True
+
+    async def update_late(change: Callable[[MaintenanceState], MaintenanceState], /) -> MaintenanceState:
+        nonlocal slow
+        state = await update(change)
+        if slow:
+            slow = False
+            await anyio.sleep(0.3)
+        return state
+
+    store.update_state = update_late  # type: ignore[method-assign]  # for this test
+    async with maintenance_mode_on(store, lease=0.25):
+        [hold] = (await store.get_state()).holds
+        assert hold.expires_at is not None
+        assert hold.expires_at > datetime.now(timezone.utc)

@@ -322,3 +322,32 @@ async def test_a_handshake_is_negotiated_as_the_get_that_it_is() -> None:
 def test_wrong_arguments_are_refused_at_once(make: Callable[[], object], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         make()
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "path"),
+    [
+        ("https://shop.example/closed", "shop.example", "/closed"),
+        ("https://shop.example:443/closed", "shop.example", "/closed"),
+        ("https://shop.example/closed", "shop.example:443", "/closed"),
+        ("https://Shop.Example/closed", "shop.example", "/closed"),
+        ("https://shop.example", "shop.example", "/"),
+        ("/f%65rme", "shop.example", "/ferme"),
+        ("/fermé", "shop.example", "/fermé"),
+        ("/a/../closed", "shop.example", "/closed"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_nobody_is_redirected_to_the_page_that_they_asked_for(url: str, host: str, path: str, scheme: str) -> None:
+    request = make_request(path, headers=[("host", host)])
+    request.scope.update({STATE_KEY: ON, "scheme": scheme})
+    made = as_redirect(url)(request)
+    assert isinstance(made, Response)
+    assert 503 == made.status_code
+
+
+def test_a_response_that_is_returned_again_and_again_says_once_what_it_varies_by() -> None:
+    constant = Response("closed", 503, headers={"Vary": "Origin"})
+    response = negotiate(with_media_type("text/plain", lambda _: constant), as_json())
+    for _ in range(3):
+        assert "Origin, Accept" == rendered(response, ON, ("accept", "text/plain")).headers["vary"]

@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.convertors import StringConvertor
 from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -35,6 +36,8 @@ from fastapi_maintenance import (
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     maintenance_middleware,
+    not_,
+    path_prefix,
 )
 from fastapi_maintenance._maintained import MaintainedApp
 from fastapi_maintenance._routing import index, layers, routes
@@ -1539,3 +1542,38 @@ async def test_a_chain_of_middleware_without_end_is_not_followed_for_ever() -> N
     circle.app = circle  # type: ignore[attr-defined]  # the mistake that is tested
     async with client(as_wrapped_app(circle)) as http:
         assert 503 == (await http.get("/")).status_code
+
+
+@pytest.mark.parametrize("key", [404, 405, StarletteHTTPException])
+async def test_a_refusal_that_the_app_handles_in_its_own_way_is_blocked(key: Any) -> None:  # noqa: ANN401 -- a status or a class
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True)))
+
+    @app.exception_handler(key)
+    async def serve(request: Request, _: Exception) -> PlainTextResponse:
+        return PlainTextResponse(f"the whole application, as of {request.url.path}")
+
+    app.add_api_route("/items", plain)
+    async with client(app) as http:
+        assert [503, 503] == [(await http.get("/dashboard")).status_code, (await http.post("/items")).status_code]
+
+
+async def test_a_route_of_the_users_at_a_documentation_url_is_no_documentation() -> None:
+    app = FastAPI(routes=[Route("/docs", plain)])
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True)))
+    async with client(app) as http:
+        assert [503, 200] == [(await http.get(path)).status_code for path in ("/docs", "/redoc")]
+
+
+async def test_behind_a_layer_that_hides_the_app_a_path_may_have_a_root_path_before_it() -> None:
+    app = FastAPI(root_path="/api")
+    app.add_api_route("/billing", plain)
+    app.add_api_route("/items", plain)
+
+    async def hiding(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    outside = maintenance_middleware(backend=MemoryBackend(state=True), exempt=not_(path_prefix("/billing")))
+    async with client(outside(hiding)) as http:
+        paths = ("/api/billing", "/billing", "/api/items", "/items")
+        assert [503, 503, 200, 200] == [(await http.get(path)).status_code for path in paths]

@@ -13,6 +13,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 from fastapi import FastAPI
+from redis.asyncio.sentinel import Sentinel
+from sqlalchemy.ext.asyncio import create_async_engine
 from typing_extensions import Self
 
 from fastapi_maintenance import (
@@ -20,6 +22,7 @@ from fastapi_maintenance import (
     LocalFileBackend,
     MaintenanceModeMiddleware,
     MemoryBackend,
+    StateBackend,
     backend_from_url,
     cached,
     configure_backend,
@@ -30,6 +33,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.backends.url import _closers, close_if_made_here
@@ -386,3 +390,16 @@ class RedisBackendConnections:
         assert isinstance(self.backend, RedisBackend)
         clients = await self.backend.client.client_list()
         return len(clients) - 1
+
+
+def test_stores_that_differ_in_anything_are_different_switches() -> None:
+    sentinel: Any = Sentinel([("127.0.0.1", 1)])  # type: ignore[no-untyped-call]  # as redis-py has it
+    engines = [
+        create_async_engine("postgresql+asyncpg:///shop?host=/run/a"),
+        create_async_engine("postgresql+asyncpg:///shop?host=/run/b"),
+        create_async_engine("sqlite+aiosqlite:///shop.db"),
+        create_async_engine("sqlite+aiosqlite:///shop.db").execution_options(schema_translate_map={None: "a"}),
+    ]
+    backends: list[StateBackend] = [RedisBackend(sentinel.master_for(name)) for name in ("shop", "billing")]
+    backends += map(SQLAlchemyBackend, engines)
+    assert len(backends) == len({key_of(backend) for backend in backends})

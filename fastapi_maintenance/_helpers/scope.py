@@ -10,7 +10,10 @@ from urllib.parse import unquote
 from starlette import routing
 from starlette.types import Scope
 
-__all__ = ["as_http", "is_preflight", "lenient_path", "route_path"]
+__all__ = ["HIDDEN_APP", "as_http", "is_preflight", "lenient_path", "route_path"]
+
+HIDDEN_APP = "fastapi_maintenance.hidden_app"
+"""The key of a scope whose application cannot be seen, so that a `root_path` of its own is not known."""
 
 _PLAIN = re.compile(r"(?:/[a-z0-9_-]+)*/?")
 _SEVERAL_READINGS = re.compile(r"[\\\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *(?:[;/]|$)")

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Router
 from starlette.types import ASGIApp, Scope
 
-from fastapi_maintenance._helpers.scope import is_preflight
+from fastapi_maintenance._helpers.scope import HIDDEN_APP, is_preflight
 from fastapi_maintenance._routing.index import RouteIndex
 from fastapi_maintenance._routing.layers import Way, way_to
 from fastapi_maintenance._routing.routes import OPAQUE, UNANSWERED, Answer, behind_unknown, entered, find_answer
@@ -42,6 +42,8 @@ class RouteFinder:
                 answer = self._ask(router, owner, scope)
                 if unknown:
                     answer = behind_unknown(answer)
+            else:
+                scope = {**scope, HIDDEN_APP: True}
         return scope, answer
 
     def _ask(self, router: Router, owner: Starlette | None, scope: Scope) -> Answer:

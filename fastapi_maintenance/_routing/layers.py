@@ -13,10 +13,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp
 
-__all__ = ["Way", "all_layers_of", "is_own", "layers_of", "way_to"]
+__all__ = ["THEIRS", "Way", "all_layers_of", "is_own", "layers_of", "way_to"]
 
 _MOST_LAYERS = 100
-_THEIRS = {"starlette", "fastapi", "builtins"}
+THEIRS = {"starlette", "fastapi", "builtins"}
+"""The packages whose ways are known."""
+
 # By name, since some of them need packages that are not installed everywhere. They leave path and method alone, and
 # what they answer themselves is a refusal (400, 413), a redirect to https or another host, or a CORS preflight.
 # `AuthenticationMiddleware` is not among them, as it answers with what it is given; a subclass is another class.
@@ -62,7 +64,7 @@ def is_own(thing: object, *names: str) -> bool:
     kind = thing if isinstance(thing, type) else type(thing)
     for name in names:
         definer = next((each for each in kind.__mro__ if name in vars(each)), object)
-        if definer.__module__.partition(".")[0] not in _THEIRS or (kind is not thing and name in vars(thing)):
+        if definer.__module__.partition(".")[0] not in THEIRS or (kind is not thing and name in vars(thing)):
             return True
     return False
 

@@ -11,12 +11,13 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance._routing.index import Candidate, IncludedRouter, RouteIndex, contexts_of
-from fastapi_maintenance._routing.layers import Way, is_own, way_to
+from fastapi_maintenance._routing.layers import THEIRS, Way, is_own, way_to
 from fastapi_maintenance.decorators import mark_of, marks_put
 
 __all__ = ["OPAQUE", "UNANSWERED", "Answer", "behind_unknown", "entered", "find_answer"]
@@ -40,6 +41,9 @@ class Answer(NamedTuple):
     """Whether nothing on the way can make it another one."""
 
 
+_REFUSALS = (404, 405, HTTPException)
+"""What the handlers of an application can be for that change what its router refuses."""
+
 OPAQUE = Answer(certain=False)
 """Something answers that has no routes to look at, or looking for the route failed."""
 
@@ -59,6 +63,23 @@ def entered(owner: Starlette | None, scope: Scope) -> Scope:
 
 def find_answer(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
     """Return what will answer the request of this scope, which is left as it is; raises what a route raises.
+
+    A 404 or 405 for which the application has a handler of its own can become any answer.
+    """
+    answer = _find_route(index, owner, scope)
+    return answer if answer.answered or owner is None or not _handles_refusals(owner) else behind_unknown(answer)
+
+
+def _handles_refusals(owner: Starlette) -> bool:
+    return any(_is_of_user(handler) for key in _REFUSALS if (handler := owner.exception_handlers.get(key)) is not None)
+
+
+def _is_of_user(handler: object) -> bool:
+    return getattr(handler, "__module__", "").partition(".")[0] not in THEIRS
+
+
+def _find_route(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
+    """Return what will answer, as the router finds it.
 
     It does what `Router.app` does up to the point where a route is handed the request.
     """
@@ -172,8 +193,10 @@ def _answer_of(
 
 
 def _is_documentation(route: BaseRoute, owner: Starlette | None, scope: Scope) -> bool:
-    if not isinstance(owner, FastAPI) or owner.openapi_url is None or isinstance(route, APIRoute):
+    if not isinstance(owner, FastAPI) or owner.openapi_url is None:
         return False
+    if getattr(getattr(route, "endpoint", None), "__module__", None) != FastAPI.__module__:
+        return False  # a route of the user's with such a path
     urls = (owner.openapi_url, owner.docs_url, owner.redoc_url, owner.swagger_ui_oauth2_redirect_url)
     is_read = scope.get("method") in ("GET", "HEAD")
     return is_read and getattr(route, "path", None) in urls and route_path(scope) in urls

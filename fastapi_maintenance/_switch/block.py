@@ -72,6 +72,9 @@ class Block:
         began = anyio.current_time()
         try:
             await holds.acquire(backend, hold, self._lease)
+            late = self._lease is not None and anyio.current_time() - began >= self._lease.total_seconds()
+            if late and isinstance(backend, DetailedStateBackend):  # what was written has expired
+                await holds.renew(backend, hold, cast("timedelta", self._lease))
         except BaseException:
             await self._close(quietly=True)  # a write that was cut off half-way may have been made
             raise

@@ -7,6 +7,7 @@ one is gone; a read-only backend is left alone.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -68,6 +69,8 @@ class _Ledger:
 
 ledgers: dict[object, _Ledger] = {}
 """Those of all backends that this process holds; empty nearly always."""
+# A process that is forked within a block has none open: the block goes on in its parent. Windows knows no forks.
+getattr(os, "register_at_fork", dict)(after_in_child=ledgers.clear)
 _ledgers_lock = threading.RLock()  # the collector may run the end of an abandoned block while it is held
 
 

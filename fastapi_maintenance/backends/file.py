@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
@@ -28,6 +29,7 @@ _OFF = MaintenanceState()
 _LOCK_POLL = 0.005  # seconds
 _user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no owners of this kind, nor root
 _SETTLED_AFTER = 2_500_000_000  # nanoseconds: the coarsest clock of a file system, FAT's, ticks every two seconds
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # with which PowerShell 5 begins what it writes
 _SIZE_LIMIT = SIZE_LIMIT + 1  # bytes; a newline ends the text
 
 _Signature = tuple[int, int, int, int, int]
@@ -51,7 +53,7 @@ class LocalFileBackend:
     all other methods read and write in a thread that nobody has to wait for.
 
     Args:
-        file_path: The file. Its folder must exist.
+        file_path: The file; a relative path is one from the working directory of now. Its folder must exist.
 
     Raises:
         TypeError: `file_path` is not a path.
@@ -66,6 +68,9 @@ class LocalFileBackend:
         if not self.file_path or "\0" in self.file_path:
             msg = f"file_path must name a file, got {self.file_path!r}"
             raise ValueError(msg)
+        self._path = os.path.abspath(self.file_path)  # noqa: PTH100 -- also when the working directory is another one
+        self.switch_identity: tuple[str, str] = "file", os.path.realpath(self._path)
+        """What no backend on another file has; it stays the same where a link on the way is changed."""
         self._seen: tuple[_Signature, MaintenanceState] | None = None
         self._is_reading = threading.Lock()
         self._is_writing = threading.Lock()
@@ -73,11 +78,6 @@ class LocalFileBackend:
     def __repr__(self) -> str:
         """Show the path."""
         return f"{type(self).__name__}({self.file_path!r})"
-
-    @property
-    def switch_identity(self) -> tuple[str, str]:
-        """What no backend on another file has."""
-        return "file", os.path.realpath(self.file_path)
 
     def peek(self) -> MaintenanceState:
         """Return what the file says now; it is read only where it has changed.
@@ -88,7 +88,7 @@ class LocalFileBackend:
 
         """
         try:
-            status = os.stat(self.file_path)  # noqa: PTH116 -- a Path costs more than the call
+            status = os.stat(self._path)  # noqa: PTH116 -- a Path costs more than the call
         except FileNotFoundError:
             return self._off_if_folder_is_there()
         seen = self._seen
@@ -135,7 +135,7 @@ class LocalFileBackend:
             raise
 
     def _off_if_folder_is_there(self) -> MaintenanceState:
-        folder = _folder_of(self.file_path)
+        folder = _folder_of(self._path)
         if not os.path.isdir(folder):  # noqa: PTH112 -- as above
             raise FileNotFoundError(errno.ENOENT, "The folder of the switch is missing", folder)
         return _OFF
@@ -143,11 +143,11 @@ class LocalFileBackend:
     def _read(self) -> MaintenanceState:
         now = time.time_ns()
         try:
-            status = os.stat(self.file_path)  # noqa: PTH116 -- as above
+            status = os.stat(self._path)  # noqa: PTH116 -- as above
             if not stat.S_ISREG(status.st_mode):  # before it is opened: that would wait for the writer of a pipe
                 msg = f"{self.file_path} must be a regular file"
                 raise InvalidStateError(msg)
-            with open(self.file_path, "rb") as file:  # noqa: PTH123 -- as above
+            with open(self._path, "rb") as file:  # noqa: PTH123 -- as above
                 signature = _signature(os.fstat(file.fileno()))
                 content = file.read(_SIZE_LIMIT + 1)
         except FileNotFoundError:
@@ -165,7 +165,7 @@ class LocalFileBackend:
     def _update(self, change: StateChange, given_up: threading.Event) -> MaintenanceState:
         from filelock import FileLock  # noqa: PLC0415 -- much to import for those who only read
 
-        target = Path(self.file_path).resolve()  # a link stays a link to the file that it links to
+        target = Path(self._path).resolve()  # a link stays a link to the file that it links to
         self._off_if_folder_is_there()  # the lock would make the folder, and a mistyped path would seem to work
         lock = target.with_name(target.name + ".lock")
         with suppress(FileExistsError):  # whoever may write the switch may take the lock too
@@ -184,7 +184,7 @@ class LocalFileBackend:
 
 def _state_of(content: bytes) -> MaintenanceState:
     try:
-        return text_to_state(content.decode("utf-8"))
+        return text_to_state(content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8"))
     except UnicodeDecodeError as error:
         msg = f"text must be UTF-8, got {content[:200]!r}: {error}"
         raise InvalidStateError(msg) from None

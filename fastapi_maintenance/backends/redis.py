@@ -105,8 +105,10 @@ class RedisBackend:
         """What tells this switch from others: the server, the database and the key."""
         if isinstance(self.client, RedisCluster):
             return "redis+cluster", id(self.client), self.key
-        facts = self.client.get_connection_kwargs()  # type: ignore[no-untyped-call]  # as redis-py has it
-        return "redis", *(facts.get(name) for name in ("host", "port", "path", "db")), self.key
+        pool = self.client.connection_pool
+        facts = pool.connection_kwargs
+        service = getattr(pool, "service_name", None), id(getattr(pool, "sentinel_manager", None))  # of a Sentinel
+        return "redis", *(facts.get(name) for name in ("host", "port", "path", "db")), *service, self.key
 
     def __repr__(self) -> str:
         """Show the key."""

@@ -124,8 +124,9 @@ class SQLAlchemyBackend:
         """What tells this switch from others: the database, the table and the key."""
         url = self.engine.url
         in_memory = url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
-        where = id(self.engine) if in_memory else (url.get_backend_name(), url.host, url.port, url.database)
-        return where, self.table.fullname, self.key
+        facts = url.get_backend_name(), url.host, url.port, url.database, str(sorted(url.query.items()))
+        schemas = self.engine.get_execution_options().get("schema_translate_map")
+        return id(self.engine) if in_memory else facts, str(schemas), self.table.fullname, self.key
 
     def __repr__(self) -> str:
         """Show the database, without its password, and the key."""

@@ -16,8 +16,10 @@ import anyio
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.version import __version__
+from fastapi_maintenance.backends.base import read_state
+from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.url import opened
-from fastapi_maintenance.cli.find_app import FindError, find_backend
+from fastapi_maintenance.cli.find_app import FindError, check_shared, find_backend
 from fastapi_maintenance.cli.times import duration_of, time_of
 from fastapi_maintenance.control import (
     get_maintenance_state,
@@ -25,7 +27,7 @@ from fastapi_maintenance.control import (
     remove_hold,
     set_maintenance_mode,
 )
-from fastapi_maintenance.errors import MaintenanceError
+from fastapi_maintenance.errors import MaintenanceError, ReadOnlyBackendError
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, WatchableStateBackend
 
@@ -192,6 +194,7 @@ def run(
         detailed = isinstance(meant, DetailedStateBackend)
         try:
             async with maintenance_mode_on(meant, message=message, lease=duration if detailed else None):
+                await _check_is_on(meant)
                 _logger.addHandler(_OneLine())
                 result = await _run_command(command)
         except Exception as error:
@@ -222,6 +225,17 @@ def release(
         show(await remove_hold(hold_id, meant, prefix=len(hold_id) >= _LEAST_PREFIX))
 
     _run(take_out, backend, app_path)
+
+
+async def _check_is_on(backend: StateBackend) -> None:
+    """Refuse a switch that is off within a block which turns it on."""
+    try:
+        state = await read_state(uncached(backend))
+    except Exception:  # noqa: BLE001 -- it was written a moment ago
+        return
+    if not is_active(state, clock.now()):
+        msg = f"{backend!r} is not on: it can only be read, or a newer block keeps it off"
+        raise ReadOnlyBackendError(msg)
 
 
 async def _run_command(command: list[str]) -> int:
@@ -276,7 +290,7 @@ def _run(act: Callable[[StateBackend], Awaitable[None]], backend: str | None, ap
 
     async def do() -> None:
         async with opened(backend if backend is not None else find_backend(app_path)) as meant:
-            await act(meant)
+            await act(check_shared(meant, f"the switch {backend}"))
 
     try:
         anyio.run(do)

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 
+from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.errors import MaintenanceError
 from fastapi_maintenance.middleware import backend_of
@@ -16,7 +17,7 @@ from fastapi_maintenance.typing import StateBackend
 
 _toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
-__all__ = ["FindError", "find_backend"]
+__all__ = ["FindError", "check_shared", "find_backend"]
 
 
 class FindError(MaintenanceError):
@@ -48,8 +49,13 @@ def find_backend(app_path: str | None) -> StateBackend:
     if backend is None:
         msg = f"{path} is no app with a maintenance middleware"
         raise FindError(msg)
-    if isinstance(backend, MemoryBackend):
-        msg = f"the switch of {path} is in the memory of its own process: give it a store, such as a file or Redis"
+    return check_shared(backend, f"the switch of {path}")
+
+
+def check_shared(backend: StateBackend, name: str) -> StateBackend:
+    """Return the backend unless its switch is in the memory of its own process; raises `FindError`."""
+    if isinstance(uncached(backend), MemoryBackend):
+        msg = f"{name} is in the memory of its own process: give it a store, such as a file or Redis"
         raise FindError(msg)
     return backend
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import check_name, check_str
-from fastapi_maintenance._helpers.scope import lenient_path, route_path
+from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path, route_path
 from fastapi_maintenance.predicates.verdicts import Verdict, on_paths
 from fastapi_maintenance.typing import Predicate
 
@@ -48,6 +48,8 @@ def path_prefix(*prefixes: str) -> Predicate:
 
     `path_prefix("/health")` covers `/health` and `/health/live`, never `/healthy`; `path_prefix("/health/")` covers
     only what lies under it.
+
+    Behind a layer that hides the app, a path is also unknown that some `root_path` of the app would make one of these.
 
     Unknown is a path with a `..` segment, a backslash or a control character: what is behind the route may take it for
     any other path. Unknown is also a path on which lenient readers come to another verdict: those who decode it once
@@ -120,4 +122,9 @@ def _as_all_read_it(request: Request, matches: Callable[[str], bool], may_match:
     path = route_path(request.scope) or "/"
     read_leniently = lenient_path(path)
     matched = matches(path)
-    return matched if read_leniently is not None and may_match(read_leniently) is matched else None
+    if read_leniently is None or may_match(read_leniently) is not matched:
+        return None
+    if not matched and request.scope.get(HIDDEN_APP):  # it may take its own `root_path` off, as FastAPI does
+        below = (read_leniently[place:] for place, sign in enumerate(read_leniently) if sign == "/")
+        return None if any(map(may_match, below)) else matched
+    return matched

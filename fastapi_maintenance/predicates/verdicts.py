@@ -11,6 +11,9 @@ from typing import Any, Literal, NoReturn, TypeVar, cast
 from starlette.datastructures import URL
 from starlette.requests import Request
 
+from fastapi_maintenance._helpers.checks import reject
+from fastapi_maintenance._helpers.scope import HIDDEN_APP
+
 __all__ = [
     "Composition",
     "Verdict",
@@ -67,8 +70,12 @@ def negated(verdict: Verdict) -> Verdict:
 
 
 def verdict_of(said: object) -> Verdict:
-    """Return the verdict in what a predicate said: None is unknown, all else counts as Python counts it."""
-    return None if said is None else bool(said)
+    """Return what a predicate said, if it is a verdict; raises `TypeError` for anything that merely counts as true."""
+    if said is None or isinstance(said, bool):
+        return said
+    if inspect.iscoroutine(said):
+        said.close()  # else there is a warning that nobody awaited it
+    return reject("what a predicate returns", "True, False or None", said)
 
 
 def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN401 -- sync or async
@@ -91,7 +98,8 @@ def _composition(predicate: object) -> tuple[Composition | None, tuple[object, .
 
 def _verdict_on_outline(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN401 -- sync or async
     try:
-        said = predicate(_Outline({"type": "http", "method": method, "path": path, "root_path": ""}))
+        known = {"type": "http", "method": method, "path": path, "root_path": "", HIDDEN_APP: False}
+        said = predicate(_Outline(known))
         return verdict_of(_at_once(said) if inspect.isawaitable(said) else said)
     except Exception:  # noqa: BLE001 -- it wants to know more, or fails
         return None

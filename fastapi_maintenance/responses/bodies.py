@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from urllib.parse import urljoin, urlsplit
+from posixpath import normpath
+from urllib.parse import unquote, urljoin, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -89,9 +90,19 @@ def as_redirect(url: str) -> SyncResponseCallback:
     dead_end = as_json()
 
     def redirect(request: Request, /) -> Response:
-        here, there = urlsplit(str(request.url)), urlsplit(urljoin(str(request.url), url))
-        if (here.netloc, here.path) == (there.netloc, there.path):
+        asked_for = str(request.url)
+        if _page(asked_for) == _page(urljoin(asked_for, url)):
             return dead_end(request)
         return RedirectResponse(url, status_code=303)
 
     return offering("text/html", redirect, status=303)
+
+
+def _page(url: str) -> tuple[str, str]:
+    """Return the host and the path of a URL, alike for all ways to write them (RFC 3986 6.2.2 and 6.2.3).
+
+    Behind a proxy that ends TLS the scheme may be wrong, so it does not count.
+    """
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix(":80").removesuffix(":443")
+    return host, normpath(unquote(parts.path) or "/")

@@ -87,5 +87,7 @@ async def _varying_later(made: Awaitable[Response]) -> Response:
 
 def _varying(response: Response) -> Response:
     if isinstance(response, Response):  # else the middleware says so
-        response.headers.add_vary_header("Accept")
+        named = response.headers.get("vary", "").lower().split(",")
+        if "accept" not in map(str.strip, named):  # the callback may return one response again and again
+            response.headers.add_vary_header("Accept")
     return response
