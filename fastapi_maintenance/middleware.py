@@ -1,23 +1,179 @@
-"""The middleware: `maintenance_middleware(...)`, and a class for those who prefer one."""
+"""The middleware: the ASGI shell, and the order of the decision.
+
+`maintenance_middleware(...)` makes it, and `MaintenanceModeMiddleware` is a class for those who prefer one.
+"""
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Callable, Iterator
-from typing import TypeGuard
+from enum import Enum
+from typing import Any, TypeGuard
 
 from starlette.applications import Starlette
-from starlette.types import ASGIApp
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import Unpack
 
-from fastapi_maintenance._maintained import MaintainedApp
+from fastapi_maintenance._helpers.scope import as_http
+from fastapi_maintenance._routing import hints
+from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import all_layers_of
-from fastapi_maintenance._settings import Settings, Unmatched
 from fastapi_maintenance._switch import current_backend
+from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, Settings, Unmatched
+from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.url import as_backend
+from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
+from fastapi_maintenance.predicates.verdicts import verdict_of
 from fastapi_maintenance.responses import as_json
+from fastapi_maintenance.responses.sending import send_blocked
+from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
 __all__ = ["MaintenanceModeMiddleware", "backend_of", "is_maintenance", "maintained_layers", "maintenance_middleware"]
+
+_logger = logging.getLogger("fastapi_maintenance")
+_HINTS_TOLD = "fastapi_maintenance.hints"
+
+
+class Verdict(Enum):
+    """What to do with a request."""
+
+    PASS = "pass"  # noqa: S105 -- not a password
+    BLOCK = "block"
+    ASK = "ask"
+    """The predicate alone decides now: pass if it says so, else block."""
+
+
+def decide(  # noqa: PLR0913 -- one keyword for each fact
+    *,
+    mark: bool | None,
+    active: bool,
+    answered: bool,
+    documentation: bool,
+    unmatched: Unmatched,
+    exempt_docs: bool,
+) -> Verdict:
+    """Decide on an HTTP request or a WebSocket handshake; the first rule that applies counts.
+
+    Args:
+        mark: What the endpoint that will answer is forced to: True on, False off, None nothing.
+        active: Whether maintenance is on.
+        answered: Whether a route will answer, and not with 404 or 405.
+        documentation: Whether that route is the app's own documentation.
+        unmatched: What to do with a request that no route answers.
+        exempt_docs: Whether the documentation stays open.
+
+    """
+    if mark is True:
+        return Verdict.BLOCK
+    if mark is False:
+        return Verdict.PASS
+    if not active:
+        return Verdict.PASS
+    if not answered and unmatched == "pass":
+        return Verdict.PASS
+    if documentation and exempt_docs:
+        return Verdict.PASS
+    return Verdict.ASK
+
+
+class MaintainedApp:
+    """An app with maintenance around it. The attribute `app` lets other middleware see through it."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, made_by: object) -> None:
+        self.app = app
+        self.settings = settings
+        self._place: current_backend.Place = (settings.backend,)
+        self._finder = RouteFinder(app, made_by)
+        self._switch = AppSwitch(self, settings)
+
+    @property
+    def backend(self) -> StateBackend:
+        """The backend that it asks."""
+        return self._switch.backend
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = current_backend.enter(self._place)
+        try:
+            if scope["type"] == "lifespan":
+                await self._switch.run_lifespan(self.app, scope, receive, self._hinting(scope, send))
+                return
+            state = self._switch.peek()
+            # One look tells that maintenance is off, as it nearly always is, or that it takes a closer look.
+            if state is None or state.active or state.holds or has_forced_on():
+                blocked_by = await self._blocked_by(scope, state)
+                if blocked_by is not None:
+                    settings = self.settings
+                    await send_blocked(scope, receive, send, blocked_by, settings.response, settings.retry_after)
+                    return
+            await self.app(scope, receive, send)
+        finally:
+            current_backend.leave(token)
+
+    async def _blocked_by(self, scope: Scope, state: MaintenanceState | None) -> MaintenanceState | None:
+        """Return the state for which a request is blocked, None where it passes.
+
+        A state that is not known yet, or that depends on the time or on holds, is found out now.
+        """
+        if scope["type"] not in ("http", "websocket"):
+            return None
+        if state is None or state.holds or state.starts_at is not None or state.ends_at is not None:
+            state = await self._switch.active_state(scope)
+        elif not state.active:
+            state = None
+        if state is None and not has_forced_on():
+            return None
+        scope, answer = self._finder.find(scope)
+        verdict = decide(
+            mark=answer.mark,
+            active=state is not None,
+            answered=answer.answered,
+            documentation=answer.documentation,
+            unmatched=self.settings.unmatched,
+            exempt_docs=self.settings.exempt_docs,
+        )
+        if verdict is Verdict.PASS:
+            return None
+        if verdict is Verdict.ASK and await self._is_exempt(scope):
+            return None
+        return ON if answer.mark else state
+
+    async def _is_exempt(self, scope: Scope) -> bool:
+        exempt = self.settings.exempt
+        if exempt is never:
+            return False
+        try:
+            said: Any = exempt(Request(as_http(scope)))  # anybody's, so it may be anything
+            return verdict_of(await said if inspect.isawaitable(said) else said) is True
+        except Exception:
+            _logger.exception("The predicate %r failed; the request is not exempt", exempt)
+            return False
+
+    def _hinting(self, scope: Scope, send: Send) -> Send:
+        """Return a `send` that gives hints when the app has started, and all its first routes are there."""
+        told: set[str] = scope.setdefault(_HINTS_TOLD, set())  # by this and other middlewares of the app
+
+        def look() -> hints.Arrangement:
+            layers = list(all_layers_of(self.app))
+            switches = [key_of(layer.backend) for layer in layers if is_maintenance(layer)]
+            return hints.arrangement(
+                self._finder,
+                scope,
+                layers=layers,
+                twice=bool(switches) and key_of(self.backend) in switches,
+                exempt=self.settings.exempt,
+                passes=self.settings.unmatched == "pass",
+            )
+
+        async def send_after_hints(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                hints.give(look, told)
+            await send(message)
+
+        return send_after_hints
 
 
 def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
@@ -71,7 +227,6 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
         fail_closed=fail_closed,
         read_timeout=read_timeout,
     )
-    current_backend.made(settings.backend)
 
     def maintenance(app: ASGIApp) -> ASGIApp:  # Starlette before 0.39 gives it by its name
         return MaintainedApp(app, settings, made_by=maintenance)
@@ -94,11 +249,8 @@ class MaintenanceModeMiddleware(MaintainedApp):
         exempt_handler: The name of `exempt_callback` in releases 0.0.1 to 0.0.5.
         response_callback: Its `response`.
         response_handler: The name of `response_callback` in releases 0.0.1 to 0.0.5.
-        exempt_docs: As for `maintenance_middleware`; and so the others.
-        unmatched: See there.
-        retry_after: See there.
-        fail_closed: See there.
-        read_timeout: See there.
+        **common: `exempt_docs`, `unmatched`, `retry_after`, `fail_closed` and `read_timeout`, as for
+            `maintenance_middleware`.
 
     Raises:
         TypeError: Both names of one thing are given; and as `maintenance_middleware` does.
@@ -116,11 +268,7 @@ class MaintenanceModeMiddleware(MaintainedApp):
         exempt_handler: ExemptCallback | None = None,
         response_callback: ResponseCallback | None = None,
         response_handler: ResponseCallback | None = None,
-        exempt_docs: bool = True,
-        unmatched: Unmatched = "pass",
-        retry_after: int | tuple[int, int] = 3600,
-        fail_closed: bool = False,
-        read_timeout: float = 1.0,
+        **common: Unpack[CommonSettings],
     ) -> None:
         _check_one_name("exempt", exempt_callback, exempt_handler)
         _check_one_name("response", response_callback, response_handler)
@@ -131,13 +279,8 @@ class MaintenanceModeMiddleware(MaintainedApp):
             enabled=enable_maintenance,
             exempt=never if exempt is None else exempt,
             response=as_json() if response is None else response,
-            exempt_docs=exempt_docs,
-            unmatched=unmatched,
-            retry_after=retry_after,
-            fail_closed=fail_closed,
-            read_timeout=read_timeout,
+            **common,
         )
-        current_backend.made(settings.backend)
         super().__init__(app, settings, made_by=type(self))
 
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from fastapi_maintenance._helpers.checks import check_callable, reject
 from fastapi_maintenance._routing.layers import Way
 from fastapi_maintenance._routing.listing import Listed, listed
-from fastapi_maintenance._settings import Settings
+from fastapi_maintenance._switch.app_switch import Settings
 from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.middleware import maintained_layers
 from fastapi_maintenance.predicates.verdicts import verdict_on

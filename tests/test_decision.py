@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from fastapi_maintenance._maintained import Verdict, decide
-from fastapi_maintenance._settings import Unmatched
+from fastapi_maintenance._switch.app_switch import Unmatched
+from fastapi_maintenance.middleware import Verdict, decide
 
 
 class Facts(NamedTuple):

@@ -23,8 +23,8 @@ from fastapi_maintenance import (
     get_maintenance_state,
     set_maintenance_mode,
 )
-from fastapi_maintenance._settings import Settings
 from fastapi_maintenance._switch import current_backend
+from fastapi_maintenance._switch.app_switch import Settings
 from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.predicates import __all__ as predicates
 from fastapi_maintenance.testing import PromiseBrokenError

@@ -39,9 +39,9 @@ from fastapi_maintenance import (
     not_,
     path_prefix,
 )
-from fastapi_maintenance._maintained import MaintainedApp
 from fastapi_maintenance._routing import index, layers, routes
 from fastapi_maintenance.decorators import mark_of
+from fastapi_maintenance.middleware import MaintainedApp
 from fastapi_maintenance.testing import maintenance_forced
 from tests.support import client, handshake, websocket_scope
 

@@ -10,6 +10,7 @@ __all__ = [
     "check_bool",
     "check_callable",
     "check_name",
+    "check_retry_after",
     "check_seconds",
     "check_str",
     "check_token",
@@ -83,3 +84,14 @@ def check_seconds(name: str, value: object) -> float:
         return value
     msg = f"{name} must be a finite number of seconds above 0, got {value!r}"
     raise ValueError(msg)
+
+
+def check_retry_after(name: str, value: object) -> None:
+    """Refuse what is neither a whole number of seconds nor a pair of the least and the most."""
+    ends = value if isinstance(value, tuple) else (value, value)
+    pair = len(ends) == len(("least", "most"))
+    if not pair or any(isinstance(end, bool) or not isinstance(end, int) for end in ends):
+        reject(name, "a whole number of seconds, or a pair of the least and the most", value)
+    if not 0 <= ends[0] <= ends[1]:
+        msg = f"{name} must not be below 0, nor its most below its least, got {value!r}"
+        raise ValueError(msg)

@@ -11,15 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Scope
 
-from fastapi_maintenance._routing.listing import Listed, leads_to
+from fastapi_maintenance._helpers.scope import as_http
+from fastapi_maintenance._routing.finder import RouteFinder
+from fastapi_maintenance._routing.layers import Way
+from fastapi_maintenance._routing.listing import Listed, leads_to, listed
 from fastapi_maintenance._routing.routes import Answer
 from fastapi_maintenance.predicates.verdicts import paths_in
 
-__all__ = ["Arrangement", "give"]
+__all__ = ["Arrangement", "arrangement", "give"]
 
 _LOGGER = "fastapi_maintenance.hints"
 _ROUTER = "fastapi_maintenance.router"  # the module that the endpoints of the admin API come from
@@ -57,6 +62,37 @@ class Arrangement:
     routes: Sequence[Listed]
     ask: Callable[[str, str], Answer]
     """What the middleware takes for the answer to a method and path."""
+
+
+def arrangement(  # noqa: PLR0913 -- one argument for each fact
+    finder: RouteFinder, lifespan: Scope, *, layers: Sequence[object], twice: bool, exempt: object, passes: bool
+) -> Arrangement:
+    """Return how an app is put together that starts with this scope.
+
+    Args:
+        finder: What finds its routes.
+        lifespan: The scope.
+        layers: What stands between the middleware and the routes.
+        twice: Whether another maintenance middleware on the same switch is among them.
+        exempt: The predicate.
+        passes: Whether what no route answers is left to the app.
+
+    """
+    app = lifespan.get("app")
+    router, _, unknown = finder.router_in(lifespan)
+    router = app.router if isinstance(app, Starlette) else router
+    routes = [] if router is None else list(listed(router.routes))
+    unknown = [] if router is None else list(unknown)
+    for way in (Way(route.app) for route in routes):
+        unknown += way.unknown if way.router is not None else ()
+    return Arrangement(
+        layers=layers,
+        twice=twice,
+        exempt=exempt,
+        unknown=unknown if passes else (),
+        routes=routes,
+        ask=lambda method, path: finder.find(as_http({"type": "http", "method": method, "path": path, "app": app}))[1],
+    )
 
 
 def hints_on(arrangement: Arrangement) -> Iterator[tuple[str, str]]:

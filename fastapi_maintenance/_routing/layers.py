@@ -24,7 +24,7 @@ THEIRS = {"starlette", "fastapi", "builtins"}
 # `AuthenticationMiddleware` is not among them, as it answers with what it is given; a subclass is another class.
 _KNOWN = {
     "fastapi._body_limit._BodyLimitExceptionMiddleware",
-    "fastapi_maintenance._maintained.MaintainedApp",
+    "fastapi_maintenance.middleware.MaintainedApp",
     "fastapi_maintenance.middleware.MaintenanceModeMiddleware",
     "fastapi_maintenance.middleware.maintenance_middleware.<locals>.maintenance",
     "starlette.middleware.body_limit.RequestBodyLimitMiddleware",

@@ -55,7 +55,7 @@ PARTS = {
             "predicates/paths": ("predicates", "prefix_safety", "negated_prefix", "hints"),
             "predicates/values": ("predicates",),
             "predicates/verdicts": ("laws", "openapi"),
-            "_maintained": ("decision", "middleware", "failures"),
+            "middleware": ("decision", "middleware", "failures"),
             "_routing/layers": ("routes", "hints", "index"),
             "_routing/routes": ("routes", "forced", "index", "shortcuts"),
             "backends/base": ("backends", "failures"),

@@ -1,0 +1,137 @@
+"""What the state is for the requests of one app: by a test that forces it, a hold, `enabled`, or the backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_retry_after, check_seconds
+from fastapi_maintenance._switch import current_backend, forced, holds
+from fastapi_maintenance._switch.follower import observe
+from fastapi_maintenance._switch.lifespan import Following
+from fastapi_maintenance._switch.observer import Observer
+from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
+
+__all__ = ["ON", "AppSwitch", "CommonSettings", "Settings", "Unmatched"]
+
+Unmatched = Literal["pass", "block"]
+ON = MaintenanceState(active=True)
+"""The state behind a block that no backend was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one middleware, checked at once; see `maintenance_middleware` for their meaning."""
+
+    backend: StateBackend | None
+    enabled: bool | None
+    exempt: ExemptCallback
+    response: ResponseCallback
+    exempt_docs: bool = True
+    unmatched: Unmatched = "pass"
+    retry_after: int | tuple[int, int] = 3600
+    fail_closed: bool = False
+    read_timeout: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.enabled is not None:
+            check_bool("enabled", self.enabled)
+        check_callable("exempt", self.exempt)
+        check_callable("response", self.response)
+        check_bool("exempt_docs", self.exempt_docs)
+        if self.unmatched not in ("pass", "block"):
+            msg = f"unmatched must be 'pass' or 'block', got {self.unmatched!r}"
+            raise ValueError(msg)
+        check_retry_after("retry_after", self.retry_after)
+        check_bool("fail_closed", self.fail_closed)
+        check_seconds("read_timeout", self.read_timeout)
+        current_backend.made(self.backend)
+
+
+class CommonSettings(TypedDict, total=False):
+    """The settings that have one name in the factory and in the class."""
+
+    exempt_docs: bool
+    unmatched: Unmatched
+    retry_after: int | tuple[int, int]
+    fail_closed: bool
+    read_timeout: float
+
+
+class AppSwitch:
+    """The switch of one app, as its middleware was told.
+
+    Args:
+        layer: The middleware.
+        settings: What it was told.
+
+    """
+
+    def __init__(self, layer: ASGIApp, settings: Settings) -> None:
+        self._layer = layer
+        self._settings = settings
+        self._given = settings.backend
+        self._observer = self._observe()
+        self._following: Following | None = None
+
+    @property
+    def backend(self) -> StateBackend:
+        """The backend that is asked."""
+        return self._current_observer().backend
+
+    def peek(self) -> MaintenanceState | None:
+        """Return the state that the backend is known to be in; None where that takes a closer look."""
+        if holds.ledgers or forced.open_forcings or self._settings.enabled is not None:
+            return None
+        return (self._observer if self._given is not None else self._current_observer()).peek()
+
+    async def active_state(self, scope: Scope) -> MaintenanceState | None:
+        """Return the state if maintenance is on for this request: by the newest hold, else `enabled`, else the backend.
+
+        A test that forces the app overrules all of them.
+        """
+        forcing = forced.forcing_of(self._layer, scope)
+        if forcing is not None:
+            return forcing.state
+        observer = self._current_observer()
+        hold = holds.newest(observer.backend)
+        if hold is None and self._settings.enabled is not None:
+            return ON if self._settings.enabled else None
+        if hold is not None and not hold.active:
+            return None
+        state = observer.peek() or await observer.read()
+        if hold is not None:
+            return holds.with_local(observer.backend, state)
+        return state if is_active(state, clock.now()) else None
+
+    async def run_lifespan(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the lifespan of the app, and follow the backend meanwhile."""
+        self._following = Following(lambda: self._observer_in(scope), patience=self._settings.read_timeout)
+        try:
+            await self._following.run(app, scope, receive, send)
+        finally:
+            self._following = None
+
+    def _observer_in(self, lifespan: Scope) -> Observer:
+        """Return the observer to follow: one that follows nothing where the app starts while it is forced."""
+        observer = self._current_observer()
+        if forced.forcing_of(self._layer, lifespan) is None:
+            return observer
+        settings = self._settings
+        return Observer(observer.backend, fail_closed=settings.fail_closed, read_timeout=settings.read_timeout)
+
+    def _current_observer(self) -> Observer:
+        if self._given is None and self._observer.backend is not current_backend.default_backend():
+            self._observer = self._observe()  # another default backend has been configured
+            if self._following is not None:
+                self._following.turn_to(self._observer)
+        return self._observer
+
+    def _observe(self) -> Observer:
+        settings = self._settings
+        backend = current_backend.default_backend() if settings.backend is None else settings.backend
+        return observe(backend, fail_closed=settings.fail_closed, read_timeout=settings.read_timeout)
