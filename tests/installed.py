@@ -44,7 +44,7 @@ def check_wheel(path: str) -> None:
     tops = {name.split("/")[0] for name in names}
     equal({NAME, *(top for top in tops if top.endswith(".dist-info"))}, tops)
     equal([], [name for name in names if name.startswith(f"{NAME}/") and not name.endswith((".py", "/py.typed"))])
-    for wanted in ("__init__.py", "py.typed", "backends/redis.py", "cli/commands.py", "testing.py"):
+    for wanted in ("__init__.py", "py.typed", "backends/redis.py", "cli/commands.py", "testing/__init__.py"):
         assert f"{NAME}/{wanted}" in names, wanted
     for wanted in ("METADATA", "entry_points.txt", "licenses/LICENSE"):
         assert any(name.endswith(f".dist-info/{wanted}") for name in names), wanted
@@ -86,7 +86,7 @@ def check_imports() -> None:
         if module.name in need:
             told = told_by(lambda name=module.name: importlib.import_module(name))  # type: ignore[misc]
             assert f"pip install 'fastapi-maintenance[{need[module.name]}]'" in told, told
-        elif not module.name.startswith((f"{NAME}._conformance", f"{NAME}.cli.")):
+        elif not module.name.startswith((f"{NAME}.testing.", f"{NAME}.cli.")):
             importlib.import_module(module.name)
     for name in package.__all__:
         getattr(package, name)

@@ -30,7 +30,8 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance._switch import holds
-from fastapi_maintenance.cli.commands import _run_command, app, main
+from fastapi_maintenance.cli.commands import app, main
+from fastapi_maintenance.cli.running import run_command
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import Hold
 from tests.servers import running
@@ -66,10 +67,10 @@ def state() -> MaintenanceState:
 
 def test_it_is_switched_on_and_off() -> None:
     result = switch("on", "--message", "Back [at] ten")
-    assert (0, 'closed  "Back [at] ten"\n') == (result.exit_code, result.output)
+    assert (0, 'on  "Back [at] ten"\n') == (result.exit_code, result.output)
     assert MaintenanceState(active=True, message="Back [at] ten") == state()
     result = switch("off")
-    assert (0, "open\n", MaintenanceState()) == (result.exit_code, result.output, state())
+    assert (0, "off\n", MaintenanceState()) == (result.exit_code, result.output, state())
 
 
 def test_it_is_switched_on_for_some_time() -> None:
@@ -87,7 +88,7 @@ def test_it_is_switched_on_from_then_until_then() -> None:
     result = switch("on", "--from", "2101-01-01T10:00Z", "--until", "2101-01-01T12:00+01:00")
     tenth = datetime(2101, 1, 1, 10, tzinfo=timezone.utc)
     assert (True, tenth, tenth + timedelta(hours=1)) == (state().active, state().starts_at, state().ends_at)
-    assert result.output.startswith("open  closes 2101-01-01")
+    assert result.output.startswith("off  on from 2101-01-01")
     switch("on", "--from", "2101-01-01T10:00Z", "--for", "2h")
     assert tenth + timedelta(hours=2) == state().ends_at
 
@@ -129,12 +130,12 @@ def test_a_switch_that_cannot_be_set_is_one_line(url: str, text: str, status: in
 
 
 def test_the_status_is_for_people_programs_and_scripts() -> None:
-    assert (0, "open\n") == (switch("status", "--exit-code").exit_code, switch("status").output)
+    assert (0, "off\n") == (switch("status", "--exit-code").exit_code, switch("status").output)
     switch("on", "--message", "why", "--until", "2101-01-01T00:00Z")
     told = switch("status", "--json", "--exit-code")
     assert 3 == told.exit_code
     assert {
-        "closed": True,
+        "active_now": True,
         "message": "why",
         "active": True,
         "starts_at": None,
@@ -145,9 +146,7 @@ def test_the_status_is_for_people_programs_and_scripts() -> None:
 
 
 def test_a_message_is_shown_as_it_is_on_one_line() -> None:
-    assert (
-        'closed  "Back :smile: [2J at [bold]ten"\n' == switch("on", "-m", "Back :smile:\n\x1b[2J at [bold]ten").output
-    )
+    assert 'on  "Back :smile: [2J at [bold]ten"\n' == switch("on", "-m", "Back :smile:\n\x1b[2J at [bold]ten").output
 
 
 def test_a_message_that_is_too_long_is_one_line() -> None:
@@ -166,7 +165,7 @@ def hold(*ids: str) -> None:
 
 def test_the_ids_of_holds_are_shown_as_short_as_they_are_told_apart() -> None:
     hold("c0ffee0123456789", "decade0123456789")
-    assert "closed  held by 2 running jobs (c0ffee01, decade01)\n" == switch("status").output
+    assert "on  held by 2 running jobs (c0ffee01, decade01)\n" == switch("status").output
     told = json.loads(switch("status", "--json").output)["holds"]
     assert ["c0ffee0123456789", "decade0123456789"] == [one["id"] for one in told]
     hold("deploy of shop", "deploy of [bold]stock\x1b[2J")
@@ -177,8 +176,8 @@ def test_the_ids_of_holds_are_shown_as_short_as_they_are_told_apart() -> None:
 def test_a_hold_is_taken_out_by_its_id_or_how_it_begins(name: str) -> None:
     hold("c0ffee0123456789", "c0ff")
     result = switch("release", name)
-    assert (0, "closed  held by 1 running job (c0ff)\n") == (result.exit_code, result.output)
-    assert (0, "open\n") == (switch("release", "c0ff").exit_code, switch("status").output)
+    assert (0, "on  held by 1 running job (c0ff)\n") == (result.exit_code, result.output)
+    assert (0, "off\n") == (switch("release", "c0ff").exit_code, switch("status").output)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +197,7 @@ def test_no_hold_is_taken_out_that_is_not_meant(name: str, text: str) -> None:
 
 def test_a_hold_whose_whole_id_another_begins_with_can_be_taken_out() -> None:
     hold("deploy-2", "deploy")
-    assert "closed  held by 1 running job (deploy-2)\n" == switch("release", "deploy").output
+    assert "on  held by 1 running job (deploy-2)\n" == switch("release", "deploy").output
 
 
 def test_a_switch_that_keeps_no_holds_says_so() -> None:
@@ -304,7 +303,7 @@ def test_the_command_is_what_the_package_installs(
     monkeypatch.setattr(sys, "argv", ["fastapi-maintenance", "status", "--backend", "file:switch"])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert (0, "open\n") == (ended.value.code, capsys.readouterr().out)
+    assert (0, "off\n") == (ended.value.code, capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +334,7 @@ def test_what_a_terminal_sends_to_the_command_itself_is_not_sent_twice(monkeypat
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdin", terminal)
-    assert 4 == anyio.run(_run_command, ["sh", "-c", "kill -INT $PPID; sleep 0.5; exit 4"])
+    assert 4 == anyio.run(run_command, ["sh", "-c", "kill -INT $PPID; sleep 0.5; exit 4"])
 
 
 @pytest.mark.parametrize("url", ["file:switch", "sqlite+aiosqlite:///switch.db"])
@@ -345,7 +344,7 @@ def test_watching_ends_when_it_is_interrupted(url: str) -> None:
     result = command("watch", "--backend", url)
     timer.join()
     assert 130 == result.exit_code
-    assert ["open"] == [line.split()[1] for line in result.output.splitlines()]
+    assert ["off"] == [line.split()[1] for line in result.output.splitlines()]
 
 
 # As a process
@@ -500,7 +499,7 @@ def test_its_hold_runs_out_where_the_command_itself_is_killed() -> None:
 def test_the_status_counts_the_jobs_that_hold_it() -> None:
     with process("run", "--message", "Deployment", "--", "sleep", "60", stdin=subprocess.DEVNULL) as started:
         wait_until(lambda: held() == 1)
-        told = f'closed  "Deployment"  held by 1 running job ({state().holds[0].id[:8]})\n'
+        told = f'on  "Deployment"  held by 1 running job ({state().holds[0].id[:8]})\n'
         assert told == switch("status").output
         started.terminate()
 
@@ -520,7 +519,7 @@ def test_watching_prints_each_change_until_it_is_interrupted(kind: str) -> None:
                 lines.append(started.stdout.readline())
             started.send_signal(signal.SIGINT)
             assert 130 == started.wait(timeout=30)
-    assert ["open", "closed", "open"] == [line.split()[1] for line in lines]
+    assert ["off", "on", "off"] == [line.split()[1] for line in lines]
 
 
 @pytest.mark.servers
@@ -529,9 +528,9 @@ def test_it_is_plain_when_it_is_piped_and_coloured_where_that_is_asked_for() -> 
         process("status", env=env, stdout=subprocess.PIPE).communicate(timeout=30)[0]
         for env in ({}, {"FORCE_COLOR": "1", "TERM": "xterm"}, {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "dumb"})
     ]
-    assert "open\n" == outputs[0]
+    assert "off\n" == outputs[0]
     assert "\x1b[" in outputs[1]
-    assert "open\n" == outputs[2]
+    assert "off\n" == outputs[2]
 
 
 def test_it_tells_its_version() -> None:

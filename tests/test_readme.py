@@ -164,7 +164,7 @@ async def test_an_admin_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.usefixtures("_maintenance")
 async def test_getting_in_while_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BYPASS_SECRET", "correct horse battery staple")
-    app = opened(example("Getting in while it is closed").run())
+    app = opened(example("Getting in while maintenance is on").run())
     async with client(app) as http:
         before = await http.get("/")
         await http.post("/maintenance/bypass", json={"secret": "correct horse battery staple"})

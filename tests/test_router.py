@@ -72,14 +72,14 @@ async def test_an_operator_sees_the_switch_and_sets_it_while_it_is_closed() -> N
     app = app_on(MemoryBackend())
     ends_at = datetime.now(timezone.utc) + timedelta(hours=1)
     seen = await ask(app, "GET", "/maintenance", headers=ADMIN)
-    assert (200, False) == (seen.status_code, seen.json()["closed"])
+    assert (200, False) == (seen.status_code, seen.json()["active_now"])
     wanted = {"active": True, "message": "Back at ten", "starts_at": None, "ends_at": ends_at.isoformat()}
     put = await ask(app, "PUT", "/maintenance", headers={**ADMIN, "If-Match": seen.headers["etag"]}, json=wanted)
     assert 200 == put.status_code
     assert 503 == (await ask(app, "GET", "/")).status_code
     seen = await ask(app, "GET", "/maintenance", headers=ADMIN)
     assert put.json() == seen.json()
-    assert (True, True, "Back at ten") == tuple(seen.json()[name] for name in ("active", "closed", "message"))
+    assert (True, True, "Back at ten") == tuple(seen.json()[name] for name in ("active", "active_now", "message"))
     assert put.headers["etag"] == seen.headers["etag"]
     assert ends_at == datetime.fromisoformat(seen.json()["ends_at"].replace("Z", "+00:00"))
     put = await ask(app, "PUT", "/maintenance", headers=ANY, json={"active": False})
@@ -94,11 +94,11 @@ async def test_what_jobs_hold_is_told_and_does_not_change_the_tag() -> None:
         during = await ask(app, "GET", "/maintenance", headers=ADMIN)
     (hold,) = during.json()["holds"]
     assert (True, "Deployment") == (hold["active"], hold["message"])
-    assert (False, True) == (during.json()["active"], during.json()["closed"])
+    assert (False, True) == (during.json()["active"], during.json()["active_now"])
     assert before.headers["etag"] == during.headers["etag"]
     async with maintenance_mode_off(backend):
         put = await ask(app, "PUT", "/maintenance", headers=ANY, json={"active": True})
-    assert (True, False) == (put.json()["active"], put.json()["closed"])
+    assert (True, False) == (put.json()["active"], put.json()["active_now"])
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
@@ -347,7 +347,7 @@ async def test_what_was_set_is_told_although_the_store_goes_away_right_after() -
 
     backend.after_write = go_away
     response = await ask(app, "PUT", "/maintenance", headers=ANY, json={"active": True})
-    assert (200, True) == (response.status_code, response.json()["closed"])
+    assert (200, True) == (response.status_code, response.json()["active_now"])
 
 
 # Where it is included

@@ -31,15 +31,13 @@ from fastapi_maintenance import (
     backend_from_url,
     cached,
 )
-from fastapi_maintenance._conformance import search
-from fastapi_maintenance._conformance.bystanders import Job
-from fastapi_maintenance._conformance.instances import Instance
-from fastapi_maintenance._conformance.promises import Breach, Promise
-from fastapi_maintenance._conformance.steps import Steps
-from fastapi_maintenance._conformance.subject import Subject
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
-from fastapi_maintenance.testing import MakeBackend, PromiseBrokenError, check_backend
+from fastapi_maintenance.testing import MakeBackend, PromiseBrokenError, check_backend, search
+from fastapi_maintenance.testing.backends import BackendUnderTest, Instance
+from fastapi_maintenance.testing.background import Job
+from fastapi_maintenance.testing.model import Promise, Violation
+from fastapi_maintenance.testing.steps import Steps
 from tests import broken
 from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch, be_down
@@ -550,10 +548,10 @@ async def test_a_job_that_fails_or_hangs_is_told() -> None:
     store.before_write = be_down
     hold = Hold(id="job 1", active=True)
     async with anyio.create_task_group() as group:
-        with pytest.raises(Breach) as failed:
+        with pytest.raises(Violation) as failed:
             await Job(Instance("a", store, patience=1), hold).begin(group, patience=1)
         store.before_write = anyio.sleep_forever
-        with pytest.raises(Breach) as hung:
+        with pytest.raises(Violation) as hung:
             await Job(Instance("a", store, patience=1), hold).begin(group, patience=0.05)
         store.come_back()
         group.cancel_scope.cancel()
@@ -568,7 +566,7 @@ async def test_steps_for_which_there_is_no_occasion_are_left_out() -> None:
     switch = BareSwitch()
     instance = Instance("a", switch, patience=1)
     async with anyio.create_task_group() as group:
-        steps = Steps(Subject(instance, instance, group, 1))
+        steps = Steps(BackendUnderTest(instance, instance, group, 1))
         await steps.end_job(0)
         await steps.watch_on()
         await steps.begin_job("a", active=True, message=None)
@@ -578,7 +576,7 @@ async def test_steps_for_which_there_is_no_occasion_are_left_out() -> None:
         await steps.leave()
     watched = Instance("a", broken.Watchable(), patience=1)
     async with anyio.create_task_group() as group:
-        steps = Steps(Subject(watched, watched, group, 1))
+        steps = Steps(BackendUnderTest(watched, watched, group, 1))
         await steps.watch("a", is_busy=False)
         await steps.watch("a", is_busy=False)
         assert ["a: watch() -> MaintenanceState(active=False)"] == steps.made
@@ -590,16 +588,16 @@ async def test_a_write_that_fails_before_it_is_cancelled_is_told() -> None:
     switch.before_write = be_down
     instance = Instance("a", switch, patience=1)
     async with anyio.create_task_group() as group:
-        steps = Steps(Subject(instance, instance, group, 1, write_seconds=10.0, write_turns=99))
-        with pytest.raises(Breach, match="succeeds") as caught:
+        steps = Steps(BackendUnderTest(instance, instance, group, 1, write_seconds=10.0, write_turns=99))
+        with pytest.raises(Violation, match="succeeds") as caught:
             await steps.cancel_set("a", "a", 9, value=True)
     assert " raises ConnectionError: the store is down" == caught.value.seen
 
 
 def test_without_hypothesis_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hypothesis", None)
-    for module in ("check", "machine"):
-        monkeypatch.delitem(sys.modules, f"fastapi_maintenance._conformance.{module}", raising=False)
+    for module in ("conformance", "machine"):
+        monkeypatch.delitem(sys.modules, f"fastapi_maintenance.testing.{module}", raising=False)
     with pytest.raises(ImportError, match="check_backend needs hypothesis: pip install hypothesis"):
         check_backend(MemoryBackend)
 

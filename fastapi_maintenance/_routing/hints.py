@@ -27,7 +27,7 @@ from fastapi_maintenance.predicates.verdicts import paths_in
 __all__ = ["Arrangement", "arrangement", "give"]
 
 _LOGGER = "fastapi_maintenance.hints"
-_ROUTER = "fastapi_maintenance.router"  # the module that the endpoints of the admin API come from
+_ROUTER = "fastapi_maintenance.router."  # the modules that the endpoints of the admin API come from
 _CORS_INSIDE = (
     "CORSMiddleware is inside the maintenance middleware, so scripts of other origins cannot read the 503: add it "
     "after the maintenance middleware"
@@ -139,7 +139,7 @@ def _is_there(path: str, arrangement: Arrangement, *, below: bool) -> bool:
 
 def _switches_shut(arrangement: Arrangement) -> Iterator[str]:
     for route in arrangement.routes:
-        of_router = getattr(route.endpoint, "__module__", None) == _ROUTER
+        of_router = str(getattr(route.endpoint, "__module__", None)).startswith(_ROUTER)
         for method in sorted(route.methods) if of_router and "{" not in route.path else ():
             if arrangement.ask(method, route.path).mark is not False:
                 yield f"{method} {route.path}"

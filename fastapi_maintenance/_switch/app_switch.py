@@ -128,7 +128,7 @@ class AppSwitch:
         if self._given is None and self._observer.backend is not current_backend.default_backend():
             self._observer = self._observe()  # another default backend has been configured
             if self._following is not None:
-                self._following.turn_to(self._observer)
+                self._following.switch_to(self._observer)
         return self._observer
 
     def _observe(self) -> Observer:

@@ -38,7 +38,7 @@ __all__ = [
     "with_local",
 ]
 
-_TURN_POLL = 0.001  # seconds
+_LOCK_POLL = 0.001  # seconds
 
 
 class _Ledger:
@@ -49,8 +49,8 @@ class _Ledger:
         self.operator = False
         self.ours: frozenset[bool] = frozenset()  # written by this process; after a failure, all that it may have
         self.users = 0
-        self.turn = threading.Lock()
-        self.turn_has_ended: Callable[[], bool] = end_of(None)
+        self.lock = threading.Lock()
+        self.lock_is_stale: Callable[[], bool] = end_of(None)
 
     def see(self, observed: bool) -> None:  # noqa: FBT001 -- the value is what the method is about
         """Take what the store says for the operator's will, unless it was written here."""
@@ -104,11 +104,11 @@ async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) ->
 
     The lease begins when the hold is written, however long the store was waited for.
     """
-    async with _turn(backend) as ledger:
+    async with _locked(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
                 await update_state(backend, lambda state: add_hold(state, _leased(hold, lease), clock.now()))
-        with _ledgers_lock:  # a release takes no turn for its first step
+        with _ledgers_lock:  # a release takes no lock for its first step
             ledger.holds = (*ledger.holds, hold)  # without an expiry: it is open for as long as its block runs
         if not isinstance(backend, DetailedStateBackend):
             await _follow(backend, ledger)
@@ -129,7 +129,7 @@ async def release(backend: StateBackend, hold: Hold) -> None:
     with _ledgers_lock:
         ledger = ledgers.get(key_of(backend), _Ledger())
         ledger.holds = tuple(other for other in ledger.holds if other.id != hold.id)
-    async with _turn(backend) as ledger:
+    async with _locked(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
                 await update_state(backend, lambda state: release_hold(state, hold.id))
@@ -145,7 +145,7 @@ def forget(backend: StateBackend) -> None:
 
 async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- the operator's switch
     """Set the switch of a backend that has nothing else; open holds go on, and leave it at this value."""
-    async with _turn(backend) as ledger:
+    async with _locked(backend) as ledger:
         if ledger.holds:
             await _write(backend, ledger, ledger.holds[-1].active)
         else:
@@ -156,7 +156,7 @@ async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noq
 
 async def bare_state(backend: StateBackend) -> MaintenanceState:
     """Return the state of a backend that has nothing but a switch: the operator's value and this process's holds."""
-    async with _turn(backend) as ledger:
+    async with _locked(backend) as ledger:
         ledger.see(await read_value(uncached(backend)))
         return MaintenanceState(active=ledger.operator, holds=ledger.holds)
 
@@ -181,22 +181,22 @@ async def _write(backend: StateBackend, ledger: _Ledger, value: bool) -> None:  
 
 
 @asynccontextmanager
-async def _turn(backend: StateBackend) -> AsyncIterator[_Ledger]:
+async def _locked(backend: StateBackend) -> AsyncIterator[_Ledger]:
     """Let one task at a time change the ledger of a backend, in whatever thread and event loop it runs."""
     key = key_of(backend)
     with _ledgers_lock:
         ledger = ledgers.setdefault(key, _Ledger())
         ledger.users += 1
     try:
-        while not (turn := ledger.turn).acquire(blocking=False):
-            if ledger.turn_has_ended():  # its event loop was closed, and nobody will release it
-                ledger.turn = threading.Lock()
-            await anyio.sleep(_TURN_POLL)  # an event would belong to one event loop
-        ledger.turn_has_ended = end_of(current_loop())
+        while not (lock := ledger.lock).acquire(blocking=False):
+            if ledger.lock_is_stale():  # its event loop was closed, and nobody will release it
+                ledger.lock = threading.Lock()
+            await anyio.sleep(_LOCK_POLL)  # an event would belong to one event loop
+        ledger.lock_is_stale = end_of(current_loop())
         try:
             yield ledger
         finally:
-            turn.release()
+            lock.release()
     finally:
         with _ledgers_lock:
             ledger.users -= 1

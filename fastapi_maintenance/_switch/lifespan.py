@@ -31,7 +31,7 @@ class Following:
         self._loop = current_loop()
         self._observer: Observer | None = None
         self._scope = anyio.CancelScope()
-        self._turn = anyio.CancelScope()
+        self._current = anyio.CancelScope()
         self._ready = anyio.Event()
         self._ended = anyio.Event()
 
@@ -77,17 +77,17 @@ class Following:
                 await self._ended.wait()
                 await close_if_made_here(uncached(self._observer.backend))
 
-    def turn_to(self, observer: Observer) -> None:
+    def switch_to(self, observer: Observer) -> None:
         """Follow this one from now on, as far as the same event loop asks for it."""
         if self._observer is not None and self._loop is current_loop():
             self._observer = observer
-            self._turn.cancel()
+            self._current.cancel()
 
     async def _follow(self, observer: Observer) -> None:
         try:
             with self._scope:
                 while True:
-                    with anyio.CancelScope() as self._turn:
+                    with anyio.CancelScope() as self._current:
                         await observer.follow(self._ready.set)
                         await anyio.sleep_forever()  # there is nothing to follow
                     await close_if_made_here(uncached(observer.backend))

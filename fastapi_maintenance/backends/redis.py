@@ -58,8 +58,8 @@ return 1
 The second key counts the changes. So a change that was given up while it was on its way, and arrives after what was
 done instead, finds another count and is refused, also where the text is the same again.
 """
-_deaf: weakref.WeakSet[Redis | RedisCluster] = weakref.WeakSet()
-"""The clients of users who may not listen, of which a warning has been given."""
+_unsubscribed: weakref.WeakSet[Redis | RedisCluster] = weakref.WeakSet()
+"""The clients that are not allowed to subscribe, of which a warning has been logged."""
 
 _logger = logging.getLogger("fastapi_maintenance")
 
@@ -168,15 +168,15 @@ class RedisBackend:
             TimeoutError: The store has not answered for two seconds.
 
         """
-        async with aclosing(_Bell(self.client, self.key)) as bell:
+        async with aclosing(_Subscription(self.client, self.key)) as subscription:
             with in_time(ANSWER_TIMEOUT):
-                await bell.subscribe()
+                await subscription.subscribe()
             while True:
                 with in_time(ANSWER_TIMEOUT):
                     state = await self.get_state()
                 yield state
                 with in_time(self.poll_interval + ANSWER_TIMEOUT):
-                    await bell.wait(self.poll_interval)
+                    await subscription.wait(self.poll_interval)
 
     async def _get(self) -> str | None:
         try:
@@ -220,8 +220,8 @@ def make_client(url: str, *, cluster: bool) -> Redis | RedisCluster:
     return client
 
 
-class _Bell:
-    """The channel that rings when the key has changed."""
+class _Subscription:
+    """A subscription to the channel on which changes of the key are published."""
 
     def __init__(self, client: Redis | RedisCluster, channel: str) -> None:
         self._client = client
@@ -230,9 +230,9 @@ class _Bell:
         self._pubsub = client.pubsub() if hasattr(client, "pubsub") else None
 
     async def subscribe(self) -> None:
-        """Begin to listen; raises at once, without the client's own retries, where nobody answers."""
+        """Subscribe; raises at once, without the client's own retries, where nobody answers."""
         if isinstance(self._client, Redis):
-            await _knock(self._client)
+            await _ping(self._client)
         await self._client.initialize()  # a Cluster has to know its nodes
         if self._pubsub is None:
             return
@@ -240,14 +240,14 @@ class _Bell:
             await self._pubsub.subscribe(self._channel)
             await self._pubsub.get_message(timeout=ANSWER_TIMEOUT)  # the answer to that
         except ResponseError as error:
-            if self._client not in _deaf:
-                _deaf.add(self._client)
-                _logger.warning("Changes of %s are not heard, it is only looked at: %s", self._channel, error)
+            if self._client not in _unsubscribed:
+                _unsubscribed.add(self._client)
+                _logger.warning("Changes of %s are not pushed, the key is only polled: %s", self._channel, error)
             await self.aclose()
             self._pubsub = None
 
     async def wait(self, seconds: float) -> None:
-        """Return when it rings, or the time is over."""
+        """Return when a change is published, or the time is over."""
         if self._pubsub is None:
             await anyio.sleep(seconds)
         else:
@@ -259,8 +259,8 @@ class _Bell:
                 await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
 
 
-async def _knock(client: Redis) -> None:
-    """Connect once. The client itself may wait between several tries, past the moment at which the store is back."""
+async def _ping(client: Redis) -> None:
+    """Connect once, without the client's own retries, which may wait past the moment at which the store is back."""
     connection = _new_connection(client)
     connection.retry = Retry(NoBackoff(), 0)
     try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -16,8 +14,6 @@ import anyio
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.version import __version__
-from fastapi_maintenance.backends.base import read_state
-from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.cli.find_app import FindError, check_shared, find_backend
 from fastapi_maintenance.cli.times import duration_of, time_of
@@ -27,7 +23,7 @@ from fastapi_maintenance.control import (
     remove_hold,
     set_maintenance_mode,
 )
-from fastapi_maintenance.errors import MaintenanceError, ReadOnlyBackendError
+from fastapi_maintenance.errors import MaintenanceError
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, WatchableStateBackend
 
@@ -35,6 +31,7 @@ try:
     import typer
 
     from fastapi_maintenance.cli.help import Command, Group
+    from fastapi_maintenance.cli.running import OneLine, check_is_on, run_command
     from fastapi_maintenance.cli.show import facts, plain, show, tell
 except ImportError as _error:
     msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
@@ -42,7 +39,7 @@ except ImportError as _error:
 
 __all__ = ["main"]
 
-_CLOSED = 3
+_ON_STATUS = 3
 _LEAST_PREFIX = 6  # characters of an id
 _POLL = 1.0  # seconds
 
@@ -106,7 +103,7 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
     until: Annotated[str | None, typer.Option(metavar="TIME", help="22:00, or a date and time; in your zone.")] = None,
     start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="From when on; by default now.")] = None,
 ) -> None:
-    """Close the service."""
+    """Turn maintenance on."""
     now = clock.now()
     if lasting is not None and until is not None:
         _fail("--for and --until say the same in two ways; give one of them")
@@ -127,7 +124,7 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
 
 @app.command(cls=Command)
 def off(backend: Backend = None, app_path: App = None) -> None:
-    """Open the service again."""
+    """Turn maintenance off."""
 
     async def switch_off(meant: StateBackend) -> None:
         await set_maintenance_mode(False, meant)  # noqa: FBT003 -- its own signature
@@ -141,23 +138,23 @@ def status(
     backend: Backend = None,
     app_path: App = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002 -- an option
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 3 if it is closed.")] = False,  # noqa: FBT002
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 3 if maintenance is on.")] = False,  # noqa: FBT002
 ) -> None:
-    """Tell whether the service is closed, and why."""
-    closed = False
+    """Tell whether maintenance is on, and why."""
+    is_on = False
 
     async def look(meant: StateBackend) -> None:
-        nonlocal closed
+        nonlocal is_on
         state = await get_maintenance_state(meant)
-        closed = is_active(state, clock.now())
+        is_on = is_active(state, clock.now())
         if as_json:
             print(json.dumps(facts(state)))  # noqa: T201 -- the output of the command
         else:
             show(state)
 
     _run(look, backend, app_path)
-    if exit_code and closed:
-        raise typer.Exit(_CLOSED)
+    if exit_code and is_on:
+        raise typer.Exit(_ON_STATUS)
 
 
 @app.command(cls=Command)
@@ -182,10 +179,10 @@ def run(
     app_path: App = None,
     message: Message = None,
     lease: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long it stays closed if this machine dies.")
+        str, typer.Option(metavar="DURATION", help="How long maintenance stays on if this machine dies.")
     ] = "30s",
 ) -> None:
-    """Close the service while a command runs, and open it again whatever happens."""
+    """Turn maintenance on while a command runs, and off again whatever happens."""
     duration = _read("--lease", duration_of, lease)
     result: int | None = None
 
@@ -194,9 +191,9 @@ def run(
         detailed = isinstance(meant, DetailedStateBackend)
         try:
             async with maintenance_mode_on(meant, message=message, lease=duration if detailed else None):
-                await _check_is_on(meant)
-                _logger.addHandler(_OneLine())
-                result = await _run_command(command)
+                await check_is_on(meant)
+                _logger.addHandler(OneLine())
+                result = await run_command(command)
         except Exception as error:
             if result is None:
                 raise
@@ -227,39 +224,6 @@ def release(
     _run(take_out, backend, app_path)
 
 
-async def _check_is_on(backend: StateBackend) -> None:
-    """Refuse a switch that is off within a block which turns it on."""
-    try:
-        state = await read_state(uncached(backend))
-    except Exception:  # noqa: BLE001 -- it was written a moment ago
-        return
-    if not is_active(state, clock.now()):
-        msg = f"{backend!r} is not on: it can only be read, or a newer block keeps it off"
-        raise ReadOnlyBackendError(msg)
-
-
-async def _run_command(command: list[str]) -> int:
-    """Run a command with its signals passed on, and return its exit status as a shell would (128 and the signal)."""
-    numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT] if os.name == "posix" else [signal.SIGINT]
-    with anyio.open_signal_receiver(*numbers) as received:
-        try:
-            process = await anyio.open_process(command, stdin=None, stdout=None, stderr=None)
-        except OSError as error:
-            tell(f"{plain(command[0])}: {error.strerror}", stderr=True)
-            return 127
-
-        async def pass_on() -> None:
-            async for number in received:
-                if number != signal.SIGINT or not sys.stdin.isatty():  # a terminal sends it to the command itself
-                    process.send_signal(number)
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(pass_on)
-            code = await process.wait()
-            group.cancel_scope.cancel()
-    return 128 - code if code < 0 else code
-
-
 def _states(backend: StateBackend) -> AsyncIterator[MaintenanceState]:
     return backend.watch() if isinstance(backend, WatchableStateBackend) else _looks(backend)
 
@@ -268,14 +232,6 @@ async def _looks(backend: StateBackend) -> AsyncIterator[MaintenanceState]:
     while True:
         yield await get_maintenance_state(backend)
         await anyio.sleep(_POLL)
-
-
-class _OneLine(logging.Handler):
-    """Tell on standard error what is logged while a command runs, without tracebacks."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print the record's message."""
-        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- as the command's own
 
 
 def _read(option: str, reader: Callable[[str], Any], text: str) -> Any:  # noqa: ANN401 -- what the reader returns

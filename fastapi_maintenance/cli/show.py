@@ -45,18 +45,18 @@ def plain(text: str) -> str:
 def show(state: MaintenanceState, *, stamp: bool = False) -> None:
     """Show what is so now, for people; a stamp is the time of day before it."""
     now = clock.now()
-    closed = is_active(state, now)
-    word = "[bold red]closed[/]" if closed else "[bold green]open[/]"
+    is_on = is_active(state, now)
+    word = "[bold red]on[/]" if is_on else "[bold green]off[/]"
     parts = [f"{now.astimezone():%H:%M:%S}  {word}" if stamp else word]
     text = current_message(state, now)
-    if closed and text:
+    if is_on and text:
         parts.append(f'"{plain(text)}"')
     if ids := [hold.id for hold in open_holds(state, now)]:
         parts.append(
             f"held by {len(ids)} running job{'s' if len(ids) > 1 else ''} ({', '.join(map(plain, _short(ids)))})"
         )
     elif state.active and state.starts_at is not None and state.starts_at > now:
-        parts.append(f"closes {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}")
+        parts.append(f"on from {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}")
     if state.active and state.ends_at is not None and state.ends_at > now:
         parts.append(f"until {shown_time(state.ends_at)}, for {shown_duration(state.ends_at - now)}")
     tell(*parts)
@@ -66,7 +66,7 @@ def facts(state: MaintenanceState) -> dict[str, Any]:
     """Return what is so now, for programs."""
     now = clock.now()
     return {
-        "closed": is_active(state, now),
+        "active_now": is_active(state, now),
         "message": current_message(state, now),
         "active": state.active,
         "starts_at": _iso(state.starts_at),

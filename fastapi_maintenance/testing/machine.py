@@ -7,12 +7,21 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from fastapi_maintenance._conformance.model import HOLDS, MESSAGES, WINDOWS, Change, added, drawn, released, switched
-from fastapi_maintenance._conformance.promises import Breach
-from fastapi_maintenance._conformance.search import Call, Search, Step, to
-from fastapi_maintenance._conformance.steps import Steps
-from fastapi_maintenance._conformance.subject import PLACES, Subject
 from fastapi_maintenance.state import Hold
+from fastapi_maintenance.testing.backends import PLACES, BackendUnderTest
+from fastapi_maintenance.testing.model import (
+    HOLDS,
+    MESSAGES,
+    WINDOWS,
+    Change,
+    Violation,
+    added,
+    drawn,
+    released,
+    switched,
+)
+from fastapi_maintenance.testing.search import Call, Search, Step, to
+from fastapi_maintenance.testing.steps import Steps
 
 __all__ = ["MOST_STEPS", "Conformance"]
 
@@ -46,23 +55,23 @@ class Conformance(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.steps = Steps(self.subject)
+        self.steps: Steps = Steps(self.tested)
         self.calls: list[Call] = []
 
     @property
-    def subject(self) -> Subject:
+    def tested(self) -> BackendUnderTest:
         """What is under check."""
-        return self.search.subject
+        return self.search.tested
 
     @property
     def is_bare(self) -> bool:
         """Whether there is nothing but a switch that can be written."""
-        return self.subject.is_writable and not self.subject.is_detailed
+        return self.tested.is_writable and not self.tested.is_detailed
 
     @property
     def is_full(self) -> bool:
         """Whether whole states can be written."""
-        return self.subject.is_writable and self.subject.is_detailed
+        return self.tested.is_writable and self.tested.is_detailed
 
     def make(self, step: Step, *instead: tuple[Step, ...]) -> None:
         """Make a step on the event loop."""
@@ -76,8 +85,8 @@ class Conformance(RuleBasedStateMachine):
     def _take(self, step: Step) -> None:
         try:
             self.search.portal.call(step, self.steps)
-        except Breach as breach:
-            self.search.broke(breach, self.steps.made, self.calls)
+        except Violation as violation:
+            self.search.broke(violation, self.steps.made, self.calls)
 
     @initialize()
     def begins(self) -> None:
@@ -97,7 +106,7 @@ class Conformance(RuleBasedStateMachine):
         self.make(to(Steps.set_value, name, value=value), (to(Steps.read, name, "get_value"),), *tries)
         self.perhaps_read(reader, place)
 
-    @precondition(lambda self: not self.subject.is_writable)
+    @precondition(lambda self: not self.tested.is_writable)
     @rule(name=_names, value=_values)
     def is_refused(self, *, name: str, value: bool) -> None:
         self.make(to(Steps.be_refused, name, value=value), (to(Steps.be_refused, "a", value=True),))
@@ -121,7 +130,7 @@ class Conformance(RuleBasedStateMachine):
 
     def perhaps_read(self, name: str, place: int) -> None:
         """Read in one of the ways that there are, or do not."""
-        readings = [*self.subject.readings(), None]
+        readings = [*self.tested.readings(), None]
         method = readings[place % len(readings)]
         if method is not None:
             tries = ("a", "get_value"), ("a", method), (name, "get_value")
@@ -207,7 +216,7 @@ class Conformance(RuleBasedStateMachine):
         plain = to(Steps.update, "a", _PLAIN) if self.is_full else to(Steps.set_value, "a", value=True)
         self.make(to(Steps.end_job, place), (plain,), (to(Steps.end_job, 0),))
 
-    @precondition(lambda self: self.subject.has("watch") and self.steps.watcher is None)
+    @precondition(lambda self: self.tested.has("watch") and self.steps.watcher is None)
     @rule(name=_names, is_busy=st.booleans())
     def watch_begins(self, *, name: str, is_busy: bool) -> None:
         tries = [(to(Steps.watch, "a", is_busy=tried),) for tried in (False, is_busy)]

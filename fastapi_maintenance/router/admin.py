@@ -1,48 +1,37 @@
-"""An admin API to include in the app: see the switch, set it, and let people in while it is closed."""
+"""An admin API to include in the app: see the switch, set it, and let people in while maintenance is on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
-from typing import Annotated, Any, ClassVar, NoReturn
-from urllib.parse import quote, urlencode, urlsplit
+from typing import Annotated, Any, NoReturn
 
-from fastapi import APIRouter, Header, HTTPException, Query, Request, Response, params
+from fastapi import APIRouter, Header, HTTPException, Response, params
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse
-from fastapi.routing import APIRoute
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from starlette.types import Message
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_str, reject
-from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.writes import update_state
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.url import as_backend
-from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text
+from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.control import checked_switch, get_maintenance_state, remove_hold
 from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.errors import InvalidStateError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
-from fastapi_maintenance.predicates.bypass import SECRET_LIMIT, BypassCookie, app_root
-from fastapi_maintenance.state import TEXT_LIMIT, MaintenanceState, is_active, open_holds
+from fastapi_maintenance.predicates.bypass import BypassCookie
+from fastapi_maintenance.router.bypass import add_bypass, checked_base_url
+from fastapi_maintenance.router.models import BODY_RESPONSES, BoundedRoute, OpenHold, Setting, SwitchState
+from fastapi_maintenance.state import MaintenanceState, is_active, open_holds
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 __all__ = ["maintenance_router"]
 
 _logger = logging.getLogger("fastapi_maintenance")
-_EXAMPLE = "Back in ten minutes"
-_TOKEN_LIMIT = 512  # characters
-_BODY: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The body is no text"},
-    413: {"description": f"The body is longer than {SIZE_LIMIT} bytes, or the state with all holds would be"},
-}
 _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
@@ -52,77 +41,8 @@ _IF_MATCH = {
 }
 
 
-class Setting(BaseModel):
-    """What an operator sets."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    active: bool = Field(description="True: maintenance; False: none.")
-    message: str | None = Field(
-        None, description="What to tell those who are locked out.", examples=[_EXAMPLE], max_length=TEXT_LIMIT
-    )
-    starts_at: AwareDatetime | None = Field(None, description="The switch counts from here; null: at once.")
-    ends_at: AwareDatetime | None = Field(None, description="And until here; null: until it is set again.")
-
-
-class OpenHold(BaseModel):
-    """A job that holds maintenance on or off for as long as it runs."""
-
-    id: str
-    active: bool
-    message: str | None
-    expires_at: datetime | None
-
-
-class SwitchState(Setting):
-    """The switch, and what comes of it."""
-
-    closed: bool = Field(description="Whether there is maintenance now: by the newest hold, else by the switch.")
-    holds: list[OpenHold] = Field(description="What jobs hold at present, the newest last.")
-
-
-class Presented(BaseModel):
-    """The secret of whoever wants to get in."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    secret: str = Field(max_length=SECRET_LIMIT)
-
-
-class Admission(BaseModel):
-    """A way in for others."""
-
-    link: str = Field(description="Whoever opens it gets in, until it expires.")
-
-
 class _ChangedSinceError(Exception):
     """Another writer was faster."""
-
-
-class _Route(APIRoute):
-    """A route that reads no long body, and whose refusal of one shows none of it, which JSON may not carry."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request."""
-        handle = super().get_route_handler()
-
-        async def handle_bounded(request: Request) -> Response:
-            length = 0
-
-            async def receive() -> Message:
-                nonlocal length
-                message = await request.receive()
-                length += len(message.get("body", b""))
-                if length > SIZE_LIMIT:
-                    raise HTTPException(413, f"the body must be at most {SIZE_LIMIT} bytes long")
-                return message
-
-            try:
-                return await handle(Request(request.scope, receive))
-            except RequestValidationError as error:
-                raise RequestValidationError([_tellable(problem) for problem in error.errors()]) from None
-
-        return handle_bounded
 
 
 def maintenance_router(
@@ -133,7 +53,7 @@ def maintenance_router(
     bypass: BypassCookie | None = None,
     base_url: str | None = None,
 ) -> APIRouter:
-    """Return a router for operators, reachable also while the service is closed.
+    """Return a router for operators, reachable also while maintenance is on.
 
     >>> from fastapi import Depends, FastAPI
     >>> app = FastAPI()
@@ -166,11 +86,11 @@ def maintenance_router(
     if bypass is not None and not isinstance(bypass, BypassCookie):
         reject("bypass", "made by bypass_cookie, or None", bypass)
     given = None if backend is None else as_backend("backend", backend)
-    router = APIRouter(prefix=check_str("prefix", prefix), tags=["maintenance"], route_class=_Route)
-    base = None if base_url is None else _checked_base(base_url)
+    router = APIRouter(prefix=check_str("prefix", prefix), tags=["maintenance"], route_class=BoundedRoute)
+    base = None if base_url is None else checked_base_url(base_url)
     _add_switch(router, list(dependencies), given)
     if bypass is not None:
-        _add_bypass(router, bypass, base)
+        add_bypass(router, bypass, base)
     return router
 
 
@@ -188,7 +108,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
         "",
         dependencies=dependencies,
         responses={
-            **_BODY,
+            **BODY_RESPONSES,
             409: {"description": "The switch cannot be set here"},
             412: {"description": "The switch is not what `If-Match` says: another one was faster"},
             428: {"description": "`If-Match` is missing"},
@@ -249,35 +169,6 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
             return _told(meant, state, response)
 
 
-def _add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) -> None:
-    closed: dict[int | str, dict[str, Any]] = {403: {"description": "Not let in"}}
-    forbidden = HTTPException(403, "Forbidden")
-
-    @router.post("/bypass", responses={**_BODY, **closed}, summary="Get in while it is closed")
-    @force_maintenance_mode_off
-    async def present(presented: Presented, request: Request, response: Response) -> Admission:
-        if not bypass.knows(presented.secret):
-            raise forbidden
-        expiry = bypass.new_expiry()
-        bypass.give(response, request, expiry)
-        response.headers["Cache-Control"] = "no-store"
-        base = str(request.base_url).rstrip("/") if base_url is None else base_url
-        path = quote(route_path({**request.scope, "root_path": app_root(request)}))
-        return Admission(link=f"{base}{path}?{urlencode({'token': bypass.signed('link', expiry)})}")
-
-    @router.get(
-        "/bypass", responses=closed, status_code=303, response_class=RedirectResponse, summary="Get in by a link"
-    )
-    @force_maintenance_mode_off
-    async def follow(token: Annotated[str, Query(max_length=_TOKEN_LIMIT)], request: Request) -> Response:
-        expiry = bypass.expiry_in(token, "link")
-        if expiry is None:
-            raise forbidden
-        response = RedirectResponse(f"{app_root(request)}/", status_code=303, headers={"Cache-Control": "no-store"})
-        bypass.give(response, request, expiry)
-        return response
-
-
 async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -> MaintenanceState:
     def change(state: MaintenanceState) -> MaintenanceState:
         if if_match.strip() != "*" and _etag(state) not in [tag.strip() for tag in if_match.split(",")]:
@@ -309,7 +200,7 @@ def _told(backend: StateBackend, state: MaintenanceState, response: Response) ->
         message=state.message,
         starts_at=state.starts_at,
         ends_at=state.ends_at,
-        closed=is_active(state, clock.now()) if hold is None else hold.active,
+        active_now=is_active(state, clock.now()) if hold is None else hold.active,
         holds=[
             OpenHold(id=hold.id, active=hold.active, message=hold.message, expires_at=hold.expires_at)
             for hold in open_holds(state, clock.now())
@@ -334,24 +225,5 @@ async def _reaching_store() -> AsyncIterator[None]:
         raise HTTPException(503, f"the store cannot be reached: {type(error).__name__}") from error
 
 
-def _tellable(problem: dict[str, Any]) -> dict[str, Any]:
-    """Return what is wrong, without what was sent; a field's name is shown in what UTF-8 can carry."""
-    where = [part.encode("utf-8", "replace").decode() if isinstance(part, str) else part for part in problem["loc"]]
-    return {"type": problem["type"], "loc": where, "msg": problem["msg"]}
-
-
 def _refuse(error: ValueError) -> NoReturn:
     raise RequestValidationError([{"type": "value_error", "loc": ("body",), "msg": str(error)}]) from error
-
-
-def _checked_base(url: object) -> str:
-    text = check_str("base_url", url)
-    try:
-        parts = urlsplit(text)
-        absolute = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        absolute = False
-    if absolute and text.isprintable() and not {" ", "?", "#", "@", "\\"} & set(text):
-        return text.rstrip("/")
-    msg = f"base_url must be an absolute http or https URL, such as https://shop.example, got {text!r}"
-    raise ValueError(msg)

@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
-from fastapi_maintenance._conformance.instances import MakeBackend
-from fastapi_maintenance._conformance.machine import MOST_STEPS, Conformance
-from fastapi_maintenance._conformance.search import Search
-from fastapi_maintenance._conformance.subject import hosted
 from fastapi_maintenance.errors import PromiseBrokenError
+from fastapi_maintenance.testing.backends import MakeBackend, hosted
+from fastapi_maintenance.testing.machine import MOST_STEPS, Conformance
+from fastapi_maintenance.testing.search import Search
 
 __all__ = ["find_broken"]
 
@@ -29,9 +28,9 @@ def find_broken(
     with (
         start_blocking_portal(event_loop) as portal,
         _silence(portal),
-        portal.wrap_async_context_manager(hosted(make_backend, patience=patience)) as subject,
+        portal.wrap_async_context_manager(hosted(make_backend, patience=patience)) as tested,
     ):
-        search = Search(portal, subject)
+        search = Search(portal, tested)
         machine = cast("type[Conformance]", type(Conformance.__name__, (Conformance,), {"search": search}))
         try:
             search.look()

@@ -1,4 +1,4 @@
-"""The search for a breach of a promise, and then for fewer and plainer steps to it."""
+"""The search for a violation of a promise, and then for fewer and plainer steps to it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Concatenate, NoReturn
 from anyio.from_thread import BlockingPortal
 from typing_extensions import ParamSpec
 
-from fastapi_maintenance._conformance.promises import Breach
-from fastapi_maintenance._conformance.steps import Steps
-from fastapi_maintenance._conformance.subject import Subject
 from fastapi_maintenance.errors import PromiseBrokenError
+from fastapi_maintenance.testing.backends import BackendUnderTest
+from fastapi_maintenance.testing.model import Violation
+from fastapi_maintenance.testing.steps import Steps
 
 __all__ = ["Call", "Search", "Step", "to"]
 
 _ENOUGH = 10.0  # seconds for which fewer and plainer steps are looked for
-_TRIES = 5
+_TRIES = 20
 _LEGEND = "a and b are the two backends that make_backend() returned; they have to be on one switch."
 _LEFT_SO = "A step of an earlier series may have left it so: "
 _NOT_EACH_TIME = "It did not break when these steps were made again a few times."
@@ -43,29 +43,29 @@ class Call:
 class Search:
     """What broke, and by which steps."""
 
-    def __init__(self, portal: BlockingPortal, subject: Subject) -> None:
+    def __init__(self, portal: BlockingPortal, tested: BackendUnderTest) -> None:
         self.portal = portal
-        self.subject = subject
+        self.tested = tested
         self._found: tuple[PromiseBrokenError, Sequence[Call]] | None = None
         self._before: str | None = None
         self._ends_at = 0.0
 
-    def broke(self, breach: Breach, steps: Sequence[str], calls: Sequence[Call]) -> NoReturn:
+    def broke(self, violation: Violation, steps: Sequence[str], calls: Sequence[Call]) -> NoReturn:
         """Keep what broke first, and raise it."""
-        error = breach.after(steps)
+        error = violation.after(steps)
         if self._found is None:
             self._found = error, tuple(calls)
-            self._before = self.subject.last_disturbance
-            self.subject.is_in_hurry = True
+            self._before = self.tested.last_disturbance
+            self.tested.is_in_hurry = True
         raise error
 
     def look(self) -> None:
         """See what kind of backend it is; raises `PromiseBrokenError` where that is none."""
         steps: list[str] = []
         try:
-            self.portal.call(self.subject.look, steps)
-        except Breach as breach:
-            raise breach.after(steps) from breach.__cause__
+            self.portal.call(self.tested.look, steps)
+        except Violation as violation:
+            raise violation.after(steps) from violation.__cause__
 
     def result(self) -> PromiseBrokenError | None:
         """Return what broke, after the fewest and plainest steps, None if nothing did."""
@@ -116,15 +116,15 @@ class Search:
         """Make these steps, and return what broke; None also when the time is over."""
         if time.monotonic() > self._ends_at:
             return None
-        steps = Steps(self.subject)
+        steps = Steps(self.tested)
         broken: PromiseBrokenError | None = None
         try:
             for call in calls:
                 self.portal.call(call.step, steps)
-        except Breach as breach:
-            broken = breach.after(steps.made)
+        except Violation as violation:
+            broken = violation.after(steps.made)
         try:
             self.portal.call(steps.leave)
-        except Breach as breach:
-            broken = broken or breach.after(steps.made)
+        except Violation as violation:
+            broken = broken or violation.after(steps.made)
         return broken

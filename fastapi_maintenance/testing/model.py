@@ -1,16 +1,33 @@
-"""What a backend has to say by what was done to it, as a model of a few lines, and the changes that it is put to."""
+"""What backends promise, and what a backend has to say by what was done to it, as a model of a few lines."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
+from enum import Enum
 
-from fastapi_maintenance._conformance.promises import Promise, shown
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, is_active, release_hold
 from fastapi_maintenance.typing import StateChange
 
-__all__ = ["HOLDS", "MESSAGES", "OFF", "WINDOWS", "Change", "Model", "added", "drawn", "released", "switched"]
+__all__ = [
+    "HOLDS",
+    "MESSAGES",
+    "OFF",
+    "WINDOWS",
+    "Change",
+    "Model",
+    "Promise",
+    "Violation",
+    "added",
+    "drawn",
+    "raised",
+    "released",
+    "shown",
+    "switched",
+]
 
 OFF = MaintenanceState()
 MESSAGES = (None, "Back at ten", "Zurück\num „zehn“ \\ ✓", "", " Back 🚧 ", "Back at ten." * 25)
@@ -25,6 +42,60 @@ HOLDS = (
     Hold(id="3", active=True, message=MESSAGES[2], expires_at=_FAR),
     Hold(id="4", active=True, expires_at=_PAST),
 )
+
+
+class Promise(Enum):
+    """What holds for every backend that has the methods that it is about."""
+
+    KIND = "a backend has the async methods get_value() and set_value(value)"
+    TOGETHER = "get_state() and update_state(change) come together"
+    ASYNC = "every method but peek() and watch() is async"
+    TYPES = "get_value() returns True or False, and a state is a MaintenanceState"
+    WORKS = "a call succeeds, and comes back, while the store is there"
+    READS = "what is read is what was written, by another instance too"
+    RESULT = "update_state(change) returns the state that it has written"
+    RAISES = "a change that raises leaves the state as it was, and what it raised comes out"
+    CONCURRENT = "concurrent updates are not lost"
+    CANCELLED = "a write that is cancelled leaves the state before it or the one after it"
+    HOLDS = "holds are kept until they are released, and the newest one decides"
+    REFUSES = "a backend that refuses to be written refuses each time"
+    WATCH_BEGINS = "watch() tells the state at once, and goes on until it is closed"
+    WATCH = "watch() tells the last state"
+    WATCH_ENDS = "watch() ends when it is cancelled"
+
+
+class Violation(Exception):  # noqa: N818 -- it is not yet the error that is told
+    """A promise that broke in the step that is being made, and what was seen instead."""
+
+    def __init__(self, promise: Promise, seen: str) -> None:
+        super().__init__(promise.value, seen)
+        self.promise = promise
+        self.seen = seen
+
+    def after(self, steps: Sequence[str]) -> PromiseBrokenError:
+        """Return the error that tells of it, after these steps."""
+        *before, last = steps
+        error = PromiseBrokenError(self.promise.value, (*before, last + self.seen))
+        error.__cause__ = self.__cause__
+        return error
+
+
+def shown(value: object) -> str:
+    """Show a value, a state without what it leaves at the default."""
+    if isinstance(value, (MaintenanceState, Hold)):
+        given = [(field.name, getattr(value, field.name), field.default) for field in fields(value)]
+        told = ", ".join(f"{name}={shown(it)}" for name, it, default in given if name == "active" or it != default)
+        return f"{type(value).__name__}({told})"
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, tuple):
+        return f"({', '.join(map(shown, value))})"
+    return repr(value)
+
+
+def raised(error: BaseException) -> str:
+    """Show what was raised in the place of a result."""
+    return f" raises {type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +150,7 @@ class Model:
     """
 
     def __init__(self, state: MaintenanceState, *, detailed: bool) -> None:
-        self.possible = [state]
+        self.possible: list[MaintenanceState] = [state]
         self._detailed = detailed
         self._cut_off = False
 

@@ -1,4 +1,4 @@
-"""Who else uses a backend under check for a while: a job that holds maintenance, and a watcher."""
+"""Tasks that use the backend under test for a while: a job that holds maintenance, and a watcher."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Callable
 import anyio
 from anyio.abc import TaskGroup
 
-from fastapi_maintenance._conformance.instances import Instance
-from fastapi_maintenance._conformance.promises import Breach, Promise, raised, shown
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance.control import maintenance_mode_off, maintenance_mode_on
 from fastapi_maintenance.state import Hold, MaintenanceState
+from fastapi_maintenance.testing.backends import Instance
+from fastapi_maintenance.testing.model import Promise, Violation, raised, shown
 
 __all__ = ["Job", "Watcher"]
 
 _MOST_TOLD_ON = 3  # states
 
 
-class _Bystander(ABC):
+class _BackgroundTask(ABC):
     """A task that goes on until it is told to end."""
 
     def __init__(self, instance: Instance) -> None:
@@ -48,7 +48,7 @@ class _Bystander(ABC):
         news.set()
 
 
-class Job(_Bystander):
+class Job(_BackgroundTask):
     """A block of `maintenance_mode_on()` or `_off()`, open until it is told to end."""
 
     def __init__(self, instance: Instance, hold: Hold) -> None:
@@ -78,13 +78,13 @@ class Job(_Bystander):
         try:
             with in_time(patience):
                 await event.wait()
-        except TimeoutError as error:
-            self.error = error
+        except TimeoutError as timeout:
+            self.error = self.error or timeout
         if self.error is not None:
-            raise Breach(Promise.WORKS, raised(self.error)) from self.error
+            raise Violation(Promise.WORKS, raised(self.error)) from self.error
 
 
-class Watcher(_Bystander):
+class Watcher(_BackgroundTask):
     """A watch, open until it is told to end.
 
     Args:
@@ -105,12 +105,12 @@ class Watcher(_Bystander):
         """Wait until what it was told last is right; tell whether that was so in time."""
         with anyio.move_on_after(patience):
             while not (self._told and is_right(self._state())):
-                if isinstance(self.error, Breach):
+                if isinstance(self.error, Violation):
                     raise self.error
                 if self.error is not None:
-                    raise Breach(Promise.WATCH_BEGINS, f", but{raised(self.error)}") from self.error
+                    raise Violation(Promise.WATCH_BEGINS, f", but{raised(self.error)}") from self.error
                 if self._ended.is_set():
-                    raise Breach(Promise.WATCH_BEGINS, ", but ends by itself")
+                    raise Violation(Promise.WATCH_BEGINS, ", but ends by itself")
                 news = self._news
                 if self._told:
                     self._go_on.set()
@@ -141,14 +141,14 @@ class Watcher(_Bystander):
     def _state(self) -> MaintenanceState:
         if isinstance(self._told[-1], MaintenanceState):
             return self._told[-1]
-        raise Breach(Promise.TYPES, f" tells {self.last()}")
+        raise Violation(Promise.TYPES, f" tells {self.last()}")
 
     async def _live(self) -> None:
         with self._scope:
             states = self.instance.backend.watch()
             if inspect.iscoroutine(states):
                 states.close()
-                raise Breach(Promise.ASYNC, " is a coroutine, no async iterator")
+                raise Violation(Promise.ASYNC, " is a coroutine, no async iterator")
             try:
                 async for state in states:
                     if self._scope.cancel_called:  # it may be told of what came just before

@@ -1,1 +1,0 @@
-"""Whether a backend does what backends promise: the check behind `fastapi_maintenance.testing.check_backend`."""

@@ -1,0 +1,61 @@
+"""Run another command while maintenance is on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+
+import anyio
+
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance.backends.base import read_state
+from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance.cli.show import plain, tell
+from fastapi_maintenance.errors import ReadOnlyBackendError
+from fastapi_maintenance.state import is_active
+from fastapi_maintenance.typing import StateBackend
+
+__all__ = ["OneLine", "check_is_on", "run_command"]
+
+
+async def check_is_on(backend: StateBackend) -> None:
+    """Refuse a switch that is off within a block which turns it on."""
+    try:
+        state = await read_state(uncached(backend))
+    except Exception:  # noqa: BLE001 -- it was written a moment ago
+        return
+    if not is_active(state, clock.now()):
+        msg = f"{backend!r} is not on: it can only be read, or a newer block keeps it off"
+        raise ReadOnlyBackendError(msg)
+
+
+async def run_command(command: list[str]) -> int:
+    """Run a command with its signals passed on, and return its exit status as a shell would (128 and the signal)."""
+    numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT] if os.name == "posix" else [signal.SIGINT]
+    with anyio.open_signal_receiver(*numbers) as received:
+        try:
+            process = await anyio.open_process(command, stdin=None, stdout=None, stderr=None)
+        except OSError as error:
+            tell(f"{plain(command[0])}: {error.strerror}", stderr=True)
+            return 127
+
+        async def pass_on() -> None:
+            async for number in received:
+                if number != signal.SIGINT or not sys.stdin.isatty():  # a terminal sends it to the command itself
+                    process.send_signal(number)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(pass_on)
+            code = await process.wait()
+            group.cancel_scope.cancel()
+    return 128 - code if code < 0 else code
+
+
+class OneLine(logging.Handler):
+    """Tell on standard error what is logged while a command runs, without tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record's message."""
+        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- as the command's own
