@@ -75,13 +75,15 @@ class Job(_BackgroundTask):
             await self._end.wait()
 
     async def _wait(self, event: anyio.Event, patience: float) -> None:
+        failure: Exception | None = None
         try:
             with in_time(patience):
                 await event.wait()
         except TimeoutError as timeout:
-            self.error = self.error or timeout
-        if self.error is not None:
-            raise Violation(Promise.WORKS, raised(self.error)) from self.error
+            failure = timeout
+        failure = self.error or failure
+        if failure is not None:
+            raise Violation(Promise.WORKS, raised(failure)) from failure
 
 
 class Watcher(_BackgroundTask):
