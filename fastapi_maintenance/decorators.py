@@ -1,4 +1,4 @@
-"""Marks on endpoints: this one is always closed, that one never.
+"""Marks on endpoints: maintenance is always on for this one, never for that one.
 
 A mark is put on the function itself, and the same function is returned, so the order of a mark and `@app.get` does
 not matter. It holds for the route that answers with this function, not for its path.
@@ -37,7 +37,7 @@ class _Mark:
 
 
 def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
-    """Close the endpoint at all times, whatever the switch says and whoever asks.
+    """Block the endpoint at all times, whatever the switch says and whoever asks.
 
     >>> @force_maintenance_mode_on
     ... def retired() -> str:

@@ -91,7 +91,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceState:
-    """Whether there is maintenance, since when, until when, and who says so.
+    """Whether maintenance is on, from when, until when, and by which jobs.
 
     Args:
         active: The operator's switch.

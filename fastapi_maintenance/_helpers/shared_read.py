@@ -1,4 +1,4 @@
-"""One read for all who ask at a time, and none while the last one is fresh."""
+"""One read that all callers of a moment share, and none while the last one is fresh."""
 
 from __future__ import annotations
 

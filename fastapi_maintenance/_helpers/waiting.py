@@ -54,7 +54,7 @@ def _never() -> bool:
 
 
 async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
-    """Run a function in a thread of its own, one at a time, for which nobody has to wait who is cancelled meanwhile.
+    """Run a function in a thread of its own, one at a time; a caller that is cancelled does not wait for it.
 
     A thread of a pool that a file system holds would be missing there, and would keep the process from ending.
     """

@@ -34,17 +34,15 @@ class RouteFinder:
 
     def find(self, scope: Scope) -> tuple[Scope, Answer]:
         """Return the scope as the application reads it, and what will answer; where that cannot be found, OPAQUE."""
-        answer = OPAQUE
+        answer, as_read = OPAQUE, None
         with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
             router, owner, unknown = self.router_in(scope)
-            scope = entered(owner, scope)
             if router is not None:
-                answer = self._ask(router, owner, scope)
+                as_read = entered(owner, scope)
+                answer = self._ask(router, owner, as_read)
                 if unknown:
                     answer = behind_unknown(answer)
-            else:
-                scope = {**scope, HIDDEN_APP: True}
-        return scope, answer
+        return {**scope, HIDDEN_APP: True} if as_read is None else as_read, answer
 
     def _ask(self, router: Router, owner: Starlette | None, scope: Scope) -> Answer:
         index = self._index

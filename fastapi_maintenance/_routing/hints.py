@@ -1,4 +1,4 @@
-"""Where the arrangement of an app will disappoint: hints for whoever starts it, each with the way to mend it.
+"""Hints at start-up: where the arrangement of an app will surprise its owner, each with the way to mend it.
 
 A hint is one record of the logger `fastapi_maintenance.hints.<topic>`, which can be silenced by itself or with all
 others.

@@ -1,6 +1,6 @@
 """Which routes of a router can match a path at all? An index by what the path has to begin with.
 
-It only narrows down whom to ask: whether a route matches is still asked of the route. What is kept is checked against
+It only narrows the search: whether a route matches is still asked of the route itself. What is kept is checked against
 the router's lists of routes each time, so that routes that are added late are seen.
 """
 

@@ -1,4 +1,4 @@
-"""Writes to a store, and who in this process has to know of them at once."""
+"""Writes to a store, and the listeners of this process that are told of them at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SharedBackend(Protocol):
 
 
 class Listener(Protocol):
-    """Who wants to know what was written to a backend."""
+    """An object that is told what this process writes to a backend."""
 
     backend: StateBackend
 

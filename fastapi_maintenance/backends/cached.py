@@ -54,7 +54,7 @@ class CachedBackend:
         return self._last_event
 
     async def _written(self, state: MaintenanceState, began: int) -> None:
-        """Take what was written for what is there, unless another write was under way: who knows which was last?"""
+        """Take the written state as the current one; read it again where another write was in progress."""
         if self._last_event != began:
             began = self._note()
             with suppress(Exception):  # the write has succeeded

@@ -1,4 +1,4 @@
-"""Getting in while it is closed: a signed cookie that expires, for whoever knows a secret."""
+"""Getting in while maintenance is on: a signed cookie that expires, for clients that know a secret."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Purpose = Literal["cookie", "link"]
 
 
 class BypassCookie:
-    """A predicate that exempts who has the cookie; made by `bypass_cookie`."""
+    """A predicate that exempts clients with the cookie; made by `bypass_cookie`."""
 
     def __init__(self, secret: str, *, name: str, max_age: float, link_max_age: float) -> None:
         from itsdangerous import BadSignature, Signer  # noqa: PLC0415 -- an extra
@@ -46,7 +46,7 @@ class BypassCookie:
         return f"bypass_cookie(..., name={self.name!r}, max_age={self._max_age}, link_max_age={self._link_max_age})"
 
     def __call__(self, request: Request, /) -> bool:
-        """Exempt who has a cookie that was signed with the secret, and has not expired."""
+        """Exempt a client whose cookie was signed with the secret and has not expired."""
         return self.expiry_in(request.cookies.get(self.name, ""), "cookie") is not None
 
     def knows(self, secret: str) -> bool:
@@ -54,7 +54,7 @@ class BypassCookie:
         return secrets.compare_digest(secret.encode("utf-8", "surrogatepass"), self._secret)
 
     def new_expiry(self) -> int:
-        """Return when a cookie expires that is given now to whoever knows the secret, in seconds since 1970."""
+        """Return when a cookie that is given now expires, in seconds since 1970."""
         return _now() + self._max_age
 
     def signed(self, purpose: _Purpose, expiry: int) -> str:
@@ -94,7 +94,7 @@ def app_root(request: Request) -> str:
 def bypass_cookie(
     secret: str, *, name: str = "maintenance_bypass", max_age: float = 86_400, link_max_age: float = 600
 ) -> BypassCookie:
-    """Exempt who has a signed cookie that has not expired; `maintenance_router(bypass=...)` hands it out.
+    """Exempt clients with a signed cookie that has not expired; `maintenance_router(bypass=...)` hands it out.
 
     >>> from fastapi_maintenance import any_of, path_prefix
     >>> exempt = any_of(path_prefix("/health"), bypass_cookie("a long secret that nobody guesses"))

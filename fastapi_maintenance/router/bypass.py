@@ -1,4 +1,4 @@
-"""Getting in while maintenance is on: by a secret, or by a link from somebody who knows it."""
+"""Routes that let a client in while maintenance is on: by the secret, or by a link from somebody who knows it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TOKEN_LIMIT = 512  # characters
 
 
 def add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) -> None:
-    """Add the two routes by which somebody gets in."""
+    """Add the route that takes the secret, and the one that a link leads to."""
     refused: dict[int | str, dict[str, Any]] = {403: {"description": "Not let in"}}
     forbidden = HTTPException(403, "Forbidden")
 

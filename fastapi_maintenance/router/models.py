@@ -56,7 +56,7 @@ class SwitchState(Setting):
 
 
 class Presented(BaseModel):
-    """The secret of whoever wants to get in."""
+    """The secret of a client that wants to get in."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 

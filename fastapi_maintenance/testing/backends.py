@@ -33,7 +33,7 @@ class ChangeFailedError(Exception):
 
 
 class Instance:
-    """A backend, and whoever calls it.
+    """A backend, called as the library calls it.
 
     Args:
         name: What it is called in the steps.
@@ -174,7 +174,7 @@ class BackendUnderTest:
         return self.has("get_state", "update_state")
 
     def news_patience(self) -> float:
-        """Return the seconds that a watcher is given; in a hurry a few times as many as were enough so far."""
+        """Return the seconds that a watcher is given; while steps are simplified, four times what was enough so far."""
         if not self.is_in_hurry or self.slowest_news is None:
             return self.patience
         return min(self.patience, max(_LEAST_NEWS_PATIENCE, 4 * self.slowest_news))

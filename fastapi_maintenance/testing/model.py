@@ -222,5 +222,5 @@ def _value(seen: MaintenanceState | bool) -> bool:  # noqa: FBT001 -- as above
 
 
 def _anonymous(state: MaintenanceState) -> MaintenanceState:
-    """Return the state with holds that tell no longer who they are: those of blocks have ids that nobody knows."""
+    """Return the state with the ids of its holds left out: those of blocks are random."""
     return replace(state, holds=tuple(replace(hold, id="-") for hold in state.holds))
