@@ -101,7 +101,7 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> 
     for marks, workers, concurrency in parts if whole else parts[:1]:
         session.run(
             *("pytest", "--numprocesses", str(workers), "--dist", "worksteal", *measuring),
-            *("--ignore", "tests/browser", *([] if whole else ["--ignore", "tests/test_router_schema.py"])),
+            *("--ignore", "tests/browser", *([] if whole else ["--ignore", "tests/router/test_router_schema.py"])),
             *("-m", marks, *session.posargs),
             env={
                 "HYPOTHESIS_PROFILE": profile,
@@ -227,7 +227,7 @@ def fuzz(session: nox.Session) -> None:
         "pytest",
         "-o",
         "faulthandler_timeout=3600",
-        "tests/test_fuzz.py",
+        "tests/middleware/test_fuzz.py",
         env={"HYPOTHESIS_PROFILE": "fuzz", "FUZZ_REQUESTS": requests},
     )
 

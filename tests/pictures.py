@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from tests import terminal as terminals
+from tests.cli import terminal as terminals
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"

@@ -31,7 +31,7 @@ def _below_root_path(scope: Scope) -> str:
 
 # What is exempt must be read exactly as the installed router reads it, which differs: before Starlette 0.39 it takes
 # the `root_path` for a regular expression, and below a mount with a parameter in its path a client can write that. So
-# the router's own private function is asked, while it is there; tests/test_scope.py fails when it goes.
+# the router's own private function is asked, while it is there; tests/predicates/test_scope.py fails when it goes.
 _get_route_path: Callable[[Scope], str] = getattr(routing, "get_route_path", _below_root_path)
 
 

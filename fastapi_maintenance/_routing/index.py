@@ -21,7 +21,7 @@ __all__ = ["Candidate", "IncludedRouter", "RouteIndex", "contexts_of"]
 # FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
 # answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes
 # without asking those in between, nor a class of route with a `matches` of its own; so it is used where neither has
-# anything to say of its own. tests/test_routes.py fails when the private name goes.
+# anything to say of its own. tests/routing/test_routes.py fails when the private name goes.
 IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
 contexts_of: Any = getattr(fastapi.routing, "iter_route_contexts", None)
 

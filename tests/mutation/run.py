@@ -167,7 +167,7 @@ def ask_alone(command: list[str], folder: Path, environment: dict[str, str], mut
 
 def paths_of(tests: tuple[str, ...]) -> list[str]:
     """Return the files of these tests."""
-    return [f"tests/test_{name}.py" for name in tests]
+    return [str(path.relative_to(ROOT)) for name in tests for path in ROOT.glob(f"tests/**/test_{name}.py")]
 
 
 def mutmut() -> str:

@@ -24,9 +24,9 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._helpers.waiting import current_loop
 from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBackend, WatchableStateBackend
+from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import BareSwitch, DetailedStore, Hook, WatchableStore, be_down
 from tests.support import eventually
-from tests.test_failures import app_on, hang, records, status
 
 pytestmark = pytest.mark.anyio
 

@@ -29,9 +29,9 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance._switch import writes
+from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import BareSwitch, DetailedStore, WatchableStore, be_down
 from tests.support import client, eventually
-from tests.test_failures import app_on, hang, records, status
 
 pytestmark = pytest.mark.anyio
 

@@ -37,11 +37,11 @@ from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.backends.url import _closers, close_if_made_here
+from tests.middleware.test_failures import app_on, status
 from tests.servers import running
 from tests.stores import BareSwitch
 from tests.support import eventually
-from tests.test_failures import app_on, status
-from tests.test_following import living
+from tests.switch.test_following import living
 
 pytestmark = pytest.mark.anyio
 

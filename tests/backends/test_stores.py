@@ -48,10 +48,10 @@ from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.testing import moved_clock
 from fastapi_maintenance.typing import DetailedStateBackend, WatchableStateBackend
 from tests.documents import examples_of
+from tests.middleware.test_failures import app_on, status
 from tests.servers import Server, running
 from tests.support import ROOT, eventually
-from tests.test_failures import app_on, status
-from tests.test_following import living
+from tests.switch.test_following import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
@@ -672,8 +672,8 @@ def test_a_process_ends_although_its_sqlite_was_locked(tmp_path: Path) -> None:
         import sqlite3, sys
         import anyio
         from fastapi_maintenance import set_maintenance_mode
-        from tests.test_failures import app_on, status
-        from tests.test_following import living
+        from tests.middleware.test_failures import app_on, status
+        from tests.switch.test_following import living
 
         async def live(path):
             url = f"sqlite+aiosqlite:///{path}"

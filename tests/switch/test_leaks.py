@@ -17,11 +17,11 @@ from fastapi_maintenance import backend_from_url, maintenance_middleware
 from fastapi_maintenance._switch import follower, writes
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import close_if_made_here
+from tests.middleware.test_failures import app_on, status
 from tests.servers import running
 from tests.stores import WatchableStore
 from tests.support import eventually
-from tests.test_failures import app_on, status
-from tests.test_following import living
+from tests.switch.test_following import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.no_cover]  # that would double the time
 

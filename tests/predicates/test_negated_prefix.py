@@ -29,9 +29,9 @@ from fastapi_maintenance import (
     query_equals,
     safe_method,
 )
+from tests.routing.test_index import CaseInsensitive
 from tests.strategies import raw_paths
 from tests.support import make_request, websocket_scope
-from tests.test_index import CaseInsensitive
 
 PREFIX = "/billing"
 EXEMPTIONS = {

@@ -38,9 +38,9 @@ from fastapi_maintenance.testing.backends import BackendUnderTest, Instance
 from fastapi_maintenance.testing.background import Job
 from fastapi_maintenance.testing.model import Promise, Violation
 from fastapi_maintenance.testing.steps import Steps
-from tests import broken
 from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch, be_down
+from tests.testing import broken
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 

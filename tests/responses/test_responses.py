@@ -31,8 +31,8 @@ from fastapi_maintenance import (
 from fastapi_maintenance.responses import STATE_KEY
 from fastapi_maintenance.responses.words import LANGUAGES, in_words
 from fastapi_maintenance.typing import ResponseCallback
+from tests.middleware.test_failures import app_on
 from tests.support import client, handshake, make_request, websocket_scope
-from tests.test_failures import app_on
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from fastapi_maintenance.state import Hold, MaintenanceState
 
 pytest.importorskip("termios", reason="a terminal of another kind")
 
-from tests.terminal import COMMAND, Terminal, piped, terminal
+from tests.cli.terminal import COMMAND, Terminal, piped, terminal
 
 pytestmark = [pytest.mark.servers, pytest.mark.no_cover]  # it happens in other processes
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 from schemathesis import Case, GenerationMode
 
 from fastapi_maintenance import MemoryBackend, document_maintenance
-from tests.test_router import ADMIN, SECRET, app_on
+from tests.router.test_router import ADMIN, SECRET, app_on
 
 CONFIG = schemathesis.Config.from_dict(
     {

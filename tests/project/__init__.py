@@ -1,0 +1,1 @@
+"""Tests of README, docstrings, imports and the spec."""

@@ -1,0 +1,1 @@
+"""Tests of what blocked requests get."""
