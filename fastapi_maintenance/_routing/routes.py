@@ -155,7 +155,7 @@ def _ask_mounted(candidate: Candidate, app: ASGIApp, routes: list[BaseRoute], sc
 
 def _serves_the_rest(router: Router, scope: Scope) -> bool:
     """Tell whether the router has something for a request that none of its routes matches."""
-    # No public way asks for the files of `app.frontend()`; tests/routing/test_routes.py fails when this goes.
+    # The files of `app.frontend()` have no public way to them; tests/routing/test_routes.py fails when this goes.
     match_frontend = getattr(router, "_match_low_priority", None)
     match = Match.NONE if match_frontend is None else match_frontend(scope)[0]
     return match is Match.FULL or (

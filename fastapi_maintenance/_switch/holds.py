@@ -69,8 +69,9 @@ class _Ledger:
 
 ledgers: dict[object, _Ledger] = {}
 """Those of all backends that this process holds; empty nearly always."""
-# A process that is forked within a block has none open: the block goes on in its parent. Windows knows no forks.
-getattr(os, "register_at_fork", dict)(after_in_child=ledgers.clear)
+# A process that is forked within a block has none open: the block goes on in its parent.
+with suppress(AttributeError):  # Windows knows no forks
+    os.register_at_fork(after_in_child=ledgers.clear)
 _ledgers_lock = threading.RLock()  # the collector may run the end of an abandoned block while it is held
 
 
