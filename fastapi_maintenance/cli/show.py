@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -13,28 +13,27 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.cli.times import shown_duration, shown_time
 from fastapi_maintenance.state import MaintenanceState, current_message, is_active, open_holds
 
-__all__ = ["facts", "plain", "show", "tell"]
+__all__ = ["facts", "plain", "show", "tell", "tell_switch"]
 
 _SHORT = 8  # characters of an id
 
 
 def tell(*parts: str, stderr: bool = False) -> None:
-    """Print something: on one line where it fits or goes to no terminal, else each part on lines of its own.
-
-    Args:
-        *parts: What to print, in Rich's markup.
-        stderr: Whether to print it as an error.
-
-    """
+    """Print parts, in Rich's markup: in a terminal that is too narrow for all, each on lines of its own."""
     console = Console(stderr=stderr, highlight=False, emoji=False)
     line = "  ".join(parts)
-    on_terminal = console.file.isatty()
-    whole = not on_terminal or Text.from_markup(line, emoji=False).cell_len <= console.width
-    console.print(line if whole else "\n".join(parts), soft_wrap=not on_terminal)
+    in_terminal = console.file.isatty()
+    fits = not in_terminal or Text.from_markup(line, emoji=False).cell_len <= console.width
+    console.print(line if fits else "\n".join(parts), soft_wrap=not in_terminal)
+
+
+def tell_switch(name: str) -> None:
+    """Print which switch the command acts on: as an error, so that the output is the state alone."""
+    tell(f"[dim]switch: {plain(name)}[/]", stderr=True)
 
 
 def plain(text: str) -> str:
-    r"""Return a text of one line without markup: it can change neither the layout nor the terminal.
+    r"""Return a text as one line without markup or control characters.
 
     >>> plain("Back\nat [ten]\x1b[2J")
     'Back at \\[ten] [2J'
@@ -43,18 +42,17 @@ def plain(text: str) -> str:
 
 
 def show(state: MaintenanceState, *, stamp: bool = False) -> None:
-    """Show what is so now, for people; a stamp is the time of day before it."""
+    """Print for people what is true now; with a stamp, after the time of day."""
     now = clock.now()
     is_on = is_active(state, now)
     word = "[bold red]on[/]" if is_on else "[bold green]off[/]"
     parts = [f"{now.astimezone():%H:%M:%S}  {word}" if stamp else word]
-    text = current_message(state, now)
-    if is_on and text:
+    if is_on and (text := current_message(state, now)):
         parts.append(f'"{plain(text)}"')
     if ids := [hold.id for hold in open_holds(state, now)]:
-        parts.append(
-            f"held by {len(ids)} running job{'s' if len(ids) > 1 else ''} ({', '.join(map(plain, _short(ids)))})"
-        )
+        short = [hold_id[:_SHORT] for hold_id in ids]
+        shown = ", ".join(map(plain, short if len({*short}) == len(ids) else ids))  # as short as they differ
+        parts.append(f"held by {len(ids)} running job{'s' if len(ids) > 1 else ''} ({shown})")
     elif state.active and state.starts_at is not None and state.starts_at > now:
         parts.append(f"on from {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}")
     if state.active and state.ends_at is not None and state.ends_at > now:
@@ -63,26 +61,11 @@ def show(state: MaintenanceState, *, stamp: bool = False) -> None:
 
 
 def facts(state: MaintenanceState) -> dict[str, Any]:
-    """Return what is so now, for programs."""
+    """Return for programs what is true now; times are aware datetimes."""
     now = clock.now()
     return {
         "active_now": is_active(state, now),
+        **asdict(state),
         "message": current_message(state, now),
-        "active": state.active,
-        "starts_at": _iso(state.starts_at),
-        "ends_at": _iso(state.ends_at),
-        "holds": [
-            {"id": hold.id, "active": hold.active, "message": hold.message, "expires_at": _iso(hold.expires_at)}
-            for hold in open_holds(state, now)
-        ],
+        "holds": [asdict(hold) for hold in open_holds(state, now)],
     }
-
-
-def _short(ids: list[str]) -> list[str]:
-    """Return the beginnings of ids, where they tell them apart."""
-    short = [hold_id[:_SHORT] for hold_id in ids]
-    return short if len({*short}) == len(ids) else ids
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()

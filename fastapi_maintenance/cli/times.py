@@ -7,23 +7,16 @@ from datetime import datetime, time, timedelta, timezone, tzinfo
 
 __all__ = ["duration_of", "shown_duration", "shown_time", "time_of"]
 
-_UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:(?P<d>\d+)d)?(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+)s)?", re.ASCII)
+_DURATION = re.compile(r"(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?", re.ASCII)
 _CLOCK = re.compile(r"\d{1,2}:\d{2}(?::\d{2})?", re.ASCII)
 
 
 def duration_of(text: str) -> timedelta:
-    """Read a duration such as `90s`, `30m`, `2h`, `1d` or `1h30m`.
-
-    Raises:
-        ValueError: It is none, or is not above zero.
-
-    """
+    """Read a duration such as `90s`, `30m`, `2h`, `1d` or `1h30m`, above zero; raises `ValueError`."""
     match = _DURATION.fullmatch(text.strip().lower())
-    numbers = {} if match is None else {unit: int(number) for unit, number in match.groupdict().items() if number}
-    seconds = sum(number * _UNITS[unit] for unit, number in numbers.items())
+    numbers = match.groupdict(default="0") if match is not None else {}
     try:
-        duration = timedelta(seconds=seconds)
+        duration = timedelta(**{unit: int(number) for unit, number in numbers.items()})
     except OverflowError:
         duration = timedelta()
     if not duration:
@@ -40,7 +33,7 @@ def shown_duration(duration: timedelta) -> str:
     """
     left = max(1, round(duration.total_seconds()))
     parts = []
-    for unit, size in _UNITS.items():
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
         count, left = divmod(left, size)
         if count:
             parts.append(f"{count}{unit}")
@@ -50,14 +43,7 @@ def shown_duration(duration: timedelta) -> str:
 def time_of(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
     """Read a time: `22:00`, the next one from `now` on; a date, or a date and time, of ISO 8601.
 
-    Args:
-        text: The time.
-        now: An aware datetime.
-        zone: The zone that is meant where the text names none; None: that of this machine.
-
-    Raises:
-        ValueError: It is none.
-
+    A time without a zone is in `zone`, that of this machine by default. Raises `ValueError`.
     """
     words = text.strip()
     try:

@@ -7,8 +7,8 @@ import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from typing import Annotated, Any, NoReturn
+from dataclasses import asdict, replace
+from typing import Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Response, params
 from fastapi.exceptions import RequestValidationError
@@ -25,7 +25,7 @@ from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.errors import InvalidStateError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.predicates.bypass import BypassCookie
 from fastapi_maintenance.router.bypass import add_bypass, checked_base_url
-from fastapi_maintenance.router.models import BODY_RESPONSES, BoundedRoute, OpenHold, Setting, SwitchState
+from fastapi_maintenance.router.models import BoundedRoute, Setting, SwitchState, refusals
 from fastapi_maintenance.state import MaintenanceState, is_active, open_holds
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -39,10 +39,6 @@ _IF_MATCH = {
     "description": "The `ETag` of the switch that is to be replaced, or `*` for whatever it is.",
     "schema": {"type": "string", "examples": ["*"]},
 }
-
-
-class _ChangedSinceError(Exception):
-    """Another writer was faster."""
 
 
 def maintenance_router(
@@ -60,10 +56,10 @@ def maintenance_router(
     >>> def administrator() -> None: ...
     >>> app.include_router(maintenance_router(dependencies=[Depends(administrator)]))
 
-    `GET` tells the switch and `PUT` sets it, each with an `ETag` (RFC 9110 8.8.3). A `PUT` has to say which switch it
-    means to replace: `If-Match` with that tag, or `*` for whatever is there. So nobody overwrites unseen what another
-    one has just set. `DELETE <prefix>/holds/{id}` takes out the hold of a job that died; a job that still runs and
-    renews its hold puts it back.
+    `GET` shows the switch and `PUT` sets it, each with an `ETag` (RFC 9110 8.8.3). A `PUT` must say which switch it
+    replaces: `If-Match` with that tag, or `*` for any. So nobody overwrites unseen what somebody else has just set.
+    `DELETE <prefix>/holds/{id}` removes the hold of a job that died; a job that still runs and renews its hold puts it
+    back.
 
     With `bypass`, `POST <prefix>/bypass` gives the cookie to whoever presents its secret, and a link that does the
     same for others. These two ask for no dependency: those who are locked out have no other way in.
@@ -95,27 +91,18 @@ def maintenance_router(
 
 
 def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: StateBackend | None) -> None:
-    away: dict[int | str, dict[str, Any]] = {503: {"description": "The store cannot be reached"}}
-
-    @router.get("", dependencies=dependencies, responses=away, summary="See the switch")
+    @router.get("", dependencies=dependencies, responses=refusals(503), summary="See the switch")
     @force_maintenance_mode_off
     async def see(response: Response) -> SwitchState:
-        async with _reaching_store():
-            meant = current_backend.resolve(backend)
-            return _told(meant, await get_maintenance_state(meant), response)
+        async with _reach(backend) as meant:
+            return _described(meant, await get_maintenance_state(meant), response)
 
     @router.put(
         "",
         dependencies=dependencies,
-        responses={
-            **BODY_RESPONSES,
-            409: {"description": "The switch cannot be set here"},
-            412: {"description": "The switch is not what `If-Match` says: another one was faster"},
-            428: {"description": "`If-Match` is missing"},
-            **away,
-        },
+        responses=refusals(400, 409, 412, 413, 428, 503),
         summary="Set the switch",
-        openapi_extra={"parameters": [_IF_MATCH]},  # where FastAPI itself wants it, it says 422 and not 428
+        openapi_extra={"parameters": [_IF_MATCH]},  # a required Header of FastAPI would answer 422, not 428
     )
     @force_maintenance_mode_off
     async def put(
@@ -126,53 +113,50 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
         if if_match is None:
             raise HTTPException(428, "If-Match must say which switch is replaced: the ETag of GET, or * for any")
         try:
-            wanted = checked_switch(
-                setting.active,
-                message=setting.message,
-                starts_at=setting.starts_at,
-                ends_at=setting.ends_at,
-                name="active",
-            )
+            wanted = checked_switch(setting.active, name="active", **setting.model_dump(exclude={"active"}))
         except ValueError as error:
-            _refuse(error)
-        async with _reaching_store():
-            meant = current_backend.resolve(backend)
-            try:
-                state = await _set(meant, wanted, if_match)
-            except _ChangedSinceError:
-                raise HTTPException(412, "another one has set the switch since; see what it is now") from None
-            except (NotSupportedError, ReadOnlyBackendError) as error:
-                raise HTTPException(409, str(error)) from None
-            return _told(meant, state, response)
+            problem = {"type": "value_error", "loc": ("body",), "msg": str(error)}
+            raise RequestValidationError([problem]) from error
+        async with _reach(backend) as meant:
+            return _described(meant, await _set(meant, wanted, if_match), response)
 
     @router.delete(
         "/holds/{hold_id}",
         dependencies=dependencies,
-        responses={
-            404: {"description": "There is no such hold"},
-            409: {"description": "The backend keeps no holds"},
-            **away,
-        },
-        summary="Take out the hold of a job that died",
+        responses=refusals(404, 409, 503),
+        summary="Remove the hold of a job that died",
         description="A job that still runs and renews its hold puts it back.",
     )
     @force_maintenance_mode_off
     async def remove(hold_id: str, response: Response) -> SwitchState:
-        async with _reaching_store():
-            meant = current_backend.resolve(backend)
-            try:
-                state = await remove_hold(hold_id, meant)
-            except NoSuchHoldError as error:
-                raise HTTPException(404, str(error)) from None
-            except (NotSupportedError, ReadOnlyBackendError) as error:
-                raise HTTPException(409, str(error)) from None
-            return _told(meant, state, response)
+        async with _reach(backend) as meant:
+            return _described(meant, await remove_hold(hold_id, meant), response)
+
+
+@asynccontextmanager
+async def _reach(backend: StateBackend | None) -> AsyncIterator[StateBackend]:
+    """Give the backend to act on, and turn what goes wrong with it into the status that the API documents."""
+    try:
+        yield current_backend.resolve(backend)
+    except HTTPException:
+        raise
+    except NoSuchHoldError as error:
+        raise HTTPException(404, str(error)) from None
+    except (NotSupportedError, ReadOnlyBackendError) as error:
+        raise HTTPException(409, str(error)) from None
+    except Exception as error:
+        _logger.exception("The switch could not be reached over HTTP")
+        raise HTTPException(503, f"the store cannot be reached: {type(error).__name__}") from error
 
 
 async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -> MaintenanceState:
+    """Set the operator's switch where its tag is one of `If-Match`, and return the state."""
+    tags = [tag.strip() for tag in if_match.split(",")]
+    changed_since = HTTPException(412, "another one has set the switch since; see what it is now")
+
     def change(state: MaintenanceState) -> MaintenanceState:
-        if if_match.strip() != "*" and _etag(state) not in [tag.strip() for tag in if_match.split(",")]:
-            raise _ChangedSinceError
+        if tags != ["*"] and _etag(state) not in tags:
+            raise changed_since
         after = replace(wanted, holds=state.holds)
         try:
             state_to_text(after)
@@ -182,48 +166,25 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
 
     if isinstance(backend, DetailedStateBackend):
         try:
-            return await update_state(backend, replacing(change) if if_match.strip() == "*" else change)
-        except InvalidStateError:  # what cannot be read is not what the tag is of
-            raise _ChangedSinceError from None
+            return await update_state(backend, replacing(change) if tags == ["*"] else change)
+        except InvalidStateError:  # what cannot be read has no tag
+            raise changed_since from None
     holds.check_keeps(backend, message=wanted.message, starts_at=wanted.starts_at, ends_at=wanted.ends_at)
-    after = change(await get_maintenance_state(backend))  # two methods can do no better
+    after = change(await get_maintenance_state(backend))  # get_value and set_value alone cannot be atomic
     await holds.set_operator_value(backend, after.active)
     return after
 
 
-def _told(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:
+def _described(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:
+    """Return the state as the API shows it, and tag the response with it."""
+    now = clock.now()
     hold = holds.newest(backend)
-    response.headers["ETag"] = _etag(state)
-    response.headers["Cache-Control"] = "no-store"
-    return SwitchState(
-        active=state.active,
-        message=state.message,
-        starts_at=state.starts_at,
-        ends_at=state.ends_at,
-        active_now=is_active(state, clock.now()) if hold is None else hold.active,
-        holds=[
-            OpenHold(id=hold.id, active=hold.active, message=hold.message, expires_at=hold.expires_at)
-            for hold in open_holds(state, clock.now())
-        ],
-    )
+    response.headers.update({"ETag": _etag(state), "Cache-Control": "no-store"})
+    shown = {**asdict(state), "holds": [asdict(one) for one in open_holds(state, now)]}
+    return SwitchState(**shown, active_now=is_active(state, now) if hold is None else hold.active)
 
 
 def _etag(state: MaintenanceState) -> str:
     """Return the tag of the operator's switch; what jobs hold does not change it."""
     facts = [state.active, state.message, str(state.starts_at), str(state.ends_at)]
     return f'"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"'
-
-
-@asynccontextmanager
-async def _reaching_store() -> AsyncIterator[None]:
-    try:
-        yield
-    except HTTPException:
-        raise
-    except Exception as error:
-        _logger.exception("The switch could not be reached over HTTP")
-        raise HTTPException(503, f"the store cannot be reached: {type(error).__name__}") from error
-
-
-def _refuse(error: ValueError) -> NoReturn:
-    raise RequestValidationError([{"type": "value_error", "loc": ("body",), "msg": str(error)}]) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote, urlencode, urlsplit
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
@@ -12,7 +12,7 @@ from fastapi_maintenance._helpers.checks import check_str
 from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.predicates.bypass import BypassCookie, app_root
-from fastapi_maintenance.router.models import BODY_RESPONSES, Admission, Presented
+from fastapi_maintenance.router.models import Admission, Presented, refusals
 
 __all__ = ["add_bypass", "checked_base_url"]
 
@@ -20,11 +20,10 @@ _TOKEN_LIMIT = 512  # characters
 
 
 def add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) -> None:
-    """Add the route that takes the secret, and the one that a link leads to."""
-    refused: dict[int | str, dict[str, Any]] = {403: {"description": "Not let in"}}
+    """Add the route that gives the cookie for the secret, and the one that gives it for a link."""
     forbidden = HTTPException(403, "Forbidden")
 
-    @router.post("/bypass", responses={**BODY_RESPONSES, **refused}, summary="Get in while maintenance is on")
+    @router.post("/bypass", responses=refusals(400, 403, 413), summary="Get in while maintenance is on")
     @force_maintenance_mode_off
     async def present(presented: Presented, request: Request, response: Response) -> Admission:
         if not bypass.knows(presented.secret):
@@ -37,7 +36,7 @@ def add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) ->
         return Admission(link=f"{base}{path}?{urlencode({'token': bypass.signed('link', expiry)})}")
 
     @router.get(
-        "/bypass", responses=refused, status_code=303, response_class=RedirectResponse, summary="Get in by a link"
+        "/bypass", responses=refusals(403), status_code=303, response_class=RedirectResponse, summary="Get in by a link"
     )
     @force_maintenance_mode_off
     async def follow(token: Annotated[str, Query(max_length=_TOKEN_LIMIT)], request: Request) -> Response:

@@ -1,42 +1,49 @@
-"""What the admin API takes and gives, and the route that reads it: no long body, and no refusal that repeats one."""
+"""The bodies and statuses of the admin API, and its routes, which limit bodies and repeat none in an error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 from starlette.types import Message
 
 from fastapi_maintenance.codec import SIZE_LIMIT
 from fastapi_maintenance.predicates.bypass import SECRET_LIMIT
 from fastapi_maintenance.state import TEXT_LIMIT
 
-__all__ = ["BODY_RESPONSES", "Admission", "BoundedRoute", "OpenHold", "Presented", "Setting", "SwitchState"]
+__all__ = ["Admission", "BoundedRoute", "OpenHold", "Presented", "Setting", "SwitchState", "refusals"]
 
-_EXAMPLE = "Back in ten minutes"
-BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The body is no text"},
-    413: {"description": f"The body is longer than {SIZE_LIMIT} bytes, or the state with all holds would be"},
+_REFUSALS = {
+    400: "The body is no text",
+    403: "The secret or the link is not valid",
+    404: "There is no such hold",
+    409: "The switch cannot be set here, or its backend keeps no holds",
+    412: "The switch is not what `If-Match` says: another one was faster",
+    413: f"The body is longer than {SIZE_LIMIT} bytes, or the state with all holds would be",
+    428: "`If-Match` is missing",
+    503: "The store cannot be reached",
 }
-"""What a route with a body may refuse."""
 
 
-class Setting(BaseModel):
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what a route may refuse, for its documentation."""
+    return {status: {"description": _REFUSALS[status]} for status in statuses}
+
+
+class Setting(BaseModel, extra="forbid"):
     """What an operator sets."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    active: bool = Field(description="True: maintenance; False: none.")
+    active: bool = Field(description="True: maintenance is on; False: off.")
     message: str | None = Field(
-        None, description="What to tell those who are locked out.", examples=[_EXAMPLE], max_length=TEXT_LIMIT
+        None, description="What to tell visitors.", examples=["Back in ten minutes"], max_length=TEXT_LIMIT
     )
-    starts_at: AwareDatetime | None = Field(None, description="The switch counts from here; null: at once.")
-    ends_at: AwareDatetime | None = Field(None, description="And until here; null: until it is set again.")
+    starts_at: AwareDatetime | None = Field(None, description="The switch counts from this time; null: at once.")
+    ends_at: AwareDatetime | None = Field(None, description="It counts until this time; null: until it is set again.")
 
 
 class OpenHold(BaseModel):
@@ -49,31 +56,29 @@ class OpenHold(BaseModel):
 
 
 class SwitchState(Setting):
-    """The switch, and what comes of it."""
+    """The operator's switch, the open holds, and what follows from both."""
 
     active_now: bool = Field(description="Whether maintenance is on now: by the newest hold, else by the switch.")
-    holds: list[OpenHold] = Field(description="What jobs hold at present, the newest last.")
+    holds: list[OpenHold] = Field(description="The holds of running jobs, the newest last.")
 
 
-class Presented(BaseModel):
+class Presented(BaseModel, extra="forbid"):
     """The secret of a client that wants to get in."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     secret: str = Field(max_length=SECRET_LIMIT)
 
 
 class Admission(BaseModel):
-    """A way in for others."""
+    """A link that lets others in."""
 
     link: str = Field(description="Whoever opens it gets in, until it expires.")
 
 
 class BoundedRoute(APIRoute):
-    """A route that reads no long body, and whose refusal of one shows none of it, which JSON may not carry."""
+    """A route that refuses long bodies, and repeats no body in an error: not all that it can hold is valid in JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request."""
+        """Return the function that answers a request."""
         handle = super().get_route_handler()
 
         async def handle_bounded(request: Request) -> Response:
@@ -90,12 +95,12 @@ class BoundedRoute(APIRoute):
             try:
                 return await handle(Request(request.scope, receive))
             except RequestValidationError as error:
-                raise RequestValidationError([_tellable(problem) for problem in error.errors()]) from None
+                raise RequestValidationError([_without_input(problem) for problem in error.errors()]) from None
 
         return handle_bounded
 
 
-def _tellable(problem: dict[str, Any]) -> dict[str, Any]:
-    """Return what is wrong, without what was sent; a field's name is shown in what UTF-8 can carry."""
+def _without_input(problem: dict[str, Any]) -> dict[str, Any]:
+    """Return the error without the input, and with the field's name in characters that UTF-8 can encode."""
     where = [part.encode("utf-8", "replace").decode() if isinstance(part, str) else part for part in problem["loc"]]
     return {"type": problem["type"], "loc": where, "msg": problem["msg"]}

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.cli.commands import app, main
+from fastapi_maintenance.cli.find_app import without_password
 from fastapi_maintenance.cli.running import run_command
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import Hold
@@ -60,6 +62,11 @@ def switch(*words: str) -> Result:
     return command(*words[:1], "--backend", "file:switch", *words[1:])
 
 
+def errors(result: Result) -> str:
+    """Return what stands on standard error, below the line that names the switch where there is one."""
+    return re.sub(r"\Aswitch: .*\n", "", result.stderr)
+
+
 def state() -> MaintenanceState:
     """Return what the file says."""
     return LocalFileBackend("switch").peek()
@@ -67,10 +74,10 @@ def state() -> MaintenanceState:
 
 def test_it_is_switched_on_and_off() -> None:
     result = switch("on", "--message", "Back [at] ten")
-    assert (0, 'on  "Back [at] ten"\n') == (result.exit_code, result.output)
+    assert (0, 'on  "Back [at] ten"\n') == (result.exit_code, result.stdout)
     assert MaintenanceState(active=True, message="Back [at] ten") == state()
     result = switch("off")
-    assert (0, "off\n", MaintenanceState()) == (result.exit_code, result.output, state())
+    assert (0, "off\n", MaintenanceState()) == (result.exit_code, result.stdout, state())
 
 
 def test_it_is_switched_on_for_some_time() -> None:
@@ -79,16 +86,16 @@ def test_it_is_switched_on_for_some_time() -> None:
     ends_at = state().ends_at
     assert ends_at is not None
     assert timedelta(minutes=90) <= ends_at - before < timedelta(minutes=91)
-    assert "  until 20" in result.output
-    assert "UTC)" in result.output
-    assert result.output.rstrip().endswith(("for 1h30m", "for 1h29m59s"))
+    assert "  until 20" in result.stdout
+    assert "UTC)" in result.stdout
+    assert result.stdout.rstrip().endswith(("for 1h30m", "for 1h29m59s"))
 
 
 def test_it_is_switched_on_from_then_until_then() -> None:
     result = switch("on", "--from", "2101-01-01T10:00Z", "--until", "2101-01-01T12:00+01:00")
     tenth = datetime(2101, 1, 1, 10, tzinfo=timezone.utc)
     assert (True, tenth, tenth + timedelta(hours=1)) == (state().active, state().starts_at, state().ends_at)
-    assert result.output.startswith("off  on from 2101-01-01")
+    assert result.stdout.startswith("off  on from 2101-01-01")
     switch("on", "--from", "2101-01-01T10:00Z", "--for", "2h")
     assert tenth + timedelta(hours=2) == state().ends_at
 
@@ -109,8 +116,8 @@ def test_it_is_switched_on_from_then_until_then() -> None:
 def test_bad_input_is_one_line_and_changes_nothing(words: list[str], text: str) -> None:
     result = switch(*words)
     assert 2 == result.exit_code
-    assert result.stderr.startswith(text)
-    assert 1 == len(result.stderr.splitlines())
+    assert errors(result).startswith(text)
+    assert 1 == len(errors(result).splitlines())
     assert not Path("switch").exists()
 
 
@@ -125,12 +132,12 @@ def test_bad_input_is_one_line_and_changes_nothing(words: list[str], text: str) 
 )
 def test_a_switch_that_cannot_be_set_is_one_line(url: str, text: str, status: int) -> None:
     result = command("on", "--backend", url)
-    assert (status, True) == (result.exit_code, result.stderr.startswith(text)), result.stderr
-    assert 1 == len(result.stderr.splitlines())
+    assert (status, True) == (result.exit_code, errors(result).startswith(text)), errors(result)
+    assert 1 == len(errors(result).splitlines())
 
 
 def test_the_status_is_for_people_programs_and_scripts() -> None:
-    assert (0, "off\n") == (switch("status", "--exit-code").exit_code, switch("status").output)
+    assert (0, "off\n") == (switch("status", "--exit-code").exit_code, switch("status").stdout)
     switch("on", "--message", "why", "--until", "2101-01-01T00:00Z")
     told = switch("status", "--json", "--exit-code")
     assert 3 == told.exit_code
@@ -141,17 +148,18 @@ def test_the_status_is_for_people_programs_and_scripts() -> None:
         "starts_at": None,
         "ends_at": "2101-01-01T00:00:00+00:00",
         "holds": [],
-    } == json.loads(told.output)
+        "switch": "file:switch",
+    } == json.loads(told.stdout)
     assert 0 == switch("status").exit_code
 
 
 def test_a_message_is_shown_as_it_is_on_one_line() -> None:
-    assert 'on  "Back :smile: [2J at [bold]ten"\n' == switch("on", "-m", "Back :smile:\n\x1b[2J at [bold]ten").output
+    assert 'on  "Back :smile: [2J at [bold]ten"\n' == switch("on", "-m", "Back :smile:\n\x1b[2J at [bold]ten").stdout
 
 
 def test_a_message_that_is_too_long_is_one_line() -> None:
     result = switch("on", "-m", "x" * 5_000)
-    assert (2, "error: message must be at most 4096 characters long, got 5000\n") == (result.exit_code, result.stderr)
+    assert (2, "error: message must be at most 4096 characters long, got 5000\n") == (result.exit_code, errors(result))
     assert not Path("switch").exists()
 
 
@@ -165,19 +173,19 @@ def hold(*ids: str) -> None:
 
 def test_the_ids_of_holds_are_shown_as_short_as_they_are_told_apart() -> None:
     hold("c0ffee0123456789", "decade0123456789")
-    assert "on  held by 2 running jobs (c0ffee01, decade01)\n" == switch("status").output
-    told = json.loads(switch("status", "--json").output)["holds"]
+    assert "on  held by 2 running jobs (c0ffee01, decade01)\n" == switch("status").stdout
+    told = json.loads(switch("status", "--json").stdout)["holds"]
     assert ["c0ffee0123456789", "decade0123456789"] == [one["id"] for one in told]
     hold("deploy of shop", "deploy of [bold]stock\x1b[2J")
-    assert "(deploy of shop, deploy of [bold]stock [2J)\n" in switch("status").output
+    assert "(deploy of shop, deploy of [bold]stock [2J)\n" in switch("status").stdout
 
 
 @pytest.mark.parametrize("name", ["c0ffee0123456789", "c0ffee", "c0ffee01"])
 def test_a_hold_is_taken_out_by_its_id_or_how_it_begins(name: str) -> None:
     hold("c0ffee0123456789", "c0ff")
     result = switch("release", name)
-    assert (0, "on  held by 1 running job (c0ff)\n") == (result.exit_code, result.output)
-    assert (0, "off\n") == (switch("release", "c0ff").exit_code, switch("status").output)
+    assert (0, "on  held by 1 running job (c0ff)\n") == (result.exit_code, result.stdout)
+    assert (0, "off\n") == (switch("release", "c0ff").exit_code, switch("status").stdout)
 
 
 @pytest.mark.parametrize(
@@ -192,24 +200,24 @@ def test_a_hold_is_taken_out_by_its_id_or_how_it_begins(name: str) -> None:
 def test_no_hold_is_taken_out_that_is_not_meant(name: str, text: str) -> None:
     hold("c0ffee0123456789", "c0ffee1")
     result = switch("release", name)
-    assert (1, f"error: {text}\n", 2) == (result.exit_code, result.stderr, held())
+    assert (1, f"error: {text}\n", 2) == (result.exit_code, errors(result), held())
 
 
 def test_a_hold_whose_whole_id_another_begins_with_can_be_taken_out() -> None:
     hold("deploy-2", "deploy")
-    assert "on  held by 1 running job (deploy-2)\n" == switch("release", "deploy").output
+    assert "on  held by 1 running job (deploy-2)\n" == switch("release", "deploy").stdout
 
 
 def test_a_switch_that_keeps_no_holds_says_so() -> None:
     result = command("release", "any", "--backend", "env:CLOSED")
-    assert (1, True) == (result.exit_code, "cannot be switched at run time" in result.stderr)
+    assert (1, True) == (result.exit_code, "cannot be switched at run time" in errors(result))
 
 
 def test_the_help_is_a_table_where_there_is_room() -> None:
-    wide, narrow = (command("--help", COLUMNS=columns).output for columns in ("80", "79"))
+    wide, narrow = (command("--help", COLUMNS=columns).stdout for columns in ("80", "79"))
     assert (True, False) == ("╭─ Commands" in wide, "╭─ Commands" in narrow)
     assert "\n  watch    Print each change as it happens, until you press Ctrl-C.\n" in narrow
-    assert "--backend URL\n" in command("on", "--help", COLUMNS="40").output
+    assert "--backend URL\n" in command("on", "--help", COLUMNS="40").stdout
 
 
 # Which switch?
@@ -264,15 +272,15 @@ def test_the_switch_is_that_of_the_option_else_the_variable_else_the_app(module:
 )
 def test_an_app_that_has_no_switch_for_others_says_so(module: str, attribute: str, status: int, text: str) -> None:
     result = command("on", "--app", f"{module}:{attribute}")
-    assert (status, 1) == (result.exit_code, len(result.stderr.splitlines()))
-    assert text in result.stderr
+    assert (status, 1) == (result.exit_code, len(errors(result).splitlines()))
+    assert text in errors(result)
 
 
 @pytest.mark.parametrize("words", [["--app", "{module}:by_default"], ["--backend", "env:SOME_VARIABLE"]])
 def test_nothing_is_run_where_the_switch_can_only_be_read(module: str, words: list[str]) -> None:
     result = command("run", *(word.format(module=module) for word in words), "--", "touch", "ran")
     assert (1, False) == (result.exit_code, Path("ran").exists())
-    assert "it can only be read" in result.stderr
+    assert "it can only be read" in errors(result)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +299,7 @@ def test_where_no_switch_is_named_it_says_what_to_do(words: list[str], project: 
         Path("pyproject.toml").write_text(project)
     result = command("status", *words)
     assert 2 == result.exit_code
-    assert text in result.stderr
+    assert text in errors(result)
 
 
 # In this process, where each line is counted
@@ -317,16 +325,16 @@ def test_the_exit_status_and_the_signals_are_passed_on(script: str, status: int)
 
 def test_what_is_not_there_cannot_be_run() -> None:
     result = switch("run", "--", "no-such-command")
-    assert (127, "no-such-command: No such file or directory\n") == (result.exit_code, result.stderr)
+    assert (127, "no-such-command: No such file or directory\n") == (result.exit_code, errors(result))
 
 
 def test_what_fails_while_the_command_runs_is_told_in_a_line() -> None:
     script = "mv switch kept; mkdir switch; sleep 1; rmdir switch; mv kept switch; sleep 1"
     result = switch("run", "--lease", "1s", "--", "sh", "-c", script)
     assert 0 == result.exit_code
-    assert "fastapi-maintenance: A hold could not be renewed in LocalFileBackend('switch')" in result.stderr
-    assert "fastapi-maintenance: A hold has been renewed again" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert "fastapi-maintenance: A hold could not be renewed in LocalFileBackend('switch')" in errors(result)
+    assert "fastapi-maintenance: A hold has been renewed again" in errors(result)
+    assert "Traceback" not in errors(result)
     assert MaintenanceState() == state()
 
 
@@ -344,7 +352,66 @@ def test_watching_ends_when_it_is_interrupted(url: str) -> None:
     result = command("watch", "--backend", url)
     timer.join()
     assert 130 == result.exit_code
-    assert ["off"] == [line.split()[1] for line in result.output.splitlines()]
+    assert ["off"] == [line.split()[1] for line in result.stdout.splitlines()]
+
+
+# Before and after the subcommand
+
+
+@pytest.mark.parametrize(
+    "words", [["{0}", "{1}", "status"], ["status", "{0}", "{1}"], ["{0}", "{1}", "status", "{0}", "{1}"]]
+)
+def test_the_switch_is_named_before_or_after_the_subcommand(module: str, words: list[str]) -> None:
+    for option, value in (("--backend", "file:of_the_option"), ("--app", f"{module}:app")):
+        result = command(*(word.format(option, value) for word in words))
+        name = {"--backend": value, "--app": f"LocalFileBackend('of_the_app') of {value}"}[option]
+        assert (0, "off\n", f"switch: {name}\n") == (result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--backend", "redis://:secret@host"), ("--app", "shop:app")])
+def test_two_values_of_one_option_are_refused_and_not_shown(option: str, value: str) -> None:
+    result = command(option, value, "off", option, "file:switch")
+    text = f"error: {option} has different values before and after the subcommand; give it once\n"
+    assert (2, text) == (result.exit_code, result.stderr)
+
+
+def test_an_option_before_the_subcommand_overrules_the_variable() -> None:
+    for words in (["--backend", "file:of_the_option", "on"], ["on", "--backend", "file:of_the_option"]):
+        result = command(*words, FASTAPI_MAINTENANCE_BACKEND="file:of_the_variable")
+        assert (0, "switch: file:of_the_option\n") == (result.exit_code, result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["on"], "switch: file:switch\n"),
+        (["off"], "switch: file:switch\n"),
+        (["status"], "switch: file:switch\n"),
+        (["status", "--json"], ""),
+        (["run", "--", "true"], "switch: file:switch\n"),
+        (["run", "--", "no-such"], "switch: file:switch\nno-such: No such file or directory\n"),
+        (["release", "none"], "switch: file:switch\nerror: no hold has the id 'none'\n"),
+    ],
+)
+def test_each_subcommand_says_which_switch_it_acts_on(words: list[str], said: str) -> None:
+    assert said == switch(*words).stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("env:NAME", "env:NAME"),
+        ("file:///at/home@ten.txt", "file:///at/home@ten.txt"),
+        ("redis://host:6379/0", "redis://host:6379/0"),
+        ("rediss://me:secret@host", "rediss://host"),
+        ("redis://host?password=secret&key=shop", "redis://host?key=shop"),
+        ("redis://host?key=a&key=b", "redis://host?key=b"),
+        ("postgresql+asyncpg://me:s?ec@ret/s@host/shop?ssl=secret", "postgresql+asyncpg://host/shop"),
+        ("unix:///run/redis.sock?password=secret", "unix:///run/redis.sock"),
+    ],
+)
+def test_a_switch_is_named_without_passwords(url: str, name: str) -> None:
+    assert name == without_password(url)
 
 
 # As a process
@@ -411,15 +478,15 @@ def test_the_exit_status_is_kept_where_the_hold_cannot_be_released(script: str, 
     Path("folder").mkdir()
     result = command("run", "--backend", "file:folder/switch", "--", "sh", "-c", f"rm -r folder; {script}")
     assert status == result.exit_code
-    assert result.stderr.startswith("error: the hold could not be released and counts up to 30s longer: ")
-    assert 1 == len(result.stderr.splitlines())
+    assert errors(result).startswith("error: the hold could not be released and counts up to 30s longer: ")
+    assert 1 == len(errors(result).splitlines())
 
 
 def test_of_a_bare_switch_that_cannot_be_set_back_it_says_that_it_stays_on(
     module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = BareSwitch()
-    monkeypatch.setattr("fastapi_maintenance.cli.commands.find_backend", lambda _: backend)
+    monkeypatch.setattr("fastapi_maintenance.cli.find_app.find_backend", lambda _: backend)
 
     async def go_down() -> None:
         backend.go_down()
@@ -429,7 +496,7 @@ def test_of_a_bare_switch_that_cannot_be_set_back_it_says_that_it_stays_on(
     result = command("run", "--app", module, "--", "sh", "-c", "exit 3")
     text = "error: the hold could not be released and leaves the switch on: ConnectionError: the store is down\n"
     holds.forget(backend)
-    assert (3, text) == (result.exit_code, result.stderr)
+    assert (3, text) == (result.exit_code, errors(result))
 
 
 @pytest.mark.servers
@@ -443,24 +510,25 @@ def test_the_exit_status_is_kept_where_the_store_goes_away(kind: str, script: st
         wait_until(Path("begun").exists)
         server.kill()
         Path("gone").touch()
-        _, errors = started.communicate(timeout=60)
+        _, said = started.communicate(timeout=60)
     assert status == started.returncode
-    (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
+    (line,) = [line for line in said.splitlines() if line.startswith("error:")]
     assert line.startswith("error: the hold could not be released and counts up to 30s longer: ")
 
 
 @pytest.mark.servers
 def test_a_command_that_is_not_there_is_127_and_lifts_it() -> None:
     started = process("run", "--", "no-such-command", stderr=subprocess.PIPE)
-    _, errors = started.communicate(timeout=30)
-    assert (127, "no-such-command: No such file or directory\n") == (started.returncode, errors)
+    _, said = started.communicate(timeout=30)
+    text = "switch: file:switch\nno-such-command: No such file or directory\n"
+    assert (127, text) == (started.returncode, said)
     assert MaintenanceState() == state()
 
 
 def test_nothing_is_run_where_it_cannot_be_closed() -> None:
     result = command("run", "--backend", "file:no/folder/switch", "--", "touch", "ran")
     assert (1, False) == (result.exit_code, Path("ran").exists())
-    assert result.stderr.startswith("error: the store cannot be reached: FileNotFoundError")
+    assert errors(result).startswith("error: the store cannot be reached: FileNotFoundError")
 
 
 @pytest.mark.servers
@@ -500,7 +568,7 @@ def test_the_status_counts_the_jobs_that_hold_it() -> None:
     with process("run", "--message", "Deployment", "--", "sleep", "60", stdin=subprocess.DEVNULL) as started:
         wait_until(lambda: held() == 1)
         told = f'on  "Deployment"  held by 1 running job ({state().holds[0].id[:8]})\n'
-        assert told == switch("status").output
+        assert told == switch("status").stdout
         started.terminate()
 
 
@@ -535,7 +603,7 @@ def test_it_is_plain_when_it_is_piped_and_coloured_where_that_is_asked_for() -> 
 
 def test_it_tells_its_version() -> None:
     result = CliRunner().invoke(app, ["--version"])
-    assert (0, f"{__version__}\n") == (result.exit_code, result.output)
+    assert (0, f"{__version__}\n") == (result.exit_code, result.stdout)
 
 
 def test_what_is_read_is_what_was_set() -> None:

@@ -36,13 +36,13 @@ def columns(request: pytest.FixtureRequest) -> int:
 
 
 def seen(columns: int, *words: str, status: int = 0, **env: str) -> str:
-    """Run the command to its end in a terminal, and return what stands on the screen."""
+    """Run the command to its end in a terminal, and return what stands on the screen below the name of the switch."""
     with terminal(columns, *words, **env) as shown:
         assert status == shown.ended(), shown.screen
         assert "Traceback" not in shown.screen
         assert "…" not in shown.screen
         assert "\ufffd" not in shown.screen
-        return shown.screen
+        return re.sub(r"\A(switch: .*\n?)*", "", shown.screen)
 
 
 def words_of(screen: str) -> list[str]:
@@ -95,6 +95,13 @@ def test_it_is_closed_for_some_time_in_the_operators_zone_and_in_utc(columns: in
     assert told.rpartition("for")[0] == reads(seen(columns, "status")).rpartition("for")[0]
 
 
+@pytest.mark.parametrize("words", [["on"], ["off"], ["status"], ["run", "--", "true"]])
+def test_the_first_line_names_the_switch(words: list[str], columns: int) -> None:
+    with terminal(columns, *words) as shown:
+        assert 0 == shown.ended()
+        assert "switch: file:switch" == shown.screen.splitlines()[0]
+
+
 def test_it_is_open(columns: int) -> None:
     assert ["off", "off"] == [seen(columns, "status"), seen(columns, "off")]
 
@@ -138,7 +145,7 @@ def test_watching_shows_each_change_until_ctrl_c(columns: int) -> None:
         shown.read_until(lambda screen: screen.endswith("on"))
         shown.press(b"\x03")
         assert 130 == shown.ended()
-        assert re.fullmatch(r"\d\d:\d\d:\d\d  off\n\d\d:\d\d:\d\d  on\n\^C", shown.screen)
+        assert re.fullmatch(r"switch: file:switch\n\d\d:\d\d:\d\d  off\n\d\d:\d\d:\d\d  on\n\^C", shown.screen)
         assert shown.written.endswith(b"^C\r\n"), "the next prompt would stand behind the last line"
 
 
