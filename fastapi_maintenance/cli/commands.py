@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.version import __version__
-from fastapi_maintenance.cli.find_app import FindError, open_switch
 from fastapi_maintenance.cli.times import duration_of, time_of
 from fastapi_maintenance.control import get_maintenance_state, maintenance_mode_on, remove_hold, set_maintenance_mode
-from fastapi_maintenance.errors import MaintenanceError
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, WatchableStateBackend
 
@@ -27,7 +23,8 @@ try:
 
     from fastapi_maintenance.cli.help import Command, Group
     from fastapi_maintenance.cli.running import OneLine, check_is_on, run_command
-    from fastapi_maintenance.cli.show import facts, plain, show, tell, tell_switch
+    from fastapi_maintenance.cli.show import facts, show, tell_error, tell_switch
+    from fastapi_maintenance.cli.switch import act, fail
 except ImportError as _error:
     msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
     raise ImportError(msg, name=_error.name) from _error
@@ -56,7 +53,7 @@ def _given_once(ctx: typer.Context, param: typer.CallbackParam, value: str | Non
     """Return the value of an option that may stand before or after the subcommand."""
     before = ctx.parent.params.get(str(param.name)) if ctx.parent is not None else None
     if value is not None and before not in {None, value}:
-        _fail(f"{param.opts[0]} has different values before and after the subcommand; give it once")
+        fail(f"{param.opts[0]} has different values before and after the subcommand; give it once")
     return before if value is None else value
 
 
@@ -109,14 +106,14 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
     """Turn maintenance on."""
     now = clock.now()
     if lasting is not None and until is not None:
-        _fail("--for and --until say the same in two ways; give one of them")
+        fail("--for and --until say the same in two ways; give one of them")
     starts_at = _read("--from", partial(time_of, now=now), start)
     ends_at = _read("--until", partial(time_of, now=now), until)
     if duration := _read("--for", duration_of, lasting):
         try:
             ends_at = (starts_at or now) + duration
         except OverflowError:
-            _fail(f"--for: {lasting!r} ends after the year 9999")
+            fail(f"--for: {lasting!r} ends after the year 9999")
     _set(backend, app_path, value=True, message=message, starts_at=starts_at, ends_at=ends_at)
 
 
@@ -136,7 +133,7 @@ def status(
 ) -> None:
     """Tell whether maintenance is on, and why."""
     names: list[str] = []
-    state = _run(get_maintenance_state, backend, app_path, tell_name=names.append if as_json else tell_switch)
+    state = act(get_maintenance_state, backend, app_path, names.append if as_json else tell_switch)
     if as_json:
         typer.echo(json.dumps({**facts(state), "switch": names[0]}, default=datetime.isoformat))
     else:
@@ -155,7 +152,7 @@ def watch(backend: Backend = None, app_path: App = None) -> None:
             if shown != (shown := facts(state)):
                 show(state, stamp=True)
 
-    _run(follow, backend, app_path)
+    act(follow, backend, app_path)
 
 
 @app.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -181,10 +178,10 @@ def run(
             if result is None:
                 raise
             then = f"counts up to {lease} longer" if detailed else "leaves the switch on"
-            _tell_error(f"the hold could not be released and {then}: {type(error).__name__}: {error}")
+            tell_error(f"the hold could not be released and {then}: {type(error).__name__}: {error}")
         return result or 0
 
-    raise typer.Exit(_run(hold, backend, app_path))
+    raise typer.Exit(act(hold, backend, app_path))
 
 
 @app.command(cls=Command)
@@ -200,15 +197,15 @@ def release(
 ) -> None:
     """Remove the hold of a job that died."""
     prefix = len(hold_id) >= _SHORTEST_PREFIX
-    show(_run(lambda meant: remove_hold(hold_id, meant, prefix=prefix), backend, app_path))
+    show(act(lambda meant: remove_hold(hold_id, meant, prefix=prefix), backend, app_path))
 
 
 def _set(backend: str | None, app_path: str | None, **setting: Any) -> None:  # noqa: ANN401 -- of set_maintenance_mode
-    async def act(meant: StateBackend) -> MaintenanceState:
+    async def change(meant: StateBackend) -> MaintenanceState:
         await set_maintenance_mode(backend=meant, **setting)
         return await get_maintenance_state(meant)
 
-    show(_run(act, backend, app_path))
+    show(act(change, backend, app_path))
 
 
 async def _poll(backend: StateBackend) -> AsyncIterator[MaintenanceState]:
@@ -221,39 +218,4 @@ def _read(option: str, reader: Callable[[str], _T], text: str | None) -> _T | No
     try:
         return None if text is None else reader(text)
     except ValueError as error:
-        _fail(f"{option}: {error}")
-
-
-def _run(
-    act: Callable[[StateBackend], Awaitable[_T]],
-    backend: str | None,
-    app_path: str | None,
-    tell_name: Callable[[str], None] = tell_switch,
-) -> _T:
-    """Act on the switch that the options name, after telling its name; a failure is told in one line."""
-
-    async def act_on_switch() -> _T:
-        async with open_switch(backend, app_path) as (meant, name):
-            tell_name(name)
-            return await act(meant)
-
-    try:
-        return anyio.run(act_on_switch)
-    except (FindError, ValueError, ImportError) as error:
-        _fail(str(error))
-    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter on Python 3.10
-        typer.echo(nl=sys.stderr.isatty(), err=True)  # a terminal has written ^C, and stands behind it
-        raise typer.Exit(130) from None
-    except MaintenanceError as error:
-        _fail(str(error), status=1)
-    except Exception as error:  # noqa: BLE001 -- whatever a store raises
-        _fail(f"the store cannot be reached: {type(error).__name__}: {error}", status=1)
-
-
-def _fail(text: str, *, status: int = 2) -> NoReturn:
-    _tell_error(text)
-    raise typer.Exit(status)
-
-
-def _tell_error(text: str) -> None:
-    tell(f"[bold red]error:[/] {plain(text)}", stderr=True)
+        fail(f"{option}: {error}")

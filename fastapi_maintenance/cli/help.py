@@ -18,10 +18,9 @@ _NAME_WIDTH = 8  # columns; in a list, the help of a longer name begins on the n
 class _AnyWidth:
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 -- Click's, or Typer's copy of it
         """Write the help as a table or as a list."""
-        width = Console().width
-        self.rich_markup_mode: MarkupMode = "rich" if width >= _TABLE_WIDTH else None
-        if width < _TABLE_WIDTH:
-            formatter.width = width
+        narrow = ctx.terminal_width is not None
+        self.rich_markup_mode: MarkupMode = None if narrow else "rich"
+        if narrow:
             formatter.write_dl = partial(formatter.write_dl, col_max=_NAME_WIDTH)
         super().format_help(ctx, formatter)  # type: ignore[misc]  # of the class that this one is mixed into
         typer.echo(formatter.getvalue(), nl=False)  # Typer expects format_help to print, as it does with a table
@@ -34,6 +33,11 @@ class _AnyWidth:
 
 class Group(_AnyWidth, TyperGroup):
     """A group of commands with such help."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 -- as above
+        """Set the width of help and errors where the terminal is narrow; the contexts of commands inherit it."""
+        width = Console().width
+        return super().make_context(*args, terminal_width=width if width < _TABLE_WIDTH else None, **extra)
 
 
 class Command(_AnyWidth, TyperCommand):

@@ -13,7 +13,7 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.cli.times import shown_duration, shown_time
 from fastapi_maintenance.state import MaintenanceState, current_message, is_active, open_holds
 
-__all__ = ["facts", "plain", "show", "tell", "tell_switch"]
+__all__ = ["facts", "plain", "show", "tell", "tell_error", "tell_switch"]
 
 _SHORT = 8  # characters of an id
 
@@ -28,8 +28,13 @@ def tell(*parts: str, stderr: bool = False) -> None:
 
 
 def tell_switch(name: str) -> None:
-    """Print which switch the command acts on: as an error, so that the output is the state alone."""
+    """Print which switch the command acts on; on standard error, so that the output is the state alone."""
     tell(f"[dim]switch: {plain(name)}[/]", stderr=True)
+
+
+def tell_error(text: str) -> None:
+    """Print what went wrong."""
+    tell(f"[bold red]error:[/] {plain(text)}", stderr=True)
 
 
 def plain(text: str) -> str:

@@ -32,8 +32,8 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.cli.commands import app, main
-from fastapi_maintenance.cli.find_app import without_password
 from fastapi_maintenance.cli.running import run_command
+from fastapi_maintenance.cli.switch import without_password
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import Hold
 from tests.servers import running
@@ -486,7 +486,7 @@ def test_of_a_bare_switch_that_cannot_be_set_back_it_says_that_it_stays_on(
     module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = BareSwitch()
-    monkeypatch.setattr("fastapi_maintenance.cli.find_app.find_backend", lambda _: backend)
+    monkeypatch.setattr("fastapi_maintenance.cli.switch.find_backend", lambda _: backend)
 
     async def go_down() -> None:
         backend.go_down()
