@@ -32,8 +32,9 @@ def terminal() -> str:
     """Draw an operator's terminal in which the command is really run, as SVG."""
     drawn = Console(record=True, width=_COLUMNS, file=io.StringIO(), highlight=False)
     with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # so that the picture shows a relative path
         place = {
-            "FASTAPI_MAINTENANCE_BACKEND": f"file:{folder}/switch",
+            "FASTAPI_MAINTENANCE_BACKEND": "file:maintenance.txt",
             "PATH": os.pathsep.join([str(terminals.COMMAND.parent), os.environ["PATH"]]),
             "TZ": "CET-1",
         }
@@ -43,6 +44,7 @@ def terminal() -> str:
                 written = shown.written.decode().replace("\r\n", "\n")
             drawn.print(Text.assemble(("$ ", "bright_black"), command))
             drawn.print(Text.from_ansi(written))
+        os.chdir(ROOT)  # Windows removes no folder in which a process is
     return _FONTS.sub("", drawn.export_svg(title="", unique_id="terminal"))
 
 

@@ -21,10 +21,10 @@ __all__ = ["OneLine", "check_is_on", "run_command"]
 
 
 async def check_is_on(backend: StateBackend) -> None:
-    """Refuse a switch that is off within a block which turns it on."""
+    """Refuse to go on if the store says off although a hold has just turned maintenance on."""
     try:
         state = await read_state(uncached(backend))
-    except Exception:  # noqa: BLE001 -- it was written a moment ago
+    except Exception:  # noqa: BLE001 -- the hold was written, which is enough
         return
     if not is_active(state, clock.now()):
         msg = f"{backend!r} is not on: it can only be read, or a newer block keeps it off"
@@ -32,7 +32,7 @@ async def check_is_on(backend: StateBackend) -> None:
 
 
 async def run_command(command: list[str]) -> int:
-    """Run a command with its signals passed on, and return its exit status as a shell would (128 and the signal)."""
+    """Run a command, pass signals on to it, and return its exit status as a shell does: 128 and the signal."""
     numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT] if os.name == "posix" else [signal.SIGINT]
     with anyio.open_signal_receiver(*numbers) as received:
         try:
@@ -54,8 +54,8 @@ async def run_command(command: list[str]) -> int:
 
 
 class OneLine(logging.Handler):
-    """Tell on standard error what is logged while a command runs, without tracebacks."""
+    """Print log records on standard error, one line each, without tracebacks."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the record's message."""
-        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- as the command's own
+        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- not of Rich: the command that runs owns the terminal

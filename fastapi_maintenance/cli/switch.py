@@ -32,17 +32,13 @@ _VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
 _T = TypeVar("_T")
 
 
-class _FindError(MaintenanceError):
-    """No switch was found; the message says where it was looked for and what to do."""
-
-
 def act(
     action: Callable[[StateBackend], Awaitable[_T]],
     url: str | None,
     app_path: str | None,
     tell_name: Callable[[str], None] = tell_switch,
 ) -> _T:
-    """Print the name of the switch, act on its backend, and return the result; an error is one line and ends it.
+    """Print the name of the switch, act on its backend and return the result; an error ends the command with one line.
 
     The first that is given counts: the URL, the one in the environment variable, the app at `module:attribute`, the
     `entrypoint` of `[tool.fastapi]` in the `pyproject.toml` of this folder.
@@ -59,13 +55,13 @@ def act(
         async with opened(source) as backend:
             if isinstance(uncached(backend), MemoryBackend):
                 msg = f"the switch {name} is in the memory of its own process: give it a store, such as a file or Redis"
-                raise _FindError(msg)
+                raise ValueError(msg)  # noqa: TRY004 -- the option is of the right type
             tell_name(name)
             return await action(backend)
 
     try:
         return anyio.run(find_and_act)
-    except (_FindError, ValueError, ImportError) as error:
+    except (ValueError, ImportError) as error:
         fail(str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):  # the latter on Python 3.10
         typer.echo(nl=sys.stderr.isatty(), err=True)  # end the line on which a terminal has shown ^C
@@ -87,17 +83,17 @@ def find_backend(path: str) -> StateBackend:
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         msg = f"--app must be of the form module:attribute, got {path!r}"
-        raise _FindError(msg)
+        raise ValueError(msg)
     sys.path.insert(0, str(Path.cwd()))
     try:
         app = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:
         msg = f"the app {path} cannot be imported: {type(error).__name__}: {error}"
-        raise _FindError(msg) from error
+        raise ValueError(msg) from error
     backend = backend_of(app) if isinstance(app, Starlette) else None
     if backend is None:
         msg = f"{path} is no app with a maintenance middleware"
-        raise _FindError(msg)
+        raise ValueError(msg)
     return backend
 
 
@@ -110,7 +106,7 @@ def _entrypoint() -> str:
             f"no switch is named: give --backend URL or --app module:attribute, set {_VARIABLE}, or have "
             "an entrypoint under [tool.fastapi] in pyproject.toml"
         )
-        raise _FindError(msg) from None
+        raise ValueError(msg) from None
 
 
 def without_password(url: str) -> str:

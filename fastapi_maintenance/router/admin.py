@@ -36,7 +36,7 @@ _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
     "required": True,
-    "description": "The `ETag` of the switch that is to be replaced, or `*` for whatever it is.",
+    "description": "The `ETag` of the switch that is to be replaced, or `*` for any.",
     "schema": {"type": "string", "examples": ["*"]},
 }
 
@@ -61,16 +61,16 @@ def maintenance_router(
     `DELETE <prefix>/holds/{id}` removes the hold of a job that died; a job that still runs and renews its hold puts it
     back.
 
-    With `bypass`, `POST <prefix>/bypass` gives the cookie to whoever presents its secret, and a link that does the
-    same for others. These two ask for no dependency: those who are locked out have no other way in.
+    With `bypass`, `POST <prefix>/bypass` gives the cookie to whoever sends its secret, and a link that gives it to
+    others. These two routes ask for no dependency: visitors who are locked out have no other way in.
 
     Args:
         dependencies: Who may see and set the switch, such as `[Depends(administrator)]`. An empty list lets everybody.
         backend: The switch, or its URL; None: the one of the app that the router is included in.
-        prefix: Where its paths begin.
-        bypass: What `bypass_cookie` made, and exempts in the middleware.
-        base_url: Where the app is reached, such as `https://shop.example`, for the links that let others in; None: the
-            host that a request names, which whoever sends it can forge.
+        prefix: The beginning of its paths.
+        bypass: The `bypass_cookie(...)` that exempts in the middleware.
+        base_url: The URL of the app, such as `https://shop.example`, for links that let others in; None: the host that
+            a request names, which its sender can forge.
 
     Raises:
         TypeError: An argument is of the wrong type.
