@@ -82,6 +82,13 @@ App = Annotated[
     ),
 ]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="What to tell visitors.")]
+Lease = Annotated[str, typer.Option(metavar="DURATION", help="How long maintenance stays on if this machine dies.")]
+HoldId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="As status shows it, or its first 6 characters. A running job puts its hold back."
+    ),
+]
 Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")]
 
 
@@ -146,9 +153,9 @@ def status(
 def watch(backend: Backend = None, app_path: App = None) -> None:
     """Print each change as it happens, until you press Ctrl-C."""
 
-    async def follow(meant: StateBackend) -> None:
+    async def follow(switch: StateBackend) -> None:
         shown = None
-        async for state in meant.watch() if isinstance(meant, WatchableStateBackend) else _poll(meant):
+        async for state in switch.watch() if isinstance(switch, WatchableStateBackend) else _poll(switch):
             if shown != (shown := facts(state)):
                 show(state, stamp=True)
 
@@ -161,17 +168,17 @@ def run(
     backend: Backend = None,
     app_path: App = None,
     message: Message = None,
-    lease: Annotated[str, typer.Option(metavar="DURATION", help="How long it stays on if this machine dies.")] = "30s",
+    lease: Lease = "30s",
 ) -> None:
     """Turn maintenance on while a command runs, and off again whatever happens."""
     duration = _read("--lease", duration_of, lease)
 
-    async def hold(meant: StateBackend) -> int:
+    async def hold(switch: StateBackend) -> int:
         result = None
-        detailed = isinstance(meant, DetailedStateBackend)
+        detailed = isinstance(switch, DetailedStateBackend)
         try:
-            async with maintenance_mode_on(meant, message=message, lease=duration if detailed else None):
-                await check_is_on(meant)
+            async with maintenance_mode_on(switch, message=message, lease=duration if detailed else None):
+                await check_is_on(switch)
                 _logger.addHandler(OneLine())
                 result = await run_command(command)
         except Exception as error:
@@ -185,25 +192,16 @@ def run(
 
 
 @app.command(cls=Command)
-def release(
-    hold_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="ID", help="As status shows it, or 6 characters of it. A running job puts its hold back."
-        ),
-    ],
-    backend: Backend = None,
-    app_path: App = None,
-) -> None:
+def release(hold_id: HoldId, backend: Backend = None, app_path: App = None) -> None:
     """Remove the hold of a job that died."""
     prefix = len(hold_id) >= _SHORTEST_PREFIX
-    show(act(lambda meant: remove_hold(hold_id, meant, prefix=prefix), backend, app_path))
+    show(act(lambda switch: remove_hold(hold_id, switch, prefix=prefix), backend, app_path))
 
 
 def _set(backend: str | None, app_path: str | None, **setting: Any) -> None:  # noqa: ANN401 -- of set_maintenance_mode
-    async def change(meant: StateBackend) -> MaintenanceState:
-        await set_maintenance_mode(backend=meant, **setting)
-        return await get_maintenance_state(meant)
+    async def change(switch: StateBackend) -> MaintenanceState:
+        await set_maintenance_mode(backend=switch, **setting)
+        return await get_maintenance_state(switch)
 
     show(act(change, backend, app_path))
 

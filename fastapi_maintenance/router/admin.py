@@ -94,8 +94,8 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
     @router.get("", dependencies=dependencies, responses=refusals(503), summary="See the switch")
     @force_maintenance_mode_off
     async def see(response: Response) -> SwitchState:
-        async with _reach(backend) as meant:
-            return _described(meant, await get_maintenance_state(meant), response)
+        async with _reach(backend) as switch:
+            return _described(switch, await get_maintenance_state(switch), response)
 
     @router.put(
         "",
@@ -117,8 +117,8 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
         except ValueError as error:
             problem = {"type": "value_error", "loc": ("body",), "msg": str(error)}
             raise RequestValidationError([problem]) from error
-        async with _reach(backend) as meant:
-            return _described(meant, await _set(meant, wanted, if_match), response)
+        async with _reach(backend) as switch:
+            return _described(switch, await _set(switch, wanted, if_match), response)
 
     @router.delete(
         "/holds/{hold_id}",
@@ -129,8 +129,8 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
     )
     @force_maintenance_mode_off
     async def remove(hold_id: str, response: Response) -> SwitchState:
-        async with _reach(backend) as meant:
-            return _described(meant, await remove_hold(hold_id, meant), response)
+        async with _reach(backend) as switch:
+            return _described(switch, await remove_hold(hold_id, switch), response)
 
 
 @asynccontextmanager
