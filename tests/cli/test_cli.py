@@ -33,6 +33,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.cli.commands import app, main
 from fastapi_maintenance.cli.running import run_command
+from fastapi_maintenance.cli.show import show
 from fastapi_maintenance.cli.switch import without_password
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import Hold
@@ -346,9 +347,14 @@ def test_what_a_terminal_sends_to_the_command_itself_is_not_sent_twice(monkeypat
 
 
 @pytest.mark.parametrize("url", ["file:switch", "sqlite+aiosqlite:///switch.db"])
-def test_watching_ends_when_it_is_interrupted(url: str) -> None:
-    timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+def test_watching_ends_when_it_is_interrupted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))  # after it has looked a second time
+
+    def show_and_start_timer(state: MaintenanceState, **options: bool) -> None:
+        show(state, **options)
+        timer.start()
+
+    monkeypatch.setattr("fastapi_maintenance.cli.commands.show", show_and_start_timer)
     result = command("watch", "--backend", url)
     timer.join()
     assert 130 == result.exit_code
