@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 
 from starlette.requests import Request, cookie_parser
 
@@ -29,12 +30,8 @@ def header_equals(name: str, value: str) -> Predicate:
 
     """
     field = check_token("name", name)
-    wanted = _encodings(_checked_value(value, f" (header_present({name!r}) asks whether it is there)"))
-
-    def header_is_equal(request: Request, /) -> Verdict:
-        return _all_equal(request.headers.getlist(field), wanted)
-
-    return header_is_equal
+    wanted = _in_encodings(_checked_value(value, f" (header_present({name!r}) asks whether it is there)"))
+    return _equal(lambda request: request.headers.getlist(field), *wanted)
 
 
 def header_present(name: str) -> Predicate:
@@ -70,12 +67,7 @@ def query_equals(name: str, value: str) -> Predicate:
 
     """
     field = check_name("name", name)
-    wanted = (_checked_value(value).encode("utf-8", "surrogatepass"),)
-
-    def query_is_equal(request: Request, /) -> Verdict:
-        return _all_equal(request.query_params.getlist(field), wanted, encoding="utf-8")
-
-    return query_is_equal
+    return _equal(lambda request: request.query_params.getlist(field), _checked_value(value))
 
 
 def cookie_equals(name: str, value: str) -> Predicate:
@@ -92,13 +84,12 @@ def cookie_equals(name: str, value: str) -> Predicate:
 
     """
     field = check_token("name", name)
-    wanted = _encodings(_checked_value(value))
 
-    def cookie_is_equal(request: Request, /) -> Verdict:
+    def values_in(request: Request) -> list[str]:
         pairs = (cookie_parser(pair) for line in request.headers.getlist("cookie") for pair in line.split(";"))
-        return _all_equal([pair[field] for pair in pairs if field in pair], wanted)
+        return [pair[field] for pair in pairs if field in pair]
 
-    return cookie_is_equal
+    return _equal(values_in, *_in_encodings(_checked_value(value)))
 
 
 def _checked_value(value: str, hint: str = "") -> str:
@@ -108,21 +99,27 @@ def _checked_value(value: str, hint: str = "") -> str:
     raise ValueError(msg)
 
 
-def _encodings(value: str) -> tuple[bytes, ...]:
-    """Return the bytes that clients send for a value: browsers encode as ISO-8859-1, curl as the terminal does."""
-    utf_8 = value.encode("utf-8", "surrogatepass")
-    try:
-        return value.encode("latin-1"), utf_8
-    except UnicodeEncodeError:
-        return (utf_8,)
+def _in_encodings(value: str) -> tuple[str, str]:
+    """Return how a value is read, as ISO-8859-1, that browsers sent as that, and others as UTF-8."""
+    return value, _encoded(value).decode("latin-1")
 
 
-def _all_equal(sent: list[str], wanted: tuple[bytes, ...], encoding: str = "latin-1") -> Verdict:
-    """Return whether a value was sent, and is wanted; None where different ones were sent.
+def _encoded(value: str) -> bytes:
+    return value.encode("utf-8", "surrogatepass")
 
-    It compares without leaking how much of a value is right.
+
+def _equal(values_in: Callable[[Request], list[str]], *wanted: str) -> Predicate:
+    """Return a predicate that tells whether a request has a wanted value; unknown where it has several different ones.
+
+    It compares in constant time, without telling by it how much of a value is right.
     """
-    equal = {any(hmac.compare_digest(value.encode(encoding), one) for one in wanted) for value in sent}
-    if equal == {True}:
-        return True
-    return None if len(set(sent)) > 1 else False
+    secrets = [_encoded(value) for value in wanted]
+
+    def value_is_equal(request: Request, /) -> Verdict:
+        sent = set(values_in(request))
+        equal = {any(hmac.compare_digest(_encoded(value), secret) for secret in secrets) for value in sent}
+        if equal == {True}:
+            return True
+        return None if len(sent) > 1 else False
+
+    return value_is_equal

@@ -1,91 +1,58 @@
-"""Content negotiation: which of several media types a client would rather have (RFC 9110 12.5.1)."""
+"""Which of several media types or languages a client prefers (RFC 9110 12.5.1 and 12.5.4)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["preferred", "preferred_language"]
 
-_NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
-_ELEMENT = rf"(?:[^,\"]|{_QUOTED})+"
-_RANGE = rf"\s*({_NAME})/({_NAME})\s*((?:;\s*(?:{_NAME}\s*=\s*(?:{_NAME}|{_QUOTED})\s*)?)*)"
-_PARAMETER = rf";\s*({_NAME})\s*=\s*({_NAME}|{_QUOTED})"
-_QVALUE = r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)"  # RFC 9110 12.4.2
-_WEIGHT = _QVALUE
-_LANGUAGE = rf"\s*(?P<language>[A-Za-z]{{1,8}})(?:-[A-Za-z0-9]{{1,8}})*\s*(?:;\s*q\s*=\s*(?P<weight>{_QVALUE}))?\s*"
+_ELEMENT = r'(?:[^,"]|"(?:[^"\\]|\\.)*")+'
+_CHARSET = r"\s*(?:charset\s*=.*)?"  # all that is offered is UTF-8, which every client takes
+_WEIGHT = r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*"  # RFC 9110 12.4.2
 _JSON = "application/json"
 
 
-class _Range(NamedTuple):
-    """One element of an `Accept` header: what it covers, how closely it says so, and how much it is wanted."""
-
-    kind: str
-    subtype: str
-    weight: float
-
-    @property
-    def closeness(self) -> int:
-        return (self.kind != "*") + (self.subtype != "*")
-
-    def covers(self, media_type: str) -> bool:
-        kind, _, subtype = media_type.partition("/")
-        return self.kind in {"*", kind} and self.subtype in {"*", subtype}
-
-
 def preferred(accept: str | None, offers: Sequence[str]) -> int:
-    """Return the index of the media type that a client with this `Accept` header would rather have.
+    """Return the index of the media type that a client with this `Accept` header prefers.
 
     The highest weight wins; of equal ones the one that is named more closely, and then the first. Where nothing is
-    wanted more than anything else, as with `*/*` or without the header, JSON is; and where nothing that there is is
-    wanted, too, since an answer in the wrong format still is one.
+    preferred, as with `*/*` or without the header, it is JSON; and also where none of the offers is wanted, since an
+    answer in the wrong format still is one.
     """
-    ranges = [] if accept is None else _ranges(accept)
-    fallback = next((index for index, offer in enumerate(offers) if offer == _JSON), 0)
+    ranges = dict(reversed([*_weighted(accept or "")]))  # of one that is named twice, the first counts
+    fallback = offers.index(_JSON) if _JSON in offers else 0
     wanted = [_wanted(offer, ranges) for offer in offers]
     best = max(wanted, default=(0.0, 0))
     return fallback if best[0] <= 0 or (best == wanted[fallback] and not best[1]) else wanted.index(best)
 
 
 def preferred_language(accept_language: str | None, languages: Sequence[str]) -> str:
-    """Return the language that a visitor would rather read (RFC 9110 12.5.4), the first one if they know none.
+    """Return the language that a client with this `Accept-Language` header prefers, the first one if it has none.
 
     A language is found by the first part of its tag: `de` for `de-AT`.
     """
-    best, weight = languages[0], 0.0
-    for element in (accept_language or "").split(","):
-        match = re.fullmatch(_LANGUAGE, element)
-        if match is None:
-            continue
-        language, wanted = match["language"].lower(), float(match["weight"] or 1)
-        if language in languages and wanted > weight:
-            best, weight = language, wanted
-    return best
+    primary = [(tag.partition("-")[0], weight) for tag, weight in _weighted(accept_language or "")]
+    wanted = [one for one in primary if one[0] in languages and one[1] > 0]
+    return max(wanted, key=lambda one: one[1], default=(languages[0], 1.0))[0]
 
 
-def _wanted(offer: str, ranges: list[_Range]) -> tuple[float, int]:
-    """Return how much a media type is wanted, and how closely that was said: the closest range counts."""
-    covering = [one for one in ranges if one.covers(offer)]
-    closest = max(covering, key=lambda one: one.closeness, default=None)
-    return (0.0, 0) if closest is None else (closest.weight, closest.closeness)
+def _wanted(offer: str, ranges: Mapping[str, float]) -> tuple[float, int]:
+    """Return the weight of a media type, and how closely the range that gives it names the type: the closest counts."""
+    covering = ("*/*", offer.partition("/")[0] + "/*", offer)
+    return max(
+        ((closeness, ranges[name]) for closeness, name in enumerate(covering) if name in ranges), default=(0, 0.0)
+    )[::-1]
 
 
-def _ranges(accept: str) -> list[_Range]:
-    read = (_range_of(element) for element in re.findall(_ELEMENT, accept))
-    return [one for one in read if one is not None]
+def _weighted(header: str) -> Iterator[tuple[str, float]]:
+    """Yield each range or tag of a header with its weight, and none with a parameter besides the weight and a charset.
 
-
-def _range_of(element: str) -> _Range | None:
-    """Read one element; what is none, or has parameters that tell variants of a type apart, covers nothing here."""
-    match = re.fullmatch(_RANGE, element)
-    if match is None:
-        return None
-    kind, subtype, rest = match.groups()
-    parameters = {name.lower(): value for name, value in re.findall(_PARAMETER, rest)}
-    parameters.pop("charset", None)  # all that is offered is UTF-8, which every client takes
-    weight = parameters.pop("q", "1")
-    if parameters or not re.fullmatch(_WEIGHT, weight) or (kind == "*" and subtype != "*"):
-        return None
-    return _Range(kind.lower(), subtype.lower(), float(weight))
+    Other parameters tell variants of a type apart, which are not offered.
+    """
+    for element in re.findall(_ELEMENT, header.lower()):
+        name, *parameters = element.split(";")
+        others = [parameter for parameter in parameters if not re.fullmatch(_CHARSET, parameter)]
+        match = re.fullmatch(_WEIGHT, ";".join(others or ["q=1"]))
+        if match is not None:
+            yield name.strip(), float(match[1])

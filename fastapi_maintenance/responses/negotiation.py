@@ -1,4 +1,4 @@
-"""`negotiate`: the response that a client would rather have."""
+"""`negotiate`: the response that a client prefers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fastapi_maintenance._helpers.checks import check_callable, check_str
+from fastapi_maintenance._helpers.checks import check_callable, check_str, reject
 from fastapi_maintenance.responses.accept import preferred
-from fastapi_maintenance.responses.callbacks import answers_of, media_type_of, offering
+from fastapi_maintenance.responses.callbacks import answers_of, offering
 from fastapi_maintenance.typing import ResponseCallback
 
 __all__ = ["negotiate", "with_media_type"]
@@ -49,7 +49,7 @@ def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCall
 
 
 def negotiate(*responses: ResponseCallback) -> ResponseCallback:
-    """Answer with the response that the client would rather have, by its `Accept` (RFC 9110 12.5.1).
+    """Answer with the response that the client prefers, by its `Accept` (RFC 9110 12.5.1).
 
     >>> from fastapi_maintenance import as_html, as_json
     >>> response = negotiate(as_html(), as_json())
@@ -67,18 +67,24 @@ def negotiate(*responses: ResponseCallback) -> ResponseCallback:
         ValueError: There is none, or two are of the same media type.
 
     """
-    offers = [media_type_of("responses", response) for response in responses]
+    offers = [_media_type_of(response) for response in responses]
     if not offers or len(set(offers)) < len(offers):
         msg = f"responses must be at least one, and each of another media type, got {offers!r}"
         raise ValueError(msg)
 
     def negotiated(request: Request, /) -> Any:  # noqa: ANN401 -- what the callback returns, awaitable or not
-        accept = request.headers.getlist("accept")
-        made = responses[preferred(", ".join(accept) if accept else None, offers)](request)
+        made = responses[preferred(",".join(request.headers.getlist("accept")), offers)](request)
         return _varying_later(made) if inspect.isawaitable(made) else _varying(made)
 
     vars(negotiated)["answers"] = tuple(answer for response in responses for answer in answers_of(response))
     return negotiated
+
+
+def _media_type_of(response: Any) -> str:  # noqa: ANN401 -- whatever somebody takes for a response callback
+    media_type = getattr(response, "media_type", None)
+    if callable(response) and isinstance(media_type, str):
+        return media_type
+    return reject("responses", "made by as_html, as_json, as_problem, as_redirect or with_media_type", response)
 
 
 async def _varying_later(made: Awaitable[Response]) -> Response:
@@ -86,7 +92,7 @@ async def _varying_later(made: Awaitable[Response]) -> Response:
 
 
 def _varying(response: Response) -> Response:
-    if isinstance(response, Response):  # else the middleware says so
+    if isinstance(response, Response):  # else the middleware logs it
         named = response.headers.get("vary", "").lower().split(",")
         if "accept" not in map(str.strip, named):  # the callback may return one response again and again
             response.headers.add_vary_header("Accept")

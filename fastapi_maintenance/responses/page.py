@@ -6,6 +6,7 @@ import base64
 import hashlib
 import random
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from html import escape
 from string import Template
@@ -17,7 +18,7 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds, check_str, reject
 from fastapi_maintenance.responses.accept import preferred_language
 from fastapi_maintenance.responses.callbacks import current_state, offering
-from fastapi_maintenance.responses.words import LANGUAGES, Words, in_words, words_for
+from fastapi_maintenance.responses.words import LANGUAGES, Words, in_words
 from fastapi_maintenance.state import current_message, seconds_left
 from fastapi_maintenance.typing import SyncResponseCallback
 
@@ -27,8 +28,7 @@ _STYLE = r"(?is)<style[^>]*>(.*?)</style>"
 _COLOR = r"#[0-9A-Fa-f]{3,8}|[A-Za-z]+|[a-z]+\([0-9a-z.,%/ +-]*\)"
 _LANGUAGE = r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*"
 _TEXTS = ("language", "title", "message", "expected")
-_PARTS = ("background", "text")
-_PLACES = (*_TEXTS, "accent", *(f"{name}_{part}" for name in ("light", "dark") for part in _PARTS))
+_COLORS = ("accent", "light_background", "light_text", "dark_background", "dark_text")
 
 PAGE = """<!DOCTYPE html>
 <html lang="$language">
@@ -102,18 +102,15 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
         msg = f"language must be a language tag such as 'en' or 'pt-BR', got {language!r}"
         raise ValueError(msg)
     check_seconds("retry", retry)
-    colors = {
-        "accent": _checked_color("accent", accent),
-        **_checked_pair("light", light),
-        **_checked_pair("dark", dark),
-    }
-    page = _checked_template(template)
-    policy = _policy_for(page.substitute(dict.fromkeys(_TEXTS, ""), **colors))
+    chosen = _checked_color("accent", accent), *_checked_pair("light", light), *_checked_pair("dark", dark)
+    colors = dict(zip(_COLORS, chosen, strict=True))
+    page = Template(check_str("template", template))
+    policy = _policy_for(_filled(page, dict.fromkeys(_TEXTS, "") | colors))
 
     def html_response(request: Request, /) -> Response:
         state, now = current_state(request), clock.now()
         spoken = language or preferred_language(request.headers.get("accept-language"), tuple(LANGUAGES))
-        words = words_for(spoken)
+        words = LANGUAGES.get(spoken.lower().partition("-")[0], LANGUAGES["en"])
         left = seconds_left(state, now)
         texts = {
             "language": spoken,
@@ -150,22 +147,21 @@ def _policy_for(page: str) -> str:
     )
 
 
-def _checked_pair(name: str, pair: object) -> dict[str, str]:
+def _checked_pair(name: str, pair: object) -> tuple[str, str]:
     """Return the colours of background and text."""
-    if not isinstance(pair, (tuple, list)) or len(pair) != len(_PARTS):
+    if not isinstance(pair, (tuple, list)) or len(pair) != len(("background", "text")):
         reject(name, "a pair of colours: background and text", pair)
-    return {f"{name}_{part}": _checked_color(name, color) for part, color in zip(_PARTS, pair, strict=True)}
+    background, text = (_checked_color(name, color) for color in pair)
+    return background, text
 
 
-def _checked_template(template: str) -> Template:
-    page = Template(check_str("template", template))
+def _filled(page: Template, texts: Mapping[str, str]) -> str:
     try:
-        page.substitute(dict.fromkeys(_PLACES, ""))
+        return page.substitute(texts)
     except (KeyError, ValueError) as error:
-        places = " ".join(f"${place}" for place in _PLACES)
+        places = " ".join(f"${place}" for place in texts)
         msg = f"template must have no places but {places}, and $$ for a dollar sign: {error}"
         raise ValueError(msg) from None
-    return page
 
 
 def _expected(ends_at: datetime, left: int, words: Words) -> str:

@@ -1,11 +1,12 @@
-"""Sending what a blocked request is answered with, also where the request is a WebSocket handshake."""
+"""Sending the response to a blocked request, with its `Retry-After`, also to a WebSocket handshake."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from starlette.requests import Request
@@ -15,13 +16,14 @@ from starlette.types import Message, Receive, Scope, Send
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.scope import as_http
-from fastapi_maintenance.responses import STATE_KEY, as_json
-from fastapi_maintenance.responses.rendered import Rendered, completed
+from fastapi_maintenance.responses.bodies import as_json
+from fastapi_maintenance.responses.callbacks import STATE_KEY, Telling
 from fastapi_maintenance.state import MaintenanceState, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
 
 __all__ = ["send_blocked"]
 
+_Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
 _TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
 _logger = logging.getLogger("fastapi_maintenance")
@@ -45,32 +47,25 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
     seconds = _seconds(state, retry_after)
     sending: _Sending | None = None
     try:
-        rendered = _of_state(response, state)
-        if rendered is None:
-            asked = {**as_http(scope), STATE_KEY: state}
-            made = await _made(response, Request(asked, receive))
-            if type(made).__call__ is not Response.__call__:
-                sending = _Sending(send, seconds)
-                await made(asked, receive, sending)
-                return
-            rendered = Rendered(made)
-        headers = rendered.headers(seconds)
+        told: Telling | None = getattr(response, "telling", None)
+        if told is None:
+            sending = _Sending(send, seconds)
+            request = Request({**as_http(scope), STATE_KEY: state}, receive)
+            await (await _made(response, request))(request.scope, receive, sending)
+            return
+        status, headers, body = _rendered(told.make, told.text_in(state), seconds)
     except Exception:
         if sending is not None and sending.begun:
             raise
         _logger.exception("The response callback %r failed; the default response is sent instead", response)
-        rendered = vars(_default_response)["of_state"](state)
-        headers = rendered.headers(seconds)
-    # What follows is what such a response does itself, in fewer steps.
-    made = rendered.response
-    await send({"type": "http.response.start", "status": made.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": made.body})
-    if made.background is not None:
-        await made.background()
+        told = vars(_default_response)["telling"]
+        status, headers, body = _rendered(told.make, told.text_in(state), seconds)
+    await send({"type": "http.response.start", "status": status, "headers": headers.copy()})
+    await send({"type": "http.response.body", "body": body})
 
 
 class _Sending:
-    """Send messages, with the headers that every blocked response has unless it brings its own."""
+    """Send the messages of a response, with the headers that it lacks."""
 
     def __init__(self, send: Send, seconds: int) -> None:
         self.begun = False
@@ -80,12 +75,15 @@ class _Sending:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
-            message = {**message, "headers": completed(message.get("headers", ()), self._seconds)}
+            message = {**message, "headers": _completed(message.get("headers", ()), self._seconds)}
         await self._send(message)
 
 
 def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int:
-    """Return what `Retry-After` says."""
+    """Return the seconds of `Retry-After` (RFC 9110 10.2.3): until the end, or `retry_after` where that is not known.
+
+    Of a pair, the difference is spread over the clients, so that they do not all come back at once.
+    """
     known = None if state.ends_at is None else seconds_left(state, clock.now())
     if isinstance(retry_after, int):
         return retry_after if known is None else known
@@ -93,10 +91,22 @@ def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int
     return (least if known is None else known) + random.randint(0, most - least)  # noqa: S311 -- no secret
 
 
-def _of_state(callback: ResponseCallback, state: MaintenanceState) -> Rendered | None:
-    """Return the response of a callback of ours that asks nothing of the request; None of any other."""
-    of_state: Callable[[MaintenanceState], Rendered] | None = getattr(callback, "of_state", None)
-    return None if of_state is None else of_state(state)
+def _completed(own: Iterable[_Header], seconds: int) -> list[_Header]:
+    """Return a response's own headers, with `Retry-After` and `Cache-Control` where it has none."""
+    headers = list(own)
+    names = {name.lower() for name, _ in headers}
+    if b"retry-after" not in names:
+        headers.append((b"retry-after", b"%d" % seconds))
+    if b"cache-control" not in names:
+        headers.append((b"cache-control", b"no-store"))
+    return headers
+
+
+@lru_cache(maxsize=64)
+def _rendered(make: Callable[[str], Response], text: str, seconds: int) -> tuple[int, list[_Header], bytes]:
+    """Return what is sent of a response that tells nothing but a text."""
+    made = make(text)
+    return made.status_code, _completed(made.raw_headers, seconds), bytes(made.body)
 
 
 async def _made(callback: ResponseCallback, request: Request) -> Response:
