@@ -1,8 +1,9 @@
-"""Predicates on what a request carries: headers, query parameters and cookies, compared in constant time."""
+"""Predicates on headers, query parameters and cookies, compared in constant time, and on the host."""
 
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable
 
 from starlette.requests import Request, cookie_parser
@@ -11,7 +12,10 @@ from fastapi_maintenance._helpers.checks import check_name, check_str, check_tok
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
 
-__all__ = ["cookie_equals", "header_equals", "header_present", "query_equals"]
+__all__ = ["cookie_equals", "header_equals", "header_present", "host_is", "query_equals"]
+
+_HOST = r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]"
+_HOST_AND_PORT = rf"({_HOST})(?<!\.)(?::[0-9]*)?"  # a dot at the end is left out by some
 
 
 def header_equals(name: str, value: str) -> Predicate:
@@ -92,10 +96,45 @@ def cookie_equals(name: str, value: str) -> Predicate:
     return _equal(values_in, *_in_encodings(_checked_value(value)))
 
 
+def host_is(*hosts: str) -> Predicate:
+    """Exempt requests to these hosts: the `Host` header without its port, in any case.
+
+    >>> host_is("*.example.com")(get("/", headers=[("host", "admin.example.com")]))
+    True
+
+    `*.example.com` stands for every host below `example.com`. Unknown is a host that is missing, malformed, or sent
+    twice with different values.
+
+    Raises:
+        TypeError: A host is not a `str`.
+        ValueError: A host is empty, or has a port, a scheme, a path or a `*` that is not its whole first label.
+
+    """
+    wanted = frozenset(_checked_host(host) for host in hosts)
+    exact = frozenset(host for host in wanted if not host.startswith("*"))
+    below = tuple(host[1:] for host in wanted - exact)
+
+    def host_is_wanted(request: Request, /) -> Verdict:
+        sent = [re.fullmatch(_HOST_AND_PORT, host.lower()) for host in request.headers.getlist("host")]
+        names = {match and match[1] for match in sent}
+        host = names.pop() if len(names) == 1 else None
+        return None if host is None else host in exact or host.endswith(below)
+
+    return host_is_wanted
+
+
 def _checked_value(value: str, hint: str = "") -> str:
     if check_str("value", value):
         return value
     msg = f"value must not be empty, got '': whoever sends it empty would be exempt{hint}"
+    raise ValueError(msg)
+
+
+def _checked_host(host: str) -> str:
+    lowered = check_str("hosts", host).lower()
+    if re.fullmatch(_HOST, lowered):
+        return lowered
+    msg = f"hosts must be names without scheme, port or path, at most with a leading '*.', got {host!r}"
     raise ValueError(msg)
 
 

@@ -63,7 +63,8 @@ class _OutlineScope(dict[str, Any]):
     def get(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- as of any scope
         return self[key]
 
-    setdefault = get
+    def setdefault(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- as of any scope
+        return self[key]
 
     def __contains__(self, key: object) -> bool:
         self.get(str(key))

@@ -1,22 +1,36 @@
-"""What a response callback knows of the maintenance, and the statuses and media types that it answers with."""
+"""Response callbacks: JSON, a problem document, a redirect; and what such a callback knows and declares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
+from posixpath import normpath
 from typing import NamedTuple, TypeVar
+from urllib.parse import unquote, urljoin, urlsplit
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import check_str
 from fastapi_maintenance.state import MaintenanceState, current_message
 from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
 
-__all__ = ["STATE_KEY", "answers_of", "current_state", "offering", "telling"]
+__all__ = [
+    "STATE_KEY",
+    "MessageCallback",
+    "answers_of",
+    "as_json",
+    "as_problem",
+    "as_redirect",
+    "current_state",
+    "offering",
+]
 
 STATE_KEY = "fastapi_maintenance.state"
 """The key of the ASGI scope under which the middleware leaves the state behind a block."""
 
+_DETAIL = "Service temporarily unavailable due to maintenance"
 _Callback = TypeVar("_Callback", bound=ResponseCallback)
 
 
@@ -38,8 +52,8 @@ def current_state(request: Request) -> MaintenanceState:
 
 
 def offering(media_type: str, callback: _Callback, *, status: int = 503) -> _Callback:
-    """Return the response callback, which now declares the media type and the status that it answers with."""
-    vars(callback).update(media_type=media_type, answers=((status, media_type),))
+    """Return the response callback, which now declares the status and the media type that it answers with."""
+    vars(callback)["answers"] = ((status, media_type),)
     return callback
 
 
@@ -49,24 +63,115 @@ def answers_of(callback: object) -> tuple[tuple[int, str], ...]:
     return answers
 
 
-class Telling(NamedTuple):
-    """What a response says that depends on the state alone, so that it can be rendered once for many requests."""
+class MessageCallback(NamedTuple):
+    """A response callback that tells the operator's message, or a default, and nothing of the request.
 
+    So what it answers with is rendered once for many requests.
+    """
+
+    media_type: str
     default: str
     make: Callable[[str], Response]
 
+    @property
+    def answers(self) -> tuple[tuple[int, str], ...]:
+        """What it answers with, as `offering` declares it."""
+        return ((503, self.media_type),)
+
     def text_in(self, state: MaintenanceState) -> str:
-        """Return the operator's message for the block, or the default."""
+        """Return what it tells in this state."""
         return (current_message(state, clock.now()) if state.holds else state.message) or self.default
 
+    def __call__(self, request: Request, /) -> Response:
+        """Return a response for this request alone."""
+        return self.make(self.text_in(current_state(request)))
 
-def telling(media_type: str, default: str, make: Callable[[str], Response]) -> SyncResponseCallback:
-    """Return a response callback that tells the operator's message, or `default`, and nothing of the request."""
-    told = Telling(default, make)
 
-    def response(request: Request, /) -> Response:
-        return make(told.text_in(current_state(request)))
+def as_json(detail: str = _DETAIL) -> MessageCallback:
+    """Answer `503` with `{"detail": ...}`, the shape of FastAPI's own errors.
 
-    vars(response)["telling"] = told
-    response.__name__ = response.__qualname__ = make.__qualname__
-    return offering(media_type, response)
+    >>> as_json("Back soon")(blocked()).body
+    b'{"detail":"Back soon"}'
+
+    Args:
+        detail: What to say while there is no message of an operator.
+
+    Raises:
+        TypeError: `detail` is not a `str`.
+
+    """
+    check_str("detail", detail)
+
+    def json_response(text: str) -> Response:
+        return JSONResponse({"detail": text}, status_code=503)
+
+    return MessageCallback("application/json", detail, json_response)
+
+
+def as_problem(
+    detail: str = _DETAIL, *, type_uri: str = "about:blank", title: str | None = None
+) -> SyncResponseCallback:
+    """Answer `503` with a problem document, `application/problem+json` (RFC 9457).
+
+    >>> as_problem()(blocked(message="Back at ten")).headers["content-type"]
+    'application/problem+json'
+
+    Args:
+        detail: What to say while there is no message of an operator.
+        type_uri: The URI reference that names this kind of problem.
+        title: What kind of problem it is; None: the phrase of the status, as `about:blank` wants it (RFC 9457 4.2.1).
+
+    Raises:
+        TypeError: An argument is not a `str`.
+
+    """
+    check_str("detail", detail)
+    check_str("type_uri", type_uri)
+    kind = HTTPStatus.SERVICE_UNAVAILABLE.phrase if title is None else check_str("title", title)
+
+    def problem_response(text: str) -> Response:
+        problem = {"type": type_uri, "title": kind, "status": 503, "detail": text}
+        return JSONResponse(problem, status_code=503, media_type="application/problem+json")
+
+    return MessageCallback("application/problem+json", detail, problem_response)
+
+
+def as_redirect(url: str) -> SyncResponseCallback:
+    """Send people to a page elsewhere: `303 See Other` (RFC 9110 15.4.4), so that what they posted is not sent there.
+
+    >>> response = as_redirect("https://status.example")(blocked())
+    >>> response.status_code, response.headers["location"]
+    (303, 'https://status.example')
+
+    Whoever asks for that very page is answered as by `as_json()`, and not sent around in a circle.
+
+    Args:
+        url: Where to, absolute or relative to what was asked for.
+
+    Raises:
+        TypeError: `url` is not a `str`.
+        ValueError: `url` is empty, or has a control character.
+
+    """
+    if not check_str("url", url) or any(ord(character) < ord(" ") for character in url):
+        msg = f"url must be a URL without control characters, got {url!r}"
+        raise ValueError(msg)
+    dead_end = as_json()
+
+    def redirect(request: Request, /) -> Response:
+        asked_for = str(request.url)
+        if _page(asked_for) == _page(urljoin(asked_for, url)):
+            return dead_end(request)
+        return RedirectResponse(url, status_code=303)
+
+    return offering("text/html", redirect, status=303)
+
+
+def _page(url: str) -> tuple[str, str]:
+    """Return the host and the path of a URL, alike for all ways to write them (RFC 3986 6.2.2 and 6.2.3).
+
+    Behind a proxy that ends TLS the scheme may be wrong, so it does not count.
+    """
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix(":80").removesuffix(":443")
+    return host, normpath(unquote(parts.path) or "/")

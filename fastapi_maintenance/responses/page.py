@@ -6,7 +6,6 @@ import base64
 import hashlib
 import random
 import re
-from collections.abc import Mapping
 from datetime import datetime
 from html import escape
 from string import Template
@@ -16,8 +15,8 @@ from starlette.responses import HTMLResponse, Response
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds, check_str, reject
-from fastapi_maintenance.responses.accept import preferred_language
 from fastapi_maintenance.responses.callbacks import current_state, offering
+from fastapi_maintenance.responses.negotiation import preferred_language
 from fastapi_maintenance.responses.words import LANGUAGES, Words, in_words
 from fastapi_maintenance.state import current_message, seconds_left
 from fastapi_maintenance.typing import SyncResponseCallback
@@ -105,7 +104,12 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     chosen = _checked_color("accent", accent), *_checked_pair("light", light), *_checked_pair("dark", dark)
     colors = dict(zip(_COLORS, chosen, strict=True))
     page = Template(check_str("template", template))
-    policy = _policy_for(_filled(page, dict.fromkeys(_TEXTS, "") | colors))
+    try:
+        policy = _policy_for(page.substitute(dict.fromkeys(_TEXTS, ""), **colors))
+    except (KeyError, ValueError) as error:
+        places = " ".join(f"${place}" for place in (*_TEXTS, *_COLORS))
+        msg = f"template must have no places but {places}, and $$ for a dollar sign: {error}"
+        raise ValueError(msg) from None
 
     def html_response(request: Request, /) -> Response:
         state, now = current_state(request), clock.now()
@@ -147,21 +151,11 @@ def _policy_for(page: str) -> str:
     )
 
 
-def _checked_pair(name: str, pair: object) -> tuple[str, str]:
+def _checked_pair(name: str, pair: object) -> list[str]:
     """Return the colours of background and text."""
     if not isinstance(pair, (tuple, list)) or len(pair) != len(("background", "text")):
         reject(name, "a pair of colours: background and text", pair)
-    background, text = (_checked_color(name, color) for color in pair)
-    return background, text
-
-
-def _filled(page: Template, texts: Mapping[str, str]) -> str:
-    try:
-        return page.substitute(texts)
-    except (KeyError, ValueError) as error:
-        places = " ".join(f"${place}" for place in texts)
-        msg = f"template must have no places but {places}, and $$ for a dollar sign: {error}"
-        raise ValueError(msg) from None
+    return [_checked_color(name, color) for color in pair]
 
 
 def _expected(ends_at: datetime, left: int, words: Words) -> str:

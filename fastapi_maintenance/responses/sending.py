@@ -16,8 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.scope import as_http
-from fastapi_maintenance.responses.bodies import as_json
-from fastapi_maintenance.responses.callbacks import STATE_KEY, Telling
+from fastapi_maintenance.responses.callbacks import STATE_KEY, MessageCallback, as_json
 from fastapi_maintenance.state import MaintenanceState, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
 
@@ -27,7 +26,7 @@ _Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
 _TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
 _logger = logging.getLogger("fastapi_maintenance")
-_default_response = as_json()
+_default = as_json()
 
 
 async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what to say
@@ -43,23 +42,24 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
         if _DENIAL not in (scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
             return
-        receive, send = _receive_of_get(receive), _send_as_denial(send)
+        receive, send = _as_get(receive, send)
     seconds = _seconds(state, retry_after)
-    sending: _Sending | None = None
+    sending = _Sending(send, seconds)
     try:
-        told: Telling | None = getattr(response, "telling", None)
-        if told is None:
-            sending = _Sending(send, seconds)
+        if not isinstance(response, MessageCallback):
             request = Request({**as_http(scope), STATE_KEY: state}, receive)
-            await (await _made(response, request))(request.scope, receive, sending)
+            made: Any = response(request)
+            made = await made if inspect.isawaitable(made) else made
+            if not isinstance(made, Response):
+                reject("what the response callback returns", "a Response", made)
+            await made(request.scope, receive, sending)
             return
-        status, headers, body = _rendered(told.make, told.text_in(state), seconds)
+        status, headers, body = _rendered(response.make, response.text_in(state), seconds)
     except Exception:
-        if sending is not None and sending.begun:
+        if sending.begun:
             raise
         _logger.exception("The response callback %r failed; the default response is sent instead", response)
-        told = vars(_default_response)["telling"]
-        status, headers, body = _rendered(told.make, told.text_in(state), seconds)
+        status, headers, body = _rendered(_default.make, _default.text_in(state), seconds)
     await send({"type": "http.response.start", "status": status, "headers": headers.copy()})
     await send({"type": "http.response.body", "body": body})
 
@@ -109,32 +109,18 @@ def _rendered(make: Callable[[str], Response], text: str, seconds: int) -> tuple
     return made.status_code, _completed(made.raw_headers, seconds), bytes(made.body)
 
 
-async def _made(callback: ResponseCallback, request: Request) -> Response:
-    made: Any = callback(request)
-    response = await made if inspect.isawaitable(made) else made
-    if not isinstance(response, Response):
-        reject("what the response callback returns", "a Response", response)
-    return response
-
-
-def _send_as_denial(send: Send) -> Send:
-    async def send_denial(message: Message) -> None:
-        await send({**message, "type": f"websocket.{message['type']}"})
-
-    return send_denial
-
-
-def _receive_of_get(receive: Receive) -> Receive:
-    """Give a handshake the messages of a GET: no body, and in the end the disconnect."""
-    begun = False
+def _as_get(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Give a handshake the messages of a GET: no body, then the disconnect; and let a response deny it."""
+    body: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive_http() -> Message:
-        nonlocal begun
-        if not begun:
-            begun = True
-            return {"type": "http.request", "body": b"", "more_body": False}
+        if body:
+            return body.pop()
         while (await receive())["type"] != "websocket.disconnect":
             pass
         return {"type": "http.disconnect"}
 
-    return receive_http
+    async def send_denial(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return receive_http, send_denial
