@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from posixpath import normpath
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 from starlette.requests import Request
@@ -63,15 +64,16 @@ def answers_of(callback: object) -> tuple[tuple[int, str], ...]:
     return answers
 
 
-class MessageCallback(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class MessageCallback:
     """A response callback that tells the operator's message, or a default, and nothing of the request.
 
-    So what it answers with is rendered once for many requests.
+    So its response can be rendered once for many requests.
     """
 
     media_type: str
     default: str
-    make: Callable[[str], Response]
+    document: Callable[[str], dict[str, object]]
 
     @property
     def answers(self) -> tuple[tuple[int, str], ...]:
@@ -82,12 +84,16 @@ class MessageCallback(NamedTuple):
         """Return what it tells in this state."""
         return (current_message(state, clock.now()) if state.holds else state.message) or self.default
 
+    def response_of(self, text: str) -> Response:
+        """Return a response that tells this text."""
+        return JSONResponse(self.document(text), status_code=503, media_type=self.media_type)
+
     def __call__(self, request: Request, /) -> Response:
         """Return a response for this request alone."""
-        return self.make(self.text_in(current_state(request)))
+        return self.response_of(self.text_in(current_state(request)))
 
 
-def as_json(detail: str = _DETAIL) -> MessageCallback:
+def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
     """Answer `503` with `{"detail": ...}`, the shape of FastAPI's own errors.
 
     >>> as_json("Back soon")(blocked()).body
@@ -100,12 +106,7 @@ def as_json(detail: str = _DETAIL) -> MessageCallback:
         TypeError: `detail` is not a `str`.
 
     """
-    check_str("detail", detail)
-
-    def json_response(text: str) -> Response:
-        return JSONResponse({"detail": text}, status_code=503)
-
-    return MessageCallback("application/json", detail, json_response)
+    return MessageCallback("application/json", check_str("detail", detail), lambda text: {"detail": text})
 
 
 def as_problem(
@@ -126,14 +127,9 @@ def as_problem(
 
     """
     check_str("detail", detail)
-    check_str("type_uri", type_uri)
     kind = HTTPStatus.SERVICE_UNAVAILABLE.phrase if title is None else check_str("title", title)
-
-    def problem_response(text: str) -> Response:
-        problem = {"type": type_uri, "title": kind, "status": 503, "detail": text}
-        return JSONResponse(problem, status_code=503, media_type="application/problem+json")
-
-    return MessageCallback("application/problem+json", detail, problem_response)
+    problem = {"type": check_str("type_uri", type_uri), "title": kind, "status": 503}
+    return MessageCallback("application/problem+json", detail, lambda text: {**problem, "detail": text})
 
 
 def as_redirect(url: str) -> SyncResponseCallback:

@@ -116,13 +116,13 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
         spoken = language or preferred_language(request.headers.get("accept-language"), tuple(LANGUAGES))
         words = LANGUAGES.get(spoken.lower().partition("-")[0], LANGUAGES["en"])
         left = seconds_left(state, now)
-        texts = {
-            "language": spoken,
-            "title": title or words.title,
-            "message": current_message(state, now) or message or words.message,
-        }
-        expected = "" if left is None or state.ends_at is None else _expected(state.ends_at, left, words)
-        body = page.substitute({name: escape(text) for name, text in texts.items()}, expected=expected, **colors)
+        body = page.substitute(
+            **colors,
+            language=spoken,
+            title=escape(title or words.title),
+            message=escape(current_message(state, now) or message or words.message),
+            expected="" if left is None or state.ends_at is None else _expected(state.ends_at, left, words),
+        )
         headers = {"Content-Security-Policy": policy, "Content-Language": spoken, "Vary": "Accept-Language"}
         if request.method in {"GET", "HEAD"}:  # what was posted is not to be asked for
             wait = retry if left is None else left
@@ -159,7 +159,6 @@ def _checked_pair(name: str, pair: object) -> list[str]:
 
 
 def _expected(ends_at: datetime, left: int, words: Words) -> str:
-    exact = ends_at.strftime("%Y-%m-%d %H:%M UTC")
-    moment, left_in_words = ends_at.isoformat(timespec="seconds"), escape(in_words(left, words))
-    time = f'<time datetime="{moment}">{left_in_words}</time>'
-    return f"<p>{escape(words.expected)} {time} ({exact}).</p>"
+    moment = ends_at.isoformat(timespec="seconds")
+    time = f'<time datetime="{moment}">{in_words(left, words)}</time>'
+    return f"<p>{words.expected} {time} ({ends_at:%Y-%m-%d %H:%M} UTC).</p>"

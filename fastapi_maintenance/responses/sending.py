@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,7 +26,7 @@ _Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
 _TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
 _logger = logging.getLogger("fastapi_maintenance")
-_default = as_json()
+_default = cast("MessageCallback", as_json())
 
 
 async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what to say
@@ -54,12 +54,12 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
                 reject("what the response callback returns", "a Response", made)
             await made(request.scope, receive, sending)
             return
-        status, headers, body = _rendered(response.make, response.text_in(state), seconds)
+        status, headers, body = _rendered(response, response.text_in(state), seconds)
     except Exception:
         if sending.begun:
             raise
         _logger.exception("The response callback %r failed; the default response is sent instead", response)
-        status, headers, body = _rendered(_default.make, _default.text_in(state), seconds)
+        status, headers, body = _rendered(_default, _default.text_in(state), seconds)
     await send({"type": "http.response.start", "status": status, "headers": headers.copy()})
     await send({"type": "http.response.body", "body": body})
 
@@ -103,9 +103,9 @@ def _completed(own: Iterable[_Header], seconds: int) -> list[_Header]:
 
 
 @lru_cache(maxsize=64)
-def _rendered(make: Callable[[str], Response], text: str, seconds: int) -> tuple[int, list[_Header], bytes]:
-    """Return what is sent of a response that tells nothing but a text."""
-    made = make(text)
+def _rendered(callback: MessageCallback, text: str, seconds: int) -> tuple[int, list[_Header], bytes]:
+    """Return what is sent of the response that tells a text: the status, the headers and the body."""
+    made = callback.response_of(text)
     return made.status_code, _completed(made.raw_headers, seconds), bytes(made.body)
 
 
