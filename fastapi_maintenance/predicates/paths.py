@@ -32,7 +32,7 @@ def path_is(*paths: str) -> Predicate:
     """
     wanted = _checked_paths("paths", paths)
     widened = frozenset(map(lenient_path, wanted))
-    path_is_wanted = _as_all_read_it(wanted.__contains__, widened.__contains__)
+    path_is_wanted = _path_predicate(wanted.__contains__, widened.__contains__)
     vars(path_is_wanted)["paths"] = wanted, False
     return path_is_wanted
 
@@ -60,7 +60,7 @@ def path_prefix(*prefixes: str) -> Predicate:
 
     """
     exact = _checked_paths("prefixes", prefixes)
-    path_has_prefix = _as_all_read_it(_under(exact), _under({lenient_path(prefix) or prefix for prefix in exact}))
+    path_has_prefix = _path_predicate(_under(exact), _under({lenient_path(prefix) or prefix for prefix in exact}))
     vars(path_has_prefix)["paths"] = exact, True
     return path_has_prefix
 
@@ -87,7 +87,7 @@ def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
     except (re.error, OverflowError) as error:  # OverflowError: a number in it is too large
         msg = f"pattern must be a regular expression, got {pattern!r}: {error}"
         raise ValueError(msg) from None
-    return _as_all_read_it(lambda path: bool(compiled.fullmatch(path)), lambda path: bool(widened.fullmatch(path)))
+    return _path_predicate(lambda path: bool(compiled.fullmatch(path)), lambda path: bool(widened.fullmatch(path)))
 
 
 def _checked_paths(name: str, paths: tuple[str, ...]) -> frozenset[str]:
@@ -105,7 +105,7 @@ def _under(prefixes: Iterable[str]) -> Callable[[str], bool]:
     return lambda path: path in exact or path.startswith(below)
 
 
-def _as_all_read_it(matches: Callable[[str], bool], may_match: Callable[[str], bool]) -> Predicate:
+def _path_predicate(matches: Callable[[str], bool], may_match: Callable[[str], bool]) -> Predicate:
     """Return a predicate on the path as the router reads it; unknown where lenient readers come to another verdict."""
 
     def path_matches(request: Request, /) -> Verdict:

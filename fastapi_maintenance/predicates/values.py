@@ -34,8 +34,8 @@ def header_equals(name: str, value: str) -> Predicate:
 
     """
     field = check_token("name", name)
-    wanted = _in_encodings(_checked_value(value, f" (header_present({name!r}) asks whether it is there)"))
-    return _equal(lambda request: request.headers.getlist(field), *wanted)
+    wanted = _as_read(_checked_value(value, f" (header_present({name!r}) asks whether it is there)"))
+    return _value_equals(lambda request: request.headers.getlist(field), *wanted)
 
 
 def header_present(name: str) -> Predicate:
@@ -71,7 +71,7 @@ def query_equals(name: str, value: str) -> Predicate:
 
     """
     field = check_name("name", name)
-    return _equal(lambda request: request.query_params.getlist(field), _checked_value(value))
+    return _value_equals(lambda request: request.query_params.getlist(field), _checked_value(value))
 
 
 def cookie_equals(name: str, value: str) -> Predicate:
@@ -93,7 +93,7 @@ def cookie_equals(name: str, value: str) -> Predicate:
         pairs = (cookie_parser(pair) for line in request.headers.getlist("cookie") for pair in line.split(";"))
         return [pair[field] for pair in pairs if field in pair]
 
-    return _equal(values_in, *_in_encodings(_checked_value(value)))
+    return _value_equals(values_in, *_as_read(_checked_value(value)))
 
 
 def host_is(*hosts: str) -> Predicate:
@@ -138,8 +138,8 @@ def _checked_host(host: str) -> str:
     raise ValueError(msg)
 
 
-def _in_encodings(value: str) -> tuple[str, str]:
-    """Return how a value is read, as ISO-8859-1, that browsers sent as that, and others as UTF-8."""
+def _as_read(value: str) -> tuple[str, str]:
+    """Return how a value is read in a header, as ISO-8859-1: sent in that, as by browsers, and sent in UTF-8."""
     return value, _encoded(value).decode("latin-1")
 
 
@@ -147,10 +147,10 @@ def _encoded(value: str) -> bytes:
     return value.encode("utf-8", "surrogatepass")
 
 
-def _equal(values_in: Callable[[Request], list[str]], *wanted: str) -> Predicate:
+def _value_equals(values_in: Callable[[Request], list[str]], *wanted: str) -> Predicate:
     """Return a predicate that tells whether a request has a wanted value; unknown where it has several different ones.
 
-    It compares in constant time, without telling by it how much of a value is right.
+    The time of the comparison does not depend on how much of a value is right.
     """
     secrets = [_encoded(value) for value in wanted]
 

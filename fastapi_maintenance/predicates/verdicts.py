@@ -35,7 +35,7 @@ def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN4
         verdict: Verdict = combine(verdict_on(part, method, path) for part in parts)
         return verdict
     try:
-        said = predicate(_Outline(method, path))
+        said = predicate(_PartialRequest(method, path))
         return verdict_of(_result_without_waiting(said) if inspect.isawaitable(said) else said)
     except Exception:  # noqa: BLE001 -- it looks at more than these, or fails
         return None
@@ -57,7 +57,7 @@ def _result_without_waiting(verdict: Awaitable[object]) -> object:
     return None
 
 
-class _OutlineScope(dict[str, Any]):
+class _PartialScope(dict[str, Any]):
     """A scope that raises `KeyError` for what is not known, where others give a default."""
 
     def get(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- as of any scope
@@ -71,12 +71,12 @@ class _OutlineScope(dict[str, Any]):
         return True
 
 
-class _Outline(Request):
-    """All requests of one method and path."""
+class _PartialRequest(Request):
+    """A request of which only the method and the path are known."""
 
     def __init__(self, method: str, path: str) -> None:
         known = {"type": "http", "method": method, "path": path, "root_path": "", HIDDEN_APP: False}
-        super().__init__(_OutlineScope(known))
+        super().__init__(_PartialScope(known))
 
     @property
     def url(self) -> URL:

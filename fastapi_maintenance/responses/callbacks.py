@@ -75,10 +75,9 @@ class MessageCallback:
     default: str
     document: Callable[[str], dict[str, object]]
 
-    @property
-    def answers(self) -> tuple[tuple[int, str], ...]:
-        """What it answers with, as `offering` declares it."""
-        return ((503, self.media_type),)
+    def __post_init__(self) -> None:
+        """Declare what it answers with."""
+        offering(self.media_type, self)
 
     def text_in(self, state: MaintenanceState) -> str:
         """Return what it tells in this state."""

@@ -104,7 +104,7 @@ def preferred(accept: str | None, offers: Sequence[str]) -> int:
 
     The highest weight wins; of equal ones the one that is named more closely, and then the first. Where nothing is
     preferred, as with `*/*` or without the header, it is JSON; and also where none of the offers is wanted, since an
-    answer in the wrong format still is one.
+    answer in another format is better than none.
     """
     ranges = dict(reversed([*_weighted(accept or "")]))  # of one that is named twice, the first counts
     fallback = offers.index(_JSON) if _JSON in offers else 0
