@@ -29,21 +29,21 @@ class BypassCookie:
         from itsdangerous import BadSignature, Signer  # noqa: PLC0415 -- an extra
 
         self.name = name
-        self._max_age = int(max_age)
-        self._link_max_age = int(link_max_age)
         self._secret = secret.encode()
+        self._max_ages = {"cookie": int(max_age), "link": int(link_max_age)}
         # Slow, so that whoever has a cookie or a link cannot try many secrets. It needs a little more than the 32 MiB
         # that OpenSSL allows by default.
         key = hashlib.scrypt(self._secret, salt=f"{_SALT}.{name}".encode(), n=2**15, r=8, p=1, maxmem=2**26)
         self._signers = {
             purpose: Signer(key, salt=f"{_SALT}.{purpose}", key_derivation="hmac", digest_method=hashlib.sha256)
-            for purpose in ("cookie", "link")
+            for purpose in self._max_ages
         }
         self._bad_signature = BadSignature
 
     def __repr__(self) -> str:
         """Show the cookie's name, and no secret."""
-        return f"bypass_cookie(..., name={self.name!r}, max_age={self._max_age}, link_max_age={self._link_max_age})"
+        max_age, link_max_age = self._max_ages.values()
+        return f"bypass_cookie(..., name={self.name!r}, {max_age=}, {link_max_age=})"
 
     def __call__(self, request: Request, /) -> bool:
         """Exempt a client whose cookie was signed with the secret and has not expired."""
@@ -55,11 +55,11 @@ class BypassCookie:
 
     def new_expiry(self) -> int:
         """Return when a cookie that is given now expires, in seconds since 1970."""
-        return _now() + self._max_age
+        return _now() + self._max_ages["cookie"]
 
     def signed(self, purpose: _Purpose, expiry: int) -> str:
         """Return a text that proves that its bearer may have, or has, a cookie with this expiry."""
-        last = expiry if purpose == "cookie" else _now() + self._link_max_age
+        last = expiry if purpose == "cookie" else _now() + self._max_ages["link"]
         return self._signers[purpose].sign(f"{expiry}-{last}").decode()
 
     def expiry_in(self, text: str, purpose: _Purpose) -> int | None:
@@ -69,8 +69,8 @@ class BypassCookie:
         except (self._bad_signature, ValueError):  # ValueError: text that no encoding carries
             return None
         now = _now()
-        longest = self._max_age if purpose == "cookie" else self._link_max_age
-        return expiry if now < expiry and now < last <= now + longest + _CLOCKS_DIFFER_BY else None
+        latest = now + self._max_ages[purpose] + _CLOCKS_DIFFER_BY
+        return expiry if now < expiry and now < last <= latest else None
 
     def give(self, response: Response, request: Request, expiry: int) -> None:
         """Put the cookie on a response: for the browser alone, and over HTTPS where that is how it came (RFC 6265)."""

@@ -53,10 +53,20 @@ def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> Predicate:
 
 
 def _networks_of(name: str, values: object) -> _Networks:
-    """Read a collection of addresses and CIDR networks; host bits of a network must be zero."""
+    """Read a collection of addresses and CIDR networks, those of mapped addresses as IPv4 networks."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         reject(name, "a collection of addresses and networks", values)
-    return tuple(_network_of(name, check_str(name, value)) for value in values)
+    networks: list[IPv4Network | IPv6Network] = []
+    for value in values:
+        try:
+            network = ip_network(check_str(name, value))
+        except ValueError as error:
+            msg = f"{name} must be IP addresses or CIDR networks, got {value!r}: {error}"
+            raise ValueError(msg) from None
+        mapped = getattr(network.network_address, "ipv4_mapped", None)
+        length = network.prefixlen - _MAPPED_PREFIX
+        networks.append(network if mapped is None or length < 0 else ip_network((mapped, length)))
+    return tuple(networks)
 
 
 def _lies_in(address: _Address, networks: _Networks) -> bool:
@@ -72,17 +82,6 @@ def _client_address(request: Request, trusted: _Networks) -> _Address | None:
     while address is not None and entries and _lies_in(address, trusted):
         address = _address_of(entries.pop())
     return address
-
-
-def _network_of(name: str, value: str) -> IPv4Network | IPv6Network:
-    try:
-        network = ip_network(value)
-    except ValueError as error:
-        msg = f"{name} must be IP addresses or CIDR networks, got {value!r}: {error}"
-        raise ValueError(msg) from None
-    mapped = getattr(network.network_address, "ipv4_mapped", None)
-    beyond_prefix = network.prefixlen - _MAPPED_PREFIX
-    return network if mapped is None or beyond_prefix < 0 else ip_network((mapped, beyond_prefix))
 
 
 def _address_of(text: str) -> _Address | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from functools import partial
 from typing import Any, cast, overload
 
 from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import check_callable
-from fastapi_maintenance.predicates.verdicts import Composition, Verdict, composed, joined, negated, verdict_of
+from fastapi_maintenance.predicates.verdicts import Verdict, verdict_of
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
 __all__ = ["all_of", "any_of", "not_"]
@@ -38,7 +38,7 @@ def any_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicat
         TypeError: A predicate is not callable.
 
     """
-    return _combined("any_of", predicates, decisive=True)
+    return _composed("any_of", predicates, decisive=True)
 
 
 @overload
@@ -61,7 +61,7 @@ def all_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicat
         TypeError: A predicate is not callable.
 
     """
-    return _combined("all_of", predicates, decisive=False)
+    return _composed("all_of", predicates, decisive=False)
 
 
 @overload
@@ -82,55 +82,41 @@ def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
         TypeError: The predicate is not callable.
 
     """
-    part: _Part = check_callable("predicate", predicate)
-
-    def negation(request: Request, /) -> Verdict | Awaitable[Verdict]:
-        said = part(request)
-        return _negated(said) if inspect.isawaitable(said) else negated(verdict_of(said))
-
-    return _as_declared("not_", negation, (part,))
+    check_callable("predicate", predicate)
+    return _composed("not_", (predicate,), decisive=True, negate=True)
 
 
-def _combined(name: Composition, parts: tuple[_Part, ...], *, decisive: bool) -> Predicate | AsyncPredicate:
+def _composed(
+    name: str, parts: tuple[_Part, ...], *, decisive: bool, negate: bool = False
+) -> Predicate | AsyncPredicate:
+    """Join predicates by Kleene's three-valued logic: `or` where True is decisive, `and` where False is.
+
+    The result is a coroutine function if a part is known to be one. Any other part may return an awaitable, as a lambda
+    can; the result then does so too, for that request.
+    """
     for part in parts:
         check_callable("predicates", part)
 
-    def combination(request: Request, /) -> Verdict | Awaitable[Verdict]:
-        verdict: Verdict = not decisive
-        for asked, part in enumerate(parts, start=1):
+    def combine(verdicts: Iterable[Verdict]) -> Verdict:
+        said = set(verdicts)
+        verdict = decisive if decisive in said else None if None in said else not decisive
+        return not verdict if negate and verdict is not None else verdict
+
+    def ask(request: Request) -> Generator[Awaitable[Verdict], Verdict, Verdict]:
+        verdicts: list[Verdict] = []
+        for part in parts:
             said = part(request)
-            if inspect.isawaitable(said):
-                return _awaited(verdict, said, parts[asked:], request)
-            verdict = joined(verdict, verdict_of(said), decisive=decisive)
-            if verdict is decisive:
+            verdicts.append(verdict_of((yield said) if inspect.isawaitable(said) else said))
+            if verdicts[-1] is decisive:
                 break
-        return verdict
+        return combine(verdicts)
 
-    async def _awaited(
-        verdict: Verdict, said: Awaitable[Verdict], rest: tuple[_Part, ...], request: Request
-    ) -> Verdict:
-        verdict = joined(verdict, verdict_of(await said), decisive=decisive)
-        for part in rest:
-            if verdict is decisive:
-                break
-            answer = part(request)
-            answer = await answer if inspect.isawaitable(answer) else answer
-            verdict = joined(verdict, verdict_of(answer), decisive=decisive)
-        return verdict
-
-    return _as_declared(name, combination, parts)
-
-
-async def _negated(said: Awaitable[Verdict]) -> Verdict:
-    return negated(verdict_of(await said))
-
-
-def _as_declared(name: Composition, combination: _Part, parts: tuple[_Part, ...]) -> Predicate | AsyncPredicate:
-    """Make the combination a coroutine function where a part is known to be one.
-
-    A part that is not known to be one and still returns an awaitable, as a lambda can, makes the combination return
-    an awaitable for that request.
-    """
+    def combination(request: Request, /) -> Verdict | Awaitable[Verdict]:
+        asking = ask(request)
+        try:
+            return _awaited(asking, next(asking))
+        except StopIteration as end:
+            return cast("Verdict", end.value)
 
     async def async_combination(request: Request, /) -> Verdict:
         verdict = combination(request)
@@ -138,7 +124,17 @@ def _as_declared(name: Composition, combination: _Part, parts: tuple[_Part, ...]
 
     result: Any = async_combination if any(map(_is_async, parts)) else combination
     result.__name__ = result.__qualname__ = name
-    return cast("Predicate | AsyncPredicate", composed(name, parts, result))
+    result.composed = combine, parts
+    return cast("Predicate | AsyncPredicate", result)
+
+
+async def _awaited(asking: Generator[Awaitable[Verdict], Verdict, Verdict], said: Awaitable[Verdict]) -> Verdict:
+    """Wait for a part, and each later one that has to be waited for."""
+    try:
+        while True:
+            said = asking.send(await said)
+    except StopIteration as end:
+        return cast("Verdict", end.value)
 
 
 def _is_async(part: object) -> bool:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import check_name, check_str
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path, route_path
-from fastapi_maintenance.predicates.verdicts import Verdict, on_paths
+from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
 
 __all__ = ["path_is", "path_matches", "path_prefix"]
@@ -30,13 +30,11 @@ def path_is(*paths: str) -> Predicate:
         ValueError: A path does not start with `/`.
 
     """
-    wanted = frozenset(_checked_paths("paths", paths))
+    wanted = _checked_paths("paths", paths)
     widened = frozenset(map(lenient_path, wanted))
-
-    def path_is_wanted(request: Request, /) -> Verdict:
-        return _as_all_read_it(request, wanted.__contains__, widened.__contains__)
-
-    return on_paths(wanted, path_is_wanted, prefixes=False)
+    path_is_wanted = _path_predicate(wanted.__contains__, widened.__contains__)
+    vars(path_is_wanted)["paths"] = wanted, False
+    return path_is_wanted
 
 
 def path_prefix(*prefixes: str) -> Predicate:
@@ -61,14 +59,10 @@ def path_prefix(*prefixes: str) -> Predicate:
         ValueError: A prefix does not start with `/`.
 
     """
-    exact = frozenset(_checked_paths("prefixes", prefixes))
-    lies_under = _under(exact)
-    may_lie_under = _under({lenient_path(prefix) or prefix for prefix in prefixes})
-
-    def path_has_prefix(request: Request, /) -> Verdict:
-        return _as_all_read_it(request, lies_under, may_lie_under)
-
-    return on_paths(exact, path_has_prefix, prefixes=True)
+    exact = _checked_paths("prefixes", prefixes)
+    path_has_prefix = _path_predicate(_under(exact), _under({lenient_path(prefix) or prefix for prefix in exact}))
+    vars(path_has_prefix)["paths"] = exact, True
+    return path_has_prefix
 
 
 def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
@@ -93,21 +87,15 @@ def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
     except (re.error, OverflowError) as error:  # OverflowError: a number in it is too large
         msg = f"pattern must be a regular expression, got {pattern!r}: {error}"
         raise ValueError(msg) from None
-
-    def path_matches_pattern(request: Request, /) -> Verdict:
-        return _as_all_read_it(
-            request, lambda path: bool(compiled.fullmatch(path)), lambda path: bool(widened.fullmatch(path))
-        )
-
-    return path_matches_pattern
+    return _path_predicate(lambda path: bool(compiled.fullmatch(path)), lambda path: bool(widened.fullmatch(path)))
 
 
-def _checked_paths(name: str, paths: tuple[str, ...]) -> tuple[str, ...]:
+def _checked_paths(name: str, paths: tuple[str, ...]) -> frozenset[str]:
     for path in paths:
         if not check_str(name, path).startswith("/"):
             msg = f"{name} must start with '/', got {path!r}"
             raise ValueError(msg)
-    return paths
+    return frozenset(paths)
 
 
 def _under(prefixes: Iterable[str]) -> Callable[[str], bool]:
@@ -117,14 +105,18 @@ def _under(prefixes: Iterable[str]) -> Callable[[str], bool]:
     return lambda path: path in exact or path.startswith(below)
 
 
-def _as_all_read_it(request: Request, matches: Callable[[str], bool], may_match: Callable[[str], bool]) -> Verdict:
-    """Return whether the request's path matches; None where a lenient reader comes to another verdict."""
-    path = route_path(request.scope) or "/"
-    read_leniently = lenient_path(path)
-    matched = matches(path)
-    if read_leniently is None or may_match(read_leniently) is not matched:
-        return None
-    if not matched and request.scope.get(HIDDEN_APP):  # it may take its own `root_path` off, as FastAPI does
-        below = (read_leniently[place:] for place, sign in enumerate(read_leniently) if sign == "/")
-        return None if any(map(may_match, below)) else matched
-    return matched
+def _path_predicate(matches: Callable[[str], bool], may_match: Callable[[str], bool]) -> Predicate:
+    """Return a predicate on the path as the router reads it; unknown where lenient readers come to another verdict."""
+
+    def path_matches(request: Request, /) -> Verdict:
+        path = route_path(request.scope) or "/"
+        read_leniently = lenient_path(path)
+        matched = matches(path)
+        if read_leniently is None or may_match(read_leniently) is not matched:
+            return None
+        if not matched and request.scope.get(HIDDEN_APP):  # it may take its own `root_path` off, as FastAPI does
+            below = (read_leniently[place:] for place, sign in enumerate(read_leniently) if sign == "/")
+            return None if any(map(may_match, below)) else matched
+        return matched
+
+    return path_matches

@@ -1,8 +1,10 @@
-"""Predicates on what a request carries: headers, query parameters and cookies, compared in constant time."""
+"""Predicates on headers, query parameters and cookies, compared in constant time, and on the host."""
 
 from __future__ import annotations
 
 import hmac
+import re
+from collections.abc import Callable
 
 from starlette.requests import Request, cookie_parser
 
@@ -10,7 +12,10 @@ from fastapi_maintenance._helpers.checks import check_name, check_str, check_tok
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
 
-__all__ = ["cookie_equals", "header_equals", "header_present", "query_equals"]
+__all__ = ["cookie_equals", "header_equals", "header_present", "host_is", "query_equals"]
+
+_HOST = r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]"
+_HOST_AND_PORT = rf"({_HOST})(?<!\.)(?::[0-9]*)?"  # a dot at the end is left out by some
 
 
 def header_equals(name: str, value: str) -> Predicate:
@@ -29,12 +34,8 @@ def header_equals(name: str, value: str) -> Predicate:
 
     """
     field = check_token("name", name)
-    wanted = _encodings(_checked_value(value, f" (header_present({name!r}) asks whether it is there)"))
-
-    def header_is_equal(request: Request, /) -> Verdict:
-        return _all_equal(request.headers.getlist(field), wanted)
-
-    return header_is_equal
+    wanted = _as_read(_checked_value(value, f" (header_present({name!r}) asks whether it is there)"))
+    return _value_equals(lambda request: request.headers.getlist(field), *wanted)
 
 
 def header_present(name: str) -> Predicate:
@@ -70,12 +71,7 @@ def query_equals(name: str, value: str) -> Predicate:
 
     """
     field = check_name("name", name)
-    wanted = (_checked_value(value).encode("utf-8", "surrogatepass"),)
-
-    def query_is_equal(request: Request, /) -> Verdict:
-        return _all_equal(request.query_params.getlist(field), wanted, encoding="utf-8")
-
-    return query_is_equal
+    return _value_equals(lambda request: request.query_params.getlist(field), _checked_value(value))
 
 
 def cookie_equals(name: str, value: str) -> Predicate:
@@ -92,13 +88,39 @@ def cookie_equals(name: str, value: str) -> Predicate:
 
     """
     field = check_token("name", name)
-    wanted = _encodings(_checked_value(value))
 
-    def cookie_is_equal(request: Request, /) -> Verdict:
+    def values_in(request: Request) -> list[str]:
         pairs = (cookie_parser(pair) for line in request.headers.getlist("cookie") for pair in line.split(";"))
-        return _all_equal([pair[field] for pair in pairs if field in pair], wanted)
+        return [pair[field] for pair in pairs if field in pair]
 
-    return cookie_is_equal
+    return _value_equals(values_in, *_as_read(_checked_value(value)))
+
+
+def host_is(*hosts: str) -> Predicate:
+    """Exempt requests to these hosts: the `Host` header without its port, in any case.
+
+    >>> host_is("*.example.com")(get("/", headers=[("host", "admin.example.com")]))
+    True
+
+    `*.example.com` stands for every host below `example.com`. Unknown is a host that is missing, malformed, or sent
+    twice with different values.
+
+    Raises:
+        TypeError: A host is not a `str`.
+        ValueError: A host is empty, or has a port, a scheme, a path or a `*` that is not its whole first label.
+
+    """
+    wanted = frozenset(_checked_host(host) for host in hosts)
+    exact = frozenset(host for host in wanted if not host.startswith("*"))
+    below = tuple(host[1:] for host in wanted - exact)
+
+    def host_is_wanted(request: Request, /) -> Verdict:
+        sent = [re.fullmatch(_HOST_AND_PORT, host.lower()) for host in request.headers.getlist("host")]
+        names = {match and match[1] for match in sent}
+        host = names.pop() if len(names) == 1 else None
+        return None if host is None else host in exact or host.endswith(below)
+
+    return host_is_wanted
 
 
 def _checked_value(value: str, hint: str = "") -> str:
@@ -108,21 +130,35 @@ def _checked_value(value: str, hint: str = "") -> str:
     raise ValueError(msg)
 
 
-def _encodings(value: str) -> tuple[bytes, ...]:
-    """Return the bytes that clients send for a value: browsers encode as ISO-8859-1, curl as the terminal does."""
-    utf_8 = value.encode("utf-8", "surrogatepass")
-    try:
-        return value.encode("latin-1"), utf_8
-    except UnicodeEncodeError:
-        return (utf_8,)
+def _checked_host(host: str) -> str:
+    lowered = check_str("hosts", host).lower()
+    if re.fullmatch(_HOST, lowered):
+        return lowered
+    msg = f"hosts must be names without scheme, port or path, at most with a leading '*.', got {host!r}"
+    raise ValueError(msg)
 
 
-def _all_equal(sent: list[str], wanted: tuple[bytes, ...], encoding: str = "latin-1") -> Verdict:
-    """Return whether a value was sent, and is wanted; None where different ones were sent.
+def _as_read(value: str) -> tuple[str, str]:
+    """Return how a value is read in a header, as ISO-8859-1: sent in that, as by browsers, and sent in UTF-8."""
+    return value, _encoded(value).decode("latin-1")
 
-    It compares without leaking how much of a value is right.
+
+def _encoded(value: str) -> bytes:
+    return value.encode("utf-8", "surrogatepass")
+
+
+def _value_equals(values_in: Callable[[Request], list[str]], *wanted: str) -> Predicate:
+    """Return a predicate that tells whether a request has a wanted value; unknown where it has several different ones.
+
+    The time of the comparison does not depend on how much of a value is right.
     """
-    equal = {any(hmac.compare_digest(value.encode(encoding), one) for one in wanted) for value in sent}
-    if equal == {True}:
-        return True
-    return None if len(set(sent)) > 1 else False
+    secrets = [_encoded(value) for value in wanted]
+
+    def value_is_equal(request: Request, /) -> Verdict:
+        sent = set(values_in(request))
+        equal = {any(hmac.compare_digest(_encoded(value), secret) for secret in secrets) for value in sent}
+        if equal == {True}:
+            return True
+        return None if len(sent) > 1 else False
+
+    return value_is_equal

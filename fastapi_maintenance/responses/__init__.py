@@ -1,12 +1,11 @@
 """What a blocked request is answered with.
 
 A response callback is a function from a request to a response, sync or async. The middleware adds `Retry-After` and
-`Cache-Control: no-store` to what it returns, unless it set its own. In the examples
-`blocked(...)` makes a request that was blocked.
+`Cache-Control: no-store` to what it returns, unless it set its own. In the examples `blocked(...)` makes a request that
+was blocked.
 """
 
-from fastapi_maintenance.responses.bodies import as_json, as_problem, as_redirect
-from fastapi_maintenance.responses.callbacks import STATE_KEY, current_state
+from fastapi_maintenance.responses.callbacks import STATE_KEY, as_json, as_problem, as_redirect, current_state
 from fastapi_maintenance.responses.negotiation import negotiate, with_media_type
 from fastapi_maintenance.responses.page import as_html
 

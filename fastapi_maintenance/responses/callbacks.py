@@ -1,24 +1,37 @@
-"""What a response to a blocked request knows, and which media type a response callback answers with."""
+"""Response callbacks: JSON, a problem document, a redirect; and what such a callback knows and declares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from http import HTTPStatus
+from posixpath import normpath
+from typing import TypeVar
+from urllib.parse import unquote, urljoin, urlsplit
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import reject
-from fastapi_maintenance.responses.rendered import Rendered
+from fastapi_maintenance._helpers.checks import check_str
 from fastapi_maintenance.state import MaintenanceState, current_message
 from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
 
-__all__ = ["STATE_KEY", "answers_of", "current_state", "media_type_of", "offering", "telling"]
+__all__ = [
+    "STATE_KEY",
+    "MessageCallback",
+    "answers_of",
+    "as_json",
+    "as_problem",
+    "as_redirect",
+    "current_state",
+    "offering",
+]
 
 STATE_KEY = "fastapi_maintenance.state"
 """The key of the ASGI scope under which the middleware leaves the state behind a block."""
 
+_DETAIL = "Service temporarily unavailable due to maintenance"
 _Callback = TypeVar("_Callback", bound=ResponseCallback)
 
 
@@ -39,56 +52,121 @@ def current_state(request: Request) -> MaintenanceState:
     raise LookupError(msg)
 
 
-def _message_in(state: MaintenanceState) -> str | None:
-    """Return the operator's message for the block, if there is one."""
-    return current_message(state, clock.now()) if state.holds else state.message
-
-
 def offering(media_type: str, callback: _Callback, *, status: int = 503) -> _Callback:
-    """Return the function, which now says what it answers with."""
-    vars(callback).update(media_type=media_type, answers=((status, media_type),))
+    """Return the response callback, which now declares the status and the media type that it answers with."""
+    vars(callback)["answers"] = ((status, media_type),)
     return callback
 
 
-def media_type_of(name: str, response: Any) -> str:  # noqa: ANN401 -- whatever somebody takes for one
-    """Return what a response callback says that it answers with."""
-    media_type = getattr(response, "media_type", None)
-    if callable(response) and isinstance(media_type, str):
-        return media_type
-    return reject(name, "made by as_html, as_json, as_problem, as_redirect or with_media_type", response)
-
-
-def answers_of(response: object) -> tuple[tuple[int, str], ...]:
+def answers_of(callback: object) -> tuple[tuple[int, str], ...]:
     """Return each status and media type that a response callback is known to answer with."""
-    several: tuple[tuple[int, str], ...] = getattr(response, "answers", ())
-    return several
+    answers: tuple[tuple[int, str], ...] = getattr(callback, "answers", ())
+    return answers
 
 
-def telling(media_type: str, default: str, make: Callable[[str], Response]) -> SyncResponseCallback:
-    """Return a response callback that tells the operator's message, and nothing of the request.
+@dataclass(frozen=True, eq=False)
+class MessageCallback:
+    """A response callback that tells the operator's message, or a default, and nothing of the request.
 
-    It is rendered only when the text is another than before, and can be had of the state alone, by `of_state`.
+    So its response can be rendered once for many requests.
     """
-    last: tuple[str, Rendered] | None = None
 
-    def of_state(state: MaintenanceState) -> Rendered:
-        nonlocal last
-        text, known = _message_in(state) or default, last
-        if known is None or known[0] != text:
-            last = known = text, Rendered(make(text))
-        return known[1]
+    media_type: str
+    default: str
+    document: Callable[[str], dict[str, object]]
 
-    def response(request: Request, /) -> Response:
-        return _alike(of_state(current_state(request)).response)
+    def __post_init__(self) -> None:
+        """Declare what it answers with."""
+        offering(self.media_type, self)
 
-    vars(response)["of_state"] = of_state
-    response.__name__ = response.__qualname__ = make.__qualname__
-    return offering(media_type, response)
+    def text_in(self, state: MaintenanceState) -> str:
+        """Return what it tells in this state."""
+        return (current_message(state, clock.now()) if state.holds else state.message) or self.default
+
+    def response_of(self, text: str) -> Response:
+        """Return a response that tells this text."""
+        return JSONResponse(self.document(text), status_code=503, media_type=self.media_type)
+
+    def __call__(self, request: Request, /) -> Response:
+        """Return a response for this request alone."""
+        return self.response_of(self.text_in(current_state(request)))
 
 
-def _alike(response: Response) -> Response:
-    """Return a response that says the same and can be changed by itself."""
-    another = object.__new__(type(response))
-    vars(another).update(vars(response))
-    another.raw_headers = list(response.raw_headers)
-    return another
+def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
+    """Answer `503` with `{"detail": ...}`, the shape of FastAPI's own errors.
+
+    >>> as_json("Back soon")(blocked()).body
+    b'{"detail":"Back soon"}'
+
+    Args:
+        detail: What to say while there is no message of an operator.
+
+    Raises:
+        TypeError: `detail` is not a `str`.
+
+    """
+    return MessageCallback("application/json", check_str("detail", detail), lambda text: {"detail": text})
+
+
+def as_problem(
+    detail: str = _DETAIL, *, type_uri: str = "about:blank", title: str | None = None
+) -> SyncResponseCallback:
+    """Answer `503` with a problem document, `application/problem+json` (RFC 9457).
+
+    >>> as_problem()(blocked(message="Back at ten")).headers["content-type"]
+    'application/problem+json'
+
+    Args:
+        detail: What to say while there is no message of an operator.
+        type_uri: The URI reference that names this kind of problem.
+        title: What kind of problem it is; None: the phrase of the status, as `about:blank` wants it (RFC 9457 4.2.1).
+
+    Raises:
+        TypeError: An argument is not a `str`.
+
+    """
+    check_str("detail", detail)
+    kind = HTTPStatus.SERVICE_UNAVAILABLE.phrase if title is None else check_str("title", title)
+    problem = {"type": check_str("type_uri", type_uri), "title": kind, "status": 503}
+    return MessageCallback("application/problem+json", detail, lambda text: {**problem, "detail": text})
+
+
+def as_redirect(url: str) -> SyncResponseCallback:
+    """Send people to a page elsewhere: `303 See Other` (RFC 9110 15.4.4), so that what they posted is not sent there.
+
+    >>> response = as_redirect("https://status.example")(blocked())
+    >>> response.status_code, response.headers["location"]
+    (303, 'https://status.example')
+
+    Whoever asks for that very page is answered as by `as_json()`, and not sent around in a circle.
+
+    Args:
+        url: Where to, absolute or relative to what was asked for.
+
+    Raises:
+        TypeError: `url` is not a `str`.
+        ValueError: `url` is empty, or has a control character.
+
+    """
+    if not check_str("url", url) or any(ord(character) < ord(" ") for character in url):
+        msg = f"url must be a URL without control characters, got {url!r}"
+        raise ValueError(msg)
+    dead_end = as_json()
+
+    def redirect(request: Request, /) -> Response:
+        asked_for = str(request.url)
+        if _page(asked_for) == _page(urljoin(asked_for, url)):
+            return dead_end(request)
+        return RedirectResponse(url, status_code=303)
+
+    return offering("text/html", redirect, status=303)
+
+
+def _page(url: str) -> tuple[str, str]:
+    """Return the host and the path of a URL, alike for all ways to write them (RFC 3986 6.2.2 and 6.2.3).
+
+    Behind a proxy that ends TLS the scheme may be wrong, so it does not count.
+    """
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix(":80").removesuffix(":443")
+    return host, normpath(unquote(parts.path) or "/")

@@ -1,23 +1,26 @@
-"""`negotiate`: the response that a client would rather have."""
+"""Content negotiation: `negotiate`, and which of several media types or languages a client prefers (RFC 9110 12.5)."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fastapi_maintenance._helpers.checks import check_callable, check_str
-from fastapi_maintenance.responses.accept import preferred
-from fastapi_maintenance.responses.callbacks import answers_of, media_type_of, offering
+from fastapi_maintenance._helpers.checks import check_callable, check_str, reject
+from fastapi_maintenance.responses.callbacks import answers_of, offering
 from fastapi_maintenance.typing import ResponseCallback
 
-__all__ = ["negotiate", "with_media_type"]
+__all__ = ["negotiate", "preferred", "preferred_language", "with_media_type"]
 
 _MEDIA_TYPE = r"(?a)[\w!#$&^.+-]+/[\w!#$&^.+-]+"  # RFC 6838 4.2
+_ELEMENT = r'(?:[^,"]|"(?:[^"\\]|\\.)*")+'
+_CHARSET = r"\s*(?:charset\s*=.*)?"  # all that is offered is UTF-8, which every client takes
+_WEIGHT = r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*"  # RFC 9110 12.4.2
+_JSON = "application/json"
 
 
 def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCallback:
@@ -49,7 +52,7 @@ def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCall
 
 
 def negotiate(*responses: ResponseCallback) -> ResponseCallback:
-    """Answer with the response that the client would rather have, by its `Accept` (RFC 9110 12.5.1).
+    """Answer with the response that the client prefers, by its `Accept` (RFC 9110 12.5.1).
 
     >>> from fastapi_maintenance import as_html, as_json
     >>> response = negotiate(as_html(), as_json())
@@ -67,17 +70,20 @@ def negotiate(*responses: ResponseCallback) -> ResponseCallback:
         ValueError: There is none, or two are of the same media type.
 
     """
-    offers = [media_type_of("responses", response) for response in responses]
+    for response in responses:
+        if len(answers_of(response)) != 1:
+            reject("responses", "made by as_html, as_json, as_problem, as_redirect or with_media_type", response)
+    answers = tuple(answer for response in responses for answer in answers_of(response))
+    offers = [media_type for _, media_type in answers]
     if not offers or len(set(offers)) < len(offers):
         msg = f"responses must be at least one, and each of another media type, got {offers!r}"
         raise ValueError(msg)
 
     def negotiated(request: Request, /) -> Any:  # noqa: ANN401 -- what the callback returns, awaitable or not
-        accept = request.headers.getlist("accept")
-        made = responses[preferred(", ".join(accept) if accept else None, offers)](request)
+        made = responses[preferred(",".join(request.headers.getlist("accept")), offers)](request)
         return _varying_later(made) if inspect.isawaitable(made) else _varying(made)
 
-    vars(negotiated)["answers"] = tuple(answer for response in responses for answer in answers_of(response))
+    vars(negotiated)["answers"] = answers
     return negotiated
 
 
@@ -86,8 +92,51 @@ async def _varying_later(made: Awaitable[Response]) -> Response:
 
 
 def _varying(response: Response) -> Response:
-    if isinstance(response, Response):  # else the middleware says so
+    if isinstance(response, Response):  # else the middleware logs it
         named = response.headers.get("vary", "").lower().split(",")
         if "accept" not in map(str.strip, named):  # the callback may return one response again and again
             response.headers.add_vary_header("Accept")
     return response
+
+
+def preferred(accept: str | None, offers: Sequence[str]) -> int:
+    """Return the index of the media type that a client with this `Accept` header prefers.
+
+    The highest weight wins; of equal ones the one that is named more closely, and then the first. Where nothing is
+    preferred, as with `*/*` or without the header, it is JSON; and also where none of the offers is wanted, since an
+    answer in another format is better than none.
+    """
+    ranges = dict(reversed([*_weighted(accept or "")]))  # of one that is named twice, the first counts
+    fallback = offers.index(_JSON) if _JSON in offers else 0
+    wanted = [_wanted(offer, ranges) for offer in offers]
+    best = max(wanted, default=(0.0, 0))
+    return fallback if best[0] <= 0 or (best == wanted[fallback] and not best[1]) else wanted.index(best)
+
+
+def preferred_language(accept_language: str | None, languages: Sequence[str]) -> str:
+    """Return the language that a client with this `Accept-Language` header prefers, the first one if it has none.
+
+    A language is found by the first part of its tag: `de` for `de-AT`.
+    """
+    primary = [(tag.partition("-")[0], weight) for tag, weight in _weighted(accept_language or "")]
+    wanted = [one for one in primary if one[0] in languages and one[1] > 0]
+    return max(wanted, key=lambda one: one[1], default=(languages[0], 1.0))[0]
+
+
+def _wanted(offer: str, ranges: Mapping[str, float]) -> tuple[float, int]:
+    """Return the weight of a media type, and how closely the range that gives it names the type: the closest counts."""
+    covering = (offer, offer.partition("/")[0] + "/*", "*/*")
+    return next(((ranges[name], 2 - place) for place, name in enumerate(covering) if name in ranges), (0.0, 0))
+
+
+def _weighted(header: str) -> Iterator[tuple[str, float]]:
+    """Yield each range or tag of a header with its weight, and none with a parameter besides the weight and a charset.
+
+    Other parameters tell variants of a type apart, which are not offered.
+    """
+    for element in re.findall(_ELEMENT, header.lower()):
+        name, *parameters = element.split(";")
+        others = [parameter for parameter in parameters if not re.fullmatch(_CHARSET, parameter)]
+        match = re.fullmatch(_WEIGHT, ";".join(others or ["q=1"]))
+        if match is not None:
+            yield name.strip(), float(match[1])

@@ -15,9 +15,9 @@ from starlette.responses import HTMLResponse, Response
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds, check_str, reject
-from fastapi_maintenance.responses.accept import preferred_language
 from fastapi_maintenance.responses.callbacks import current_state, offering
-from fastapi_maintenance.responses.words import LANGUAGES, Words, in_words, words_for
+from fastapi_maintenance.responses.negotiation import preferred_language
+from fastapi_maintenance.responses.words import LANGUAGES, Words, in_words
 from fastapi_maintenance.state import current_message, seconds_left
 from fastapi_maintenance.typing import SyncResponseCallback
 
@@ -27,8 +27,7 @@ _STYLE = r"(?is)<style[^>]*>(.*?)</style>"
 _COLOR = r"#[0-9A-Fa-f]{3,8}|[A-Za-z]+|[a-z]+\([0-9a-z.,%/ +-]*\)"
 _LANGUAGE = r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*"
 _TEXTS = ("language", "title", "message", "expected")
-_PARTS = ("background", "text")
-_PLACES = (*_TEXTS, "accent", *(f"{name}_{part}" for name in ("light", "dark") for part in _PARTS))
+_COLORS = ("accent", "light_background", "light_text", "dark_background", "dark_text")
 
 PAGE = """<!DOCTYPE html>
 <html lang="$language">
@@ -102,26 +101,28 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
         msg = f"language must be a language tag such as 'en' or 'pt-BR', got {language!r}"
         raise ValueError(msg)
     check_seconds("retry", retry)
-    colors = {
-        "accent": _checked_color("accent", accent),
-        **_checked_pair("light", light),
-        **_checked_pair("dark", dark),
-    }
-    page = _checked_template(template)
-    policy = _policy_for(page.substitute(dict.fromkeys(_TEXTS, ""), **colors))
+    chosen = _checked_color("accent", accent), *_checked_pair("light", light), *_checked_pair("dark", dark)
+    colors = dict(zip(_COLORS, chosen, strict=True))
+    page = Template(check_str("template", template))
+    try:
+        policy = _policy_for(page.substitute(dict.fromkeys(_TEXTS, ""), **colors))
+    except (KeyError, ValueError) as error:
+        places = " ".join(f"${place}" for place in (*_TEXTS, *_COLORS))
+        msg = f"template must have no places but {places}, and $$ for a dollar sign: {error}"
+        raise ValueError(msg) from None
 
     def html_response(request: Request, /) -> Response:
         state, now = current_state(request), clock.now()
         spoken = language or preferred_language(request.headers.get("accept-language"), tuple(LANGUAGES))
-        words = words_for(spoken)
+        words = LANGUAGES.get(spoken.lower().partition("-")[0], LANGUAGES["en"])
         left = seconds_left(state, now)
-        texts = {
-            "language": spoken,
-            "title": title or words.title,
-            "message": current_message(state, now) or message or words.message,
-        }
-        expected = "" if left is None or state.ends_at is None else _expected(state.ends_at, left, words)
-        body = page.substitute({name: escape(text) for name, text in texts.items()}, expected=expected, **colors)
+        body = page.substitute(
+            **colors,
+            language=spoken,
+            title=escape(title or words.title),
+            message=escape(current_message(state, now) or message or words.message),
+            expected="" if left is None or state.ends_at is None else _expected(state.ends_at, left, words),
+        )
         headers = {"Content-Security-Policy": policy, "Content-Language": spoken, "Vary": "Accept-Language"}
         if request.method in {"GET", "HEAD"}:  # what was posted is not to be asked for
             wait = retry if left is None else left
@@ -150,26 +151,14 @@ def _policy_for(page: str) -> str:
     )
 
 
-def _checked_pair(name: str, pair: object) -> dict[str, str]:
+def _checked_pair(name: str, pair: object) -> list[str]:
     """Return the colours of background and text."""
-    if not isinstance(pair, (tuple, list)) or len(pair) != len(_PARTS):
+    if not isinstance(pair, (tuple, list)) or len(pair) != len(("background", "text")):
         reject(name, "a pair of colours: background and text", pair)
-    return {f"{name}_{part}": _checked_color(name, color) for part, color in zip(_PARTS, pair, strict=True)}
-
-
-def _checked_template(template: str) -> Template:
-    page = Template(check_str("template", template))
-    try:
-        page.substitute(dict.fromkeys(_PLACES, ""))
-    except (KeyError, ValueError) as error:
-        places = " ".join(f"${place}" for place in _PLACES)
-        msg = f"template must have no places but {places}, and $$ for a dollar sign: {error}"
-        raise ValueError(msg) from None
-    return page
+    return [_checked_color(name, color) for color in pair]
 
 
 def _expected(ends_at: datetime, left: int, words: Words) -> str:
-    exact = ends_at.strftime("%Y-%m-%d %H:%M UTC")
-    moment, left_in_words = ends_at.isoformat(timespec="seconds"), escape(in_words(left, words))
-    time = f'<time datetime="{moment}">{left_in_words}</time>'
-    return f"<p>{escape(words.expected)} {time} ({exact}).</p>"
+    moment = ends_at.isoformat(timespec="seconds")
+    time = f'<time datetime="{moment}">{in_words(left, words)}</time>'
+    return f"<p>{words.expected} {time} ({ends_at:%Y-%m-%d %H:%M} UTC).</p>"

@@ -1,12 +1,13 @@
-"""Sending what a blocked request is answered with, also where the request is a WebSocket handshake."""
+"""Sending the response to a blocked request, with its `Retry-After`, also to a WebSocket handshake."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,17 +16,17 @@ from starlette.types import Message, Receive, Scope, Send
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.scope import as_http
-from fastapi_maintenance.responses import STATE_KEY, as_json
-from fastapi_maintenance.responses.rendered import Rendered, completed
+from fastapi_maintenance.responses.callbacks import STATE_KEY, MessageCallback, as_json
 from fastapi_maintenance.state import MaintenanceState, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
 
 __all__ = ["send_blocked"]
 
+_Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
 _TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
 _logger = logging.getLogger("fastapi_maintenance")
-_default_response = as_json()
+_default = cast("MessageCallback", as_json())
 
 
 async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what to say
@@ -41,36 +42,30 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
         if _DENIAL not in (scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
             return
-        receive, send = _receive_of_get(receive), _send_as_denial(send)
+        receive, send = _as_get(receive, send)
     seconds = _seconds(state, retry_after)
-    sending: _Sending | None = None
+    sending = _Sending(send, seconds)
     try:
-        rendered = _of_state(response, state)
-        if rendered is None:
-            asked = {**as_http(scope), STATE_KEY: state}
-            made = await _made(response, Request(asked, receive))
-            if type(made).__call__ is not Response.__call__:
-                sending = _Sending(send, seconds)
-                await made(asked, receive, sending)
-                return
-            rendered = Rendered(made)
-        headers = rendered.headers(seconds)
+        if not isinstance(response, MessageCallback):
+            request = Request({**as_http(scope), STATE_KEY: state}, receive)
+            made: Any = response(request)
+            made = await made if inspect.isawaitable(made) else made
+            if not isinstance(made, Response):
+                reject("what the response callback returns", "a Response", made)
+            await made(request.scope, receive, sending)
+            return
+        status, headers, body = _rendered(response, response.text_in(state), seconds)
     except Exception:
-        if sending is not None and sending.begun:
+        if sending.begun:
             raise
         _logger.exception("The response callback %r failed; the default response is sent instead", response)
-        rendered = vars(_default_response)["of_state"](state)
-        headers = rendered.headers(seconds)
-    # What follows is what such a response does itself, in fewer steps.
-    made = rendered.response
-    await send({"type": "http.response.start", "status": made.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": made.body})
-    if made.background is not None:
-        await made.background()
+        status, headers, body = _rendered(_default, _default.text_in(state), seconds)
+    await send({"type": "http.response.start", "status": status, "headers": headers.copy()})
+    await send({"type": "http.response.body", "body": body})
 
 
 class _Sending:
-    """Send messages, with the headers that every blocked response has unless it brings its own."""
+    """Send the messages of a response, with the headers that it lacks."""
 
     def __init__(self, send: Send, seconds: int) -> None:
         self.begun = False
@@ -80,12 +75,15 @@ class _Sending:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
-            message = {**message, "headers": completed(message.get("headers", ()), self._seconds)}
+            message = {**message, "headers": _completed(message.get("headers", ()), self._seconds)}
         await self._send(message)
 
 
 def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int:
-    """Return what `Retry-After` says."""
+    """Return the seconds of `Retry-After` (RFC 9110 10.2.3): until the end, or `retry_after` where that is not known.
+
+    Of a pair, the difference is spread over the clients, so that they do not all come back at once.
+    """
     known = None if state.ends_at is None else seconds_left(state, clock.now())
     if isinstance(retry_after, int):
         return retry_after if known is None else known
@@ -93,38 +91,36 @@ def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int
     return (least if known is None else known) + random.randint(0, most - least)  # noqa: S311 -- no secret
 
 
-def _of_state(callback: ResponseCallback, state: MaintenanceState) -> Rendered | None:
-    """Return the response of a callback of ours that asks nothing of the request; None of any other."""
-    of_state: Callable[[MaintenanceState], Rendered] | None = getattr(callback, "of_state", None)
-    return None if of_state is None else of_state(state)
+def _completed(own: Iterable[_Header], seconds: int) -> list[_Header]:
+    """Return a response's own headers, with `Retry-After` and `Cache-Control` where it has none."""
+    headers = list(own)
+    names = {name.lower() for name, _ in headers}
+    if b"retry-after" not in names:
+        headers.append((b"retry-after", b"%d" % seconds))
+    if b"cache-control" not in names:
+        headers.append((b"cache-control", b"no-store"))
+    return headers
 
 
-async def _made(callback: ResponseCallback, request: Request) -> Response:
-    made: Any = callback(request)
-    response = await made if inspect.isawaitable(made) else made
-    if not isinstance(response, Response):
-        reject("what the response callback returns", "a Response", response)
-    return response
+@lru_cache(maxsize=64)
+def _rendered(callback: MessageCallback, text: str, seconds: int) -> tuple[int, list[_Header], bytes]:
+    """Return what is sent of the response that tells a text: the status, the headers and the body."""
+    made = callback.response_of(text)
+    return made.status_code, _completed(made.raw_headers, seconds), bytes(made.body)
 
 
-def _send_as_denial(send: Send) -> Send:
-    async def send_denial(message: Message) -> None:
-        await send({**message, "type": f"websocket.{message['type']}"})
-
-    return send_denial
-
-
-def _receive_of_get(receive: Receive) -> Receive:
-    """Give a handshake the messages of a GET: no body, and in the end the disconnect."""
-    begun = False
+def _as_get(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Give a handshake the messages of a GET: no body, then the disconnect; and let a response deny it."""
+    body: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive_http() -> Message:
-        nonlocal begun
-        if not begun:
-            begun = True
-            return {"type": "http.request", "body": b"", "more_body": False}
+        if body:
+            return body.pop()
         while (await receive())["type"] != "websocket.disconnect":
             pass
         return {"type": "http.disconnect"}
 
-    return receive_http
+    async def send_denial(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return receive_http, send_denial

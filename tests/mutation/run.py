@@ -50,7 +50,6 @@ PARTS = {
             "codec": ("codec",),
             "predicates/clients": ("clients", "predicates"),
             "predicates/combinators": ("laws",),
-            "predicates/hosts": ("predicates",),
             "predicates/methods": ("predicates",),
             "predicates/paths": ("predicates", "prefix_safety", "negated_prefix", "hints"),
             "predicates/values": ("predicates",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import html
 import re
@@ -351,3 +352,17 @@ def test_a_response_that_is_returned_again_and_again_says_once_what_it_varies_by
     response = negotiate(with_media_type("text/plain", lambda _: constant), as_json())
     for _ in range(3):
         assert "Origin, Accept" == rendered(response, ON, ("accept", "text/plain")).headers["vary"]
+
+
+async def test_a_callback_around_another_is_called_itself_and_answers_with_the_same_media_type() -> None:
+    inner = as_json()
+
+    @functools.wraps(inner)
+    def outer(request: Request) -> Response:
+        response = inner(request)
+        response.headers["X-Own"] = "1"
+        return response
+
+    for callback in (outer, negotiate(as_html(), outer)):
+        response = await ask(callback)
+        assert ("application/json", "1") == (response.headers["content-type"], response.headers["x-own"])
