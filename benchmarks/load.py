@@ -15,8 +15,6 @@ from typing import Any
 
 from variants import REQUEST_HEADERS
 
-__all__ = ["Connection", "connect", "statuses_of"]
-
 _numbers = itertools.count()
 _HEADERS = "".join(f"{name}: {value}\r\n" for name, value in REQUEST_HEADERS.items())
 
@@ -39,13 +37,9 @@ class Connection(asyncio.Protocol):
         self._write()
         return self._over
 
-    def close(self) -> None:
-        """End it."""
-        self._transport.close()
-
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 -- asyncio's or uvloop's
         """Wait until it is to ask."""
-        self._transport = transport
+        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
         """Note the answer if it is whole, and ask again unless it was the last."""
@@ -70,11 +64,11 @@ class Connection(asyncio.Protocol):
             self._over.set_result(None)
 
     def _write(self) -> None:
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             self.connection_lost(None)
             return
         self._asked = time.perf_counter()
-        self._transport.write(f"GET {self._before}{next(_numbers)}{self._after} HTTP/1.1\r\n{_HEADERS}\r\n".encode())
+        self.transport.write(f"GET {self._before}{next(_numbers)}{self._after} HTTP/1.1\r\n{_HEADERS}\r\n".encode())
 
 
 async def connect(port: int, path: str, number: int) -> list[Connection]:
@@ -88,7 +82,11 @@ async def connect(port: int, path: str, number: int) -> list[Connection]:
     return opened
 
 
-def statuses_of(connections: Iterable[Connection]) -> dict[str, int]:
-    """Return how often each status was answered."""
-    total = sum((connection.statuses for connection in connections), Counter[bytes]())
-    return {status.decode(): number for status, number in total.items()}
+def close(connections: Iterable[Connection], name: object, expected: int) -> None:
+    """End the connections, and tell of a server that answered anything but the status that is expected."""
+    total: Counter[bytes] = Counter()
+    for connection in connections:
+        total += connection.statuses
+        connection.transport.close()
+    if set(total) != {str(expected).encode()}:
+        print(f"wrong: {name} answered {dict(total)} instead of {expected} alone")

@@ -4,45 +4,42 @@ from __future__ import annotations
 
 import io
 import json
-import statistics
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-__all__ = ["draw"]
+_SHOWN = {
+    "plain": ("the plain app", "#8c959f", "s"),
+    "bare 503": ("a bare ASGI 503", "#8c959f", "v"),
+    "response 503": ("a JSONResponse", "#8c959f", "x"),
+    "memory": ("this library", "#0969da", "o"),
+    "0.0.5 env": ("0.0.5", "#bf8700", "^"),
+    "waygate": ("waygate", "#8250df", "D"),
+}
+"""The name, colour and marker of each variant; the colours are seen on white and on black."""
 
-_OURS, _LIMIT, _OLD, _OTHER = "#0969da", "#8c959f", "#bf8700", "#8250df"
-"""The colours: this library, what it is held against, version 0.0.5, and waygate; seen on white and on black."""
-
-_TEXT = "#57606a"
+_TEXT = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor")
 _DARK = "@media (prefers-color-scheme: dark) { text { fill: #c9d1d9 !important } }\n"
-_COLOURED = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor")
 _STYLE: dict[Any, Any] = {
+    **dict.fromkeys(_TEXT, "#57606a"),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), "#8c959f"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    "axes.titlelocation": "left",
     "font.size": 9,
+    "grid.alpha": 0.4,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "fastapi-maintenance",  # the same figures give the same file
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor"), _TEXT
-    ),
-    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), _LIMIT),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "grid.alpha": 0.4,
-    "legend.frameon": False,
 }
-_Rows = list[tuple[str, float, str]]
 
 
-def _bars(axes: Axes, title: str, rows: _Rows) -> None:
+def _bars(figure: Figure, title: str, rows: list[tuple[str, float, str]]) -> None:
     names, values, colours = zip(*rows, strict=True)
-    drawn = axes.barh(range(len(rows)), values, color=colours, height=0.7)
-    axes.bar_label(drawn, [f"{value:.1f}" for value in values], padding=4)
+    axes = figure.subplots()
+    axes.bar_label(axes.barh(range(len(rows)), values, color=colours), [f"{value:.1f}" for value in values], padding=4)
     axes.set_yticks(range(len(rows)), names)
     axes.tick_params(left=False, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
@@ -52,39 +49,27 @@ def _bars(axes: Axes, title: str, rows: _Rows) -> None:
 
 def off(figure: Figure, figures: Any) -> None:  # noqa: ANN401 -- as they were read
     """Draw what a request costs more while it is off, the median of what it is with each number of routes."""
-    more: dict[str, list[float]] = {}
+    more: dict[tuple[str, str, bool], list[float]] = {}
     for cell in figures:
-        is_peer = cell["variant"] in {"0.0.5 env", "waygate"}
-        if cell["scenario"] == ("first" if is_peer else "alone") and not cell["on"] and "more" in cell:
-            more.setdefault(cell["variant"], []).append(cell["more"])
-    names = {name: f"this library, {name}" for name in more if name not in {"nothing", "memory class"}}
-    names.update({name: name for name in ("0.0.5 env", "waygate") if name in more})
-    colours = {"0.0.5 env": _OLD, "waygate": _OTHER}
-    rows = [(label, statistics.median(more[name]), colours.get(name, _OURS)) for name, label in names.items()]
-    _bars(figure.subplots(), "Off: microseconds that a request costs more than without it", rows)
+        if "more" in cell:
+            more.setdefault((cell["variant"], cell["scenario"], cell["on"]), []).append(cell["more"])
+    names = {key: f"this library, {key[0]}" for key in more if key[1] == "alone" and key[0] != "nothing"}
+    names |= {key: key[0] for key in more if key in {("0.0.5 env", "first", False), ("waygate", "first", False)}}
+    rows = [(name, median(more[key]), _SHOWN.get(key[0], _SHOWN["memory"])[1]) for key, name in names.items()]
+    _bars(figure, "Off: microseconds that a request costs more than without it", rows)
 
 
 def blocked(figure: Figure, figures: Any) -> None:  # noqa: ANN401 -- as above
     """Draw what a request to the last route costs, by the number of routes."""
     axes = figure.subplots()
-    for variant, name, colour, marker in (
-        ("plain", "what it replaces", _LIMIT, "s"),
-        ("0.0.5 env", "0.0.5", _OLD, "^"),
-        ("waygate", "waygate", _OTHER, "D"),
-        ("memory", "this library", _OURS, "o"),
-        ("bare 503", "a bare ASGI 503", _LIMIT, "v"),
-    ):
-        wanted = (variant, "last", variant != "plain")
-        points = {
-            cell["routes"]: cell["us"]
-            for cell in figures
-            if (cell["variant"], cell["scenario"], cell["on"]) == wanted and "us" in cell
-        }
-        if points:
-            label = f"{name}: {points[max(points)]:,.0f} µs with {max(points)}"
-            axes.loglog(list(points), list(points.values()), color=colour, marker=marker, label=label)
+    found = {(cell["variant"], cell["routes"], cell["scenario"], cell["on"]): cell.get("us") for cell in figures}
+    for variant, (name, colour, marker) in _SHOWN.items():
+        costs = [found.get((variant, routes, "last", variant != "plain")) for routes in (10, 100, 1000)]
+        if None not in costs and variant != "response 503":
+            label = f"{name}: {costs[-1]:,.0f} µs with 1000"
+            axes.loglog([10, 100, 1000], costs, color=colour, marker=marker, label=label)
     axes.set_xticks([10, 100, 1000], ["10 routes", "100 routes", "1000 routes"])
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g} µs"))
+    axes.yaxis.set_major_formatter("{x:,g} µs")
     axes.minorticks_off()
     axes.grid(axis="y")
     axes.set_title("Blocked: microseconds for a request to the last route, each to a new path")
@@ -93,36 +78,26 @@ def blocked(figure: Figure, figures: Any) -> None:  # noqa: ANN401 -- as above
 
 def served(figure: Figure, figures: Any) -> None:  # noqa: ANN401 -- as above
     """Draw how many requests a server answers."""
-    rates = {(run["variant"], run["on"]): run["rate"] / 1000 for run in figures}
-    rows = []
-    for variant, name, colour in (
-        ("plain", "the plain app", _LIMIT),
-        ("bare 503", "a bare ASGI 503", _LIMIT),
-        ("response 503", "a JSONResponse", _LIMIT),
-        ("memory", "this library", _OURS),
-        ("0.0.5 env", "0.0.5", _OLD),
-        ("waygate", "waygate", _OTHER),
-    ):
-        rows += [
-            (f"{'on' if on else 'off'}: {name}", rates[variant, on], colour)
-            for on in (False, True)
-            if (variant, on) in rates
-        ]
-    rows.sort(key=lambda row: row[0].startswith("on"))  # off comes first
-    _bars(figure.subplots(), "Thousands of requests a second, one worker of uvicorn", rows)
+    rows = [
+        (f"{switch}: {name}", median(run["requests/s"] for run in found[variant]) / 1000, colour)
+        for switch, found in figures.items()
+        for variant, (name, colour, _) in _SHOWN.items()
+        if variant in found
+    ]
+    _bars(figure, "Thousands of requests a second, one worker of uvicorn", rows)
 
 
 def storm(figure: Figure, figures: Any) -> None:  # noqa: ANN401 -- as above
     """Draw when clients come back that were told how long the maintenance takes."""
     both = figure.subplots(2, sharex=True)
-    for axes, (told, counts), colour in zip(both, figures["returns"].items(), (_LIMIT, _OURS), strict=True):
+    for axes, (told, counts), shown in zip(both, figures["returns"].items(), ("plain", "memory"), strict=True):
         first, last = min(map(int, counts)), max(map(int, counts))
         values = [counts.get(str(second), 0) for second in range(first, last + 1)]
-        axes.stairs(values, range(first, last + 2), fill=True, color=colour)
-        axes.set_title(f"retry_after={told}: at most {max(values):,} in a second", fontsize=9)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.stairs(values, range(first, last + 2), fill=True, color=_SHOWN[shown][1])
+        axes.set_title(f"retry_after={told}: at most {max(values):,} in a second")
+        axes.yaxis.set_major_formatter("{x:,g}")
     both[-1].set_xlabel("seconds after they were blocked")
-    figure.suptitle("10,000 clients come back after a maintenance of five minutes", x=0.01, ha="left", fontsize=11)
+    figure.suptitle("10,000 clients come back after a maintenance of five minutes", x=0.01, ha="left")
 
 
 _PLOTS: dict[str, tuple[str, Callable[[Figure, Any], None], float]] = {
@@ -135,7 +110,7 @@ _PLOTS: dict[str, tuple[str, Callable[[Figure, Any], None], float]] = {
 
 
 def draw(results: Path, into: Path) -> None:
-    """Draw each plot whose figures are there, the same file of the same figures, without a background."""
+    """Draw each plot whose figures are there, without a background."""
     for name, (part, fill, height) in _PLOTS.items():
         source = results / f"{part}.json"
         if source.exists():
@@ -144,6 +119,4 @@ def draw(results: Path, into: Path) -> None:
                 fill(figure, json.loads(source.read_text(encoding="utf-8")))
                 figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
                 drawn = text.getvalue().replace("*{stroke-linejoin", f"{_DARK}*{{stroke-linejoin", 1)
-            target = into / f"{name}.svg"
-            target.write_text("\n".join(line.rstrip() for line in drawn.splitlines()) + "\n", encoding="utf-8")
-            print(f"{target}: {target.stat().st_size} bytes")
+            into.joinpath(f"{name}.svg").write_text(drawn.replace(" \n", "\n"), encoding="utf-8")

@@ -10,20 +10,19 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from load import connect
 from tables import print_table
-from workers import running, uvicorn_process
 
 from fastapi_maintenance import set_maintenance_mode
 from fastapi_maintenance.backends.url import opened
-
-__all__ = ["measure"]
+from tests.servers import running
+from tests.support import uvicorn_process
 
 _APP = """
 import os
@@ -38,23 +37,16 @@ async def root(number: int):
     return "open"
 """
 _WORKERS = 4
-_CHANGES = {"file": 1000, "redis": 1000, "postgresql+asyncpg": 1000, "postgresql+psycopg": 1000, "sqlite": 100}
-"""Each store, and how often the switch is set in it."""
-
-_PAUSES = {"sqlite": 1.0}
-"""Up to how many seconds there are between two changes: a store that is polled is met at any moment of its second."""
-
-
-@contextmanager
-def store(name: str, folder: Path) -> Iterator[str]:
-    """Start a store, and give its URL."""
-    if name == "file":
-        yield f"file:{folder}/switch"
-    elif name == "sqlite":
-        yield f"sqlite+aiosqlite:///{folder}/switch.db"
-    else:
-        with running(name.removeprefix("postgresql+")) as server:
-            yield server.url
+_STORES = {
+    "file": ("file:{}/switch", 1000, 0.0),
+    "redis": ("", 1000, 0.0),
+    "postgresql+asyncpg": ("", 1000, 0.0),
+    "postgresql+psycopg": ("", 1000, 0.0),
+    "sqlite": ("sqlite+aiosqlite:///{}/switch.db", 100, 1.0),
+}
+"""Each store: its URL in a folder, unless it is a server; how often the switch is set in it; and up to how many seconds
+there are between two changes, since a store that is polled is to be met at any moment of its second.
+"""
 
 
 async def change(url: str, workers: list[str], changes: int, pause: float) -> list[float]:
@@ -71,20 +63,20 @@ async def change(url: str, workers: list[str], changes: int, pause: float) -> li
             await asyncio.gather(*(each.ask(expected.__eq__) for each in connections))
             times.append(max(each.answered for each in connections) - returned)
     for connection in connections:
-        connection.close()
+        connection.transport.close()
     return times
 
 
 def measure(_pythons: Mapping[str, str], *, quick: bool) -> dict[str, list[float]]:
     """Measure each store, print a table, and return the seconds; if `quick`, of a tenth of the changes."""
     found = {}
-    for name, changes in _CHANGES.items():
+    for name, (template, changes, pause) in _STORES.items():
         with TemporaryDirectory() as folder, ExitStack() as stack:
-            url = stack.enter_context(store(name, Path(folder)))
+            url = template.format(folder) or stack.enter_context(running(name.removeprefix("postgresql+"))).url
             Path(folder, "main.py").write_text(_APP, encoding="utf-8")
             one = partial(uvicorn_process, "main:app", "--no-access-log", folder=Path(folder), env={"STORE": url})
             workers = [stack.enter_context(one()) for _ in range(_WORKERS)]
-            found[name] = asyncio.run(change(url, workers, changes // (10 if quick else 1), _PAUSES.get(name, 0)))
+            found[name] = asyncio.run(change(url, workers, changes // (10 if quick else 1), pause))
     rows = []
     for name, times in found.items():
         cuts = statistics.quantiles(times, n=100)

@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import imports
@@ -19,8 +18,8 @@ import plots
 import propagation
 import server
 import storm
+from workers import HERE
 
-HERE = Path(__file__).parent
 PARTS: dict[str, Callable[..., Any]] = {
     "requests": per_request.measure,
     "server": server.measure,

@@ -13,53 +13,42 @@ import random
 import statistics
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import uvloop
-from load import connect, statuses_of
-from tables import print_table
+from load import close, connect
+from tables import print_medians
 from variants import OURS, PEER_OF, base_of, path_of
 from workers import Served, serving, stores
 
-__all__ = ["measure"]
-
 _ROUNDS, _QUICK_ROUNDS = 41, 21
-_SECONDS = 0.25
-"""How long a server is asked in each round."""
-
+_SECONDS = 0.25  # at one server, each round
 _CONNECTIONS = 32
 
 
-async def load(port: int) -> dict[str, Any]:
+async def load(port: int, served: Served) -> dict[str, float]:
     """Return how many requests a server answered a second, and the milliseconds that half and 99 % of them took."""
     connections = await connect(port, path_of("first", 10), _CONNECTIONS)
     begin = time.perf_counter()
     await asyncio.gather(*(each.ask(lambda _: time.perf_counter() >= begin + _SECONDS) for each in connections))
     took = time.perf_counter() - begin
+    close(connections, served, 503 if served.on else 200)
     latencies = [latency for connection in connections for latency in connection.latencies]
     cuts = statistics.quantiles(latencies, n=100)
-    for connection in connections:
-        connection.close()
-    return {
-        "rate": len(latencies) / took,
-        "p50": cuts[49] * 1000,
-        "p99": cuts[98] * 1000,
-        "statuses": statuses_of(connections),
-    }
+    return {"requests/s": len(latencies) / took, "p50 ms": cuts[49] * 1000, "p99 ms": cuts[98] * 1000}
 
 
-async def load_all(ports: Mapping[Served, int], rounds: int) -> dict[Served, list[dict[str, Any]]]:
-    """Return what was found of each server, round by round, and with it how its base did."""
-    found: dict[Served, list[dict[str, Any]]] = {served: [] for served in ports}
+async def load_all(ports: Mapping[Served, int], rounds: int) -> dict[Served, list[dict[str, float]]]:
+    """Return what was found of each server, round by round, and its rate as a share of that of its base."""
+    found: dict[Served, list[dict[str, float]]] = {served: [] for served in ports}
     for _ in range(rounds + 1):
         for served in random.sample(list(ports), len(ports)):
-            pair = (ports[served], ports[served._replace(variant=base_of(served.variant, on=served.on))])
-            results = {place: await load(pair[place]) for place in random.sample(range(2), 2)}
-            found[served].append({**results[0], "ratio": results[0]["rate"] / results[1]["rate"]})
+            pair = (served, served._replace(variant=base_of(served.variant, on=served.on)))
+            results = {place: await load(ports[pair[place]], pair[place]) for place in random.sample(range(2), 2)}
+            found[served].append({**results[0], "of base": results[0]["requests/s"] / results[1]["requests/s"]})
     return {served: results[1:] for served, results in found.items()}  # the first round warms up
 
 
-def measure(pythons: Mapping[str, str], *, quick: bool) -> list[dict[str, Any]]:
+def measure(pythons: Mapping[str, str], *, quick: bool) -> dict[str, dict[str, list[dict[str, float]]]]:
     """Measure, print two tables, and return the figures; if `quick`, of this library the memory alone."""
     left_out = {"cached", *(set(OURS) - {"memory"} if quick else ())}
     names = [name for name, peer in PEER_OF.items() if peer in pythons and name not in left_out]
@@ -68,18 +57,9 @@ def measure(pythons: Mapping[str, str], *, quick: bool) -> list[dict[str, Any]]:
     with stores() as env, serving(pythons, [*off, *on], env) as processes:
         ports = {served: port for served, (port, _) in processes.items()}
         found = uvloop.run(load_all(ports, _QUICK_ROUNDS if quick else _ROUNDS))
-    figures = []
-    for title, some, base, right in (("Off", off, "plain", "200"), ("On", on, "bare 503", "503")):
-        rows = []
-        for served in some:
-            results = found[served]
-            shown = {
-                key: statistics.median(result[key] for result in results) for key in ("rate", "p50", "p99", "ratio")
-            }
-            wrong = sum(sum(result["statuses"].values()) - result["statuses"].get(right, 0) for result in results)
-            cells = [f"{shown['rate']:.0f}", f"{shown['p50']:.2f}", f"{shown['p99']:.2f}", f"{shown['ratio']:.3f}"]
-            rows.append((served.variant, [*cells, str(wrong)]))
-            figures.append({**served._asdict(), **shown, "wrong": wrong})
-        columns = ["variant", "requests/s", "p50 ms", "p99 ms", f"of {base}", "wrong"]
-        print_table(f"{title}, through uvicorn", columns, rows)
+    figures = {}
+    for switch, some, base in (("off", off, "the plain app"), ("on", on, "a bare 503")):
+        figures[switch] = {served.variant: found[served] for served in some}
+        columns = {"requests/s": "{:.0f}", "p50 ms": "{:.2f}", "p99 ms": "{:.2f}", "of base": "{:.3f}"}
+        print_medians(f"Through uvicorn, {switch}; the base is {base}", columns, figures[switch])
     return figures

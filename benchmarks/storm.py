@@ -20,16 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from load import connect, statuses_of
+from load import close, connect
 from starlette.types import Message
-from tables import print_table
+from tables import print_medians, print_table
 from variants import PEER_OF, make_app, path_of
 from worker import new_scope, receive
 from workers import Served, serving, stores
 
 from fastapi_maintenance import MaintenanceState, MemoryBackend, maintenance_middleware
-
-__all__ = ["measure"]
 
 _CLIENTS = 10_000
 _END = timedelta(minutes=5)
@@ -62,7 +60,7 @@ def memory_of(process: int) -> tuple[float, float]:
     return now, most
 
 
-async def ask_all(port: int, process: int, clients: int) -> dict[str, Any]:
+async def ask_all(port: int, process: int, clients: int, served: Served) -> dict[str, float]:
     """Open the connections, let all ask at the same moment, three times, and close them."""
     before, took = memory_of(process)[0], []
     connections = await connect(port, path_of("first", 10), clients)
@@ -72,10 +70,9 @@ async def ask_all(port: int, process: int, clients: int) -> dict[str, Any]:
         await asyncio.gather(*[connection.ask() for connection in connections])
         took.append(time.perf_counter() - begin)
     most = memory_of(process)[1]
-    for connection in connections:
-        connection.close()
-    sizes = {"before": before, "connected": connected, "most": most, "more": most - connected}
-    return {**sizes, "took": statistics.median(took), "statuses": statuses_of(connections)}
+    close(connections, served, 503 if served.on else 200)
+    sizes = {"MiB before": before, "all connected": connected, "at most": most, "more": most - connected}
+    return {**sizes, "seconds": statistics.median(took)}
 
 
 def measure(pythons: Mapping[str, str], *, quick: bool) -> dict[str, Any]:
@@ -87,19 +84,13 @@ def measure(pythons: Mapping[str, str], *, quick: bool) -> dict[str, Any]:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     clients = _CLIENTS if most == resource.RLIM_INFINITY else min(_CLIENTS, most - 500)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in _VARIANTS if PEER_OF[name] in pythons}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in _VARIANTS if PEER_OF[name] in pythons}
     with stores() as env:
         for _ in range(1 if quick else _ROUNDS):
             for name, runs in found.items():
                 served = Served(name, on=name != "plain")
                 with serving(pythons, [served], env) as processes:
-                    runs.append(uvloop.run(ask_all(*processes[served], clients)))
-    rows = []
-    for name, runs in found.items():
-        keys = ("before", "connected", "most", "more", "took")
-        cells = [f"{statistics.median(run[key] for run in runs):.2f}" for key in keys]
-        answers = sum((Counter(run["statuses"]) for run in runs), Counter[str]())
-        rows.append((name, [*cells, ", ".join(f"{count} x {status}" for status, count in sorted(answers.items()))]))
-    columns = ["variant", "MiB before", "all connected", "at most", "more", "seconds", "answers"]
-    print_table(f"{clients} connections ask at the same moment, three times", columns, rows)
+                    runs.append(uvloop.run(ask_all(*processes[served], clients, served)))
+    shown = dict.fromkeys(found["memory"][0], "{:.2f}")
+    print_medians(f"{clients} connections ask at the same moment, three times", shown, found)
     return {"returns": told, "storm": found}

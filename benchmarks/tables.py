@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-__all__ = ["print_table"]
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> None:
@@ -17,3 +17,12 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[tuple[str, Se
         aligned = [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]
         print(f"| {' | '.join(aligned)} |")
     print(flush=True)
+
+
+def print_medians(title: str, columns: Mapping[str, str], found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Print the medians of what was found in each round; each column has the name of a figure, and its format."""
+    rows = []
+    for name, rounds in found.items():
+        medians = {key: statistics.median(one[key] for one in rounds) for key in columns}
+        rows.append((name, [form.format(medians[key]) for key, form in columns.items()]))
+    print_table(title, ["variant", *columns], rows)

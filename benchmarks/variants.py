@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-__all__ = ["OURS", "PEERS", "PEER_OF", "REQUEST_HEADERS", "VARIANTS", "base_of", "make", "make_app", "path_of"]
 
 _DETAIL = "Service temporarily unavailable due to maintenance"
 _ROUTES_PER_ROUTER = 10
@@ -29,6 +26,7 @@ _PATHS = {
     "exempt": "/health/{}",  # by a predicate, where a variant has one
     "forced off": "/open/{}",  # by a decorator of its route, where a variant has one
     "404": "/nothing/{}",
+    "alone": "/first/{}",  # where no route is reached
 }
 _BODY = json.dumps({"detail": _DETAIL}, separators=(",", ":")).encode()
 _HEADERS = [
@@ -68,23 +66,23 @@ async def fixed() -> dict[str, int]:
     return {"number": 0}
 
 
-async def forced(number: int) -> dict[str, int]:
-    """Answer the route that a variant forces off."""
-    return {"number": number}
-
-
-def make_app(routes: int, force_off: Callable[[Any], Any] = lambda endpoint: endpoint) -> FastAPI:
+def make_app(routes: int, force_off: Callable[[Any], Any] | None = None, *, alone: bool = False) -> FastAPI:
     """Return an app with this many routes, 10 or more and even.
 
     Half of them are on the app, the other half ten to a router, and these routers in another one, as an API with
     versions or resources has it. Every other route has a path parameter. The last one is in the last inner router.
+    No request reaches them if `alone`: what is around them is measured alone.
     """
     app, outer, half = FastAPI(), APIRouter(prefix="/api"), routes // 2
+
+    async def forced(number: int) -> dict[str, int]:
+        return {"number": number}
+
     app.get("/first/{number}")(item)
     app.get("/fixed")(fixed)
     app.get("/health/{number}")(item)
     app.get("/fixed/too")(fixed)
-    app.get("/open/{number}")(force_off(forced))
+    app.get("/open/{number}")(force_off(forced) if force_off else forced)
     _fill(app, range(5, half))
     for group, begin in enumerate(range(0, half, _ROUTES_PER_ROUTER)):
         inner = APIRouter(prefix=f"/group{group}")
@@ -92,6 +90,8 @@ def make_app(routes: int, force_off: Callable[[Any], Any] = lambda endpoint: end
         inner.get("/last/{number}")(item)
         outer.include_router(inner)
     app.include_router(outer)
+    if alone:
+        app.add_middleware(Answering, answer=shortcut)
     return app
 
 
@@ -142,11 +142,11 @@ async def response_503(scope: Scope, receive: Receive, send: Send) -> None:
     await JSONResponse({"detail": _DETAIL}, status_code=503, headers=headers)(scope, receive, send)
 
 
-_FLOOR: dict[str, list[Callable[[ASGIApp], ASGIApp]]] = {
-    "plain": [],
-    "nothing": [Nothing],
-    "bare 503": [partial(Answering, answer=bare_503)],
-    "response 503": [partial(Answering, answer=response_503)],
+_FLOOR: dict[str, Callable[[ASGIApp], ASGIApp] | None] = {
+    "plain": None,
+    "nothing": Nothing,
+    "bare 503": partial(Answering, answer=bare_503),
+    "response 503": partial(Answering, answer=response_503),
 }
 OURS = ("env", "memory", "file", "redis", "postgresql", "cached", "memory class")
 """This library with each backend, by the factory; the last by the class."""
@@ -168,18 +168,11 @@ def base_of(variant: str, *, on: bool) -> str:
 
 
 async def make(name: str, routes: int, *, on: bool, alone: bool = False) -> FastAPI:
-    """Make the app of a variant, which is in maintenance if `on`; its routes are not reached if `alone`."""
-
-    def new_app(force_off: Callable[[Any], Any] = lambda endpoint: endpoint) -> FastAPI:
-        app = make_app(routes, force_off)
-        if alone:
-            app.add_middleware(Answering, answer=shortcut)
-        return app
-
-    kind = name.split(" of ", maxsplit=1)[0]
+    """Make the app of a variant, which is in maintenance if `on`."""
+    new_app, kind = partial(make_app, routes, alone=alone), name.split(" of ", maxsplit=1)[0]
     if kind in _FLOOR:
         app = new_app()
-        for middleware in _FLOOR[kind]:
+        if middleware := _FLOOR[kind]:
             app.add_middleware(middleware)
         return app
     return await (_waygate(new_app, on=on) if kind == "waygate" else _maintenance(new_app, kind, on=on))
@@ -190,17 +183,11 @@ async def _maintenance(new_app: Callable[..., FastAPI], variant: str, *, on: boo
     *old, kind = variant.removesuffix(" class").split()
     key = f"MAINTENANCE_{os.getpid()}_{next(_numbers)}"
     app, backend = new_app(library.force_maintenance_mode_off), _backend(kind, key)
-
-    def exempt(request: Request) -> bool:  # 0.0.5 has no predicates
-        return request.url.path.startswith("/health/")
-
-    if old:
+    exempt = (lambda request: request.url.path.startswith("/health/")) if old else library.path_prefix("/health")
+    if old or variant.endswith(" class"):
         app.add_middleware(library.MaintenanceModeMiddleware, backend=backend, exempt_handler=exempt)
-    elif variant.endswith(" class"):
-        predicate = library.path_prefix("/health")
-        app.add_middleware(library.MaintenanceModeMiddleware, backend=backend, exempt_callback=predicate)
     else:
-        app.add_middleware(library.maintenance_middleware(backend=backend, exempt=library.path_prefix("/health")))
+        app.add_middleware(library.maintenance_middleware(backend=backend, exempt=exempt))
     if kind == "env":
         os.environ[key] = str(int(on))
     else:

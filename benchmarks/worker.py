@@ -56,17 +56,13 @@ async def send(_message: Message) -> None:
 
 async def live(app: ASGIApp, started: asyncio.Event) -> None:
     """Run the lifespan of an app as a server does, until the process ends."""
-    messages = iter([{"type": "lifespan.startup"}])
+    messages: asyncio.Queue[Message] = asyncio.Queue()
+    messages.put_nowait({"type": "lifespan.startup"})
 
-    async def startup() -> Message:
-        for message in messages:
-            return message
-        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]  # which never comes
-
-    async def complete(_message: Message) -> None:
+    async def note(_message: Message) -> None:
         started.set()
 
-    await app({"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}, startup, complete)
+    await app({"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}, messages.get, note)
 
 
 async def status_of(app: ASGIApp, template: str) -> int:
@@ -112,7 +108,7 @@ async def answer_orders() -> None:
             lives.append(asyncio.create_task(live(apps[key], started)))
             await asyncio.wait_for(started.wait(), 10)
             gc.freeze()
-        template = path_of("first" if alone else order["scenario"], order["routes"])
+        template = path_of(order["scenario"], order["routes"])
         status = await status_of(apps[key], template)
         ns = await time_block(apps[key], template, order["requests"]) if status else None
         print(json.dumps({"status": status, "ns": ns}), flush=True)

@@ -17,9 +17,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from tests.servers import running  # noqa: E402 -- from here on the clone can be imported
-from tests.support import free_port, uvicorn_process, wait_for_port  # noqa: E402
-
-__all__ = ["HERE", "Served", "run_worker", "running", "serving", "stores", "uvicorn_process"]
+from tests.support import free_port, wait_for_port  # noqa: E402
 
 
 class Served(NamedTuple):
@@ -39,16 +37,11 @@ def stores() -> Iterator[dict[str, str]]:
 @contextmanager
 def run_worker(python: str, *arguments: str, env: Mapping[str, str], **pipes: Any) -> Iterator[subprocess.Popen[Any]]:  # noqa: ANN401 -- what Popen takes
     """Run `worker.py` with this Python, and end it by its id."""
-    process = subprocess.Popen([python, HERE / "worker.py", *arguments], env={**os.environ, **env}, **pipes)
-    try:
-        yield process
-    finally:
-        process.terminate()
+    with subprocess.Popen([python, HERE / "worker.py", *arguments], env={**os.environ, **env}, **pipes) as process:
         try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield process
+        finally:
+            process.kill()  # it keeps nothing
 
 
 @contextmanager
