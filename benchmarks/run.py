@@ -1,13 +1,13 @@
 """Run the parts of the benchmarks, write their figures below `results`, and draw the plots of what is there.
 
-Nothing in them passes or fails. The peers are measured in environments of their own, this library in that of this
-process.
+Nothing in them passes or fails. Each peer is measured in an environment of its own, this library in that of this one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -36,8 +36,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if unknown := set(options.parts) - PARTS.keys():
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
+    (results := HERE / "results").mkdir(exist_ok=True)
+    os.environ.pop("PYTHONPATH", None)  # each environment has its own library
     pythons = {"ours": sys.executable, **dict(peer.split("=", 1) for peer in options.peer)}
     for part in options.parts or PARTS:
         figures = PARTS[part](pythons, quick=options.quick)

@@ -30,9 +30,7 @@ from workers import Served, serving, stores
 from fastapi_maintenance import MaintenanceState, MemoryBackend, maintenance_middleware
 
 _CLIENTS = 10_000
-_END = timedelta(minutes=5)
-"""When the maintenance ends, of which the clients are told."""
-
+_END = timedelta(minutes=5)  # of the maintenance, as the clients are told
 _ROUNDS = 5
 _VARIANTS = ("plain", "bare 503", "memory", "0.0.5 env", "waygate")
 
