@@ -116,14 +116,13 @@ def measure(pythons: Mapping[str, str], *, quick: bool) -> list[dict[str, Any]]:
         if name in measured
         for cell in row_of(name, scenarios, on=on)
     ]
-    rounds = _QUICK_ROUNDS if quick else _ROUNDS
     with ExitStack() as stack:
         workers = Workers(pythons, stack)
         every = list(dict.fromkeys([*chosen, *(cell.base for cell in chosen)]))
-        for number in range(rounds + 1):
+        for number in range((_QUICK_ROUNDS if quick else _ROUNDS) + 1):
             for cell in every:
                 workers.ask(cell)
-            print(f"round {number} of {rounds}", flush=True, file=sys.stderr)
+            print(f"round {number}", flush=True, file=sys.stderr)
             if number == 0:  # which warms up
                 time.sleep(_SETTLED_AFTER)
     for times in workers.times.values():

@@ -11,6 +11,7 @@ import asyncio
 import gc
 import itertools
 import json
+import logging
 import resource
 import sys
 import time
@@ -129,4 +130,5 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         uvloop.run(serve(*sys.argv[1:]))
     else:
+        logging.disable(logging.WARNING)  # hints on what stands inside the middleware here
         asyncio.run(answer_orders())
