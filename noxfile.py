@@ -49,15 +49,6 @@ PEERS = {
 }
 """What users would pick instead, each with the newest FastAPI on which it answers right."""
 
-BENCHMARKS = {
-    "requests": "per_request",
-    "server": "server",
-    "imports": "imports",
-    "storm": "storm",
-    "propagation": "propagation",
-}
-"""The parts of the benchmarks, and the module of each."""
-
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 nox.needs_version = ">=2025.2.9"
@@ -254,20 +245,11 @@ def demo(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """What it costs, and how fast a change arrives; nothing in it passes or fails.
 
-    All by default, or the part that is named, with its own options: `-- requests --quick`.
+    All by default, or the parts that are named: `-- requests --quick`, `server`, `imports`, `storm`, `propagation`.
     """
-    named, options = session.posargs[:1], session.posargs[1:]
-    if not set(named) <= BENCHMARKS.keys():
-        named, options = [], session.posargs
     session.install(*group("benchmarks"), "-e", ".")
-    results = HERE / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    pythons = {} if named == ["propagation"] else {name: peer_python(session, name) for name in PEERS}
-    peers = [f"--peer={name}={python}" for name, python in pythons.items()]
-    for part in named or BENCHMARKS:
-        written = [] if part == "propagation" else [*peers, f"--json={results / part}.json"]
-        session.run("python", f"benchmarks/{BENCHMARKS[part]}.py", *written, *options)
-    session.run("python", "benchmarks/plots.py", str(results))
+    peers = [f"--peer={name}={peer_python(session, name)}" for name in PEERS]
+    session.run("python", "benchmarks/run.py", *peers, *session.posargs)
 
 
 def peer_python(session: nox.Session, name: str) -> str:

@@ -1,133 +1,92 @@
-"""A load generator: connections that are kept alive, each asking again as soon as it has its answer.
+"""Connections that are kept alive and ask again and again, each time for a new path.
 
-It runs as a process of its own, on another core than the servers, and asks for a new path each time. It asks one
-server after the other, in another order each round, a moment each, and just before or after it the one that it is
-compared with: what else the machine does falls on both. The answers are looked into as little as can be, so that it is
-the server that is measured.
+They run in a process that serves nothing. The answers are looked into as little as can be, so that it is the server
+that is measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
-import json
-import random
-import statistics
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import uvloop
+from variants import REQUEST_HEADERS
 
 _numbers = itertools.count()
-_HEADERS = (
-    "host: shop.example\r\nuser-agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n"
-    "accept: application/json, text/plain, */*\r\naccept-language: en-US,en;q=0.5\r\n"
-    "accept-encoding: gzip, deflate, br, zstd\r\nreferer: https://shop.example/basket\r\n"
-    "cookie: session=3f2b8c1e; theme=dark\r\n\r\n"
-)
+_HEADERS = "".join(f"{name}: {value}\r\n" for name, value in REQUEST_HEADERS.items())
 
 
-class Client(asyncio.Protocol):
-    """One connection."""
+class Connection(asyncio.Protocol):
+    """One connection, and what it was answered."""
 
-    def __init__(self, path: str, until: float) -> None:
-        self._before, self._after = path.split("{}")
-        self._until = until
+    def __init__(self, path: str) -> None:
+        self._before, _, self._after = path.partition("{}")
         self._received = b""
-        self._asked = 0.0
+        self._asked = self.answered = 0.0
         self.latencies: list[float] = []
         self.statuses: Counter[bytes] = Counter()
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_last: Callable[[bytes], bool] = lambda _: True
 
-    def connection_made(self, transport: Any) -> None:  # noqa: ANN401 -- uvloop's
-        """Ask for the first time."""
-        self._transport = transport
-        self._ask()
+    def ask(self, is_last: Callable[[bytes], bool] = lambda _: True) -> asyncio.Future[None]:
+        """Ask until this is true of the status of an answer, and return what is done then."""
+        self._over, self._is_last = asyncio.get_running_loop().create_future(), is_last
+        self._write()
+        return self._over
+
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401 -- asyncio's or uvloop's
+        """Wait until it is to ask."""
+        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Ask again if this was the whole answer."""
-        received = self._received + data if self._received else data
+        """Note the answer if it is whole, and ask again unless it was the last."""
+        received = self._received = self._received + data if self._received else data
         head = received.find(b"\r\n\r\n")
-        if head < 0:
-            self._received = received
-            return
         begin = received.find(b"content-length: ") + 16
-        if len(received) < head + 4 + int(received[begin : received.find(b"\r\n", begin)]):
-            self._received = received
+        if head < 0 or len(received) < head + 4 + int(received[begin : received.find(b"\r\n", begin)]):
             return
-        self._received = b""
-        self.statuses[received[9:12]] += 1
-        self._answered()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Note that it is over."""
-        if exc is not None:
-            self.statuses[b"lost"] += 1
-        if not self.over.done():
-            self.over.set_result(None)
-
-    def _answered(self) -> None:
-        now = time.perf_counter()
-        self.latencies.append(now - self._asked)
-        if now < self._until:
-            self._ask()
+        self._received, status = b"", received[9:12]
+        self.statuses[status] += 1
+        self.answered = time.perf_counter()
+        self.latencies.append(self.answered - self._asked)
+        if self._is_last(status):
+            self._over.set_result(None)
         else:
-            self._transport.close()
+            self._write()
 
-    def _ask(self) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's
+        """Note if it still asked."""
+        if not self._over.done():
+            self.statuses[b"lost"] += 1
+            self._over.set_result(None)
+
+    def _write(self) -> None:
+        if self.transport.is_closing():
+            self.connection_lost(None)
+            return
         self._asked = time.perf_counter()
-        self._transport.write(
-            f"GET {self._before}{next(_numbers)}{self._after} HTTP/1.1\r\n{_HEADERS}".encode("latin-1")
-        )
+        self.transport.write(f"GET {self._before}{next(_numbers)}{self._after} HTTP/1.1\r\n{_HEADERS}\r\n".encode())
 
 
-async def load(port: int, path: str, connections: int, seconds: float) -> dict[str, Any]:
-    """Return how many requests were answered a second, and the milliseconds that half and 99 % of them took."""
+async def connect(port: int, path: str, number: int) -> list[Connection]:
+    """Open so many connections to a port of 127.0.0.1, few at a time."""
     loop = asyncio.get_running_loop()
-    begin = time.perf_counter()
-    clients = [Client(path, begin + seconds) for _ in range(connections)]
-    for client in clients:
-        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
-    await asyncio.gather(*(client.over for client in clients))
-    took = time.perf_counter() - begin
-    latencies = [latency for client in clients for latency in client.latencies]
-    cuts = statistics.quantiles(latencies, n=100)
-    statuses = sum((client.statuses for client in clients), Counter[bytes]())
-    return {
-        "rate": len(latencies) / took,
-        "p50": cuts[49] * 1000,
-        "p99": cuts[98] * 1000,
-        "statuses": {status.decode(): number for status, number in statuses.items()},
-    }
+    opened: list[Connection] = []
+    while len(opened) < number:
+        wanted = min(250, number - len(opened))
+        connecting = [loop.create_connection(lambda: Connection(path), "127.0.0.1", port) for _ in range(wanted)]
+        opened += [connection for _, connection in await asyncio.gather(*connecting)]
+    return opened
 
 
-async def rounds(
-    pairs: list[tuple[int, int]], path: str, connections: int, seconds: float, number: int
-) -> list[list[dict[str, Any]]]:
-    """Return what was found of the first server of each pair, round by round, and the rate of the second as `base`.
-
-    One round before the first warms up.
-    """
-    found: dict[tuple[int, int], list[dict[str, Any]]] = {pair: [] for pair in pairs}
-    for _ in range(number + 1):
-        for pair in random.sample(pairs, len(pairs)):
-            results = {}
-            for place in random.sample(range(2), 2):
-                results[place] = await load(pair[place], path, connections, seconds)
-            found[pair].append({**results[0], "base": results[1]["rate"]})
-    return [results[1:] for results in found.values()]
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("path", help="with {} where the number stands")
-    parser.add_argument("pairs", nargs="+", help="the port of a server, a colon, and that of what it is compared with")
-    parser.add_argument("--connections", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True, help="at one server, each round")
-    parser.add_argument("--rounds", type=int, required=True)
-    options = parser.parse_args()
-    asked = [(int(port), int(base)) for port, base in (pair.split(":") for pair in options.pairs)]
-    found = rounds(asked, options.path, options.connections, options.seconds, options.rounds)
-    print(json.dumps(uvloop.run(found)))
+def close(connections: Iterable[Connection], name: object, expected: int) -> None:
+    """End the connections, and tell of a server that answered anything but the status that is expected."""
+    total: Counter[bytes] = Counter()
+    for connection in connections:
+        total += connection.statuses
+        connection.transport.close()
+    if set(total) != {str(expected).encode()}:
+        print(f"wrong: {name} answered {dict(total)} instead of {expected} alone")

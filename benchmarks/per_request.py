@@ -1,36 +1,44 @@
-"""What does a request cost, off and on? In process, without a server or a client: what is called is the app itself.
+"""What does a request cost, off and on? In process, without a server or a client: the app itself is called.
 
-The variants take turns, block by block, for many rounds. What is compared is the medians, and where a difference is
-small, the median of the differences within a round. Times are of the processor, in microseconds a request.
+The variants take turns, block by block, for many rounds. Each is compared with its base within a round, and the median
+of the rounds counts. Times are of the processor, in microseconds a request.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
-from variants import BACKENDS, VARIANTS
-from workers import Worker, parse_peers, workers
+from tables import print_table
+from variants import OURS, PEER_OF, PEERS, VARIANTS, base_of
+from workers import run_worker, stores
 
-ROUTES = (10, 100, 1000)
-OURS = tuple(f"{kind} {form}" for kind in BACKENDS for form in ("factory", "class"))
-PEERS = ("0.0.5 env", "0.0.5 file", "waygate")
-LIMITS = ("bare 503", "bare 503 in app", "response 503", "response 503 in app")
-FLOOR = ("plain", "bare 503 in app", "response 503 in app")
-"""What is measured in the environment of each peer, since its FastAPI may be another."""
+_ROUTES = (10, 100, 1000)
+_ROUNDS, _QUICK_ROUNDS = 11, 5
+_BLOCK = 1e7  # nanoseconds, about
+_SETTLED_AFTER = 3.0  # seconds; then this library trusts a file's time to tell that nothing was written since
 
-SHOWN = ("plain", "nothing", *OURS[2:4], *(f"plain of {peer}" for peer in ("0.0.5", "waygate")), *PEERS)
-_SETTLED_AFTER = 3.0
-"""Seconds after which this library trusts a file's time to tell that nothing was written since."""
+_PEERS = tuple(itertools.chain(*PEERS.values()))
+_OPEN = ("plain", "nothing", *(f"plain of {peer}" for peer in PEERS))
+_LIMITS = ("bare 503", "response 503", *(f"bare 503 of {peer}" for peer in PEERS))
+_PASSING = ("exempt", "forced off", "404")
+_TABLES = {
+    "Off, a middleware that does nothing for comparison": (False, ("nothing", *OURS), ("alone",), ("more",)),
+    "Off, the plain app for comparison": (False, (*_OPEN, *OURS, *_PEERS), ("first", "last"), ("us", "more")),
+    "Blocked, a bare 503 for comparison": (True, (*_LIMITS, *OURS, *_PEERS), ("first", "last"), ("us", "times")),
+    "Passing during maintenance": (True, ("memory", *_PEERS), _PASSING, ("us", "more")),
+}
+"""Each title, whether maintenance is on, the variants, the scenarios, and which figures are shown."""
 
-_EXPECTED = {"exempt": 200, "forced off": 200, "404": 404}
+_FORMS = {"us": "{:.2f}", "more": "{:+.2f}", "times": "{:.2f}x"}
 
 
 class Cell(NamedTuple):
@@ -40,116 +48,99 @@ class Cell(NamedTuple):
     routes: int
     scenario: str
     on: bool
-    shortcut: bool = False
 
     @property
     def expected(self) -> int:
         """The status that is right."""
-        kind = self.variant.split(" of ", maxsplit=1)[0]
-        if kind == "driver":
-            return 0
-        if kind in LIMITS:
-            return 503
-        blocked = self.on and kind not in {"plain", "nothing"}
-        return 200 if self.shortcut else _EXPECTED.get(self.scenario, 503 if blocked else 200)
+        if self.scenario == "404":
+            return 404
+        return 503 if self.on and self.scenario in {"first", "last"} else 200
+
+    @property
+    def base(self) -> Cell:
+        """What it is compared with, in the same environment."""
+        if self.scenario == "alone":
+            return self._replace(variant="nothing")
+        blocked = self.expected == 503  # noqa: PLR2004 -- a status
+        return self._replace(variant=base_of(self.variant, on=blocked), on=blocked)
 
 
-def base_of(floor: str, variant: str) -> str:
-    """Return the floor that a variant is compared with: the one in its own environment."""
-    peer = variant.rpartition(" of ")[2].split(" ", maxsplit=1)[0]
-    return f"{floor} of {peer}" if peer in VARIANTS else floor
+def row_of(name: str, scenarios: Iterable[str], *, on: bool) -> list[Cell]:
+    """Return the cells of a variant in a table."""
+    return [Cell(name, routes, scenario, on) for routes, scenario in itertools.product(_ROUTES, scenarios)]
 
 
-def cells() -> list[Cell]:
-    """Return all that is measured."""
-    of_peers = [name for peer, names in VARIANTS.items() if peer != "ours" for name in names]
-    limits = [name for name in (*LIMITS, *of_peers) if "503" in name]
-    open_apps = [name for name in ("plain", "nothing", *of_peers) if name.startswith(("plain", "nothing"))]
-    found = [Cell("driver", 10, "first", on=False)]
-    for routes in ROUTES:
-        found += [Cell(name, routes, "first", on=False, shortcut=True) for name in ("plain", "nothing", *OURS)]
-        found += [Cell(name, routes, "first", on=False) for name in (*open_apps, *OURS, *PEERS)]
-        found += [Cell(name, routes, "last", on=False) for name in (*open_apps, *OURS[2:4], *PEERS)]
-        for scenario in ("first", "last"):
-            found += [Cell(name, routes, scenario, on=True) for name in (*OURS, *PEERS, *limits)]
-        for scenario in _EXPECTED:
-            found += [Cell(name, routes, scenario, on=False) for name in open_apps]
-            found += [Cell(name, routes, scenario, on=True) for name in (*OURS[2:4], *PEERS)]
-    return found
+class Workers:
+    """A worker for each peer, and the nanoseconds that it found for each cell, one number for each round."""
 
-
-class Results:
-    """The times of each cell, in nanoseconds a request, one of each round."""
-
-    def __init__(self) -> None:
+    def __init__(self, pythons: Mapping[str, str], stack: ExitStack) -> None:
+        self._processes = {}
+        env, pipes = stack.enter_context(stores()), {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        for peer, python in pythons.items():
+            self._processes[peer] = stack.enter_context(run_worker(python, env=env, **pipes))
         self.times: dict[Cell, list[float]] = defaultdict(list)
         self.wrong: dict[Cell, int] = {}
 
-    def median(self, cell: Cell) -> float | None:
-        """Return microseconds a request, None where the variant does not answer as it should."""
-        return statistics.median(self.times[cell]) / 1000 if self.times.get(cell) and cell not in self.wrong else None
+    def ask(self, cell: Cell) -> None:
+        """Measure a cell once more."""
+        known = self.times[cell][-1] if self.times[cell] else None
+        requests = 50 if known is None else round(min(4000, max(20, _BLOCK / known)))
+        process = self._processes[PEER_OF[cell.variant]]
+        assert process.stdout is not None
+        print(json.dumps({**cell._asdict(), "requests": requests}), file=process.stdin, flush=True)
+        answer = json.loads(process.stdout.readline())
+        if answer["status"] != cell.expected:
+            self.wrong[cell] = answer["status"]
+        self.times[cell].append(answer["ns"] or 1e6)
 
-    def above(self, cell: Cell, floor: Cell) -> float | None:
-        """Return how many microseconds more it is than another, the median of the rounds."""
-        if self.median(cell) is None or self.median(floor) is None:
-            return None
-        pairs = zip(self.times[cell], self.times[floor], strict=True)
-        return statistics.median(one - other for one, other in pairs) / 1000
-
-
-def measure(asked: dict[str, Worker], chosen: list[Cell], rounds: int, block: float) -> Results:
-    """Measure the cells, each `rounds` times for about `block` seconds."""
-    results = Results()
-    peer_of = {name: peer for peer, names in VARIANTS.items() for name in names}
-    begin = time.monotonic()
-    waiting = _SETTLED_AFTER if any("file" in cell.variant for cell in chosen) else 0.0
-    for number, on in itertools.product(range(-1, rounds), (False, True)):  # the first round warms up
-        for worker in asked.values():
-            worker.ask(on=on)
-        time.sleep(waiting)
-        for cell in chosen:
-            if cell.on is not on:
-                continue
-            known = results.times[cell][-1] if results.times[cell] else None
-            requests = 50 if known is None else round(min(4000, max(20, block * 1e9 / known)))
-            answer = asked[peer_of[cell.variant]].ask(**cell._asdict(), requests=requests, expected=cell.expected)
-            if answer["status"] != cell.expected:
-                results.wrong[cell] = answer["status"]
-            results.times[cell].append(answer["ns"] or 1e6)
-        if on:
-            print(f"round {number + 1} of {rounds}, {time.monotonic() - begin:.0f} s", flush=True, file=sys.stderr)
-    for times in results.times.values():
-        del times[0]
-    return results
+    def figures(self, cell: Cell) -> dict[str, float]:
+        """Return microseconds a request, how many more and how many times as many as its base takes; medians."""
+        if cell in self.wrong or cell not in self.times:
+            return {}
+        pairs = list(zip(self.times[cell], self.times[cell.base], strict=True))
+        return {
+            "us": statistics.median(self.times[cell]) / 1000,
+            "more": statistics.median(one - base for one, base in pairs) / 1000,
+            "times": statistics.median(one / base for one, base in pairs),
+        }
 
 
-def main() -> None:
-    """Measure, print tables, and write the figures."""
-    from tables import print_tables  # noqa: PLC0415 -- it knows this module
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", action="append", default=[], help="name=path of its Python; as often as wanted")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--block", type=float, default=0.01, help="seconds of a block")
-    parser.add_argument("--quick", action="store_true", help="a minute, for this library with a memory alone")
-    parser.add_argument("--only", default="", help="part of the names of the variants besides the floor")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    options = parser.parse_args()
-    pythons = parse_peers(options.peer)
-    measured = {name for peer in pythons for name in VARIANTS[peer]}
-    only = options.only or ("memory" if options.quick else "")
+def measure(pythons: Mapping[str, str], *, quick: bool) -> list[dict[str, Any]]:
+    """Measure all cells, print tables, and return the figures; if `quick`, of this library the memory alone."""
+    left_out = set(OURS) - {"memory"} if quick else set()
+    measured = {name for peer in pythons for name in VARIANTS[peer]} - left_out
     chosen = [
         cell
-        for cell in cells()
-        if cell.variant in measured and (only in cell.variant or cell.variant not in {*OURS, *PEERS})
+        for on, names, scenarios, _ in _TABLES.values()
+        for name in names
+        if name in measured
+        for cell in row_of(name, scenarios, on=on)
     ]
-    with workers(pythons) as asked:
-        results = measure(asked, chosen, 5 if options.quick else options.rounds, options.block)
-    print_tables(results)
-    if options.json:
-        medians = [{**cell._asdict(), "us": results.median(cell)} for cell in chosen]
-        options.json.write_text(json.dumps(medians, indent=1) + "\n", encoding="utf-8")
+    with ExitStack() as stack:
+        workers = Workers(pythons, stack)
+        every = list(dict.fromkeys([*chosen, *(cell.base for cell in chosen)]))
+        for number in range((_QUICK_ROUNDS if quick else _ROUNDS) + 1):
+            for cell in every:
+                workers.ask(cell)
+            print(f"round {number}", flush=True, file=sys.stderr)
+            if number == 0:  # which warms up
+                time.sleep(_SETTLED_AFTER)
+    for times in workers.times.values():
+        del times[0]
+    print_tables(workers)
+    return [{**cell._asdict(), **workers.figures(cell)} for cell in chosen]
 
 
-if __name__ == "__main__":
-    main()
+def print_tables(workers: Workers) -> None:
+    """Print what was measured, and what answered wrong, of which no figure is shown."""
+    for title, (on, names, scenarios, figures) in _TABLES.items():
+        columns = [f"{cell.routes} {cell.scenario}" for cell in row_of("", scenarios, on=on)]
+        for figure in figures:
+            rows = []
+            for name in names:
+                values = [workers.figures(cell).get(figure) for cell in row_of(name, scenarios, on=on)]
+                if any(value is not None for value in values):
+                    rows.append((name, ["-" if value is None else _FORMS[figure].format(value) for value in values]))
+            print_table(f"{title}: {figure}", ["variant", *columns], rows)
+    for cell, status in sorted(workers.wrong.items()):
+        print(f"wrong: {cell} answered {status} instead of {cell.expected}")

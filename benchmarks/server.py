@@ -1,139 +1,65 @@
 """How many requests does a server answer, off and on, and how soon?
 
-Each variant is served by a uvicorn of its own, with httptools and uvloop and one worker. The load generator runs on
-another core; it asks one server after the other, a moment each, round after round, and beside each the one that it is
-compared with. What is told is the medians of the ratios of such neighbours; that of a server and itself tells how far
-they can be trusted.
+Each variant is served by a uvicorn of its own, with httptools and uvloop and one worker. This process asks one server
+after the other, in another order each round, a moment each, and just before or after it the one that it is compared
+with: what else the machine does falls on both. What is told is the medians of the ratios of such neighbours; that of a
+server and itself tells how far they can be trusted.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
+import asyncio
+import random
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+import time
+from collections.abc import Mapping
 
-from apps import path_of
-from per_request import base_of
-from tables import print_table
-from variants import VARIANTS
-from workers import HERE, parse_peers, stores
+import uvloop
+from load import close, connect
+from tables import print_medians
+from variants import OURS, PEER_OF, base_of, path_of
+from workers import Served, serving, stores
 
-from tests.support import free_port, wait_for_port
-
-_OURS = ("env factory", "memory factory", "memory class", "file factory", "redis factory", "postgresql factory")
-_OFF = ("plain", "nothing", *_OURS, "plain of 0.0.5", "0.0.5 env", "plain of waygate", "waygate")
-_ON = (
-    *("bare 503", "bare 503 in app", "response 503 in app", *_OURS),
-    *("bare 503 in app of 0.0.5", "0.0.5 env", "bare 503 in app of waygate", "waygate"),
-)
+_ROUNDS, _QUICK_ROUNDS = 41, 21
+_SECONDS = 0.25  # at one server, each round
+_CONNECTIONS = 32
 
 
-class Served(NamedTuple):
-    """A variant, and whether it is in maintenance."""
-
-    variant: str
-    on: bool
-
-
-@contextmanager
-def serving(python: str, served: Served, routes: int, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Serve a variant, and give its process; its port is the last argument of it."""
-    port = free_port()
-    command = [python, str(HERE / "served.py"), served.variant, "--routes", str(routes), *["--on"] * served.on]
-    process = subprocess.Popen([*command, "--port", str(port)], env={**os.environ, **env})
-    try:
-        wait_for_port(port, process)
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+async def load(port: int, served: Served) -> dict[str, float]:
+    """Return how many requests a server answered a second, and the milliseconds that half and 99 % of them took."""
+    connections = await connect(port, path_of("first", 10), _CONNECTIONS)
+    begin = time.perf_counter()
+    await asyncio.gather(*(each.ask(lambda _: time.perf_counter() >= begin + _SECONDS) for each in connections))
+    took = time.perf_counter() - begin
+    close(connections, served, 503 if served.on else 200)
+    latencies = [latency for connection in connections for latency in connection.latencies]
+    cuts = statistics.quantiles(latencies, n=100)
+    return {"requests/s": len(latencies) / took, "p50 ms": cuts[49] * 1000, "p99 ms": cuts[98] * 1000}
 
 
-def port_of(process: subprocess.Popen[bytes]) -> int:
-    """Return the port of a server."""
-    assert isinstance(process.args, list)
-    return int(str(process.args[-1]))
+async def load_all(ports: Mapping[Served, int], rounds: int) -> dict[Served, list[dict[str, float]]]:
+    """Return what was found of each server, round by round, and its rate as a share of that of its base."""
+    found: dict[Served, list[dict[str, float]]] = {served: [] for served in ports}
+    for _ in range(rounds + 1):
+        for served in random.sample(list(ports), len(ports)):
+            pair = (served, served._replace(variant=base_of(served.variant, on=served.on)))
+            results = {place: await load(ports[pair[place]], pair[place]) for place in random.sample(range(2), 2)}
+            found[served].append({**results[0], "of base": results[0]["requests/s"] / results[1]["requests/s"]})
+    return {served: results[1:] for served, results in found.items()}  # the first round warms up
 
 
-def base_for(served: Served) -> Served:
-    """Return what a variant is compared with: the plain app, or the bare 503 in the app."""
-    return Served(base_of("bare 503 in app" if served.on else "plain", served.variant), on=served.on)
-
-
-def measure(
-    ports: Mapping[Served, int], path: str, rounds: int, connections: int, seconds: float
-) -> dict[Served, list[dict[str, Any]]]:
-    """Load each server in turn, and return what was found of each, round by round."""
-    options = {"--rounds": rounds, "--connections": connections, "--seconds": seconds}
-    flags = [word for option, value in options.items() for word in (option, str(value))]
-    pairs = [f"{port}:{ports[base_for(served)]}" for served, port in ports.items()]
-    command = [sys.executable, str(HERE / "load.py"), path, *pairs, *flags]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return dict(zip(ports, found, strict=True))
-
-
-def rows(found: Mapping[Served, list[dict[str, Any]]], *, on: bool) -> list[tuple[str, list[str]]]:
-    """Return a row for each variant."""
-    made = []
-    for served, results in found.items():
-        if served.on is not on:
-            continue
-        cells = [f"{statistics.median(result[key] for result in results):.{digits}f}" for key, digits in _COLUMNS]
-        cells.append(f"{statistics.median(result['rate'] / result['base'] for result in results):.3f}")
-        expected = "503" if on else "200"
-        wrong = sum(number for result in results for status, number in result["statuses"].items() if status != expected)
-        made.append((served.variant, [*cells, str(wrong)]))
-    return made
-
-
-_COLUMNS = (("rate", 0), ("p50", 2), ("p99", 2))
-_NAMED = ["variant", "requests/s", "p50 ms", "p99 ms"]
-
-
-def main() -> None:
-    """Measure, print two tables, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", action="append", default=[], help="name=path of its Python; as often as wanted")
-    parser.add_argument("--rounds", type=int, default=41)
-    parser.add_argument("--seconds", type=float, default=0.25, help="at one server, each round")
-    parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--routes", type=int, default=10)
-    parser.add_argument("--scenario", default="first", help="first or last")
-    parser.add_argument("--quick", action="store_true", help="short runs of this library with a memory alone")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    options = parser.parse_args()
-    pythons = parse_peers(options.peer)
-    peer_of = {name: peer for peer in pythons for name in VARIANTS[peer]}
-    left_out = set(_OURS) - {"memory factory"} if options.quick else set()
-    rounds, seconds = (21, 0.25) if options.quick else (options.rounds, options.seconds)
-    wanted = [*(Served(name, on=False) for name in _OFF), *(Served(name, on=True) for name in _ON)]
-    chosen = [served for served in wanted if served.variant in peer_of and served.variant not in left_out]
-    with ExitStack() as stack:
-        env = stack.enter_context(stores())
-        ports = {
-            served: port_of(stack.enter_context(serving(pythons[peer_of[served.variant]], served, options.routes, env)))
-            for served in chosen
-        }
-        path = path_of(options.scenario, options.routes)
-        found = measure(ports, path, rounds, options.connections, seconds)
-    print_table("Off, through uvicorn", [*_NAMED, "of plain", "wrong"], rows(found, on=False))
-    columns = [*_NAMED, "of bare 503 in app", "wrong"]
-    print_table("On, through uvicorn", columns, rows(found, on=True))
-    if options.json:
-        figures = [{**served._asdict(), "runs": results} for served, results in found.items()]
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+def measure(pythons: Mapping[str, str], *, quick: bool) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """Measure, print two tables, and return the figures; if `quick`, of this library the memory alone."""
+    left_out = {"cached", *(set(OURS) - {"memory"} if quick else ())}
+    names = [name for name, peer in PEER_OF.items() if peer in pythons and name not in left_out]
+    off = [Served(name, on=False) for name in names if "503" not in name]
+    on = [Served(name, on=True) for name in names if not name.startswith(("plain", "nothing"))]
+    with stores() as env, serving(pythons, [*off, *on], env) as processes:
+        ports = {served: port for served, (port, _) in processes.items()}
+        found = uvloop.run(load_all(ports, _QUICK_ROUNDS if quick else _ROUNDS))
+    figures = {}
+    for switch, some, base in (("off", off, "the plain app"), ("on", on, "a bare 503")):
+        figures[switch] = {served.variant: found[served] for served in some}
+        columns = {"requests/s": "{:.0f}", "p50 ms": "{:.2f}", "p99 ms": "{:.2f}", "of base": "{:.3f}"}
+        print_medians(f"Through uvicorn, {switch}; the base is {base}", columns, figures[switch])
+    return figures

@@ -51,7 +51,7 @@ from tests.documents import examples_of
 from tests.middleware.test_failures import app_on, status
 from tests.servers import Server, running
 from tests.support import ROOT, eventually
-from tests.switch.test_following import living
+from tests.switch.lifespans import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
@@ -673,7 +673,7 @@ def test_a_process_ends_although_its_sqlite_was_locked(tmp_path: Path) -> None:
         import anyio
         from fastapi_maintenance import set_maintenance_mode
         from tests.middleware.test_failures import app_on, status
-        from tests.switch.test_following import living
+        from tests.switch.lifespans import living
 
         async def live(path):
             url = f"sqlite+aiosqlite:///{path}"

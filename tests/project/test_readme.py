@@ -31,7 +31,7 @@ from fastapi_maintenance.testing import PromiseBrokenError
 from tests.documents import Example, examples_of
 from tests.servers import Server, running
 from tests.support import ROOT, client, eventually, handshake, websocket_scope
-from tests.switch.test_following import living
+from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
 

@@ -32,7 +32,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance._routing.listing import leads_to
 from fastapi_maintenance.router import maintenance_router
 from tests.support import ROOT
-from tests.switch.test_following import living
+from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
 

@@ -33,7 +33,7 @@ from fastapi_maintenance._switch import forced
 from fastapi_maintenance.testing import maintenance_forced
 from tests.stores import WatchableStore
 from tests.support import client, handshake, websocket_scope
-from tests.switch.test_following import living
+from tests.switch.lifespans import living
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have another HTTP client than users have

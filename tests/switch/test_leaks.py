@@ -21,7 +21,7 @@ from tests.middleware.test_failures import app_on, status
 from tests.servers import running
 from tests.stores import WatchableStore
 from tests.support import eventually
-from tests.switch.test_following import living
+from tests.switch.lifespans import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.no_cover]  # that would double the time
 

@@ -1,0 +1,363 @@
+"""Leases: how long a hold counts whose process has died, and how it is renewed while its block runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio import fail_after
+from anyio.lowlevel import checkpoint
+
+from fastapi_maintenance import (
+    EnvVarBackend,
+    Hold,
+    LocalFileBackend,
+    MaintenanceState,
+    MemoryBackend,
+    get_maintenance_mode,
+    get_maintenance_state,
+    is_active,
+    maintenance_mode_off,
+    maintenance_mode_on,
+)
+from fastapi_maintenance._switch import holds
+from fastapi_maintenance.state import add_hold
+from fastapi_maintenance.testing import moved_clock
+from tests.stores import DetailedStore, be_down
+from tests.support import ROOT, eventually
+from tests.switch.blocks import LOGGER, after_next_write, messages_of
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("lease", [60, 60.0, timedelta(minutes=1)])
+async def test_a_lease_is_kept_as_the_time_at_which_the_hold_expires(lease: float | timedelta) -> None:
+    store = MemoryBackend()
+    before = datetime.now(timezone.utc)
+    async with maintenance_mode_on(store, lease=lease):
+        (hold,) = store.peek().holds
+    assert hold.expires_at is not None
+    assert before <= hold.expires_at - timedelta(minutes=1) <= datetime.now(timezone.utc)
+
+
+async def test_a_hold_without_a_lease_does_not_expire() -> None:
+    store = MemoryBackend()
+    async with maintenance_mode_off(store):
+        assert [None] == [hold.expires_at for hold in store.peek().holds]
+
+
+async def test_a_lease_is_renewed_while_the_block_runs_and_not_after() -> None:
+    store = DetailedStore()
+    async with maintenance_mode_off(store, lease=0.03):
+        (first,) = (await store.get_state()).holds
+        with fail_after(5):
+            await after_next_write(store).wait()
+        (second,) = (await store.get_state()).holds
+    late = after_next_write(store)
+    await anyio.sleep(0.04)
+    assert (first.id, first.active) == (second.id, second.active)
+    assert first.expires_at is not None
+    assert second.expires_at is not None
+    assert first.expires_at < second.expires_at
+    assert not late.is_set()
+
+
+async def test_a_hold_that_others_dropped_comes_back_as_the_oldest_when_it_is_renewed() -> None:
+    store = DetailedStore()
+    async with maintenance_mode_on(store, message="old", lease=0.03):
+        await store.update_state(lambda _: MaintenanceState())
+        async with maintenance_mode_off(store):
+            with fail_after(5):
+                await after_next_write(store).wait()
+            assert [True, False] == [hold.active for hold in (await store.get_state()).holds]
+
+
+async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_a_block_an_hour_later(tmp_path: Path) -> None:
+    program = """
+        import sys
+        import anyio
+        from fastapi_maintenance import LocalFileBackend, maintenance_mode_on
+
+        async def job():
+            async with maintenance_mode_on(LocalFileBackend(sys.argv[1]), lease=1.5):
+                print("held", flush=True)
+                await anyio.sleep_forever()
+
+        anyio.run(job)
+    """
+    store = LocalFileBackend(tmp_path / "mode")
+    process = subprocess.Popen(  # noqa: ASYNC220 -- nothing else runs meanwhile
+        [sys.executable, "-c", textwrap.dedent(program), store.file_path], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout is not None
+        assert b"held" == process.stdout.readline().strip()
+        held = await get_maintenance_mode(store)
+        os.kill(process.pid, signal.SIGKILL)
+    (hold,) = store.peek().holds
+    assert hold.expires_at is not None
+    assert held
+    assert is_active(store.peek(), hold.expires_at - timedelta.resolution)
+    with fail_after(10):
+        while await get_maintenance_mode(store):  # noqa: ASYNC110 -- the clock is waited for
+            await anyio.sleep(0.02)
+    async with maintenance_mode_off(store):
+        assert hold.id in [other.id for other in store.peek().holds]
+    with moved_clock() as clock:
+        clock.move(hours=1, seconds=2)
+        async with maintenance_mode_on(store):
+            assert hold.id not in [other.id for other in store.peek().holds]
+
+
+class SlowStore(DetailedStore):
+    """A store that is far away: what is written takes as long to get there as the answer takes to come back."""
+
+    def __init__(self, one_way: float) -> None:
+        super().__init__()
+        self.one_way = one_way
+
+    async def update_state(self, change: Callable[[MaintenanceState], MaintenanceState]) -> MaintenanceState:
+        await anyio.sleep(self.one_way)
+        state = await super().update_state(change)
+        await anyio.sleep(self.one_way)
+        return state
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.35])
+async def test_a_lease_on_a_slow_store_never_runs_out_while_the_block_runs(
+    share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A renewal takes twice this share of the lease."""
+    lease = 2.0
+    store = SlowStore(share * lease)
+    async with maintenance_mode_on(store, lease=lease):
+        end = anyio.current_time() + 2 * lease
+        while anyio.current_time() < end:
+            assert await store.get_value()
+            await anyio.sleep(0.002)
+    assert [] == messages_of(caplog)
+
+
+async def test_a_lease_begins_when_the_hold_is_written_however_long_that_took() -> None:
+    store = SlowStore(1.0)
+    async with maintenance_mode_on(store, lease=1.9):
+        assert await store.get_value()
+
+
+async def test_a_host_whose_clock_is_ahead_leaves_the_holds_of_others_in_their_place() -> None:
+    store = MemoryBackend()
+    async with maintenance_mode_on(store, message="first", lease=0.5):
+        there = datetime.now(timezone.utc) + timedelta(minutes=30)
+        await store.update_state(lambda state: add_hold(state, Hold(id="second", active=True), there))
+        (before, _) = store.peek().holds
+        await eventually(lambda: is_renewed(store, before))
+        assert ["first", None] == [hold.message for hold in store.peek().holds]
+
+
+async def is_renewed(store: MemoryBackend, before: Hold) -> bool:
+    return store.peek().holds[0] not in (before, None) and store.peek().holds[0].id == before.id
+
+
+class ClockedStore(DetailedStore):
+    """A store with a clock of its own."""
+
+    def __init__(self, behind_by: timedelta) -> None:
+        super().__init__()
+        self.behind_by = behind_by
+        self.asked = anyio.Event()
+
+    async def now(self) -> datetime:
+        self.asked.set()
+        await checkpoint()
+        return datetime.now(timezone.utc) - self.behind_by
+
+
+@pytest.mark.parametrize(
+    ("behind_by", "expected"),
+    [
+        (0, None),
+        (15, None),
+        (-15, None),
+        (25, "The clock of this host is 25.0 seconds ahead of that of"),
+        (-25, "The clock of this host is 25.0 seconds behind that of"),
+    ],
+)
+async def test_a_clock_that_differs_by_more_than_a_lease_bears_is_warned_of_once(
+    behind_by: int, expected: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ClockedStore(timedelta(seconds=behind_by))
+    for _ in range(2):
+        async with maintenance_mode_on(store, lease=60):
+            with fail_after(5):
+                await store.asked.wait()
+            await anyio.sleep(0.01)
+        store.asked = anyio.Event()
+    messages = messages_of(caplog)
+    assert ([] if expected is None else [expected]) == [message[: len(expected or "")] for message in messages]
+
+
+async def test_a_clock_that_cannot_be_read_is_nothing_to_complain_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Clockless(ClockedStore):
+        async def now(self) -> datetime:
+            self.asked.set()
+            raise ConnectionError
+
+    store = Clockless(timedelta())
+    async with maintenance_mode_on(store, lease=60):
+        await store.asked.wait()
+        await anyio.sleep(0.01)
+    assert [] == messages_of(caplog)
+
+
+async def test_a_renewal_that_fails_is_logged_and_the_block_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    store = DetailedStore()
+    async with maintenance_mode_on(store, lease=0.9):
+        failed = anyio.Event()
+
+        async def fail_once() -> None:
+            store.before_write = checkpoint
+            failed.set()
+            await be_down()
+
+        store.before_write = fail_once
+        with fail_after(5):
+            await failed.wait()
+            await after_next_write(store).wait()
+        assert 1 == len((await store.get_state()).holds)
+        await anyio.sleep(0.05)
+    record, *later = [record for record in caplog.records if record.name == LOGGER]
+    assert f"A hold could not be renewed in {store!r}; it is tried again until it can" == record.getMessage()
+    assert [f"A hold has been renewed again in {store!r}"] == [one.getMessage() for one in later]
+    assert record.exc_info is not None
+    assert ConnectionError is record.exc_info[0]
+
+
+async def test_a_block_counts_in_its_own_process_although_its_lease_ran_out_in_the_store() -> None:
+    store = DetailedStore()
+    async with maintenance_mode_on(store, lease=0.02):
+        store.before_write = be_down
+        (hold,) = (await store.get_state()).holds
+        assert hold.expires_at is not None
+        while datetime.now(timezone.utc) < hold.expires_at:  # noqa: ASYNC110 -- the clock is waited for
+            await anyio.sleep(0.005)
+        assert not await store.get_value()
+        assert await get_maintenance_mode(store)
+        store.come_back()
+
+
+async def test_a_block_ends_although_a_renewal_hangs() -> None:
+    store = DetailedStore()
+    hanging = anyio.Event()
+
+    async def hang_once() -> None:
+        store.before_write = checkpoint
+        hanging.set()
+        await anyio.sleep_forever()
+
+    with fail_after(5):
+        async with maintenance_mode_on(store, lease=0.03):
+            store.before_write = hang_once
+            await hanging.wait()
+    assert MaintenanceState() == await store.get_state()
+
+
+async def test_a_renewal_that_hangs_is_logged_and_the_next_one_is_made(caplog: pytest.LogCaptureFixture) -> None:
+    store = DetailedStore()
+
+    async def hang_once() -> None:
+        store.before_write = checkpoint
+        await anyio.sleep_forever()
+
+    async with maintenance_mode_on(store, lease=0.9):
+        store.before_write = hang_once
+        with fail_after(5):
+            await after_next_write(store).wait()
+        await anyio.sleep(0.05)
+    record, *later = [record for record in caplog.records if record.name == LOGGER]
+    assert f"A hold could not be renewed in {store!r}; it is tried again until it can" == record.getMessage()
+    assert [f"A hold has been renewed again in {store!r}"] == [one.getMessage() for one in later]
+    assert record.exc_info is not None
+    assert TimeoutError is record.exc_info[0]
+
+
+async def test_a_renewal_that_failed_is_tried_again_soon() -> None:
+    """The second try is not a third of the lease later, where the third one would come when it is over."""
+    store = DetailedStore()
+
+    async def fail_once() -> None:
+        store.before_write = checkpoint
+        await be_down()
+
+    async with maintenance_mode_on(store, lease=3):
+        (first,) = (await store.get_state()).holds
+        store.before_write = fail_once
+        with fail_after(10):
+            await after_next_write(store).wait()
+        (second,) = (await store.get_state()).holds
+    assert first.expires_at is not None
+    assert second.expires_at is not None
+    assert second.expires_at - first.expires_at < timedelta(seconds=1.9)
+
+
+async def test_a_lease_on_a_store_that_cannot_be_written_is_nothing_to_complain_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    renewed = anyio.Event()
+
+    class Noticing(EnvVarBackend):
+        async def update_state(self, change: Callable[[MaintenanceState], MaintenanceState]) -> MaintenanceState:
+            if holds.newest(self):
+                renewed.set()
+            return await super().update_state(change)
+
+    store = Noticing("HOLDS_MODE")
+    async with maintenance_mode_on(store, lease=0.03):
+        with fail_after(5):
+            await renewed.wait()
+        (hold,) = (await get_maintenance_state(store)).holds
+    assert ([], None) == (messages_of(caplog), hold.expires_at)
+
+
+@pytest.mark.parametrize("lease", [True, "60", [60]])
+def test_a_lease_that_is_no_duration_is_refused(lease: object) -> None:
+    with pytest.raises(TypeError, match="lease must be a number of seconds"):
+        maintenance_mode_on(MemoryBackend(), lease=lease)  # type: ignore[arg-type]  # what is refused
+
+
+@pytest.mark.parametrize("lease", [0, -1, float("nan"), float("inf"), timedelta(0), timedelta(seconds=-1)])
+def test_a_lease_that_is_not_above_zero_or_not_finite_is_refused(lease: float | timedelta) -> None:
+    with pytest.raises(ValueError, match="lease must be a finite number of seconds above 0"):
+        maintenance_mode_off(MemoryBackend(), lease=lease)
+
+
+@pytest.mark.parametrize("lease", [1e300, 1e12, timedelta.max])
+def test_a_lease_that_would_end_after_the_last_year_is_refused(lease: float | timedelta) -> None:
+    with pytest.raises(ValueError, match="lease must end before the year 10000"):
+        maintenance_mode_on(MemoryBackend(), lease=lease)
+
+
+async def test_a_hold_that_took_longer_to_write_than_its_lease_is_renewed_before_the_block_begins() -> None:
+    store = DetailedStore()
+    update, slow = store.update_state, True
+
+    async def update_late(change: Callable[[MaintenanceState], MaintenanceState], /) -> MaintenanceState:
+        nonlocal slow
+        state = await update(change)
+        if slow:
+            slow = False
+            await anyio.sleep(0.3)
+        return state
+
+    store.update_state = update_late  # type: ignore[method-assign]  # for this test
+    async with maintenance_mode_on(store, lease=0.25):
+        [hold] = (await store.get_state()).holds
+        assert hold.expires_at is not None
+        assert hold.expires_at > datetime.now(timezone.utc)
