@@ -6,9 +6,8 @@ not matter. It holds for the route that answers with this function, not for its 
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
 from fastapi_maintenance._helpers.checks import check_callable
@@ -20,9 +19,7 @@ _MARK = "__fastapi_maintenance_mark__"
 _METHOD_MARKS = "__fastapi_maintenance_method_marks__"
 
 _forced_on: list[bool] = []
-
-_puts = itertools.count(1)
-_last_put = [0]
+_marks_put = [0]
 
 
 class _Mark:
@@ -78,8 +75,8 @@ def has_forced_on() -> bool:
 
 
 def marks_put() -> int:
-    """Return a number that is another one after each mark that is put."""
-    return _last_put[0]
+    """Return how many marks have been put in this process."""
+    return _marks_put[0]
 
 
 def mark_of(endpoint: object) -> bool | None:
@@ -110,7 +107,7 @@ def _put(endpoint: object, *, mark: bool) -> None:
             setattr(endpoint.__self__, _METHOD_MARKS, {**marks, endpoint.__func__: told})
         else:
             setattr(endpoint, _MARK, told)
-        _last_put[:] = [next(_puts)]
+        _marks_put[0] += 1
     except (AttributeError, TypeError):
         msg = f"endpoint must be able to carry a mark, got {endpoint!r}: mark a function that calls it"
         raise TypeError(msg) from None
@@ -131,7 +128,7 @@ def _inner(endpoint: Any) -> object:  # noqa: ANN401 -- anything can be an endpo
     if hasattr(endpoint, "__wrapped__"):
         wrapped: object = endpoint.__wrapped__
         return wrapped
-    if isinstance(endpoint, type) or not hasattr(type(endpoint), "__call__"):  # noqa: B004 -- its function is wanted
+    if isinstance(endpoint, (type, FunctionType)):
         return None
-    call: object = type(endpoint).__call__
+    call: object = getattr(type(endpoint), "__call__", None)  # noqa: B004 -- its function is wanted
     return call

@@ -11,8 +11,8 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
-from fastapi_maintenance._routing.layers import Way
-from fastapi_maintenance._routing.listing import Listed, listed
+from fastapi_maintenance._routing.layers import Layers
+from fastapi_maintenance._routing.listing import ListedRoute, list_routes
 from fastapi_maintenance._switch.app_switch import Settings
 from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.middleware import maintained_layers
@@ -92,7 +92,7 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
     if not middlewares:
         _logger.warning("document_maintenance(...) has found no maintenance middleware around %r", outer)
     below = _mounted_at(app, outer)
-    routes = list(listed(app.routes))
+    routes = list(list_routes(app.routes))
 
     def told(path: str, method: str, operation: Any) -> Any:  # noqa: ANN401 -- beside operations a path has other keys
         mark = _mark(routes, path, method.upper())
@@ -109,12 +109,12 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
 
 
 def _mounted_at(app: FastAPI, outer: ASGIApp) -> str:
-    router = Way(outer).router
+    router = Layers(outer).router
     routes = [] if router is None else router.routes
-    return next((each.path for each in listed(routes) if Way(each.app).router is app.router), "")
+    return next((each.path for each in list_routes(routes) if Layers(each.app).router is app.router), "")
 
 
-def _mark(routes: list[Listed], path: str, method: str) -> bool | None:
+def _mark(routes: list[ListedRoute], path: str, method: str) -> bool | None:
     for route in routes:
         if compile_path(route.path)[1] == path and method in route.methods:
             return mark_of(route.endpoint)

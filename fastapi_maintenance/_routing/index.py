@@ -1,122 +1,96 @@
-"""Which routes of a router can match a path at all? An index by what the path has to begin with.
+"""Which routes of a router can match a path at all? An index by the part of their path before its first parameter.
 
-It only narrows the search: whether a route matches is still asked of the route itself. What is kept is checked against
-the router's lists of routes each time, so that routes that are added late are seen.
+It only narrows the search: whether a route matches is still asked of the route itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import fastapi.routing
 from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
-from starlette.routing import BaseRoute, Match, Mount, Route, Router, WebSocketRoute, compile_path
-from starlette.types import Scope
+from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute, compile_path
 
-from fastapi_maintenance._routing.layers import Way, is_own
+from fastapi_maintenance._routing.layers import is_overridden
 
-__all__ = ["Candidate", "IncludedRouter", "RouteIndex", "contexts_of"]
+__all__ = ["Candidate", "IncludedRouter", "RouteIndex", "route_contexts"]
 
 # FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
 # answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes
-# without asking those in between, nor a class of route with a `matches` of its own; so it is used where neither has
-# anything to say of its own. tests/routing/test_routes.py fails when the private name goes.
+# without asking the routers in between or a route with a `matches` of its own; so it is used where none of them
+# overrides anything. tests/routing/test_places.py fails when the private name goes.
 IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
-contexts_of: Any = getattr(fastapi.routing, "iter_route_contexts", None)
+route_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", None)
 
-_NONE: list[Candidate] = []
-_AS_THEIR_PATH_SAYS = {kind.matches for kind in (APIRoute, Route, APIWebSocketRoute, WebSocketRoute, Mount)}
+_MATCH_BY_PATH = {kind.matches for kind in (APIRoute, Route, APIWebSocketRoute, WebSocketRoute, Mount)}
 
 
+@dataclass(slots=True, eq=False)
 class Candidate:
     """A route that may match."""
 
-    __slots__ = ("below", "is_plain", "known", "matches", "original", "place", "shown", "way")
-
-    def __init__(self, place: int, shown: Any, original: BaseRoute) -> None:  # noqa: ANN401 -- a route, or its context
-        self.place = place
-        self.shown = shown
-        """The route as it stands in the app, with the prefixes of the routers that it is included in."""
-        self.original = original
-        self.matches: Callable[[Scope], tuple[Match, Scope]]
-        try:
-            self.matches = shown.matches
-        except Exception:  # noqa: BLE001 -- it fails in the app too, but only for requests that come to it
-            self.matches = lambda scope: shown.matches(scope)  # noqa: PLW0108 -- looked up when it is asked
-        self.is_plain = _matches_by_path(original)
-        """Whether it only reads what it is asked with."""
-        self.below: RouteIndex | None = None
-        """The index of what is mounted here."""
-        self.way: Way | None = None
-        """The way to it."""
-        self.known: tuple[int, Any] | None = None
-        """What will answer, as of so many marks."""
+    position: int
+    """Its place in the order in which the router asks its routes."""
+    effective: Any
+    """The route with the prefixes of the routers that it is included in."""
+    original: BaseRoute
+    finder: Any = None
+    """The `RouteFinder` of the app that is mounted here, once it has been needed."""
+    answer: tuple[int, Any] | None = None
+    """The number of marks that had been put in the process, and what will answer as long as there are no more."""
 
 
 class RouteIndex:
-    """The routes of a router, by the part of their path before its first parameter."""
+    """The routes of a router, as they are now."""
 
     def __init__(self, router: Router) -> None:
         self.router = router
-        self._table = _Table(router)
+        routes = list(router.routes)
+        self._routers: list[Router] = [router, *(inner for route in routes for inner in _routers_in(route))]
+        self._seen = [routes, *(list(inner.routes) for inner in self._routers[1:])]
+        self._always: list[Candidate] = []
+        self._exact: dict[str, list[Candidate]] = {}
+        self._below: dict[str, list[Candidate]] = {}
+        for position, (effective, original) in enumerate(_flattened(routes)):
+            path = _path_to_index(effective, original)
+            self._group_of(path).append(Candidate(position, effective, original))
+        self._longest = max(map(len, self._below), default=0)
+
+    def is_current(self) -> bool:
+        """Tell whether no route was added or removed since."""
+        return [router.routes for router in self._routers] == self._seen
 
     def candidates(self, path: str) -> list[Candidate]:
         """Return the routes that can match a path, relative to the app, in the order in which they are asked."""
-        table = self._table
-        if [router.routes for router in table.routers] != table.seen:
-            table = self._table = _Table(self.router)
-        found = table.always + table.exact.get(path, _NONE)
+        found = [*self._always, *self._exact.get(path, ())]
         if path.endswith("\n"):  # `$` in the pattern of a route matches before it too
-            found += table.exact.get(path[:-1], _NONE)
+            found += self._exact.get(path[:-1], ())
         end = path.find("/", 1)
-        while 0 < end <= table.longest:
-            found += table.under.get(path[:end], _NONE)
+        while 0 < end <= self._longest:
+            found += self._below.get(path[:end], ())
             end = path.find("/", end + 1)
-        if len(found) > 1:
-            found.sort(key=_place)
-        return found
+        return sorted(found, key=attrgetter("position"))
 
-
-class _Table:
-    """What a router's routes were when it was made."""
-
-    def __init__(self, router: Router) -> None:
-        self.routers: list[Router] = [router]
-        self.always: list[Candidate] = []
-        self.exact: dict[str, list[Candidate]] = {}
-        self.under: dict[str, list[Candidate]] = {}
-        routes = list(router.routes)
-        for route in routes:
-            self.routers += _routers_in(route)
-        self.seen = [routes, *(list(inner.routes) for inner in self.routers[1:])]
-        for place, (shown, original) in enumerate(_shown(routes)):
-            self._keep(Candidate(place, shown, original))
-        self.longest = max(map(len, self.under), default=0)
-
-    def _keep(self, candidate: Candidate) -> None:
-        path = _path_of(candidate)
+    def _group_of(self, path: str | None) -> list[Candidate]:
         literal, parameter, _ = (path or "{").partition("{")
         if not parameter:
-            self.exact.setdefault(literal, []).append(candidate)
-        elif literal.rfind("/") > 0:
-            self.under.setdefault(literal[: literal.rindex("/")], []).append(candidate)
-        else:
-            self.always.append(candidate)
+            return self._exact.setdefault(literal, [])
+        folder = literal.rpartition("/")[0]
+        return self._below.setdefault(folder, []) if folder else self._always
 
 
-def _shown(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
+def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
+    """Yield each route as it is effective and as it was made, those of included routers one by one where possible."""
     for route in routes:
         inner = list(_routers_in(route))
         try:
-            contexts = list(contexts_of([route])) if inner and all(map(_is_plain, inner)) else None
+            contexts = list(route_contexts([route])) if inner and all(map(_matches_by_routes, inner)) else None
         except Exception:  # noqa: BLE001 -- there is no public way, or a route in it fails, as it will in the app
             contexts = None
         yield from [(route, route)] if contexts is None else [(each, each.original_route) for each in contexts]
-
-
-def _place(candidate: Candidate) -> int:
-    return candidate.place
 
 
 def _routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the private class
@@ -127,25 +101,22 @@ def _routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the pr
             yield from _routers_in(inner)
 
 
-def _is_plain(router: APIRouter) -> bool:
+def _matches_by_routes(router: APIRouter) -> bool:
     """Tell whether what an included router matches is what its routes match, by their paths."""
     routes = [route for route in router.routes if not isinstance(route, IncludedRouter)]
-    own = is_own(router, "matches", "handle") or any(is_own(route, "handle") for route in routes)
-    return not own and all(map(_matches_by_path, routes))
+    overridden = is_overridden(router, "matches", "handle") or any(is_overridden(route, "handle") for route in routes)
+    return not overridden and all(map(_matches_by_path, routes))
 
 
 def _matches_by_path(route: BaseRoute) -> bool:
-    return type(route).matches in _AS_THEIR_PATH_SAYS and "matches" not in vars(route)
+    return type(route).matches in _MATCH_BY_PATH and "matches" not in vars(route)
 
 
-def _path_of(candidate: Candidate) -> str | None:
-    """Return the path by which a candidate matches; None if it has its own way, or no path that can be made out."""
-    if not candidate.is_plain:
-        return None
+def _path_to_index(effective: Any, original: BaseRoute) -> str | None:  # noqa: ANN401 -- a route, or its context
+    """Return the path by which a route matches; None if it matches in another way, or its path cannot be read."""
     try:
-        path: str = candidate.shown.path
-        if isinstance(candidate.original, Mount):
-            path += "/{path:path}"
-        return path if compile_path(path)[0] == candidate.shown.path_regex else None
+        path: str = effective.path + ("/{path:path}" if isinstance(original, Mount) else "")
+        by_path = _matches_by_path(original) and compile_path(path)[0] == effective.path_regex
     except Exception:  # noqa: BLE001 -- a class of route may have anything there
         return None
+    return path if by_path else None

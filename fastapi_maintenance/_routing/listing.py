@@ -1,4 +1,4 @@
-"""What an app's routes are, all of them, with the paths that they have where they are included and mounted."""
+"""The list of an app's routes, with the paths that they have where they are included and mounted."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import fastapi.routing
 from starlette.routing import Host, Mount
 
-__all__ = ["Listed", "leads_to", "listed"]
+from fastapi_maintenance._routing.index import route_contexts
 
-# Since FastAPI 0.137.2; before 0.137 routes are listed flat as it is, and in between an included router counts as one
-# route of which nothing is known.
-_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", iter)
+__all__ = ["ListedRoute", "list_routes", "template_matches"]
+
 _PARAMETER = r"\{[^{}]*\}"
 _REST = "/{rest:path}"
 
 
-class Listed(NamedTuple):
+class ListedRoute(NamedTuple):
     """A route, or something of which no more is known than the path that all of it lies under."""
 
     path: str
@@ -26,27 +24,29 @@ class Listed(NamedTuple):
     methods: frozenset[str] = frozenset()
     endpoint: object = None
     app: Any = None
-    """What is mounted here."""
+    """The app that is mounted here."""
 
 
-def listed(routes: Iterable[Any], below: str = "") -> Iterator[Listed]:
-    """List routes, and in the place of what is mounted both itself and what is known to lie in it."""
-    for route in _contexts(routes):
-        kind = getattr(route, "original_route", route)
-        path = below + (getattr(route, "path", None) or "")
-        if isinstance(kind, (Mount, Host)):
-            yield Listed(path, app=route.app)
-            for one in listed(route.routes, path) if route.routes else [Listed(path + _REST)]:
-                # What answers under one host only is listed without its endpoint: its path alone does not lead to it.
-                yield Listed(one.path, app=one.app) if isinstance(kind, Host) else one
-        elif getattr(route, "path", None) is None:
-            yield Listed(below + _REST)
+def list_routes(routes: Iterable[Any], prefix: str = "") -> Iterator[ListedRoute]:
+    """List routes, and for each app that is mounted both itself and the routes that are known to lie in it."""
+    # Before FastAPI 0.137 routes are flat as they are; in 0.137.0 and 0.137.1 an included router is unknown.
+    for route in (route_contexts or iter)(routes):
+        original = getattr(route, "original_route", route)
+        own_path = getattr(route, "path", None)
+        path = prefix + (own_path or "")
+        if isinstance(original, (Mount, Host)):
+            yield ListedRoute(path, app=route.app)
+            for inner in list_routes(route.routes, path) if route.routes else [ListedRoute(path + _REST)]:
+                # The path alone does not lead to what answers under one host only, so its endpoint is not listed.
+                yield ListedRoute(inner.path, app=inner.app) if isinstance(original, Host) else inner
+        elif own_path is None:
+            yield ListedRoute(prefix + _REST)
         else:
-            yield Listed(path, frozenset(getattr(route, "methods", None) or ()), getattr(route, "endpoint", None))
+            yield ListedRoute(path, frozenset(getattr(route, "methods", None) or ()), getattr(route, "endpoint", None))
 
 
-def leads_to(template: str, path: str, *, below: bool) -> bool:
-    """Tell whether a route of this path can be asked for by that path, or, if wanted, by one below it."""
+def template_matches(template: str, path: str, *, below: bool) -> bool:
+    """Tell whether a route with this path template can match a path or, with `below`, one below it."""
     if below and path == "/":
         return True
     wanted = path.strip("/").split("/")

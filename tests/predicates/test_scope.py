@@ -14,7 +14,8 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import scope as scope_module
-from fastapi_maintenance._helpers.scope import as_http, is_preflight, route_path
+from fastapi_maintenance._helpers.scope import as_http, route_path
+from fastapi_maintenance._routing.left_to_app import is_preflight
 from tests.strategies import drive
 from tests.support import make_request, websocket_scope
 
