@@ -54,17 +54,19 @@ class RouteFinder:
         answer = UNKNOWN
         as_read: Scope = {**scope, HIDDEN_APP: True}
         with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
-            layers = self.layers
-            router, owner = self.router_of(layers, scope)
+            router, owner = self.router_of(self.layers, scope)
             if router is not None:
                 as_read = _with_root_path(owner, scope)
                 answer = self._ask(router, owner, as_read)
-                # Where a layer answers preflights itself, none comes to a route, not even to one that takes OPTIONS.
-                if answer.certain and layers.answers_preflights and is_preflight(scope):
-                    answer = UNANSWERED
-                if layers.unknown:
-                    answer = answer.uncertain()
         return as_read, answer
+
+    def find_mounted(self, routes: list[BaseRoute], scope: Scope) -> Answer:
+        """Return what will answer where the app is mounted, with these routes; raise what a route raises."""
+        layers = self.layers
+        if layers.router is not None:
+            return self._ask(layers.router, layers.owner, _with_root_path(layers.owner, scope))
+        # Middleware that hides the app it wraps is looked past: the mount itself still lists the routes below it.
+        return self._ask(Router(routes), None, scope) if routes else UNKNOWN
 
     def router_of(self, layers: Layers, scope: Scope) -> tuple[Router | None, Starlette | None]:
         """Return the router behind these layers, and the application that it belongs to.
@@ -79,20 +81,16 @@ class RouteFinder:
                 return app.router, app
         return layers.router, layers.owner
 
-    def find_mounted(self, routes: list[BaseRoute], scope: Scope) -> Answer:
-        """Return what will answer where the app is mounted, with these routes; raise what a route raises."""
-        layers = self.layers
-        if layers.router is not None:
-            answer = self._ask(layers.router, layers.owner, _with_root_path(layers.owner, scope))
-            return answer.uncertain() if layers.unknown else answer
-        # Middleware that hides the app it wraps is looked past: the mount itself still lists the routes below it.
-        return self._ask(Router(routes), None, scope).uncertain() if routes else UNKNOWN
-
     def _ask(self, router: Router, owner: Starlette | None, scope: Scope) -> Answer:
         if self._index is None or self._index.router is not router or not self._index.is_current():
             self._index = RouteIndex(router)
         answer = _ask_routes(self._index, owner, _copy_of(scope))
-        return answer.uncertain() if not answer.answered and handles_refusals(owner) else answer
+        if not answer.answered and handles_refusals(owner):
+            answer = answer.uncertain()
+        # Where a layer answers preflights itself, none comes to a route, not even to one that takes OPTIONS.
+        if answer.certain and self.layers.answers_preflights and is_preflight(scope):
+            answer = UNANSWERED
+        return answer.uncertain() if self.layers.unknown else answer
 
 
 def _with_root_path(owner: Starlette | None, scope: Scope) -> Scope:

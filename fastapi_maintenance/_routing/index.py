@@ -6,6 +6,7 @@ It only narrows the search: whether a route matches is still asked of the route 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = ["Candidate", "IncludedRouter", "RouteIndex", "route_contexts"]
 IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
 route_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", None)
 
+_REST = "/{path:path}"
 _MATCH_BY_PATH = {kind.matches for kind in (APIRoute, Route, APIWebSocketRoute, WebSocketRoute, Mount)}
 
 
@@ -51,13 +53,13 @@ class RouteIndex:
         routes = list(router.routes)
         self._routers: list[Router] = [router, *(inner for route in routes for inner in _routers_in(route))]
         self._seen = [routes, *(list(inner.routes) for inner in self._routers[1:])]
-        self._always: list[Candidate] = []
-        self._exact: dict[str, list[Candidate]] = {}
-        self._below: dict[str, list[Candidate]] = {}
+        self._by_start: dict[str, list[Candidate]] = {}
+        """By the whole path, or by its segments before the first that has a parameter."""
         for position, (effective, original) in enumerate(_flattened(routes)):
-            path = _path_to_index(effective, original)
-            self._group_of(path).append(Candidate(position, effective, original))
-        self._longest = max(map(len, self._below), default=0)
+            start, parameter, _ = _path_to_index(effective, original).partition("{")
+            group = self._by_start.setdefault(start.rpartition("/")[0] if parameter else start, [])
+            group.append(Candidate(position, effective, original))
+        self._longest = max(map(len, self._by_start), default=0)
 
     def is_current(self) -> bool:
         """Tell whether no route was added or removed since."""
@@ -65,21 +67,13 @@ class RouteIndex:
 
     def candidates(self, path: str) -> list[Candidate]:
         """Return the routes that can match a path, relative to the app, in the order in which they are asked."""
-        found = [*self._always, *self._exact.get(path, ())]
-        if path.endswith("\n"):  # `$` in the pattern of a route matches before it too
-            found += self._exact.get(path[:-1], ())
+        starts = {"", path, path.removesuffix("\n")}  # `$` in the pattern of a route matches before a newline too
         end = path.find("/", 1)
         while 0 < end <= self._longest:
-            found += self._below.get(path[:end], ())
+            starts.add(path[:end])
             end = path.find("/", end + 1)
+        found = [candidate for start in starts for candidate in self._by_start.get(start, ())]
         return sorted(found, key=attrgetter("position"))
-
-    def _group_of(self, path: str | None) -> list[Candidate]:
-        literal, parameter, _ = (path or "{").partition("{")
-        if not parameter:
-            return self._exact.setdefault(literal, [])
-        folder = literal.rpartition("/")[0]
-        return self._below.setdefault(folder, []) if folder else self._always
 
 
 def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
@@ -112,11 +106,10 @@ def _matches_by_path(route: BaseRoute) -> bool:
     return type(route).matches in _MATCH_BY_PATH and "matches" not in vars(route)
 
 
-def _path_to_index(effective: Any, original: BaseRoute) -> str | None:  # noqa: ANN401 -- a route, or its context
-    """Return the path by which a route matches; None if it matches in another way, or its path cannot be read."""
-    try:
-        path: str = effective.path + ("/{path:path}" if isinstance(original, Mount) else "")
-        by_path = _matches_by_path(original) and compile_path(path)[0] == effective.path_regex
-    except Exception:  # noqa: BLE001 -- a class of route may have anything there
-        return None
-    return path if by_path else None
+def _path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 -- a route, or its context
+    """Return the path by which a route matches, that of all paths if it matches in another way or cannot be read."""
+    with suppress(Exception):  # a class of route may have anything there
+        path: str = effective.path + (_REST if isinstance(original, Mount) else "")
+        if _matches_by_path(original) and compile_path(path)[0] == effective.path_regex:
+            return path
+    return _REST

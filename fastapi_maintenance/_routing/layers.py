@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp
@@ -93,8 +92,6 @@ class Layers:
         """Whether one of them answers CORS preflights, so that none comes to a route."""
         self._links: list[tuple[Any, str, object]] = []
         """What leads from each layer to the next: the layer, its attribute and the value of that."""
-        self._unbuilt: list[Middleware] | None = None
-        """The layers that were added to the application, while they have not been built."""
         last = self._follow(app)
         if isinstance(last, Starlette):
             self.owner, last = last, self._enter(last)
@@ -109,20 +106,20 @@ class Layers:
             self._check(last, known=self.router is not None and not is_overridden(last, "__call__"))
 
     def is_current(self) -> bool:
-        """Tell whether the layers are still the same."""
+        """Tell whether the layers are still the same, as far as they have been built."""
         for layer, name, value in self._links:
             if getattr(layer, name) is not value:
                 return False
-        return self._unbuilt is None or cast("Starlette", self.owner).user_middleware == self._unbuilt
+        return True
 
     def _enter(self, app: Starlette) -> Router:
         self._check(app, known=not is_overridden(app, "__call__"))
         self._links += [(app, "router", app.router), (app, "middleware_stack", app.middleware_stack)]
         stack = _stack_of(app)
         if stack is None:
-            self._unbuilt = list(app.user_middleware)
+            self._links.append((app, "user_middleware", None))  # looked at each time, since more may be added
             self._check(app, known=not is_overridden(app, "build_middleware_stack"))
-            for middleware in self._unbuilt:
+            for middleware in app.user_middleware:
                 self._check_middleware(middleware, middleware.cls)
         else:
             end = self._follow(stack)
