@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.routing import compile_path
 from starlette.types import ASGIApp
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
@@ -28,7 +28,8 @@ _RETRY_AFTER = {
     "schema": {"type": "integer", "minimum": 0},
 }
 _LOCATION = {"description": "The page that tells of it", "schema": {"type": "string", "format": "uri-reference"}}
-_HEADERS = {503: {"Retry-After": _RETRY_AFTER}, 303: {"Location": _LOCATION, "Retry-After": _RETRY_AFTER}}
+_CLOSED, _ELSEWHERE = 503, 303
+_HEADERS = {_CLOSED: {"Retry-After": _RETRY_AFTER}, _ELSEWHERE: {"Location": _LOCATION, "Retry-After": _RETRY_AFTER}}
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "application/json": {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]},
     "application/problem+json": {  # RFC 9457 3.1
@@ -112,19 +113,22 @@ def _prefix_of(app: FastAPI, outer: ASGIApp) -> str:
 
 def _marks_of(app: FastAPI) -> dict[tuple[str, str], bool | None]:
     """Return the mark of what answers each path, as the document writes it, and method: the first route's."""
-    routes = reversed(list(list_routes(app.routes)))
-    return {(compile_path(each.path)[1], method): mark_of(each.endpoint) for each in routes for method in each.methods}
+    marks = {}
+    for route in reversed(list(list_routes(app.routes))):
+        path = re.sub(r":\w+\}", "}", route.path)
+        marks.update(dict.fromkeys([(path, method) for method in route.methods], mark_of(route.endpoint)))
+    return marks
 
 
 def _responses_of(closing: list[Settings]) -> dict[str, dict[str, Any]]:
     """Return what OpenAPI calls the responses, by their status."""
     known = [answer for each in closing for answer in answers_of(each.response) or ((503, ""),)]
-    responses = {
+    responses: dict[str, dict[str, Any]] = {
         str(status): {"description": "Closed for maintenance", "headers": copy.deepcopy(_HEADERS[status])}
         for status, _ in known
     }
     for status, media_type in known:
-        if status == 503 and media_type:
+        if status == _CLOSED and media_type:
             schema = _SCHEMAS.get(media_type, {"type": "string"})
-            responses["503"].setdefault("content", {})[media_type] = {"schema": schema}
+            responses[str(status)].setdefault("content", {})[media_type] = {"schema": schema}
     return responses

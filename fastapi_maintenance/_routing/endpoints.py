@@ -53,16 +53,7 @@ def answer_of(
     scope: Scope,
     app: ASGIApp | None = None,
 ) -> Answer:
-    """Return what is known of an endpoint.
-
-    Args:
-        route: Its route.
-        endpoint: The endpoint.
-        owner: The application that the route belongs to.
-        scope: The request.
-        app: What the route has made of the endpoint, the middleware of the route included.
-
-    """
+    """Return what is known of an endpoint of a route of an application; the route hands its requests to `app`."""
     mark, certain = mark_of(endpoint), True
     if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
         method = scope["method"].lower()

@@ -5,8 +5,8 @@ Every route that can match the path is asked with its own `matches`, on a copy o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, route_path
 from fastapi_maintenance._routing.endpoints import UNANSWERED, UNKNOWN, Answer, answer_of
-from fastapi_maintenance._routing.index import Candidate, IncludedRouter, RouteIndex, route_contexts
+from fastapi_maintenance._routing.index import Candidate, IncludedRouter, RouteIndex
 from fastapi_maintenance._routing.layers import Layers, is_overridden
 from fastapi_maintenance._routing.left_to_app import handles_refusals, is_preflight, is_refused
 from fastapi_maintenance.decorators import marks_put
@@ -49,33 +49,32 @@ class RouteFinder:
             self._layers = Layers(self.app)
         return self._layers
 
-    def find(self, scope: Scope) -> tuple[Scope, Answer]:
-        """Return the scope as the application reads it, and what will answer; where that cannot be found, UNKNOWN."""
+    def find(self, scope: Scope, mounted: Sequence[BaseRoute] = ()) -> tuple[Scope, Answer]:
+        """Return the scope as the application reads it, and what will answer; where that cannot be found, UNKNOWN.
+
+        Args:
+            scope: The request.
+            mounted: The routes that a mount of the app lists, should a layer of the app hide them.
+
+        """
         answer = UNKNOWN
         as_read: Scope = {**scope, HIDDEN_APP: True}
         with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
-            router, owner = self.router_of(self.layers, scope)
+            router, owner = self.router_of(scope)
+            router = Router(mounted) if router is None and mounted else router
             if router is not None:
                 as_read = _with_root_path(owner, scope)
                 answer = self._ask(router, owner, as_read)
         return as_read, answer
 
-    def find_mounted(self, routes: list[BaseRoute], scope: Scope) -> Answer:
-        """Return what will answer where the app is mounted, with these routes; raise what a route raises."""
-        layers = self.layers
-        if layers.router is not None:
-            return self._ask(layers.router, layers.owner, _with_root_path(layers.owner, scope))
-        # Middleware that hides the app it wraps is looked past: the mount itself still lists the routes below it.
-        return self._ask(Router(routes), None, scope) if routes else UNKNOWN
-
-    def router_of(self, layers: Layers, scope: Scope) -> tuple[Router | None, Starlette | None]:
-        """Return the router behind these layers, and the application that it belongs to.
+    def router_of(self, scope: Scope) -> tuple[Router | None, Starlette | None]:
+        """Return the router behind the layers, and the application that it belongs to.
 
         That is the application in the scope if the router is its own, or if, where middleware in between hides the
         router, this very middleware was added to it.
         """
-        app = scope.get("app")
-        if layers.owner is None and isinstance(app, Starlette):
+        layers, app = self.layers, scope.get("app")
+        if self._added_as is not None and layers.owner is None and isinstance(app, Starlette):
             is_added = layers.router is None and any(each.cls is self._added_as for each in app.user_middleware)
             if is_added or app.router is layers.router:
                 return app.router, app
@@ -84,7 +83,10 @@ class RouteFinder:
     def _ask(self, router: Router, owner: Starlette | None, scope: Scope) -> Answer:
         if self._index is None or self._index.router is not router or not self._index.is_current():
             self._index = RouteIndex(router)
-        answer = _ask_routes(self._index, owner, _copy_of(scope))
+        copy = dict(scope)  # in which routes may note something while they are asked, as FastAPI's routers do
+        if isinstance(scope.get("fastapi"), dict):
+            copy["fastapi"] = dict(scope["fastapi"])
+        answer = _ask_routes(self._index, owner, copy)
         if not answer.answered and handles_refusals(owner):
             answer = answer.uncertain()
         # Where a layer answers preflights itself, none comes to a route, not even to one that takes OPTIONS.
@@ -96,14 +98,6 @@ class RouteFinder:
 def _with_root_path(owner: Starlette | None, scope: Scope) -> Scope:
     """Return the scope as the application reads it: FastAPI puts its own `root_path` in the place of the server's."""
     return {**scope, "root_path": owner.root_path} if isinstance(owner, FastAPI) and owner.root_path else scope
-
-
-def _copy_of(scope: Scope) -> Scope:
-    """Copy what a route may note in a scope while it is asked, as FastAPI's routers do."""
-    copy = dict(scope)
-    if isinstance(copy.get("fastapi"), dict):
-        copy["fastapi"] = dict(copy["fastapi"])
-    return copy
 
 
 def _ask_routes(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
@@ -127,11 +121,16 @@ def _ask_routes(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Ans
 
 
 def _ask_route(candidate: Candidate, owner: Starlette | None, scope: Scope, child: Scope) -> Answer:
-    route, effective, child, overridden = _selected(candidate, scope, child)
+    route, effective, overridden = candidate.original, candidate.effective, False
+    while isinstance(route, IncludedRouter):  # which could not be listed route by route
+        overridden = overridden or is_overridden(route.original_router, "handle")
+        _, child, route, _ = route._match(scope)  # noqa: SLF001 -- see where it is imported
+        effective = route
+    overridden = overridden or is_overridden(route, "handle")
     if isinstance(route, (Mount, Host)):
         if candidate.finder is None or candidate.finder.app is not effective.app:
             candidate.finder = RouteFinder(effective.app)
-        answer: Answer = candidate.finder.find_mounted(effective.routes, {**scope, **child})
+        answer: Answer = candidate.finder.find({**scope, **child}, effective.routes)[1]
     elif isinstance(route, (Route, WebSocketRoute)):
         methods = getattr(effective, "methods", None)
         if methods and not overridden and scope["method"] not in methods:
@@ -140,19 +139,3 @@ def _ask_route(candidate: Candidate, owner: Starlette | None, scope: Scope, chil
     else:
         answer = answer_of(route, child.get("endpoint"), owner, scope)
     return answer.uncertain() if overridden else answer
-
-
-def _selected(candidate: Candidate, scope: Scope, child: Scope) -> tuple[BaseRoute, Any, Scope, bool]:
-    """Return the route that is handed the request, also with its prefixes, and whether a `handle` is overridden."""
-    route, effective, overridden = candidate.original, candidate.effective, False
-    while isinstance(route, IncludedRouter):
-        overridden = overridden or is_overridden(route.original_router, "handle")
-        _, child, route, _ = route._match(scope)  # noqa: SLF001 -- see where it is imported
-        effective = route
-    is_seen = route_contexts is None or isinstance(route, (Mount, Host, Route, WebSocketRoute))
-    for context in () if is_seen else route_contexts([route]):
-        match, context_child = context.matches(scope)
-        if context.original_route is not route and match is Match.FULL:
-            route, effective, child = context.original_route, context, context_child
-            break
-    return route, effective, child, overridden or is_overridden(route, "handle")

@@ -60,7 +60,7 @@ def hints_on(  # noqa: PLR0913 -- one argument for each fact
 
     """
     app = lifespan.get("app")
-    router, _ = finder.router_of(finder.layers, lifespan)
+    router, _ = finder.router_of(lifespan)
     router = app.router if isinstance(app, Starlette) else router
     unknown = list(finder.layers.unknown) if router is not None else []
     routes = list(list_routes(router.routes)) if router is not None else []

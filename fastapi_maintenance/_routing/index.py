@@ -63,6 +63,8 @@ class RouteIndex:
 
     def is_current(self) -> bool:
         """Tell whether no route was added or removed since."""
+        if IncludedRouter == () and route_contexts is not None:  # which routers are included cannot be seen
+            return False
         return [router.routes for router in self._routers] == self._seen
 
     def candidates(self, path: str) -> list[Candidate]:
@@ -79,12 +81,11 @@ class RouteIndex:
 def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
     """Yield each route as it is effective and as it was made, those of included routers one by one where possible."""
     for route in routes:
-        inner = list(_routers_in(route))
-        try:
-            contexts = list(route_contexts([route])) if inner and all(map(_matches_by_routes, inner)) else None
-        except Exception:  # noqa: BLE001 -- there is no public way, or a route in it fails, as it will in the app
-            contexts = None
-        yield from [(route, route)] if contexts is None else [(each, each.original_route) for each in contexts]
+        contexts = []
+        with suppress(Exception):  # there is no public way, or a route in it fails, as it will in the app
+            if all(map(_matches_by_routes, _routers_in(route))):
+                contexts = [each for each in route_contexts([route]) if each.original_route is not route]
+        yield from [(each, each.original_route) for each in contexts] or [(route, route)]
 
 
 def _routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the private class

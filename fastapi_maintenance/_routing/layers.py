@@ -106,11 +106,8 @@ class Layers:
             self._check(last, known=self.router is not None and not is_overridden(last, "__call__"))
 
     def is_current(self) -> bool:
-        """Tell whether the layers are still the same, as far as they have been built."""
-        for layer, name, value in self._links:
-            if getattr(layer, name) is not value:
-                return False
-        return True
+        """Tell whether the layers are still the same; False while they have not been built."""
+        return all(getattr(layer, name) is value for layer, name, value in self._links)
 
     def _enter(self, app: Starlette) -> Router:
         self._check(app, known=not is_overridden(app, "__call__"))

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebS
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
-from fastapi_maintenance._routing.endpoints import UNANSWERED, UNKNOWN, Answer
+from fastapi_maintenance._routing.endpoints import UNANSWERED, Answer
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.index import Candidate, RouteIndex
 from fastapi_maintenance._routing.listing import list_routes
@@ -212,15 +212,7 @@ def one_after_the_other(index: RouteIndex, _path: str) -> list[Candidate]:
 def slow_answer(router: Router, scope: Scope) -> Answer:
     """Ask every route, at every depth."""
     with mock.patch.object(RouteIndex, "candidates", one_after_the_other):
-        return answer_of(RouteFinder(router), scope)
-
-
-def answer_of(finder: RouteFinder, scope: Scope) -> Answer:
-    """Ask those that the index names; a route of an included router may fail."""
-    try:
-        return finder.find_mounted([], scope)
-    except ValueError:
-        return UNKNOWN
+        return RouteFinder(router).find(scope)[1]
 
 
 @settings(max_examples=2 * settings().max_examples)
@@ -230,7 +222,7 @@ def test_the_index_gives_the_answer_that_all_routes_give(router: APIRouter, data
 
     def agree() -> None:
         scopes = data.draw(st.lists(scopes_for(router), min_size=5, max_size=20))
-        assert [slow_answer(router, scope) for scope in scopes] == [answer_of(finder, scope) for scope in scopes]
+        assert [slow_answer(router, scope) for scope in scopes] == [finder.find(scope)[1] for scope in scopes]
 
     agree()
     inner = [route.original_router for route in router.routes if hasattr(route, "original_router")]
@@ -247,7 +239,7 @@ def test_a_route_is_asked_whatever_its_way_to_match(kind: type[APIRoute], path: 
     router = APIRouter(route_class=kind)
     router.add_api_route(path, endpoint_with(None), methods=["POST"])
     scope = http_scope("POST", asked)
-    assert slow_answer(router, scope) == RouteFinder(router).find_mounted([], scope)
+    assert slow_answer(router, scope) == RouteFinder(router).find(scope)[1]
 
 
 def test_a_route_that_is_added_late_to_an_inner_router_is_seen() -> None:
@@ -256,9 +248,9 @@ def test_a_route_that_is_added_late_to_an_inner_router_is_seen() -> None:
     outer.include_router(inner)
     router.include_router(outer)
     finder, scope = RouteFinder(router), http_scope("GET", "/outer/inner/late")
-    assert UNANSWERED == finder.find_mounted([], scope)
+    assert UNANSWERED == finder.find(scope)[1]
     inner.add_api_route("/late", endpoint_with(True))
-    assert slow_answer(router, scope) == finder.find_mounted([], scope)
+    assert slow_answer(router, scope) == finder.find(scope)[1]
 
 
 def test_few_of_many_routes_are_asked() -> None:
