@@ -164,7 +164,7 @@ class MaintainedApp:
         return send_after_hints
 
     def _hints(self, scope: Scope) -> Iterator[tuple[str, str]]:
-        layers = list(all_layers_of(self.app))
+        layers = all_layers_of(self.app)
         switches = [key_of(layer.backend) for layer in layers if is_maintenance(layer)]
         yield from hints_on(
             self._finder,
@@ -286,7 +286,7 @@ class MaintenanceModeMiddleware(MaintainedApp):
 
 def maintained_layers(app: ASGIApp) -> Iterator[MaintainedApp]:
     """Yield the maintenance middlewares around an app, the outermost first."""
-    return (layer for layer in all_layers_of(app, build=True) if is_maintenance(layer))
+    return (layer for layer in all_layers_of(app) if is_maintenance(layer))
 
 
 def backend_of(app: Starlette) -> StateBackend | None:

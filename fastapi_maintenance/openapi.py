@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
 from fastapi_maintenance._routing.layers import Layers
-from fastapi_maintenance._routing.listing import list_routes
+from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance._switch.app_switch import Settings
 from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.middleware import maintained_layers
@@ -113,10 +113,10 @@ def _prefix_of(app: FastAPI, outer: ASGIApp) -> str:
 
 def _marks_of(app: FastAPI) -> dict[tuple[str, str], bool | None]:
     """Return the mark of what answers each path, as the document writes it, and method: the first route's."""
-    marks = {}
-    for route in reversed(list(list_routes(app.routes))):
-        path = re.sub(r":\w+\}", "}", route.path)
-        marks.update(dict.fromkeys([(path, method) for method in route.methods], mark_of(route.endpoint)))
+    marks: dict[tuple[str, str], bool | None] = {}
+    for route in list_routes(app.routes):
+        for method in route.methods:
+            marks.setdefault((re.sub(r":\w+\}", "}", route.path), method), mark_of(route.endpoint))
     return marks
 
 

@@ -7,6 +7,7 @@ others.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,10 +20,10 @@ from starlette.types import Scope
 from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Layers
-from fastapi_maintenance._routing.listing import list_routes, template_matches
+from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance.predicates.verdicts import paths_in
 
-__all__ = ["hints_on", "log_hints"]
+__all__ = ["hints_on", "log_hints", "template_matches"]
 
 _LOGGER = "fastapi_maintenance.hints"
 _ROUTER = "fastapi_maintenance.router."  # the modules that the endpoints of the admin API come from
@@ -106,3 +107,17 @@ def _name_of(layer: Any) -> str:  # noqa: ANN401 -- anything can be a layer
     elif type(layer) is BaseHTTPMiddleware:
         layer = layer.dispatch_func
     return str(getattr(layer, "__name__", type(layer).__name__))
+
+
+def template_matches(template: str, path: str, *, below: bool) -> bool:
+    """Tell whether a route with this path template can match a path or, with `below`, one below it."""
+    if below and path == "/":
+        return True
+    wanted = path.strip("/").split("/")
+    given = template.strip("/").split("/")
+    for segment, other in zip(given, wanted, strict=False):
+        if segment.endswith(":path}"):
+            return True
+        if segment != other and not re.search(r"\{[^{}]*\}", segment):
+            return False
+    return len(given) >= len(wanted) + path.endswith("/") if below else len(given) == len(wanted)

@@ -48,14 +48,12 @@ def layers_of(app: ASGIApp) -> Iterator[Any]:
             return
 
 
-def all_layers_of(app: ASGIApp, *, build: bool = False) -> Iterator[Any]:
-    """Yield the same, and where that ends in an application, the layers that were added to it, if need be built."""
-    layer: Any = None
-    for layer in layers_of(app):
-        yield layer
-    if isinstance(layer, Starlette):
-        stack = _stack_of(layer) or (layer.build_middleware_stack() if build else None)
-        yield from layers_of(stack) if stack is not None else ()
+def all_layers_of(app: ASGIApp) -> list[Any]:
+    """Return the same, and where that ends in an application, the layers that were added to it."""
+    layers = list(layers_of(app))
+    if isinstance(layers[-1], Starlette):
+        layers += layers_of(_stack_of(layers[-1]) or layers[-1].build_middleware_stack())
+    return layers
 
 
 def is_users(thing: object) -> bool:

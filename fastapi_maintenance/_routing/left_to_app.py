@@ -8,8 +8,8 @@ from starlette.routing import Match, Router
 from starlette.types import Scope
 
 from fastapi_maintenance._helpers.scope import route_path
-from fastapi_maintenance._routing.index import RouteIndex
 from fastapi_maintenance._routing.layers import is_overridden, is_users
+from fastapi_maintenance._routing.routes import RouteIndex
 
 __all__ = ["handles_refusals", "is_preflight", "is_refused"]
 

@@ -24,8 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
 from fastapi_maintenance._routing.endpoints import UNANSWERED, Answer
 from fastapi_maintenance._routing.finder import RouteFinder
-from fastapi_maintenance._routing.index import Candidate, RouteIndex
-from fastapi_maintenance._routing.listing import list_routes
+from fastapi_maintenance._routing.routes import Candidate, RouteIndex, list_routes
 from tests.support import websocket_scope
 
 TEMPLATES = st.lists(

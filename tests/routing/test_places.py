@@ -18,7 +18,7 @@ from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MemoryBackend,
 )
-from fastapi_maintenance._routing import finder, index
+from fastapi_maintenance._routing import finder, routes
 from tests.routing.apps import (
     EXPECTED,
     NESTED,
@@ -211,7 +211,7 @@ def _without_the_private_way(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("included routers are flat in this FastAPI")
     if not hasattr(fastapi.routing, "iter_route_contexts"):
         pytest.skip("FastAPI 0.137.0 and 0.137.1 have no public way")
-    for module in (finder, index):
+    for module in (finder, routes):
         monkeypatch.setattr(module, "IncludedRouter", ())
 
 

@@ -1,23 +1,24 @@
-"""Which routes of a router can match a path at all? An index by the part of their path before its first parameter.
+"""The routes of an app: an index of those that can match a path at all, and a list of all with their paths.
 
-It only narrows the search: whether a route matches is still asked of the route itself.
+Both look into the routers that FastAPI keeps nested. The index only narrows the search: whether a route matches is
+still asked of the route itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastapi.routing
 from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
-from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute, compile_path
+from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute, compile_path
 
 from fastapi_maintenance._routing.layers import is_overridden
 
-__all__ = ["Candidate", "IncludedRouter", "RouteIndex", "route_contexts"]
+__all__ = ["Candidate", "IncludedRouter", "ListedRoute", "RouteIndex", "list_routes"]
 
 # FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
 # answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes
@@ -26,7 +27,7 @@ __all__ = ["Candidate", "IncludedRouter", "RouteIndex", "route_contexts"]
 IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
 route_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", None)
 
-_REST = "/{path:path}"
+_ANY_PATH = "/{path:path}"
 _MATCH_BY_PATH = {kind.matches for kind in (APIRoute, Route, APIWebSocketRoute, WebSocketRoute, Mount)}
 
 
@@ -78,6 +79,35 @@ class RouteIndex:
         return sorted(found, key=attrgetter("position"))
 
 
+class ListedRoute(NamedTuple):
+    """A route, or something of which no more is known than the path that all of it lies under."""
+
+    path: str
+    """With parameters in braces, as it was given."""
+    methods: frozenset[str] = frozenset()
+    endpoint: object = None
+    app: Any = None
+    """The app that is mounted here."""
+
+
+def list_routes(routes: Iterable[Any], prefix: str = "") -> Iterator[ListedRoute]:
+    """List routes, and for each app that is mounted both itself and the routes that are known to lie in it."""
+    # Before FastAPI 0.137 routes are flat as they are; in 0.137.0 and 0.137.1 an included router is unknown.
+    for route in (route_contexts or iter)(routes):
+        original = getattr(route, "original_route", route)
+        own_path = getattr(route, "path", None)
+        path = prefix + (own_path or "")
+        if isinstance(original, (Mount, Host)):
+            yield ListedRoute(path, app=route.app)
+            for inner in list_routes(route.routes, path) if route.routes else [ListedRoute(path + _ANY_PATH)]:
+                # The path alone does not lead to what answers under one host only, so its endpoint is not listed.
+                yield ListedRoute(inner.path, app=inner.app) if isinstance(original, Host) else inner
+        elif own_path is None:
+            yield ListedRoute(prefix + _ANY_PATH)
+        else:
+            yield ListedRoute(path, frozenset(getattr(route, "methods", None) or ()), getattr(route, "endpoint", None))
+
+
 def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
     """Yield each route as it is effective and as it was made, those of included routers one by one where possible."""
     for route in routes:
@@ -110,7 +140,7 @@ def _matches_by_path(route: BaseRoute) -> bool:
 def _path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 -- a route, or its context
     """Return the path by which a route matches, that of all paths if it matches in another way or cannot be read."""
     with suppress(Exception):  # a class of route may have anything there
-        path: str = effective.path + (_REST if isinstance(original, Mount) else "")
+        path: str = effective.path + (_ANY_PATH if isinstance(original, Mount) else "")
         if _matches_by_path(original) and compile_path(path)[0] == effective.path_regex:
             return path
-    return _REST
+    return _ANY_PATH
