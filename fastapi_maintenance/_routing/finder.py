@@ -32,7 +32,7 @@ class RouteFinder:
 
     Args:
         app: The app.
-        added_as: For what a middleware wraps: what an application has in its list of middleware if it was added there.
+        added_as: If a middleware wraps the app: the class or function as which applications list that middleware.
 
     """
 
@@ -41,13 +41,6 @@ class RouteFinder:
         self._added_as = added_as
         self._layers: Layers | None = None
         self._index: RouteIndex | None = None
-
-    @property
-    def layers(self) -> Layers:
-        """The layers between the app and its routes, as they are now."""
-        if self._layers is None or not self._layers.is_current():
-            self._layers = Layers(self.app)
-        return self._layers
 
     def find(self, scope: Scope, mounted: Sequence[BaseRoute] = ()) -> tuple[Scope, Answer]:
         """Return the scope as the application reads it, and what will answer; where that cannot be found, UNKNOWN.
@@ -60,27 +53,30 @@ class RouteFinder:
         answer = UNKNOWN
         as_read: Scope = {**scope, HIDDEN_APP: True}
         with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
-            router, owner = self.router_of(scope)
+            router, owner, layers = self.router_of(scope)
             router = Router(mounted) if router is None and mounted else router
             if router is not None:
                 as_read = _with_root_path(owner, scope)
-                answer = self._ask(router, owner, as_read)
+                answer = self._ask(router, owner, layers, as_read)
         return as_read, answer
 
-    def router_of(self, scope: Scope) -> tuple[Router | None, Starlette | None]:
-        """Return the router behind the layers, and the application that it belongs to.
+    def router_of(self, scope: Scope) -> tuple[Router | None, Starlette | None, Layers]:
+        """Return the router behind the app, the application that it belongs to, and the layers in between.
 
         That is the application in the scope if the router is its own, or if, where middleware in between hides the
         router, this very middleware was added to it.
         """
-        layers, app = self.layers, scope.get("app")
+        layers = self._layers
+        if layers is None or not layers.is_current():
+            layers = self._layers = Layers(self.app)
+        app = scope.get("app")
         if self._added_as is not None and layers.owner is None and isinstance(app, Starlette):
             is_added = layers.router is None and any(each.cls is self._added_as for each in app.user_middleware)
             if is_added or app.router is layers.router:
-                return app.router, app
-        return layers.router, layers.owner
+                return app.router, app, layers
+        return layers.router, layers.owner, layers
 
-    def _ask(self, router: Router, owner: Starlette | None, scope: Scope) -> Answer:
+    def _ask(self, router: Router, owner: Starlette | None, layers: Layers, scope: Scope) -> Answer:
         if self._index is None or self._index.router is not router or not self._index.is_current():
             self._index = RouteIndex(router)
         copy = dict(scope)  # in which routes may note something while they are asked, as FastAPI's routers do
@@ -90,9 +86,9 @@ class RouteFinder:
         if not answer.answered and handles_refusals(owner):
             answer = answer.uncertain()
         # Where a layer answers preflights itself, none comes to a route, not even to one that takes OPTIONS.
-        if answer.certain and self.layers.answers_preflights and is_preflight(scope):
+        if answer.certain and layers.answers_preflights and is_preflight(scope):
             answer = UNANSWERED
-        return answer.uncertain() if self.layers.unknown else answer
+        return answer.uncertain() if layers.unknown else answer
 
 
 def _with_root_path(owner: Starlette | None, scope: Scope) -> Scope:

@@ -61,9 +61,9 @@ def hints_on(  # noqa: PLR0913 -- one argument for each fact
 
     """
     app = lifespan.get("app")
-    router, _ = finder.router_of(lifespan)
+    router, _, between = finder.router_of(lifespan)
     router = app.router if isinstance(app, Starlette) else router
-    unknown = list(finder.layers.unknown) if router is not None else []
+    unknown = list(between.unknown) if router is not None else []
     routes = list(list_routes(router.routes)) if router is not None else []
     for inner in (Layers(route.app) for route in routes):
         unknown += inner.unknown if inner.router is not None else ()

@@ -25,7 +25,7 @@ __all__ = ["Candidate", "IncludedRouter", "ListedRoute", "RouteIndex", "list_rou
 # without asking the routers in between or a route with a `matches` of its own; so it is used where none of them
 # overrides anything. tests/routing/test_places.py fails when the private name goes.
 IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
-route_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", None)
+route_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", iter)
 
 _ANY_PATH = "/{path:path}"
 _MATCH_BY_PATH = {kind.matches for kind in (APIRoute, Route, APIWebSocketRoute, WebSocketRoute, Mount)}
@@ -64,7 +64,7 @@ class RouteIndex:
 
     def is_current(self) -> bool:
         """Tell whether no route was added or removed since."""
-        if IncludedRouter == () and route_contexts is not None:  # which routers are included cannot be seen
+        if IncludedRouter == () and route_contexts is not iter:  # which routers are included cannot be seen
             return False
         return [router.routes for router in self._routers] == self._seen
 
@@ -93,7 +93,7 @@ class ListedRoute(NamedTuple):
 def list_routes(routes: Iterable[Any], prefix: str = "") -> Iterator[ListedRoute]:
     """List routes, and for each app that is mounted both itself and the routes that are known to lie in it."""
     # Before FastAPI 0.137 routes are flat as they are; in 0.137.0 and 0.137.1 an included router is unknown.
-    for route in (route_contexts or iter)(routes):
+    for route in route_contexts(routes):
         original = getattr(route, "original_route", route)
         own_path = getattr(route, "path", None)
         path = prefix + (own_path or "")
@@ -112,9 +112,11 @@ def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
     """Yield each route as it is effective and as it was made, those of included routers one by one where possible."""
     for route in routes:
         contexts = []
-        with suppress(Exception):  # there is no public way, or a route in it fails, as it will in the app
+        with suppress(Exception):  # a route that fails here will fail in the app as well
             if all(map(_matches_by_routes, _routers_in(route))):
-                contexts = [each for each in route_contexts([route]) if each.original_route is not route]
+                contexts = [
+                    each for each in route_contexts([route]) if getattr(each, "original_route", each) is not route
+                ]
         yield from [(each, each.original_route) for each in contexts] or [(route, route)]
 
 
