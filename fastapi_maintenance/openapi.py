@@ -123,12 +123,11 @@ def _marks_of(app: FastAPI) -> dict[tuple[str, str], bool | None]:
 def _responses_of(closing: list[Settings]) -> dict[str, dict[str, Any]]:
     """Return what OpenAPI calls the responses, by their status."""
     known = [answer for each in closing for answer in answers_of(each.response) or ((503, ""),)]
-    responses: dict[str, dict[str, Any]] = {
-        str(status): {"description": "Closed for maintenance", "headers": copy.deepcopy(_HEADERS[status])}
-        for status, _ in known
-    }
+    responses: dict[str, dict[str, Any]] = {}
     for status, media_type in known:
+        described = {"description": "Closed for maintenance", "headers": copy.deepcopy(_HEADERS[status])}
+        response = responses.setdefault(str(status), described)
         if status == _CLOSED and media_type:
             schema = _SCHEMAS.get(media_type, {"type": "string"})
-            responses[str(status)].setdefault("content", {})[media_type] = {"schema": schema}
+            response.setdefault("content", {})[media_type] = {"schema": schema}
     return responses

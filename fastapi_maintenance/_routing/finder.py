@@ -103,8 +103,7 @@ def _ask_routes(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Ans
         match, child = candidate.effective.matches(scope)
         if match is Match.FULL:
             if candidate.answer is not None and candidate.answer[0] == marks_put():
-                known: Answer = candidate.answer[1]
-                return known
+                return candidate.answer[1]
             answer = _ask_route(candidate, owner, scope, child)
             if isinstance(candidate.original, _DEPENDS_ON_MARK):
                 candidate.answer = marks_put(), answer

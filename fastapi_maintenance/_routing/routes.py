@@ -16,6 +16,7 @@ import fastapi.routing
 from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute, compile_path
 
+from fastapi_maintenance._routing.endpoints import Answer
 from fastapi_maintenance._routing.layers import is_overridden
 
 __all__ = ["Candidate", "IncludedRouter", "ListedRoute", "RouteIndex", "list_routes"]
@@ -42,7 +43,7 @@ class Candidate:
     original: BaseRoute
     finder: Any = None
     """The `RouteFinder` of the app that is mounted here, once it has been needed."""
-    answer: tuple[int, Any] | None = None
+    answer: tuple[int, Answer] | None = None
     """The number of marks that had been put in the process, and what will answer as long as there are no more."""
 
 

@@ -108,6 +108,18 @@ async def test_a_preflight_that_no_layer_answers_does_not_come_to_a_route_that_t
     assert [503, 200] == statuses
 
 
+@pytest.mark.parametrize("answers_preflights", [True, False])
+async def test_a_preflight_that_a_layer_of_a_mounted_app_answers_is_left_to_it(answers_preflights: bool) -> None:
+    inner, app = FastAPI(), FastAPI()
+    inner.api_route("/any", methods=["GET", "OPTIONS"])(unmarked)
+    if answers_preflights:
+        inner.add_middleware(CORSMiddleware, allow_origins=["*"])
+    app.mount("/in", inner)
+    headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+        assert (200 if answers_preflights else 503) == (await http.options("/in/any", headers=headers)).status_code
+
+
 async def test_a_default_app_of_a_router_answers_and_is_closed() -> None:
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("the single page")(scope, receive, send)
