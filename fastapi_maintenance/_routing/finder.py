@@ -51,14 +51,14 @@ class RouteFinder:
 
         """
         answer = UNKNOWN
-        as_read: Scope = {**scope, HIDDEN_APP: True}
+        as_read: Scope | None = None
         with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
             router, owner, layers = self.router_of(scope)
             router = Router(mounted) if router is None and mounted else router
             if router is not None:
                 as_read = _with_root_path(owner, scope)
                 answer = self._ask(router, owner, layers, as_read)
-        return as_read, answer
+        return as_read or {**scope, HIDDEN_APP: True}, answer
 
     def router_of(self, scope: Scope) -> tuple[Router | None, Starlette | None, Layers]:
         """Return the router behind the app, the application that it belongs to, and the layers in between.

@@ -77,7 +77,7 @@ class RouteIndex:
             starts.add(path[:end])
             end = path.find("/", end + 1)
         found = [candidate for start in starts for candidate in self._by_start.get(start, ())]
-        return sorted(found, key=attrgetter("position"))
+        return sorted(found, key=attrgetter("position")) if len(found) > 1 else found
 
 
 class ListedRoute(NamedTuple):
