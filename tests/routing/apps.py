@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import fastapi.routing
+import pytest
 from fastapi import APIRouter, FastAPI, Request, WebSocket
 from starlette.endpoints import HTTPEndpoint
 from starlette.responses import PlainTextResponse
@@ -19,6 +20,14 @@ from fastapi_maintenance import (
     force_maintenance_mode_on,
     maintenance_middleware,
 )
+
+MARKS = [
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("marks_of_apps_are_known"),
+    # Newer FastAPI prefers that the server is told; an app that still has its own is right all the same.
+    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),
+]
+"""Of the tests with these apps."""
 
 NESTED = hasattr(fastapi.routing, "_IncludedRouter")
 

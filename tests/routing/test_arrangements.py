@@ -20,6 +20,7 @@ from fastapi_maintenance import (
 )
 from tests.routing.apps import (
     EXPECTED,
+    MARKS,
     TRIED,
     as_added,
     as_wrapped,
@@ -35,12 +36,7 @@ from tests.routing.apps import (
 )
 from tests.support import client
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.usefixtures("marks_of_apps_are_known"),
-    # Newer FastAPI prefers that the server is told; an app that still has its own is right all the same.
-    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),
-]
+pytestmark = MARKS
 
 
 async def test_the_server_may_have_a_root_path() -> None:

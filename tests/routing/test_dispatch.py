@@ -20,6 +20,7 @@ from fastapi_maintenance import (
     force_maintenance_mode_on,
 )
 from tests.routing.apps import (
+    MARKS,
     NESTED,
     WAYS_AROUND,
     NotNotFound,
@@ -39,12 +40,7 @@ from tests.routing.apps import (
 )
 from tests.support import client
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.usefixtures("marks_of_apps_are_known"),
-    # Newer FastAPI prefers that the server is told; an app that still has its own is right all the same.
-    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),
-]
+pytestmark = MARKS
 
 
 def served(request: Request) -> PlainTextResponse:

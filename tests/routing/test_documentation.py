@@ -12,15 +12,10 @@ from fastapi_maintenance import (
     MemoryBackend,
     maintenance_middleware,
 )
-from tests.routing.apps import as_added, plain, unmarked
+from tests.routing.apps import MARKS, as_added, plain, unmarked
 from tests.support import client
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.usefixtures("marks_of_apps_are_known"),
-    # Newer FastAPI prefers that the server is told; an app that still has its own is right all the same.
-    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),
-]
+pytestmark = MARKS
 
 
 DEFAULT_DOCS = ["/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"]

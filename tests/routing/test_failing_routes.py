@@ -15,15 +15,10 @@ from starlette.types import ASGIApp
 from fastapi_maintenance import (
     MemoryBackend,
 )
-from tests.routing.apps import NESTED, as_wrapped, as_wrapped_app, itself, marked, mounted, off, plain
+from tests.routing.apps import MARKS, NESTED, as_wrapped, as_wrapped_app, itself, marked, mounted, off, plain
 from tests.support import client
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.usefixtures("marks_of_apps_are_known"),
-    # Newer FastAPI prefers that the server is told; an app that still has its own is right all the same.
-    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),
-]
+pytestmark = MARKS
 
 
 class Strange(Route):

@@ -30,6 +30,7 @@ from fastapi_maintenance._routing import layers
 from fastapi_maintenance.middleware import MaintainedApp
 from fastapi_maintenance.testing import maintenance_forced
 from tests.routing.apps import (
+    MARKS,
     WAYS_AROUND,
     Resource,
     Rewriting,
@@ -44,12 +45,7 @@ from tests.routing.apps import (
 )
 from tests.support import client
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.usefixtures("marks_of_apps_are_known"),
-    # Newer FastAPI prefers that the server is told; an app that still has its own is right all the same.
-    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),
-]
+pytestmark = MARKS
 
 
 async def rewrite(request: Request, call_next: Callable[[Request], Any]) -> Any:  # noqa: ANN401 -- any response

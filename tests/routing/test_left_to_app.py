@@ -13,11 +13,10 @@ from starlette.routing import Match, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from fastapi_maintenance import (
-    MemoryBackend,
-    maintenance_middleware,
-)
+from fastapi_maintenance import MemoryBackend, maintenance_middleware
+from fastapi_maintenance._routing.left_to_app import is_preflight
 from tests.routing.apps import (
+    MARKS,
     Anything,
     as_wrapped,
     as_wrapped_app,
@@ -27,14 +26,9 @@ from tests.routing.apps import (
     starlette_routes,
     unmarked,
 )
-from tests.support import client, handshake, websocket_scope
+from tests.support import client, handshake, make_request, websocket_scope
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.usefixtures("marks_of_apps_are_known"),
-    # Newer FastAPI prefers that the server is told; an app that still has its own is right all the same.
-    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),
-]
+pytestmark = MARKS
 
 
 def app_with_files(folder: Path) -> FastAPI:
@@ -66,6 +60,40 @@ async def test_what_no_route_answers_is_left_to_the_app_unless_it_is_to_be_block
         async with client(maintenance_middleware(**settings)(app_with_files(tmp_path))) as http:
             statuses.append((await http.request(method, path)).status_code)
     assert [left, blocked] == statuses
+
+
+ORIGIN = ("Origin", "https://example.com")
+ASKED = ("Access-Control-Request-Method", "POST")
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "expected"),
+    [
+        ("OPTIONS", [ORIGIN, ASKED], True),
+        ("OPTIONS", [ORIGIN, ASKED, ("X-Other", "1")], True),
+        ("OPTIONS", [ORIGIN], False),
+        ("OPTIONS", [ASKED], False),
+        ("OPTIONS", [], False),
+        ("GET", [ORIGIN, ASKED], False),
+        ("POST", [ORIGIN, ASKED], False),
+    ],
+)
+def test_a_preflight_is_an_options_request_that_says_where_it_comes_from_and_what_it_will_send(
+    method: str, headers: list[tuple[str, str]], *, expected: bool
+) -> None:
+    """Fetch 4.8."""
+    assert expected is is_preflight(make_request(method=method, headers=headers).scope)
+
+
+def test_the_names_of_a_preflights_headers_are_read_as_starlette_reads_them() -> None:
+    """In lower case, as the ASGI specification has them; in another one `CORSMiddleware` would not see them."""
+    scope = {"method": "OPTIONS", "headers": [(b"ORIGIN", b"x"), (b"Access-Control-REQUEST-Method", b"PUT")]}
+    assert not is_preflight(scope)
+
+
+@pytest.mark.parametrize("scope", [websocket_scope(), {"type": "http", "method": "OPTIONS"}])
+def test_what_has_no_method_or_no_headers_is_no_preflight(scope: Scope) -> None:
+    assert not is_preflight(scope)
 
 
 async def test_a_preflight_to_an_app_that_nobody_can_see_into_is_closed() -> None:

@@ -17,15 +17,10 @@ from fastapi_maintenance import (
     force_maintenance_mode_on,
 )
 from fastapi_maintenance.decorators import mark_of
-from tests.routing.apps import Resource, as_added, marked, unmarked, wrapping
+from tests.routing.apps import MARKS, Resource, as_added, marked, unmarked, wrapping
 from tests.support import client
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.usefixtures("marks_of_apps_are_known"),
-    # Newer FastAPI prefers that the server is told; an app that still has its own is right all the same.
-    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),
-]
+pytestmark = MARKS
 
 
 class Shop:

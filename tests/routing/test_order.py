@@ -13,15 +13,20 @@ from fastapi_maintenance import (
     force_maintenance_mode_on,
     maintenance_middleware,
 )
-from tests.routing.apps import NESTED, Anything, as_added, as_wrapped, in_routers_three_deep, marked, unmarked, wrapping
+from tests.routing.apps import (
+    MARKS,
+    NESTED,
+    Anything,
+    as_added,
+    as_wrapped,
+    in_routers_three_deep,
+    marked,
+    unmarked,
+    wrapping,
+)
 from tests.support import client
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.usefixtures("marks_of_apps_are_known"),
-    # Newer FastAPI prefers that the server is told; an app that still has its own is right all the same.
-    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),
-]
+pytestmark = MARKS
 
 
 async def test_a_mark_holds_for_the_route_and_not_for_its_path() -> None:

@@ -21,6 +21,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance._routing import finder, routes
 from tests.routing.apps import (
     EXPECTED,
+    MARKS,
     NESTED,
     TRIED,
     as_added,
@@ -34,12 +35,7 @@ from tests.routing.apps import (
 )
 from tests.support import client, handshake, websocket_scope
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.usefixtures("marks_of_apps_are_known"),
-    # Newer FastAPI prefers that the server is told; an app that still has its own is right all the same.
-    pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),
-]
+pytestmark = MARKS
 
 
 def in_a_router_that_is_included_twice() -> FastAPI:
