@@ -164,12 +164,10 @@ class MaintainedApp:
         return send_after_hints
 
     def _hints(self, scope: Scope) -> Iterator[tuple[str, str]]:
-        layers = all_layers_of(self.app)
-        switches = [key_of(layer.backend) for layer in layers if is_maintenance(layer)]
+        switches = [key_of(layer.backend) for layer in maintained_layers(self.app)]
         yield from hints_on(
             self._finder,
             scope,
-            layers=layers,
             twice=bool(switches) and key_of(self.backend) in switches,
             exempt=self.settings.exempt,
             passes=self.settings.unmatched == "pass",

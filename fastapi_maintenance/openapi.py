@@ -88,7 +88,7 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
     prefix = _prefix_of(app, outer)
     marks = _marks_of(app)
 
-    def documented(path: str, method: str, operation: Any) -> Any:  # noqa: ANN401 -- a path has other keys too
+    def with_responses(path: str, method: str, operation: Any) -> Any:  # noqa: ANN401 -- a path has other keys too
         mark = marks.get((path, method.upper()))
         closing = [
             each for each in middlewares if mark or verdict_on(each.exempt, method.upper(), prefix + path) is not True
@@ -98,7 +98,7 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
         return {**operation, "responses": {**_responses_of(closing), **operation.get("responses", {})}}
 
     paths = {
-        path: {method: documented(path, method, operation) for method, operation in operations.items()}
+        path: {method: with_responses(path, method, operation) for method, operation in operations.items()}
         for path, operations in document.get("paths", {}).items()
     }
     return {**document, "paths": paths}

@@ -19,7 +19,7 @@ from starlette.types import Scope
 
 from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
-from fastapi_maintenance._routing.layers import Layers
+from fastapi_maintenance._routing.layers import Layers, all_layers_of
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance.predicates.verdicts import paths_in
 
@@ -46,16 +46,15 @@ _SHUT = (
 )
 
 
-def hints_on(  # noqa: PLR0913 -- one argument for each fact
-    finder: RouteFinder, lifespan: Scope, *, layers: list[object], twice: bool, exempt: object, passes: bool
+def hints_on(
+    finder: RouteFinder, lifespan: Scope, *, twice: bool, exempt: object, passes: bool
 ) -> Iterator[tuple[str, str]]:
     """Yield the topic and the text of each hint on an app that starts with this scope.
 
     Args:
         finder: What finds its routes.
         lifespan: The scope.
-        layers: The layers between the middleware and the routes.
-        twice: Whether another maintenance middleware on the same switch is among them.
+        twice: Whether another maintenance middleware on the same switch is inside this one.
         exempt: The predicate.
         passes: Whether what no route answers is left to the app.
 
@@ -71,7 +70,7 @@ def hints_on(  # noqa: PLR0913 -- one argument for each fact
     def find(method: str, path: str) -> Any:  # noqa: ANN401 -- an answer
         return finder.find(as_http({"type": "http", "method": method, "path": path, "app": app}))[1]
 
-    if any(isinstance(layer, CORSMiddleware) for layer in layers):
+    if any(isinstance(layer, CORSMiddleware) for layer in all_layers_of(finder.app)):
         yield "cors", _CORS_INSIDE
     if twice:
         yield "twice", _TWICE
