@@ -6,9 +6,8 @@ not matter. It holds for the route that answers with this function, not for its 
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
 from fastapi_maintenance._helpers.checks import check_callable
@@ -20,9 +19,7 @@ _MARK = "__fastapi_maintenance_mark__"
 _METHOD_MARKS = "__fastapi_maintenance_method_marks__"
 
 _forced_on: list[bool] = []
-
-_puts = itertools.count(1)
-_last_put = [0]
+_marks_put = [0]
 
 
 class _Mark:
@@ -50,7 +47,7 @@ def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
         TypeError: The endpoint is not callable, or is an object that cannot carry a mark.
 
     """
-    _put(endpoint, mark=True)
+    _put(endpoint, forced_on=True)
     return endpoint
 
 
@@ -68,7 +65,7 @@ def force_maintenance_mode_off(endpoint: _Endpoint) -> _Endpoint:
         TypeError: The endpoint is not callable, or is an object that cannot carry a mark.
 
     """
-    _put(endpoint, mark=False)
+    _put(endpoint, forced_on=False)
     return endpoint
 
 
@@ -78,8 +75,8 @@ def has_forced_on() -> bool:
 
 
 def marks_put() -> int:
-    """Return a number that is another one after each mark that is put."""
-    return _last_put[0]
+    """Return how many marks have been put in this process."""
+    return _marks_put[0]
 
 
 def mark_of(endpoint: object) -> bool | None:
@@ -98,19 +95,19 @@ def mark_of(endpoint: object) -> bool | None:
     return None
 
 
-def _put(endpoint: object, *, mark: bool) -> None:
+def _put(endpoint: object, *, forced_on: bool) -> None:
     if isinstance(endpoint, (staticmethod, classmethod)):
         endpoint = endpoint.__func__  # what the class hands out is this function, not the descriptor
     check_callable("endpoint", endpoint)
+    mark = _Mark(forced_on)
     try:
-        told = _Mark(mark)
         if isinstance(endpoint, MethodType):
             # A bound method carries no attributes, and its function is shared with all other instances.
             marks = vars(endpoint.__self__).get(_METHOD_MARKS, {})
-            setattr(endpoint.__self__, _METHOD_MARKS, {**marks, endpoint.__func__: told})
+            setattr(endpoint.__self__, _METHOD_MARKS, {**marks, endpoint.__func__: mark})
         else:
-            setattr(endpoint, _MARK, told)
-        _last_put[:] = [next(_puts)]
+            setattr(endpoint, _MARK, mark)
+        _marks_put[0] += 1
     except (AttributeError, TypeError):
         msg = f"endpoint must be able to carry a mark, got {endpoint!r}: mark a function that calls it"
         raise TypeError(msg) from None
@@ -125,13 +122,10 @@ def _mark_on(endpoint: Any) -> bool | None:  # noqa: ANN401 -- anything can be a
     return mark.forced_on if isinstance(mark, _Mark) else None
 
 
-def _inner(endpoint: Any) -> object:  # noqa: ANN401 -- anything can be an endpoint
+def _inner(endpoint: Any) -> Any:  # noqa: ANN401 -- anything can be an endpoint
     if isinstance(endpoint, partial):
         return endpoint.func
     if hasattr(endpoint, "__wrapped__"):
-        wrapped: object = endpoint.__wrapped__
-        return wrapped
-    if isinstance(endpoint, type) or not hasattr(type(endpoint), "__call__"):  # noqa: B004 -- its function is wanted
-        return None
-    call: object = type(endpoint).__call__
-    return call
+        return endpoint.__wrapped__
+    is_object = not isinstance(endpoint, (type, FunctionType))
+    return getattr(type(endpoint), "__call__", None) if is_object else None  # noqa: B004 -- its function is wanted

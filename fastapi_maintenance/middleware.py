@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import Unpack
 
 from fastapi_maintenance._helpers.scope import as_http
-from fastapi_maintenance._routing import hints
 from fastapi_maintenance._routing.finder import RouteFinder
+from fastapi_maintenance._routing.hints import hints_on, log_hints
 from fastapi_maintenance._routing.layers import all_layers_of
 from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, Settings, Unmatched
@@ -35,7 +35,7 @@ from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBa
 __all__ = ["MaintenanceModeMiddleware", "backend_of", "is_maintenance", "maintained_layers", "maintenance_middleware"]
 
 _logger = logging.getLogger("fastapi_maintenance")
-_HINTS_TOLD = "fastapi_maintenance.hints"
+_HINTS_LOGGED = "fastapi_maintenance.hints"
 
 
 class Verdict(Enum):
@@ -154,26 +154,24 @@ class MaintainedApp:
 
     def _hinting(self, scope: Scope, send: Send) -> Send:
         """Return a `send` that gives hints when the app has started, and all its first routes are there."""
-        told: set[str] = scope.setdefault(_HINTS_TOLD, set())  # by this and other middlewares of the app
-
-        def look() -> hints.Arrangement:
-            layers = list(all_layers_of(self.app))
-            switches = [key_of(layer.backend) for layer in layers if is_maintenance(layer)]
-            return hints.arrangement(
-                self._finder,
-                scope,
-                layers=layers,
-                twice=bool(switches) and key_of(self.backend) in switches,
-                exempt=self.settings.exempt,
-                passes=self.settings.unmatched == "pass",
-            )
+        logged: set[str] = scope.setdefault(_HINTS_LOGGED, set())  # by this and other middlewares of the app
 
         async def send_after_hints(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                hints.give(look, told)
+                log_hints(self._hints(scope), logged)
             await send(message)
 
         return send_after_hints
+
+    def _hints(self, scope: Scope) -> Iterator[tuple[str, str]]:
+        switches = [key_of(layer.backend) for layer in maintained_layers(self.app)]
+        yield from hints_on(
+            self._finder,
+            scope,
+            twice=bool(switches) and key_of(self.backend) in switches,
+            exempt=self.settings.exempt,
+            passes=self.settings.unmatched == "pass",
+        )
 
 
 def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
@@ -286,7 +284,7 @@ class MaintenanceModeMiddleware(MaintainedApp):
 
 def maintained_layers(app: ASGIApp) -> Iterator[MaintainedApp]:
     """Yield the maintenance middlewares around an app, the outermost first."""
-    return (layer for layer in all_layers_of(app, build=True) if is_maintenance(layer))
+    return (layer for layer in all_layers_of(app) if is_maintenance(layer))
 
 
 def backend_of(app: Starlette) -> StateBackend | None:

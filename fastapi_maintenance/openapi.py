@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.routing import compile_path
 from starlette.types import ASGIApp
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
-from fastapi_maintenance._routing.layers import Way
-from fastapi_maintenance._routing.listing import Listed, listed
+from fastapi_maintenance._routing.layers import Layers
+from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance._switch.app_switch import Settings
 from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.middleware import maintained_layers
@@ -23,19 +23,13 @@ __all__ = ["document_maintenance"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")  # OpenAPI 3.1, 4.8.9
-_CLOSED, _ELSEWHERE = 503, 303
 _RETRY_AFTER = {
     "description": "Seconds after which to try again (RFC 9110 10.2.3)",
     "schema": {"type": "integer", "minimum": 0},
 }
 _LOCATION = {"description": "The page that tells of it", "schema": {"type": "string", "format": "uri-reference"}}
-_SHOWN: dict[int, dict[str, Any]] = {
-    _CLOSED: {"description": "Closed for maintenance", "headers": {"Retry-After": _RETRY_AFTER}},
-    _ELSEWHERE: {
-        "description": "Closed for maintenance",
-        "headers": {"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
-    },
-}
+_CLOSED, _ELSEWHERE = 503, 303
+_HEADERS = {_CLOSED: {"Retry-After": _RETRY_AFTER}, _ELSEWHERE: {"Location": _LOCATION, "Retry-After": _RETRY_AFTER}}
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "application/json": {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]},
     "application/problem+json": {  # RFC 9457 3.1
@@ -91,46 +85,49 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
     middlewares = [layer.settings for layer in maintained_layers(outer)]
     if not middlewares:
         _logger.warning("document_maintenance(...) has found no maintenance middleware around %r", outer)
-    below = _mounted_at(app, outer)
-    routes = list(listed(app.routes))
+    prefix = _prefix_of(app, outer)
+    marks = _marks_of(app)
 
-    def told(path: str, method: str, operation: Any) -> Any:  # noqa: ANN401 -- beside operations a path has other keys
-        mark = _mark(routes, path, method.upper())
-        closing = [each for each in middlewares if mark or _can_close(each, method.upper(), below + path)]
+    def with_responses(path: str, method: str, operation: Any) -> Any:  # noqa: ANN401 -- a path has other keys too
+        mark = marks.get((path, method.upper()))
+        closing = [
+            each for each in middlewares if mark or verdict_on(each.exempt, method.upper(), prefix + path) is not True
+        ]
         if method not in _METHODS or not closing or mark is False:
             return operation
-        return {**operation, "responses": {**_answers(closing), **operation.get("responses", {})}}
+        return {**operation, "responses": {**_responses_of(closing), **operation.get("responses", {})}}
 
     paths = {
-        path: {method: told(path, method, operation) for method, operation in operations.items()}
+        path: {method: with_responses(path, method, operation) for method, operation in operations.items()}
         for path, operations in document.get("paths", {}).items()
     }
     return {**document, "paths": paths}
 
 
-def _mounted_at(app: FastAPI, outer: ASGIApp) -> str:
-    router = Way(outer).router
+def _prefix_of(app: FastAPI, outer: ASGIApp) -> str:
+    """Return the path at which an app is mounted in another one."""
+    router = Layers(outer).router
     routes = [] if router is None else router.routes
-    return next((each.path for each in listed(routes) if Way(each.app).router is app.router), "")
+    return next((each.path for each in list_routes(routes) if Layers(each.app).router is app.router), "")
 
 
-def _mark(routes: list[Listed], path: str, method: str) -> bool | None:
-    for route in routes:
-        if compile_path(route.path)[1] == path and method in route.methods:
-            return mark_of(route.endpoint)
-    return None
+def _marks_of(app: FastAPI) -> dict[tuple[str, str], bool | None]:
+    """Return the mark of what answers each path, as the document writes it, and method: the first route's."""
+    marks: dict[tuple[str, str], bool | None] = {}
+    for route in list_routes(app.routes):
+        for method in route.methods:
+            marks.setdefault((re.sub(r":\w+\}", "}", route.path), method), mark_of(route.endpoint))
+    return marks
 
 
-def _can_close(settings: Settings, method: str, path: str) -> bool:
-    return verdict_on(settings.exempt, method, path) is not True
-
-
-def _answers(closing: list[Settings]) -> dict[str, dict[str, Any]]:
+def _responses_of(closing: list[Settings]) -> dict[str, dict[str, Any]]:
     """Return what OpenAPI calls the responses, by their status."""
     known = [answer for each in closing for answer in answers_of(each.response) or ((503, ""),)]
-    responses = {str(status): copy.deepcopy(_SHOWN[status]) for status, _ in known}
+    responses: dict[str, dict[str, Any]] = {}
     for status, media_type in known:
+        described = {"description": "Closed for maintenance", "headers": copy.deepcopy(_HEADERS[status])}
+        response = responses.setdefault(str(status), described)
         if status == _CLOSED and media_type:
             schema = _SCHEMAS.get(media_type, {"type": "string"})
-            responses[str(status)].setdefault("content", {})[media_type] = {"schema": schema}
+            response.setdefault("content", {})[media_type] = {"schema": schema}
     return responses

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from starlette import routing
 from starlette.types import Scope
 
-__all__ = ["HIDDEN_APP", "as_http", "is_preflight", "lenient_path", "route_path"]
+__all__ = ["HIDDEN_APP", "as_http", "lenient_path", "route_path"]
 
 HIDDEN_APP = "fastapi_maintenance.hidden_app"
 """The key of a scope whose application cannot be seen, so that a `root_path` of its own is not known."""
@@ -79,11 +79,3 @@ def as_http(scope: Scope) -> Scope:
     scheme = "https" if scope.get("scheme") == "wss" else "http"
     http = {"type": "http", "method": "GET", "scheme": scheme, "extensions": {}}
     return {"query_string": b"", "headers": [], **scope, **http}
-
-
-def is_preflight(scope: Scope) -> bool:
-    """Tell whether a browser asks by this request what it may send, a CORS preflight (Fetch 4.8)."""
-    if scope.get("method") != "OPTIONS":
-        return False
-    names = {name for name, _ in scope.get("headers", ())}
-    return {b"origin", b"access-control-request-method"} <= names

@@ -1,1 +1,1 @@
-"""Which endpoint will answer this request: layers, routes, and the index of both."""
+"""Which endpoint will answer this request: its finder, and the layers and routes that this looks through."""

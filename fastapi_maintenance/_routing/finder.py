@@ -1,66 +1,136 @@
-"""Which endpoint will answer, seen from a middleware: through the layers that it wraps, down to the routes."""
+"""Which endpoint will answer this request? The app's own routes are asked, in the app's own order.
+
+Every route that can match the path is asked with its own `matches`, on a copy of the scope.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.applications import Starlette
-from starlette.routing import Router
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
-from fastapi_maintenance._helpers.scope import HIDDEN_APP, is_preflight
-from fastapi_maintenance._routing.index import RouteIndex
-from fastapi_maintenance._routing.layers import Way, way_to
-from fastapi_maintenance._routing.routes import OPAQUE, UNANSWERED, Answer, behind_unknown, entered, find_answer
+from fastapi_maintenance._helpers.scope import HIDDEN_APP, route_path
+from fastapi_maintenance._routing.endpoints import UNANSWERED, UNKNOWN, Answer, answer_of
+from fastapi_maintenance._routing.layers import Layers, is_overridden
+from fastapi_maintenance._routing.left_to_app import handles_refusals, is_preflight, is_refused
+from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex
+from fastapi_maintenance.decorators import marks_put
 
 __all__ = ["RouteFinder"]
 
+_DEPENDS_ON_MARK = (APIRoute, APIWebSocketRoute)
+"""Routes that give all requests that they match the same answer, while nobody marks the endpoint."""
+
 
 class RouteFinder:
-    """Find what will answer a request behind a middleware.
+    """Find the endpoint that will answer the requests that an ASGI app is handed.
 
     Args:
-        app: What the middleware wraps.
-        made_by: What an application that the middleware is added to knows it by.
+        app: The app.
+        added_as: If a middleware wraps the app: the class or function as which applications list that middleware.
 
     """
 
-    def __init__(self, app: ASGIApp, made_by: object) -> None:
-        self._app = app
-        self._made_by = made_by
+    def __init__(self, app: ASGIApp, added_as: object = None) -> None:
+        self.app = app
+        self._added_as = added_as
+        self._layers: Layers | None = None
         self._index: RouteIndex | None = None
-        self._way: Way | None = None
 
-    def find(self, scope: Scope) -> tuple[Scope, Answer]:
-        """Return the scope as the application reads it, and what will answer; where that cannot be found, OPAQUE."""
-        answer, as_read = OPAQUE, None
+    def find(self, scope: Scope, mounted: Sequence[BaseRoute] = ()) -> tuple[Scope, Answer]:
+        """Return the scope as the application reads it, and what will answer; where that cannot be found, UNKNOWN.
+
+        Args:
+            scope: The request.
+            mounted: The routes that a mount of the app lists, should a layer of the app hide them.
+
+        """
+        answer = UNKNOWN
+        as_read: Scope | None = None
         with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
-            router, owner, unknown = self.router_in(scope)
+            router, owner, layers = self.router_of(scope)
+            router = Router(mounted) if router is None and mounted else router
             if router is not None:
-                as_read = entered(owner, scope)
-                answer = self._ask(router, owner, as_read)
-                if unknown:
-                    answer = behind_unknown(answer)
-        return {**scope, HIDDEN_APP: True} if as_read is None else as_read, answer
+                as_read = _with_root_path(owner, scope)
+                answer = self._ask(router, owner, layers, as_read)
+        return as_read or {**scope, HIDDEN_APP: True}, answer
 
-    def _ask(self, router: Router, owner: Starlette | None, scope: Scope) -> Answer:
-        index = self._index
-        if index is None or index.router is not router:
-            index = self._index = RouteIndex(router)
-        answer = find_answer(index, owner, scope)
-        # Where a layer answers preflights itself, none comes to a route, not even to one that takes OPTIONS.
-        stops_here = answer.certain and is_preflight(scope) and self._way is not None and self._way.answers_preflights
-        return UNANSWERED if stops_here else answer
+    def router_of(self, scope: Scope) -> tuple[Router | None, Starlette | None, Layers]:
+        """Return the router behind the app, the application that it belongs to, and the layers in between.
 
-    def router_in(self, scope: Scope) -> tuple[Router | None, Starlette | None, list[Any]]:
-        """Return the router, the application that it belongs to, and what is unknown on the way there."""
-        way = self._way = way_to(self._app, self._way)
+        That is the application in the scope if the router is its own, or if, where middleware in between hides the
+        router, this very middleware was added to it.
+        """
+        layers = self._layers
+        if layers is None or not layers.is_current():
+            layers = self._layers = Layers(self.app)
         app = scope.get("app")
-        # The app in the scope is meant if its router is what was found, or, where middleware in between hides the
-        # router, if this very middleware was added to it.
-        if way.owner is None and isinstance(app, Starlette):
-            added = way.router is None and any(each.cls is self._made_by for each in app.user_middleware)
-            if added or app.router is way.router:
-                return app.router, app, way.unknown
-        return way.router, way.owner, way.unknown
+        if self._added_as is not None and layers.owner is None and isinstance(app, Starlette):
+            is_added = layers.router is None and any(each.cls is self._added_as for each in app.user_middleware)
+            if is_added or app.router is layers.router:
+                return app.router, app, layers
+        return layers.router, layers.owner, layers
+
+    def _ask(self, router: Router, owner: Starlette | None, layers: Layers, scope: Scope) -> Answer:
+        if self._index is None or self._index.router is not router or not self._index.is_current():
+            self._index = RouteIndex(router)
+        copy = dict(scope)  # in which routes may note something while they are asked, as FastAPI's routers do
+        if isinstance(scope.get("fastapi"), dict):
+            copy["fastapi"] = dict(scope["fastapi"])
+        answer = _ask_routes(self._index, owner, copy)
+        if not answer.answered and handles_refusals(owner):
+            answer = answer.uncertain()
+        # Where a layer answers preflights itself, none comes to a route, not even to one that takes OPTIONS.
+        if answer.certain and layers.answers_preflights and is_preflight(scope):
+            answer = UNANSWERED
+        return answer.uncertain() if layers.unknown else answer
+
+
+def _with_root_path(owner: Starlette | None, scope: Scope) -> Scope:
+    """Return the scope as the application reads it: FastAPI puts its own `root_path` in the place of the server's."""
+    return {**scope, "root_path": owner.root_path} if isinstance(owner, FastAPI) and owner.root_path else scope
+
+
+def _ask_routes(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
+    """Do what `Router.app` does, up to the point where a route is handed the request."""
+    partial: tuple[Candidate, Scope] | None = None
+    for candidate in index.candidates(route_path(scope)):
+        match, child = candidate.effective.matches(scope)
+        if match is Match.FULL:
+            if candidate.answer is not None and candidate.answer[0] == marks_put():
+                return candidate.answer[1]
+            answer = _ask_route(candidate, owner, scope, child)
+            if isinstance(candidate.original, _DEPENDS_ON_MARK):
+                candidate.answer = marks_put(), answer
+            return answer
+        if match is Match.PARTIAL and partial is None:
+            partial = candidate, child
+    if partial is not None:
+        return _ask_route(partial[0], owner, scope, partial[1])
+    return UNANSWERED if is_refused(index, scope) else UNKNOWN
+
+
+def _ask_route(candidate: Candidate, owner: Starlette | None, scope: Scope, child: Scope) -> Answer:
+    route, effective, overridden = candidate.original, candidate.effective, False
+    while isinstance(route, IncludedRouter):  # which could not be listed route by route
+        overridden = overridden or is_overridden(route.original_router, "handle")
+        _, child, route, _ = route._match(scope)  # noqa: SLF001 -- see where it is imported
+        effective = route
+    overridden = overridden or is_overridden(route, "handle")
+    if isinstance(route, (Mount, Host)):
+        if candidate.finder is None or candidate.finder.app is not effective.app:
+            candidate.finder = RouteFinder(effective.app)
+        answer: Answer = candidate.finder.find({**scope, **child}, effective.routes)[1]
+    elif isinstance(route, (Route, WebSocketRoute)):
+        methods = getattr(effective, "methods", None)
+        if methods and not overridden and scope["method"] not in methods:
+            return UNANSWERED
+        answer = answer_of(route, effective.endpoint, owner, scope, getattr(effective, "app", None))
+    else:
+        answer = answer_of(route, child.get("endpoint"), owner, scope)
+    return answer.uncertain() if overridden else answer

@@ -1,4 +1,4 @@
-"""Hints at start-up: where the arrangement of an app will surprise its owner, each with the way to mend it.
+"""Hints at start-up: where the way an app is put together will surprise its owner, each with what to do about it.
 
 A hint is one record of the logger `fastapi_maintenance.hints.<topic>`, which can be silenced by itself or with all
 others.
@@ -7,8 +7,8 @@ others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,12 +19,11 @@ from starlette.types import Scope
 
 from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
-from fastapi_maintenance._routing.layers import Way
-from fastapi_maintenance._routing.listing import Listed, leads_to, listed
-from fastapi_maintenance._routing.routes import Answer
+from fastapi_maintenance._routing.layers import Layers, all_layers_of
+from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance.predicates.verdicts import paths_in
 
-__all__ = ["Arrangement", "arrangement", "give"]
+__all__ = ["hints_on", "log_hints", "template_matches"]
 
 _LOGGER = "fastapi_maintenance.hints"
 _ROUTER = "fastapi_maintenance.router."  # the modules that the endpoints of the admin API come from
@@ -47,99 +46,77 @@ _SHUT = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrangement:
-    """How an app is put together around and below its maintenance middleware."""
-
-    layers: Sequence[object]
-    """What stands between the middleware and the routes."""
-    twice: bool
-    """Whether another maintenance middleware on the same switch is among them."""
-    unknown: Sequence[object]
-    """What may change a request on its way to these routes, or answer it by itself, where that matters."""
-    exempt: object
-    """The predicate."""
-    routes: Sequence[Listed]
-    ask: Callable[[str, str], Answer]
-    """What the middleware takes for the answer to a method and path."""
-
-
-def arrangement(  # noqa: PLR0913 -- one argument for each fact
-    finder: RouteFinder, lifespan: Scope, *, layers: Sequence[object], twice: bool, exempt: object, passes: bool
-) -> Arrangement:
-    """Return how an app is put together that starts with this scope.
+def hints_on(
+    finder: RouteFinder, lifespan: Scope, *, twice: bool, exempt: object, passes: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield the topic and the text of each hint on an app that starts with this scope.
 
     Args:
         finder: What finds its routes.
         lifespan: The scope.
-        layers: What stands between the middleware and the routes.
-        twice: Whether another maintenance middleware on the same switch is among them.
+        twice: Whether another maintenance middleware on the same switch is inside this one.
         exempt: The predicate.
         passes: Whether what no route answers is left to the app.
 
     """
     app = lifespan.get("app")
-    router, _, unknown = finder.router_in(lifespan)
+    router, _, between = finder.router_of(lifespan)
     router = app.router if isinstance(app, Starlette) else router
-    routes = [] if router is None else list(listed(router.routes))
-    unknown = [] if router is None else list(unknown)
-    for way in (Way(route.app) for route in routes):
-        unknown += way.unknown if way.router is not None else ()
-    return Arrangement(
-        layers=layers,
-        twice=twice,
-        exempt=exempt,
-        unknown=unknown if passes else (),
-        routes=routes,
-        ask=lambda method, path: finder.find(as_http({"type": "http", "method": method, "path": path, "app": app}))[1],
-    )
+    unknown = list(between.unknown) if router is not None else []
+    routes = list(list_routes(router.routes)) if router is not None else []
+    for inner in (Layers(route.app) for route in routes):
+        unknown += inner.unknown if inner.router is not None else ()
 
+    def find(method: str, path: str) -> Any:  # noqa: ANN401 -- an answer
+        return finder.find(as_http({"type": "http", "method": method, "path": path, "app": app}))[1]
 
-def hints_on(arrangement: Arrangement) -> Iterator[tuple[str, str]]:
-    """Yield the topic and the text of each hint."""
-    if any(isinstance(layer, CORSMiddleware) for layer in arrangement.layers):
+    if any(isinstance(layer, CORSMiddleware) for layer in all_layers_of(finder.app)):
         yield "cors", _CORS_INSIDE
-    if arrangement.twice:
+    if twice:
         yield "twice", _TWICE
-    if arrangement.unknown:
-        yield "layer", _LAYER.format(", ".join(dict.fromkeys(map(_name_of, arrangement.unknown))))
-    for path, below in dict.fromkeys(paths_in(arrangement.exempt)):
-        if not _is_there(path, arrangement, below=below):
+    if unknown and passes:
+        yield "layer", _LAYER.format(", ".join(dict.fromkeys(map(_name_of, unknown))))
+    for path, below in dict.fromkeys(paths_in(exempt)):
+        has_route = any(template_matches(route.path, path, below=below) for route in routes)
+        if not has_route and not find("GET", path).answered:
             lies = "lies under the path prefix" if below else "has the path"
             yield "path", f"no route {lies} {path!r} that the predicate names: correct it, or leave it out"
-    shut = dict.fromkeys(_switches_shut(arrangement))
+    admin = [route for route in routes if str(getattr(route.endpoint, "__module__", None)).startswith(_ROUTER)]
+    asked = [(method, route.path) for route in admin if "{" not in route.path for method in sorted(route.methods)]
+    shut = dict.fromkeys(f"{method} {path}" for method, path in asked if find(method, path).mark is not False)
     if shut:
         yield "router", _SHUT.format(", ".join(shut))
 
 
-def give(look_at: Callable[[], Arrangement], told: set[str]) -> None:
-    """Log each hint as a warning, unless it has been told; whatever fails in looking for them, the app starts."""
+def log_hints(hints: Iterable[tuple[str, str]], logged: set[str]) -> None:
+    """Log each hint as a warning, unless it was logged before; whatever fails in looking for them, the app starts."""
     try:
-        for topic, text in hints_on(look_at()):
-            if text not in told:
+        for topic, text in hints:
+            if text not in logged:
                 logger = f"{_LOGGER}.{topic}"
                 logging.getLogger(logger).warning("%s (silenced by the logger %s)", text, logger)
-                told.add(text)
+                logged.add(text)
     except Exception:
         logging.getLogger(_LOGGER).debug("The app could not be looked at for hints", exc_info=True)
 
 
 def _name_of(layer: Any) -> str:  # noqa: ANN401 -- anything can be a layer
-    if isinstance(layer, Middleware):  # one that has not been made yet
+    if isinstance(layer, Middleware):  # one that has not been built yet
         layer = layer.kwargs.get("dispatch", layer.cls)
     elif type(layer) is BaseHTTPMiddleware:
         layer = layer.dispatch_func
     return str(getattr(layer, "__name__", type(layer).__name__))
 
 
-def _is_there(path: str, arrangement: Arrangement, *, below: bool) -> bool:
-    known = any(leads_to(route.path, path, below=below) for route in arrangement.routes)
-    return known or arrangement.ask("GET", path).answered
-
-
-def _switches_shut(arrangement: Arrangement) -> Iterator[str]:
-    for route in arrangement.routes:
-        of_router = str(getattr(route.endpoint, "__module__", None)).startswith(_ROUTER)
-        for method in sorted(route.methods) if of_router and "{" not in route.path else ():
-            if arrangement.ask(method, route.path).mark is not False:
-                yield f"{method} {route.path}"
+def template_matches(template: str, path: str, *, below: bool) -> bool:
+    """Tell whether a route with this path template can match a path or, with `below`, one below it."""
+    if below and path == "/":
+        return True
+    wanted = path.strip("/").split("/")
+    given = template.strip("/").split("/")
+    for segment, other in zip(given, wanted, strict=False):
+        if segment.endswith(":path}"):
+            return True
+        if segment != other and not re.search(r"\{[^{}]*\}", segment):
+            return False
+    return len(given) >= len(wanted) + path.endswith("/") if below else len(given) == len(wanted)

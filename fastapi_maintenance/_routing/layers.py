@@ -1,11 +1,11 @@
-"""What an app is made of: middleware around middleware around what has the routes."""
+"""The layers of an app: middleware around middleware around the router that has the routes."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -13,11 +13,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp
 
-__all__ = ["THEIRS", "Way", "all_layers_of", "is_own", "layers_of", "way_to"]
+__all__ = ["Layers", "all_layers_of", "is_overridden", "is_users", "layers_of"]
 
 _MOST_LAYERS = 100
-THEIRS = {"starlette", "fastapi", "builtins"}
-"""The packages whose ways are known."""
+_FRAMEWORK = {"starlette", "fastapi", "builtins"}
 
 # By name, since some of them need packages that are not installed everywhere. They leave path and method alone, and
 # what they answer themselves is a refusal (400, 413), a redirect to https or another host, or a CORS preflight.
@@ -49,28 +48,32 @@ def layers_of(app: ASGIApp) -> Iterator[Any]:
             return
 
 
-def all_layers_of(app: ASGIApp, *, build: bool = False) -> Iterator[Any]:
-    """Yield the same, and where that ends in an application, the layers that were added to it, if need be built."""
-    layer: Any = None
-    for layer in layers_of(app):
-        yield layer
-    if isinstance(layer, Starlette):
-        stack = _stack_of(layer) or (layer.build_middleware_stack() if build else None)
-        yield from layers_of(stack) if stack is not None else ()
+def all_layers_of(app: ASGIApp) -> list[Any]:
+    """Return the same, and where that ends in an application, the layers that were added to it."""
+    layers = list(layers_of(app))
+    if isinstance(layers[-1], Starlette):
+        layers += layers_of(_stack_of(layers[-1]) or layers[-1].build_middleware_stack())
+    return layers
 
 
-def is_own(thing: object, *names: str) -> bool:
-    """Tell whether a class or an object does one of these in its own way, and not as Starlette and FastAPI do."""
+def is_users(thing: object) -> bool:
+    """Tell whether a class or function comes from neither Starlette nor FastAPI."""
+    return getattr(thing, "__module__", "").partition(".")[0] not in _FRAMEWORK
+
+
+def is_overridden(thing: object, *names: str) -> bool:
+    """Tell whether a class or an object has a method of one of these names that is not Starlette's or FastAPI's."""
     kind = thing if isinstance(thing, type) else type(thing)
     for name in names:
-        definer = next((each for each in kind.__mro__ if name in vars(each)), object)
-        if definer.__module__.partition(".")[0] not in THEIRS or (kind is not thing and name in vars(thing)):
+        if is_users(next((each for each in kind.__mro__ if name in vars(each)), object)):
+            return True
+        if kind is not thing and name in vars(thing):
             return True
     return False
 
 
-class Way:
-    """The way of a request from an app to its routes.
+class Layers:
+    """The layers that a request goes through, from an ASGI app to the router of its routes.
 
     Args:
         app: What the request is handed to.
@@ -78,73 +81,62 @@ class Way:
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        self.app = app
         self.router: Router | None = None
         self.owner: Starlette | None = None
         """The application that the router belongs to."""
         self.unknown: list[Any] = []
-        """What may change the path or the method on the way, or answer by itself."""
+        """The layers that may change the path or the method, or answer by themselves."""
         self.answers_preflights = False
-        """Whether a layer on the way answers CORS preflights, so that none of them comes to a route."""
-        self._steps: list[tuple[Any, str, object]] = []
-        self._to_build: list[Any] | None = None
-        """The layers that were added to the application, while they have not been built."""
-        end = self._follow(app)
-        if isinstance(end, Starlette):
-            self.owner = end
-            end = self._enter(end)
-        if isinstance(end, Router):
-            self.router = end
-            self._check(end, ok=not is_own(end, "__call__", "app"))
-            self._steps.append((end, "middleware_stack", end.middleware_stack))
-            last = self._follow(end.middleware_stack)
-            self._check(last, ok=last == end.app)
+        """Whether one of them answers CORS preflights, so that none comes to a route."""
+        self._links: list[tuple[Any, str, object]] = []
+        """What leads from each layer to the next: the layer, its attribute and the value of that."""
+        last = self._follow(app)
+        if isinstance(last, Starlette):
+            self.owner, last = last, self._enter(last)
+        if isinstance(last, Router):
+            self.router = last
+            self._check(last, known=not is_overridden(last, "__call__", "app"))
+            self._links.append((last, "middleware_stack", last.middleware_stack))
+            end = self._follow(last.middleware_stack)
+            self._check(end, known=end == last.app)
         else:
-            if isinstance(end, BaseRoute):
-                self.router = Router([end])
-            self._check(end, ok=self.router is not None and not is_own(end, "__call__"))
+            self.router = Router([last]) if isinstance(last, BaseRoute) else None
+            self._check(last, known=self.router is not None and not is_overridden(last, "__call__"))
 
-    def holds(self) -> bool:
-        """Tell whether it is still the same."""
-        for thing, name, value in self._steps:
-            if getattr(thing, name) is not value:
-                return False
-        return self._to_build is None or cast("Starlette", self.owner).user_middleware == self._to_build
+    def is_current(self) -> bool:
+        """Tell whether the layers are still the same; False while they have not been built."""
+        return all(getattr(layer, name) is value for layer, name, value in self._links)
+
+    def _enter(self, app: Starlette) -> Router:
+        self._check(app, known=not is_overridden(app, "__call__"))
+        self._links += [(app, "router", app.router), (app, "middleware_stack", app.middleware_stack)]
+        stack = _stack_of(app)
+        if stack is None:
+            self._links.append((app, "user_middleware", None))  # looked at each time, since more may be added
+            self._check(app, known=not is_overridden(app, "build_middleware_stack"))
+            for middleware in app.user_middleware:
+                self._check_middleware(middleware, middleware.cls)
+        else:
+            end = self._follow(stack)
+            self._check(end, known=end is app.router)
+        return app.router
 
     def _follow(self, app: ASGIApp) -> Any:  # noqa: ANN401 -- anything can be a layer
+        """Go through middleware, and return the first app that is none."""
         layer, *inner = layers_of(app)
         for each in inner:
-            self._look_at(layer, type(layer))
-            self._steps.append((layer, "app", each))
+            self._check_middleware(layer, type(layer))
+            self._links.append((layer, "app", each))
             layer = each
         return layer
 
-    def _enter(self, owner: Starlette) -> Router:
-        self._check(owner, ok=not is_own(owner, "__call__"))
-        self._steps += [(owner, "router", owner.router), (owner, "middleware_stack", owner.middleware_stack)]
-        stack = _stack_of(owner)
-        if stack is None:
-            self._to_build = list(owner.user_middleware)
-            self._check(owner, ok=not is_own(owner, "build_middleware_stack"))
-            for middleware in self._to_build:
-                self._look_at(middleware, middleware.cls)
-        else:
-            last = self._follow(stack)
-            self._check(last, ok=last is owner.router)
-        return owner.router
+    def _check_middleware(self, layer: object, kind: object) -> None:
+        self._check(layer, known=_is_known(kind))
+        self.answers_preflights |= kind is CORSMiddleware
 
-    def _look_at(self, layer: object, kind: object) -> None:
-        self._check(layer, ok=_is_known(kind))
-        self.answers_preflights = self.answers_preflights or kind is CORSMiddleware
-
-    def _check(self, layer: object, *, ok: bool) -> None:
-        if not ok:
+    def _check(self, layer: object, *, known: bool) -> None:
+        if not known:
             self.unknown.append(layer)
-
-
-def way_to(app: ASGIApp, found: Way | None) -> Way:
-    """Return the way through an app: the one that was found before, if it is still the same."""
-    return found if found is not None and found.app is app and found.holds() else Way(app)
 
 
 def _stack_of(app: Starlette) -> ASGIApp | None:
@@ -155,12 +147,12 @@ def _stack_of(app: Starlette) -> ASGIApp | None:
 
 def _is_known(kind: Any) -> bool:  # noqa: ANN401 -- a class, or what makes a layer
     name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
-    # What is dressed up as a class, as `functools.wraps` does, has its name as well.
+    # A class can carry the name of another one, as `functools.wraps` gives it.
     known = name in _KNOWN and getattr(sys.modules[kind.__module__], kind.__name__, kind) is kind
-    return known or kind in _always_there()
+    return known or kind in _default_layers()
 
 
 @functools.cache
-def _always_there() -> list[object]:
+def _default_layers() -> list[object]:
     """Return the classes of the layers that every application has."""
     return [type(layer) for app in (Starlette(), FastAPI()) for layer in layers_of(app.build_middleware_stack())]

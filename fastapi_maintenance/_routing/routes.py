@@ -1,202 +1,149 @@
-"""Which endpoint will answer this request? The app's own routes are asked, in the app's own order.
+"""The routes of an app: an index of those that can match a path at all, and a list of all with their paths.
 
-Every route that can match the path is asked with its own `matches`, on a copy of the scope.
+Both look into the routers that FastAPI keeps nested. The index only narrows the search: whether a route matches is
+still asked of the route itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
-from fastapi import FastAPI
-from fastapi.routing import APIRoute, APIWebSocketRoute
-from starlette.applications import Starlette
-from starlette.endpoints import HTTPEndpoint
-from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
-from starlette.types import ASGIApp, Scope
+import fastapi.routing
+from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
+from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute, compile_path
 
-from fastapi_maintenance._helpers.scope import route_path
-from fastapi_maintenance._routing.index import Candidate, IncludedRouter, RouteIndex, contexts_of
-from fastapi_maintenance._routing.layers import THEIRS, Way, is_own, way_to
-from fastapi_maintenance.decorators import mark_of, marks_put
+from fastapi_maintenance._routing.endpoints import Answer
+from fastapi_maintenance._routing.layers import is_overridden
 
-__all__ = ["OPAQUE", "UNANSWERED", "Answer", "behind_unknown", "entered", "find_answer"]
+__all__ = ["Candidate", "IncludedRouter", "ListedRoute", "RouteIndex", "list_routes"]
 
-_ANSWER_ALIKE = (APIRoute, APIWebSocketRoute)
-"""Routes whose answer depends on nothing but their endpoint and its mark."""
-# What a class of endpoint would have to leave alone, so that its methods say what it answers.
-_DISPATCH = (
-    *("__new__", "__init__", "__await__", "__getattr__", "__getattribute__"),
-    *("dispatch", "method_not_allowed"),
-)
+# FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
+# answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes
+# without asking the routers in between or a route with a `matches` of its own; so it is used where none of them
+# overrides anything. tests/routing/test_places.py fails when the private name goes.
+IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
+route_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", iter)
+
+_ANY_PATH = "/{path:path}"
+_MATCH_BY_PATH = {kind.matches for kind in (APIRoute, Route, APIWebSocketRoute, WebSocketRoute, Mount)}
 
 
-class Answer(NamedTuple):
-    """What is known of the endpoint that will answer: its mark, whether there is one, and whether it documents."""
+@dataclass(slots=True, eq=False)
+class Candidate:
+    """A route that may match."""
 
-    mark: bool | None = None
-    answered: bool = True
-    documentation: bool = False
-    certain: bool = True
-    """Whether nothing on the way can make it another one."""
-
-
-_REFUSALS = (404, 405, HTTPException)
-"""What the handlers of an application can be for that change what its router refuses."""
-
-OPAQUE = Answer(certain=False)
-"""Something answers that has no routes to look at, or looking for the route failed."""
-
-UNANSWERED = Answer(answered=False)
-"""No route answers: the app says 404 or 405, or redirects to the path with or without its last slash."""
+    position: int
+    """Its place in the order in which the router asks its routes."""
+    effective: Any
+    """The route with the prefixes of the routers that it is included in."""
+    original: BaseRoute
+    finder: Any = None
+    """The `RouteFinder` of the app that is mounted here, once it has been needed."""
+    answer: tuple[int, Answer] | None = None
+    """The number of marks that had been put in the process, and what will answer as long as there are no more."""
 
 
-def behind_unknown(answer: Answer) -> Answer:
-    """Return what is left of an answer behind something that may change the request, or answer it by itself."""
-    return answer._replace(answered=True, certain=False)
+class RouteIndex:
+    """The routes of a router, as they are now."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+        routes = list(router.routes)
+        self._routers: list[Router] = [router, *(inner for route in routes for inner in _routers_in(route))]
+        self._seen = [routes, *(list(inner.routes) for inner in self._routers[1:])]
+        self._by_start: dict[str, list[Candidate]] = {}
+        """By the whole path, or by its segments before the first that has a parameter."""
+        for position, (effective, original) in enumerate(_flattened(routes)):
+            start, parameter, _ = _path_to_index(effective, original).partition("{")
+            group = self._by_start.setdefault(start.rpartition("/")[0] if parameter else start, [])
+            group.append(Candidate(position, effective, original))
+        self._longest = max(map(len, self._by_start), default=0)
+
+    def is_current(self) -> bool:
+        """Tell whether no route was added or removed since."""
+        if IncludedRouter == () and route_contexts is not iter:  # which routers are included cannot be seen
+            return False
+        return [router.routes for router in self._routers] == self._seen
+
+    def candidates(self, path: str) -> list[Candidate]:
+        """Return the routes that can match a path, relative to the app, in the order in which they are asked."""
+        starts = {"", path, path.removesuffix("\n")}  # `$` in the pattern of a route matches before a newline too
+        end = path.find("/", 1)
+        while 0 < end <= self._longest:
+            starts.add(path[:end])
+            end = path.find("/", end + 1)
+        found = [candidate for start in starts for candidate in self._by_start.get(start, ())]
+        return sorted(found, key=attrgetter("position")) if len(found) > 1 else found
 
 
-def entered(owner: Starlette | None, scope: Scope) -> Scope:
-    """Return the scope as the application reads it: FastAPI puts its own `root_path` in the place of the server's."""
-    return {**scope, "root_path": owner.root_path} if isinstance(owner, FastAPI) and owner.root_path else scope
+class ListedRoute(NamedTuple):
+    """A route, or something of which no more is known than the path that all of it lies under."""
+
+    path: str
+    """With parameters in braces, as it was given."""
+    methods: frozenset[str] = frozenset()
+    endpoint: object = None
+    app: Any = None
+    """The app that is mounted here."""
 
 
-def find_answer(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
-    """Return what will answer the request of this scope, which is left as it is; raises what a route raises.
-
-    A 404 or 405 for which the application has a handler of its own can become any answer.
-    """
-    answer = _find_route(index, owner, scope)
-    return answer if answer.answered or owner is None or not _handles_refusals(owner) else behind_unknown(answer)
-
-
-def _handles_refusals(owner: Starlette) -> bool:
-    return any(_is_of_user(handler) for key in _REFUSALS if (handler := owner.exception_handlers.get(key)) is not None)
-
-
-def _is_of_user(handler: object) -> bool:
-    return getattr(handler, "__module__", "").partition(".")[0] not in THEIRS
-
-
-def _find_route(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:
-    """Return what will answer, as the router finds it.
-
-    It does what `Router.app` does up to the point where a route is handed the request.
-    """
-    partial: tuple[Candidate, Scope] | None = None
-    probe = scope
-    for candidate in index.candidates(route_path(scope)):
-        if probe is scope and not candidate.is_plain:
-            probe = _copy_of(scope)  # it may note in it what it tries, as FastAPI's routers do
-        match, child = candidate.matches(probe)
-        if match is Match.FULL:
-            known = candidate.known
-            if known is not None and known[0] == marks_put():
-                known_answer: Answer = known[1]
-                return known_answer
-            answer = _look_into(candidate, owner, probe, child)
-            if isinstance(candidate.original, _ANSWER_ALIKE):
-                candidate.known = marks_put(), answer
-            return answer
-        if match is Match.PARTIAL and partial is None:
-            partial = candidate, child
-    if partial is not None:
-        return _look_into(partial[0], owner, probe, partial[1])
-    probe = _copy_of(scope)
-    return OPAQUE if _serves_the_rest(index.router, probe) and not _redirects(index, probe) else UNANSWERED
+def list_routes(routes: Iterable[Any], prefix: str = "") -> Iterator[ListedRoute]:
+    """List routes, and for each app that is mounted both itself and the routes that are known to lie in it."""
+    # Before FastAPI 0.137 routes are flat as they are; in 0.137.0 and 0.137.1 an included router is unknown.
+    for route in route_contexts(routes):
+        original = getattr(route, "original_route", route)
+        own_path = getattr(route, "path", None)
+        path = prefix + (own_path or "")
+        if isinstance(original, (Mount, Host)):
+            yield ListedRoute(path, app=route.app)
+            for inner in list_routes(route.routes, path) if route.routes else [ListedRoute(path + _ANY_PATH)]:
+                # The path alone does not lead to what answers under one host only, so its endpoint is not listed.
+                yield ListedRoute(inner.path, app=inner.app) if isinstance(original, Host) else inner
+        elif own_path is None:
+            yield ListedRoute(prefix + _ANY_PATH)
+        else:
+            yield ListedRoute(path, frozenset(getattr(route, "methods", None) or ()), getattr(route, "endpoint", None))
 
 
-def _copy_of(scope: Scope) -> Scope:
-    probe = dict(scope)
-    if isinstance(probe.get("fastapi"), dict):
-        probe["fastapi"] = dict(probe["fastapi"])
-    return probe
+def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
+    """Yield each route as it is effective and as it was made, those of included routers one by one where possible."""
+    for route in routes:
+        contexts = []
+        with suppress(Exception):  # a route that fails here will fail in the app as well
+            if all(map(_matches_by_routes, _routers_in(route))):
+                contexts = [
+                    each for each in route_contexts([route]) if getattr(each, "original_route", each) is not route
+                ]
+        yield from [(each, each.original_route) for each in contexts] or [(route, route)]
 
 
-def _look_into(candidate: Candidate, owner: Starlette | None, scope: Scope, child: Scope) -> Answer:
-    route, shown, child, own = _selected(candidate, scope, child)
-    if isinstance(route, (Mount, Host)):
-        answer = _ask_mounted(candidate, shown.app, shown.routes, {**scope, **child})
-    elif isinstance(route, Route) and not own and shown.methods and scope["method"] not in shown.methods:
-        return UNANSWERED
-    elif isinstance(route, (Route, WebSocketRoute)):
-        answer = _answer_of(route, shown.endpoint, owner, scope, getattr(shown, "app", None))
-    else:
-        answer = _answer_of(route, child.get("endpoint"), owner, scope)
-    return behind_unknown(answer) if own else answer
+def _routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the private class
+    """Yield the router that a route includes, if it does, and those that are included in it."""
+    if isinstance(route, IncludedRouter):
+        yield route.original_router
+        for inner in route.original_router.routes:
+            yield from _routers_in(inner)
 
 
-def _selected(candidate: Candidate, scope: Scope, child: Scope) -> tuple[BaseRoute, Any, Scope, bool]:
-    """Return the route that is handed the request, as it is and as shown, and whether it is handled in an own way."""
-    route, shown, own = candidate.original, candidate.shown, False
-    while isinstance(route, IncludedRouter):
-        own = own or is_own(route.original_router, "handle")
-        _, child, route, _ = route._match(scope)  # noqa: SLF001 -- see where it is imported
-        shown = route
-    is_seen = contexts_of is None or isinstance(route, (Mount, Host, Route, WebSocketRoute))
-    for listed in () if is_seen else contexts_of([route]):
-        match, listed_child = listed.matches(scope)
-        if listed.original_route is not route and match is Match.FULL:
-            route, shown, child = listed.original_route, listed, listed_child
-            break
-    return route, shown, child, own or is_own(route, "handle")
+def _matches_by_routes(router: APIRouter) -> bool:
+    """Tell whether what an included router matches is what its routes match, by their paths."""
+    routes = [route for route in router.routes if not isinstance(route, IncludedRouter)]
+    overridden = is_overridden(router, "matches", "handle") or any(is_overridden(route, "handle") for route in routes)
+    return not overridden and all(map(_matches_by_path, routes))
 
 
-def _ask_mounted(candidate: Candidate, app: ASGIApp, routes: list[BaseRoute], scope: Scope) -> Answer:
-    way = candidate.way = way_to(app, candidate.way)
-    if way.router is None:
-        # Middleware that hides the app it wraps is looked past: the mount itself still lists the routes below it.
-        return behind_unknown(find_answer(RouteIndex(Router(routes)), None, scope)) if routes else OPAQUE
-    if candidate.below is None or candidate.below.router is not way.router:
-        candidate.below = RouteIndex(way.router)
-    answer = find_answer(candidate.below, way.owner, entered(way.owner, scope))
-    return behind_unknown(answer) if way.unknown else answer
+def _matches_by_path(route: BaseRoute) -> bool:
+    return type(route).matches in _MATCH_BY_PATH and "matches" not in vars(route)
 
 
-def _serves_the_rest(router: Router, scope: Scope) -> bool:
-    """Tell whether the router has something for a request that none of its routes matches."""
-    # The files of `app.frontend()` have no public way to them; tests/routing/test_routes.py fails when this goes.
-    match_frontend = getattr(router, "_match_low_priority", None)
-    match = Match.NONE if match_frontend is None else match_frontend(scope)[0]
-    return match is Match.FULL or (
-        match is Match.NONE and (router.default != router.not_found or is_own(router, "not_found"))
-    )
-
-
-def _redirects(index: RouteIndex, scope: Scope) -> bool:
-    path = route_path(scope)
-    if scope["type"] != "http" or not index.router.redirect_slashes or path == "/":
-        return False
-    other = {**scope, "path": scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"}
-    return any(candidate.matches(other)[0] is not Match.NONE for candidate in index.candidates(route_path(other)))
-
-
-def _answer_of(
-    route: BaseRoute,
-    endpoint: Any,  # noqa: ANN401 -- anything can be an endpoint
-    owner: Starlette | None,
-    scope: Scope,
-    app: ASGIApp | None = None,
-) -> Answer:
-    mark, certain = mark_of(endpoint), True
-    if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
-        # The class dispatches by method itself, and answers 405 where it has no function for one.
-        method = scope["method"].lower()
-        handler = getattr(endpoint, "get" if method == "head" and not hasattr(endpoint, "head") else method, None)
-        own_mark, own = mark_of(handler), is_own(endpoint, *_DISPATCH) or is_own(type(endpoint), "__call__")
-        certain = not own and app is not None and Way(app).unknown == [endpoint]
-        if handler is None and certain:
-            return UNANSWERED
-        if own_mark or (own_mark is False and not own):
-            mark = own_mark
-    return Answer(mark=mark, documentation=_is_documentation(route, owner, scope), certain=certain)
-
-
-def _is_documentation(route: BaseRoute, owner: Starlette | None, scope: Scope) -> bool:
-    if not isinstance(owner, FastAPI) or owner.openapi_url is None:
-        return False
-    if getattr(getattr(route, "endpoint", None), "__module__", None) != FastAPI.__module__:
-        return False  # a route of the user's with such a path
-    urls = (owner.openapi_url, owner.docs_url, owner.redoc_url, owner.swagger_ui_oauth2_redirect_url)
-    is_read = scope.get("method") in ("GET", "HEAD")
-    return is_read and getattr(route, "path", None) in urls and route_path(scope) in urls
+def _path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 -- a route, or its context
+    """Return the path by which a route matches, that of all paths if it matches in another way or cannot be read."""
+    with suppress(Exception):  # a class of route may have anything there
+        path: str = effective.path + (_ANY_PATH if isinstance(original, Mount) else "")
+        if _matches_by_path(original) and compile_path(path)[0] == effective.path_regex:
+            return path
+    return _ANY_PATH

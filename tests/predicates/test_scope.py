@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import scope as scope_module
-from fastapi_maintenance._helpers.scope import as_http, is_preflight, route_path
+from fastapi_maintenance._helpers.scope import as_http, route_path
 from tests.strategies import drive
 from tests.support import make_request, websocket_scope
 
@@ -153,40 +153,6 @@ def test_a_handshake_is_seen_as_the_get_that_it_is(scheme: str | None, expected:
 def test_a_handshake_without_headers_and_query_is_a_get_without_them() -> None:
     request = Request(as_http({"type": "websocket", "path": "/ws", "server": ("testserver", 80)}))
     assert ({}, {}) == (dict(request.headers), dict(request.query_params))
-
-
-ORIGIN = ("Origin", "https://example.com")
-ASKED = ("Access-Control-Request-Method", "POST")
-
-
-@pytest.mark.parametrize(
-    ("method", "headers", "expected"),
-    [
-        ("OPTIONS", [ORIGIN, ASKED], True),
-        ("OPTIONS", [ORIGIN, ASKED, ("X-Other", "1")], True),
-        ("OPTIONS", [ORIGIN], False),
-        ("OPTIONS", [ASKED], False),
-        ("OPTIONS", [], False),
-        ("GET", [ORIGIN, ASKED], False),
-        ("POST", [ORIGIN, ASKED], False),
-    ],
-)
-def test_a_preflight_is_an_options_request_that_says_where_it_comes_from_and_what_it_will_send(
-    method: str, headers: list[tuple[str, str]], *, expected: bool
-) -> None:
-    """Fetch 4.8."""
-    assert expected is is_preflight(make_request(method=method, headers=headers).scope)
-
-
-def test_the_names_of_a_preflights_headers_are_read_as_starlette_reads_them() -> None:
-    """In lower case, as the ASGI specification has them; in another one `CORSMiddleware` would not see them."""
-    scope = {"method": "OPTIONS", "headers": [(b"ORIGIN", b"x"), (b"Access-Control-REQUEST-Method", b"PUT")]}
-    assert not is_preflight(scope)
-
-
-@pytest.mark.parametrize("scope", [websocket_scope(), {"type": "http", "method": "OPTIONS"}])
-def test_what_has_no_method_or_no_headers_is_no_preflight(scope: Scope) -> None:
-    assert not is_preflight(scope)
 
 
 def test_a_root_path_that_the_router_fails_to_read_is_read_as_the_specification_has_it(

@@ -29,7 +29,7 @@ from fastapi_maintenance import (
     path_is,
     path_prefix,
 )
-from fastapi_maintenance._routing.listing import leads_to
+from fastapi_maintenance._routing.hints import template_matches
 from fastapi_maintenance.router import maintenance_router
 from tests.support import ROOT
 from tests.switch.lifespans import living
@@ -347,4 +347,7 @@ async def test_an_app_without_routes_of_its_own_gives_no_hint(caplog: pytest.Log
     ],
 )
 def test_which_paths_lead_to_a_route(template: str, path: str, has: bool, under: bool) -> None:
-    assert (has, under) == (leads_to(template, path, below=False), leads_to(template, path, below=True))
+    assert (has, under) == (
+        template_matches(template, path, below=False),
+        template_matches(template, path, below=True),
+    )

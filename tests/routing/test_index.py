@@ -22,9 +22,9 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebS
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
-from fastapi_maintenance._routing.index import Candidate, RouteIndex
-from fastapi_maintenance._routing.listing import listed
-from fastapi_maintenance._routing.routes import OPAQUE, UNANSWERED, Answer, find_answer
+from fastapi_maintenance._routing.endpoints import UNANSWERED, Answer
+from fastapi_maintenance._routing.finder import RouteFinder
+from fastapi_maintenance._routing.routes import Candidate, RouteIndex, list_routes
 from tests.support import websocket_scope
 
 TEMPLATES = st.lists(
@@ -195,7 +195,7 @@ def scopes_for(draw: st.DrawFn, router: APIRouter) -> Scope:
     paths = ["/"]
     for route in router.routes:
         with contextlib.suppress(ValueError):  # of a path that FastAPI cannot compile where it is included
-            paths += [each.path for each in listed([route])]
+            paths += [each.path for each in list_routes([route])]
     template = draw(st.sampled_from(paths))
     path = re.sub(r"\{[^}]*\}", lambda _: draw(st.sampled_from(["a", "7", "b/a", "v1", "a.b"])), template)
     path = draw(st.sampled_from([path, path, path.upper(), path + "\n", path + "/", path + "/a", path[:-1]]))
@@ -211,25 +211,17 @@ def one_after_the_other(index: RouteIndex, _path: str) -> list[Candidate]:
 def slow_answer(router: Router, scope: Scope) -> Answer:
     """Ask every route, at every depth."""
     with mock.patch.object(RouteIndex, "candidates", one_after_the_other):
-        return answer_of(RouteIndex(router), scope)
-
-
-def answer_of(index: RouteIndex, scope: Scope) -> Answer:
-    """Ask those that the index names; a route of an included router may fail."""
-    try:
-        return find_answer(index, None, scope)
-    except ValueError:
-        return OPAQUE
+        return RouteFinder(router).find(scope)[1]
 
 
 @settings(max_examples=2 * settings().max_examples)
 @given(router=routers(), data=st.data())
 def test_the_index_gives_the_answer_that_all_routes_give(router: APIRouter, data: st.DataObject) -> None:
-    index = RouteIndex(router)
+    finder = RouteFinder(router)
 
     def agree() -> None:
         scopes = data.draw(st.lists(scopes_for(router), min_size=5, max_size=20))
-        assert [slow_answer(router, scope) for scope in scopes] == [answer_of(index, scope) for scope in scopes]
+        assert [slow_answer(router, scope) for scope in scopes] == [finder.find(scope)[1] for scope in scopes]
 
     agree()
     inner = [route.original_router for route in router.routes if hasattr(route, "original_router")]
@@ -246,7 +238,7 @@ def test_a_route_is_asked_whatever_its_way_to_match(kind: type[APIRoute], path: 
     router = APIRouter(route_class=kind)
     router.add_api_route(path, endpoint_with(None), methods=["POST"])
     scope = http_scope("POST", asked)
-    assert slow_answer(router, scope) == find_answer(RouteIndex(router), None, scope)
+    assert slow_answer(router, scope) == RouteFinder(router).find(scope)[1]
 
 
 def test_a_route_that_is_added_late_to_an_inner_router_is_seen() -> None:
@@ -254,10 +246,10 @@ def test_a_route_that_is_added_late_to_an_inner_router_is_seen() -> None:
     inner.add_api_route("/early", endpoint_with(None))
     outer.include_router(inner)
     router.include_router(outer)
-    index, scope = RouteIndex(router), http_scope("GET", "/outer/inner/late")
-    assert UNANSWERED == find_answer(index, None, scope)
+    finder, scope = RouteFinder(router), http_scope("GET", "/outer/inner/late")
+    assert UNANSWERED == finder.find(scope)[1]
     inner.add_api_route("/late", endpoint_with(True))
-    assert slow_answer(router, scope) == find_answer(index, None, scope)
+    assert slow_answer(router, scope) == finder.find(scope)[1]
 
 
 def test_few_of_many_routes_are_asked() -> None:
@@ -270,7 +262,7 @@ def test_few_of_many_routes_are_asked() -> None:
     router.include_router(outer)
     index = RouteIndex(router)
     assert ["/api/things7/{thing}", "/api/things7/all"] == [
-        each.shown.path for each in index.candidates("/api/things7/all")
+        each.effective.path for each in index.candidates("/api/things7/all")
     ]
-    assert ["/api/things7/{thing}"] == [each.shown.path for each in index.candidates("/api/things7/8")]
+    assert ["/api/things7/{thing}"] == [each.effective.path for each in index.candidates("/api/things7/8")]
     assert [] == index.candidates("/nothing" * 1000)

@@ -1,0 +1,210 @@
+"""What no route answers is left to the app: 404 and 405, redirects of trailing slashes, CORS preflights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Match, Mount, Route, Router, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from fastapi_maintenance import MemoryBackend, maintenance_middleware
+from fastapi_maintenance._routing.left_to_app import is_preflight
+from tests.routing.apps import (
+    MARKS,
+    Anything,
+    as_wrapped,
+    as_wrapped_app,
+    on_the_app,
+    plain,
+    plain_socket,
+    starlette_routes,
+    unmarked,
+)
+from tests.support import client, handshake, make_request, websocket_scope
+
+pytestmark = MARKS
+
+
+def app_with_files(folder: Path) -> FastAPI:
+    (folder / "page.html").write_text("a page", encoding="utf-8")
+    app = on_the_app()
+    app.mount("/static", StaticFiles(directory=folder))
+    app.add_api_route("/slash/", unmarked)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "left", "blocked"),
+    [
+        ("GET", "/nothing", 404, 503),
+        ("POST", "/plain", 405, 503),
+        ("GET", "/slash", 307, 503),
+        ("GET", "/plain/", 307, 503),
+        ("GET", "/static/page.html", 503, 503),
+        ("GET", "/static/nothing.html", 503, 503),
+        ("OPTIONS", "/plain", 405, 503),
+    ],
+)
+async def test_what_no_route_answers_is_left_to_the_app_unless_it_is_to_be_blocked(
+    method: str, path: str, left: int, blocked: int, tmp_path: Path
+) -> None:
+    statuses = []
+    for unmatched in ("pass", "block"):
+        settings: dict[str, Any] = {"unmatched": unmatched, "backend": MemoryBackend(state=True)}
+        async with client(maintenance_middleware(**settings)(app_with_files(tmp_path))) as http:
+            statuses.append((await http.request(method, path)).status_code)
+    assert [left, blocked] == statuses
+
+
+ORIGIN = ("Origin", "https://example.com")
+ASKED = ("Access-Control-Request-Method", "POST")
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "expected"),
+    [
+        ("OPTIONS", [ORIGIN, ASKED], True),
+        ("OPTIONS", [ORIGIN, ASKED, ("X-Other", "1")], True),
+        ("OPTIONS", [ORIGIN], False),
+        ("OPTIONS", [ASKED], False),
+        ("OPTIONS", [], False),
+        ("GET", [ORIGIN, ASKED], False),
+        ("POST", [ORIGIN, ASKED], False),
+    ],
+)
+def test_a_preflight_is_an_options_request_that_says_where_it_comes_from_and_what_it_will_send(
+    method: str, headers: list[tuple[str, str]], *, expected: bool
+) -> None:
+    """Fetch 4.8."""
+    assert expected is is_preflight(make_request(method=method, headers=headers).scope)
+
+
+def test_the_names_of_a_preflights_headers_are_read_as_starlette_reads_them() -> None:
+    """In lower case, as the ASGI specification has them; in another one `CORSMiddleware` would not see them."""
+    scope = {"method": "OPTIONS", "headers": [(b"ORIGIN", b"x"), (b"Access-Control-REQUEST-Method", b"PUT")]}
+    assert not is_preflight(scope)
+
+
+@pytest.mark.parametrize("scope", [websocket_scope(), {"type": "http", "method": "OPTIONS"}])
+def test_what_has_no_method_or_no_headers_is_no_preflight(scope: Scope) -> None:
+    assert not is_preflight(scope)
+
+
+async def test_a_preflight_to_an_app_that_nobody_can_see_into_is_closed() -> None:
+    headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+    app = FastAPI(routes=[Mount("/in", PlainTextResponse("open"))])
+    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+        assert [503, 404] == [(await http.options(path, headers=headers)).status_code for path in ("/in/x", "/nothing")]
+
+
+@pytest.mark.parametrize("outside", [True, False])
+async def test_cors_preflights_stay_the_apps(outside: bool) -> None:
+    app = FastAPI()
+    app.api_route("/any", methods=["GET", "OPTIONS"])(unmarked)
+    app.get("/plain")(plain)
+    middleware = [maintenance_middleware(backend=MemoryBackend(state=True)), CORSMiddleware]
+    for added in middleware if outside else reversed(middleware):
+        app.add_middleware(added, **({"allow_origins": ["*"]} if added is CORSMiddleware else {}))
+    headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+    async with client(app) as http:
+        preflights = [(await http.options(path, headers=headers)).status_code for path in ("/any", "/plain", "/none")]
+        assert [200, 200, 200] == preflights
+        assert 503 == (await http.options("/any")).status_code
+
+
+@pytest.mark.parametrize("is_built", [True, False])
+async def test_a_preflight_that_no_layer_answers_does_not_come_to_a_route_that_takes_options(is_built: bool) -> None:
+    """It could be anybody's request, with two more headers."""
+    app = FastAPI()
+    app.api_route("/any", methods=["GET", "OPTIONS"])(unmarked)
+    headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+    statuses = []
+    for answers_preflights in (False, True):
+        if answers_preflights:
+            app.add_middleware(CORSMiddleware, allow_origins=["*"])
+        if is_built:
+            app.middleware_stack = app.build_middleware_stack()
+        async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+            statuses.append((await http.options("/any", headers=headers)).status_code)
+        app.middleware_stack = None
+    assert [503, 200] == statuses
+
+
+@pytest.mark.parametrize("answers_preflights", [True, False])
+async def test_a_preflight_that_a_layer_of_a_mounted_app_answers_is_left_to_it(answers_preflights: bool) -> None:
+    inner, app = FastAPI(), FastAPI()
+    inner.api_route("/any", methods=["GET", "OPTIONS"])(unmarked)
+    if answers_preflights:
+        inner.add_middleware(CORSMiddleware, allow_origins=["*"])
+    app.mount("/in", inner)
+    headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+        assert (200 if answers_preflights else 503) == (await http.options("/in/any", headers=headers)).status_code
+
+
+async def test_a_default_app_of_a_router_answers_and_is_closed() -> None:
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("the single page")(scope, receive, send)
+
+    closed = as_wrapped_app(Router(starlette_routes(), default=page))
+    async with client(closed) as http:
+        statuses = [(await http.get(path)).status_code for path in ("/anything", "/off", "/plain/", "/")]
+    assert [503, 200, 307, 503] == statuses
+
+
+@pytest.mark.parametrize(
+    ("path", "redirect_slashes", "expected"),
+    [
+        ("/slash", True, 307),
+        ("/slash", False, 503),
+        ("/MAX/", True, 307),
+        ("/items/7", True, 307),
+        ("/items/seven", True, 503),
+        ("/", True, 503),
+    ],
+)
+async def test_a_default_app_answers_what_its_router_does_not_redirect(
+    path: str, redirect_slashes: bool, expected: int
+) -> None:
+    class WithoutPath(Anything):
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            return (Match.FULL if "" == scope["path"] else Match.NONE), {}
+
+    page = PlainTextResponse("the single page")
+    answered = [Route("/slash/", plain), Route("/MAX", plain), Route("/items/{number:int}/", plain), WithoutPath({})]
+    router = Router(answered, redirect_slashes=redirect_slashes, default=page)
+    async with client(as_wrapped_app(router)) as http:
+        assert expected == (await http.get(path)).status_code
+
+
+async def test_a_handshake_is_never_redirected_so_a_default_app_answers_and_is_closed() -> None:
+    async def accepting(scope: Scope, receive: Receive, send: Send) -> None:
+        await WebSocket(scope, receive, send).accept()
+
+    router = Router([WebSocketRoute("/socket/", plain_socket)], default=accepting)
+    assert "websocket.accept" == (await handshake(router, websocket_scope("/socket")))[0]["type"]
+    assert "websocket.close" == (await handshake(as_wrapped_app(router), websocket_scope("/socket")))[0]["type"]
+
+
+@pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this FastAPI serves no frontend")
+async def test_the_files_of_a_frontend_answer_and_are_closed(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("the frontend", encoding="utf-8")
+    app, router = on_the_app(), APIRouter()
+    router.frontend("/", directory=tmp_path)
+    app.include_router(router, prefix="/shop")
+    for path, maintenance, expected in [
+        ("/shop/index.html", False, 200),
+        ("/shop/index.html", True, 503),
+        ("/off", True, 200),
+        ("/nothing", True, 404),
+    ]:
+        async with client(as_wrapped(app, MemoryBackend(state=maintenance))) as http:
+            assert expected == (await http.get(path)).status_code
+    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+        assert 405 == (await http.post("/shop/index.html")).status_code

@@ -1,0 +1,233 @@
+"""The endpoint that answers is found wherever it lives, as the app itself finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import fastapi.routing
+import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Host, Mount, Router
+from starlette.types import ASGIApp
+
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    MemoryBackend,
+)
+from fastapi_maintenance._routing import finder, routes
+from tests.routing.apps import (
+    EXPECTED,
+    MARKS,
+    NESTED,
+    TRIED,
+    as_added,
+    as_wrapped,
+    fill,
+    hiding,
+    in_an_included_router,
+    in_routers_three_deep,
+    on_the_app,
+    starlette_routes,
+)
+from tests.support import client, handshake, websocket_scope
+
+pytestmark = MARKS
+
+
+def in_a_router_that_is_included_twice() -> FastAPI:
+    router, app = fill(APIRouter()), FastAPI()
+    app.include_router(router, prefix="/a")
+    app.include_router(router, prefix="/b")
+    return app
+
+
+def in_a_mounted_fastapi() -> FastAPI:
+    app = FastAPI()
+    app.mount("/a", in_an_included_router())
+    return app
+
+
+def in_a_mounted_starlette() -> FastAPI:
+    app = FastAPI()
+    app.mount("/a", Starlette(routes=starlette_routes()))
+    return app
+
+
+def in_a_mounted_plain_router() -> FastAPI:
+    app = FastAPI()
+    app.mount("/a", Router(starlette_routes()))
+    return app
+
+
+def in_the_routes_of_a_mount() -> FastAPI:
+    return FastAPI(routes=[Mount("/a", routes=[Mount("/b", routes=starlette_routes())])])
+
+
+def behind_the_middleware_of_a_mount() -> FastAPI:
+    app = FastAPI()
+    app.mount("/a", CORSMiddleware(on_the_app(), allow_origins=["*"]))
+    return app
+
+
+def behind_middleware_of_a_mount_that_hides_the_app() -> FastAPI:
+    return FastAPI(routes=[Mount("/a", routes=starlette_routes(), middleware=[Middleware(hiding)])])
+
+
+def in_a_mount_in_an_included_router() -> FastAPI:
+    router, app = APIRouter(), FastAPI()
+    router.mount("/b", on_the_app())
+    app.include_router(router, prefix="/a")
+    return app
+
+
+def behind_middleware_of_a_mount_in_an_included_router() -> FastAPI:
+    router, app = APIRouter(), FastAPI()
+    router.routes.append(Mount("/b", routes=starlette_routes(), middleware=[Middleware(hiding)]))
+    app.include_router(router, prefix="/a")
+    return app
+
+
+def under_a_host() -> FastAPI:
+    return FastAPI(routes=[Host("elsewhere", Router()), Host("testserver", on_the_app())])
+
+
+def under_a_host_in_an_included_router() -> FastAPI:
+    router, app = APIRouter(), FastAPI()
+    router.host("testserver", on_the_app())
+    app.include_router(router)
+    return app
+
+
+def with_a_root_path_of_its_own() -> FastAPI:
+    app = FastAPI(root_path="/behind/proxy")
+    app.include_router(fill(APIRouter()), prefix="/a")
+    return app
+
+
+def with_a_mounted_app_that_has_a_root_path_of_its_own() -> FastAPI:
+    inner, app = FastAPI(root_path="/a"), FastAPI()
+    app.mount("/a", fill(inner))
+    return app
+
+
+def in_a_class_of_route_of_its_own() -> FastAPI:
+    class OwnRoute(APIRoute):
+        """A route with no rule of its own."""
+
+    app = FastAPI()
+    app.include_router(fill(APIRouter(route_class=OwnRoute)), prefix="/a")
+    return app
+
+
+def behind_other_middleware_that_hides_the_app() -> FastAPI:
+    app = in_an_included_router()
+    app.add_middleware(hiding)
+    return app
+
+
+PLACES: dict[Callable[[], FastAPI], str] = {
+    on_the_app: "",
+    in_an_included_router: "/b/a",
+    in_routers_three_deep: "/d/c/b/a",
+    in_a_router_that_is_included_twice: "/b",
+    in_a_mounted_fastapi: "/a/b/a",
+    in_a_mounted_starlette: "/a",
+    in_a_mounted_plain_router: "/a",
+    in_the_routes_of_a_mount: "/a/b",
+    behind_the_middleware_of_a_mount: "/a",
+    behind_middleware_of_a_mount_that_hides_the_app: "/a",
+    in_a_mount_in_an_included_router: "/a/b",
+    behind_middleware_of_a_mount_in_an_included_router: "/a/b",
+    under_a_host: "",
+    under_a_host_in_an_included_router: "",
+    with_a_root_path_of_its_own: "/a",
+    with_a_mounted_app_that_has_a_root_path_of_its_own: "/a",
+    in_a_class_of_route_of_its_own: "/a",
+    behind_other_middleware_that_hides_the_app: "/b/a",
+}
+
+
+if not NESTED:  # FastAPI with flat routers includes no mounts and no hosts
+    del PLACES[in_a_mount_in_an_included_router], PLACES[under_a_host_in_an_included_router]
+    del PLACES[behind_middleware_of_a_mount_in_an_included_router]
+
+
+HIDDEN = {
+    behind_middleware_of_a_mount_that_hides_the_app,
+    behind_middleware_of_a_mount_in_an_included_router,
+    behind_other_middleware_that_hides_the_app,
+}
+
+
+def expected_at(place: Callable[[], FastAPI], maintenance: bool) -> list[int]:
+    """Return what is expected there: what a layer that nobody knows hides is never left to the app."""
+    return [503, 200, 503, 503] if maintenance and place in HIDDEN else EXPECTED[maintenance]
+
+
+def as_added_class(app: FastAPI, backend: MemoryBackend) -> ASGIApp:
+    app.add_middleware(MaintenanceModeMiddleware, backend=backend)
+    return app
+
+
+async def http_statuses(app: ASGIApp, prefix: str) -> list[int]:
+    async with client(app) as http:
+        return [(await http.get(prefix + path)).status_code for path in TRIED]
+
+
+async def socket_verdicts(app: ASGIApp, prefix: str) -> list[int]:
+    """Return what becomes of handshakes, as the status that a request would have got."""
+    verdicts = {"websocket.accept": 200, 1013: 503, 1000: 404}
+    first: list[int] = []
+    for path in TRIED:
+        scope = websocket_scope(f"{prefix}/ws{path}", headers={"host": "testserver"})
+        message = (await handshake(app, scope))[0]
+        first.append(verdicts[message.get("code", message["type"])])
+    return first
+
+
+@pytest.mark.parametrize("arrange", [as_added, as_added_class, as_wrapped])
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+@pytest.mark.parametrize("maintenance", [True, False])
+async def test_the_mark_of_the_endpoint_is_found(
+    place: Callable[[], FastAPI], arrange: Callable[[FastAPI, MemoryBackend], ASGIApp], maintenance: bool
+) -> None:
+    app = arrange(place(), MemoryBackend(state=maintenance))
+    assert expected_at(place, maintenance) == await http_statuses(app, PLACES[place])
+    assert expected_at(place, maintenance) == await socket_verdicts(app, PLACES[place])
+
+
+@pytest.fixture
+def _without_the_private_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastAPI has its private class no longer."""
+    if not NESTED:
+        pytest.skip("included routers are flat in this FastAPI")
+    if not hasattr(fastapi.routing, "iter_route_contexts"):
+        pytest.skip("FastAPI 0.137.0 and 0.137.1 have no public way")
+    for module in (finder, routes):
+        monkeypatch.setattr(module, "IncludedRouter", ())
+
+
+@pytest.mark.usefixtures("_without_the_private_way")
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+async def test_the_mark_is_found_by_the_public_way_where_the_private_one_is_gone(place: Callable[[], FastAPI]) -> None:
+    app = as_added(place(), MemoryBackend(state=True))
+    assert expected_at(place, maintenance=True) == await http_statuses(app, PLACES[place])
+    assert expected_at(place, maintenance=True) == await socket_verdicts(app, PLACES[place])
+
+
+@pytest.mark.usefixtures("_without_the_private_way")
+async def test_the_documentation_in_an_included_router_is_found_by_the_public_way_too() -> None:
+    async with client(as_added(in_a_mount_in_an_included_router(), MemoryBackend(state=True))) as http:
+        assert 200 == (await http.get("/a/b/docs")).status_code
+
+
+@pytest.mark.skipif(not NESTED, reason="included routers are flat in this FastAPI")
+def test_the_private_names_that_are_used_are_there() -> None:
+    included = fastapi.routing._IncludedRouter
+    assert callable(included._match)
+    if hasattr(FastAPI, "frontend"):
+        assert callable(APIRouter()._match_low_priority)
