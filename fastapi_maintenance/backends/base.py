@@ -1,22 +1,25 @@
-"""What backends share: an abstract class for those who want one, and how anyone's backend is checked and read."""
+"""What backends share: base classes, how a backend is checked and read, and how a change is applied."""
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TypeVar
 
+from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, reject_kind
 from fastapi_maintenance.codec import bool_to_str, str_to_bool
 from fastapi_maintenance.errors import InvalidStateError
-from fastapi_maintenance.state import MaintenanceState, switch
+from fastapi_maintenance.state import MaintenanceState, is_active, switch
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
 __all__ = [
     "BaseStateBackend",
+    "DetailedBackend",
+    "apply",
     "check_backend",
     "check_state",
-    "off_in_place_of",
     "read_state",
     "read_value",
     "replacing",
@@ -50,6 +53,18 @@ class BaseStateBackend(ABC):
         return bool_to_str(value)
 
 
+class DetailedBackend:
+    """The two methods of `StateBackend` for a built-in backend that has `get_state` and `update_state`."""
+
+    async def get_value(self: DetailedStateBackend) -> bool:
+        """Return whether there is maintenance now; raises as `get_state` does."""
+        return is_active(await self.get_state(), clock.now())
+
+    async def set_value(self: DetailedStateBackend, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
+        """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
+        await self.update_state(set_to(value))
+
+
 def check_backend(name: str, value: object) -> StateBackend:
     """Return the value if it has the two methods of a backend and is no class."""
     if isinstance(value, type) or not isinstance(value, StateBackend):
@@ -69,12 +84,20 @@ def replacing(change: _Change) -> _Change:
     return change
 
 
-def off_in_place_of(error: InvalidStateError, change: StateChange, place: object) -> MaintenanceState:
-    """Return off, and log a warning, if the change replaces what cannot be read; else raise the error."""
-    if not getattr(change, "replaces_unreadable", False):
-        raise error
-    _logger.warning("%s is replaced, as if it had been off: %s", place, error)
-    return MaintenanceState()
+def apply(change: StateChange, read: Callable[[], MaintenanceState], place: object) -> MaintenanceState:
+    """Return what a change makes of the state that `read` returns.
+
+    Where `read` raises an `InvalidStateError` and the change replaces what cannot be read, the change is given off, and
+    a warning that names the place is logged; any other change lets the error pass.
+    """
+    try:
+        before = read()
+    except InvalidStateError as error:
+        if not getattr(change, "replaces_unreadable", False):
+            raise
+        _logger.warning("%s is replaced, as if it had been off: %s", place, error)
+        before = MaintenanceState()
+    return change(before)
 
 
 def check_state(value: object) -> MaintenanceState:

@@ -14,13 +14,12 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_thread, in_time
-from fastapi_maintenance.backends.base import off_in_place_of, set_to
+from fastapi_maintenance.backends.base import DetailedBackend, apply
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
-from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import StateChange
 
 __all__ = ["LocalFileBackend"]
@@ -38,7 +37,7 @@ _signature: Callable[[os.stat_result], _Signature] = attrgetter(
 )
 
 
-class LocalFileBackend:
+class LocalFileBackend(DetailedBackend):
     """Keep the state in a file that a person can read and write too: `1`, `0`, or a JSON object.
 
     >>> LocalFileBackend("maintenance.txt").peek().active
@@ -96,14 +95,6 @@ class LocalFileBackend:
             return seen[1]
         return self._read()
 
-    async def get_value(self) -> bool:
-        """Return whether there is maintenance now; raises as `get_state` does."""
-        return is_active(await self.get_state(), clock.now())
-
-    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
-        """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
-        await self.update_state(set_to(value))
-
     async def get_state(self) -> MaintenanceState:
         """Return what the file says now; raises as `peek` does.
 
@@ -126,12 +117,12 @@ class LocalFileBackend:
                 twelve.
 
         """
-        given_up = threading.Event()
+        was_cancelled = threading.Event()
         try:
             with in_time(WRITE_TIMEOUT + ANSWER_TIMEOUT):  # a lock that is not free is told as such
-                return await in_thread(self._is_writing, partial(self._update, change, given_up))
+                return await in_thread(self._is_writing, partial(self._update, change, was_cancelled))
         except BaseException:  # the thread goes on
-            given_up.set()
+            was_cancelled.set()
             raise
 
     def _off_if_folder_is_there(self) -> MaintenanceState:
@@ -162,7 +153,7 @@ class LocalFileBackend:
         self._seen = (signature, state) if settled else None
         return state
 
-    def _update(self, change: StateChange, given_up: threading.Event) -> MaintenanceState:
+    def _update(self, change: StateChange, was_cancelled: threading.Event) -> MaintenanceState:
         from filelock import FileLock  # noqa: PLC0415 -- much to import for those who only read
 
         target = Path(self._path).resolve()  # a link stays a link to the file that it links to
@@ -171,13 +162,9 @@ class LocalFileBackend:
         with suppress(FileExistsError):  # whoever may write the switch may take the lock too
             os.close(_new_file(lock, target, least_mode=stat.S_IRUSR | stat.S_IWUSR))
         with FileLock(lock).acquire(timeout=WRITE_TIMEOUT, poll_interval=_LOCK_POLL):
-            try:
-                before = self._read()
-            except InvalidStateError as error:
-                before = off_in_place_of(error, change, self.file_path)
-            after = change(before)
+            after = apply(change, self._read, self.file_path)
             text = state_to_text(after)
-            if not given_up.is_set():  # else what followed the cancellation, such as a release, would be overtaken
+            if not was_cancelled.is_set():  # else what followed the cancellation, such as a release, would be overtaken
                 _replace(target, text)
         return after
 

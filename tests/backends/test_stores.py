@@ -41,9 +41,10 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import redis as redis_module
-from fastapi_maintenance.backends import sqlalchemy as sqlalchemy_module
+from fastapi_maintenance.backends import store as store_module
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
+from fastapi_maintenance.backends.sqlalchemy import sqlite as sqlite_module
 from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.testing import moved_clock
 from fastapi_maintenance.typing import DetailedStateBackend, WatchableStateBackend
@@ -302,7 +303,7 @@ async def test_a_write_that_others_are_always_faster_than_is_given_up(monkeypatc
     with running("redis") as server:
         backend = cast("RedisBackend", backend_from_url(server.url))
         monkeypatch.setattr(redis_module, "_SWAP", "return 0")
-        monkeypatch.setattr(redis_module, "WRITE_TIMEOUT", 0.3)
+        monkeypatch.setattr(store_module, "WRITE_TIMEOUT", 0.3)
         with anyio.move_on_after(30) as bound:
             with pytest.raises(TimeoutError):
                 await backend.set_value(True)
@@ -341,7 +342,7 @@ async def test_what_a_database_has_done_is_not_kept(tmp_path: Path) -> None:
         await backend.set_value(True)
 
         async def nothing_is_kept() -> bool:
-            return not sqlalchemy_module._going_on
+            return not sqlite_module._unfinished
 
         await eventually(nothing_is_kept)
 
@@ -349,7 +350,7 @@ async def test_what_a_database_has_done_is_not_kept(tmp_path: Path) -> None:
 async def test_an_operation_that_is_cancelled_with_its_event_loop_is_not_complained_of() -> None:
     future = asyncio.get_running_loop().create_future()
     future.cancel()
-    sqlalchemy_module._end(future)
+    sqlite_module._forget(future)
     assert future.cancelled()
 
 
@@ -363,11 +364,11 @@ async def test_a_channel_is_given_the_time_to_close_where_its_watch_is_cancelled
         closed.append(True)
 
     backend = cast("RedisBackend", backend_from_url("redis://localhost"))
-    subscription = redis_module._Subscription(backend.client, backend.key)
+    pubsub = backend.client.pubsub()
     monkeypatch.setattr(PubSub, "aclose", close)
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await subscription.aclose()
+        await redis_module._close(pubsub)
     assert [True] == closed
 
 
@@ -636,7 +637,7 @@ async def test_what_a_database_refuses_is_not_tried_again(tmp_path: Path) -> Non
 
 
 async def test_a_write_to_a_locked_sqlite_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlalchemy_module, "WRITE_TIMEOUT", 0.3)
+    monkeypatch.setattr(store_module, "WRITE_TIMEOUT", 0.3)
     async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=3").opened() as backend:
         await backend.set_value(True)
         with closing(sqlite3.connect(tmp_path / "switch.db", isolation_level=None)) as other:
@@ -704,7 +705,7 @@ async def test_watching_a_store_that_is_not_there_is_an_error(kind: str) -> None
 
 @pytest.mark.parametrize("kind", ["redis", "asyncpg", "psycopg"])
 async def test_watching_a_store_that_hangs_is_an_error_in_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("redis", "sqlalchemy"):
+    for module in ("redis", "sqlalchemy.postgresql", "store"):
         monkeypatch.setattr(f"fastapi_maintenance.backends.{module}.ANSWER_TIMEOUT", 0.3)
     with running(kind) as server:
         async with Place(kind, server.url).opened() as backend:
@@ -836,7 +837,7 @@ async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: s
         group.cancel_scope.cancel()
 
     async def nothing_goes_on() -> bool:  # the last look, which was cut off, ends by itself
-        return not sqlalchemy_module._going_on
+        return not sqlite_module._unfinished
 
     await eventually(nothing_goes_on)
     await engine.dispose()
