@@ -142,7 +142,7 @@ def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
     from fastapi_maintenance.backends.sqlalchemy.backend import SQLAlchemyBackend, make_engine  # noqa: PLC0415 -- an extra
 
     try:
-        engine, key = make_engine(url, DEFAULT_KEY)
+        engine, key = make_engine(url)
     except ValueError as error:
         msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another that SQLAlchemy knows; {scheme}: {error}"
         raise ValueError(msg) from None
@@ -155,11 +155,10 @@ def _without_key(url: str) -> tuple[str, str]:
     """Return the URL without `key=...` in its query, and that key."""
     base, _, query = url.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
-    keys = [value for name, value in pairs if name == "key"]
-    if not keys:
+    rest = [pair for pair in pairs if pair[0] != "key"]
+    if rest == pairs:
         return url, DEFAULT_KEY
-    rest = urlencode([(name, value) for name, value in pairs if name != "key"])
-    return (f"{base}?{rest}" if rest else base), keys[-1]
+    return f"{base}?{urlencode(rest)}".removesuffix("?"), dict(pairs)["key"]
 
 
 _MAKERS = {
@@ -168,9 +167,5 @@ _MAKERS = {
     "memory": _memory,
     **dict.fromkeys(("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"), _redis),
 }
-_KNOWN_SCHEMES = "one of " + " ".join(
-    [
-        *(f"{scheme}:" for scheme in _MAKERS),
-        *(f"{dialect}+{driver}:" for dialect, drivers in _ASYNC_DRIVERS.items() for driver in drivers),
-    ]
-)
+_DRIVERS = [f"{dialect}+{driver}" for dialect, drivers in _ASYNC_DRIVERS.items() for driver in drivers]
+_KNOWN_SCHEMES = "one of " + " ".join(f"{scheme}:" for scheme in [*_MAKERS, *_DRIVERS])

@@ -166,8 +166,8 @@ def _state_of(row: Row | None) -> MaintenanceState:
     return MaintenanceState() if row is None else text_to_state(row[0])
 
 
-def make_engine(url: str, key: str) -> tuple[AsyncEngine, str]:
-    """Return an engine for a URL as SQLAlchemy has it, and the `key` of its query, if it has one, else this one.
+def make_engine(url: str) -> tuple[AsyncEngine, str]:
+    """Return an engine for a URL as SQLAlchemy has it, and the `key` in its query, or the default one.
 
     Raises:
         ValueError: It is no such URL; none of it is shown.
@@ -176,8 +176,8 @@ def make_engine(url: str, key: str) -> tuple[AsyncEngine, str]:
     """
     try:
         parts = make_url(url)
-        keys = parts.query.get("key", key)
-        engine = create_async_engine(parts.difference_update_query(["key"]))
+        key = parts.normalized_query.get("key", (DEFAULT_KEY,))[-1]
+        return create_async_engine(parts.difference_update_query(["key"])), key
     except ModuleNotFoundError as error:
         msg = f"the driver in the URL needs the package {error.name}: pip install {error.name}"
         raise ImportError(msg, name=error.name) from error
@@ -187,4 +187,3 @@ def make_engine(url: str, key: str) -> tuple[AsyncEngine, str]:
     except (ArgumentError, TypeError, ValueError) as error:  # whose text may have a password
         msg = f"SQLAlchemy refuses it with {type(error).__name__}"
         raise ValueError(msg) from None
-    return engine, keys if isinstance(keys, str) else keys[-1]
