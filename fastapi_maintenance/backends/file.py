@@ -89,7 +89,7 @@ class LocalFileBackend(DetailedBackend):
         try:
             status = os.stat(self._path)  # noqa: PTH116 -- a Path costs more than the call
         except FileNotFoundError:
-            return self._off_if_folder_is_there()
+            return self._off_if_folder_exists()
         seen = self._seen
         if seen is not None and seen[0] == _signature(status):
             return seen[1]
@@ -125,8 +125,9 @@ class LocalFileBackend(DetailedBackend):
             was_cancelled.set()
             raise
 
-    def _off_if_folder_is_there(self) -> MaintenanceState:
-        folder = _folder_of(self._path)
+    def _off_if_folder_exists(self) -> MaintenanceState:
+        path = self._path
+        folder = os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)  # noqa: PTH114, PTH120
         if not os.path.isdir(folder):  # noqa: PTH112 -- as above
             raise FileNotFoundError(errno.ENOENT, "The folder of the switch is missing", folder)
         return _OFF
@@ -134,15 +135,15 @@ class LocalFileBackend(DetailedBackend):
     def _read(self) -> MaintenanceState:
         now = time.time_ns()
         try:
-            status = os.stat(self._path)  # noqa: PTH116 -- as above
-            if not stat.S_ISREG(status.st_mode):  # before it is opened: that would wait for the writer of a pipe
+            if not stat.S_ISREG(os.stat(self._path).st_mode):  # noqa: PTH116 -- as above
+                # asked before it is opened, which waits for the writer of a pipe
                 msg = f"{self.file_path} must be a regular file"
                 raise InvalidStateError(msg)
             with open(self._path, "rb") as file:  # noqa: PTH123 -- as above
                 signature = _signature(os.fstat(file.fileno()))
                 content = file.read(_SIZE_LIMIT + 1)
         except FileNotFoundError:
-            return self._off_if_folder_is_there()
+            return self._off_if_folder_exists()
         if len(content) > _SIZE_LIMIT:
             msg = f"{self.file_path} must be at most {_SIZE_LIMIT} bytes long"
             raise InvalidStateError(msg)
@@ -157,7 +158,7 @@ class LocalFileBackend(DetailedBackend):
         from filelock import FileLock  # noqa: PLC0415 -- much to import for those who only read
 
         target = Path(self._path).resolve()  # a link stays a link to the file that it links to
-        self._off_if_folder_is_there()  # the lock would make the folder, and a mistyped path would seem to work
+        self._off_if_folder_exists()  # the lock would make the folder, and a mistyped path would seem to work
         lock = target.with_name(target.name + ".lock")
         with suppress(FileExistsError):  # whoever may write the switch may take the lock too
             os.close(_new_file(lock, target, least_mode=stat.S_IRUSR | stat.S_IWUSR))
@@ -175,10 +176,6 @@ def _state_of(content: bytes) -> MaintenanceState:
     except UnicodeDecodeError as error:
         msg = f"text must be UTF-8, got {content[:200]!r}: {error}"
         raise InvalidStateError(msg) from None
-
-
-def _folder_of(path: str) -> str:
-    return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path) or "."  # noqa: PTH114, PTH120
 
 
 def _new_file(path: Path, target: Path, *, least_mode: int = 0) -> int:

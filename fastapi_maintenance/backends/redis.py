@@ -15,8 +15,7 @@ import anyio
 
 from fastapi_maintenance._helpers.checks import reject_kind
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
-from fastapi_maintenance.backends.base import apply
-from fastapi_maintenance.backends.store import DEFAULT_KEY, Read, StoreBackend, Wait
+from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState
@@ -69,7 +68,8 @@ class RedisBackend(StoreBackend):
     The key holds `1`, `0` or a JSON object, and a second key, `{<key>}:changes`, counts its changes. A missing key is
     off, and words such as `true` that others set are understood. Each change is published on a channel of the key's
     name, so that followers know it within milliseconds; what is set in another way, say with `redis-cli`, they find
-    within `poll_interval`. It runs on asyncio, as the client does.
+    within `poll_interval`. It runs on asyncio, as the client does. Its methods raise a
+    `redis.RedisError` where the store cannot be read or written.
 
     Args:
         client: A client that you made and that you close; with or without `decode_responses`. Each process that follows
@@ -110,20 +110,13 @@ class RedisBackend(StoreBackend):
         """Show the key."""
         return f"{type(self).__name__}(key={self.key!r})"
 
-    async def get_state(self) -> MaintenanceState:
-        """Return what the key says.
-
-        Raises:
-            InvalidStateError: The content is no UTF-8, or no state.
-            redis.RedisError: The store cannot be read.
-
-        """
-        return _state_of(await self._get())
-
     async def now(self) -> datetime:
         """Return the time by the clock of the store, aware and in UTC; raises `redis.RedisError`."""
         seconds, microseconds = await self.client.time()
         return datetime.fromtimestamp(seconds, timezone.utc) + timedelta(microseconds=microseconds)
+
+    async def _read(self) -> MaintenanceState:
+        return _state_of(await self._get())
 
     async def _try(self, change: StateChange) -> MaintenanceState | None:
         count = await self.client.get(self._count_key)
@@ -180,7 +173,7 @@ class RedisBackend(StoreBackend):
 def _state_of(found: str | InvalidStateError | None) -> MaintenanceState:
     if isinstance(found, InvalidStateError):
         raise found
-    return MaintenanceState() if found is None else text_to_state(found)
+    return text_to_state(found or "")
 
 
 async def _close(pubsub: PubSub) -> None:

@@ -10,11 +10,10 @@ import anyio
 
 from fastapi_maintenance._helpers.checks import reject_kind
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
-from fastapi_maintenance.backends.base import check_backend
+from fastapi_maintenance.backends.base import DEFAULT_KEY, StoreBackend, check_backend
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.memory import MemoryBackend
-from fastapi_maintenance.backends.store import DEFAULT_KEY, StoreBackend
 from fastapi_maintenance.typing import StateBackend
 
 __all__ = ["as_backend", "backend_from_url", "close_if_made_here", "opened"]

@@ -40,8 +40,8 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance.backends import base as base_module
 from fastapi_maintenance.backends import redis as redis_module
-from fastapi_maintenance.backends import store as store_module
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from fastapi_maintenance.backends.sqlalchemy import sqlite as sqlite_module
@@ -303,7 +303,7 @@ async def test_a_write_that_others_are_always_faster_than_is_given_up(monkeypatc
     with running("redis") as server:
         backend = cast("RedisBackend", backend_from_url(server.url))
         monkeypatch.setattr(redis_module, "_SWAP", "return 0")
-        monkeypatch.setattr(store_module, "WRITE_TIMEOUT", 0.3)
+        monkeypatch.setattr(base_module, "WRITE_TIMEOUT", 0.3)
         with anyio.move_on_after(30) as bound:
             with pytest.raises(TimeoutError):
                 await backend.set_value(True)
@@ -637,7 +637,7 @@ async def test_what_a_database_refuses_is_not_tried_again(tmp_path: Path) -> Non
 
 
 async def test_a_write_to_a_locked_sqlite_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "WRITE_TIMEOUT", 0.3)
+    monkeypatch.setattr(base_module, "WRITE_TIMEOUT", 0.3)
     async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=3").opened() as backend:
         await backend.set_value(True)
         with closing(sqlite3.connect(tmp_path / "switch.db", isolation_level=None)) as other:
@@ -705,7 +705,7 @@ async def test_watching_a_store_that_is_not_there_is_an_error(kind: str) -> None
 
 @pytest.mark.parametrize("kind", ["redis", "asyncpg", "psycopg"])
 async def test_watching_a_store_that_hangs_is_an_error_in_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("redis", "sqlalchemy.postgresql", "store"):
+    for module in ("redis", "sqlalchemy.postgresql", "base"):
         monkeypatch.setattr(f"fastapi_maintenance.backends.{module}.ANSWER_TIMEOUT", 0.3)
     with running(kind) as server:
         async with Place(kind, server.url).opened() as backend:

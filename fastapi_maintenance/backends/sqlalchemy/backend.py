@@ -19,10 +19,9 @@ except ImportError as _error:
     raise ImportError(msg, name=_error.name) from _error
 
 from fastapi_maintenance._helpers.checks import check_name, reject, reject_kind
-from fastapi_maintenance.backends.base import apply
+from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply
 from fastapi_maintenance.backends.sqlalchemy import postgresql, sqlite
-from fastapi_maintenance.backends.sqlalchemy.table import KEY_LENGTH, Row, maintenance_table, read_row, write_row
-from fastapi_maintenance.backends.store import DEFAULT_KEY, Read, StoreBackend, Wait
+from fastapi_maintenance.backends.sqlalchemy.table import KEY_LENGTH, maintenance_table, read_row, write_row
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import MaintenanceState
@@ -38,7 +37,8 @@ class SQLAlchemyBackend(StoreBackend):
 
     A missing table or row is off. (SQLite itself makes an empty file where there is none.) On PostgreSQL, with asyncpg
     or psycopg, followers are told of each change through `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and of
-    what is set in another way, they learn within `poll_interval`. It runs on asyncio, as SQLAlchemy does.
+    what is set in another way, they learn within `poll_interval`. It runs on asyncio, as SQLAlchemy does. Where the
+    database cannot be read or written, its methods raise a `sqlalchemy.exc.SQLAlchemyError`.
 
     Args:
         engine: An engine that you made and that you dispose of. On PostgreSQL each process that follows the state keeps
@@ -76,7 +76,8 @@ class SQLAlchemyBackend(StoreBackend):
         # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._is_sqlite = engine.dialect.name == "sqlite"
-        self._file: tuple[int, int] | None = None
+        if self._is_sqlite:
+            sqlite.note_files(engine)
 
     @property
     def switch_identity(self) -> Hashable:
@@ -91,16 +92,6 @@ class SQLAlchemyBackend(StoreBackend):
         """Show the database, without its password, and the key."""
         where = self.engine.url.set(query={}).render_as_string()  # a password may stand in the query too
         return f"{type(self).__name__}({where!r}, key={self.key!r})"
-
-    async def get_state(self) -> MaintenanceState:
-        """Return what the row says.
-
-        Raises:
-            InvalidStateError: The content is no state.
-            sqlalchemy.exc.SQLAlchemyError: The database cannot be read.
-
-        """
-        return await self._finish(self._get())
 
     async def now(self) -> datetime:
         """Return the time by the clock of the database, aware.
@@ -122,18 +113,21 @@ class SQLAlchemyBackend(StoreBackend):
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        if self._is_sqlite and self._file != (file := sqlite.file_identity(self.engine.url.database)):
-            await self.engine.dispose()  # the pool holds connections to the file that was deleted or replaced
-            self._file = file
         async with self._engine.connect() as connection:
+            if self._is_sqlite:
+                await sqlite.drop_stale(connection)
             yield connection
 
-    async def _get(self) -> MaintenanceState:
-        async with self._connected() as connection:
-            return await self._read(connection)
+    async def _read(self) -> MaintenanceState:
+        return await self._finish(self._read_once())
 
-    async def _read(self, connection: AsyncConnection) -> MaintenanceState:
-        return _state_of(await read_row(connection, self.table, self.key))
+    async def _read_once(self) -> MaintenanceState:
+        async with self._connected() as connection:
+            return await self._read_on(connection)
+
+    async def _read_on(self, connection: AsyncConnection) -> MaintenanceState:
+        text, _ = await read_row(connection, self.table, self.key)
+        return text_to_state(text)
 
     async def _try(self, change: StateChange) -> MaintenanceState | None:
         try:
@@ -145,9 +139,9 @@ class SQLAlchemyBackend(StoreBackend):
 
     async def _change(self, change: StateChange) -> MaintenanceState | None:
         async with self._connected() as connection:
-            found = await read_row(connection, self.table, self.key)
-            after = apply(change, partial(_state_of, found), self)
-            if not await write_row(connection, self.table, self.key, state_to_text(after), found):
+            before = await read_row(connection, self.table, self.key)
+            after = apply(change, partial(text_to_state, before.state), self)
+            if not await write_row(connection, self.table, self.key, state_to_text(after), before):
                 return None
             if self.engine.dialect.name == "postgresql":
                 await postgresql.notify(connection, self.key)
@@ -159,11 +153,7 @@ class SQLAlchemyBackend(StoreBackend):
             yield self.get_state, anyio.sleep
             return
         async with postgresql.listening(self._engine) as (connection, wait):
-            yield partial(self._read, connection), wait
-
-
-def _state_of(row: Row | None) -> MaintenanceState:
-    return MaintenanceState() if row is None else text_to_state(row[0])
+            yield partial(self._read_on, connection), wait
 
 
 def make_engine(url: str) -> tuple[AsyncEngine, str]:

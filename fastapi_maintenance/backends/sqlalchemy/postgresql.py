@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
-from fastapi_maintenance.backends.store import Wait
+from fastapi_maintenance.backends.base import Wait
 
 if TYPE_CHECKING:
     import asyncpg

@@ -7,20 +7,31 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["file_identity", "finish"]
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+__all__ = ["drop_stale", "finish", "note_files"]
 
 _T = TypeVar("_T")
+_FILE = "fastapi_maintenance.file"  # under which a connection keeps the identity of the file that it was opened on
 _unfinished: set[asyncio.Future[Any]] = set()
 """The operations that have not ended yet: asyncio alone keeps no task alive that nobody waits for."""
 
 
-def file_identity(path: str | None) -> tuple[int, int] | None:
-    """Return what tells a database file from others of its name; None where it is missing, or in memory."""
-    try:
-        status = Path(path or ":memory:").stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def note_files(engine: AsyncEngine) -> None:
+    """Let each new connection of the engine keep which file it was opened on."""
+
+    def note(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info[_FILE] = _identity(engine)
+
+    event.listen(engine.sync_engine, "connect", note)
+
+
+async def drop_stale(connection: AsyncConnection) -> None:
+    """Take another connection in place of one that was opened on a file that has been deleted or replaced since."""
+    while (await connection.get_raw_connection()).info.get(_FILE) != _identity(connection.engine):
+        await connection.invalidate()  # the next use takes another one of the pool, or opens one
 
 
 async def finish(operation: Coroutine[Any, Any, _T]) -> _T:
@@ -40,3 +51,12 @@ def _forget(task: asyncio.Future[Any]) -> None:
     _unfinished.discard(task)
     if not task.cancelled():  # as when the event loop closes
         task.exception()  # is then known, and asyncio does not log it where nobody waits any more
+
+
+def _identity(engine: AsyncEngine) -> tuple[int, int] | None:
+    """Return what tells the database file from others of its name; None where it is missing, or in memory."""
+    try:
+        status = Path(engine.url.database or ":memory:").stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

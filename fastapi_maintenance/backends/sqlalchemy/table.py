@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sqlalchemy import Column, Integer, MetaData, String, Table, Text, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,8 +14,12 @@ __all__ = ["KEY_LENGTH", "Row", "maintenance_table", "read_row", "write_row"]
 
 KEY_LENGTH = 255  # characters: what each database can have in an index
 
-Row = tuple[str, int]
-"""The state as text, and how often it was changed."""
+
+class Row(NamedTuple):
+    """The state of a switch as text, and how often it was changed; by default of one that has no row."""
+
+    state: str = ""
+    version: int | None = None
 
 
 def maintenance_table(metadata: MetaData, name: str = "fastapi_maintenance") -> Table:
@@ -31,8 +37,8 @@ def maintenance_table(metadata: MetaData, name: str = "fastapi_maintenance") -> 
     )
 
 
-async def read_row(connection: AsyncConnection, table: Table, key: str) -> Row | None:
-    """Return the row of a switch, None where the row or the table is missing."""
+async def read_row(connection: AsyncConnection, table: Table, key: str) -> Row:
+    """Return the row of a switch, which the table may lack, and the database the table."""
     statement = select(table.c.state, table.c.version).where(table.c.key == key)
     try:
         found = (await connection.execute(statement)).one_or_none()
@@ -40,20 +46,16 @@ async def read_row(connection: AsyncConnection, table: Table, key: str) -> Row |
         if error.connection_invalidated:
             raise
         if not await _exists(connection, table):
-            return None
+            return Row()
         found = (await connection.execute(statement)).one_or_none()  # another process may have just made the table
-    return None if found is None else (found.state, found.version)
+    return Row() if found is None else Row(found.state, found.version)
 
 
-async def write_row(connection: AsyncConnection, table: Table, key: str, text: str, before: Row | None) -> bool:
-    """Write the state of a switch, and make the table if need be; return False where `before` is not the row any more.
-
-    A row is missing where `before` is None.
-    """
-    if before is not None:
-        state, version = before
-        unchanged = (table.c.key == key) & (table.c.version == version) & (table.c.state == state)
-        statement = update(table).where(unchanged).values(state=text, version=version + 1)
+async def write_row(connection: AsyncConnection, table: Table, key: str, text: str, before: Row) -> bool:
+    """Write the state of a switch, and make a missing table; return False where `before` is not the row any more."""
+    if before.version is not None:
+        unchanged = (table.c.key == key) & (table.c.version == before.version) & (table.c.state == before.state)
+        statement = update(table).where(unchanged).values(state=text, version=before.version + 1)
         return (await connection.execute(statement)).rowcount == 1
     try:
         await connection.run_sync(lambda sync: table.create(sync, checkfirst=True))
