@@ -25,7 +25,6 @@ from fastapi_maintenance.typing import StateChange
 __all__ = ["LocalFileBackend"]
 
 _OFF = MaintenanceState()
-_LOCK_POLL = 0.005  # seconds
 _user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no owners of this kind, nor root
 _SETTLED_AFTER = 2_500_000_000  # nanoseconds: the coarsest clock of a file system, FAT's, ticks every two seconds
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # with which PowerShell 5 begins what it writes
@@ -111,10 +110,8 @@ class LocalFileBackend(DetailedBackend):
         Raises:
             InvalidStateError: What is there is no state, and the change does not set the switch. One that does replaces
                 it, as if it had been off, and a warning is logged.
-            OSError: The file cannot be written, or not with the owner, group and mode that it has, or its folder is
-                missing.
-            TimeoutError: Another writer has held the lock for ten seconds, or the file system has not answered in
-                twelve.
+            OSError: The file cannot be written with its owner, group and mode, or its folder is missing.
+            TimeoutError: Another writer held the lock for ten seconds, or the file system did not answer in twelve.
 
         """
         was_cancelled = threading.Event()
@@ -162,7 +159,7 @@ class LocalFileBackend(DetailedBackend):
         lock = target.with_name(target.name + ".lock")
         with suppress(FileExistsError):  # whoever may write the switch may take the lock too
             os.close(_new_file(lock, target, least_mode=stat.S_IRUSR | stat.S_IWUSR))
-        with FileLock(lock).acquire(timeout=WRITE_TIMEOUT, poll_interval=_LOCK_POLL):
+        with FileLock(lock).acquire(timeout=WRITE_TIMEOUT, poll_interval=0.005):
             after = apply(change, self._read, self.file_path)
             text = state_to_text(after)
             if not was_cancelled.is_set():  # else what followed the cancellation, such as a release, would be overtaken

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import weakref
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
@@ -56,9 +55,6 @@ return 1
 The second key counts the changes. So a change that was cancelled while it was on its way, and arrives after what was
 done instead, finds another count and is refused, also where the text is the same again.
 """
-_unsubscribed: weakref.WeakSet[Redis | RedisCluster] = weakref.WeakSet()
-"""The clients that are not allowed to subscribe, of which a warning has been logged."""
-
 _logger = logging.getLogger("fastapi_maintenance")
 
 
@@ -89,6 +85,7 @@ class RedisBackend(StoreBackend):
             reject_kind("client", "a redis.asyncio.Redis or RedisCluster (for a URL: backend_from_url)", client)
         super().__init__(key, poll_interval)
         self.client = client
+        self._is_polled = False  # because the user of the client may not subscribe, which has been logged
         has_tag = _TAG.match(key) is not None
         if "}" in key and not has_tag:
             msg = f"key must have no }} but that of its {{tag}}, so that another key can lie in its slot, got {key!r}"
@@ -157,13 +154,13 @@ class RedisBackend(StoreBackend):
                 await _close(pubsub)
 
     async def _subscribe(self, pubsub: PubSub) -> Wait:
-        """Subscribe, and return how to wait for a message; where that is not permitted, log it once for each client."""
+        """Subscribe, and return how to wait for a message; where that is not permitted, log it once."""
         try:
             await pubsub.subscribe(self.key)
             await pubsub.get_message(timeout=ANSWER_TIMEOUT)  # the answer to that
         except ResponseError as error:
-            if self.client not in _unsubscribed:
-                _unsubscribed.add(self.client)
+            if not self._is_polled:
+                self._is_polled = True
                 _logger.warning("Changes of %s are not pushed, the key is only polled: %s", self.key, error)
             await _close(pubsub)
             return anyio.sleep

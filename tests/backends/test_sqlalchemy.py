@@ -141,9 +141,9 @@ async def test_what_a_database_refuses_is_not_tried_again(tmp_path: Path) -> Non
     async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db").opened() as backend:
         try_once = backend._change
 
-        def counted(change: object) -> object:
+        def counted(change: object, connection: object) -> object:
             tries.append(change)
-            return try_once(change)
+            return try_once(change, connection)
 
         backend._change = counted
         with pytest.raises(DBAPIError, match="no such column"):

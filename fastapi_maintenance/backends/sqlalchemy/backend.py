@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 
@@ -75,8 +75,7 @@ class SQLAlchemyBackend(StoreBackend):
         )
         # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._is_sqlite = engine.dialect.name == "sqlite"
-        if self._is_sqlite:
+        if engine.dialect.name == "sqlite":
             sqlite.note_files(engine)
 
     @property
@@ -108,44 +107,37 @@ class SQLAlchemyBackend(StoreBackend):
             time: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
         return time
 
-    async def _finish(self, operation: Coroutine[Any, Any, _T]) -> _T:
-        return await (sqlite.finish(operation) if self._is_sqlite else operation)
-
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+    async def _run(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+        """Do the work with a connection of the pool."""
+        if self.engine.dialect.name == "sqlite":
+            return await sqlite.run(self._engine, work)
         async with self._engine.connect() as connection:
-            if self._is_sqlite:
-                await sqlite.drop_stale(connection)
-            yield connection
+            return await work(connection)
 
     async def _read(self) -> MaintenanceState:
-        return await self._finish(self._read_once())
-
-    async def _read_once(self) -> MaintenanceState:
-        async with self._connected() as connection:
-            return await self._read_on(connection)
+        return await self._run(self._read_on)
 
     async def _read_on(self, connection: AsyncConnection) -> MaintenanceState:
         text, _ = await read_row(connection, self.table, self.key)
         return text_to_state(text)
 
     async def _try(self, change: StateChange) -> MaintenanceState | None:
+        work = partial(self._change, change)
         try:
-            return await self._finish(self._change(change))
+            return await self._run(work)
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-        return await self._finish(self._change(change))  # the pool held a connection from before a restart
+        return await self._run(work)  # the pool held a connection from before a restart
 
-    async def _change(self, change: StateChange) -> MaintenanceState | None:
-        async with self._connected() as connection:
-            before = await read_row(connection, self.table, self.key)
-            after = apply(change, partial(text_to_state, before.state), self)
-            if not await write_row(connection, self.table, self.key, state_to_text(after), before):
-                return None
-            if self.engine.dialect.name == "postgresql":
-                await postgresql.notify(connection, self.key)
-            return after
+    async def _change(self, change: StateChange, connection: AsyncConnection) -> MaintenanceState | None:
+        before = await read_row(connection, self.table, self.key)
+        after = apply(change, partial(text_to_state, before.state), self)
+        if not await write_row(connection, self.table, self.key, state_to_text(after), before):
+            return None
+        if self.engine.dialect.name == "postgresql":
+            await postgresql.notify(connection, self.key)
+        return after
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[tuple[Read, Wait]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-__all__ = ["drop_stale", "finish", "note_files"]
+__all__ = ["note_files", "run"]
 
 _T = TypeVar("_T")
 _FILE = "fastapi_maintenance.file"  # under which a connection keeps the identity of the file that it was opened on
@@ -28,29 +28,30 @@ def note_files(engine: AsyncEngine) -> None:
     event.listen(engine.sync_engine, "connect", note)
 
 
-async def drop_stale(connection: AsyncConnection) -> None:
-    """Take another connection in place of one that was opened on a file that has been deleted or replaced since."""
-    while (await connection.get_raw_connection()).info.get(_FILE) != _identity(connection.engine):
-        await connection.invalidate()  # the next use takes another one of the pool, or opens one
-
-
-async def finish(operation: Coroutine[Any, Any, _T]) -> _T:
-    """Await an operation, which goes on to its end where this is cancelled.
+async def run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+    """Do the work with a connection to the file as it is now; the work goes on to its end where this is cancelled.
 
     An operation on SQLite does end, but SQLAlchemy's way of cutting it off can leave a task that never does, and
     keeps the process from ending.
     """
-    task = asyncio.ensure_future(operation)
+    task = asyncio.ensure_future(_run(engine, work))
     _unfinished.add(task)
     task.add_done_callback(_forget)
     await asyncio.wait([task])
     return task.result()
 
 
+async def _run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+    async with engine.connect() as connection:
+        while (await connection.get_raw_connection()).info.get(_FILE) != _identity(engine):
+            await connection.invalidate()  # the next use takes another one of the pool, or opens one
+        return await work(connection)
+
+
 def _forget(task: asyncio.Future[Any]) -> None:
     _unfinished.discard(task)
     if not task.cancelled():  # as when the event loop closes
-        task.exception()  # is then known, and asyncio does not log it where nobody waits any more
+        task.exception()  # so asyncio does not log it where nobody waits any more
 
 
 def _identity(engine: AsyncEngine) -> tuple[int, int] | None:
