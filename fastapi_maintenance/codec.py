@@ -99,6 +99,7 @@ def text_to_state(text: str) -> MaintenanceState:
 
 
 def _filled(record: MaintenanceState | Hold) -> dict[str, object]:
+    """Return the fields of a state or a hold that are not empty, by name."""
     values = {field.name: getattr(record, field.name) for field in fields(record)}
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
@@ -113,6 +114,7 @@ def _state_of(found: dict[str, Any]) -> MaintenanceState:
 
 
 def _known(kind: type[MaintenanceState | Hold], found: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a JSON object has for a state or a hold; raise a `KeyError` where it lacks one."""
     names = [field.name for field in fields(kind)]
     known = {name: found[name] if name in _REQUIRED else found.get(name) for name in names}
     return {name: _time_of(value) if name in _TIMES else value for name, value in known.items()}

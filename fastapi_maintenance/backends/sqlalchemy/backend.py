@@ -141,11 +141,11 @@ class SQLAlchemyBackend(StoreBackend):
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[tuple[Read, Wait]]:
-        if not postgresql.can_listen(self.engine):
+        if postgresql.can_listen(self.engine):
+            async with postgresql.listening(self._engine) as (connection, wait):
+                yield partial(self._read_on, connection), wait
+        else:
             yield self.get_state, anyio.sleep
-            return
-        async with postgresql.listening(self._engine) as (connection, wait):
-            yield partial(self._read_on, connection), wait
 
 
 def make_engine(url: str) -> tuple[AsyncEngine, str]:
