@@ -21,9 +21,10 @@ _unfinished: set[asyncio.Future[Any]] = set()
 
 def note_files(engine: AsyncEngine) -> None:
     """Let each new connection of the engine keep which file it was opened on."""
+    path = engine.url.database
 
     def note(_connection: object, record: ConnectionPoolEntry) -> None:
-        record.info[_FILE] = _identity(engine)
+        record.info[_FILE] = _identity(path)
 
     event.listen(engine.sync_engine, "connect", note)
 
@@ -43,7 +44,7 @@ async def run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_
 
 async def _run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
     async with engine.connect() as connection:
-        while (await connection.get_raw_connection()).info.get(_FILE) != _identity(engine):
+        while (await connection.get_raw_connection()).info.get(_FILE) != _identity(engine.url.database):
             await connection.invalidate()  # the next use takes another one of the pool, or opens one
         return await work(connection)
 
@@ -54,10 +55,10 @@ def _forget(task: asyncio.Future[Any]) -> None:
         task.exception()  # so asyncio does not log it where nobody waits any more
 
 
-def _identity(engine: AsyncEngine) -> tuple[int, int] | None:
+def _identity(path: str | None) -> tuple[int, int] | None:
     """Return what tells the database file from others of its name; None where it is missing, or in memory."""
     try:
-        status = Path(engine.url.database or ":memory:").stat()
+        status = Path(path or ":memory:").stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
