@@ -7,6 +7,7 @@ whose times are RFC 3339 in UTC.
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,8 @@ SIZE_LIMIT = 65_535  # bytes: the least that a store keeps, a `TEXT` of MySQL
 _WORDS = dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True) | dict.fromkeys(
     ("", "0", "off", "f", "false", "n", "no"), False
 )
+_REQUIRED = {"id", "active"}
+_TIMES = {"starts_at", "ends_at", "expires_at"}
 _RULE = "one of 1 on t true y yes (on) or 0 off f false n no (off)"
 
 
@@ -63,19 +66,10 @@ def state_to_text(state: MaintenanceState) -> str:
         ValueError: The text is longer than 65,535 bytes, which no built-in backend takes.
 
     """
-    details = _filled(
-        message=state.message,
-        starts_at=state.starts_at,
-        ends_at=state.ends_at,
-        holds=[
-            _filled(id=hold.id, active=hold.active, message=hold.message, expires_at=hold.expires_at)
-            for hold in state.holds
-        ]
-        or None,
-    )
-    if not details:
+    found = _filled(state)
+    if found.keys() == {"active"}:
         return bool_to_str(state.active)
-    text = json.dumps({"active": state.active, **details}, default=datetime.isoformat)  # ASCII: a byte a character
+    text = json.dumps(found, default=_plain)  # ASCII: a byte a character
     if len(text) > SIZE_LIMIT:
         msg = f"a state must take at most {SIZE_LIMIT} bytes as text, got {len(text)}: shorten messages, release holds"
         raise ValueError(msg)
@@ -93,9 +87,7 @@ def text_to_state(text: str) -> MaintenanceState:
         TypeError: The value is not a `str`.
 
     """
-    text = check_str("text", text).removeprefix(
-        "\ufeff"
-    )  # editors on Windows put a byte order mark before what a person types
+    text = check_str("text", text).removeprefix("\ufeff")  # the byte order mark of editors on Windows
     if not text.lstrip().startswith("{"):
         return MaintenanceState(active=str_to_bool(text))
     try:
@@ -106,27 +98,26 @@ def text_to_state(text: str) -> MaintenanceState:
         raise InvalidStateError(msg) from error
 
 
-def _filled(**fields: object) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value is not None}
+def _filled(record: MaintenanceState | Hold) -> dict[str, object]:
+    """Return the fields of a state or a hold that are not empty, by name."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
-def _state_of(fields: dict[str, Any]) -> MaintenanceState:
-    return MaintenanceState(
-        active=fields["active"],
-        message=fields.get("message"),
-        starts_at=_time_of(fields.get("starts_at")),
-        ends_at=_time_of(fields.get("ends_at")),
-        holds=tuple(_hold_of(hold) for hold in fields.get("holds") or ()),
-    )
+def _plain(value: Hold | datetime) -> object:
+    return value.isoformat() if isinstance(value, datetime) else _filled(value)
 
 
-def _hold_of(fields: dict[str, Any]) -> Hold:
-    return Hold(
-        id=fields["id"],
-        active=fields["active"],
-        message=fields.get("message"),
-        expires_at=_time_of(fields.get("expires_at")),
-    )
+def _state_of(found: dict[str, Any]) -> MaintenanceState:
+    holds = tuple(Hold(**_known(Hold, hold)) for hold in found.get("holds") or ())
+    return MaintenanceState(**{**_known(MaintenanceState, found), "holds": holds})
+
+
+def _known(kind: type[MaintenanceState | Hold], found: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a JSON object has for a state or a hold; raise a `KeyError` where it lacks one."""
+    names = [field.name for field in fields(kind)]
+    known = {name: found[name] if name in _REQUIRED else found.get(name) for name in names}
+    return {name: _time_of(value) if name in _TIMES else value for name, value in known.items()}
 
 
 def _time_of(text: object) -> datetime | None:

@@ -116,21 +116,16 @@ class MaintenanceState:
     def __post_init__(self) -> None:
         check_bool("active", self.active)
         _check_text("message", self.message)
-        starts_at = _in_utc("starts_at", self.starts_at)
-        ends_at = _in_utc("ends_at", self.ends_at)
+        starts_at, ends_at = _in_utc("starts_at", self.starts_at), _in_utc("ends_at", self.ends_at)
         if starts_at is not None and ends_at is not None and ends_at <= starts_at:
             msg = f"ends_at must be after starts_at, got {ends_at.isoformat()} and {starts_at.isoformat()}"
             raise ValueError(msg)
-        object.__setattr__(self, "starts_at", starts_at)
-        object.__setattr__(self, "ends_at", ends_at)
-        object.__setattr__(self, "holds", _tuple_of_holds(self.holds))
-
-
-def _tuple_of_holds(value: object) -> tuple[Hold, ...]:
-    holds = tuple(value) if isinstance(value, Iterable) else None
-    if holds is None or not all(isinstance(hold, Hold) for hold in holds):
-        reject("holds", "a tuple of Hold", value)
-    return holds
+        given: object = self.holds
+        holds = tuple(given) if isinstance(given, Iterable) else (None,)
+        if not all(isinstance(hold, Hold) for hold in holds):
+            reject("holds", "a tuple of Hold", given)
+        for name, value in {"starts_at": starts_at, "ends_at": ends_at, "holds": holds}.items():
+            object.__setattr__(self, name, value)
 
 
 def open_holds(state: MaintenanceState, now: datetime) -> tuple[Hold, ...]:
@@ -140,9 +135,7 @@ def open_holds(state: MaintenanceState, now: datetime) -> tuple[Hold, ...]:
 
 def newest_hold(state: MaintenanceState, now: datetime) -> Hold | None:
     """Return the hold that decides: the newest one that has not expired at `now`, an aware datetime."""
-    if not state.holds:  # as it is nearly always
-        return None
-    return next(reversed(open_holds(state, now)), None)
+    return next(reversed(open_holds(state, now)), None) if state.holds else None
 
 
 def is_active(state: MaintenanceState, now: datetime) -> bool:

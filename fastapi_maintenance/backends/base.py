@@ -1,27 +1,49 @@
-"""What backends share: an abstract class for those who want one, and how anyone's backend is checked and read."""
+"""What backends share: base classes, how a backend is checked and read, and how a change is applied."""
 
 from __future__ import annotations
 
 import logging
+import random
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
-from fastapi_maintenance._helpers.checks import check_bool, reject_kind
+import anyio
+
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import check_bool, check_name, check_seconds, reject_kind
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance.codec import bool_to_str, str_to_bool
 from fastapi_maintenance.errors import InvalidStateError
-from fastapi_maintenance.state import MaintenanceState, switch
+from fastapi_maintenance.state import MaintenanceState, is_active, switch
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
 __all__ = [
+    "DEFAULT_KEY",
     "BaseStateBackend",
+    "DetailedBackend",
+    "Read",
+    "StoreBackend",
+    "Wait",
+    "apply",
     "check_backend",
     "check_state",
-    "off_in_place_of",
     "read_state",
     "read_value",
     "replacing",
     "set_to",
 ]
+
+DEFAULT_KEY = "fastapi_maintenance_mode"
+
+_MAX_PAUSE = 0.02  # seconds between two tries of a change, where another process was faster
+
+Read = Callable[[], Awaitable[MaintenanceState]]
+"""Returns the state as it is now."""
+
+Wait = Callable[[float], Awaitable[object]]
+"""Returns when there was a notification, or the seconds are over."""
 
 _logger = logging.getLogger("fastapi_maintenance")
 _Change = TypeVar("_Change", bound=StateChange)
@@ -50,6 +72,83 @@ class BaseStateBackend(ABC):
         return bool_to_str(value)
 
 
+class DetailedBackend:
+    """The two methods of `StateBackend` for a built-in backend that has `get_state` and `update_state`."""
+
+    async def get_value(self: DetailedStateBackend) -> bool:
+        """Return whether there is maintenance now; raises as `get_state` does."""
+        return is_active(await self.get_state(), clock.now())
+
+    async def set_value(self: DetailedStateBackend, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
+        """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
+        await self.update_state(set_to(value))
+
+
+class StoreBackend(DetailedBackend, ABC):
+    """The base of the built-in backends that keep the state under a key of a store that several processes share."""
+
+    close_client: Callable[[], Awaitable[object]] | None = None
+    """Closes the client, where it was made from a URL; None where the user made it."""
+
+    def __init__(self, key: str, poll_interval: float, *, longest_key: int | None = None) -> None:
+        self.key: str = check_name("key", key, at_most=longest_key)
+        self.poll_interval: float = check_seconds("poll_interval", poll_interval)
+
+    async def get_state(self) -> MaintenanceState:
+        """Return what the store says.
+
+        Raises:
+            InvalidStateError: The content is no state.
+            Exception: The store cannot be read: an error of its client.
+
+        """
+        return await self._read()
+
+    async def update_state(self, change: StateChange) -> MaintenanceState:
+        """Apply a change, so that no other change by any process is lost, and return the result.
+
+        Raises:
+            InvalidStateError: The content is no state, and the change does not set the switch. One that does replaces
+                it, as if it had been off, and a warning is logged.
+            TimeoutError: The store has not answered for ten seconds, or others were faster for as long.
+            Exception: The store cannot be written: an error of its client.
+
+        """
+        with in_time(WRITE_TIMEOUT):
+            while True:
+                after = await self._try(change)
+                if after is not None:
+                    return after
+                await anyio.sleep(random.uniform(0, _MAX_PAUSE))  # noqa: S311 -- no secret
+
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        """Yield the state at once, after each change, and after each `poll_interval`; raises as `get_state` does.
+
+        Raises:
+            TimeoutError: The store has not answered for two seconds.
+
+        """
+        async with self._listening() as (read, wait):
+            while True:
+                with in_time(ANSWER_TIMEOUT):
+                    state = await read()
+                yield state
+                with in_time(self.poll_interval + ANSWER_TIMEOUT):
+                    await wait(self.poll_interval)
+
+    @abstractmethod
+    async def _read(self) -> MaintenanceState:
+        """Return what the store says."""
+
+    @abstractmethod
+    async def _try(self, change: StateChange) -> MaintenanceState | None:
+        """Apply a change and return the result; None where the content has changed since it was read."""
+
+    @abstractmethod
+    def _listening(self) -> AbstractAsyncContextManager[tuple[Read, Wait]]:
+        """Give a function that reads the state, and one that waits for a change."""
+
+
 def check_backend(name: str, value: object) -> StateBackend:
     """Return the value if it has the two methods of a backend and is no class."""
     if isinstance(value, type) or not isinstance(value, StateBackend):
@@ -69,12 +168,20 @@ def replacing(change: _Change) -> _Change:
     return change
 
 
-def off_in_place_of(error: InvalidStateError, change: StateChange, place: object) -> MaintenanceState:
-    """Return off, and log a warning, if the change replaces what cannot be read; else raise the error."""
-    if not getattr(change, "replaces_unreadable", False):
-        raise error
-    _logger.warning("%s is replaced, as if it had been off: %s", place, error)
-    return MaintenanceState()
+def apply(change: StateChange, read: Callable[[], MaintenanceState], place: object) -> MaintenanceState:
+    """Return what a change makes of the state that `read` returns.
+
+    Where `read` raises an `InvalidStateError` and the change replaces what cannot be read, the change is given off, and
+    a warning that names the place is logged; any other change lets the error pass.
+    """
+    try:
+        before = read()
+    except InvalidStateError as error:
+        if not getattr(change, "replaces_unreadable", False):
+            raise
+        _logger.warning("%s is replaced, as if it had been off: %s", place, error)
+        before = MaintenanceState()
+    return change(before)
 
 
 def check_state(value: object) -> MaintenanceState:

@@ -6,6 +6,7 @@ import logging
 import os
 
 from fastapi_maintenance._helpers.checks import check_str
+from fastapi_maintenance.backends.base import DetailedBackend
 from fastapi_maintenance.codec import str_to_bool
 from fastapi_maintenance.errors import InvalidStateError, ReadOnlyBackendError
 from fastapi_maintenance.state import MaintenanceState
@@ -15,12 +16,10 @@ __all__ = ["DEFAULT_VARIABLE", "EnvVarBackend"]
 
 DEFAULT_VARIABLE = "FASTAPI_MAINTENANCE_MODE"
 
-_ON = MaintenanceState(active=True)
-_OFF = MaintenanceState()
 _logger = logging.getLogger("fastapi_maintenance")
 
 
-class EnvVarBackend:
+class EnvVarBackend(DetailedBackend):
     """Read the switch from an environment variable of this process.
 
     >>> EnvVarBackend("SHOP_IS_CLOSED")
@@ -43,8 +42,7 @@ class EnvVarBackend:
         if not self.var_name or "=" in self.var_name or "\0" in self.var_name:
             msg = f"var_name must be a name without '=' and null characters, got {var_name!r}"
             raise ValueError(msg)
-        self._warned: set[str] = set()
-        self._seen = "", _OFF
+        self._states: dict[str, MaintenanceState] = {}
 
     def __repr__(self) -> str:
         """Show the variable's name."""
@@ -61,29 +59,13 @@ class EnvVarBackend:
     def peek(self) -> MaintenanceState:
         """Return what the variable says now."""
         value = os.environ.get(self.var_name, "")
-        seen = self._seen
-        if value == seen[0]:
-            return seen[1]
-        try:
-            self._seen = value, _ON if str_to_bool(value) else _OFF
-            return self._seen[1]
-        except InvalidStateError as error:
-            if value not in self._warned:
-                self._warned.add(value)
-                _logger.warning("The environment variable %s counts as off: %s", self.var_name, error)
-            return _OFF
-
-    async def get_value(self) -> bool:
-        """Return whether the variable is on."""
-        return self.peek().active
+        if value not in self._states:
+            self._states[value] = self._state_of(value)
+        return self._states[value]
 
     async def get_state(self) -> MaintenanceState:
         """Return what the variable says now."""
         return self.peek()
-
-    async def set_value(self, value: bool) -> None:  # noqa: ARG002, FBT001 -- the spec's own signature
-        """Refuse, as `update_state` does."""
-        raise self._read_only()
 
     async def update_state(self, change: StateChange) -> MaintenanceState:  # noqa: ARG002 -- nothing can be changed
         """Refuse: what a process sets in its environment, no other process sees.
@@ -92,11 +74,16 @@ class EnvVarBackend:
             ReadOnlyBackendError: Always.
 
         """
-        raise self._read_only()
-
-    def _read_only(self) -> ReadOnlyBackendError:
-        return ReadOnlyBackendError(
+        msg = (
             f"the environment variable {self.var_name} cannot be switched at run time, because no other process would "
             "see it: set it before the service starts, or use a backend that can be written, such as "
             "LocalFileBackend, or close the service for a block with maintenance_mode_on()"
         )
+        raise ReadOnlyBackendError(msg)
+
+    def _state_of(self, value: str) -> MaintenanceState:
+        try:
+            return MaintenanceState(active=str_to_bool(value))
+        except InvalidStateError as error:
+            _logger.warning("The environment variable %s counts as off: %s", self.var_name, error)
+            return MaintenanceState()

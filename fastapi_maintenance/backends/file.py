@@ -14,19 +14,17 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_thread, in_time
-from fastapi_maintenance.backends.base import off_in_place_of, set_to
+from fastapi_maintenance.backends.base import DetailedBackend, apply
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
-from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import StateChange
 
 __all__ = ["LocalFileBackend"]
 
 _OFF = MaintenanceState()
-_LOCK_POLL = 0.005  # seconds
 _user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no owners of this kind, nor root
 _SETTLED_AFTER = 2_500_000_000  # nanoseconds: the coarsest clock of a file system, FAT's, ticks every two seconds
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # with which PowerShell 5 begins what it writes
@@ -38,7 +36,7 @@ _signature: Callable[[os.stat_result], _Signature] = attrgetter(
 )
 
 
-class LocalFileBackend:
+class LocalFileBackend(DetailedBackend):
     """Keep the state in a file that a person can read and write too: `1`, `0`, or a JSON object.
 
     >>> LocalFileBackend("maintenance.txt").peek().active
@@ -90,19 +88,11 @@ class LocalFileBackend:
         try:
             status = os.stat(self._path)  # noqa: PTH116 -- a Path costs more than the call
         except FileNotFoundError:
-            return self._off_if_folder_is_there()
+            return self._off_if_folder_exists()
         seen = self._seen
         if seen is not None and seen[0] == _signature(status):
             return seen[1]
         return self._read()
-
-    async def get_value(self) -> bool:
-        """Return whether there is maintenance now; raises as `get_state` does."""
-        return is_active(await self.get_state(), clock.now())
-
-    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
-        """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
-        await self.update_state(set_to(value))
 
     async def get_state(self) -> MaintenanceState:
         """Return what the file says now; raises as `peek` does.
@@ -120,22 +110,21 @@ class LocalFileBackend:
         Raises:
             InvalidStateError: What is there is no state, and the change does not set the switch. One that does replaces
                 it, as if it had been off, and a warning is logged.
-            OSError: The file cannot be written, or not with the owner, group and mode that it has, or its folder is
-                missing.
-            TimeoutError: Another writer has held the lock for ten seconds, or the file system has not answered in
-                twelve.
+            OSError: The file cannot be written with its owner, group and mode, or its folder is missing.
+            TimeoutError: Another writer held the lock for ten seconds, or the file system did not answer in twelve.
 
         """
-        given_up = threading.Event()
+        was_cancelled = threading.Event()
         try:
             with in_time(WRITE_TIMEOUT + ANSWER_TIMEOUT):  # a lock that is not free is told as such
-                return await in_thread(self._is_writing, partial(self._update, change, given_up))
+                return await in_thread(self._is_writing, partial(self._update, change, was_cancelled))
         except BaseException:  # the thread goes on
-            given_up.set()
+            was_cancelled.set()
             raise
 
-    def _off_if_folder_is_there(self) -> MaintenanceState:
-        folder = _folder_of(self._path)
+    def _off_if_folder_exists(self) -> MaintenanceState:
+        path = self._path
+        folder = os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)  # noqa: PTH114, PTH120
         if not os.path.isdir(folder):  # noqa: PTH112 -- as above
             raise FileNotFoundError(errno.ENOENT, "The folder of the switch is missing", folder)
         return _OFF
@@ -143,15 +132,15 @@ class LocalFileBackend:
     def _read(self) -> MaintenanceState:
         now = time.time_ns()
         try:
-            status = os.stat(self._path)  # noqa: PTH116 -- as above
-            if not stat.S_ISREG(status.st_mode):  # before it is opened: that would wait for the writer of a pipe
+            if not stat.S_ISREG(os.stat(self._path).st_mode):  # noqa: PTH116 -- as above
+                # asked before it is opened, which waits for the writer of a pipe
                 msg = f"{self.file_path} must be a regular file"
                 raise InvalidStateError(msg)
             with open(self._path, "rb") as file:  # noqa: PTH123 -- as above
                 signature = _signature(os.fstat(file.fileno()))
                 content = file.read(_SIZE_LIMIT + 1)
         except FileNotFoundError:
-            return self._off_if_folder_is_there()
+            return self._off_if_folder_exists()
         if len(content) > _SIZE_LIMIT:
             msg = f"{self.file_path} must be at most {_SIZE_LIMIT} bytes long"
             raise InvalidStateError(msg)
@@ -162,22 +151,18 @@ class LocalFileBackend:
         self._seen = (signature, state) if settled else None
         return state
 
-    def _update(self, change: StateChange, given_up: threading.Event) -> MaintenanceState:
+    def _update(self, change: StateChange, was_cancelled: threading.Event) -> MaintenanceState:
         from filelock import FileLock  # noqa: PLC0415 -- much to import for those who only read
 
         target = Path(self._path).resolve()  # a link stays a link to the file that it links to
-        self._off_if_folder_is_there()  # the lock would make the folder, and a mistyped path would seem to work
+        self._off_if_folder_exists()  # the lock would make the folder, and a mistyped path would seem to work
         lock = target.with_name(target.name + ".lock")
         with suppress(FileExistsError):  # whoever may write the switch may take the lock too
             os.close(_new_file(lock, target, least_mode=stat.S_IRUSR | stat.S_IWUSR))
-        with FileLock(lock).acquire(timeout=WRITE_TIMEOUT, poll_interval=_LOCK_POLL):
-            try:
-                before = self._read()
-            except InvalidStateError as error:
-                before = off_in_place_of(error, change, self.file_path)
-            after = change(before)
+        with FileLock(lock).acquire(timeout=WRITE_TIMEOUT, poll_interval=0.005):
+            after = apply(change, self._read, self.file_path)
             text = state_to_text(after)
-            if not given_up.is_set():  # else what followed the cancellation, such as a release, would be overtaken
+            if not was_cancelled.is_set():  # else what followed the cancellation, such as a release, would be overtaken
                 _replace(target, text)
         return after
 
@@ -188,10 +173,6 @@ def _state_of(content: bytes) -> MaintenanceState:
     except UnicodeDecodeError as error:
         msg = f"text must be UTF-8, got {content[:200]!r}: {error}"
         raise InvalidStateError(msg) from None
-
-
-def _folder_of(path: str) -> str:
-    return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path) or "."  # noqa: PTH114, PTH120
 
 
 def _new_file(path: Path, target: Path, *, least_mode: int = 0) -> int:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 
-from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import reject
-from fastapi_maintenance.backends.base import set_to
+from fastapi_maintenance.backends.base import DetailedBackend
 from fastapi_maintenance.codec import state_to_text
-from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import StateChange
 
 __all__ = ["MemoryBackend"]
 
 
-class MemoryBackend:
+class MemoryBackend(DetailedBackend):
     """Keep the state in memory: for tests, and for a service that is a single process.
 
     >>> import asyncio
@@ -42,14 +41,6 @@ class MemoryBackend:
     def peek(self) -> MaintenanceState:
         """Return the state."""
         return self._state
-
-    async def get_value(self) -> bool:
-        """Return whether there is maintenance now."""
-        return is_active(self._state, clock.now())
-
-    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
-        """Set the operator's switch, without message or window; open holds stay."""
-        await self.update_state(set_to(value))
 
     async def get_state(self) -> MaintenanceState:
         """Return the state."""

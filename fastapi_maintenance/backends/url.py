@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qsl, unquote, urlencode
 
@@ -11,7 +10,7 @@ import anyio
 
 from fastapi_maintenance._helpers.checks import reject_kind
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
-from fastapi_maintenance.backends.base import check_backend
+from fastapi_maintenance.backends.base import DEFAULT_KEY, StoreBackend, check_backend
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.memory import MemoryBackend
@@ -19,7 +18,6 @@ from fastapi_maintenance.typing import StateBackend
 
 __all__ = ["as_backend", "backend_from_url", "close_if_made_here", "opened"]
 
-_KEY = "fastapi_maintenance_mode"
 _ASYNC_DRIVERS = {
     "mariadb": ("aiomysql", "asyncmy"),
     "mssql": ("aioodbc",),
@@ -27,8 +25,6 @@ _ASYNC_DRIVERS = {
     "postgresql": ("asyncpg", "psycopg"),
     "sqlite": ("aiosqlite",),
 }
-_closers: dict[int, Callable[[], Awaitable[object]]] = {}
-"""How to close the client of a backend that was made here, by the backend's id, as long as it lives."""
 
 
 def backend_from_url(url: str) -> StateBackend:
@@ -97,10 +93,9 @@ async def opened(backend: StateBackend | str) -> AsyncIterator[StateBackend]:
 
 async def close_if_made_here(backend: StateBackend) -> None:
     """Close the client of a backend that was made from a URL; used again, it connects again."""
-    closer = _closers.get(id(backend))
-    if closer is not None:
+    if isinstance(backend, StoreBackend) and backend.close_client is not None:
         with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
-            await closer()
+            await backend.close_client()
 
 
 def _env(_name: str, _scheme: str, rest: str) -> StateBackend:
@@ -137,23 +132,21 @@ def _redis(name: str, scheme: str, rest: str) -> StateBackend:
     except ValueError as error:
         msg = f"{name} must be a URL that Redis understands, such as {scheme}://host:6379/0: {error}"
         raise ValueError(msg) from None
-    return _closed_by(client.aclose, RedisBackend(client, key))
+    backend = RedisBackend(client, key)
+    backend.close_client = client.aclose
+    return backend
 
 
 def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
-    from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, make_engine  # noqa: PLC0415 -- an extra
+    from fastapi_maintenance.backends.sqlalchemy.backend import SQLAlchemyBackend, make_engine  # noqa: PLC0415 -- an extra
 
     try:
-        engine, key = make_engine(url, _KEY)
+        engine, key = make_engine(url)
     except ValueError as error:
         msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another that SQLAlchemy knows; {scheme}: {error}"
         raise ValueError(msg) from None
-    return _closed_by(engine.dispose, SQLAlchemyBackend(engine, key))
-
-
-def _closed_by(closer: Callable[[], Awaitable[object]], backend: StateBackend) -> StateBackend:
-    _closers[id(backend)] = closer
-    weakref.finalize(backend, _closers.pop, id(backend), None)
+    backend = SQLAlchemyBackend(engine, key)
+    backend.close_client = engine.dispose
     return backend
 
 
@@ -161,11 +154,10 @@ def _without_key(url: str) -> tuple[str, str]:
     """Return the URL without `key=...` in its query, and that key."""
     base, _, query = url.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
-    keys = [value for name, value in pairs if name == "key"]
-    if not keys:
-        return url, _KEY
-    rest = urlencode([(name, value) for name, value in pairs if name != "key"])
-    return (f"{base}?{rest}" if rest else base), keys[-1]
+    rest = [pair for pair in pairs if pair[0] != "key"]
+    if rest == pairs:
+        return url, DEFAULT_KEY
+    return f"{base}?{urlencode(rest)}".removesuffix("?"), dict(pairs)["key"]
 
 
 _MAKERS = {
@@ -174,9 +166,5 @@ _MAKERS = {
     "memory": _memory,
     **dict.fromkeys(("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"), _redis),
 }
-_KNOWN_SCHEMES = "one of " + " ".join(
-    [
-        *(f"{scheme}:" for scheme in _MAKERS),
-        *(f"{dialect}+{driver}:" for dialect, drivers in _ASYNC_DRIVERS.items() for driver in drivers),
-    ]
-)
+_DRIVERS = [f"{dialect}+{driver}" for dialect, drivers in _ASYNC_DRIVERS.items() for driver in drivers]
+_KNOWN_SCHEMES = "one of " + " ".join(f"{scheme}:" for scheme in [*_MAKERS, *_DRIVERS])

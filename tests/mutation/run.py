@@ -26,6 +26,7 @@ ENOUGH = 95.0  # per cent
 KILLED = {1, 3}  # what pytest returns where a test failed
 TIMEOUTS = {-24, 24, 36, 152, 255}  # what mutmut notes where they did not end
 TIME_LIMIT = 300  # seconds
+FILE = ("file_reading", "file_writing", "file_owner", "file_system")
 ARGUMENTS = ("-p", "tests.mutation.order", "-p", "no:cacheprovider", "--show-capture=no")
 
 
@@ -60,15 +61,28 @@ PARTS = {
             "_routing/endpoints": ("marks", "dispatch", "documentation", "index"),
             "_routing/left_to_app": ("left_to_app", "layers", "arrangements", "scope"),
             "_routing/routes": ("places", "order", "failing_routes", "hints", "index", "openapi"),
-            "backends/base": ("backends", "failures"),
+            "backends/base": ("env", "memory", "writable", *FILE, "failures"),
             "backends/cached": ("cached",),
-            "backends/env": ("backends",),
-            "backends/file": ("backends",),
-            "backends/memory": ("backends",),
+            "backends/env": ("env",),
+            "backends/file": ("writable", *FILE),
+            "backends/memory": ("memory", "writable"),
             "backends/url": ("url",),
         },
         tests=(
-            *("accept", "agreement", "backends", "cached", "checks", "clients", "codec", "control", "decision"),
+            *(
+                "accept",
+                "agreement",
+                "env",
+                "memory",
+                "writable",
+                *FILE,
+                "cached",
+                "checks",
+                "clients",
+                "codec",
+                "control",
+                "decision",
+            ),
             *("failures", "forced", "laws", "middleware", "moved_clock", "predicates", "prefix_safety", "layers"),
             *("arrangements", "dispatch", "documentation", "failing_routes", "left_to_app", "marks", "order", "places"),
             *("routes_property", "scope", "spec", "state", "times", "url"),
@@ -78,11 +92,13 @@ PARTS = {
     ),
     "stores": Part(
         modules={
-            "backends/redis": ("stores", "url"),
-            "backends/sqlalchemy": ("stores", "url"),
-            "backends/postgresql": ("stores",),
+            "backends/redis": ("stores", "redis", "url"),
+            "backends/sqlalchemy/backend": ("stores", "sqlalchemy", "url"),
+            "backends/sqlalchemy/postgresql": ("stores", "sqlalchemy"),
+            "backends/sqlalchemy/sqlite": ("stores", "sqlalchemy"),
+            "backends/sqlalchemy/table": ("stores", "sqlalchemy"),
         },
-        tests=("agreement", "stores", "url"),
+        tests=("agreement", "stores", "redis", "sqlalchemy", "url"),
         chosen="servers or not servers",
         kept=(
             "not many_processes and not every_backend and not a_process_ends_although and not a_cluster_whose"

@@ -1,0 +1,171 @@
+"""The backend on SQLAlchemy, for any of its async drivers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
+import anyio
+
+try:
+    from sqlalchemy import MetaData, Table, func, make_url, select
+    from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+except ImportError as _error:
+    msg = "SQLAlchemyBackend needs sqlalchemy[asyncio]: pip install 'fastapi-maintenance[sqlalchemy]'"
+    raise ImportError(msg, name=_error.name) from _error
+
+from fastapi_maintenance._helpers.checks import check_name, reject, reject_kind
+from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply
+from fastapi_maintenance.backends.sqlalchemy import postgresql, sqlite
+from fastapi_maintenance.backends.sqlalchemy.table import KEY_LENGTH, maintenance_table, read_row, write_row
+from fastapi_maintenance.codec import state_to_text, text_to_state
+from fastapi_maintenance.errors import NotSupportedError
+from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.typing import StateChange
+
+__all__ = ["SQLAlchemyBackend", "make_engine"]
+
+_T = TypeVar("_T")
+
+
+class SQLAlchemyBackend(StoreBackend):
+    """Keep the state in a row of a small table, which is made when it is first written and missing.
+
+    A missing table or row is off. (SQLite itself makes an empty file where there is none.) On PostgreSQL, with asyncpg
+    or psycopg, followers are told of each change through `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and of
+    what is set in another way, they learn within `poll_interval`. It runs on asyncio, as SQLAlchemy does. Where the
+    database cannot be read or written, its methods raise a `sqlalchemy.exc.SQLAlchemyError`.
+
+    Args:
+        engine: An engine that you made and that you dispose of. On PostgreSQL each process that follows the state keeps
+            one connection of its pool.
+        key: Tells this switch from others in the same table; at most 255 characters.
+        metadata: The `MetaData` to put the table in, so that migrations see it; its schema is used.
+        table_name: The table's name.
+        poll_interval: Seconds between two reads of the row while it is followed. They also show whether the database
+            can still be reached.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A name is empty, `key` is too long, or `poll_interval` is not above zero.
+
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        key: str = DEFAULT_KEY,
+        *,
+        metadata: MetaData | None = None,
+        table_name: str = "fastapi_maintenance",
+        poll_interval: float = 1.0,
+    ) -> None:
+        if not isinstance(engine, AsyncEngine):
+            reject_kind("engine", "a sqlalchemy.ext.asyncio.AsyncEngine (for a URL: backend_from_url)", engine)
+        if metadata is not None and not isinstance(metadata, MetaData):
+            reject("metadata", "a sqlalchemy.MetaData or None", metadata)
+        super().__init__(key, poll_interval, longest_key=KEY_LENGTH)
+        self.engine = engine
+        self.table: Table = maintenance_table(
+            MetaData() if metadata is None else metadata, check_name("table_name", table_name)
+        )
+        # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        if engine.dialect.name == "sqlite":
+            sqlite.note_files(engine)
+
+    @property
+    def switch_identity(self) -> Hashable:
+        """What tells this switch from others: the database, the table and the key."""
+        url = self.engine.url
+        in_memory = url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
+        facts = url.get_backend_name(), url.host, url.port, url.database, str(sorted(url.query.items()))
+        schemas = self.engine.get_execution_options().get("schema_translate_map")
+        return id(self.engine) if in_memory else facts, str(schemas), self.table.fullname, self.key
+
+    def __repr__(self) -> str:
+        """Show the database, without its password, and the key."""
+        where = self.engine.url.set(query={}).render_as_string()  # a password may stand in the query too
+        return f"{type(self).__name__}({where!r}, key={self.key!r})"
+
+    async def now(self) -> datetime:
+        """Return the time by the clock of the database, aware.
+
+        Raises:
+            NotSupportedError: It is not PostgreSQL.
+            sqlalchemy.exc.SQLAlchemyError: The database cannot be read.
+
+        """
+        if self.engine.dialect.name != "postgresql":
+            msg = f"now() is known of PostgreSQL alone, and not of {self!r}"
+            raise NotSupportedError(msg)
+        async with self._engine.connect() as connection:
+            time: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+        return time
+
+    async def _run(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+        """Do the work with a connection of the pool."""
+        if self.engine.dialect.name == "sqlite":
+            return await sqlite.run(self._engine, work)
+        async with self._engine.connect() as connection:
+            return await work(connection)
+
+    async def _read(self) -> MaintenanceState:
+        return await self._run(self._read_on)
+
+    async def _read_on(self, connection: AsyncConnection) -> MaintenanceState:
+        text, _ = await read_row(connection, self.table, self.key)
+        return text_to_state(text)
+
+    async def _try(self, change: StateChange) -> MaintenanceState | None:
+        work = partial(self._change, change)
+        try:
+            return await self._run(work)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        return await self._run(work)  # the pool held a connection from before a restart
+
+    async def _change(self, change: StateChange, connection: AsyncConnection) -> MaintenanceState | None:
+        before = await read_row(connection, self.table, self.key)
+        after = apply(change, partial(text_to_state, before.state), self)
+        if not await write_row(connection, self.table, self.key, state_to_text(after), before):
+            return None
+        if self.engine.dialect.name == "postgresql":
+            await postgresql.notify(connection, self.key)
+        return after
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[tuple[Read, Wait]]:
+        if postgresql.can_listen(self.engine):
+            async with postgresql.listening(self._engine) as (connection, wait):
+                yield partial(self._read_on, connection), wait
+        else:
+            yield self.get_state, anyio.sleep
+
+
+def make_engine(url: str) -> tuple[AsyncEngine, str]:
+    """Return an engine for a URL as SQLAlchemy has it, and the `key` in its query, or the default one.
+
+    Raises:
+        ValueError: It is no such URL; none of it is shown.
+        ImportError: Its driver is missing.
+
+    """
+    try:
+        parts = make_url(url)
+        key = parts.normalized_query.get("key", (DEFAULT_KEY,))[-1]
+        return create_async_engine(parts.difference_update_query(["key"])), key
+    except ModuleNotFoundError as error:
+        msg = f"the driver in the URL needs the package {error.name}: pip install {error.name}"
+        raise ImportError(msg, name=error.name) from error
+    except InvalidRequestError:
+        msg = "its driver is not async"
+        raise ValueError(msg) from None
+    except (ArgumentError, TypeError, ValueError) as error:  # whose text may have a password
+        msg = f"SQLAlchemy refuses it with {type(error).__name__}"
+        raise ValueError(msg) from None

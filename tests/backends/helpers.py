@@ -1,0 +1,27 @@
+"""What the tests of the backends share: marks, times, changes, and the records that were logged."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
+
+import pytest
+
+from fastapi_maintenance import Hold, MaintenanceState
+from fastapi_maintenance.state import add_hold
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
+LIMIT = 65_536
+only_posix = pytest.mark.skipif(sys.platform == "win32", reason="what POSIX has and Windows has not")
+as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+
+
+def messages_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance"]
+
+
+def adding(hold_id: str) -> Callable[[MaintenanceState], MaintenanceState]:
+    """Return a change that is lost where two writers overwrite each other."""
+    return lambda state: add_hold(state, Hold(id=hold_id, active=True), LONG_AGO)

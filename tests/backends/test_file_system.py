@@ -1,0 +1,94 @@
+"""The file: a file system that never answers."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import FastAPI
+
+from fastapi_maintenance import LocalFileBackend, cached, maintenance_middleware, set_maintenance_mode
+from fastapi_maintenance.backends import file as file_module
+from tests.backends.helpers import as_root
+from tests.support import client, eventually
+
+pytestmark = pytest.mark.anyio
+
+
+@contextlib.contextmanager
+def silent_file_system(folder: Path) -> Iterator[None]:
+    """Mount a file system that never answers, and end it; whoever waits for it is then told that it is gone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    device = os.open("/dev/fuse", os.O_RDWR)
+    try:
+        options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
+        if libc.mount(b"silent", bytes(folder), b"fuse", 0, options):
+            pytest.skip(f"no file system can be mounted here: {os.strerror(ctypes.get_errno())}")
+        try:
+            yield
+        finally:
+            os.close(device)  # which ends it
+            device = -1
+            libc.umount2(bytes(folder), 2)  # MNT_DETACH
+    finally:
+        if device >= 0:
+            os.close(device)
+
+
+@as_root
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="there is no /dev/fuse to make a file system with")
+async def test_a_file_system_that_never_answers_holds_no_request_beyond_the_read_timeout(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    backend = cached(LocalFileBackend(volume / "mode"), ttl=0.05)
+    app = FastAPI()
+    app.add_api_route("/", lambda: "open")  # in a thread of the pool, of which none may be missing
+    app.add_middleware(maintenance_middleware(backend=backend, read_timeout=0.2))
+    await set_maintenance_mode(True, backend)
+    async with client(app) as http:
+        assert 503 == (await http.get("/")).status_code
+        with silent_file_system(volume):
+            before = threading.active_count()
+            for _ in range(5):
+                with anyio.fail_after(5):
+                    assert 503 == (await http.get("/")).status_code
+                await anyio.sleep(0.06)
+            assert 1 >= threading.active_count() - before, "one read at a time hangs"
+        (volume / "mode").write_text("0")
+
+        async def is_open() -> bool:
+            return (await http.get("/")).status_code == 200
+
+        await eventually(is_open)
+
+
+@pytest.mark.parametrize("operation", ["get_state", "set_value"])
+async def test_a_file_system_that_hangs_is_given_up_in_time_and_asked_again_later(
+    operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    backend = LocalFileBackend(tmp_path / "mode")
+    arguments = [True] if operation == "set_value" else []
+
+    def hang(*_: object, **_settings: object) -> Any:  # noqa: ANN401 -- never returned before it goes on
+        answers.wait(30)
+        raise OSError(errno.EIO, "gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_module, "WRITE_TIMEOUT", 0.05)
+        patched.setattr(file_module, "ANSWER_TIMEOUT", 0.05)
+        patched.setattr(os, "stat", hang)
+        for _ in range(2):  # the second waits for the first, which still hangs
+            with pytest.raises(TimeoutError, match="no answer within"):
+                await getattr(backend, operation)(*arguments)
+        answers.set()
+    await getattr(backend, operation)(*arguments)
+    assert (operation == "set_value") is await backend.get_value()

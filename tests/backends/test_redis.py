@@ -1,0 +1,227 @@
+"""What is particular to Redis and Valkey: the key, its channel, and users who may not do everything."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+import pytest
+import redis.asyncio
+from redis.asyncio.client import PubSub
+from redis.crc import key_slot
+
+from fastapi_maintenance import (
+    InvalidStateError,
+    MaintenanceState,
+    backend_from_url,
+    maintenance_mode_on,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.backends import base as base_module
+from fastapi_maintenance.backends import redis as redis_module
+from fastapi_maintenance.backends.redis import RedisBackend
+from fastapi_maintenance.backends.url import close_if_made_here
+from tests.backends.places import Place, told
+from tests.documents import examples_of
+from tests.middleware.test_failures import app_on, status
+from tests.servers import Server, running
+from tests.support import ROOT, eventually
+from tests.switch.lifespans import living
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers]
+ON = MaintenanceState(active=True)
+OFF = MaintenanceState()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as the clients do."""
+    return "asyncio"
+
+
+@pytest.mark.parametrize("before", [None, "1", "0", ""])
+async def test_what_is_set_by_hand_while_a_change_is_made_is_what_is_changed(before: str | None) -> None:
+    seen: list[MaintenanceState] = []
+    with running("redis") as server, redis.Redis.from_url(server.url) as by_hand:
+        place = Place("redis", server.url)
+
+        def change(state: MaintenanceState) -> MaintenanceState:
+            if not seen:
+                by_hand.set("fastapi_maintenance_mode", '{"active": false, "message": "By hand"}')
+            seen.append(state)
+            return replace(state, active=True)
+
+        if before is not None:
+            await place.write_by_hand(before)
+        async with place.opened() as backend:
+            assert MaintenanceState(active=True, message="By hand") == await backend.update_state(change)
+    assert [None, "By hand"] == [state.message for state in seen]
+
+
+async def test_an_empty_key_is_off_and_can_be_changed() -> None:
+    with running("redis") as server:
+        place = Place("redis", server.url)
+        await place.write_by_hand("")
+        async with place.opened() as backend:
+            assert OFF == await backend.get_state()
+            await backend.set_value(True)
+            assert ON == await backend.get_state()
+
+
+@pytest.mark.parametrize("key", ["mode", "{shop}:mode", "a{b"])
+async def test_the_count_of_changes_lies_in_the_slot_of_the_key(key: str) -> None:
+    backend = RedisBackend(redis.asyncio.Redis(), key)
+    assert key_slot(key.encode()) == key_slot(backend._count_key.encode())
+
+
+async def test_a_change_that_was_given_up_and_arrives_late_is_refused() -> None:
+    """A block is cancelled while its first write is on the way; the write arrives after the block was closed."""
+    with running("redis") as server:
+        backend = cast("RedisBackend", backend_from_url(server.url))
+        await backend.set_value(False)
+        send, late = backend.client.eval, list[tuple[Any, ...]]()
+
+        async def be_late(*words: Any) -> None:  # noqa: ANN401 -- what eval takes
+            backend.client.eval = send  # type: ignore[method-assign]
+            late.append(words)
+            await anyio.sleep_forever()
+
+        backend.client.eval = be_late  # type: ignore[assignment, method-assign]
+        with anyio.move_on_after(0.2):
+            async with maintenance_mode_on(backend):
+                pytest.fail("it cannot have opened")
+        assert 0 == await send(*late[0])
+        assert OFF == await backend.get_state()
+        await close_if_made_here(backend)
+
+
+async def test_a_write_that_others_are_always_faster_than_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running("redis") as server:
+        backend = cast("RedisBackend", backend_from_url(server.url))
+        monkeypatch.setattr(redis_module, "_SWAP", "return 0")
+        monkeypatch.setattr(base_module, "WRITE_TIMEOUT", 0.3)
+        with anyio.move_on_after(30) as bound:
+            with pytest.raises(TimeoutError):
+                await backend.set_value(True)
+        assert (False, OFF) == (bound.cancelled_caught, await backend.get_state())
+        await close_if_made_here(backend)
+
+
+async def test_a_channel_is_given_the_time_to_close_where_its_watch_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[bool] = []
+
+    async def close(_pubsub: object) -> None:
+        await anyio.lowlevel.checkpoint()
+        closed.append(True)
+
+    backend = cast("RedisBackend", backend_from_url("redis://localhost"))
+    pubsub = backend.client.pubsub()
+    monkeypatch.setattr(PubSub, "aclose", close)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await redis_module._close(pubsub)
+    assert [True] == closed
+
+
+async def test_a_full_redis_refuses_and_goes_on_telling_what_it_has() -> None:
+    with running("redis") as server:
+        backend = cast("RedisBackend", backend_from_url(server.url))
+        await backend.set_value(True)
+        await backend.client.config_set("maxmemory", "1")
+        with pytest.raises(redis.RedisError, match="maxmemory"):
+            await set_maintenance_mode(False, backend)
+        assert ON == await backend.get_state()
+        await backend.client.config_set("maxmemory", "0")
+        await set_maintenance_mode(False, backend)
+        assert OFF == await backend.get_state()
+        await close_if_made_here(backend)
+
+
+async def test_a_key_that_holds_something_else_is_garbage_too() -> None:
+    with running("redis") as server:
+        backend = cast("RedisBackend", backend_from_url(server.url))
+        await backend.client.lpush(backend.key, "a list")
+        with pytest.raises(InvalidStateError, match="must be a string: WRONGTYPE"):
+            await backend.get_state()
+        await backend.set_value(True)
+        assert ON == await backend.get_state()
+        await close_if_made_here(backend)
+
+
+async def test_a_user_who_may_do_nothing_is_told_so() -> None:
+    with running("redis") as server:
+        await as_user(server, "+ping")
+        async with Place("redis", server.url.replace("redis://", "redis://app:secret@")).opened() as backend:
+            for act in (backend.get_state(), backend.set_value(True), anext(backend.watch())):
+                with pytest.raises(redis.RedisError, match="permission"):
+                    await act
+
+
+async def test_a_user_who_may_not_listen_looks_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    with running("redis") as server:
+        await as_user(server, "+@all")
+        url = server.url.replace("redis://", "redis://app:secret@")
+        app = app_on(url)
+        async with living(app):
+            for active in (True, False):
+                await set_maintenance_mode(active, f"{url}/0")
+
+                async def is_seen(expected: int = 503 if active else 200) -> bool:
+                    return expected == await status(app)
+
+                await eventually(is_seen)
+            await anyio.sleep(1.5)
+    (record,) = [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance"]
+    assert record.startswith("Changes of fastapi_maintenance_mode are not pushed, the key is only polled: ")
+    assert not record.endswith("None")
+
+
+async def test_that_nobody_may_listen_is_said_once_for_each_client(caplog: pytest.LogCaptureFixture) -> None:
+    with running("redis") as server:
+        await as_user(server, "+@all")
+        async with Place("redis", server.url.replace("redis://", "redis://app:secret@")).opened() as backend:
+            for _ in range(3):
+                async with aclosing(backend.watch()) as states:
+                    assert OFF == await anext(states)
+    assert 1 == len([record for record in caplog.records if record.name == "fastapi_maintenance"])
+
+
+async def as_user(server: Server, *rules: str) -> None:
+    """Make a user who may use each key, no channel, and what the rules say."""
+    client: Any = redis.asyncio.from_url(server.url)
+    await client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "resetchannels", *rules)
+    await client.aclose()
+
+
+async def test_a_cluster_whose_client_cannot_listen_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(redis.asyncio.RedisCluster, "pubsub")  # as in redis-py before 8
+    with running("cluster") as server:
+        place = Place("cluster", server.url)
+        async with place.opened() as writer, place.opened() as backend:
+            backend.poll_interval = 0.05
+            async with told(backend) as states:
+
+                async def is_told() -> bool:
+                    return states[-1:] == [ON]
+
+                await writer.set_value(True)
+                await eventually(is_told)
+
+
+async def test_it_shares_a_key_with_the_backend_of_the_spec() -> None:
+    (block, _) = examples_of(ROOT / "tests" / "spec" / "custom-backends.md", "python")
+    with running("redis") as server:
+        client = redis.asyncio.from_url(server.url)
+        theirs = cast("Any", block.run()["RedisBackend"])(client)
+        ours = RedisBackend(client, theirs.key)
+        for active in (True, False):
+            await theirs.set_value(active)
+            assert active == await ours.get_value()
+            await ours.set_value(not active)
+            assert (not active) == await theirs.get_value()
+        await client.aclose()

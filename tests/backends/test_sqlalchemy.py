@@ -1,0 +1,304 @@
+"""What is particular to databases: the table, connections of a pool, and SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import sqlalchemy
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateTable
+
+from fastapi_maintenance import MaintenanceState, backend_from_url, get_maintenance_state, set_maintenance_mode
+from fastapi_maintenance.backends import base as base_module
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
+from fastapi_maintenance.backends.sqlalchemy import sqlite as sqlite_module
+from fastapi_maintenance.backends.url import close_if_made_here
+from tests.backends.places import Place
+from tests.middleware.test_failures import app_on, status
+from tests.servers import running
+from tests.support import ROOT, eventually
+from tests.switch.lifespans import living
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers]
+ON = MaintenanceState(active=True)
+OFF = MaintenanceState()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as the clients do."""
+    return "asyncio"
+
+
+async def test_a_change_is_made_again_where_others_changed_the_row_there_and_back(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/switch.db"
+    given: list[MaintenanceState] = []
+
+    async def there_and_back() -> None:
+        other = backend_from_url(url)
+        for value in (False, True):
+            await other.set_value(value)
+        await close_if_made_here(other)
+
+    def change(state: MaintenanceState) -> MaintenanceState:
+        given.append(state)
+        if len(given) == 1:
+            thread = threading.Thread(target=anyio.run, args=(there_and_back,))
+            thread.start()
+            thread.join(30)
+        return state
+
+    async with Place("sqlite", url).opened() as backend:
+        await backend.set_value(True)
+        await backend.update_state(change)
+        async with backend.engine.connect() as connection:
+            version = await connection.scalar(sqlalchemy.text("SELECT version FROM fastapi_maintenance"))
+        assert ([ON, ON], 3) == (given, version)
+
+
+async def test_what_a_database_has_done_is_not_kept(tmp_path: Path) -> None:
+    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db").opened() as backend:
+        await backend.set_value(True)
+
+        async def nothing_is_kept() -> bool:
+            return not sqlite_module._unfinished
+
+        await eventually(nothing_is_kept)
+
+
+async def test_an_operation_that_is_cancelled_with_its_event_loop_is_not_complained_of() -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    sqlite_module._forget(future)
+    assert future.cancelled()
+
+
+async def test_a_full_sqlite_refuses_and_goes_on_telling_what_it_has(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
+    backend = SQLAlchemyBackend(engine)
+    await backend.set_value(True)
+
+    @sqlalchemy.event.listens_for(engine.sync_engine, "connect")
+    def be_full(connection: Any, _record: object) -> None:  # noqa: ANN401 -- sqlite3's own
+        connection.execute("PRAGMA max_page_count = 1")
+
+    await engine.dispose()
+    with pytest.raises(SQLAlchemyError, match="database or disk is full"):
+        await set_maintenance_mode(True, backend, message="x" * 4_096)
+    assert ON == await backend.get_state()
+    await engine.dispose()
+
+
+async def test_a_read_only_postgresql_refuses() -> None:
+    with running("asyncpg") as server:
+        engine = create_async_engine(
+            server.url, connect_args={"server_settings": {"default_transaction_read_only": "on"}}
+        )
+        for backend in (SQLAlchemyBackend(engine), backend_from_url(server.url)):
+            assert OFF == await get_maintenance_state(backend)
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            await set_maintenance_mode(True, SQLAlchemyBackend(engine))
+        await engine.dispose()
+        await close_if_made_here(backend)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_the_first_write_after_a_restart_does_not_fail_on_a_stale_connection(driver: str) -> None:
+    with running(driver) as server:
+        backend = backend_from_url(server.url)
+        await set_maintenance_mode(True, backend)
+        server.kill()
+        with pytest.raises(OSError if driver == "asyncpg" else DBAPIError):
+            await set_maintenance_mode(False, backend)
+        server.start()
+        await set_maintenance_mode(True, backend, message="kept")
+        server.kill()
+        server.start()
+        await set_maintenance_mode(False, backend)
+        assert OFF == await get_maintenance_state(backend)
+        await close_if_made_here(backend)
+
+
+async def test_what_a_database_refuses_is_not_tried_again(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "switch.db")) as other:
+        other.execute("CREATE TABLE fastapi_maintenance (something_else)")
+    tries: list[object] = []
+    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db").opened() as backend:
+        try_once = backend._change
+
+        def counted(change: object, connection: object) -> object:
+            tries.append(change)
+            return try_once(change, connection)
+
+        backend._change = counted
+        with pytest.raises(DBAPIError, match="no such column"):
+            await backend.set_value(True)
+    assert 1 == len(tries)
+
+
+async def test_a_write_to_a_locked_sqlite_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_module, "WRITE_TIMEOUT", 0.3)
+    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=3").opened() as backend:
+        await backend.set_value(True)
+        with closing(sqlite3.connect(tmp_path / "switch.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(TimeoutError):
+                await backend.set_value(False)
+            other.execute("ROLLBACK")
+
+
+async def test_a_sqlite_that_is_locked_holds_no_request(tmp_path: Path) -> None:
+    path = tmp_path / "switch.db"
+    app = app_on(f"sqlite+aiosqlite:///{path}?timeout=0.1", read_timeout=3600)
+    await set_maintenance_mode(True, f"sqlite+aiosqlite:///{path}")
+    async with living(app):
+        assert 503 == await status(app)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            for _ in range(20):
+                assert 503 == await status(app)
+                await anyio.sleep(0.1)
+            other.execute("ROLLBACK")
+        await set_maintenance_mode(False, f"sqlite+aiosqlite:///{path}")
+
+        async def is_open() -> bool:
+            return 200 == await status(app)
+
+        await eventually(is_open)
+
+
+def test_a_process_ends_although_its_sqlite_was_locked(tmp_path: Path) -> None:
+    """What is cut off in the middle of a read must not keep the event loop from closing."""
+    program = """
+        import sqlite3, sys
+        import anyio
+        from fastapi_maintenance import set_maintenance_mode
+        from tests.middleware.test_failures import app_on, status
+        from tests.switch.lifespans import living
+
+        async def live(path):
+            url = f"sqlite+aiosqlite:///{path}"
+            await set_maintenance_mode(True, url)
+            app = app_on(url + "?timeout=0.1")
+            async with living(app):
+                assert 503 == await status(app)
+                other = sqlite3.connect(path, isolation_level=None)
+                other.execute("BEGIN EXCLUSIVE")
+                await anyio.sleep(1.05)  # until it is being looked at
+            other.close()
+
+        for number in range(5):
+            anyio.run(live, f"{sys.argv[1]}{number}")
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), str(tmp_path / "switch.db")]
+    assert 0 == subprocess.run(command, cwd=ROOT, timeout=60, check=False).returncode
+
+
+async def test_the_table_can_be_made_by_migrations_in_a_metadata_with_a_schema() -> None:
+    with running("asyncpg") as server:
+        engine = create_async_engine(server.url)
+        metadata = sqlalchemy.MetaData(schema="shop")
+        backend = SQLAlchemyBackend(engine, metadata=metadata, table_name="switches")
+        assert backend.table is maintenance_table(metadata, "switches")
+        assert OFF == await backend.get_state()
+        async with engine.begin() as connection:
+            await connection.execute(sqlalchemy.schema.CreateSchema("shop"))
+            await connection.run_sync(metadata.create_all)
+        await set_maintenance_mode(True, backend, message="In a schema")
+        async with engine.connect() as connection:
+            rows = await connection.execute(sqlalchemy.text("SELECT key, version FROM shop.switches"))
+            assert [("fastapi_maintenance_mode", 0)] == [tuple(row) for row in rows]
+        await engine.dispose()
+
+
+async def test_a_row_that_a_person_inserted_will_do(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
+    backend = SQLAlchemyBackend(engine)
+    async with engine.begin() as connection:
+        await connection.run_sync(backend.table.metadata.create_all)
+        await connection.execute(
+            sqlalchemy.text("INSERT INTO fastapi_maintenance (key, state) VALUES ('fastapi_maintenance_mode', 'on')")
+        )
+    assert await backend.get_value()
+    await backend.set_value(False)
+    assert not await backend.get_value()
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("in_place_of_it", ["nothing", "another"])
+async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: str, tmp_path: Path) -> None:
+    path = tmp_path / "switch.db"
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    backend = SQLAlchemyBackend(engine, poll_interval=0.05)
+    states: list[MaintenanceState] = []
+
+    async def watch() -> None:
+        async for state in backend.watch():
+            states.append(state)  # noqa: PERF401 -- seen while it goes on
+
+    async def has_told(state: MaintenanceState) -> bool:
+        return states[-1:] == [state]
+
+    await backend.set_value(True)
+    async with engine.connect(), engine.connect():
+        pass  # more connections to the file that will be gone
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        await eventually(lambda: has_told(ON))
+        if in_place_of_it == "another":
+            other = f"sqlite+aiosqlite:///{tmp_path}/other.db"
+            await set_maintenance_mode(True, other, message="Restored")
+            (tmp_path / "other.db").replace(path)
+        else:
+            path.unlink()
+        expected = MaintenanceState(active=True, message="Restored") if in_place_of_it == "another" else OFF
+        await eventually(lambda: has_told(expected))
+        assert expected == await backend.get_state()
+        await set_maintenance_mode(False, backend)
+        assert path.exists()
+        group.cancel_scope.cancel()
+
+    async def nothing_goes_on() -> bool:  # the last look, which was cut off, ends by itself
+        return not sqlite_module._unfinished
+
+    await eventually(nothing_goes_on)
+    await engine.dispose()
+
+
+async def test_a_connection_of_the_pool_is_left_as_it_was() -> None:
+    with running("asyncpg") as server:
+        engine = create_async_engine(server.url, pool_size=1, max_overflow=0)
+        await SQLAlchemyBackend(engine).set_value(True)
+        async with engine.connect() as connection:
+            assert "READ COMMITTED" == await connection.get_isolation_level()
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("dialect", [mysql, postgresql, sqlite])
+def test_the_table_is_one_that_each_database_can_make(dialect: ModuleType) -> None:
+    table = maintenance_table(sqlalchemy.MetaData())
+    statement = str(CreateTable(table).compile(dialect=dialect.dialect()))
+    words = (
+        re.sub(r"\s+", " ", re.sub(r"[`\"]", "", statement))
+        .strip()
+        .replace("NOT NULL DEFAULT '0'", "DEFAULT '0' NOT NULL")
+    )
+    assert (
+        "CREATE TABLE fastapi_maintenance ( key VARCHAR(255) NOT NULL, state TEXT NOT NULL, "
+        "version INTEGER DEFAULT '0' NOT NULL, PRIMARY KEY (key) )"
+    ) == words

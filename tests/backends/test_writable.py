@@ -1,0 +1,137 @@
+"""What all backends that are written on this host have in common: changes that are neither lost nor torn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from fastapi_maintenance import Hold, LocalFileBackend, MaintenanceState, MemoryBackend
+from tests.backends.helpers import LONG_AGO, adding
+from tests.support import ROOT
+
+pytestmark = pytest.mark.anyio
+ON, OFF = MaintenanceState(active=True), MaintenanceState()
+
+
+@pytest.fixture(params=["memory", "file"])
+def writable(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryBackend | LocalFileBackend:
+    return MemoryBackend() if request.param == "memory" else LocalFileBackend(tmp_path / "mode")
+
+
+async def test_setting_the_switch_takes_message_and_window_away_and_leaves_the_holds(
+    writable: MemoryBackend | LocalFileBackend,
+) -> None:
+    hold = Hold(id="a", active=False)
+    await writable.update_state(
+        lambda _: MaintenanceState(active=True, message="Soon", starts_at=LONG_AGO, holds=(hold,))
+    )
+    await writable.set_value(True)
+    assert MaintenanceState(active=True, holds=(hold,)) == await writable.get_state()
+    assert not await writable.get_value()
+
+
+@pytest.mark.parametrize("value", [1, "on", None])
+async def test_a_switch_is_set_to_nothing_but_true_and_false(
+    value: Any,  # noqa: ANN401 -- what is refused
+    writable: MemoryBackend | LocalFileBackend,
+) -> None:
+    with pytest.raises(TypeError, match=r"^value must be True or False, got "):
+        await writable.set_value(value)
+    assert OFF == writable.peek()
+
+
+async def test_a_change_that_raises_changes_nothing(writable: MemoryBackend | LocalFileBackend) -> None:
+    await writable.set_value(True)
+
+    def fail(_state: MaintenanceState) -> MaintenanceState:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await writable.update_state(fail)
+    assert ON == writable.peek()
+    await writable.set_value(False)  # nothing stays locked
+    assert OFF == writable.peek()
+
+
+def test_no_change_by_one_of_many_threads_is_lost(writable: MemoryBackend | LocalFileBackend) -> None:
+    threads, times = 6, 10
+
+    async def add(number: int) -> None:
+        for time_ in range(times):
+            await writable.update_state(adding(f"{number}-{time_}"))
+
+    started = [
+        threading.Thread(target=lambda n=number: anyio.run(add, n, backend=("asyncio", "trio")[n % 2]))
+        for number in range(threads)
+    ]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join(30)
+    expected = {f"{number}-{time_}" for number in range(threads) for time_ in range(times)}
+    assert expected == {hold.id for hold in writable.peek().holds}
+
+
+def test_a_change_waits_for_the_one_that_another_thread_is_making(writable: MemoryBackend | LocalFileBackend) -> None:
+    begun, overtaken = threading.Event(), threading.Event()
+
+    def slowly(state: MaintenanceState) -> MaintenanceState:
+        begun.set()
+        overtaken.wait(0.1)  # in vain, as long as changes take turns
+        return adding("first")(state)
+
+    first = threading.Thread(target=anyio.run, args=(writable.update_state, slowly))
+    first.start()
+    assert begun.wait(10)
+    anyio.run(writable.update_state, adding("second"))
+    overtaken.set()
+    first.join(10)
+    assert ["first", "second"] == [hold.id for hold in writable.peek().holds]
+
+
+def test_no_change_by_one_of_several_processes_is_lost(tmp_path: Path) -> None:
+    program = """
+        import sys
+        from datetime import datetime, timezone
+        import anyio
+        from fastapi_maintenance import Hold, LocalFileBackend
+        from fastapi_maintenance.state import add_hold
+
+        async def add():
+            backend, now = LocalFileBackend(sys.argv[1]), datetime.now(timezone.utc)
+            for number in range(12):
+                hold = Hold(id=f"{sys.argv[2]}-{number}", active=True)
+                await backend.update_state(lambda state: add_hold(state, hold, now))
+
+        print("ready", flush=True)
+        sys.stdin.read()  # until all are ready
+        anyio.run(add)
+    """
+    path = tmp_path / "mode"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program), path, str(number)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for number in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    for process in processes:
+        with process:
+            assert 0 == process.wait(30)
+    expected = {f"{process}-{number}" for process in range(3) for number in range(12)}
+    assert expected == {hold.id for hold in LocalFileBackend(path).peek().holds}
