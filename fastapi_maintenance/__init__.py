@@ -17,7 +17,13 @@ from fastapi_maintenance.control import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.decorators import force_maintenance_mode_off, force_maintenance_mode_on
-from fastapi_maintenance.errors import InvalidStateError, MaintenanceError, NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance.errors import (
+    DrainTimeoutError,
+    InvalidStateError,
+    MaintenanceError,
+    NotSupportedError,
+    ReadOnlyBackendError,
+)
 from fastapi_maintenance.middleware import MaintenanceModeMiddleware, maintenance_middleware
 from fastapi_maintenance.openapi import document_maintenance
 from fastapi_maintenance.predicates import (
@@ -48,11 +54,12 @@ from fastapi_maintenance.responses import (
     negotiate,
     with_media_type,
 )
-from fastapi_maintenance.state import Hold, MaintenanceState, is_active
+from fastapi_maintenance.state import Hold, MaintenanceState, WorkerStatus, is_active
 from fastapi_maintenance.typing import (
     AsyncPredicate,
     AsyncResponseCallback,
     DetailedStateBackend,
+    DrainableStateBackend,
     ExemptCallback,
     PeekableStateBackend,
     Predicate,
@@ -68,6 +75,8 @@ __all__ = [
     "AsyncResponseCallback",
     "BaseStateBackend",
     "DetailedStateBackend",
+    "DrainTimeoutError",
+    "DrainableStateBackend",
     "EnvVarBackend",
     "ExemptCallback",
     "Hold",
@@ -86,6 +95,7 @@ __all__ = [
     "StateChange",
     "SyncResponseCallback",
     "WatchableStateBackend",
+    "WorkerStatus",
     "__version__",
     "all_of",
     "always",

@@ -210,6 +210,7 @@ def maintenance_mode_on(
     *,
     message: str | None = None,
     lease: float | timedelta | None = None,
+    drain: float | timedelta | None = None,
 ) -> Block:
     """Hold maintenance on for as long as a block runs.
 
@@ -229,16 +230,22 @@ def maintenance_mode_on(
             out. None: it counts until it is released. Where it cannot be renewed, the block goes on and it is tried
             again and again; other processes stop counting the hold when its time is over. A record is logged when
             that begins, and when it ends.
+        drain: Seconds, or a timedelta, to wait on entering until no request that this switch blocks is in progress
+            in any worker. Exempt requests, and the request that opens the block, are not waited for. None: the block
+            begins at once, while requests from before may still run.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `lease` is not above zero, or `message` is longer than 4,096 characters.
-        NotSupportedError: On entering, where the backend has nothing but a switch and is given a message or a lease.
+        ValueError: `lease` or `drain` is not above zero, or `message` is longer than 4,096 characters.
+        NotSupportedError: On entering, where the backend has nothing but a switch and is given a message or a lease;
+            or cannot tell who serves behind it and is given `drain`. Nothing has been changed then.
+        DrainTimeoutError: On entering, where requests are in progress when the time of `drain` is over. The hold has
+            been given back then, and the block does not run.
         Exception: On entering and leaving, whatever the store raises. Where the block itself raised, that goes on,
             and what the store raised is logged.
 
     """
-    return Block(backend, active=True, message=message, lease=lease)
+    return Block(backend, active=True, message=message, lease=lease, drain=drain)
 
 
 def maintenance_mode_off(
@@ -252,7 +259,7 @@ def maintenance_mode_off(
     ...     async with maintenance_mode_off():
     ...         ...
     """
-    return Block(backend, active=False, message=None, lease=lease)
+    return Block(backend, active=False, lease=lease)
 
 
 def _meant(backend: StateBackend | str | None) -> AbstractAsyncContextManager[StateBackend]:

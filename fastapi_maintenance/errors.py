@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from fastapi_maintenance.state import WorkerStatus
+
 __all__ = [
+    "DrainTimeoutError",
     "InvalidStateError",
     "MaintenanceError",
     "NoSuchHoldError",
@@ -18,6 +21,25 @@ class MaintenanceError(Exception):
 
 class InvalidStateError(MaintenanceError, ValueError):
     """A text, or a value that a backend returned, is not a maintenance state."""
+
+
+class DrainTimeoutError(MaintenanceError, TimeoutError):
+    """Requests were still in progress when the time of a drain ran out, or a worker had not told that it has none.
+
+    Args:
+        seconds: How long was waited.
+        workers: The workers that were still waited for, as far as the store told of them.
+
+    """
+
+    def __init__(self, seconds: float, workers: tuple[WorkerStatus, ...]) -> None:
+        super().__init__(seconds, workers)
+        self.seconds = seconds
+        self.workers = workers
+
+    def __str__(self) -> str:
+        left = "; ".join(map(str, self.workers)) or "the store has not told which workers there are"
+        return f"requests are not drained after {self.seconds:g} seconds: {left}"
 
 
 class NoSuchHoldError(MaintenanceError):

@@ -20,8 +20,8 @@ from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, log_hints
 from fastapi_maintenance._routing.layers import all_layers_of
-from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, Settings, Unmatched
+from fastapi_maintenance._switch.requests import ClosableWebSocket, RequestInProgress, Served
 from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import has_forced_on
@@ -86,8 +86,8 @@ class MaintainedApp:
     def __init__(self, app: ASGIApp, settings: Settings, made_by: object) -> None:
         self.app = app
         self.settings = settings
-        self._place: current_backend.Place = (settings.backend,)
         self._finder = RouteFinder(app, made_by)
+        self._served = Served(self._would_block)
         self._switch = AppSwitch(self, settings)
 
     @property
@@ -96,22 +96,32 @@ class MaintainedApp:
         return self._switch.backend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        token = current_backend.enter(self._place)
+        request, served = RequestInProgress(self.settings.backend, scope), self._served
+        served.requests.add(request)
         try:
             if scope["type"] == "lifespan":
-                await self._switch.run_lifespan(self.app, scope, receive, self._hinting(scope, send))
+                served.requests.remove(request)
+                await self._switch.run_lifespan(self.app, served, scope, receive, self._hinting(scope, send))
                 return
             state = self._switch.peek()
             # One look tells that maintenance is off, as it nearly always is, or that it takes a closer look.
             if state is None or state.active or state.holds or has_forced_on():
                 blocked_by = await self._blocked_by(scope, state)
                 if blocked_by is not None:
+                    served.requests.remove(request)
                     settings = self.settings
                     await send_blocked(scope, receive, send, blocked_by, settings.response, settings.retry_after)
                     return
+            if scope["type"] == "websocket" and self.settings.close_websockets:
+                served.websockets[request] = websocket = ClosableWebSocket(receive, send)
+                receive, send = websocket.receive, websocket.send
             await self.app(scope, receive, send)
         finally:
-            current_backend.leave(token)
+            request.leave()
+            served.end(request)
+
+    async def _would_block(self, request: RequestInProgress) -> bool:
+        return await self._blocked_by(request.scope, self._switch.peek()) is not None
 
     async def _blocked_by(self, scope: Scope, state: MaintenanceState | None) -> MaintenanceState | None:
         """Return the state for which a request is blocked, None where it passes.
@@ -185,6 +195,7 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
     retry_after: int | tuple[int, int] = 3600,
     fail_closed: bool = False,
     read_timeout: float = 1.0,
+    close_websockets: bool = True,
 ) -> Callable[[ASGIApp], ASGIApp]:
     """Return a middleware, for `app.add_middleware(maintenance_middleware(...))` or to be called with any ASGI app.
 
@@ -207,6 +218,8 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
             their difference more, so that clients do not all come back at once.
         fail_closed: Whether there is maintenance while the backend cannot be read and no state is known.
         read_timeout: Seconds that one read of the backend may hold a request.
+        close_websockets: Whether WebSockets that are open when maintenance begins, and that it blocks, are closed with
+            1012 (service restart); the app is told `websocket.disconnect` with that code.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -224,6 +237,7 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
         retry_after=retry_after,
         fail_closed=fail_closed,
         read_timeout=read_timeout,
+        close_websockets=close_websockets,
     )
 
     def maintenance(app: ASGIApp) -> ASGIApp:  # Starlette before 0.39 gives it by its name
@@ -247,8 +261,8 @@ class MaintenanceModeMiddleware(MaintainedApp):
         exempt_handler: The name of `exempt_callback` in releases 0.0.1 to 0.0.5.
         response_callback: Its `response`.
         response_handler: The name of `response_callback` in releases 0.0.1 to 0.0.5.
-        **common: `exempt_docs`, `unmatched`, `retry_after`, `fail_closed` and `read_timeout`, as for
-            `maintenance_middleware`.
+        **common: `exempt_docs`, `unmatched`, `retry_after`, `fail_closed`, `read_timeout` and `close_websockets`, as
+            for `maintenance_middleware`.
 
     Raises:
         TypeError: Both names of one thing are given; and as `maintenance_middleware` does.

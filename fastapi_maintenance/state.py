@@ -13,10 +13,12 @@ __all__ = [
     "TEXT_LIMIT",
     "Hold",
     "MaintenanceState",
+    "WorkerStatus",
     "add_hold",
     "current_message",
     "is_active",
     "newest_hold",
+    "next_change",
     "open_holds",
     "release_hold",
     "renew_hold",
@@ -128,6 +130,38 @@ class MaintenanceState:
             object.__setattr__(self, name, value)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """What a worker, an app that a process serves behind a middleware, last reported of its requests in progress.
+
+    Args:
+        host: The name of its host.
+        process_id: The id of its process there.
+        holds: The ids of the holds that it has read.
+        requests: How many requests it runs that maintenance would block if they began now, WebSockets and background
+            tasks of responses included; None: it has not reported yet.
+        oldest_since: When the oldest of them began, aware and in UTC, by the clock of that host.
+        oldest_route: The method and path of that one.
+
+    """
+
+    host: str
+    process_id: int
+    holds: frozenset[str] = frozenset()
+    requests: int | None = None
+    oldest_since: datetime | None = None
+    oldest_route: str | None = None
+
+    def __str__(self) -> str:
+        who = f"process {self.process_id} on {self.host}"
+        if self.requests is None:
+            return f"{who} has not reported"
+        if not self.requests:
+            return f"{who} has not reported that it knows of the maintenance"
+        many = "1 request" if self.requests == 1 else f"{self.requests} requests"
+        return f"{who} has {many} in progress, the oldest {self.oldest_route} since {self.oldest_since:%H:%M:%S} UTC"
+
+
 def open_holds(state: MaintenanceState, now: datetime) -> tuple[Hold, ...]:
     """Return the holds that have not expired at `now`, an aware datetime, the newest last."""
     return tuple(hold for hold in state.holds if hold.expires_at is None or now < hold.expires_at)
@@ -197,6 +231,12 @@ def renew_hold(state: MaintenanceState, hold: Hold) -> MaintenanceState:
     if any(other.id == hold.id for other in state.holds):
         return replace(state, holds=tuple(hold if other.id == hold.id else other for other in state.holds))
     return replace(state, holds=(hold, *state.holds))
+
+
+def next_change(state: MaintenanceState, now: datetime) -> datetime | None:
+    """Return the first moment after `now` at which a window begins or ends or a hold expires; None where none does."""
+    moments = (state.starts_at, state.ends_at, *(hold.expires_at for hold in state.holds))
+    return min((moment for moment in moments if moment is not None and moment > now), default=None)
 
 
 def _switch_counts(state: MaintenanceState, now: datetime) -> bool:

@@ -6,7 +6,7 @@ more, and is found by their names.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Protocol, runtime_checkable
 
 from starlette.requests import Request
@@ -19,6 +19,7 @@ __all__ = [
     "AsyncPredicate",
     "AsyncResponseCallback",
     "DetailedStateBackend",
+    "DrainableStateBackend",
     "ExemptCallback",
     "PeekableStateBackend",
     "Predicate",
@@ -73,6 +74,32 @@ class WatchableStateBackend(StateBackend, Protocol):
 
     def watch(self) -> AsyncIterator[MaintenanceState]:
         """Yield the state at once, then again after each change; it does no harm to tell a state twice."""
+
+
+@runtime_checkable
+class DrainableStateBackend(DetailedStateBackend, Protocol):
+    """A backend that counts who serves behind its switch, so that a drain can wait for all of them.
+
+    A worker is an app in a process. Its id begins with the name of its host and the id of its process.
+    """
+
+    def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
+        """Watch as a `WatchableStateBackend` does; a worker that is given is counted meanwhile.
+
+        It is counted before its first state is read, until the iteration ends or its process does. One that cannot
+        tell, because its process hangs, stays counted.
+        """
+
+    async def report(self, worker: str, text: str, /) -> None:
+        """Keep what a counted worker reports, in the place of its last report; of any other worker keep nothing."""
+
+    async def get_reports(self) -> Mapping[str, str]:
+        """Return the last report of each worker that is counted now, an empty text where it has made none.
+
+        Raises:
+            NotSupportedError: This store cannot count workers; raised here and nowhere else.
+
+        """
 
 
 class Predicate(Protocol):

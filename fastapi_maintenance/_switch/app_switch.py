@@ -10,9 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_retry_after, check_seconds
 from fastapi_maintenance._switch import current_backend, forced, holds
-from fastapi_maintenance._switch.follower import observe
-from fastapi_maintenance._switch.lifespan import Following
-from fastapi_maintenance._switch.observer import Observer
+from fastapi_maintenance._switch.observer import Observer, observe
+from fastapi_maintenance._switch.requests import Served
+from fastapi_maintenance._switch.worker import Lifespan, Worker
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
@@ -36,6 +36,7 @@ class Settings:
     retry_after: int | tuple[int, int] = 3600
     fail_closed: bool = False
     read_timeout: float = 1.0
+    close_websockets: bool = True
 
     def __post_init__(self) -> None:
         if self.enabled is not None:
@@ -49,6 +50,7 @@ class Settings:
         check_retry_after("retry_after", self.retry_after)
         check_bool("fail_closed", self.fail_closed)
         check_seconds("read_timeout", self.read_timeout)
+        check_bool("close_websockets", self.close_websockets)
         current_backend.made(self.backend)
 
 
@@ -60,6 +62,7 @@ class CommonSettings(TypedDict, total=False):
     retry_after: int | tuple[int, int]
     fail_closed: bool
     read_timeout: float
+    close_websockets: bool
 
 
 class AppSwitch:
@@ -76,7 +79,7 @@ class AppSwitch:
         self._settings = settings
         self._given = settings.backend
         self._observer = self._observe()
-        self._following: Following | None = None
+        self._lifespan: Lifespan | None = None
 
     @property
     def backend(self) -> StateBackend:
@@ -108,27 +111,25 @@ class AppSwitch:
             return holds.with_local(observer.backend, state)
         return state if is_active(state, clock.now()) else None
 
-    async def run_lifespan(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the lifespan of the app, and follow the backend meanwhile."""
-        self._following = Following(lambda: self._observer_in(scope), patience=self._settings.read_timeout)
-        try:
-            await self._following.run(app, scope, receive, send)
-        finally:
-            self._following = None
+    async def run_lifespan(self, app: ASGIApp, served: Served, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the lifespan of the app, and have a worker meanwhile."""
 
-    def _observer_in(self, lifespan: Scope) -> Observer:
-        """Return the observer to follow: one that follows nothing where the app starts while it is forced."""
-        observer = self._current_observer()
-        if forced.forcing_of(self._layer, lifespan) is None:
-            return observer
-        settings = self._settings
-        return Observer(observer.backend, fail_closed=settings.fail_closed, read_timeout=settings.read_timeout)
+        def choose() -> Worker | None:
+            observer = self._current_observer()
+            # an app that starts while a test forces it follows nothing
+            return Worker(observer, served) if forced.forcing_of(self._layer, scope) is None else None
+
+        self._lifespan = Lifespan(choose, patience=self._settings.read_timeout)
+        try:
+            await self._lifespan.run(app, scope, receive, send)
+        finally:
+            self._lifespan = None
 
     def _current_observer(self) -> Observer:
         if self._given is None and self._observer.backend is not current_backend.default_backend():
             self._observer = self._observe()  # another default backend has been configured
-            if self._following is not None:
-                self._following.switch_to(self._observer)
+            if self._lifespan is not None:
+                self._lifespan.choose_again()
         return self._observer
 
     def _observe(self) -> Observer:

@@ -1,4 +1,4 @@
-"""The context manager behind `maintenance_mode_on()` and `maintenance_mode_off()`."""
+"""The context manager behind `maintenance_mode_on()` and `maintenance_mode_off()`, and the lease of its hold."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import inspect
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import ExitStack
+from copy import copy
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import wraps
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,8 +20,12 @@ from typing_extensions import ParamSpec
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds, reject
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance._switch import current_backend, holds
-from fastapi_maintenance._switch.lease import compare_clocks, keep_renewing
+from fastapi_maintenance._switch.drain import Progress, get_workers, wait_until_drained
+from fastapi_maintenance._switch.requests import excused
+from fastapi_maintenance._switch.writes import key_of
+from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here
 from fastapi_maintenance.state import Hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
@@ -27,6 +33,8 @@ from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 __all__ = ["Block"]
 
 _CLOSE_TIMEOUT = 10.0  # seconds
+_RENEWALS_PER_LEASE = 3
+_warned_of_clocks: set[object] = set()
 _logger = logging.getLogger("fastapi_maintenance")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -35,14 +43,24 @@ _T = TypeVar("_T")
 class Block:
     """A hold for as long as a block runs; as a decorator of an async function, for as long as a call of it runs."""
 
-    def __init__(
-        self, backend: StateBackend | str | None, *, active: bool, message: str | None, lease: float | timedelta | None
+    def __init__(  # noqa: PLR0913 -- each is a setting
+        self,
+        backend: StateBackend | str | None,
+        *,
+        active: bool,
+        message: str | None = None,
+        lease: float | timedelta | None = None,
+        drain: float | timedelta | None = None,
+        progress: Progress | None = None,
     ) -> None:
         if backend is not None:
             as_backend("backend", backend)
         self._backend = backend
         self._wanted = Hold(id="not open", active=active, message=message)
         self._lease = None if lease is None else _checked_lease(lease)
+        self._drain = None if drain is None else _seconds("drain", drain)
+        self._progress = progress
+        self._within = ExitStack()
         self._open: tuple[StateBackend, Hold] | None = None
         self._renewal: TaskGroup | None = None
 
@@ -53,8 +71,9 @@ class Block:
 
         @wraps(function)
         async def held(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-            wanted = self._wanted
-            async with Block(self._backend, active=wanted.active, message=wanted.message, lease=self._lease):
+            block = copy(self)
+            block._within = ExitStack()  # noqa: SLF001 -- its own
+            async with block:
                 return await function(*args, **kwargs)
 
         return held
@@ -67,6 +86,8 @@ class Block:
         meant = self._backend
         backend = backend_from_url(meant) if isinstance(meant, str) else current_backend.resolve(meant)
         holds.check_keeps(backend, message=self._wanted.message, lease=self._lease)
+        if self._drain is not None:
+            await get_workers(backend)  # where that cannot be done, nothing has been changed yet
         hold = replace(self._wanted, id=uuid.uuid4().hex)
         self._open = backend, hold
         began = anyio.current_time()
@@ -81,13 +102,21 @@ class Block:
         if self._lease is not None and isinstance(backend, DetailedStateBackend):
             self._renewal = anyio.create_task_group()
             await self._renewal.__aenter__()
-            self._renewal.start_soon(keep_renewing, backend, hold, self._lease, began)
-            self._renewal.start_soon(compare_clocks, backend, self._lease)
+            self._renewal.start_soon(_keep_renewing, backend, hold, self._lease, began)
+            self._renewal.start_soon(_compare_clocks, backend, self._lease)
+        if self._drain is not None:
+            self._within.enter_context(excused())
+            try:
+                await wait_until_drained(backend, hold.id, self._drain, self._progress)
+            except BaseException as error:
+                await self.__aexit__(type(error), error, None)
+                raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the hold, however the block ended; raises what the store raises unless the block itself raised."""
+        self._within.close()
         try:
             await self._stop_renewing(quietly=error is not None)
         finally:
@@ -132,8 +161,12 @@ async def _release(backend: StateBackend, hold: Hold) -> None:
         raise cancellation
 
 
+def _seconds(name: str, duration: float | timedelta) -> float:
+    return check_seconds(name, duration.total_seconds() if isinstance(duration, timedelta) else duration)
+
+
 def _checked_lease(lease: float | timedelta) -> timedelta:
-    seconds = check_seconds("lease", lease.total_seconds() if isinstance(lease, timedelta) else lease)
+    seconds = _seconds("lease", lease)
     try:
         duration = timedelta(seconds=seconds)
         clock.now() + duration
@@ -141,3 +174,66 @@ def _checked_lease(lease: float | timedelta) -> timedelta:
         msg = f"lease must end before the year 10000, got {seconds!r} seconds"
         raise ValueError(msg) from None
     return duration
+
+
+@runtime_checkable
+class _ClockedBackend(Protocol):
+    """A backend whose store has a clock."""
+
+    async def now(self) -> datetime:
+        """Return the store's time, aware."""
+
+
+async def _keep_renewing(backend: DetailedStateBackend, hold: Hold, lease: timedelta, began: float) -> None:
+    """Renew a hold for ever, each time early enough for what the last times took, so that its lease never runs out.
+
+    A renewal may take as long as there is lease left, and always a third of the lease or twice what the last ones took.
+    """
+    seconds = lease.total_seconds()
+    period = seconds / _RENEWALS_PER_LEASE
+    took, failed = 0.0, False
+    while True:
+        took = max(anyio.current_time() - began, took / 2)
+        pause = began + min(period, seconds - 2 * took) - anyio.current_time()
+        expires = began + seconds
+        while True:
+            await anyio.sleep(max(pause, 0))
+            began = anyio.current_time()
+            try:
+                with in_time(max(expires - began, 2 * took, period)):
+                    await holds.renew(backend, hold, lease)
+                break
+            except Exception:
+                if not failed:
+                    _logger.exception("A hold could not be renewed in %r; it is tried again until it can", backend)
+                failed, pause = True, min(period / 4, 1.0)
+        if failed:
+            _logger.warning("A hold has been renewed again in %r", backend)
+        failed = False
+
+
+async def _compare_clocks(backend: StateBackend, lease: timedelta) -> None:
+    """Warn once if the clock of this host differs from that of the store by more than a third of a lease."""
+    clocked = uncached(backend)
+    if not isinstance(clocked, _ClockedBackend):
+        return
+    before = clock.now()
+    try:
+        with in_time(ANSWER_TIMEOUT):
+            there = await clocked.now()
+    except Exception:  # noqa: BLE001 -- the block goes on
+        return
+    halfway = (clock.now() - before) / 2
+    ahead = before + halfway - there
+    if abs(ahead) - halfway <= lease / _RENEWALS_PER_LEASE or key_of(backend) in _warned_of_clocks:
+        return
+    _warned_of_clocks.add(key_of(backend))
+    _logger.warning(
+        "The clock of this host is %.1f seconds %s that of %r, more than a lease of %g seconds bears: other hosts may "
+        "take its holds for expired, or keep them too long. Leases and time windows go by the clock of each host: "
+        "synchronize them",
+        abs(ahead.total_seconds()),
+        "ahead of" if ahead > timedelta() else "behind",
+        clocked,
+        lease.total_seconds(),
+    )

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-
+from fastapi_maintenance._switch.requests import running_request
 from fastapi_maintenance.backends.base import check_backend
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.typing import StateBackend
 
-__all__ = ["Place", "configure", "default_backend", "enter", "leave", "made", "resolve"]
-
-Place = tuple[StateBackend | None]
-"""The backend of an app, None where the app leaves it to the default."""
+__all__ = ["configure", "default_backend", "made", "resolve"]
 
 _ENVIRONMENT = EnvVarBackend()
-_running: ContextVar[Place | None] = ContextVar("fastapi_maintenance_running", default=None)
 _configured: list[StateBackend] = []
 _made_last: list[StateBackend | None] = [None]
 
@@ -29,13 +24,6 @@ def made(backend: StateBackend | None) -> None:
     _made_last[:] = [backend]
 
 
-enter = _running.set
-"""Note that a request or the lifespan of an app begins; returns a token for `leave`."""
-
-leave = _running.reset
-"""Note that it ends."""
-
-
 def default_backend() -> StateBackend:
     """Return the configured backend, else the environment variable `FASTAPI_MAINTENANCE_MODE`."""
     return _configured[0] if _configured else _ENVIRONMENT
@@ -45,6 +33,6 @@ def resolve(backend: StateBackend | None) -> StateBackend:
     """Return the backend that is meant; raises `TypeError` for what is none."""
     if backend is not None:
         return check_backend("backend", backend)
-    place = _running.get()
-    meant = _made_last[0] if place is None else place[0]
+    running = running_request()
+    meant = _made_last[0] if running is None else running.backend
     return default_backend() if meant is None else meant

@@ -6,7 +6,7 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TypeVar
 
 import anyio
@@ -29,6 +29,7 @@ __all__ = [
     "apply",
     "check_backend",
     "check_state",
+    "counted",
     "read_state",
     "read_value",
     "replacing",
@@ -37,6 +38,7 @@ __all__ = [
 
 DEFAULT_KEY = "fastapi_maintenance_mode"
 
+_SIGN_OF_LIFE = 1.0  # seconds
 _MAX_PAUSE = 0.02  # seconds between two tries of a change, where another process was faster
 
 Read = Callable[[], Awaitable[MaintenanceState]]
@@ -121,20 +123,23 @@ class StoreBackend(DetailedBackend, ABC):
                     return after
                 await anyio.sleep(random.uniform(0, _MAX_PAUSE))  # noqa: S311 -- no secret
 
-    async def watch(self) -> AsyncIterator[MaintenanceState]:
+    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
         """Yield the state at once, after each change, and after each `poll_interval`; raises as `get_state` does.
+
+        A worker that is given is counted meanwhile.
 
         Raises:
             TimeoutError: The store has not answered for two seconds.
 
         """
-        async with self._listening() as (read, wait):
+        interval = self.poll_interval if worker is None else min(self.poll_interval, _SIGN_OF_LIFE)
+        async with self._listening(worker) as (read, wait):
             while True:
                 with in_time(ANSWER_TIMEOUT):
                     state = await read()
                 yield state
-                with in_time(self.poll_interval + ANSWER_TIMEOUT):
-                    await wait(self.poll_interval)
+                with in_time(interval + ANSWER_TIMEOUT):
+                    await wait(interval)
 
     @abstractmethod
     async def _read(self) -> MaintenanceState:
@@ -145,8 +150,35 @@ class StoreBackend(DetailedBackend, ABC):
         """Apply a change and return the result; None where the content has changed since it was read."""
 
     @abstractmethod
-    def _listening(self) -> AbstractAsyncContextManager[tuple[Read, Wait]]:
-        """Give a function that reads the state, and one that waits for a change."""
+    def _listening(self, worker: str | None) -> AbstractAsyncContextManager[tuple[Read, Wait]]:
+        """Give a function that reads the state, and one that waits for a change; count the worker meanwhile."""
+
+
+@asynccontextmanager
+async def counted(
+    backend: StateBackend,
+    worker: str | None,
+    add: Callable[[str], Awaitable[None]],
+    remove: Callable[[str], Awaitable[None]],
+    *,
+    refusals: type[Exception],
+) -> AsyncIterator[bool]:
+    """Count a worker for a while, and tell whether it is; where the store refuses that, log it and go on."""
+    if worker is not None:
+        try:
+            await add(worker)
+        except refusals as error:
+            if isinstance(error, FileNotFoundError) or getattr(error, "connection_invalidated", False):
+                raise
+            text = "No drain waits for the requests of this process, as it cannot be registered in %r: %s: %s"
+            _logger.warning(text, backend, type(error).__name__, error)
+            worker = None
+    try:
+        yield worker is not None
+    finally:
+        if worker is not None:
+            with anyio.move_on_after(ANSWER_TIMEOUT, shield=True), suppress(Exception):  # it counts as dead soon
+                await remove(worker)
 
 
 def check_backend(name: str, value: object) -> StateBackend:

@@ -8,15 +8,18 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
+import anyio
+
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_thread, in_time
-from fastapi_maintenance.backends.base import DetailedBackend, apply
+from fastapi_maintenance.backends.base import DetailedBackend, apply, counted
+from fastapi_maintenance.backends.file_workers import FileWorkers
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState
@@ -25,6 +28,7 @@ from fastapi_maintenance.typing import StateChange
 __all__ = ["LocalFileBackend"]
 
 _OFF = MaintenanceState()
+_POLL = 0.1  # seconds
 _user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no owners of this kind, nor root
 _SETTLED_AFTER = 2_500_000_000  # nanoseconds: the coarsest clock of a file system, FAT's, ticks every two seconds
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # with which PowerShell 5 begins what it writes
@@ -70,8 +74,10 @@ class LocalFileBackend(DetailedBackend):
         self.switch_identity: tuple[str, str] = "file", os.path.realpath(self._path)
         """What no backend on another file has; it stays the same where a link on the way is changed."""
         self._seen: tuple[_Signature, MaintenanceState] | None = None
+        self._workers = FileWorkers(self.switch_identity[1])
         self._is_reading = threading.Lock()
         self._is_writing = threading.Lock()
+        self._is_counting = threading.Lock()
 
     def __repr__(self) -> str:
         """Show the path."""
@@ -121,6 +127,35 @@ class LocalFileBackend(DetailedBackend):
         except BaseException:  # the thread goes on
             was_cancelled.set()
             raise
+
+    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
+        """Yield the state at once, and within a tenth of a second after each change; raises as `get_state` does.
+
+        A worker that is given has a report in the folder `<file>.workers`, for as long as it watches.
+        """
+        async with counted(self, worker, self._add_worker, self._remove_worker, refusals=OSError):
+            told: MaintenanceState | None = None
+            while True:
+                state = await self.get_state()
+                if state != told:
+                    told = state
+                    yield state
+                await anyio.sleep(_POLL)
+
+    async def report(self, worker: str, text: str, /) -> None:
+        """Keep what a counted worker reports; raises `OSError` where it cannot be written."""
+        await in_thread(self._is_counting, partial(self._workers.report, worker, text))
+
+    async def get_reports(self) -> Mapping[str, str]:
+        """Return the last report of each worker that is counted; raises `OSError` where they cannot be read."""
+        return await in_thread(self._is_counting, self._workers.reports)
+
+    async def _add_worker(self, worker: str) -> None:
+        self._off_if_folder_exists()  # a missing one is an outage, and not a refusal
+        await in_thread(self._is_counting, partial(self._workers.add, worker))
+
+    async def _remove_worker(self, worker: str) -> None:
+        await in_thread(self._is_counting, partial(self._workers.remove, worker))
 
     def _off_if_folder_exists(self) -> MaintenanceState:
         path = self._path

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import AsyncIterator, Mapping
+
+import anyio
 
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance.backends.base import DetailedBackend
@@ -11,6 +14,8 @@ from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import StateChange
 
 __all__ = ["MemoryBackend"]
+
+_POLL = 0.05  # seconds: a watcher in another event loop could not be told
 
 
 class MemoryBackend(DetailedBackend):
@@ -33,6 +38,7 @@ class MemoryBackend(DetailedBackend):
             reject("state", "a MaintenanceState, True or False", state)
         self._state = MaintenanceState(active=state) if isinstance(state, bool) else state
         self._lock = threading.Lock()
+        self._reports: dict[str, str] = {}
 
     def __repr__(self) -> str:
         """Show the state."""
@@ -58,3 +64,27 @@ class MemoryBackend(DetailedBackend):
             state_to_text(after)
             self._state = after
             return after
+
+    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
+        """Yield the state at once, and within 50 milliseconds after each change; a worker that is given is counted."""
+        if worker is not None:
+            self._reports[worker] = ""
+        try:
+            told = None
+            while True:
+                if told is not self._state:
+                    told = self._state
+                    yield told
+                await anyio.sleep(_POLL)
+        finally:
+            if worker is not None:
+                del self._reports[worker]
+
+    async def report(self, worker: str, text: str, /) -> None:
+        """Keep what a counted worker reports."""
+        if worker in self._reports:
+            self._reports[worker] = text
+
+    async def get_reports(self) -> Mapping[str, str]:
+        """Return the last report of each worker that is counted."""
+        return self._reports.copy()

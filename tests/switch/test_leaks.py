@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 
 from fastapi_maintenance import backend_from_url, maintenance_middleware
-from fastapi_maintenance._switch import follower, writes
+from fastapi_maintenance._switch import observer, writes
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import close_if_made_here
 from tests.middleware.test_failures import app_on, status
@@ -77,7 +77,7 @@ async def assert_leaves_nothing(act: Callable[[], Awaitable[None]]) -> None:
 
 
 async def test_a_thousand_outages_and_recoveries(monkeypatch: pytest.MonkeyPatch, logged: Counting) -> None:
-    monkeypatch.setattr(follower, "_PAUSES", (0.0001,))
+    monkeypatch.setattr(observer, "_PAUSES", (0.0001,))
     store = WatchableStore(True)
     app = app_on(store)
 
@@ -100,7 +100,7 @@ async def test_a_thousand_outages_and_recoveries(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("logged")
 async def test_a_thousand_cut_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "_PAUSES", (0.0001,))
+    monkeypatch.setattr(observer, "_PAUSES", (0.0001,))
     with running("redis") as server:
         operator = cast("RedisBackend", backend_from_url(server.url))
         await operator.set_value(True)

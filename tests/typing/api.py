@@ -120,7 +120,7 @@ shared: list[WatchableStateBackend] = [
 shared_detailed: list[DetailedStateBackend] = [RedisBackend(Redis()), SQLAlchemyBackend(engine, metadata=MetaData())]
 RedisBackend(SyncRedis())  # type: ignore[arg-type]
 SQLAlchemyBackend("sqlite+aiosqlite://")  # type: ignore[arg-type]
-not_watchable: WatchableStateBackend = MemoryBackend()  # type: ignore[assignment]
+not_watchable: WatchableStateBackend = EnvVarBackend()  # type: ignore[assignment]
 assert_type(cached(DuckTyped()), StateBackend)
 assert_type(cached(SQLAlchemyBackend(engine), ttl=5), DetailedStateBackend)
 assert_type(backend_from_url("redis://localhost"), StateBackend)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -19,7 +19,7 @@ except ImportError as _error:
     raise ImportError(msg, name=_error.name) from _error
 
 from fastapi_maintenance._helpers.checks import check_name, reject, reject_kind
-from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply
+from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply, counted
 from fastapi_maintenance.backends.sqlalchemy import postgresql, sqlite
 from fastapi_maintenance.backends.sqlalchemy.table import KEY_LENGTH, maintenance_table, read_row, write_row
 from fastapi_maintenance.codec import state_to_text, text_to_state
@@ -139,11 +139,31 @@ class SQLAlchemyBackend(StoreBackend):
             await postgresql.notify(connection, self.key)
         return after
 
+    async def report(self, worker: str, text: str, /) -> None:
+        """Keep what a counted worker reports, in a row of its own; raises `sqlalchemy.exc.SQLAlchemyError`."""
+        await self._run(partial(postgresql.report, table=self.table, key=self.key, worker=worker, text=text))
+
+    async def get_reports(self) -> Mapping[str, str]:
+        """Return the last report of each worker that is counted: those whose connection holds an advisory lock.
+
+        Raises:
+            NotSupportedError: It is not PostgreSQL through asyncpg or psycopg.
+            sqlalchemy.exc.SQLAlchemyError: The database cannot be read.
+
+        """
+        if not postgresql.can_listen(self.engine):
+            msg = f"a drain needs PostgreSQL through asyncpg or psycopg to know its workers, which {self!r} is not"
+            raise NotSupportedError(msg)
+        return await self._run(partial(postgresql.reports, table=self.table, key=self.key))
+
     @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[tuple[Read, Wait]]:
+    async def _listening(self, worker: str | None) -> AsyncIterator[tuple[Read, Wait]]:
         if postgresql.can_listen(self.engine):
             async with postgresql.listening(self._engine) as (connection, wait):
-                yield partial(self._read_on, connection), wait
+                add = partial(postgresql.add_worker, connection, self.table, self.key)
+                remove = partial(postgresql.remove_worker, connection, self.table, self.key)
+                async with counted(self, worker, add, remove, refusals=DBAPIError):
+                    yield partial(self._read_on, connection), wait
         else:
             yield self.get_state, anyio.sleep
 

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
 import anyio
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, Table, bindparam, column, delete, func, select, update
+from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance.backends.base import Wait
+from fastapi_maintenance.backends.sqlalchemy.table import Row, read_rows, write_row
 
 if TYPE_CHECKING:
     import asyncpg
     import psycopg
 
-__all__ = ["can_listen", "listening", "notify"]
+__all__ = ["add_worker", "can_listen", "listening", "notify", "remove_worker", "report", "reports"]
 
 _CHANNEL = "fastapi_maintenance"
+_LOCKS = (
+    sql(
+        "SELECT (classid::bigint << 32) | objid::bigint AS number FROM pg_locks WHERE locktype = 'advisory' "
+        "AND objsubid = 1 AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    .columns(column("number", BigInteger))
+    .subquery()
+)
 
 
 def can_listen(engine: AsyncEngine) -> bool:
@@ -45,6 +56,49 @@ async def listening(engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection,
         with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
             await connection.invalidate()
             await connection.close()
+
+
+async def add_worker(connection: AsyncConnection, table: Table, key: str, worker: str) -> None:
+    """Count a worker for as long as this connection lives.
+
+    It takes an advisory lock, which the database lifts when the connection is closed, and then adds a row; so a row
+    whose lock is free is that of a dead worker.
+    """
+    row = _worker_key(key, worker)
+    await connection.execute(select(func.pg_advisory_lock(_lock_number(row))))
+    await write_row(connection, table, row, "", Row())  # one that it left before is as good
+
+
+async def remove_worker(connection: AsyncConnection, table: Table, key: str, worker: str) -> None:
+    """Count a worker no longer; its lock is lifted with its connection."""
+    await connection.execute(delete(table).where(table.c.key == _worker_key(key, worker)))
+
+
+async def report(connection: AsyncConnection, *, table: Table, key: str, worker: str, text: str) -> None:
+    """Replace the report of a worker, if it has a row."""
+    await connection.execute(update(table).where(table.c.key == _worker_key(key, worker)).values(state=text))
+
+
+async def reports(connection: AsyncConnection, *, table: Table, key: str) -> dict[str, str]:
+    """Return the report of each worker whose lock is taken, and take away the rows of the others."""
+    prefix = _worker_key(key, "")
+    statement = select(table.c.key, table.c.state).where(table.c.key.startswith(prefix, autoescape=True))
+    rows = await read_rows(connection, table, statement)
+    taken = set((await connection.execute(select(_LOCKS.c.number))).scalars())
+    dead = [row for row, _ in rows if _lock_number(row) not in taken]
+    for row in dead:
+        number = bindparam("number", _lock_number(row), BigInteger)
+        await connection.execute(delete(table).where(table.c.key == row, number.not_in(select(_LOCKS.c.number))))
+    return {row.removeprefix(prefix): text for row, text in rows if row not in dead}
+
+
+def _worker_key(key: str, worker: str) -> str:
+    """Return the key of a worker's row, which is short enough for every key of a switch."""
+    return f"worker/{hashlib.sha256(key.encode()).hexdigest()[:16]}/{worker}"
+
+
+def _lock_number(row: str) -> int:
+    return int.from_bytes(hashlib.sha256(row.encode()).digest()[:8], "big", signed=True)
 
 
 async def _listen_with_asyncpg(connection: AsyncConnection) -> Wait:

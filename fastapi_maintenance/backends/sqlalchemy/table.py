@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Integer, MetaData, String, Table, Text, insert, inspect, select, update
+from sqlalchemy import Column, Integer, MetaData, Select, String, Table, Text, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_maintenance._helpers.checks import check_name
 
-__all__ = ["KEY_LENGTH", "Row", "maintenance_table", "read_row", "write_row"]
+__all__ = ["KEY_LENGTH", "Row", "maintenance_table", "read_row", "read_rows", "write_row"]
 
 KEY_LENGTH = 255  # characters: what each database can have in an index
 
@@ -39,16 +40,21 @@ def maintenance_table(metadata: MetaData, name: str = "fastapi_maintenance") -> 
 
 async def read_row(connection: AsyncConnection, table: Table, key: str) -> Row:
     """Return the row of a switch, which the table may lack, and the database the table."""
-    statement = select(table.c.state, table.c.version).where(table.c.key == key)
+    found = await read_rows(connection, table, select(table.c.state, table.c.version).where(table.c.key == key))
+    return Row(*found[0]) if found else Row()
+
+
+async def read_rows(connection: AsyncConnection, table: Table, statement: Select[Any]) -> Sequence[Any]:
+    """Return the rows that a statement selects, none where the database lacks the table."""
     try:
-        found = (await connection.execute(statement)).one_or_none()
+        found: Sequence[Any] = (await connection.execute(statement)).all()
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
         if not await _exists(connection, table):
-            return Row()
-        found = (await connection.execute(statement)).one_or_none()  # another process may have just made the table
-    return Row() if found is None else Row(found.state, found.version)
+            return []
+        found = (await connection.execute(statement)).all()  # another process may have just made the table
+    return found
 
 
 async def write_row(connection: AsyncConnection, table: Table, key: str, text: str, before: Row) -> bool:

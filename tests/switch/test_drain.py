@@ -1,0 +1,343 @@
+"""A drained block: when its body begins, no request that it blocks is in progress, and none begins until it ends."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from fastapi import BackgroundTasks, FastAPI
+from starlette.requests import Request
+
+from fastapi_maintenance import (
+    DrainTimeoutError,
+    EnvVarBackend,
+    MemoryBackend,
+    NotSupportedError,
+    StateBackend,
+    cached,
+    force_maintenance_mode_off,
+    get_maintenance_mode,
+    maintenance_middleware,
+    maintenance_mode_off,
+    maintenance_mode_on,
+    path_prefix,
+    set_maintenance_mode,
+)
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._switch import requests
+from fastapi_maintenance._switch.drain import get_workers, wait_until_drained
+from fastapi_maintenance.state import Hold, add_hold
+from tests.stores import BareSwitch, DetailedStore, WatchableStore
+from tests.support import client, eventually
+from tests.switch.lifespans import living
+
+pytestmark = pytest.mark.anyio
+
+
+class Service:
+    """An app whose requests wait until they are let go, and what happened in which order."""
+
+    def __init__(self, backend: StateBackend, **settings: Any) -> None:  # noqa: ANN401 -- those of the middleware
+        self.app = FastAPI()
+        self.app.add_middleware(maintenance_middleware(backend=backend, **settings))
+        self.events: list[str] = []
+        self.let_go = anyio.Event()
+        self.app.add_api_route("/work/{name}", self.work)
+        self.app.add_api_route("/health/{name}", self.work)
+        self.app.add_api_route("/open/{name}", force_maintenance_mode_off(self.work_on))
+        self.app.add_api_route("/later/{name}", self.work_later)
+
+    async def work(self, name: str) -> str:
+        self.events.append(f"{name} begins")
+        await self.let_go.wait()
+        self.events.append(f"{name} ends")
+        return name
+
+    async def work_on(self, name: str) -> str:
+        return await self.work(name)
+
+    async def work_later(self, name: str, tasks: BackgroundTasks) -> str:
+        tasks.add_task(self.work, name)
+        return name
+
+    async def get(self, path: str) -> int:
+        async with client(self.app) as http:
+            return (await http.get(path)).status_code
+
+    async def begun(self, *names: str) -> None:
+        async def has_begun() -> bool:
+            await checkpoint()
+            return all(f"{name} begins" in self.events for name in names)
+
+        await eventually(has_begun)
+
+
+@asynccontextmanager
+async def served(*services: Service) -> AsyncIterator[anyio.abc.TaskGroup]:
+    async with AsyncExitStack() as stack:
+        for service in services:
+            await stack.enter_async_context(living(service.app))
+        group = await stack.enter_async_context(anyio.create_task_group())
+        yield group
+        for service in services:
+            service.let_go.set()
+
+
+async def until_drained(backend: StateBackend, *services: Service) -> None:
+    """Enter and leave a drained block, and note in the events when its body runs."""
+    async with maintenance_mode_on(backend, drain=10):
+        for service in services:
+            service.events.append("body")
+            assert 503 == await service.get("/work/late")
+
+
+async def test_the_body_begins_when_requests_in_every_app_have_ended_and_none_begins_in_it() -> None:
+    backend = MemoryBackend()
+    services = [Service(backend), Service(backend)]
+    async with served(*services) as group:
+        for service in services:
+            group.start_soon(service.get, "/work/a")
+            await service.begun("a")
+        group.start_soon(until_drained, backend, *services)
+        for service in services:
+            await anyio.sleep(0.2)
+            assert ["a begins"] == service.events
+            service.let_go.set()
+    for service in services:
+        assert ["a begins", "a ends", "body"] == service.events
+        assert not await get_maintenance_mode(backend)
+
+
+async def test_a_background_task_is_a_part_of_its_request() -> None:
+    backend = MemoryBackend()
+    service = Service(backend)
+    async with served(service) as group:
+        group.start_soon(service.get, "/later/a")
+        await service.begun("a")
+        group.start_soon(until_drained, backend, service)
+        await anyio.sleep(0.2)
+        assert ["a begins"] == service.events
+        service.let_go.set()
+    assert ["a begins", "a ends", "body"] == service.events
+
+
+@pytest.mark.parametrize("path", ["/health/a", "/open/a"])
+async def test_what_is_exempt_is_not_waited_for(path: str) -> None:
+    backend = MemoryBackend()
+    service = Service(backend, exempt=path_prefix("/health"))
+    async with served(service) as group:
+        group.start_soon(service.get, path)
+        await service.begun("a")
+        await until_drained(backend, service)
+        assert ["a begins", "body"] == service.events
+
+
+async def test_a_middleware_that_the_switch_does_not_decide_about_is_not_waited_for() -> None:
+    backend = MemoryBackend()
+    service = Service(backend, enabled=False)
+    async with served(service) as group:
+        group.start_soon(service.get, "/work/a")
+        await service.begun("a")
+        hold = Hold(id="of another process", active=True)
+        await backend.update_state(lambda state: add_hold(state, hold, clock.now()))
+        await wait_until_drained(backend, hold.id, 5, None)
+        assert ["a begins"] == service.events
+
+
+async def test_the_request_that_opens_the_block_is_not_waited_for_in_any_of_its_middlewares() -> None:
+    backend = MemoryBackend()
+    inner, outer = FastAPI(), FastAPI()
+    for app in (inner, outer):
+        app.add_middleware(maintenance_middleware(backend=backend))
+    outer.mount("/inner", inner)
+    drained: list[str] = []
+
+    @inner.get("/migrate")
+    async def migrate() -> None:
+        async with maintenance_mode_on(drain=10):
+            drained.append("body")
+
+    async with living(outer), living(inner), client(outer) as http:
+        assert 200 == (await http.get("/inner/migrate")).status_code
+    assert ["body"] == drained
+    assert [] == requests._excused
+
+
+async def test_two_requests_that_drain_at_once_both_get_through() -> None:
+    backend = MemoryBackend()
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=backend))
+    begun, inside = [anyio.Event(), anyio.Event()], [anyio.Event(), anyio.Event()]
+
+    @app.get("/migrate/{number}")
+    async def migrate(number: int) -> None:
+        begun[number].set()
+        await begun[1 - number].wait()
+        async with maintenance_mode_on(drain=10):
+            inside[number].set()
+            await inside[1 - number].wait()
+
+    async with living(app), client(app) as http, anyio.create_task_group() as group:
+        with anyio.fail_after(5):
+            group.start_soon(http.get, "/migrate/0")
+            assert 200 == (await http.get("/migrate/1")).status_code
+
+
+async def test_two_jobs_that_drain_at_once_both_get_through() -> None:
+    backend = MemoryBackend()
+    service = Service(backend)
+    async with served(service) as group:
+        group.start_soon(service.get, "/work/a")
+        await service.begun("a")
+        for _ in range(2):
+            group.start_soon(until_drained, backend, service)
+        await anyio.sleep(0.1)
+        service.let_go.set()
+    assert ["a begins", "a ends", "body", "body"] == service.events
+
+
+async def test_when_the_time_is_over_the_error_tells_what_is_left_and_the_hold_is_given_back() -> None:
+    backend = MemoryBackend()
+    service = Service(backend)
+    async with served(service) as group:
+        for name in ("a", "b"):
+            group.start_soon(service.get, f"/work/{name}")
+            await service.begun(name)
+        with pytest.raises(DrainTimeoutError) as raised:
+            async with maintenance_mode_on(backend, drain=timedelta(seconds=0.2)):
+                service.events.append("body")
+        assert not (await backend.get_state()).holds
+        assert 0.2 == raised.value.seconds
+        [left] = raised.value.workers
+        assert (os.getpid(), 2, "GET /work/a") == (left.process_id, left.requests, left.oldest_route)
+        assert left.oldest_since is not None
+        assert "2 requests in progress, the oldest GET /work/a since" in str(raised.value)
+    assert "body" not in service.events
+
+
+async def test_what_the_body_raises_comes_out_and_the_block_ends() -> None:
+    backend = MemoryBackend()
+    service = Service(backend)
+    async with served(service):
+        with pytest.raises(KeyError):
+            async with maintenance_mode_on(backend, drain=5, lease=10):
+                raise KeyError(service)
+        assert not await get_maintenance_mode(backend)
+        assert 404 == await service.get("/nothing")
+
+
+@pytest.mark.parametrize("backend", [BareSwitch(), DetailedStore(), WatchableStore(), EnvVarBackend()])
+async def test_a_backend_that_cannot_tell_who_serves_is_refused_before_anything_is_changed(
+    backend: StateBackend,
+) -> None:
+    with pytest.raises(NotSupportedError, match="drain needs a backend with the methods"):
+        async with maintenance_mode_on(backend, drain=1):
+            pytest.fail("the body ran")
+    assert not await backend.get_value()
+
+
+async def test_a_decorated_function_is_drained_in_each_call() -> None:
+    backend = MemoryBackend()
+    service = Service(backend)
+
+    @maintenance_mode_on(backend, drain=10)
+    async def migrate() -> None:
+        service.events.append("body")
+
+    async with served(service) as group:
+        await migrate()
+        group.start_soon(service.get, "/work/a")
+        await service.begun("a")
+        group.start_soon(migrate)
+        await anyio.sleep(0.2)
+        service.let_go.set()
+    assert ["body", "a begins", "a ends", "body"] == service.events
+
+
+@pytest.mark.parametrize(
+    ("drain", "error", "text"),
+    [
+        (0, ValueError, "drain must be a finite number of seconds above 0, got 0"),
+        (timedelta(0), ValueError, "drain must be a finite number of seconds above 0, got 0.0"),
+        (math.inf, ValueError, "drain must be a finite number of seconds above 0, got inf"),
+        ("30s", TypeError, "drain must be a number of seconds, got str '30s'"),
+    ],
+)
+def test_a_time_that_is_none_is_refused_at_once(drain: float, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        maintenance_mode_on(MemoryBackend(), drain=drain)
+
+
+async def test_a_cache_is_drained_as_what_is_behind_it() -> None:
+    backend = MemoryBackend()
+    service = Service(cached(backend, ttl=60))
+    async with served(service) as group:
+        assert 200 == await service.get("/openapi.json")
+        group.start_soon(service.get, "/work/a")
+        await service.begun("a")
+        group.start_soon(until_drained, cached(backend), service)
+        await anyio.sleep(0.2)
+        service.let_go.set()
+    assert ["a begins", "a ends", "body"] == service.events
+
+
+async def test_an_app_that_has_ended_is_not_waited_for() -> None:
+    backend = MemoryBackend()
+    async with served(Service(backend)):
+        assert 1 == len(await get_workers(backend))
+    assert () == await get_workers(backend)
+
+
+async def test_an_app_that_a_newer_block_reopens_is_not_waited_for() -> None:
+    backend = MemoryBackend()
+    service = Service(backend)
+    async with served(service) as group:
+        group.start_soon(service.get, "/work/a")
+        await service.begun("a")
+        drained = anyio.Event()
+
+        async def drain() -> None:
+            async with maintenance_mode_on(backend, drain=10):
+                drained.set()
+
+        group.start_soon(drain)
+        await anyio.sleep(0.1)
+        assert not drained.is_set()
+        async with maintenance_mode_off(backend):
+            with anyio.fail_after(5):
+                await drained.wait()
+
+
+async def test_a_request_that_begins_as_maintenance_does_is_waited_for_until_it_is_answered() -> None:
+    backend = MemoryBackend()
+    waiting, go_on = anyio.Event(), anyio.Event()
+
+    async def slow(_request: Request) -> bool:
+        waiting.set()
+        await go_on.wait()
+        return True
+
+    service = Service(backend, exempt=slow)
+    async with served(service) as group:
+        await set_maintenance_mode(True, backend)
+        group.start_soon(service.get, "/work/a")
+        await waiting.wait()
+        drained = anyio.Event()
+
+        async def drain() -> None:
+            async with maintenance_mode_on(backend, drain=10):
+                drained.set()
+
+        group.start_soon(drain)
+        await anyio.sleep(0.2)
+        assert not drained.is_set()
+        go_on.set()
+        with anyio.fail_after(5):
+            await drained.wait()
