@@ -25,8 +25,8 @@ from fastapi_maintenance.typing import StateBackend
 __all__ = ["BackendUnderTest", "ChangeFailedError", "Instance", "MakeBackend", "Watch", "made", "write_at_once"]
 
 _POLL = 0.001  # seconds
-_ENOUGH = 20.0  # seconds for which simpler steps are looked for; those spent in a step that breaks count three times
-_LEAST_NEWS_PATIENCE = 0.25  # seconds
+_ENOUGH = 8.0  # seconds for which simpler steps are looked for; those spent in a step that breaks count three times
+_LEAST_NEWS_PATIENCE = 0.1  # seconds
 _MOST_TOLD_ON = 3  # states that a watch may tell after it was cancelled: they came just before
 MakeBackend = Callable[[], StateBackend | Awaitable[StateBackend] | AbstractAsyncContextManager[StateBackend]]
 
@@ -81,9 +81,7 @@ class Instance:
         """Call a method, and check what it returns."""
         answer, is_async = await self.answer(partial(getattr(self.backend, method), *args))
         if is_async is (method == "peek"):
-            raise Violation(
-                Promise.ASYNC, " is async" if is_async else f" -> {shown(answer)} at once: it is not async"
-            )
+            raise Violation(Promise.ASYNC, " is async" if is_async else f" -> {shown(answer)} at once: it is not async")
         if method == "get_value" and isinstance(answer, int) and answer in (0, 1):
             return bool(answer)  # the 0 or 1 that some databases have for it is read too
         if method == "get_value" or (method != "set_value" and not isinstance(answer, MaintenanceState)):
@@ -127,7 +125,7 @@ class Watch:
                 states = self._instance.backend.watch()
                 if inspect.iscoroutine(states):
                     states.close()
-                    raise Violation(Promise.ASYNC, " is a coroutine, no async iterator")
+                    raise Violation(Promise.ASYNC, " is a coroutine, no async iterator")  # noqa: TRY301 -- kept too
                 try:
                     await self._follow(states)
                 finally:

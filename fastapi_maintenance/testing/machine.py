@@ -18,7 +18,7 @@ from fastapi_maintenance._switch import holds
 from fastapi_maintenance.control import maintenance_mode_off, maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, release_hold, switch
 from fastapi_maintenance.testing.backends import BackendUnderTest, ChangeFailedError, Watch, write_at_once
-from fastapi_maintenance.testing.model import OFF, Model, Promise, Seen, Violation, shown
+from fastapi_maintenance.testing.model import OFF, Model, Promise, Violation, shown
 from fastapi_maintenance.typing import StateChange
 
 __all__ = ["Conformance", "EnoughError"]
@@ -88,7 +88,7 @@ def _kept(make: Callable[..., None]) -> Callable[..., None]:
 
 
 def _step(**drawn: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return lambda make: rule(**drawn)(_kept(make))
+    return lambda make: rule(target=None, **drawn)(_kept(make))
 
 
 class Conformance(RuleBasedStateMachine):
@@ -103,7 +103,7 @@ class Conformance(RuleBasedStateMachine):
         self.tested = tested
         self.made: list[str] = []
         self.jobs: list[tuple[str, Hold, AbstractAsyncContextManager[None]]] = []
-        self.watch: tuple[str, Watch] | None = None
+        self.watches: list[tuple[str, Watch]] = []
         self.model = Model(is_detailed=tested.is_detailed)
         self.count = 0
 
@@ -147,9 +147,9 @@ class Conformance(RuleBasedStateMachine):
         for name, _, block in self.jobs:
             with suppress(Violation):
                 self.leave(name, block)
-        if self.watch is not None:
+        for watch in self.watches:
             with suppress(Violation):
-                self.end_watch(*self.watch)
+                self.end_watch(*watch)
         for name in ("a", "b"):  # two that share nothing begin alike too
             holds.forget(self.tested[name].backend)
             with suppress(Violation):
@@ -159,19 +159,9 @@ class Conformance(RuleBasedStateMachine):
     def a_moment_passes(self) -> None:
         """Do nothing: it is the first of all rules, with which Hypothesis replaces a step that it cannot leave out."""
 
-    # --- reading ------------------------------------------------------------------------------------------------------
-
-    def read(
-        self, name: str, method: str, *others: MaintenanceState, promise: Promise | None = None, after: Write | None = None
-    ) -> None:
-        """Read, and see what is right; where it is wrong after a write, see whether the plain write is to blame."""
+    def read(self, name: str, method: str, *others: MaintenanceState, promise: Promise | None = None) -> None:
         seen = self.call(name, method)
-        try:
-            self.model.see(seen, *others, promise=promise)
-        except Violation:
-            if after is not None:
-                self.write_plainly(name, after, seen)
-            raise
+        self.model.see(seen, *others, promise=promise)
         self.made[-1] += f" -> {shown(seen)}"
 
     @_step(name=_names)
@@ -187,8 +177,6 @@ class Conformance(RuleBasedStateMachine):
     @_step(name=_names)
     def somebody_peeks_at_the_state(self, name: str) -> None:
         self.read(name, "peek")
-
-    # --- writing ------------------------------------------------------------------------------------------------------
 
     def write(self, name: str, write: Write, reader: str, *others: MaintenanceState) -> None:
         """Write, check what a change is given and what comes of it, and read."""
@@ -209,10 +197,19 @@ class Conformance(RuleBasedStateMachine):
             self.model.see(seen, promise=Promise.RESULT)
             self.read(reader, "get_state")
 
-    def write_plainly(self, name: str, write: Write, seen: Seen) -> None:
-        """Make a write alone and to its end, from what was seen, to find out whether that breaks a promise too."""
+    def read_after(self, write: Write, name: str, *others: MaintenanceState, promise: Promise) -> None:
+        """Read what came of a write; the promise is not the one that is broken if the plain write goes wrong too."""
+        try:
+            self.read(name, self.tested.reading, *others, promise=promise)
+        except Violation:
+            self.write_plainly(name, write)
+            raise
+
+    def write_plainly(self, name: str, write: Write) -> None:
+        """Make a write alone and to its end, to find out whether that breaks a promise too."""
         made = self.made[:]
-        self.model.state = seen if isinstance(seen, MaintenanceState) else MaintenanceState(active=seen)
+        self.set_off(name)
+        self.model.state = OFF
         self.write("a", write, name)
         self.made = made
 
@@ -270,7 +267,7 @@ class Conformance(RuleBasedStateMachine):
         seen = self.call(name, "get_state")
         lost = [hold for hold in new if hold not in seen.holds]
         if lost:
-            self.write_plainly(name, _adding(lost[0]), seen)
+            self.write_plainly(name, _adding(lost[0]))
             raise Violation(Promise.CONCURRENT, f" -> {shown(seen)}, without {' and '.join(map(shown, lost))}")
         for hold in filter(new.__contains__, seen.holds):  # in the order in which they were added
             self.model.state = add_hold(self.model.state, hold, clock.now())
@@ -283,7 +280,7 @@ class Conformance(RuleBasedStateMachine):
         self.write_at_once(writes)
         self.model.state, *others = (MaintenanceState(active=value) for _, value in drawn)  # one of them is the last
         for reader in ("a", "b"):
-            self.read(reader, "get_value", *others, promise=Promise.CONCURRENT, after=writes[0][1])
+            self.read_after(writes[0][1], reader, *others, promise=Promise.CONCURRENT)
             others = []
 
     @precondition(lambda self: self.tested.is_full or (self.tested.is_bare and not self.jobs))
@@ -291,21 +288,20 @@ class Conformance(RuleBasedStateMachine):
     def writing_is_cancelled(self, *, name: str, reader: str, place: int, update: Write, value: bool) -> None:
         write = method, text, argument, change = update if self.tested.is_full else _switching(value)
         turns = 1 + place * self.tested.write_turns // _PLACES
-        self.made.append(f"{name}: {method}({text}), cancelled after {turns} turn{'s' * (turns > 1)} of the event loop")
-        self.tested.last_disturbance = self.made[-1]
+        self.made.append(f"{name}: {method}({text})")
         call = partial(self.tested[name].call, method, argument)
         is_done, _ = self.tested.portal.call(partial(write_at_once, call, turns=turns))
         before, after = self.model.state, change(self.model.state)
         self.model.state = after
-        if is_done:
+        if is_done:  # before it was cancelled
             self.read(reader, self.tested.reading)
             return
-        self.read(reader, self.tested.reading, before, promise=Promise.CANCELLED, after=write)
+        self.made[-1] += f", cancelled after {turns} turn{'s' * (turns > 1)} of the event loop"
+        self.tested.last_disturbance = self.made[-1]
+        self.read_after(write, reader, before, promise=Promise.CANCELLED)
         if self.model.state is before:  # the other may still come, but not after another write
             nothing = _update("no change", lambda state: state) if self.tested.is_full else _switching(before.active)
             self.write(reader, nothing, reader, after)
-
-    # --- jobs and watchers --------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.tested.is_writable and len(self.jobs) < 2)  # noqa: PLR2004 -- enough to overlap
     @_step(name=_names, active=_values, message=_messages)
@@ -348,26 +344,26 @@ class Conformance(RuleBasedStateMachine):
         self.made.append(f"{name}: {called} is cancelled")
         self.tested.portal.call(watch.end, self.tested.news_patience())
 
-    @precondition(lambda self: self.tested.a.has("watch") and self.watch is None)
+    @precondition(lambda self: self.tested.a.has("watch") and not self.watches)
     @_step(name=_names, is_busy=st.booleans())
     def somebody_begins_to_watch(self, *, name: str, is_busy: bool) -> None:
-        self.watch = name, self.begin_watch(name, "watch()", is_busy=is_busy)
-        self.learn(self.watch[1])
+        watch = self.begin_watch(name, "watch()", is_busy=is_busy)
+        self.watches.append((name, watch))
+        self.learn(watch)
 
-    @precondition(lambda self: self.watch is not None)
+    @precondition(lambda self: self.watches)
     @_step()
     def the_watch_goes_on(self) -> None:
-        name, watch = self.watch
+        name, watch = self.watches[0]
         self.made.append(f"{name}: watch() goes on")
         self.learn(watch)
 
-    @precondition(lambda self: self.watch is not None)
+    @precondition(lambda self: self.watches)
     @_step()
     def the_watch_is_cancelled(self) -> None:
-        watch, self.watch = self.watch, None
-        self.end_watch(*watch)
+        self.end_watch(*self.watches.pop())
 
-    @precondition(lambda self: self.watch is not None)
+    @precondition(lambda self: self.watches)
     @_step(name=_names)
     def somebody_watches_for_a_moment(self, name: str) -> None:
         watch = self.begin_watch(name, "another watch()", is_busy=False)

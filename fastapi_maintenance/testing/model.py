@@ -11,7 +11,7 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.state import Hold, MaintenanceState, is_active
 
-__all__ = ["OFF", "Model", "Promise", "Seen", "Violation", "raised", "shown"]
+__all__ = ["OFF", "Model", "Promise", "Violation", "raised", "shown"]
 
 OFF = MaintenanceState()
 Seen = MaintenanceState | bool
@@ -89,7 +89,7 @@ class Model:
         return _without_ids(self._as_read(self.state, seen)) == _without_ids(self._as_read(seen, seen))
 
     def see(self, seen: Seen, *others: MaintenanceState, promise: Promise | None = None, verb: str = "->") -> None:
-        """Compare what was read with the state, and with others that are as right; the one that it is becomes the state.
+        """Compare what was read with the state, and with others that are as right; what it is becomes the state.
 
         Raises:
             Violation: It is none of them.
