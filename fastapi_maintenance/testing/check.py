@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import ExitStack
 from functools import partial
+from importlib import import_module
 from typing import Any, Literal
 
 from anyio.from_thread import start_blocking_portal
@@ -76,12 +77,11 @@ def check_backend(
         msg = f"event_loop must be 'asyncio' or 'trio', got {event_loop!r}"
         raise ValueError(msg)
     try:
-        broken = _find_broken(make_backend, max_examples, patience, event_loop)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "hypothesis":
-            raise
+        import_module("fastapi_maintenance.testing.machine")
+    except ImportError as error:
         msg = "check_backend needs hypothesis: pip install hypothesis"
         raise ImportError(msg, name=error.name) from error
+    broken = _find_broken(make_backend, max_examples, patience, event_loop)
     if broken is not None:
         raise broken
 

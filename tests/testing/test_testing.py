@@ -348,7 +348,7 @@ ENDS: dict[type[object], tuple[str, str]] = {
     broken.DeletesBeforeItWrites: (CANCELLED, "get_value() -> False, expected True"),
     broken.ReturnsTheOldState: (
         "update_state(change) returns the state that it has written",
-        f"-> {IS_OFF}, expected ",
+        ", expected MaintenanceState(",
     ),
     broken.TurnsOffWhenChangesRaise: (RAISES, f"get_state() -> {IS_OFF}, expected {IS_ON}"),
     broken.ForgetsHoldsWhenSet: (HOLDS, f"get_state() -> {IS_ON}, expected MaintenanceState(active=True, holds=("),
@@ -361,7 +361,7 @@ ENDS: dict[type[object], tuple[str, str]] = {
     broken.KeepsHolds: (HOLDS, "expected "),
     broken.LooksAtTheSwitchAlone: (HOLDS, "a: get_value() -> "),
     broken.PeeksAtThePast: (READS, f"a: peek() -> {IS_OFF}, expected {IS_ON}"),
-    broken.Hangs: (WORKS, "a: get_value() raises TimeoutError: no answer within 1 seconds"),
+    broken.Hangs: (WORKS, "raises TimeoutError: no answer within 1 seconds"),
     broken.WatchesTooLate: (WATCH, "watch() goes on -> MaintenanceState("),
     broken.MissesTheLast: (WATCH, "watch() goes on -> MaintenanceState("),
     broken.EndsItsWatch: (WATCH_BEGINS, "watch() goes on, but ends by itself"),
@@ -385,7 +385,8 @@ def one(kind: type[Any]) -> MakeBackend:
 
 
 @pytest.mark.parametrize("kind", SIMPLEST)
-def test_it_says_which_promise_breaks_after_which_steps(kind: type[object]) -> None:
+def test_it_says_which_promise_breaks_after_which_steps(kind: type[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_ENOUGH", 120.0)  # the machine may be slow
     promise, *steps = SIMPLEST[kind]
     numbered = [f"  {number}. {step}" for number, step in enumerate(steps, start=1)]
     assert [f"promise broken: {promise}", *numbered] == str(broken_promise(one(kind))).splitlines()
@@ -399,7 +400,8 @@ def test_it_finds_what_can_be_told_in_several_ways(kind: type[object]) -> None:
 
 
 @pytest.mark.parametrize("event_loop", ["asyncio", "trio"])
-def test_two_that_share_nothing_are_told_of_with_who_they_are(event_loop: str) -> None:
+def test_two_that_share_nothing_are_told_of_with_who_they_are(event_loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_ENOUGH", 120.0)  # the machine may be slow
     error = broken_promise(BareSwitch, event_loop=event_loop)
     texts = [
         [
