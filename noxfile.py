@@ -58,6 +58,9 @@ BENCHMARKS = {
 }
 """The parts of the benchmarks, and the module of each."""
 
+RUN_ONCE = {"schema": "tests/router/test_router_schema.py", "frameworks": "tests/middleware/test_other_frameworks.py"}
+"""The groups of what only the whole tests need, and the tests that need it."""
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 nox.needs_version = ">=2025.2.9"
@@ -91,8 +94,8 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> 
     The whole, on both event loops, is run and measured once, and leaves data for the session `coverage`. What starts
     servers depends on neither FastAPI nor, but for its speed, on Python.
     """
-    documents = group("schema") if whole else []  # of the admin API, which is held against its own once
-    session.install(*group("test"), *documents, "-e", ".", *requirements)
+    once = [requirement for name in RUN_ONCE for requirement in group(name)] if whole else []
+    session.install(*group("test"), *once, "-e", ".", *requirements)
     profile = os.environ.get("HYPOTHESIS_PROFILE", "quick" if whole else "brief")
     cores = os.cpu_count() or 1
     measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if whole else []
@@ -101,7 +104,7 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> 
     for marks, workers, concurrency in parts if whole else parts[:1]:
         session.run(
             *("pytest", "--numprocesses", str(workers), "--dist", "worksteal", *measuring),
-            *("--ignore", "tests/browser", *([] if whole else ["--ignore", "tests/router/test_router_schema.py"])),
+            *(f"--ignore={path}" for path in ["tests/browser", *([] if whole else RUN_ONCE.values())]),
             *("-m", marks, *session.posargs),
             env={
                 "HYPOTHESIS_PROFILE": profile,
