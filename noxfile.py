@@ -1,7 +1,8 @@
 """Everything that is promised about this project, one session a promise.
 
-`python noxfile.py` runs all checks and `python noxfile.py -s demo` shows the library at work. Both need nothing but
-Python with pip: where nox is missing, it is installed into a virtual environment of its own, under `.nox`.
+`python noxfile.py` runs all checks, `python noxfile.py -s quick` those that take less than a minute, and
+`python noxfile.py -s demo` shows the library at work. All need nothing but Python with pip: where nox is missing, it is
+installed into a virtual environment of its own, under `.nox`.
 """
 
 # /// script
@@ -49,6 +50,23 @@ PEERS = {
 }
 """What users would pick instead, each with the newest FastAPI on which it answers right."""
 
+RUN_ONCE = {"schema": "tests/router/test_router_schema.py", "frameworks": "tests/middleware/test_other_frameworks.py"}
+"""The groups of what only the whole tests need, and the tests that need it."""
+
+SLOW = [
+    *("tests/browser", "tests/project", "tests/switch", "tests/testing", "tests/backends/test_file_writing.py"),
+    *("tests/cli/test_cli.py", "tests/middleware/test_uvicorn.py", "tests/router/test_router_schema.py"),
+]
+"""The tests that wait, or start processes, and are left out of the quick checks."""
+
+FORMATS = {
+    "dependabot": "dependabot.yml",
+    "github-issue-config": "ISSUE_TEMPLATE/config.yml",
+    "github-issue-forms": "ISSUE_TEMPLATE/[!c]*.yml",
+    "github-workflows": "workflows/*.yml",
+}
+"""The schemas of the files below `.github`."""
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 nox.needs_version = ">=2025.2.9"
@@ -82,8 +100,8 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> 
     The whole, on both event loops, is run and measured once, and leaves data for the session `coverage`. What starts
     servers depends on neither FastAPI nor, but for its speed, on Python.
     """
-    documents = group("schema") if whole else []  # of the admin API, which is held against its own once
-    session.install(*group("test"), *documents, "-e", ".", *requirements)
+    once = [requirement for name in RUN_ONCE for requirement in group(name)] if whole else []
+    session.install(*group("test"), *once, "-e", ".", *requirements)
     profile = os.environ.get("HYPOTHESIS_PROFILE", "quick" if whole else "brief")
     cores = os.cpu_count() or 1
     measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if whole else []
@@ -92,7 +110,7 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> 
     for marks, workers, concurrency in parts if whole else parts[:1]:
         session.run(
             *("pytest", "--numprocesses", str(workers), "--dist", "worksteal", *measuring),
-            *("--ignore", "tests/browser", *([] if whole else ["--ignore", "tests/router/test_router_schema.py"])),
+            *(f"--ignore={path}" for path in ["tests/browser", *([] if whole else RUN_ONCE.values())]),
             *("-m", marks, *session.posargs),
             env={
                 "HYPOTHESIS_PROFILE": profile,
@@ -106,8 +124,18 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """The code is in one style, and free of what ruff knows to be wrong."""
+    """The code is in one style, and free of what ruff knows to be wrong; so are the workflows, for zizmor."""
     session.install(*group("lint"))
+    check_style(session)
+    github = HERE / ".github"
+    session.run("zizmor", "--offline", "--no-progress", "--strict-collection", str(github))
+    for schema, files in FORMATS.items():
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, github.glob(files)))
+    session.run("pre-commit", "validate-config", ".pre-commit-config.yaml")
+
+
+def check_style(session: nox.Session) -> None:
+    """Check the style of the code."""
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
@@ -133,6 +161,20 @@ def types(session: nox.Session) -> None:
     session.run("pyright", "--verifytypes", "fastapi_maintenance", "--ignoreexternal", silent=True)
     session.run("pyright")
     session.run("pyrefly", "check", "tests/typing")
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Style, floors, types and the fast tests, in less than a minute once all is installed."""
+    session.install(*group("lint"), *group("floors"), *group("types"), "-e", ".")
+    check_style(session)
+    session.run("lint-imports", "--no-cache")
+    session.run("mypy")
+    session.run(
+        *("pytest", "--quiet", "--numprocesses", str(os.cpu_count() or 1), "--dist", "worksteal", "-m", "not servers"),
+        *(*(f"--ignore={path}" for path in SLOW), *session.posargs),
+        env={"HYPOTHESIS_PROFILE": "brief", "EVENT_LOOPS": "asyncio"},
+    )
 
 
 @nox.session(python=PYTHONS)
@@ -185,7 +227,7 @@ def pictures(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """What is built is whole, tells the truth of itself, and works installed alone."""
+    """What is built is whole, tells the truth of itself, and works installed alone; `-- dist` copies it there."""
     folder = Path(session.create_tmp())
     shutil.rmtree(folder / "dist", ignore_errors=True)
     session.install("build", "twine")
@@ -199,6 +241,8 @@ def package(session: nox.Session) -> None:
         python, "-m", "pip", "install", "--quiet", *(path for path in built if path.endswith(".whl")), external=True
     )
     session.run(python, "-I", "tests/installed.py", *built, external=True)
+    for copy in session.posargs:
+        shutil.copytree(folder / "dist", HERE / copy)
 
 
 @nox.session

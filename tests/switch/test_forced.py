@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import threading
-import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 
@@ -15,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
@@ -34,10 +34,6 @@ from fastapi_maintenance.testing import maintenance_forced
 from tests.stores import WatchableStore
 from tests.support import client, handshake, websocket_scope
 from tests.switch.lifespans import living
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette would rather have another HTTP client than users have
-    from starlette.testclient import TestClient
 
 pytestmark = pytest.mark.anyio
 
