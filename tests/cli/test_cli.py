@@ -149,6 +149,7 @@ def test_the_status_is_for_people_programs_and_scripts() -> None:
         "starts_at": None,
         "ends_at": "2101-01-01T00:00:00+00:00",
         "holds": [],
+        "workers": [],
         "switch": "file:switch",
     } == json.loads(told.stdout)
     assert 0 == switch("status").exit_code
@@ -350,8 +351,8 @@ def test_what_a_terminal_sends_to_the_command_itself_is_not_sent_twice(monkeypat
 def test_watching_ends_when_it_is_interrupted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))  # after it has looked a second time
 
-    def show_and_start_timer(state: MaintenanceState, **options: bool) -> None:
-        show(state, **options)
+    def show_and_start_timer(state: MaintenanceState, *, stamp: bool) -> None:
+        show(state, stamp=stamp)
         timer.start()
 
     monkeypatch.setattr("fastapi_maintenance.cli.commands.show", show_and_start_timer)
