@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_str, reject
 from fastapi_maintenance._switch import current_backend, holds
+from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance._switch.writes import update_state
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.url import as_backend
@@ -95,7 +96,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
     @force_maintenance_mode_off
     async def see(response: Response) -> SwitchState:
         async with _reach(backend) as switch:
-            return _described(switch, await get_maintenance_state(switch), response)
+            return await _described(switch, await get_maintenance_state(switch), response)
 
     @router.put(
         "",
@@ -118,7 +119,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
             problem = {"type": "value_error", "loc": ("body",), "msg": str(error)}
             raise RequestValidationError([problem]) from error
         async with _reach(backend) as switch:
-            return _described(switch, await _set(switch, wanted, if_match), response)
+            return await _described(switch, await _set(switch, wanted, if_match), response)
 
     @router.delete(
         "/holds/{hold_id}",
@@ -130,7 +131,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
     @force_maintenance_mode_off
     async def remove(hold_id: str, response: Response) -> SwitchState:
         async with _reach(backend) as switch:
-            return _described(switch, await remove_hold(hold_id, switch), response)
+            return await _described(switch, await remove_hold(hold_id, switch), response)
 
 
 @asynccontextmanager
@@ -175,12 +176,18 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
     return after
 
 
-def _described(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:
+async def _described(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:
     """Return the state as the API shows it, and tag the response with it."""
     now = clock.now()
     hold = holds.newest(backend)
     response.headers.update({"ETag": _etag(state), "Cache-Control": "no-store"})
-    shown = {**asdict(state), "holds": [asdict(one) for one in open_holds(state, now)]}
+    shown = {**asdict(state), "holds": [asdict(one) for one in open_holds(state, now)], "workers": None}
+    try:
+        shown["workers"] = [asdict(worker) for worker in await get_workers(backend)]
+    except NotSupportedError:
+        pass
+    except Exception:  # the state is known, and may have been set
+        _logger.exception("The workers could not be read from %r", backend)
     return SwitchState(**shown, active_now=is_active(state, now) if hold is None else hold.active)
 
 
