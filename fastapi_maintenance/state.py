@@ -160,7 +160,8 @@ class WorkerStatus:
         if not self.requests:
             return f"{who} has not reported that it knows of the maintenance"
         many = "1 request" if self.requests == 1 else f"{self.requests} requests"
-        return f"{who} has {many} in progress, the oldest {self.oldest_route} for {self.oldest_for:.0f} s"
+        which = "" if self.requests == 1 else "the oldest "
+        return f"{who} has {many} in progress, {which}{self.oldest_route} for {self.oldest_for:.0f} s"
 
     @property
     def oldest_for(self) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -108,7 +110,8 @@ def _options(backend: Backend = None, app_path: App = None, *, _version: Version
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; SIGTERM ends it as Ctrl-C does, so that a hold is given back."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     app()
 
 

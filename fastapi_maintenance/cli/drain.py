@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -17,8 +16,9 @@ from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import WorkerStatus
 from fastapi_maintenance.typing import StateBackend
 
-__all__ = ["held_on", "workers_of"]
+__all__ = ["held_on", "shown_progress", "workers_of"]
 
+_FIRST_LINE = 0.5  # seconds; most drains have ended by then, and workers have reported
 _PAUSE = 5.0  # seconds, between two lines of a log
 
 
@@ -39,19 +39,19 @@ async def held_on(
 ) -> AsyncIterator[None]:
     """Hold maintenance on for as long as a block runs, and show how the drain before it goes."""
     async with AsyncExitStack() as stack:
-        with _shown_progress() as progress:
+        with shown_progress() as progress:
             block = Block(backend, active=True, message=message, lease=lease, drain=drain, progress=progress)
             await stack.enter_async_context(block)
         yield
 
 
 @contextmanager
-def _shown_progress() -> Iterator[Progress]:
+def shown_progress() -> Iterator[Progress]:
     """Give a function that shows progress: as one line that changes in a terminal, as a line now and then in a log."""
     console = Console(stderr=True, highlight=False, emoji=False)
     status = console.status("")
     said: tuple[int, int] | None = None
-    say_from = -math.inf
+    say_from = time.monotonic() + _FIRST_LINE
 
     def show(workers: Sequence[WorkerStatus], seconds: float) -> None:
         nonlocal said, say_from

@@ -72,8 +72,8 @@ def in_progress(workers: Sequence[WorkerStatus]) -> str:
         where = f"{_counted(requests, 'request')} in progress on {_counted(len(busy), 'worker')}"
         parts.append(f"{where}, the oldest for {oldest:.0f} s")
     if silent := len(workers) - len(busy):
-        parts.append(f"a report of {_counted(silent, 'worker')}")
-    return " and ".join(parts) or "no requests in progress"
+        parts.append(f"{_counted(silent, 'worker')} yet to report")
+    return ", ".join(parts) or "no requests in progress"
 
 
 def _counted(number: int, noun: str) -> str:
