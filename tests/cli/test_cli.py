@@ -349,7 +349,7 @@ def test_what_a_terminal_sends_to_the_command_itself_is_not_sent_twice(monkeypat
     assert 4 == anyio.run(run_command, ["sh", "-c", "kill -INT $PPID; sleep 0.5; exit 4"])
 
 
-@pytest.mark.parametrize("url", ["file:switch", "sqlite+aiosqlite:///switch.db"])
+@pytest.mark.parametrize("url", ["file:switch", "sqlite+aiosqlite:///switch.db", "env:CLOSED"])
 def test_watching_ends_when_it_is_interrupted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))  # after it has looked a second time
 
