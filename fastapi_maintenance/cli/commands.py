@@ -27,7 +27,7 @@ try:
     from fastapi_maintenance.cli.drain import held_on, workers_of
     from fastapi_maintenance.cli.help import Command, Group
     from fastapi_maintenance.cli.running import run_held
-    from fastapi_maintenance.cli.show import facts, show, tell_switch, worker_facts
+    from fastapi_maintenance.cli.show import facts, show, tell_switch
     from fastapi_maintenance.cli.switch import act, fail
 except ImportError as _error:
     msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
@@ -164,8 +164,7 @@ def status(
 
     state, workers = act(look, backend, app_path, names.append if as_json else tell_switch)
     if as_json:
-        told = {**facts(state), "workers": worker_facts(workers), "switch": names[0]}
-        typer.echo(json.dumps(told, default=datetime.isoformat))
+        typer.echo(json.dumps({**facts(state, workers), "switch": names[0]}, default=datetime.isoformat))
     else:
         show(state, workers)
     if exit_code and is_active(state, clock.now()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -55,7 +56,7 @@ def shown_progress() -> Iterator[Progress]:
 
     def show(workers: Sequence[WorkerStatus], seconds: float) -> None:
         nonlocal said, say_from
-        text = f"waiting for {in_progress(workers)}; {seconds:.0f} s left"
+        text = f"waiting for {in_progress(workers)}; {math.ceil(seconds)} s left"
         numbers = sum(one.requests or 0 for one in workers), len(workers)
         if console.is_interactive and console.file.isatty():
             status.update(text)

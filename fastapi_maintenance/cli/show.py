@@ -23,10 +23,10 @@ __all__ = [
     "tell",
     "tell_error",
     "tell_switch",
-    "worker_facts",
 ]
 
 _SHORT = 8  # characters of an id
+_WORKER_FACTS = ("host", "process_id", "requests", "oldest_since", "oldest_route")
 
 
 def tell(*parts: str, stderr: bool = False) -> None:
@@ -101,7 +101,7 @@ def show(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None,
     tell(*parts)
 
 
-def facts(state: MaintenanceState) -> dict[str, Any]:
+def facts(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None) -> dict[str, Any]:
     """Return for programs what is true now; times are aware datetimes."""
     now = clock.now()
     return {
@@ -109,10 +109,5 @@ def facts(state: MaintenanceState) -> dict[str, Any]:
         **asdict(state),
         "message": current_message(state, now),
         "holds": [asdict(hold) for hold in open_holds(state, now)],
+        "workers": workers and [{name: getattr(one, name) for name in _WORKER_FACTS} for one in workers],
     }
-
-
-def worker_facts(workers: Sequence[WorkerStatus] | None) -> list[dict[str, Any]] | None:
-    """Return for programs the requests in progress by worker; None where the backend cannot tell."""
-    names = ("host", "process_id", "requests", "oldest_since", "oldest_route")
-    return workers if workers is None else [{name: getattr(one, name) for name in names} for one in workers]
