@@ -26,7 +26,14 @@ from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.errors import InvalidStateError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.predicates.bypass import BypassCookie
 from fastapi_maintenance.router.bypass import add_bypass, checked_base_url
-from fastapi_maintenance.router.models import BoundedRoute, Setting, SwitchState, refusals
+from fastapi_maintenance.router.models import (
+    BoundedRoute,
+    ServingWorker,
+    Setting,
+    SwitchAndWorkers,
+    SwitchState,
+    refusals,
+)
 from fastapi_maintenance.state import MaintenanceState, is_active, open_holds
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -94,9 +101,10 @@ def maintenance_router(
 def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: StateBackend | None) -> None:
     @router.get("", dependencies=dependencies, responses=refusals(503), summary="See the switch")
     @force_maintenance_mode_off
-    async def see(response: Response) -> SwitchState:
+    async def see(response: Response) -> SwitchAndWorkers:
         async with _reach(backend) as switch:
-            return await _described(switch, await get_maintenance_state(switch), response)
+            described = _described(switch, await get_maintenance_state(switch), response)
+            return SwitchAndWorkers(**described.model_dump(), workers=await _workers(switch))
 
     @router.put(
         "",
@@ -119,7 +127,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
             problem = {"type": "value_error", "loc": ("body",), "msg": str(error)}
             raise RequestValidationError([problem]) from error
         async with _reach(backend) as switch:
-            return await _described(switch, await _set(switch, wanted, if_match), response)
+            return _described(switch, await _set(switch, wanted, if_match), response)
 
     @router.delete(
         "/holds/{hold_id}",
@@ -131,7 +139,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
     @force_maintenance_mode_off
     async def remove(hold_id: str, response: Response) -> SwitchState:
         async with _reach(backend) as switch:
-            return await _described(switch, await remove_hold(hold_id, switch), response)
+            return _described(switch, await remove_hold(hold_id, switch), response)
 
 
 @asynccontextmanager
@@ -176,18 +184,22 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
     return after
 
 
-async def _described(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:
+async def _workers(backend: StateBackend) -> list[ServingWorker] | None:
+    try:
+        return [ServingWorker(**asdict(worker)) for worker in await get_workers(backend)]
+    except NotSupportedError:
+        return None
+    except Exception:  # the state is known all the same
+        _logger.exception("The workers could not be read from %r", backend)
+        return None
+
+
+def _described(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:
     """Return the state as the API shows it, and tag the response with it."""
     now = clock.now()
     hold = holds.newest(backend)
     response.headers.update({"ETag": _etag(state), "Cache-Control": "no-store"})
-    shown = {**asdict(state), "holds": [asdict(one) for one in open_holds(state, now)], "workers": None}
-    try:
-        shown["workers"] = [asdict(worker) for worker in await get_workers(backend)]
-    except NotSupportedError:
-        pass
-    except Exception:  # the state is known, and may have been set
-        _logger.exception("The workers could not be read from %r", backend)
+    shown = {**asdict(state), "holds": [asdict(one) for one in open_holds(state, now)]}
     return SwitchState(**shown, active_now=is_active(state, now) if hold is None else hold.active)
 
 

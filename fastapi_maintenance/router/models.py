@@ -17,7 +17,17 @@ from fastapi_maintenance.codec import SIZE_LIMIT
 from fastapi_maintenance.predicates.bypass import SECRET_LIMIT
 from fastapi_maintenance.state import TEXT_LIMIT
 
-__all__ = ["Admission", "BoundedRoute", "OpenHold", "Presented", "Setting", "SwitchState", "refusals"]
+__all__ = [
+    "Admission",
+    "BoundedRoute",
+    "OpenHold",
+    "Presented",
+    "ServingWorker",
+    "Setting",
+    "SwitchAndWorkers",
+    "SwitchState",
+    "refusals",
+]
 
 _REFUSALS = {
     400: "The body is no text",
@@ -70,7 +80,7 @@ class OpenHold(BaseModel):
     expires_at: datetime | None
 
 
-class Worker(BaseModel):
+class ServingWorker(BaseModel):
     """A worker, an app that a process serves, and what it last reported of its requests in progress."""
 
     host: str
@@ -88,7 +98,14 @@ class SwitchState(Setting):
 
     active_now: bool = Field(description="Whether maintenance is on now: by the newest hold, else by the switch.")
     holds: list[OpenHold] = Field(description="The holds of running jobs, the newest last.")
-    workers: list[Worker] | None = Field(description="Who serves behind the switch; null: the store has not told.")
+
+
+class SwitchAndWorkers(SwitchState):
+    """The same, and the requests in progress by worker."""
+
+    workers: list[ServingWorker] | None = Field(
+        description="Who serves behind the switch; null: the store has not told."
+    )
 
 
 class Presented(BaseModel, extra="forbid"):
