@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, HTTPException, Response, params
 from fastapi.exceptions import RequestValidationError
@@ -26,14 +26,7 @@ from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.errors import InvalidStateError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.predicates.bypass import BypassCookie
 from fastapi_maintenance.router.bypass import add_bypass, checked_base_url
-from fastapi_maintenance.router.models import (
-    BoundedRoute,
-    ServingWorker,
-    Setting,
-    SwitchAndWorkers,
-    SwitchState,
-    refusals,
-)
+from fastapi_maintenance.router.models import BoundedRoute, Setting, SwitchAndWorkers, SwitchState, refusals
 from fastapi_maintenance.state import MaintenanceState, is_active, open_holds
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -104,7 +97,7 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
     async def see(response: Response) -> SwitchAndWorkers:
         async with _reach(backend) as switch:
             described = _described(switch, await get_maintenance_state(switch), response)
-            return SwitchAndWorkers(**described.model_dump(), workers=await _workers(switch))
+            return SwitchAndWorkers(**{**described.model_dump(), "workers": await _workers(switch)})
 
     @router.put(
         "",
@@ -184,14 +177,14 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
     return after
 
 
-async def _workers(backend: StateBackend) -> list[ServingWorker] | None:
+async def _workers(backend: StateBackend) -> list[dict[str, Any]] | None:
     try:
-        return [ServingWorker(**asdict(worker)) for worker in await get_workers(backend)]
+        return [asdict(worker) for worker in await get_workers(backend)]
     except NotSupportedError:
-        return None
+        pass
     except Exception:  # the state is known all the same
         _logger.exception("The workers could not be read from %r", backend)
-        return None
+    return None
 
 
 def _described(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:

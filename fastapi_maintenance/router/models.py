@@ -17,17 +17,7 @@ from fastapi_maintenance.codec import SIZE_LIMIT
 from fastapi_maintenance.predicates.bypass import SECRET_LIMIT
 from fastapi_maintenance.state import TEXT_LIMIT
 
-__all__ = [
-    "Admission",
-    "BoundedRoute",
-    "OpenHold",
-    "Presented",
-    "ServingWorker",
-    "Setting",
-    "SwitchAndWorkers",
-    "SwitchState",
-    "refusals",
-]
+__all__ = ["Admission", "BoundedRoute", "Presented", "Setting", "SwitchAndWorkers", "SwitchState", "refusals"]
 
 _REFUSALS = {
     400: "The body is no text",
@@ -103,9 +93,7 @@ class SwitchState(Setting):
 class SwitchAndWorkers(SwitchState):
     """The same, and the requests in progress by worker."""
 
-    workers: list[ServingWorker] | None = Field(
-        description="Who serves behind the switch; null: the store has not told."
-    )
+    workers: list[ServingWorker] | None = Field(description="Who serves behind it; null: the store has not told.")
 
 
 class Presented(BaseModel, extra="forbid"):
