@@ -25,7 +25,7 @@ from fastapi_maintenance import MaintenanceState, MemoryBackend
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.cli.drain import shown_progress
 from fastapi_maintenance.state import WorkerStatus
-from tests.cli.test_cli import _somewhere, command, errors, process, state, switch, wait_until
+from tests.cli.test_cli import _somewhere, command, errors, on_each_store, process, state, switch, wait_until
 from tests.stores import DetailedStore, Hook, be_down
 from tests.support import uvicorn_process
 
@@ -78,12 +78,13 @@ def of_app(monkeypatch: pytest.MonkeyPatch) -> OfApp:
 APP = ["--app", "shop:app"]
 SERVED = """
 import asyncio
+import os
 from pathlib import Path
 from fastapi import FastAPI
 from fastapi_maintenance import maintenance_middleware
 
 app = FastAPI()
-app.add_middleware(maintenance_middleware(backend="file:switch"))
+app.add_middleware(maintenance_middleware(backend=os.environ["SWITCH"]))
 
 @app.post("/orders/{seconds}")
 async def order(seconds: float):
@@ -247,10 +248,10 @@ def test_a_terminal_gets_a_line_that_changes_and_goes(monkeypatch: pytest.Monkey
 
 
 @contextmanager
-def busy_server(seconds: float) -> Iterator[threading.Thread]:
-    """Start a server, and a request that takes so long."""
+def busy_server(seconds: float, url: str = "file:switch") -> Iterator[threading.Thread]:
+    """Start a server behind a switch, and a request that takes so long."""
     Path("served.py").write_text(SERVED)
-    with uvicorn_process("served:app", folder=Path.cwd()) as base:
+    with uvicorn_process("served:app", env={"SWITCH": url}, folder=Path.cwd()) as base:
         request = threading.Thread(target=httpx.post, args=[f"{base}/orders/{seconds}"], kwargs={"timeout": 30})
         request.start()
         wait_until(Path("begun").exists)
@@ -278,10 +279,15 @@ def test_a_command_is_run_when_the_request_has_ended() -> None:
 
 
 @pytest.mark.servers
-def test_the_status_tells_of_a_real_request() -> None:
-    with busy_server(4):
-        assert 75 == process("on", "--drain", "1s").wait(timeout=30)
-        assert re.fullmatch(r"on  1 request in progress on 1 worker, the oldest for \d s\n", switch("status").stdout)
+@pytest.mark.parametrize("kind", ["file", "redis", "asyncpg"])
+def test_the_status_tells_of_a_real_request_until_on_has_waited_for_it(kind: str) -> None:
+    with on_each_store(kind) as url, busy_server(5, url):
+        env = {"FASTAPI_MAINTENANCE_BACKEND": url}
+        assert 75 == process("on", "--drain", "1s", env=env).wait(timeout=30)
+        told = command("status", **env).stdout
+        assert re.fullmatch(r"on  1 request in progress on 1 worker, the oldest for \d s\n", told)
+        assert (0, True) == (process("on", "--drain", "20s", env=env).wait(timeout=30), Path("ended").exists())
+        assert "on  no requests in progress\n" == command("status", **env).stdout
 
 
 @pytest.mark.servers
