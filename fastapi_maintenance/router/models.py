@@ -31,12 +31,9 @@ _REFUSALS = {
 }
 
 
-_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-
-
 def _no_number(value: object) -> object:
     """Refuse what Pydantic would take for the seconds since 1970: a time is text, as RFC 3339 has it."""
-    if not isinstance(value, datetime) and not _DATE.match(str(value)):
+    if not isinstance(value, datetime) and not re.match(r"\d{4}-\d\d-\d\d", str(value), re.ASCII):
         msg = "a time must be text such as 2030-12-31T22:00:00Z"
         raise ValueError(msg)
     return value
