@@ -39,7 +39,7 @@ class DrainTimeoutError(MaintenanceError, TimeoutError):
 
     def __str__(self) -> str:
         left = "; ".join(map(str, self.workers)) or "the store has not told which workers there are"
-        return f"requests are not drained after {self.seconds:g} seconds: {left}"
+        return f"requests are not drained after {self.seconds:g} s: {left}"
 
 
 class NoSuchHoldError(MaintenanceError):

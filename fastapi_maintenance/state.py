@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
+from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_str, reject
 
 __all__ = [
@@ -159,7 +160,13 @@ class WorkerStatus:
         if not self.requests:
             return f"{who} has not reported that it knows of the maintenance"
         many = "1 request" if self.requests == 1 else f"{self.requests} requests"
-        return f"{who} has {many} in progress, the oldest {self.oldest_route} since {self.oldest_since:%H:%M:%S} UTC"
+        which = "" if self.requests == 1 else "the oldest "
+        return f"{who} has {many} in progress, {which}{self.oldest_route} for {self.oldest_for:.0f} s"
+
+    @property
+    def oldest_for(self) -> float | None:
+        """For how many seconds the oldest of them has been in progress, by the clock of this host; None: for none."""
+        return None if self.oldest_since is None else max(0.0, (clock.now() - self.oldest_since).total_seconds())
 
 
 def open_holds(state: MaintenanceState, now: datetime) -> tuple[Hold, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from urllib.parse import quote
 
 import anyio
 
@@ -28,7 +29,7 @@ def report_of(state: MaintenanceState, requests: Sequence[RequestInProgress]) ->
         oldest = min(requests, key=lambda request: request.began)
         began = datetime.fromtimestamp(oldest.began, timezone.utc)
         method = oldest.scope.get("method", "WebSocket")
-        report |= {"since": began.isoformat(), "route": f"{method} {oldest.scope['path']}"}
+        report |= {"since": began.isoformat(), "route": f"{method} {quote(oldest.scope['path'])}"}
     return json.dumps(report)
 
 

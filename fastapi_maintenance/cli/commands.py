@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
-from datetime import datetime
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import anyio
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.version import __version__
+from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance.cli.times import duration_of, time_of
-from fastapi_maintenance.control import get_maintenance_state, maintenance_mode_on, remove_hold, set_maintenance_mode
-from fastapi_maintenance.state import MaintenanceState, is_active
-from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, WatchableStateBackend
+from fastapi_maintenance.control import get_maintenance_state, remove_hold, set_maintenance_mode
+from fastapi_maintenance.state import MaintenanceState, WorkerStatus, is_active
+from fastapi_maintenance.typing import StateBackend, WatchableStateBackend
 
 try:
     import typer
 
+    from fastapi_maintenance.cli.drain import held_on, workers_of
     from fastapi_maintenance.cli.help import Command, Group
-    from fastapi_maintenance.cli.running import OneLine, check_is_on, run_command
-    from fastapi_maintenance.cli.show import facts, show, tell_error, tell_switch
+    from fastapi_maintenance.cli.running import run_held
+    from fastapi_maintenance.cli.show import facts, show, tell_switch
     from fastapi_maintenance.cli.switch import act, fail
 except ImportError as _error:
     msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
@@ -34,6 +38,7 @@ __all__ = ["main"]
 _ON_STATUS = 3
 _SHORTEST_PREFIX = 6  # characters of an id
 _POLL = 1.0  # seconds
+_LEASE = timedelta(seconds=30)  # of the hold in which on drains
 _T = TypeVar("_T")
 
 app: typer.Typer = typer.Typer(
@@ -83,6 +88,14 @@ App = Annotated[
 ]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="What to tell visitors.")]
 Lease = Annotated[str, typer.Option(metavar="DURATION", help="How long maintenance stays on if this machine dies.")]
+Drain = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION",
+        help="How long to wait until no request that maintenance blocks is in progress. If some are left then, the "
+        "exit status is 75: on leaves maintenance on, run does not start the command.",
+    ),
+]
 HoldId = Annotated[
     str,
     typer.Argument(
@@ -97,7 +110,8 @@ def _options(backend: Backend = None, app_path: App = None, *, _version: Version
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; SIGTERM ends it as Ctrl-C does, so that a hold is given back."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     app()
 
 
@@ -109,6 +123,7 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
     lasting: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="90s, 30m, 2h, 1d.")] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="22:00, or a date and time; in your zone.")] = None,
     start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="When it begins; by default now.")] = None,
+    drain: Drain = None,
 ) -> None:
     """Turn maintenance on."""
     now = clock.now()
@@ -121,7 +136,10 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
             ends_at = (starts_at or now) + duration
         except OverflowError:
             fail(f"--for: {lasting!r} ends after the year 9999")
-    _set(backend, app_path, value=True, message=message, starts_at=starts_at, ends_at=ends_at)
+    patience = _read("--drain", duration_of, drain)
+    if patience and starts_at and starts_at > now:
+        fail("--drain waits for requests that are blocked now; it does not go with --from in the future")
+    _set(backend, app_path, patience, value=True, message=message, starts_at=starts_at, ends_at=ends_at)
 
 
 @app.command(cls=Command)
@@ -140,11 +158,15 @@ def status(
 ) -> None:
     """Tell whether maintenance is on, and why."""
     names: list[str] = []
-    state = act(get_maintenance_state, backend, app_path, names.append if as_json else tell_switch)
+
+    async def look(switch: StateBackend) -> tuple[MaintenanceState, Sequence[WorkerStatus] | None]:
+        return await get_maintenance_state(switch), await workers_of(switch)
+
+    state, workers = act(look, backend, app_path, names.append if as_json else tell_switch)
     if as_json:
-        typer.echo(json.dumps({**facts(state), "switch": names[0]}, default=datetime.isoformat))
+        typer.echo(json.dumps({**facts(state, workers), "switch": names[0]}, default=datetime.isoformat))
     else:
-        show(state)
+        show(state, workers)
     if exit_code and is_active(state, clock.now()):
         raise typer.Exit(_ON_STATUS)
 
@@ -163,32 +185,18 @@ def watch(backend: Backend = None, app_path: App = None) -> None:
 
 
 @app.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-def run(
+def run(  # noqa: PLR0913, PLR0917 -- its options
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run, after --.")],
     backend: Backend = None,
     app_path: App = None,
     message: Message = None,
     lease: Lease = "30s",
+    drain: Drain = None,
 ) -> None:
     """Turn maintenance on while a command runs, and off again whatever happens."""
-    duration = _read("--lease", duration_of, lease)
-
-    async def hold(switch: StateBackend) -> int:
-        result = None
-        detailed = isinstance(switch, DetailedStateBackend)
-        try:
-            async with maintenance_mode_on(switch, message=message, lease=duration if detailed else None):
-                await check_is_on(switch)
-                _logger.addHandler(OneLine())
-                result = await run_command(command)
-        except Exception as error:
-            if result is None:
-                raise
-            then = f"counts up to {lease} longer" if detailed else "leaves the switch on"
-            tell_error(f"the hold could not be released and {then}: {type(error).__name__}: {error}")
-        return result or 0
-
-    raise typer.Exit(act(hold, backend, app_path))
+    lasting, patience = _read("--lease", duration_of, lease), _read("--drain", duration_of, drain)
+    action = partial(run_held, command=command, message=message, lease=cast("timedelta", lasting), drain=patience)
+    raise typer.Exit(act(action, backend, app_path))
 
 
 @app.command(cls=Command)
@@ -198,12 +206,22 @@ def release(hold_id: HoldId, backend: Backend = None, app_path: App = None) -> N
     show(act(lambda switch: remove_hold(hold_id, switch, prefix=prefix), backend, app_path))
 
 
-def _set(backend: str | None, app_path: str | None, **setting: Any) -> None:  # noqa: ANN401 -- of set_maintenance_mode
-    async def change(switch: StateBackend) -> MaintenanceState:
+def _set(
+    backend: str | None,
+    app_path: str | None,
+    drain: timedelta | None = None,
+    **setting: Any,  # noqa: ANN401 -- of set_maintenance_mode
+) -> None:
+    async def change(switch: StateBackend) -> None:
+        if drain is not None:
+            await get_workers(switch)  # where that cannot be done, nothing has been changed yet
         await set_maintenance_mode(backend=switch, **setting)
-        return await get_maintenance_state(switch)
+        show(await get_maintenance_state(switch))
+        if drain is not None:
+            async with held_on(switch, lease=_LEASE, drain=drain):
+                pass
 
-    show(act(change, backend, app_path))
+    act(change, backend, app_path)
 
 
 async def _poll(backend: StateBackend) -> AsyncIterator[MaintenanceState]:

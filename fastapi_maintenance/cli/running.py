@@ -6,21 +6,48 @@ import logging
 import os
 import signal
 import sys
+from datetime import timedelta
 
 import anyio
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.backends.base import read_state
 from fastapi_maintenance.backends.cached import uncached
-from fastapi_maintenance.cli.show import plain, tell
+from fastapi_maintenance.cli.drain import held_on
+from fastapi_maintenance.cli.show import plain, tell, tell_error
+from fastapi_maintenance.cli.times import shown_duration
 from fastapi_maintenance.errors import ReadOnlyBackendError
 from fastapi_maintenance.state import is_active
-from fastapi_maintenance.typing import StateBackend
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
-__all__ = ["OneLine", "check_is_on", "run_command"]
+__all__ = ["run_command", "run_held"]
+
+_logger = logging.getLogger("fastapi_maintenance")
 
 
-async def check_is_on(backend: StateBackend) -> None:
+async def run_held(
+    backend: StateBackend, command: list[str], *, message: str | None, lease: timedelta, drain: timedelta | None
+) -> int:
+    """Run a command while a hold keeps maintenance on, and return its exit status; raises what the block raises.
+
+    Of what goes wrong after the command has ended, a line is printed, and the exit status stays.
+    """
+    result = None
+    detailed = isinstance(backend, DetailedStateBackend)
+    try:
+        async with held_on(backend, message=message, lease=lease if detailed else None, drain=drain):
+            await _check_is_on(backend)
+            _logger.addHandler(_OneLine())
+            result = await run_command(command)
+    except Exception as error:
+        if result is None:
+            raise
+        then = f"counts up to {shown_duration(lease)} longer" if detailed else "leaves the switch on"
+        tell_error(f"the hold could not be released and {then}: {type(error).__name__}: {error}")
+    return result or 0
+
+
+async def _check_is_on(backend: StateBackend) -> None:
     """Refuse to go on if the store says off although a hold has just turned maintenance on."""
     try:
         state = await read_state(uncached(backend))
@@ -53,7 +80,7 @@ async def run_command(command: list[str]) -> int:
     return 128 - code if code < 0 else code
 
 
-class OneLine(logging.Handler):
+class _OneLine(logging.Handler):
     """Print log records on standard error, one line each, without tracebacks."""
 
     def emit(self, record: logging.LogRecord) -> None:

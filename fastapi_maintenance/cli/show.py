@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,11 +12,21 @@ from rich.text import Text
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.cli.times import shown_duration, shown_time
-from fastapi_maintenance.state import MaintenanceState, current_message, is_active, open_holds
+from fastapi_maintenance.state import MaintenanceState, WorkerStatus, current_message, is_active, open_holds
 
-__all__ = ["facts", "plain", "show", "tell", "tell_error", "tell_switch"]
+__all__ = [
+    "facts",
+    "in_progress",
+    "plain",
+    "show",
+    "store_problem",
+    "tell",
+    "tell_error",
+    "tell_switch",
+]
 
 _SHORT = 8  # characters of an id
+_WORKER_FACTS = ("host", "process_id", "requests", "oldest_since", "oldest_route")
 
 
 def tell(*parts: str, stderr: bool = False) -> None:
@@ -37,6 +48,11 @@ def tell_error(text: str) -> None:
     tell(f"[bold red]error:[/] {plain(text)}", stderr=True)
 
 
+def store_problem(error: Exception) -> str:
+    """Return what to say where a store has raised."""
+    return f"the store cannot be reached: {type(error).__name__}: {error}"
+
+
 def plain(text: str) -> str:
     r"""Return a text as one line without markup or control characters.
 
@@ -46,7 +62,25 @@ def plain(text: str) -> str:
     return escape(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
 
 
-def show(state: MaintenanceState, *, stamp: bool = False) -> None:
+def in_progress(workers: Sequence[WorkerStatus]) -> str:
+    """Say how many requests of these workers are in progress, for how long, and how many workers have yet to report."""
+    busy = [one for one in workers if one.requests]
+    parts = []
+    if busy:
+        requests = sum(one.requests or 0 for one in busy)
+        oldest = max(one.oldest_for or 0 for one in busy)
+        where = f"{_counted(requests, 'request')} in progress on {_counted(len(busy), 'worker')}"
+        parts.append(f"{where}, the oldest for {oldest:.0f} s")
+    if silent := len(workers) - len(busy):
+        parts.append(f"{_counted(silent, 'worker')} yet to report")
+    return ", ".join(parts) or "no requests in progress"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def show(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None, *, stamp: bool = False) -> None:
     """Print for people what is true now; with a stamp, after the time of day."""
     now = clock.now()
     is_on = is_active(state, now)
@@ -57,15 +91,17 @@ def show(state: MaintenanceState, *, stamp: bool = False) -> None:
     if ids := [hold.id for hold in open_holds(state, now)]:
         short = [hold_id[:_SHORT] for hold_id in ids]
         shown = ", ".join(map(plain, short if len({*short}) == len(ids) else ids))  # as short as they differ
-        parts.append(f"held by {len(ids)} running job{'s' if len(ids) > 1 else ''} ({shown})")
+        parts.append(f"held by {_counted(len(ids), 'running job')} ({shown})")
     elif state.active and state.starts_at is not None and state.starts_at > now:
         parts.append(f"on from {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}")
     if state.active and state.ends_at is not None and state.ends_at > now:
         parts.append(f"until {shown_time(state.ends_at)}, for {shown_duration(state.ends_at - now)}")
+    if is_on and workers:
+        parts.append(in_progress([one for one in workers if one.requests != 0]))
     tell(*parts)
 
 
-def facts(state: MaintenanceState) -> dict[str, Any]:
+def facts(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None) -> dict[str, Any]:
     """Return for programs what is true now; times are aware datetimes."""
     now = clock.now()
     return {
@@ -73,4 +109,5 @@ def facts(state: MaintenanceState) -> dict[str, Any]:
         **asdict(state),
         "message": current_message(state, now),
         "holds": [asdict(hold) for hold in open_holds(state, now)],
+        "workers": workers and [{name: getattr(one, name) for name in _WORKER_FACTS} for one in workers],
     }

@@ -19,8 +19,8 @@ from starlette.applications import Starlette
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import opened
-from fastapi_maintenance.cli.show import tell_error, tell_switch
-from fastapi_maintenance.errors import MaintenanceError
+from fastapi_maintenance.cli.show import store_problem, tell_error, tell_switch
+from fastapi_maintenance.errors import DrainTimeoutError, MaintenanceError
 from fastapi_maintenance.middleware import backend_of
 from fastapi_maintenance.typing import StateBackend
 
@@ -29,6 +29,7 @@ _toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) el
 __all__ = ["act", "fail", "find_backend", "without_password"]
 
 _VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
+_TIMED_OUT = 75  # the exit status; EX_TEMPFAIL of sysexits.h: the same may succeed later
 _T = TypeVar("_T")
 
 
@@ -67,9 +68,9 @@ def act(
         typer.echo(nl=sys.stderr.isatty(), err=True)  # end the line on which a terminal has shown ^C
         raise typer.Exit(130) from None
     except MaintenanceError as error:
-        fail(str(error), status=1)
+        fail(str(error), status=_TIMED_OUT if isinstance(error, DrainTimeoutError) else 1)
     except Exception as error:  # noqa: BLE001 -- whatever a store raises
-        fail(f"the store cannot be reached: {type(error).__name__}: {error}", status=1)
+        fail(store_problem(error), status=1)
 
 
 def fail(text: str, *, status: int = 2) -> NoReturn:

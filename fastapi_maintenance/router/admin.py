@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, HTTPException, Response, params
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_str, reject
 from fastapi_maintenance._switch import current_backend, holds
+from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance._switch.writes import update_state
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.url import as_backend
@@ -25,7 +26,7 @@ from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.errors import InvalidStateError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.predicates.bypass import BypassCookie
 from fastapi_maintenance.router.bypass import add_bypass, checked_base_url
-from fastapi_maintenance.router.models import BoundedRoute, Setting, SwitchState, refusals
+from fastapi_maintenance.router.models import BoundedRoute, Setting, SwitchAndWorkers, SwitchState, refusals
 from fastapi_maintenance.state import MaintenanceState, is_active, open_holds
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -93,9 +94,10 @@ def maintenance_router(
 def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: StateBackend | None) -> None:
     @router.get("", dependencies=dependencies, responses=refusals(503), summary="See the switch")
     @force_maintenance_mode_off
-    async def see(response: Response) -> SwitchState:
+    async def see(response: Response) -> SwitchAndWorkers:
         async with _reach(backend) as switch:
-            return _described(switch, await get_maintenance_state(switch), response)
+            described = _described(switch, await get_maintenance_state(switch), response)
+            return SwitchAndWorkers(**{**described.model_dump(), "workers": await _workers(switch)})
 
     @router.put(
         "",
@@ -173,6 +175,16 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
     after = change(await get_maintenance_state(backend))  # get_value and set_value alone cannot be atomic
     await holds.set_operator_value(backend, after.active)
     return after
+
+
+async def _workers(backend: StateBackend) -> list[dict[str, Any]] | None:
+    try:
+        return [asdict(worker) for worker in await get_workers(backend)]
+    except NotSupportedError:
+        pass
+    except Exception:  # the state is known all the same
+        _logger.exception("The workers could not be read from %r", backend)
+    return None
 
 
 def _described(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
 from starlette.types import Message
 
 from fastapi_maintenance.codec import SIZE_LIMIT
 from fastapi_maintenance.predicates.bypass import SECRET_LIMIT
 from fastapi_maintenance.state import TEXT_LIMIT
 
-__all__ = ["Admission", "BoundedRoute", "OpenHold", "Presented", "Setting", "SwitchState", "refusals"]
+__all__ = ["Admission", "BoundedRoute", "Presented", "Setting", "SwitchAndWorkers", "SwitchState", "refusals"]
 
 _REFUSALS = {
     400: "The body is no text",
@@ -30,6 +31,17 @@ _REFUSALS = {
 }
 
 
+def _no_number(value: object) -> object:
+    """Refuse what Pydantic would take for the seconds since 1970: a time is text, as RFC 3339 has it."""
+    if not isinstance(value, datetime) and not re.match(r"\d{4}-\d\d-\d\d", str(value), re.ASCII):
+        msg = "a time must be text such as 2030-12-31T22:00:00Z"
+        raise ValueError(msg)
+    return value
+
+
+_Time = Annotated[AwareDatetime, BeforeValidator(_no_number)]
+
+
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what a route may refuse, for its documentation."""
     return {status: {"description": _REFUSALS[status]} for status in statuses}
@@ -38,12 +50,12 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 class Setting(BaseModel, extra="forbid"):
     """What an operator sets."""
 
-    active: bool = Field(description="True: maintenance is on; False: off.")
+    active: bool = Field(strict=True, description="True: maintenance is on; False: off.")
     message: str | None = Field(
         None, description="What to tell visitors.", examples=["Back in ten minutes"], max_length=TEXT_LIMIT
     )
-    starts_at: AwareDatetime | None = Field(None, description="The switch counts from this time; null: at once.")
-    ends_at: AwareDatetime | None = Field(None, description="It counts until this time; null: until it is set again.")
+    starts_at: _Time | None = Field(None, description="The switch counts from this time; null: at once.")
+    ends_at: _Time | None = Field(None, description="It counts until this time; null: until it is set again.")
 
 
 class OpenHold(BaseModel):
@@ -55,11 +67,30 @@ class OpenHold(BaseModel):
     expires_at: datetime | None
 
 
+class ServingWorker(BaseModel):
+    """A worker, an app that a process serves, and what it last reported of its requests in progress."""
+
+    host: str
+    process_id: int
+    requests: int | None = Field(
+        description="How many it runs that maintenance would block if they began now: none while maintenance is off; "
+        "null: it has not reported."
+    )
+    oldest_since: datetime | None = Field(description="When the oldest of them began, by the clock of that host.")
+    oldest_route: str | None = Field(description="The method and path of that one.", examples=["POST /orders"])
+
+
 class SwitchState(Setting):
     """The operator's switch, the open holds, and what follows from both."""
 
     active_now: bool = Field(description="Whether maintenance is on now: by the newest hold, else by the switch.")
     holds: list[OpenHold] = Field(description="The holds of running jobs, the newest last.")
+
+
+class SwitchAndWorkers(SwitchState):
+    """The same, and the requests in progress by worker."""
+
+    workers: list[ServingWorker] | None = Field(description="Who serves behind it; null: the store has not told.")
 
 
 class Presented(BaseModel, extra="forbid"):

@@ -149,6 +149,7 @@ def test_the_status_is_for_people_programs_and_scripts() -> None:
         "starts_at": None,
         "ends_at": "2101-01-01T00:00:00+00:00",
         "holds": [],
+        "workers": [],
         "switch": "file:switch",
     } == json.loads(told.stdout)
     assert 0 == switch("status").exit_code
@@ -310,8 +311,10 @@ def test_the_command_is_what_the_package_installs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["fastapi-maintenance", "status", "--backend", "file:switch"])
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         main()
+    signal.signal(signal.SIGTERM, before)
     assert (0, "off\n") == (ended.value.code, capsys.readouterr().out)
 
 
@@ -346,12 +349,12 @@ def test_what_a_terminal_sends_to_the_command_itself_is_not_sent_twice(monkeypat
     assert 4 == anyio.run(run_command, ["sh", "-c", "kill -INT $PPID; sleep 0.5; exit 4"])
 
 
-@pytest.mark.parametrize("url", ["file:switch", "sqlite+aiosqlite:///switch.db"])
+@pytest.mark.parametrize("url", ["file:switch", "sqlite+aiosqlite:///switch.db", "env:CLOSED"])
 def test_watching_ends_when_it_is_interrupted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))  # after it has looked a second time
 
-    def show_and_start_timer(state: MaintenanceState, **options: bool) -> None:
-        show(state, **options)
+    def show_and_start_timer(state: MaintenanceState, *, stamp: bool) -> None:
+        show(state, stamp=stamp)
         timer.start()
 
     monkeypatch.setattr("fastapi_maintenance.cli.commands.show", show_and_start_timer)

@@ -16,6 +16,7 @@ from fastapi_maintenance.state import Hold, MaintenanceState
 pytest.importorskip("termios", reason="a terminal of another kind")
 
 from tests.cli.terminal import COMMAND, Terminal, piped, terminal
+from tests.cli.test_drain import busy_server
 
 pytestmark = [pytest.mark.servers, pytest.mark.no_cover]  # it happens in other processes
 
@@ -147,6 +148,21 @@ def test_watching_shows_each_change_until_ctrl_c(columns: int) -> None:
         assert 130 == shown.ended()
         assert re.fullmatch(r"switch: file:switch\n\d\d:\d\d:\d\d  off\n\d\d:\d\d:\d\d  on\n\^C", shown.screen)
         assert shown.written.endswith(b"^C\r\n"), "the next prompt would stand behind the last line"
+
+
+def test_requests_that_are_waited_for_are_shown_until_time_runs_out(columns: int) -> None:
+    with busy_server(5), terminal(columns, "run", "--drain", "2s", "--", "touch", "ran") as shown:
+        waiting = "waiting for 1 request in progress on 1 worker, the oldest for"
+        shown.read_until(lambda screen: waiting in reads(screen) and "; 1 s left" in reads(screen))
+        assert 75 == shown.ended()
+        switch, *left = shown.screen.splitlines()
+        assert "switch: file:switch" == switch
+        assert re.fullmatch(
+            r"error: requests are not drained after 2 s: process \d+ on \S+ has 1 request in progress, "
+            r"POST /orders/5 for \d s",
+            reads("\n".join(left)),
+        )
+        assert not Path("ran").exists()
 
 
 # What is wrong

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +40,7 @@ from fastapi_maintenance.testing import moved_clock
 from tests.stores import BareSwitch, DetailedStore, be_down
 from tests.strategies import state_of_size
 from tests.support import client, eventually, make_request
+from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
 
@@ -78,7 +81,7 @@ async def test_an_operator_sees_the_switch_and_sets_it_while_it_is_closed() -> N
     assert 200 == put.status_code
     assert 503 == (await ask(app, "GET", "/")).status_code
     seen = await ask(app, "GET", "/maintenance", headers=ADMIN)
-    assert put.json() == seen.json()
+    assert {**put.json(), "workers": []} == seen.json()
     assert (True, True, "Back at ten") == tuple(seen.json()[name] for name in ("active", "active_now", "message"))
     assert put.headers["etag"] == seen.headers["etag"]
     assert ends_at == datetime.fromisoformat(seen.json()["ends_at"].replace("Z", "+00:00"))
@@ -178,6 +181,13 @@ async def test_of_many_writers_with_one_tag_one_wins() -> None:
         {"active": True, "ends_at": "2001-01-01T00:00:00Z"},
         {"active": True, "starts_at": "2031-01-01T00:00:00Z", "ends_at": "2030-01-01T00:00:00Z"},
         {"active": False, "message": "why"},
+        {"active": 1},
+        {"active": "true"},
+        {"active": True, "starts_at": 1_700_000_000},
+        {"active": True, "ends_at": 4e9},
+        {"active": True, "ends_at": "4000000000"},
+        {"active": True, "starts_at": True},
+        {"active": True, "starts_at": ["2030-01-01T00:00:00Z"]},
     ],
 )
 async def test_what_makes_no_switch_is_refused(body: dict[str, object]) -> None:
@@ -285,7 +295,7 @@ async def test_the_hold_of_a_job_that_died_is_taken_out() -> None:
     assert 404 == (await ask(app, "DELETE", "/maintenance/holds/de", headers=ADMIN)).status_code
     gone = await ask(app, "DELETE", "/maintenance/holds/dead", headers=ADMIN)
     assert (200, ["of another"]) == (gone.status_code, [hold["id"] for hold in gone.json()["holds"]])
-    assert gone.json() == (await ask(app, "GET", "/maintenance", headers=ADMIN)).json()
+    assert {**gone.json(), "workers": []} == (await ask(app, "GET", "/maintenance", headers=ADMIN)).json()
     again = await ask(app, "DELETE", "/maintenance/holds/dead", headers=ADMIN)
     assert (404, "no hold has the id 'dead'") == (again.status_code, again.json()["detail"])
     assert 200 == (await ask(app, "DELETE", "/maintenance/holds/of%20another", headers=ADMIN)).status_code
@@ -350,6 +360,53 @@ async def test_what_was_set_is_told_although_the_store_goes_away_right_after() -
     assert (200, True) == (response.status_code, response.json()["active_now"])
 
 
+# Requests in progress
+
+
+class ForgetfulStore(MemoryBackend):
+    """A store that keeps states, and cannot be asked for its workers."""
+
+    async def get_reports(self) -> Mapping[str, str]:
+        await be_down()
+        return {}
+
+
+@pytest.mark.parametrize("make", [BareSwitch, DetailedStore, EnvVarBackend, ForgetfulStore])
+async def test_of_a_store_that_tells_of_no_workers_the_switch_is_told_all_the_same(
+    make: Callable[[], StateBackend], caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = await ask(app_on(make()), "GET", "/maintenance", headers=ADMIN)
+    assert (200, None) == (seen.status_code, seen.json()["workers"])
+    assert (make is ForgetfulStore) == ("The workers could not be read" in caplog.text)
+
+
+async def test_requests_in_progress_are_told_by_worker_while_maintenance_is_on() -> None:
+    app = app_on(MemoryBackend())
+    let_go = anyio.Event()
+    app.add_api_route("/orders/{name}", let_go.wait, methods=["POST"])
+
+    async def told() -> list[dict[str, Any]]:
+        return list((await ask(app, "GET", "/maintenance", headers=ADMIN)).json()["workers"])
+
+    async def is_told() -> bool:
+        return [1] == [worker["requests"] for worker in await told()]
+
+    assert [] == await told()
+    before = datetime.now(timezone.utc)
+    async with living(app), anyio.create_task_group() as group:
+        group.start_soon(ask, app, "POST", "/orders/a%0Ab")
+        (idle,) = await told()
+        assert (0, None, None) == (idle["requests"], idle["oldest_since"], idle["oldest_route"])
+        await ask(app, "PUT", "/maintenance", headers=ANY, json={"active": True})
+        await eventually(is_told)
+        (worker,) = await told()
+        since = datetime.fromisoformat(worker.pop("oldest_since").replace("Z", "+00:00"))
+        assert before <= since <= datetime.now(timezone.utc)
+        facts = {"host": socket.gethostname(), "process_id": os.getpid()}
+        assert {**facts, "requests": 1, "oldest_route": "POST /orders/a%0Ab"} == worker
+        let_go.set()
+
+
 # Where it is included
 
 
@@ -377,7 +434,10 @@ async def test_it_sets_the_switch_that_it_is_given(tmp_path: Any) -> None:  # no
 
 
 def test_it_is_documented() -> None:
-    paths = app_on(MemoryBackend()).openapi()["paths"]
+    document = app_on(MemoryBackend()).openapi()
+    worker = document["components"]["schemas"]["ServingWorker"]["properties"]
+    assert {"host", "process_id", "requests", "oldest_since", "oldest_route"} == set(worker)
+    paths = document["paths"]
     assert {"/maintenance", "/maintenance/holds/{hold_id}", "/maintenance/bypass", "/"} == set(paths)
     assert {"200", "400", "409", "412", "413", "422", "428", "503"} == set(paths["/maintenance"]["put"]["responses"])
     removed = paths["/maintenance/holds/{hold_id}"]["delete"]["responses"]

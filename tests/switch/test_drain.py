@@ -218,7 +218,7 @@ async def test_when_the_time_is_over_the_error_tells_what_is_left_and_the_hold_i
         [left] = raised.value.workers
         assert (os.getpid(), 2, "GET /work/a") == (left.process_id, left.requests, left.oldest_route)
         assert left.oldest_since is not None
-        assert "2 requests in progress, the oldest GET /work/a since" in str(raised.value)
+        assert "2 requests in progress, the oldest GET /work/a for 0 s" in str(raised.value)
     assert "body" not in service.events
 
 

@@ -1,0 +1,302 @@
+"""`run` and `on` with `--drain`, and what `status` tells of requests in progress."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from anyio.lowlevel import checkpoint
+
+from fastapi_maintenance import MaintenanceState, MemoryBackend
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance.cli.drain import shown_progress
+from fastapi_maintenance.state import WorkerStatus
+from tests.cli.test_cli import _somewhere, command, errors, on_each_store, process, state, switch, wait_until
+from tests.stores import DetailedStore, Hook, be_down
+from tests.support import uvicorn_process
+
+__all__ = ["_somewhere"]  # a fixture
+
+
+def report(*holds: str, requests: int = 0, seconds: float = 0, route: str = "POST /orders") -> str:
+    """Return what a worker reports that has read these holds, and whose oldest request began so many seconds ago."""
+    facts: dict[str, object] = {"holds": holds, "requests": requests}
+    if requests:
+        began = datetime.now(timezone.utc) - timedelta(seconds=seconds)
+        facts |= {"since": began.isoformat(), "route": route}
+    return json.dumps(facts)
+
+
+class CountingStore(DetailedStore):
+    """A store whose workers report what a test wants."""
+
+    def __init__(self, **reports: str) -> None:
+        super().__init__(state=True)
+        self.before_reports: Hook = checkpoint
+        self.reports = {f"{worker.replace('_', '.')}.id": text for worker, text in reports.items()}
+
+    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:  # noqa: ARG002 -- as the Protocol has it
+        yield await self.get_state()
+
+    async def report(self, worker: str, text: str, /) -> None:
+        self.reports[worker] = text
+
+    async def get_reports(self) -> Mapping[str, str]:
+        await self.before_reports()
+        return self.reports
+
+
+OfApp = Callable[..., CountingStore]
+
+
+@pytest.fixture
+def of_app(monkeypatch: pytest.MonkeyPatch) -> OfApp:
+    """Let the app of `--app` have a store whose workers report this."""
+
+    def have(**reports: str) -> CountingStore:
+        store = CountingStore(**reports)
+        monkeypatch.setattr("fastapi_maintenance.cli.switch.find_backend", lambda _: store)
+        return store
+
+    return have
+
+
+APP = ["--app", "shop:app"]
+SERVED = """
+import asyncio
+import os
+from pathlib import Path
+from fastapi import FastAPI
+from fastapi_maintenance import maintenance_middleware
+
+app = FastAPI()
+app.add_middleware(maintenance_middleware(backend=os.environ["SWITCH"]))
+
+@app.post("/orders/{seconds}")
+async def order(seconds: float):
+    Path("begun").touch()
+    await asyncio.sleep(seconds)
+    Path("ended").touch()
+"""
+
+
+# What the status tells
+
+
+@pytest.mark.parametrize(
+    ("reports", "text"),
+    [
+        ({}, "on\n"),
+        ({"idle_1": {}}, "on  no requests in progress\n"),
+        (
+            {"idle_1": {}, "busy_2": {"requests": 2, "seconds": 12}, "busier_3": {"requests": 1, "seconds": 3}},
+            "on  3 requests in progress on 2 workers, the oldest for 12 s\n",
+        ),
+        (
+            {"ahead_1": {"requests": 1, "seconds": -60}, "new_2": None},
+            "on  1 request in progress on 1 worker, the oldest for 0 s, 1 worker yet to report\n",
+        ),
+    ],
+)
+def test_the_status_counts_requests_in_progress(
+    of_app: OfApp, reports: dict[str, dict[str, Any] | None], text: str
+) -> None:
+    store = of_app(**{name: "" if facts is None else report(**facts) for name, facts in reports.items()})
+    assert text == re.sub(r"1[2-9] s", "12 s", command("status", *APP).stdout)
+    store.memory = MemoryBackend()
+    assert "off\n" == command("status", *APP).stdout
+
+
+def test_the_status_has_requests_in_progress_by_worker_for_programs(of_app: OfApp) -> None:
+    of_app(web_1=report(requests=2), web_2="")
+    first, second = json.loads(command("status", "--json", *APP).stdout)["workers"]
+    assert datetime.fromisoformat(first.pop("oldest_since")).tzinfo is not None
+    assert {"host": "web", "process_id": 1, "requests": 2, "oldest_route": "POST /orders"} == first
+    unknown = {"requests": None, "oldest_since": None, "oldest_route": None}
+    assert {"host": "web", "process_id": 2, **unknown} == second
+
+
+@pytest.mark.parametrize("url", ["env:CLOSED", "sqlite+aiosqlite:///switch.db"])
+def test_where_a_backend_cannot_tell_requests_in_progress_are_left_out(url: str) -> None:
+    result = command("status", "--json", "--backend", url)
+    assert (0, None) == (result.exit_code, json.loads(result.stdout)["workers"])
+
+
+def test_workers_that_cannot_be_read_do_not_hide_the_state(of_app: OfApp) -> None:
+    of_app().before_reports = be_down
+    result = command("status", *APP)
+    assert (0, "on\n") == (result.exit_code, result.stdout)
+    assert "error: the store cannot be reached: ConnectionError: the store is down\n" == errors(result)
+    assert json.loads(command("status", "--json", *APP).stdout)["workers"] is None
+
+
+# What is waited for
+
+
+def test_where_time_runs_out_the_command_is_not_run_and_the_hold_is_given_back(of_app: OfApp) -> None:
+    store = of_app(web_1=report(requests=2), web_2=report(requests=1), web_3="", web_4=report())
+    result = command("run", "--drain", "1s", *APP, "--", "touch", "ran")
+    assert (75, False) == (result.exit_code, Path("ran").exists())
+    assert MaintenanceState(active=True) == store.memory.peek()
+    waiting, error = re.sub(r"\b[0-5] s\b", "N s", errors(result)).splitlines()
+    assert "waiting for 3 requests in progress on 2 workers, the oldest for N s, 2 workers yet to report; N s left" == (
+        waiting
+    )
+    assert (
+        "error: requests are not drained after N s: "
+        "process 1 on web has 2 requests in progress, the oldest POST /orders for N s; "
+        "process 2 on web has 1 request in progress, POST /orders for N s; "
+        "process 3 on web has not reported; "
+        "process 4 on web has not reported that it knows of the maintenance"
+    ) == error
+
+
+def test_where_time_runs_out_on_leaves_maintenance_on(of_app: OfApp) -> None:
+    store = of_app(web_1=report(requests=1))
+    store.memory = MemoryBackend()
+    result = command("on", "--message", "why", "--drain", "1s", *APP)
+    assert (75, 'on  "why"\n') == (result.exit_code, result.stdout)
+    assert errors(result).splitlines()[-1].startswith("error: requests are not drained after 1 s: process 1 on")
+    assert MaintenanceState(active=True, message="why") == store.memory.peek()
+
+
+@pytest.mark.parametrize("words", [["on", "--drain", "9s"], ["run", "--drain", "9s", "--", "touch", "ran"]])
+def test_where_nothing_is_in_progress_nothing_is_told(words: list[str]) -> None:
+    result = switch(*words)
+    assert (0, "", words[0] == "run") == (result.exit_code, errors(result), Path("ran").exists())
+    assert MaintenanceState(active=words[0] == "on") == state()
+
+
+@pytest.mark.parametrize("words", [["on", "--drain", "9s"], ["run", "--drain", "9s", "--", "touch", "ran"]])
+@pytest.mark.parametrize("url", ["env:CLOSED", "sqlite+aiosqlite:///switch.db"])
+def test_where_a_backend_cannot_tell_nothing_is_changed(words: list[str], url: str) -> None:
+    result = command(*words[:1], "--backend", url, *words[1:])
+    assert (1, False) == (result.exit_code, Path("ran").exists())
+    assert re.match(r"error: (a )?drain needs ", errors(result))
+    assert "off\n" == command("status", "--backend", url).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["on", "--drain", "soon"], "error: --drain: 'soon' is no duration such as 90s"),
+        (["run", "--drain", "0s", "--", "true"], "error: --drain: '0s' is no duration"),
+        (["on", "--drain", "9s", "--from", "2101-01-01"], "error: --drain waits for requests that are blocked now"),
+    ],
+)
+def test_what_cannot_be_drained_is_one_line_and_changes_nothing(words: list[str], text: str) -> None:
+    result = switch(*words)
+    assert (2, 1) == (result.exit_code, len(errors(result).splitlines()))
+    assert errors(result).startswith(text)
+    assert not Path("switch").exists()
+
+
+def test_a_window_that_has_begun_can_be_drained() -> None:
+    assert 0 == switch("on", "--drain", "9s", "--from", "2001-01-01").exit_code
+
+
+# How it is shown
+
+
+def worker(requests: int) -> WorkerStatus:
+    return WorkerStatus(host="web", process_id=1, requests=requests, oldest_since=clock.now(), oldest_route="GET /")
+
+
+def test_a_log_gets_a_line_when_the_numbers_change_and_not_too_often(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monotonic = 100
+    monkeypatch.setattr("fastapi_maintenance.cli.drain.time.monotonic", lambda: monotonic)
+    with shown_progress() as progress:
+        for monotonic, requests in ((100, 4), (101, 3), (102, 2), (105, 2), (106, 2), (112, 2), (113, 1)):
+            progress([worker(requests)], 200 - monotonic)
+    assert [
+        "waiting for 3 requests in progress on 1 worker, the oldest for 0 s; 99 s left",
+        "waiting for 2 requests in progress on 1 worker, the oldest for 0 s; 94 s left",
+        "waiting for 1 request in progress on 1 worker, the oldest for 0 s; 87 s left",
+    ] == capsys.readouterr().err.splitlines()
+
+
+def test_a_terminal_gets_a_line_that_changes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", shown)
+    for name, value in {"TERM": "xterm", "COLUMNS": "120"}.items():
+        monkeypatch.setenv(name, value)
+    with shown_progress() as progress:
+        progress([worker(3)], 9.6)
+        text = "waiting for 3 requests in progress on 1 worker, the oldest for 0 s; 10 s left"
+        wait_until(lambda: text in shown.getvalue())
+    assert shown.getvalue().endswith("\x1b[2K"), "the line has not been erased"
+
+
+# With a server
+
+
+@contextmanager
+def busy_server(seconds: float, url: str = "file:switch") -> Iterator[threading.Thread]:
+    """Start a server behind a switch, and a request that takes so long."""
+    Path("served.py").write_text(SERVED)
+    with uvicorn_process("served:app", env={"SWITCH": url}, folder=Path.cwd()) as base:
+        request = threading.Thread(target=httpx.post, args=[f"{base}/orders/{seconds}"], kwargs={"timeout": 30})
+        request.start()
+        wait_until(Path("begun").exists)
+        yield request
+        request.join()
+
+
+@pytest.mark.servers
+def test_a_command_is_not_run_beside_a_request_that_does_not_end() -> None:
+    with busy_server(4):
+        started = process("run", "--drain", "1s", "--", "touch", "ran", stderr=subprocess.PIPE)
+        _, said = started.communicate(timeout=30)
+        assert (75, False, False) == (started.returncode, Path("ran").exists(), Path("ended").exists())
+        assert MaintenanceState() == state()
+    assert re.search(rf"process \d+ on {socket.gethostname()} has 1 request in progress, POST /orders/4 for \d s", said)
+
+
+@pytest.mark.servers
+def test_a_command_is_run_when_the_request_has_ended() -> None:
+    with busy_server(3):
+        started = process("run", "--drain", "20s", "--", "sh", "-c", "ls > ran", stderr=subprocess.PIPE)
+        _, said = started.communicate(timeout=30)
+    assert (0, True) == (started.returncode, "ended" in Path("ran").read_text().split())
+    assert "waiting for 1 request in progress on 1 worker, the oldest for" in said
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("kind", ["file", "redis", "asyncpg"])
+def test_the_status_tells_of_a_real_request_until_on_has_waited_for_it(kind: str) -> None:
+    with on_each_store(kind) as url, busy_server(5, url):
+        env = {"FASTAPI_MAINTENANCE_BACKEND": url}
+        assert 75 == process("on", "--drain", "1s", env=env).wait(timeout=30)
+        told = command("status", **env).stdout
+        assert re.fullmatch(r"on  1 request in progress on 1 worker, the oldest for \d s\n", told)
+        assert (0, True) == (process("on", "--drain", "20s", env=env).wait(timeout=30), Path("ended").exists())
+        assert "on  no requests in progress\n" == command("status", **env).stdout
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_waiting_and_the_hold_is_given_back(number: signal.Signals, status: int) -> None:
+    with busy_server(5):
+        started = process("run", "--drain", "20s", "--", "touch", "ran", stdin=subprocess.DEVNULL)
+        wait_until(lambda: state().holds)
+        time.sleep(0.3)
+        started.send_signal(number)
+        assert (status, False) == (started.wait(timeout=10), Path("ended").exists())
+        assert (MaintenanceState(), False) == (state(), Path("ran").exists())
