@@ -1,0 +1,101 @@
+"""The documentation as a reader sees it: in a real browser, built as the session `docs` builds it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize
+
+from tests.browser.looking import axe_passes, visited
+from tests.support import ROOT
+
+WIDE, NARROW = ViewportSize(width=1280, height=800), ViewportSize(width=360, height=740)
+PAGES = ["", "how-to/exempt/", "reference/predicates/"]
+"""The front page, a recipe and a page of the reference."""
+TABLES = ["operations/stores/", "operations/retry-after/", "explanation/decision/", "reference/settings/"]
+"""Pages with wide tables and drawings."""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Files of a folder, over HTTP."""
+
+    def log_message(self, *_: object) -> None:
+        """Keep the output of the tests clean."""
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the documentation in a folder of its own."""
+    folder = tmp_path_factory.mktemp("documentation")
+    for name in ("docs", "fastapi_maintenance"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("CHANGELOG.md", "zensical.toml"):
+        shutil.copy(ROOT / name, folder)
+    subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], cwd=folder, check=True, timeout=120)
+    return folder / "site"
+
+
+@pytest.fixture(scope="session")
+def site(built: Path) -> Iterator[str]:
+    """Serve the documentation."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def fits(page: Page) -> bool:
+    """Return whether nothing of the page is beyond the edge of its window."""
+    seen: bool = page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    return seen
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("path", PAGES)
+def test_it_is_accessible_and_fits_its_window(
+    browser: Browser, site: str, path: str, viewport: ViewportSize, scheme: str
+) -> None:
+    with visited(browser, f"{site}{path}", viewport=viewport, color_scheme=scheme) as page:
+        assert fits(page)
+        assert {"light": "default", "dark": "slate"}[scheme] == page.locator("body").get_attribute(
+            "data-md-color-scheme"
+        )
+        assert axe_passes(page) > 10
+
+
+@pytest.mark.parametrize("path", TABLES)
+def test_wide_tables_and_drawings_scroll_on_a_phone(browser: Browser, site: str, path: str) -> None:
+    with visited(browser, f"{site}{path}", viewport=NARROW) as page:
+        assert fits(page)
+
+
+def test_no_page_asks_another_host_for_anything(browser: Browser, site: str, built: Path) -> None:
+    asked: list[str] = []
+    context = browser.new_context()
+    page = context.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    pages = [path.relative_to(built).as_posix() for path in built.rglob("*.html")]
+    for path in pages:
+        page.goto(f"{site}{path}", wait_until="networkidle" if path == "index.html" else "load")
+    context.close()
+    assert len(pages) > 30
+    assert len(asked) > len(pages)
+    assert [] == [url for url in asked if not url.startswith((site, "data:", "blob:"))]
+
+
+def test_a_word_is_found_and_an_example_is_copied(browser: Browser, site: str) -> None:
+    with visited(browser, site, viewport=WIDE, permissions=["clipboard-read", "clipboard-write"]) as page:
+        page.get_by_role("button", name="Copy to clipboard").first.click()
+        assert "pip install fastapi-maintenance" == page.evaluate("navigator.clipboard.readText()").strip()
