@@ -33,5 +33,5 @@ def axe_passes(page: Page) -> int:
         (each["id"], each["help"], [(node["html"], node["failureSummary"]) for node in each["nodes"]])
         for each in found["violations"]
     ]
-    assert [] == broken
+    assert not broken, broken
     return len(found["passes"])

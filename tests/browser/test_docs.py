@@ -37,8 +37,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("documentation")
     for name in ("docs", "fastapi_maintenance"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("CHANGELOG.md", "zensical.toml"):
-        shutil.copy(ROOT / name, folder)
+    (folder / "tests").mkdir()
+    for name in ("CHANGELOG.md", "tests/doctest_fences.py", "zensical.toml"):
+        shutil.copy(ROOT / name, folder / name)
     subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], cwd=folder, check=True, timeout=120)
     return folder / "site"
 

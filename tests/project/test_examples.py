@@ -316,9 +316,9 @@ async def test_wrap_any_asgi_app() -> None:
     assert ["websocket.close"] == [message["type"] for message in await handshake(app, websocket_scope())]
 
 
-async def test_five_lines_to_begin_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_few_lines_to_begin_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    app = opened(example("Five lines to begin with").run())
+    app = opened(example("A few lines to begin with").run())
     before = await statuses(app, "/items")
     Path("maintenance.txt").write_text("1\n", encoding="utf-8")
     during = await statuses(app, "/items", "/health")
