@@ -99,10 +99,10 @@ def test_no_page_asks_another_host_for_anything(browser: Browser, site: str, bui
 
 
 def search_for(page: Page, word: str) -> None:
-    """Type a word into the search, as a reader does, and wait for the page that is about it."""
-    page.keyboard.press("Control+k")
-    page.keyboard.type(word)
-    page.get_by_text(f"Behind {word}").first.wait_for(timeout=10_000)
+    """Type a word into the search, and wait for the page that is about it."""
+    page.get_by_role("button", name="Search").click()
+    page.get_by_label("Search", exact=True).and_(page.locator("[type=text]")).fill(word)
+    page.get_by_role("heading", name=f"Behind {word}").first.wait_for(timeout=10_000)
 
 
 def test_a_page_is_found_by_a_word(browser: Browser, site: str) -> None:
