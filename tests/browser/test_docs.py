@@ -98,6 +98,13 @@ def test_no_page_asks_another_host_for_anything(browser: Browser, site: str, bui
     assert [] == [url for url in asked if not url.startswith((site, "data:", "blob:"))]
 
 
+def test_the_examples_of_docstrings_are_shown_as_code(built: Path) -> None:
+    pages = {path.parent.name: path.read_text(encoding="utf-8") for path in built.glob("reference/*/index.html")}
+    assert len(pages) > 10
+    assert "language-pycon" in pages["predicates"]
+    assert [] == [name for name, text in pages.items() if "<blockquote" in text]  # as Markdown takes `>>>`
+
+
 def search_for(page: Page, word: str) -> None:
     """Type a word into the search, and wait for the page that is about it."""
     page.get_by_role("button", name="Search").click()
