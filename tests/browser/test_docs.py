@@ -31,16 +31,25 @@ class Quiet(SimpleHTTPRequestHandler):
         """Keep the output of the tests clean."""
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the documentation in a folder of its own."""
-    folder = tmp_path_factory.mktemp("documentation")
+def build(folder: Path, *, front: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Build the documentation in a folder, with another front page if one is given."""
     for name in ("docs", "fastapi_maintenance"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "tests").mkdir()
     for name in ("CHANGELOG.md", "tests/doctest_fences.py", "zensical.toml"):
         shutil.copy(ROOT / name, folder / name)
-    subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], cwd=folder, check=True, timeout=120)
+    if front is not None:
+        (folder / "docs" / "index.md").write_text(front, encoding="utf-8")
+    command = [sys.executable, "-m", "zensical", "build", "--strict"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the documentation."""
+    folder = tmp_path_factory.mktemp("documentation")
+    done = build(folder)
+    assert 0 == done.returncode, done.stdout + done.stderr
     return folder / "site"
 
 
@@ -54,6 +63,21 @@ def site(built: Path) -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("front", "told"),
+    [
+        ("[a page](nowhere.md)", "page does not exist"),
+        ("[a heading](tutorial.md#nowhere)", "anchor does not exist"),
+        ("[a name][fastapi_maintenance.nowhere]", "unresolved autoref"),
+        ("::: fastapi_maintenance.nowhere", "fastapi_maintenance.nowhere could not be found"),
+    ],
+)
+def test_what_leads_nowhere_fails_the_build(front: str, told: str, tmp_path: Path) -> None:
+    done = build(tmp_path, front=f"# Home\n\n{front}\n")
+    assert 0 != done.returncode
+    assert told in done.stdout + done.stderr
 
 
 def fits(page: Page) -> bool:
@@ -101,7 +125,7 @@ def test_no_page_asks_another_host_for_anything(browser: Browser, site: str, bui
 def test_the_examples_of_docstrings_are_shown_as_code(built: Path) -> None:
     pages = {path.parent.name: path.read_text(encoding="utf-8") for path in built.glob("reference/*/index.html")}
     assert len(pages) > 10
-    assert "language-pycon" in pages["predicates"]
+    assert '<span class="gp">&gt;&gt;&gt; </span>' in pages["predicates"]
     assert [] == [name for name, text in pages.items() if "<blockquote" in text]  # as Markdown takes `>>>`
 
 
