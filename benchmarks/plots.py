@@ -1,4 +1,4 @@
-"""Draw the plots that the documentation shows, of the figures that the other modules have written."""
+"""Draw the plots that the README shows, of the figures that the other modules have written."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def main() -> None:
     """Draw each plot whose figures are there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="the folder with the figures")
-    parser.add_argument("--into", type=Path, default=HERE.parent / "docs" / "plots")
+    parser.add_argument("--into", type=Path, default=HERE / "plots")
     options = parser.parse_args()
     options.into.mkdir(exist_ok=True)
     for name, (part, draw) in _PLOTS.items():

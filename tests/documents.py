@@ -11,8 +11,10 @@ from tests.support import ROOT
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-DOCUMENTS = [README, *sorted(DOCS.rglob("*.md"))]
-"""All that users are given to read; what else there is, such as the changelog, has no examples."""
+ROOTS = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+"""Documents at the root that pages include, so that they stand where people look for them as well."""
+DOCUMENTS = [README, *ROOTS, *sorted(DOCS.rglob("*.md"))]
+"""All that people are given to read."""
 
 _LINE = re.compile(r"^(?P<marks>#+) (?P<heading>.+)$|^(?P<fence>```)(?P<language>\w*)$", re.MULTILINE)
 

@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
 
 from tests.browser.looking import axe_passes, visited
+from tests.documents import ROOTS
 from tests.support import ROOT
 
 WIDE, NARROW = ViewportSize(width=1280, height=800), ViewportSize(width=360, height=740)
@@ -36,7 +37,7 @@ def build(folder: Path, *, front: str | None = None) -> subprocess.CompletedProc
     for name in ("docs", "fastapi_maintenance"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "tests").mkdir()
-    for name in ("CHANGELOG.md", "tests/doctest_fences.py", "zensical.toml"):
+    for name in (*(path.name for path in ROOTS), "tests/doctest_fences.py", "zensical.toml"):
         shutil.copy(ROOT / name, folder / name)
     if front is not None:
         (folder / "docs" / "index.md").write_text(front, encoding="utf-8")

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SURVIVORS = Path(__file__).with_name("survivors.md")
 COPIED = [
-    *("CHANGELOG.md", "README.md", "docs", "examples", "fastapi_maintenance"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "docs", "examples", "fastapi_maintenance"),
     *("noxfile.py", "stubs", "tests", "zensical.toml"),
 ]
 ENOUGH = 95.0  # per cent
