@@ -75,7 +75,7 @@ nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
 # The oldest Python has the lowest versions of all else; with the newest it is run by name, `tests-3.10`.
 nox.options.sessions = [
-    *("lint", "floors", "types", "package", "browser"),
+    *("lint", "floors", "types", "package", "docs", "browser"),
     *(f"tests-{python}" for python in PYTHONS[1:]),
     *("tests_lowest", "coverage"),
 ]
@@ -209,17 +209,24 @@ def tests_last_flat(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation builds into `site`, and no link, anchor or name in it leads nowhere."""
+    session.install(*group("docs"))
+    session.run("zensical", "build", "--clean", "--strict")
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
-    """The maintenance page is what it should be in a real browser, on a screen and on a phone."""
+    """The maintenance page and the documentation are what they should be in a real browser, on a screen and a phone."""
     if not any(map(shutil.which, BROWSERS)):
-        session.skip(f"no browser to look at the page with: install one of {', '.join(BROWSERS)}")
+        session.skip(f"no browser to look at the pages with: install one of {', '.join(BROWSERS)}")
     session.install(*group("browser"), "-e", ".")
     session.run("pytest", "--numprocesses", "2", "tests/browser", *session.posargs)
 
 
 @nox.session
 def pictures(session: nox.Session) -> None:
-    """The pictures of the README are taken anew, by the tests of what they show."""
+    """The pictures of the documents are taken anew, by the tests of what they show."""
     session.install(*group("browser"), "-e", ".")
     session.run("pytest", "tests/browser", "-k", "picture", env={"PICTURES": str(HERE / "docs")})
     session.run("python", "-m", "tests.pictures")

@@ -42,4 +42,4 @@ if __name__ == "__main__":
     for part in options.parts or PARTS:
         figures = PARTS[part](pythons, quick=options.quick)
         results.joinpath(f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    plots.draw(results, HERE / "plots")
+    plots.draw(results, HERE.parent / "docs" / "plots")

@@ -1,4 +1,4 @@
-"""The examples of a Markdown document, as a reader finds them: in their order, under their headings."""
+"""The documents and their examples, as a reader finds them: in their order, under their headings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support import ROOT
+
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+ROOTS = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+"""Documents at the root that pages include, so that they stand where people look for them as well."""
+DOCUMENTS = [README, *ROOTS, *sorted(DOCS.rglob("*.md"))]
+"""All that people are given to read."""
 
 _LINE = re.compile(r"^(?P<marks>#+) (?P<heading>.+)$|^(?P<fence>```)(?P<language>\w*)$", re.MULTILINE)
 
@@ -30,10 +39,18 @@ class Example:
 
 def examples_of(document: Path, language: str) -> list[Example]:
     """Return the blocks of a document in this language."""
-    return [example for example in _blocks(document) if example.language == language]
+    return [example for example in blocks_of(document) if example.language == language]
 
 
-def _blocks(document: Path) -> Iterator[Example]:
+def example(heading: str, language: str = "python") -> Example:
+    """Return the one example in this language that stands under a heading, in whichever document."""
+    found = [each for document in DOCUMENTS for each in examples_of(document, language) if each.heading == heading]
+    (only,) = found
+    return only
+
+
+def blocks_of(document: Path) -> Iterator[Example]:
+    """Yield all blocks of a document."""
     heading, block = "", None
     for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), start=1):
         match = _LINE.match(line)

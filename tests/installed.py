@@ -57,7 +57,7 @@ def check_sdist(path: str) -> None:
     for wanted in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "noxfile.py", "tests/installed.py"):
         assert wanted in names, wanted
     tops = {name.split("/")[0] for name in names}
-    for wanted in (NAME, "tests", "stubs", "examples", "benchmarks"):
+    for wanted in (NAME, "tests", "stubs", "examples", "benchmarks", "docs", "zensical.toml"):
         assert wanted in tops, wanted
     equal(set(), {name for name in names if re.search(r"\.nox|\.venv|__pycache__|\.coverage|\.hypothesis", name)})
 

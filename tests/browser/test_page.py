@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import os
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize
 
 from fastapi_maintenance import Hold, MaintenanceState, state_to_text
 from fastapi_maintenance.responses.words import LANGUAGES
+from tests.browser.looking import DESKTOP, PHONE, axe_passes, visited
 from tests.support import uvicorn_process
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIETLY = ["no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
-DESKTOP, PHONE = ViewportSize(width=1000, height=560), ViewportSize(width=320, height=568)
 OPEN, CLOSED = MaintenanceState(), MaintenanceState(active=True)
 HOSTILE = (
     "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\"> & \"quoted\" 'single' "
     "</p></main></body> $title ${message} " + "wide" * 60
 )
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Run a browser that is there; none is ever fetched."""
-    (found, *_) = filter(None, map(shutil.which, BROWSERS))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=[f"--{word}" for word in QUIETLY])
-        yield browser
-        browser.close()
 
 
 class Service:
@@ -64,18 +48,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder for pictures."""
     return Path(os.environ.get("PICTURES") or tmp_path_factory.mktemp("pictures"))
-
-
-@contextmanager
-def visited(browser: Browser, url: str, **settings: Any) -> Iterator[Page]:  # noqa: ANN401 -- those of a context
-    """Open a page in a context of its own."""
-    context = browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **settings})
-    page = context.new_page()
-    page.goto(url)
-    try:
-        yield page
-    finally:
-        context.close()
 
 
 def announced(**in_future: float) -> MaintenanceState:
@@ -177,15 +149,11 @@ def test_what_is_replaced_is_shown(browser: Browser, service: Service) -> None:
 def test_it_is_accessible(
     browser: Browser, service: Service, viewport: ViewportSize, scheme: str, language: str
 ) -> None:
-    axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     for state in (CLOSED, announced(hours=5)):
         service.set(state)
         settings = {"viewport": viewport, "color_scheme": scheme, "locale": language, "bypass_csp": True}
         with visited(browser, f"{service.url}/plain/", **settings) as page:
-            page.evaluate(axe)
-            found: dict[str, Any] = page.evaluate("axe.run()")
-        assert [] == [(each["id"], each["help"]) for each in found["violations"]]
-        assert len(found["passes"]) > 10
+            assert axe_passes(page) > 10
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])

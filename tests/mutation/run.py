@@ -21,7 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SURVIVORS = Path(__file__).with_name("survivors.md")
-COPIED = ["CHANGELOG.md", "README.md", "examples", "fastapi_maintenance", "noxfile.py", "stubs", "tests"]
+COPIED = [
+    *("CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "docs", "examples", "fastapi_maintenance"),
+    *("noxfile.py", "stubs", "tests", "zensical.toml"),
+]
 ENOUGH = 95.0  # per cent
 KILLED = {1, 3}  # what pytest returns where a test failed
 TIMEOUTS = {-24, 24, 36, 152, 255}  # what mutmut notes where they did not end

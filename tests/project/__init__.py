@@ -1,1 +1,1 @@
-"""Tests of README, docstrings, imports and the spec."""
+"""Tests of the documents and their examples, docstrings, imports and the spec."""

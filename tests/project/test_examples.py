@@ -1,20 +1,28 @@
-"""What the README says is so: its examples run as written, its demonstration prints what it shows."""
+"""The examples of the README and of the pages run as they are written, and do what is said of them."""
 
 from __future__ import annotations
 
-import re
+import contextlib
+import json
+import shlex
+import shutil
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import anyio
+import httpx
 import pytest
+import yaml
 from fastapi import Body, FastAPI
 from starlette.types import ASGIApp
 from typer.testing import CliRunner
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from fastapi_maintenance import (
     LocalFileBackend,
@@ -22,26 +30,26 @@ from fastapi_maintenance import (
     MemoryBackend,
     get_maintenance_state,
     set_maintenance_mode,
+    text_to_state,
 )
 from fastapi_maintenance._switch import current_backend
-from fastapi_maintenance._switch.app_switch import Settings
 from fastapi_maintenance.cli.commands import app as cli
-from fastapi_maintenance.predicates import __all__ as predicates
 from fastapi_maintenance.testing import PromiseBrokenError
-from tests.documents import Example, examples_of
+from tests.documents import DOCS, Example, example, examples_of
 from tests.servers import Server, running
-from tests.support import ROOT, client, eventually, handshake, websocket_scope
+from tests.support import (
+    ROOT,
+    client,
+    eventually,
+    free_port,
+    handshake,
+    uvicorn_process,
+    wait_for_port,
+    websocket_scope,
+)
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
-
-README = ROOT / "README.md"
-EXAMPLES = {block.heading: block for block in examples_of(README, "python")}
-
-
-def example(heading: str) -> Example:
-    """Return the README's example under a heading."""
-    return EXAMPLES[heading]
 
 
 def opened(names: dict[str, object]) -> FastAPI:
@@ -66,16 +74,9 @@ def _maintenance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
 
 
-def test_each_example_has_a_heading_of_its_own_and_a_test() -> None:
-    headings = [block.heading for block in examples_of(README, "python")]
-    tests = Path(__file__).read_text(encoding="utf-8")
-    assert sorted(set(headings)) == sorted(headings)
-    assert [] == [heading for heading in headings if f'example("{heading}")' not in tests]
-
-
 async def test_quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
     app = example("Quick start").run()["app"]
-    (shown,) = [block.text.splitlines() for block in examples_of(README, "http")]
+    shown = example("Quick start", "http").text.splitlines()
     async with client(cast("FastAPI", app)) as http:
         is_open = await http.get("/")
         monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
@@ -226,15 +227,6 @@ def test_in_the_apis_own_documentation() -> None:
     assert {"200"} == shown["/health"] == shown["/health/live"]
 
 
-def test_the_hints_are_those_that_there_are() -> None:
-    hints = (ROOT / "fastapi_maintenance" / "_routing" / "hints.py").read_text(encoding="utf-8")
-    topics = re.findall(r'yield "(\w+)"', hints)
-    assert topics
-    assert sorted(topics) == re.findall(
-        r"^\| `fastapi_maintenance\.hints\.(\w+)`", README.read_text("utf-8"), re.MULTILINE
-    )
-
-
 async def test_your_own_response(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = MemoryBackend(MaintenanceState(active=True, message="<b>Soon</b>"))
     monkeypatch.setattr(current_backend, "_configured", [backend])
@@ -273,8 +265,7 @@ def test_test_your_own_backend() -> None:
     forgetting = replace(block, text=block.text.replace(keeping, "        pass\n")).run()
     with pytest.raises(PromiseBrokenError) as caught:
         cast("Any", forgetting["test_my_backend"])()
-    (shown,) = [text.text for text in examples_of(README, "text") if text.heading == block.heading]
-    assert shown == f"{caught.value}\n"
+    assert example("Test your own backend", "text").text == f"{caught.value}\n"
 
 
 @pytest.mark.filterwarnings("ignore:Using `httpx`")  # Starlette would rather have another client
@@ -325,49 +316,206 @@ async def test_wrap_any_asgi_app() -> None:
     assert ["websocket.close"] == [message["type"] for message in await handshake(app, websocket_scope())]
 
 
-def test_the_demonstration_prints_what_the_readme_shows() -> None:
-    shown = next(block.text for block in examples_of(README, "text") if block.heading == "See it work")
-    printed = subprocess.run(
-        [sys.executable, ROOT / "examples" / "demo.py"], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    assert shown.strip() == printed.strip()
+async def test_a_few_lines_to_begin_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = opened(example("A few lines to begin with").run())
+    before = await statuses(app, "/items")
+    Path("maintenance.txt").write_text("1\n", encoding="utf-8")
+    during = await statuses(app, "/items", "/health")
+    Path("maintenance.txt").write_text("0\n", encoding="utf-8")
+    assert [200, 503, 200, 200] == [*before, *during, *await statuses(app, "/items")]
 
 
-def test_the_commands_are_those_of_the_noxfile() -> None:
-    blocks = [
-        block
-        for block in examples_of(README, "console")
-        if block.heading in {"See it work", "Installation", "Contributing"}
-    ]
-    commands = [line for block in blocks for line in block.text.splitlines()]
-    assert ["python3 noxfile.py -s demo", "pip install fastapi-maintenance", "python3 noxfile.py"] == commands
-    assert "exec python3 noxfile.py\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+def test_a_service_that_can_be_closed_and_the_commands_that_close_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = cast("FastAPI", example("1. A service that can be closed").run()["app"])
+    heading = "2. Turn maintenance on and off"
+    shown = example(heading, "http").text.splitlines()
+    lines = [line for each in examples_of(DOCS / "tutorial.md", "console") for line in each.text.splitlines()]
+    commands = [shlex.split(line) for line in lines if line.startswith(("export ", "fastapi-maintenance "))]
+    assert ["export", "on", "status", "off"] == [words[0 if words[0] == "export" else 1] for words in commands[:4]]
+    answers = []
+    for words in commands[:4]:
+        if words[0] == "export":
+            monkeypatch.setenv(*words[1].split("=", 1))
+            continue
+        result = CliRunner().invoke(cli, words[1:])
+        assert 0 == result.exit_code, result.output
+        answers.append(anyio.run(answer, app, "/items"))
+    closed, status, opened_again = answers
+    assert closed.json() == status.json()
+    assert ["apple", "pear"] == opened_again.json()
+    assert 1790 <= int(closed.headers["retry-after"]) <= 1800
+    kept = ["retry-after: 1800", f"cache-control: {closed.headers['cache-control']}"]
+    assert shown == [f"HTTP/1.1 {closed.status_code} {closed.reason_phrase}", *kept, "", closed.text]
 
 
-def test_the_commands_of_the_terminal_are_those_that_there_are() -> None:
-    (block,) = [block for block in examples_of(README, "console") if block.heading == "From the terminal"]
-    shown = [line.split()[1] for line in block.text.splitlines() if line.startswith("fastapi-maintenance ")]
-    assert ["on", "status", "watch", "off", "run", "release"] == shown
-    for name in shown:
-        result = CliRunner().invoke(cli, [name, "--help"])
-        options = {
-            word for line in block.text.splitlines() for word in line.split() if word.startswith("--") and word != "--"
-        }
-        assert 0 == result.exit_code
-        used = next(line for line in block.text.splitlines() if line.startswith(f"fastapi-maintenance {name}"))
-        assert [] == [option for option in options if option in used and option not in result.output]
+async def answer(app: FastAPI, path: str) -> httpx.Response:
+    """Return what the app answers."""
+    async with client(app) as http:
+        return await http.get(path)
 
 
-def test_all_predicates_and_settings_are_told_of() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert [] == [name for name in predicates if f"`{name}`" not in text]
-    assert [] == [name for name in Settings.__dataclass_fields__ if f"| `{name}` |" not in text]
+async def test_let_health_checks_and_administrators_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHOP_ADMIN_KEY", "secret-key")
+    app = cast("FastAPI", example("3. Let health checks and administrators in").run()["app"])
+    Path("maintenance.txt").write_text("1", encoding="utf-8")
+    key = {"X-Admin-Key": "secret-key"}
+    assert [503, 200, 200] == await statuses(app, "/items", "/health", ("GET", "/items", key))
 
 
-def test_links_lead_to_files_of_the_repository() -> None:
-    links = [
-        line.split("](")[1].split(")")[0] for line in README.read_text(encoding="utf-8").splitlines() if "](" in line
-    ]
-    local = [link for link in links if not link.startswith("https://")]
-    assert "examples/shop.py" in local
-    assert [] == [link for link in local if not (ROOT / link).is_file()]
+async def test_show_people_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = opened(example("4. Show people a page").run())
+    Path("maintenance.txt").write_text("1", encoding="utf-8")
+    async with client(app) as http:
+        kinds = [
+            (await http.get("/", headers={"accept": accept})).headers["content-type"]
+            for accept in ("text/html,*/*;q=0.8", "*/*")
+        ]
+    assert ["text/html; charset=utf-8", "application/json"] == kinds
+
+
+@pytest.mark.parametrize("store", [None, "file:elsewhere.txt"])
+async def test_share_the_switch(store: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SHOP_STORE", raising=False)
+    if store is not None:
+        monkeypatch.setenv("SHOP_STORE", store)
+    app = opened(example("5. Share the switch").run())
+    await set_maintenance_mode(True, store or "file:maintenance.txt")
+    assert [503] == await statuses(app, "/")
+
+
+async def test_close_it_while_you_deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[MaintenanceState] = []
+
+    async def migrate() -> None:
+        seen.append(await get_maintenance_state("file:maintenance.txt"))
+
+    await cast("Any", example("6. Close it while you deploy").run()["upgrade"])(migrate)
+    (hold,) = seen[0].holds
+    assert (True, "New database") == (hold.active, hold.message)
+    assert MaintenanceState() == await get_maintenance_state("file:maintenance.txt")
+
+
+@pytest.mark.filterwarnings("ignore:Using `httpx`")  # Starlette would rather have another client
+def test_the_tests_of_the_tutorial() -> None:
+    names = example("7. Test it").run()
+    cast("Any", names["test_visitors_are_told"])()
+    cast("Any", names["test_the_shop_is_open_again"])()
+
+
+async def test_addresses_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
+    app = opened(example("Addresses of clients").run())
+    inside, outside = ({"X-Forwarded-For": address} for address in ("10.1.2.3", "192.0.2.7"))
+    asked = [("GET", "/items", inside), ("GET", "/items", outside)]
+    assert [200, 503] == await statuses(app, *asked, peer="127.0.0.1")
+    assert [503, 503] == await statuses(app, *asked)
+
+
+@pytest.mark.usefixtures("_maintenance")
+async def test_search_engines() -> None:
+    app = opened(example("Search engines").run())
+    app.add_api_route("/robots.txt", lambda: "open", methods=["GET", "POST"])
+    assert [200, 200, 503] == await statuses(app, "/robots.txt", "/items", ("POST", "/items", {}))
+
+
+@pytest.mark.usefixtures("_maintenance")
+async def test_the_deployment_asks_probes_that_pass() -> None:
+    manifest = yaml.safe_load(example("The deployment", "yaml").text)
+    pod = manifest["spec"]["template"]
+    assert manifest["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+    (container,) = pod["spec"]["containers"]
+    assert ["SHOP_STORE"] == [variable["name"] for variable in container["env"]]
+    probes = [container[kind]["httpGet"] for kind in ("livenessProbe", "readinessProbe")]
+    assert {container["ports"][0]["containerPort"]} == {probe["port"] for probe in probes}
+    app = opened(example("Kubernetes probes").run())
+    assert [200, 200] == await statuses(app, *(probe["path"] for probe in probes))
+
+
+def test_the_config_map_is_a_switch_that_is_off() -> None:
+    manifest = yaml.safe_load(example("Kubernetes: a file from a ConfigMap", "yaml").text)
+    assert {"switch": MaintenanceState()} == {name: text_to_state(text) for name, text in manifest["data"].items()}
+
+
+def shop(switch: Path) -> AbstractContextManager[str]:
+    """Run a server with the shop, whose switch is a file."""
+    env = {"SHOP_STORE": f"file:{switch}"}
+    return uvicorn_process("shop:app", "--no-proxy-headers", env=env, folder=ROOT / "examples")
+
+
+@contextmanager
+def nginx(heading: str, folder: Path, **servers: str) -> Iterator[str]:
+    """Run nginx with the configuration under a heading, in front of other servers than it names; yield its URL."""
+    port = free_port()
+    text = example(heading, "nginx").text.replace("listen 8080;", f"listen 127.0.0.1:{port};")
+    for shown, server in servers.items():
+        text = text.replace(f"127.0.0.1:{shown.removeprefix('port_')}", server.removeprefix("http://"))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    folders = "".join(f"{kind}_temp_path {folder / kind};" for kind in kinds)
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"daemon off; pid {folder / 'pid'}; error_log {folder / 'log'}; events {{}}\n"
+        f"http {{ access_log off; {folders}\n{text}}}\n",
+        encoding="utf-8",
+    )
+    process = subprocess.Popen([str(shutil.which("nginx")), "-c", str(config), "-e", str(folder / "log")])
+    try:
+        wait_for_port(port, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+@pytest.mark.servers
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+def test_behind_nginx(tmp_path: Path) -> None:
+    """The 503 comes through as it is, again and again, and so does that of a WebSocket handshake."""
+    with (
+        shop(tmp_path / "switch") as one,
+        shop(tmp_path / "switch") as two,
+        nginx("Behind nginx", tmp_path, port_8001=one, port_8002=two) as url,
+    ):
+        before = httpx.get(f"{url}/items")
+        with connect(f"ws{url.removeprefix('http')}/items/prices") as socket:
+            socket.send("apple")
+            assert {"item": "apple", "price": 5} == json.loads(socket.recv(timeout=10))
+        (tmp_path / "switch").write_text('{"active": true, "message": "Back at ten"}', encoding="utf-8")
+        during = [httpx.get(f"{url}/items") for _ in range(6)]
+        with pytest.raises(InvalidStatus) as refused, connect(f"ws{url.removeprefix('http')}/items/prices"):
+            pass
+    assert ["apple", "pear"] == before.json()
+    assert {(503, "3600", "no-store", '{"detail":"Back at ten"}')} == {
+        (each.status_code, each.headers["retry-after"], each.headers["cache-control"], each.text) for each in during
+    }
+    assert (503, "3600") == (refused.value.response.status_code, refused.value.response.headers["retry-after"])
+
+
+@pytest.mark.servers
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+def test_when_the_app_itself_is_down(tmp_path: Path) -> None:
+    (tmp_path / "switch").write_text("1", encoding="utf-8")
+    with contextlib.ExitStack() as stack:
+        app = stack.enter_context(shop(tmp_path / "switch"))
+        with nginx("When the app itself is down", tmp_path, port_8001=app) as url:
+            by_app = httpx.get(f"{url}/items")
+            stack.close()
+            by_nginx = httpx.get(f"{url}/items")
+    assert (503, "3600", "no-store") == (
+        by_app.status_code,
+        by_app.headers["retry-after"],
+        by_app.headers["cache-control"],
+    )
+    assert (503, "60", "no-store", "Back in a moment") == (
+        by_nginx.status_code,
+        by_nginx.headers["retry-after"],
+        by_nginx.headers["cache-control"],
+        by_nginx.text,
+    )

@@ -1,0 +1,161 @@
+"""The documentation as a reader sees it: in a real browser, built as the session `docs` builds it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize
+
+from tests.browser.looking import axe_passes, visited
+from tests.documents import ROOTS
+from tests.support import ROOT
+
+WIDE, NARROW = ViewportSize(width=1280, height=800), ViewportSize(width=360, height=740)
+PAGES = ["", "how-to/exempt/", "reference/predicates/"]
+"""The front page, a recipe and a page of the reference."""
+TABLES = ["operations/stores/", "operations/retry-after/", "explanation/decision/", "reference/settings/"]
+"""Pages with wide tables and drawings."""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Files of a folder, over HTTP."""
+
+    def log_message(self, *_: object) -> None:
+        """Keep the output of the tests clean."""
+
+
+def build(folder: Path, *, front: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Build the documentation in a folder, with another front page if one is given."""
+    for name in ("docs", "fastapi_maintenance"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "tests").mkdir()
+    for name in (*(path.name for path in ROOTS), "tests/doctest_fences.py", "zensical.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    if front is not None:
+        (folder / "docs" / "index.md").write_text(front, encoding="utf-8")
+    command = [sys.executable, "-m", "zensical", "build", "--strict"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the documentation."""
+    folder = tmp_path_factory.mktemp("documentation")
+    done = build(folder)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    return folder / "site"
+
+
+@pytest.fixture(scope="session")
+def site(built: Path) -> Iterator[str]:
+    """Serve the documentation."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("front", "told"),
+    [
+        ("[a page](nowhere.md)", "page does not exist"),
+        ("[a heading](tutorial.md#nowhere)", "anchor does not exist"),
+        ("[a name][fastapi_maintenance.nowhere]", "unresolved autoref"),
+        ("::: fastapi_maintenance.nowhere", "fastapi_maintenance.nowhere could not be found"),
+    ],
+)
+def test_what_leads_nowhere_fails_the_build(front: str, told: str, tmp_path: Path) -> None:
+    done = build(tmp_path, front=f"# Home\n\n{front}\n")
+    assert 0 != done.returncode
+    assert told in done.stdout + done.stderr
+
+
+def fits(page: Page) -> bool:
+    """Return whether nothing of the page is beyond the edge of its window."""
+    seen: bool = page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    return seen
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("path", PAGES)
+def test_it_is_accessible_and_fits_its_window(
+    browser: Browser, site: str, path: str, viewport: ViewportSize, scheme: str
+) -> None:
+    with visited(browser, f"{site}{path}", viewport=viewport, color_scheme=scheme) as page:
+        assert fits(page)
+        assert {"light": "default", "dark": "slate"}[scheme] == page.locator("body").get_attribute(
+            "data-md-color-scheme"
+        )
+        assert axe_passes(page) > 10
+
+
+@pytest.mark.parametrize("path", TABLES)
+def test_wide_tables_and_drawings_scroll_on_a_phone(browser: Browser, site: str, path: str) -> None:
+    with visited(browser, f"{site}{path}", viewport=NARROW) as page:
+        assert fits(page)
+        assert axe_passes(page) > 10
+
+
+def test_no_page_asks_another_host_for_anything(browser: Browser, site: str, built: Path) -> None:
+    asked: list[str] = []
+    context = browser.new_context(viewport=WIDE)
+    page = context.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    pages = [path.relative_to(built).as_posix() for path in built.rglob("*.html")]
+    for path in pages:
+        page.goto(f"{site}{path}")
+    search_for(page, "nginx")
+    context.close()
+    assert len(pages) > 40
+    assert len(asked) > len(pages)
+    assert [] == [url for url in asked if not url.startswith((site, "data:", "blob:"))]
+
+
+def test_the_examples_of_docstrings_are_shown_as_code(built: Path) -> None:
+    pages = {path.parent.name: path.read_text(encoding="utf-8") for path in built.glob("reference/*/index.html")}
+    assert len(pages) > 10
+    assert '<span class="gp">&gt;&gt;&gt; </span>' in pages["predicates"]
+    assert [] == [name for name, text in pages.items() if "<blockquote" in text]  # as Markdown takes `>>>`
+
+
+def search_for(page: Page, word: str) -> None:
+    """Type a word into the search, and wait for the page that is about it."""
+    page.get_by_role("button", name="Search").click()
+    page.get_by_label("Search", exact=True).and_(page.locator("[type=text]")).fill(word)
+    page.get_by_role("heading", name=f"Behind {word}").first.wait_for(timeout=10_000)
+
+
+def test_a_page_is_found_by_a_word(browser: Browser, site: str) -> None:
+    with visited(browser, site, viewport=WIDE) as page:
+        search_for(page, "nginx")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{site}operations/nginx/**")
+
+
+def test_a_reader_switches_between_light_and_dark(browser: Browser, site: str) -> None:
+    with visited(browser, site, viewport=WIDE, color_scheme="light") as page:
+        seen = [page.locator("body").get_attribute("data-md-color-scheme")]
+        for name in ("Switch to light mode", "Switch to dark mode"):
+            page.get_by_title(name).click()
+            seen.append(page.locator("body").get_attribute("data-md-color-scheme"))
+    assert ["default", "default", "slate"] == seen
+
+
+def test_an_example_is_copied(browser: Browser, site: str) -> None:
+    permissions = ["clipboard-read", "clipboard-write"]
+    with visited(browser, site, viewport=WIDE, permissions=permissions) as page:
+        page.get_by_title("Copy to clipboard").first.click()
+        copied: str = page.evaluate("navigator.clipboard.readText()")
+    assert "pip install fastapi-maintenance" == copied.strip()

@@ -1,0 +1,173 @@
+"""What the README and the pages say of the project is so: commands, names, links, and what they show twice."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import fastapi_maintenance
+from fastapi_maintenance._switch.app_switch import Settings
+from fastapi_maintenance.cli.commands import app as cli
+from fastapi_maintenance.predicates import __all__ as predicates
+from tests.documents import DOCS, DOCUMENTS, README, ROOTS, Example, blocks_of, example, examples_of
+from tests.support import ROOT
+
+PAGES = [pytest.param(document, id=str(document.relative_to(ROOT))) for document in DOCUMENTS]
+COMMANDS = [
+    line for document in DOCUMENTS for block in examples_of(document, "console") for line in block.text.splitlines()
+]
+ALL = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+
+
+@pytest.mark.parametrize("document", PAGES)
+def test_each_block_is_closed_says_its_language_and_has_a_test(document: Path) -> None:
+    """Those of commands are tested below, all at once; each other one by its heading."""
+    blocks = list(blocks_of(document))
+    fences = [line for line in document.read_text(encoding="utf-8").splitlines() if "```" in line]
+    tests = "".join(
+        Path(__file__).with_name(name).read_text("utf-8") for name in ("test_examples.py", Path(__file__).name)
+    )
+    assert 2 * len(blocks) == len(fences)
+    assert {block.language for block in blocks} <= {"console", "http", "nginx", "python", "text", "yaml"}
+    named = [(block.heading, block.language) for block in blocks if block.language not in {"console", "text"}]
+    assert len(set(named)) == len(named)
+    assert [] == [heading for heading, _ in named if f'"{heading}"' not in tests]
+
+
+def test_no_two_pages_have_examples_under_the_same_heading() -> None:
+    headings = [(block.heading, block.language) for document in DOCUMENTS for block in python_and_http(document)]
+    assert sorted(set(headings)) == sorted(headings)
+
+
+def python_and_http(document: Path) -> list[Example]:
+    """Return the examples of a document that tests find by their headings."""
+    return [block for language in ("python", "http", "nginx", "yaml") for block in examples_of(document, language)]
+
+
+def test_what_the_readme_shows_is_what_the_pages_show() -> None:
+    """The drawing and the tables that stand in both."""
+    pages = {
+        "How a request is decided": "explanation/decision.md",
+        "Choosing a store": "operations/stores.md",
+        "What it costs": "explanation/cost.md",
+    }
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README.read_text("utf-8"), re.MULTILINE | re.DOTALL))
+    for heading, page in pages.items():
+        (shown,) = re.findall(r"^```text\n(?:[^`].*\n|\n)+```$|(?:^\|.*\n)+", sections[heading], re.MULTILINE)
+        assert shown in DOCS.joinpath(page).read_text(encoding="utf-8")
+
+
+def test_the_house_that_contributors_are_shown_is_the_one_that_stands() -> None:
+    folders = {re.sub(r"\.py$|/$", "", path.name) for path in (ROOT / "fastapi_maintenance").iterdir()}
+    shown = {
+        name.strip("/,")
+        for line in example("The house", "text").text.splitlines()
+        for name in re.split(r" {3,}", line)[0].split()
+    }
+    assert {name for name in folders if name not in {"__init__", "__pycache__", "py.typed"}} == shown
+
+
+def test_the_demonstration_prints_what_the_readme_shows() -> None:
+    printed = subprocess.run(
+        [sys.executable, ROOT / "examples" / "demo.py"], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert example("See it work", "text").text.strip() == printed.strip()
+
+
+def test_the_commands_of_a_fresh_clone_are_those_of_the_noxfile() -> None:
+    (block,) = [block for block in examples_of(README, "console") if block.heading == "From a fresh clone"]
+    assert ["python3 noxfile.py -s demo", "python3 noxfile.py"] == block.text.splitlines()
+    assert "exec python3 noxfile.py\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    sessions = re.findall(r"^def (\w+)\(session", (ROOT / "noxfile.py").read_text("utf-8"), re.MULTILINE)
+    told = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS if document not in ROOTS)
+    assert set(re.findall(r"noxfile\.py -s (\w+)", told)) <= set(sessions)
+
+
+def test_each_command_that_is_shown_is_one_that_there_is() -> None:
+    whole = "\n".join(COMMANDS).replace("\\\n", " ").splitlines()
+    programs = {"curl", "export", "fastapi-maintenance", "pip", "python3", "uvicorn"}
+    assert {line.split()[0] for line in whole} == programs
+    extras = {extra for line in whole if line.startswith("pip ") for extra in re.findall(r"\[(\w+)\]", line)}
+    assert extras <= {"bypass", "cli", "redis", "sqlalchemy"}
+    for line in whole:
+        if line.startswith("fastapi-maintenance "):
+            _, name, *words = line.split(" -- ")[0].split()
+            result = CliRunner().invoke(cli, [name, "--help"])
+            assert 0 == result.exit_code
+            assert [] == [word for word in words if word.startswith("--") and word not in result.output]
+
+
+def test_the_commands_of_the_terminal_are_those_that_there_are() -> None:
+    shown = [
+        line.split()[1]
+        for line in example("From the terminal", "console").text.splitlines()
+        if line.startswith("fastapi-maintenance ")
+    ]
+    assert ["on", "status", "watch", "off", "run", "release"] == shown
+
+
+def test_the_reference_of_the_command_has_all_subcommands_and_options() -> None:
+    text = DOCS.joinpath("reference", "command.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)[^|]*\|[^|]*\| (.*)\|$", text, re.MULTILINE)
+    told = {name: set(re.findall(r"--[\w-]+", options)) for name, options in rows}
+    explained = set(re.findall(r"^\| `(--[\w-]+)`", text, re.MULTILINE)) - {"--help"}
+    command = typer.main.get_command(cli)
+    assert isinstance(command, typer.core.TyperGroup)
+    everywhere = {"--app", "--backend"}
+    known = {
+        name: {option for parameter in each.params for option in parameter.opts if option.startswith("--")} - everywhere
+        for name, each in command.commands.items()
+    }
+    assert known == told
+    assert set().union(*known.values()) == explained
+
+
+def test_the_hints_are_those_that_there_are() -> None:
+    hints = (ROOT / "fastapi_maintenance" / "_routing" / "hints.py").read_text(encoding="utf-8")
+    topics = re.findall(r'yield "(\w+)"', hints)
+    assert topics
+    assert sorted(topics) == re.findall(r"^\| `fastapi_maintenance\.hints\.(\w+)`", ALL, re.MULTILINE)
+
+
+def test_all_predicates_and_settings_are_told_of() -> None:
+    assert [] == [name for name in predicates if f"`{name}`" not in ALL]
+    assert [] == [name for name in Settings.__dataclass_fields__ if f"| `{name}` |" not in ALL]
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    told = re.findall(r"^::: fastapi_maintenance\.(\S+)$", ALL, re.MULTILINE)
+    assert sorted(set(told)) == sorted(told)
+    assert {*fastapi_maintenance.__all__} - {"__version__"} == {name for name in told if "." not in name}
+
+
+def test_each_page_is_in_the_navigation_once() -> None:
+    pages = re.findall(r'= "([\w/-]+\.md)"', (ROOT / "zensical.toml").read_text(encoding="utf-8"))
+    assert sorted(str(path.relative_to(DOCS).as_posix()) for path in DOCS.rglob("*.md")) == sorted(pages)
+
+
+@pytest.mark.parametrize("document", PAGES)
+def test_links_lead_to_files_of_the_repository(document: Path) -> None:
+    """So they work where the repository is read as it is; that anchors exist too is checked when the site is built."""
+    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
+    local = [link.split("#")[0] for link in links if not link.startswith(("https://", "#"))]
+    assert [] == [link for link in local if not (document.parent / link).is_file()]
+
+
+def test_the_readme_is_short_and_leads_to_every_page_but_the_reference() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 250
+    including = {
+        DOCS / "index.md",
+        *(DOCS / path.name for path in ROOTS),
+        DOCS / "changelog.md",
+        DOCS / "contributing.md",
+    }
+    pages = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS[1:] if path not in including]
+    generated = [page for page in pages if "\n::: " in (ROOT / page).read_text(encoding="utf-8")]
+    assert [] == [page for page in pages if page not in generated and f"({page})" not in text]
