@@ -12,9 +12,11 @@ from fastapi_maintenance.control import (
     configure_backend,
     get_maintenance_mode,
     get_maintenance_state,
+    maintenance_changes,
     maintenance_mode_off,
     maintenance_mode_on,
     set_maintenance_mode,
+    wait_until_open,
 )
 from fastapi_maintenance.decorators import force_maintenance_mode_off, force_maintenance_mode_on
 from fastapi_maintenance.errors import (
@@ -121,6 +123,7 @@ __all__ = [
     "header_present",
     "host_is",
     "is_active",
+    "maintenance_changes",
     "maintenance_middleware",
     "maintenance_mode_off",
     "maintenance_mode_on",
@@ -137,5 +140,6 @@ __all__ = [
     "state_to_text",
     "str_to_bool",
     "text_to_state",
+    "wait_until_open",
     "with_media_type",
 ]

@@ -23,7 +23,7 @@ _WORDS = dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True) | dict.fromke
     ("", "0", "off", "f", "false", "n", "no"), False
 )
 _REQUIRED = {"id", "active"}
-_TIMES = {"starts_at", "ends_at", "expires_at"}
+_TIMES = {"starts_at", "ends_at", "expires_at", "since"}
 _RULE = "one of 1 on t true y yes (on) or 0 off f false n no (off)"
 
 

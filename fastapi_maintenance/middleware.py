@@ -17,11 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import Unpack
 
 from fastapi_maintenance._helpers.scope import as_http
+from fastapi_maintenance._helpers.telemetry import request_was_blocked
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, log_hints
 from fastapi_maintenance._routing.layers import all_layers_of
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, Settings, Unmatched
-from fastapi_maintenance._switch.requests import ClosableWebSocket, RequestInProgress, Served
+from fastapi_maintenance._switch.requests import Blocked, ClosableWebSocket, RequestInProgress, Served
 from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import has_forced_on
@@ -87,7 +88,7 @@ class MaintainedApp:
         self.app = app
         self.settings = settings
         self._finder = RouteFinder(app, made_by)
-        self._served = Served(self._would_block)
+        self._served = Served(self._blocked_now)
         self._switch = AppSwitch(self, settings)
 
     @property
@@ -96,7 +97,7 @@ class MaintainedApp:
         return self._switch.backend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, served = RequestInProgress(self.settings.backend, scope), self._served
+        request, served = RequestInProgress(self._switch, scope), self._served
         served.requests.add(request)
         try:
             if scope["type"] == "lifespan":
@@ -106,11 +107,12 @@ class MaintainedApp:
             state = self._switch.peek()
             # One look tells that maintenance is off, as it nearly always is, or that it takes a closer look.
             if state is None or state.active or state.holds or has_forced_on():
-                blocked_by = await self._blocked_by(scope, state)
-                if blocked_by is not None:
+                blocked = await self._blocked(scope, state)
+                if blocked is not None:
                     served.requests.remove(request)
+                    request_was_blocked(blocked.route)
                     settings = self.settings
-                    await send_blocked(scope, receive, send, blocked_by, settings.response, settings.retry_after)
+                    await send_blocked(scope, receive, send, blocked.state, settings.response, settings.retry_after)
                     return
             if scope["type"] == "websocket" and self.settings.close_websockets:
                 served.websockets[request] = websocket = ClosableWebSocket(receive, send)
@@ -120,11 +122,11 @@ class MaintainedApp:
             request.leave()
             served.end(request)
 
-    async def _would_block(self, request: RequestInProgress) -> bool:
-        return await self._blocked_by(request.scope, self._switch.peek()) is not None
+    async def _blocked_now(self, request: RequestInProgress) -> Blocked | None:
+        return await self._blocked(request.scope, self._switch.peek())
 
-    async def _blocked_by(self, scope: Scope, state: MaintenanceState | None) -> MaintenanceState | None:
-        """Return the state for which a request is blocked, None where it passes.
+    async def _blocked(self, scope: Scope, state: MaintenanceState | None) -> Blocked | None:
+        """Return why a request is blocked, None where it passes.
 
         A state that is not known yet, or that depends on the time or on holds, is found out now.
         """
@@ -149,7 +151,7 @@ class MaintainedApp:
             return None
         if verdict is Verdict.ASK and await self._is_exempt(scope):
             return None
-        return ON if answer.mark else state
+        return Blocked(ON if answer.mark or state is None else state, answer.path)
 
     async def _is_exempt(self, scope: Scope) -> bool:
         exempt = self.settings.exempt

@@ -16,6 +16,7 @@ __all__ = [
     "MaintenanceState",
     "WorkerStatus",
     "add_hold",
+    "current_author",
     "current_message",
     "is_active",
     "newest_hold",
@@ -25,6 +26,7 @@ __all__ = [
     "renew_hold",
     "seconds_left",
     "switch",
+    "what_counts",
 ]
 
 TEXT_LIMIT = 4096  # characters of a message or an id: what is the longest in JSON is still less than `codec.SIZE_LIMIT`
@@ -70,10 +72,12 @@ class Hold:
         message: What to tell those who are locked out by this block.
         expires_at: An aware datetime from which the hold no longer counts, kept in UTC; None: it counts until
             it is released.
+        by: Who opened the block, in their own words.
+        since: When it was opened, an aware datetime, kept in UTC.
 
     Raises:
         TypeError: A field is of the wrong type.
-        ValueError: `expires_at` is naive, `id` is empty, or a text is not Unicode text or longer than 4,096 characters.
+        ValueError: A datetime is naive, `id` is empty, or a text is not Unicode text or longer than 4,096 characters.
 
     """
 
@@ -81,6 +85,8 @@ class Hold:
     active: bool
     message: str | None = None
     expires_at: datetime | None = None
+    by: str | None = None
+    since: datetime | None = None
 
     def __post_init__(self) -> None:
         _check_text("id", check_str("id", self.id))
@@ -89,7 +95,9 @@ class Hold:
             raise ValueError(msg)
         check_bool("active", self.active)
         _check_text("message", self.message)
-        object.__setattr__(self, "expires_at", _in_utc("expires_at", self.expires_at))
+        _check_text("by", self.by)
+        for name in ("expires_at", "since"):
+            object.__setattr__(self, name, _in_utc(name, getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +110,13 @@ class MaintenanceState:
         starts_at: An aware datetime from which the switch counts, kept in UTC; None: it counts already.
         ends_at: An aware datetime from which the switch counts no longer, kept in UTC; None: no end is known.
         holds: The open context managers, the newest last. The newest decides, whatever the switch says.
+        by: Who set the switch, in their own words; for operators, and never shown to visitors.
+        since: When they did, an aware datetime, kept in UTC.
 
     Raises:
         TypeError: A field is of the wrong type.
-        ValueError: A datetime is naive, `ends_at` is not after `starts_at`, or the message is not Unicode text or
-            longer than 4,096 characters.
+        ValueError: A datetime is naive, `ends_at` is not after `starts_at`, or a text is not Unicode text or longer
+            than 4,096 characters.
 
     """
 
@@ -115,10 +125,13 @@ class MaintenanceState:
     starts_at: datetime | None = None
     ends_at: datetime | None = None
     holds: tuple[Hold, ...] = ()
+    by: str | None = None
+    since: datetime | None = None
 
     def __post_init__(self) -> None:
         check_bool("active", self.active)
         _check_text("message", self.message)
+        _check_text("by", self.by)
         starts_at, ends_at = _in_utc("starts_at", self.starts_at), _in_utc("ends_at", self.ends_at)
         if starts_at is not None and ends_at is not None and ends_at <= starts_at:
             msg = f"ends_at must be after starts_at, got {ends_at.isoformat()} and {starts_at.isoformat()}"
@@ -127,7 +140,8 @@ class MaintenanceState:
         holds = tuple(given) if isinstance(given, Iterable) else (None,)
         if not all(isinstance(hold, Hold) for hold in holds):
             reject("holds", "a tuple of Hold", given)
-        for name, value in {"starts_at": starts_at, "ends_at": ends_at, "holds": holds}.items():
+        since = _in_utc("since", self.since)
+        for name, value in {"starts_at": starts_at, "ends_at": ends_at, "holds": holds, "since": since}.items():
             object.__setattr__(self, name, value)
 
 
@@ -200,6 +214,20 @@ def current_message(state: MaintenanceState, now: datetime) -> str | None:
     return state.message if hold is None or hold.message is None else hold.message
 
 
+def current_author(state: MaintenanceState, now: datetime) -> MaintenanceState | Hold:
+    """Return what decides at `now`, with its `by` and `since`: the newest hold that has not expired, else the state."""
+    return newest_hold(state, now) or state
+
+
+def what_counts(state: MaintenanceState, now: datetime) -> tuple[bool, MaintenanceState]:
+    """Return whether there is maintenance at `now`, and the state without expired holds, and without expiries.
+
+    Two states of which this is the same differ in nothing that anybody has to be told of.
+    """
+    holds = tuple(replace(hold, expires_at=None) for hold in open_holds(state, now))
+    return is_active(state, now), replace(state, holds=holds)
+
+
 def seconds_left(state: MaintenanceState, now: datetime) -> int | None:
     """Return the whole seconds, at least 1, until the maintenance at `now` ends; None where that is not known."""
     if newest_hold(state, now) is not None or not _switch_counts(state, now) or state.ends_at is None:
@@ -207,16 +235,20 @@ def seconds_left(state: MaintenanceState, now: datetime) -> int | None:
     return max(1, math.ceil((state.ends_at - now).total_seconds()))
 
 
-def switch(
+def switch(  # noqa: PLR0913 -- what an operator sets
     state: MaintenanceState,
     *,
     active: bool,
     message: str | None = None,
     starts_at: datetime | None = None,
     ends_at: datetime | None = None,
+    by: str | None = None,
+    since: datetime | None = None,
 ) -> MaintenanceState:
     """Return the state after the operator set the switch anew; open holds stay as they are."""
-    return replace(state, active=active, message=message, starts_at=starts_at, ends_at=ends_at)
+    return MaintenanceState(
+        active=active, message=message, starts_at=starts_at, ends_at=ends_at, holds=state.holds, by=by, since=since
+    )
 
 
 def add_hold(state: MaintenanceState, hold: Hold, now: datetime) -> MaintenanceState:

@@ -20,6 +20,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance.testing import moved_clock
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch
 
 pytestmark = pytest.mark.anyio
@@ -59,14 +60,33 @@ async def test_wrong_details_are_refused_and_change_nothing(
 
 
 async def test_what_is_set_is_kept_whole_and_replaces_what_was_set_before() -> None:
-    for backend in (MemoryBackend(), DetailedStore()):
-        await set_maintenance_mode(True, backend, message="Back soon", starts_at=LATER, ends_at=LATER + timedelta(1))
-        whole = MaintenanceState(active=True, message="Back soon", starts_at=LATER, ends_at=LATER + timedelta(1))
-        assert whole == await get_maintenance_state(backend)
-        assert not await get_maintenance_mode(backend)
-        await set_maintenance_mode(True, backend)
-        assert MaintenanceState(active=True) == await get_maintenance_state(backend)
-        assert await get_maintenance_mode(backend)
+    with moved_clock() as clock:
+        clock.move_to(NOW)
+        for backend in (MemoryBackend(), DetailedStore()):
+            window: Any = {"starts_at": LATER, "ends_at": LATER + timedelta(1)}
+            await set_maintenance_mode(True, backend, message="Back soon", by="alice", **window)
+            state = await get_maintenance_state(backend)
+            assert state.since is not None
+            assert timedelta(0) <= state.since - NOW < timedelta(seconds=10)
+            whole = MaintenanceState(active=True, message="Back soon", by="alice", since=state.since, **window)
+            assert whole == state
+            assert not await get_maintenance_mode(backend)
+            await set_maintenance_mode(True, backend)
+            state = await get_maintenance_state(backend)
+            assert MaintenanceState(active=True, since=state.since) == state
+            assert await get_maintenance_mode(backend)
+            await set_maintenance_mode(False, backend, by="bob")
+            state = await get_maintenance_state(backend)
+            assert (False, "bob", True) == (state.active, state.by, state.since is not None)
+            await set_maintenance_mode(False, backend)
+            assert MaintenanceState() == await get_maintenance_state(backend)
+
+
+async def test_who_opens_a_block_and_when_is_kept_with_its_hold() -> None:
+    backend = MemoryBackend()
+    async with maintenance_mode_on(backend, by="alice"), maintenance_mode_off(backend, by="bob", lease=10):
+        holds = backend.peek().holds
+        assert [("alice", True), ("bob", True)] == [(hold.by, hold.since is not None) for hold in holds]
 
 
 async def test_the_switch_leaves_open_holds_as_they_are() -> None:

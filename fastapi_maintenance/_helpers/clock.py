@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-__all__ = ["ahead_by", "now", "put_ahead"]
+__all__ = ["ahead_by", "now", "put_ahead", "seconds_until"]
 
 _ahead = [timedelta()]
 
@@ -22,3 +22,8 @@ def ahead_by() -> timedelta:
 def put_ahead(by: timedelta) -> None:
     """Put the time that counts ahead of that of the machine, or behind it, in this process."""
     _ahead[:] = [by]
+
+
+def seconds_until(moment: datetime) -> float:
+    """Return the seconds from now until a moment, 0 where it has passed."""
+    return max(0.0, (moment - now()).total_seconds())

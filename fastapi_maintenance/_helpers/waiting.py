@@ -25,13 +25,12 @@ WRITE_TIMEOUT = 10.0
 
 
 @contextmanager
-def in_time(seconds: float) -> Iterator[None]:
-    """Cancel the block, and raise a `TimeoutError` that says so, when it takes longer."""
+def in_time(seconds: float, text: str = "no answer within {:g} seconds") -> Iterator[None]:
+    """Cancel the block, and raise a `TimeoutError` with the text, when it takes longer."""
     with anyio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
-        msg = f"no answer within {seconds:g} seconds"
-        raise TimeoutError(msg)
+        raise TimeoutError(text.format(seconds))
 
 
 def current_loop() -> object:

@@ -31,6 +31,8 @@ class Answer(NamedTuple):
     """Whether it is the app's own documentation."""
     certain: bool = True
     """Whether no layer or handler of the user's can make it another answer."""
+    path: str | None = None
+    """The path of the route, with parameters in braces, if it has one."""
 
     def uncertain(self) -> Answer:
         """Return what is left of it behind something that may change the request, or answer by itself."""

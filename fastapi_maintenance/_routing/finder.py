@@ -117,15 +117,17 @@ def _ask_routes(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Ans
 
 def _ask_route(candidate: Candidate, owner: Starlette | None, scope: Scope, child: Scope) -> Answer:
     route, effective, overridden = candidate.original, candidate.effective, False
+    path = getattr(effective, "path", None)
     while isinstance(route, IncludedRouter):  # which could not be listed route by route
         overridden = overridden or is_overridden(route.original_router, "handle")
-        _, child, route, _ = route._match(scope)  # noqa: SLF001 -- see where it is imported
-        effective = route
+        _, child, route, context = route._match(scope)  # noqa: SLF001 -- see where it is imported
+        effective, path = route, getattr(context, "path", None)
     overridden = overridden or is_overridden(route, "handle")
     if isinstance(route, (Mount, Host)):
         if candidate.finder is None or candidate.finder.app is not effective.app:
             candidate.finder = RouteFinder(effective.app)
         answer: Answer = candidate.finder.find({**scope, **child}, effective.routes)[1]
+        path = (path or "") + (answer.path or "")
     elif isinstance(route, (Route, WebSocketRoute)):
         methods = getattr(effective, "methods", None)
         if methods and not overridden and scope["method"] not in methods:
@@ -133,4 +135,5 @@ def _ask_route(candidate: Candidate, owner: Starlette | None, scope: Scope, chil
         answer = answer_of(route, effective.endpoint, owner, scope, getattr(effective, "app", None))
     else:
         answer = answer_of(route, child.get("endpoint"), owner, scope)
+    answer = answer._replace(path=path)
     return answer.uncertain() if overridden else answer

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_retry_after, check_seconds
-from fastapi_maintenance._switch import current_backend, forced, holds
+from fastapi_maintenance._routing import forced
+from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.observer import Observer, observe
 from fastapi_maintenance._switch.requests import Served
 from fastapi_maintenance._switch.worker import Lifespan, Worker
@@ -77,7 +78,7 @@ class AppSwitch:
     def __init__(self, layer: ASGIApp, settings: Settings) -> None:
         self._layer = layer
         self._settings = settings
-        self._given = settings.backend
+        self.given = settings.backend
         self._observer = self._observe()
         self._lifespan: Lifespan | None = None
 
@@ -90,7 +91,12 @@ class AppSwitch:
         """Return the state that the backend is known to be in; None where that takes a closer look."""
         if holds.ledgers or forced.open_forcings or self._settings.enabled is not None:
             return None
-        return (self._observer if self._given is not None else self._current_observer()).peek()
+        return (self._observer if self.given is not None else self._current_observer()).peek()
+
+    async def known_state(self) -> MaintenanceState:
+        """Return the state of the backend, the last known one while it is away."""
+        observer = self._current_observer()
+        return holds.with_local(observer.backend, observer.peek() or await observer.read())
 
     async def active_state(self, scope: Scope) -> MaintenanceState | None:
         """Return the state if maintenance is on for this request: by the newest hold, else `enabled`, else the backend.
@@ -126,7 +132,7 @@ class AppSwitch:
             self._lifespan = None
 
     def _current_observer(self) -> Observer:
-        if self._given is None and self._observer.backend is not current_backend.default_backend():
+        if self.given is None and self._observer.backend is not current_backend.default_backend():
             self._observer = self._observe()  # another default backend has been configured
             if self._lifespan is not None:
                 self._lifespan.choose_again()

@@ -51,12 +51,13 @@ class Block:
         message: str | None = None,
         lease: float | timedelta | None = None,
         drain: float | timedelta | None = None,
+        by: str | None = None,
         progress: Progress | None = None,
     ) -> None:
         if backend is not None:
             as_backend("backend", backend)
         self._backend = backend
-        self._wanted = Hold(id="not open", active=active, message=message)
+        self._wanted = Hold(id="not open", active=active, message=message, by=by)
         self._lease = None if lease is None else _checked_lease(lease)
         self._drain = None if drain is None else _seconds("drain", drain)
         self._progress = progress
@@ -85,10 +86,10 @@ class Block:
             raise RuntimeError(msg)
         meant = self._backend
         backend = backend_from_url(meant) if isinstance(meant, str) else current_backend.resolve(meant)
-        holds.check_keeps(backend, message=self._wanted.message, lease=self._lease)
+        holds.check_keeps(backend, message=self._wanted.message, lease=self._lease, by=self._wanted.by)
         if self._drain is not None:
             await get_workers(backend)  # where that cannot be done, nothing has been changed yet
-        hold = replace(self._wanted, id=uuid.uuid4().hex)
+        hold = replace(self._wanted, id=uuid.uuid4().hex, since=clock.now())
         self._open = backend, hold
         began = anyio.current_time()
         try:

@@ -34,5 +34,5 @@ def resolve(backend: StateBackend | None) -> StateBackend:
     if backend is not None:
         return check_backend("backend", backend)
     running = running_request()
-    meant = _made_last[0] if running is None else running.backend
+    meant = _made_last[0] if running is None else running.switch.given
     return default_backend() if meant is None else meant

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import anyio
 
-from fastapi_maintenance._switch.requests import RequestInProgress
+from fastapi_maintenance._switch.requests import Blocked, RequestInProgress
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.errors import DrainTimeoutError, NotSupportedError
 from fastapi_maintenance.state import MaintenanceState, WorkerStatus
@@ -22,14 +22,15 @@ Progress = Callable[[Sequence[WorkerStatus], float], None]
 """Called with the workers that are waited for, and the seconds that are left."""
 
 
-def report_of(state: MaintenanceState, requests: Sequence[RequestInProgress]) -> str:
-    """Return what a worker reports that goes by this state, and would block these of its requests in progress."""
+def report_of(state: MaintenanceState, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:
+    """Return what a worker reports that goes by this state, and runs these requests that it blocks."""
     report: dict[str, object] = {"holds": [hold.id for hold in state.holds], "requests": len(requests)}
     if requests:
-        oldest = min(requests, key=lambda request: request.began)
+        oldest, blocked = min(requests, key=lambda pair: pair[0].began)
         began = datetime.fromtimestamp(oldest.began, timezone.utc)
         method = oldest.scope.get("method", "WebSocket")
-        report |= {"since": began.isoformat(), "route": f"{method} {quote(oldest.scope['path'])}"}
+        path = blocked.route or quote(oldest.scope["path"])
+        report |= {"since": began.isoformat(), "route": f"{method} {path}"}
     return json.dumps(report)
 
 

@@ -78,11 +78,21 @@ class Observer:
             return self._stand_in(error)
         return self._told(state)
 
-    async def follow(self, worker: str, notice: Callable[[], None]) -> None:
+    @property
+    def can_be_followed(self) -> bool:
+        """Whether the backend can be watched."""
+        return isinstance(watched_by(self.backend), WatchableStateBackend)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the backend could not be read when it was asked last."""
+        return self._away
+
+    async def follow(self, worker: str | None, notice: Callable[[], None]) -> None:
         """Learn of each change until this is cancelled, where the backend can be watched and is not followed yet.
 
         Args:
-            worker: Who follows, for a backend that counts who does.
+            worker: Who is counted, by a backend that can do that; None: nobody.
             notice: Called after each state that was told, and when there was none.
 
         """
@@ -282,5 +292,5 @@ def watched_by(backend: StateBackend) -> StateBackend:
     return behind if isinstance(behind, DrainableStateBackend) else backend
 
 
-def _watch(backend: WatchableStateBackend, worker: str) -> AsyncIterator[MaintenanceState]:
+def _watch(backend: WatchableStateBackend, worker: str | None) -> AsyncIterator[MaintenanceState]:
     return backend.watch(worker) if isinstance(backend, DrainableStateBackend) else backend.watch()

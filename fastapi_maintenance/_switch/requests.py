@@ -6,14 +6,16 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
+from typing import NamedTuple, Protocol
 
 import anyio
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
+from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import StateBackend
 
-__all__ = ["ClosableWebSocket", "RequestInProgress", "Served", "excused", "is_excused", "running_request"]
+__all__ = ["Blocked", "ClosableWebSocket", "RequestInProgress", "Served", "excused", "is_excused", "running_request"]
 
 _SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
 _DISCONNECT: Message = {"type": "websocket.disconnect", "code": _SERVICE_RESTART, "reason": "maintenance"}
@@ -21,19 +23,29 @@ _running: ContextVar[RequestInProgress | None] = ContextVar("fastapi_maintenance
 _excused: list[RequestInProgress] = []
 
 
+class Switch(Protocol):
+    """The switch of a middleware."""
+
+    given: StateBackend | None
+    """Its backend, None where that is left to the default."""
+
+    async def known_state(self) -> MaintenanceState:
+        """Return the state, the last known one while the store is away."""
+
+
 class RequestInProgress:
     """A request, a WebSocket or a lifespan from its beginning to its end, as one middleware sees it.
 
     Args:
-        backend: The backend of the middleware, None where that is left to the default.
+        switch: The switch of the middleware.
         scope: Its ASGI scope. It is copied, as an app changes it, and the request may have to be decided on again.
 
     """
 
-    __slots__ = ("_token", "backend", "began", "scope")
+    __slots__ = ("_token", "began", "scope", "switch")
 
-    def __init__(self, backend: StateBackend | None, scope: Scope) -> None:
-        self.backend = backend
+    def __init__(self, switch: Switch, scope: Scope) -> None:
+        self.switch = switch
         self.scope: Scope = dict(scope)
         self.began: float = time.time()
         self._token: Token[RequestInProgress | None] = _running.set(self)
@@ -46,6 +58,14 @@ class RequestInProgress:
         """Return the same request as the next middleware around this one sees it, None where there is none."""
         outer = self._token.old_value
         return outer if isinstance(outer, RequestInProgress) else None
+
+
+class Blocked(NamedTuple):
+    """Why a request is blocked."""
+
+    state: MaintenanceState
+    route: str | None
+    """The path of its route, with parameters in braces, if it has one."""
 
 
 def running_request() -> RequestInProgress | None:
@@ -77,12 +97,12 @@ class Served:
     """What is in progress behind one middleware.
 
     Args:
-        would_block: Tells whether a request would be blocked if it began now.
+        blocked_now: Tells why a request would be blocked if it began now; None: it would pass.
 
     """
 
-    def __init__(self, would_block: Callable[[RequestInProgress], Awaitable[bool]]) -> None:
-        self.would_block = would_block
+    def __init__(self, blocked_now: Callable[[RequestInProgress], Awaitable[Blocked | None]]) -> None:
+        self.blocked_now = blocked_now
         self.requests: set[RequestInProgress] = set()
         self.websockets: dict[RequestInProgress, ClosableWebSocket] = {}
         self.on_end: Callable[[], None] | None = None

@@ -9,6 +9,7 @@ request that is missing from a report looked at the state after the hold was rea
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import socket
@@ -20,24 +21,31 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.telemetry import set_active
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, in_time
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.drain import report_of
 from fastapi_maintenance._switch.observer import Observer, watched_by
-from fastapi_maintenance._switch.requests import RequestInProgress, Served, is_excused
+from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, Served, is_excused
+from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.url import close_if_made_here
-from fastapi_maintenance.state import MaintenanceState, is_active, next_change
+from fastapi_maintenance.state import MaintenanceState, current_author, current_message, is_active, next_change
 from fastapi_maintenance.typing import DrainableStateBackend
 
 __all__ = ["Lifespan", "Worker"]
 
 _LOOK_AGAIN = 0.05  # seconds, while requests are waited for: one may end in another event loop
 _POLL = 1.0  # seconds
+_workers: dict[object, list[Worker]] = {}
+"""Those of this process, by their switch."""
+_noted: dict[object, bool] = {}
+"""Whether maintenance is on, as it was logged last in this process, by the switch."""
+_logger = logging.getLogger("fastapi_maintenance")
 
 
 class Worker:
-    """Follow the state for as long as an app is served; report requests in progress, and close WebSockets.
+    """Follow the state for as long as an app is served; report requests in progress, close WebSockets, log changes.
 
     Args:
         observer: Knows the state.
@@ -48,11 +56,13 @@ class Worker:
     def __init__(self, observer: Observer, served: Served) -> None:
         self.id = f"{socket.gethostname()[:64]}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
         self.observer = observer
+        self._name = repr(observer.backend)
         self._served = served
         self._loop = current_loop()
         self._changed = anyio.Event()
         self._decided_by: object = None
-        self._verdicts: dict[RequestInProgress, bool] = {}
+        self._verdicts: dict[RequestInProgress, Blocked | None] = {}
+        self._active: bool | None = None
         self._reported: object = None
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -62,48 +72,85 @@ class Worker:
             ready()
             self._changed.set()
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(self.observer.follow, self.id, notice)
-            while True:
-                self._changed = changed = anyio.Event()
-                pause = await self._look(group)
-                with anyio.move_on_after(pause):
-                    await changed.wait()
+        key = key_of(self.observer.backend)
+        _workers.setdefault(key, []).append(self)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self.observer.follow, self.id, notice)
+                while True:
+                    self._changed = changed = anyio.Event()
+                    pause = await self._look(group)
+                    with anyio.move_on_after(pause):
+                        await changed.wait()
+        finally:
+            _workers[key].remove(self)
+            if not _workers[key]:
+                del _workers[key]
+                _noted.pop(key, None)
 
     async def _look(self, group: TaskGroup) -> float:
-        """Report and close what is to be; return the seconds after which to look again though nothing is told."""
+        """Do what the state asks for; return the seconds after which to look again though nothing is told."""
         observer, served = self.observer, self._served
-        poll = math.inf if observer.is_followed else _POLL
-        if not (observer.watches or served.websockets):
-            return poll
+        if observer.can_be_followed and not observer.watches:
+            return math.inf  # nothing has been told yet
         state = observer.peek() or await observer.read()
+        self._note(holds.with_local(observer.backend, state))
         blocked = await self._blocked(state)
         for request in blocked:
             websocket = served.websockets.get(request)
             if websocket is not None:
                 group.start_soon(websocket.close)
-        waited_for = [request for request in blocked if not is_excused(request)]
+        waited_for = [(request, why) for request, why in blocked.items() if not is_excused(request)]
         served.on_end = self._request_ended if waited_for else None
         is_reported = await self._report(state, waited_for)
-        pause = _LOOK_AGAIN if waited_for else poll if is_reported else _POLL
+        poll = math.inf if observer.is_followed and is_reported else _POLL
         change = next_change(state, clock.now())
-        return pause if change is None else min(pause, _POLL, max(0.0, (change - clock.now()).total_seconds()))
+        return min(
+            _LOOK_AGAIN if waited_for else poll,
+            math.inf if change is None else min(_POLL, clock.seconds_until(change)),
+        )
 
-    async def _blocked(self, state: MaintenanceState) -> list[RequestInProgress]:
-        """Return the requests in progress that maintenance would block now."""
+    def _note(self, state: MaintenanceState) -> None:
+        """Log that maintenance has begun or ended, once in this process, and tell it to OpenTelemetry."""
+        now, key = clock.now(), key_of(self.observer.backend)
+        active = is_active(state, now)
+        if self.observer.is_away or active is self._active:
+            return
+        self._active = active
+        is_first, was_active = key not in _noted, _noted.get(key)
+        if was_active is active:
+            return
+        _noted[key] = active
+        set_active(self._name, active)
+        if is_first and not active:
+            return
+        author, message = current_author(state, now), current_message(state, now) if active else None
+        details = {"message": message, "by": author.by, "since": author.since}
+        details |= {"starts_at": state.starts_at, "ends_at": state.ends_at}
+        shown = [f"set by {author.by!r}"] * (author.by is not None) + [repr(message)] * (message is not None)
+        _logger.info(
+            "Maintenance is %s by %s%s",
+            "on" if active else "off",
+            self._name,
+            "".join(f", {one}" for one in shown),
+            extra={"maintenance_active": active, **{f"maintenance_{name}": value for name, value in details.items()}},
+        )
+
+    async def _blocked(self, state: MaintenanceState) -> dict[RequestInProgress, Blocked]:
+        """Return the requests in progress that maintenance would block now, and why."""
         if not (state.active or state.holds or holds.ledgers):
-            return []
+            return {}
         requests = tuple(self._served.requests)
         decided_by = state, is_active(state, clock.now()), bool(holds.ledgers)
         known = self._verdicts if decided_by == self._decided_by else {}
         self._decided_by = decided_by
         self._verdicts = {
-            request: known[request] if request in known else await self._served.would_block(request)
+            request: known[request] if request in known else await self._served.blocked_now(request)
             for request in requests
         }
-        return [request for request in requests if self._verdicts[request] and request in self._served.requests]
+        return {request: why for request, why in self._verdicts.items() if why and request in self._served.requests}
 
-    async def _report(self, state: MaintenanceState, requests: list[RequestInProgress]) -> bool:
+    async def _report(self, state: MaintenanceState, requests: list[tuple[RequestInProgress, Blocked]]) -> bool:
         """Report what has changed since the last report; tell whether that is done."""
         backend = watched_by(self.observer.backend)
         report = report_of(state, requests)

@@ -1,5 +1,6 @@
-"""An admin API to include in the app: see the switch, set it, and let people in while maintenance is on."""
+"""Routers to include in the app: an admin API for operators, and a public notice for visitors."""
 
 from fastapi_maintenance.router.admin import maintenance_router
+from fastapi_maintenance.router.notice import maintenance_notice
 
-__all__ = ["maintenance_router"]
+__all__ = ["maintenance_notice", "maintenance_router"]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, HTTPException, Response, params
+from fastapi import APIRouter, Depends, Header, HTTPException, Response, params
 from fastapi.exceptions import RequestValidationError
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_str, reject
+from fastapi_maintenance._helpers.checks import check_callable, check_str, reject
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance._switch.writes import update_state
@@ -42,13 +42,14 @@ _IF_MATCH = {
 }
 
 
-def maintenance_router(
+def maintenance_router(  # noqa: PLR0913 -- each is a setting
     *,
     dependencies: Sequence[params.Depends],
     backend: StateBackend | str | None = None,
     prefix: str = "/maintenance",
     bypass: BypassCookie | None = None,
     base_url: str | None = None,
+    by: Callable[..., Any] | None = None,
 ) -> APIRouter:
     """Return a router for operators, reachable also while maintenance is on.
 
@@ -70,6 +71,8 @@ def maintenance_router(
         backend: The switch, or its URL; None: the one of the app that the router is included in.
         prefix: The beginning of its paths.
         bypass: The `bypass_cookie(...)` that exempts in the middleware.
+        by: A dependency that returns who sets the switch, as text or None, such as the name of the user; it is shown to
+            operators. None: the switch does not tell.
         base_url: The URL of the app, such as `https://shop.example`, for links that let others in; None: the host that
             a request names, which its sender can forge.
 
@@ -82,16 +85,24 @@ def maintenance_router(
         reject("dependencies", "a list of Depends(...)", dependencies)
     if bypass is not None and not isinstance(bypass, BypassCookie):
         reject("bypass", "made by bypass_cookie, or None", bypass)
+    if by is not None:
+        check_callable("by", by)
     given = None if backend is None else as_backend("backend", backend)
     router = APIRouter(prefix=check_str("prefix", prefix), tags=["maintenance"], route_class=BoundedRoute)
     base = None if base_url is None else checked_base_url(base_url)
-    _add_switch(router, list(dependencies), given)
+    _add_switch(router, list(dependencies), given, by or _nobody)
     if bypass is not None:
         add_bypass(router, bypass, base)
     return router
 
 
-def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: StateBackend | None) -> None:
+def _nobody() -> None:
+    """Return who sets the switch, where nobody says it."""
+
+
+def _add_switch(
+    router: APIRouter, dependencies: list[params.Depends], backend: StateBackend | None, by: Callable[..., Any]
+) -> None:
     @router.get("", dependencies=dependencies, responses=refusals(503), summary="See the switch")
     @force_maintenance_mode_off
     async def see(response: Response) -> SwitchAndWorkers:
@@ -111,11 +122,13 @@ def _add_switch(router: APIRouter, dependencies: list[params.Depends], backend: 
         setting: Setting,
         response: Response,
         if_match: Annotated[str | None, Header(include_in_schema=False)] = None,
+        author: str | None = Depends(by),  # noqa: FAST002 -- FastAPI could not look up a local name in an annotation
     ) -> SwitchState:
         if if_match is None:
             raise HTTPException(428, "If-Match must say which switch is replaced: the ETag of GET, or * for any")
         try:
-            wanted = checked_switch(setting.active, name="active", **setting.model_dump(exclude={"active"}))
+            details = setting.model_dump(exclude={"active"})
+            wanted = checked_switch(setting.active, name="active", by=author, **details)
         except ValueError as error:
             problem = {"type": "value_error", "loc": ("body",), "msg": str(error)}
             raise RequestValidationError([problem]) from error

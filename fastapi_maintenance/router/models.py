@@ -65,6 +65,8 @@ class OpenHold(BaseModel):
     active: bool
     message: str | None
     expires_at: datetime | None
+    by: str | None = Field(description="Who opened the block.")
+    since: datetime | None = Field(description="When it was opened.")
 
 
 class ServingWorker(BaseModel):
@@ -83,6 +85,8 @@ class ServingWorker(BaseModel):
 class SwitchState(Setting):
     """The operator's switch, the open holds, and what follows from both."""
 
+    by: str | None = Field(description="Who set the switch.")
+    since: datetime | None = Field(description="When they set it.")
     active_now: bool = Field(description="Whether maintenance is on now: by the newest hold, else by the switch.")
     holds: list[OpenHold] = Field(description="The holds of running jobs, the newest last.")
 

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, reject
+from fastapi_maintenance._routing.forced import forced
 from fastapi_maintenance._routing.layers import layers_of
-from fastapi_maintenance._switch.forced import forced
 from fastapi_maintenance.middleware import is_maintenance
 from fastapi_maintenance.state import MaintenanceState
 

@@ -136,8 +136,8 @@ async def test_what_cannot_be_read_is_replaced_only_by_who_means_whatever_there_
     for if_match in (tag, "*"):
         headers = {**ADMIN, "If-Match": if_match}
         statuses.append((await ask(app, "PUT", "/maintenance", headers=headers, json={"active": True})).status_code)
-        statuses.append(path.read_text())
-    assert [412, "1x", 200, "1\n"] == statuses
+        statuses.append(path.read_text()[:15])
+    assert [412, "1x", 200, '{"active": true'] == statuses
 
 
 @pytest.mark.parametrize("make", [MemoryBackend, BareSwitch])
@@ -403,7 +403,7 @@ async def test_requests_in_progress_are_told_by_worker_while_maintenance_is_on()
         since = datetime.fromisoformat(worker.pop("oldest_since").replace("Z", "+00:00"))
         assert before <= since <= datetime.now(timezone.utc)
         facts = {"host": socket.gethostname(), "process_id": os.getpid()}
-        assert {**facts, "requests": 1, "oldest_route": "POST /orders/a%0Ab"} == worker
+        assert {**facts, "requests": 1, "oldest_route": "POST /orders/{name}"} == worker
         let_go.set()
 
 

@@ -216,9 +216,9 @@ async def test_when_the_time_is_over_the_error_tells_what_is_left_and_the_hold_i
         assert not (await backend.get_state()).holds
         assert 0.2 == raised.value.seconds
         [left] = raised.value.workers
-        assert (os.getpid(), 2, "GET /work/a") == (left.process_id, left.requests, left.oldest_route)
+        assert (os.getpid(), 2, "GET /work/{name}") == (left.process_id, left.requests, left.oldest_route)
         assert left.oldest_since is not None
-        assert "2 requests in progress, the oldest GET /work/a for 0 s" in str(raised.value)
+        assert "2 requests in progress, the oldest GET /work/{name} for 0 s" in str(raised.value)
     assert "body" not in service.events
 
 

@@ -29,7 +29,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     path_is,
 )
-from fastapi_maintenance._switch import forced
+from fastapi_maintenance._routing import forced
 from fastapi_maintenance.testing import maintenance_forced
 from tests.stores import WatchableStore
 from tests.support import client, handshake, websocket_scope

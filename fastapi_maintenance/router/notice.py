@@ -1,0 +1,89 @@
+"""A public notice of maintenance that is on, or planned."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.checks import check_seconds, check_str
+from fastapi_maintenance._switch.current_backend import resolve
+from fastapi_maintenance._switch.observer import observe
+from fastapi_maintenance._switch.requests import running_request
+from fastapi_maintenance.backends.url import as_backend
+from fastapi_maintenance.decorators import force_maintenance_mode_off
+from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.typing import StateBackend
+
+__all__ = ["Notice", "maintenance_notice"]
+
+_READ_TIMEOUT = 1.0  # seconds
+
+
+class Notice(BaseModel):
+    """What visitors may know of maintenance that is on, or planned."""
+
+    active: bool = Field(description="Whether maintenance is on now.")
+    message: str | None = Field(description="What the operator tells visitors.")
+    starts_at: datetime | None = Field(description="When it begins or began; null: that is not known.")
+    ends_at: datetime | None = Field(description="When it ends; null: that is not known.")
+
+
+def maintenance_notice(
+    *, backend: StateBackend | str | None = None, prefix: str = "/maintenance", max_age: float = 30
+) -> APIRouter:
+    """Return a public router that tells visitors of maintenance, also in advance: `GET <prefix>/notice`.
+
+    >>> from fastapi import FastAPI
+    >>> app = FastAPI()
+    >>> app.include_router(maintenance_notice())
+
+    It answers 200 while maintenance is on and while it is off, with an `ETag` (RFC 9110 8.8.3) and `Cache-Control`, to
+    scripts of every origin. While the store is away it tells the last known state. It tells of the operator's switch
+    and window only: no holds, and nobody's name.
+
+    Args:
+        backend: The switch, or its URL; None: the one of the app that the router is included in.
+        prefix: The beginning of its path.
+        max_age: Seconds for which browsers and proxies may keep an answer.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: `backend` is a URL that names none, or `max_age` is not above zero.
+
+    """
+    given = None if backend is None else as_backend("backend", backend)
+    observer = None if given is None else observe(given, fail_closed=False, read_timeout=_READ_TIMEOUT)
+    kept = f"public, max-age={round(check_seconds('max_age', max_age))}"
+    router = APIRouter(prefix=check_str("prefix", prefix), tags=["maintenance"])
+
+    @router.get(
+        "/notice", summary="Maintenance that is on, or planned", responses={304: {"description": "Not changed"}}
+    )
+    @force_maintenance_mode_off
+    async def notice(request: Request, response: Response) -> Notice:
+        running = running_request()
+        if observer is None and running is not None:
+            state = await running.switch.known_state()
+        else:
+            asked = observer or observe(resolve(None), fail_closed=False, read_timeout=_READ_TIMEOUT)
+            state = asked.peek() or await asked.read()
+        told = _notice_of(state)
+        tag = f'"{hashlib.sha256(told.model_dump_json().encode()).hexdigest()[:24]}"'
+        headers = {"ETag": tag, "Cache-Control": kept, "Access-Control-Allow-Origin": "*"}
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)  # type: ignore[return-value]  # FastAPI sends it as it is
+        response.headers.update(headers)
+        return told
+
+    return router
+
+
+def _notice_of(state: MaintenanceState) -> Notice:
+    now = clock.now()
+    is_planned = state.active and (state.ends_at is None or now < state.ends_at)
+    known = state if is_planned else MaintenanceState()
+    return Notice(active=is_active(state, now), message=known.message, starts_at=known.starts_at, ends_at=known.ends_at)

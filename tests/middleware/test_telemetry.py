@@ -1,0 +1,204 @@
+"""What OpenTelemetry is told, by the real SDK, and each transition as one record of the log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import FastAPI
+from opentelemetry import metrics, trace
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from fastapi_maintenance import (
+    MemoryBackend,
+    StateBackend,
+    maintenance_middleware,
+    maintenance_mode_on,
+    set_maintenance_mode,
+)
+from fastapi_maintenance._helpers import telemetry
+from tests.stores import BareSwitch, WatchableStore
+from tests.support import client, eventually
+from tests.switch.lifespans import living
+
+pytestmark = pytest.mark.anyio
+
+
+class Collected:
+    """What the SDK has exported."""
+
+    def __init__(self) -> None:
+        self.spans = InMemorySpanExporter()
+        self.reader = InMemoryMetricReader()
+        self.tracer_provider = TracerProvider()
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.spans))
+        self.meter_provider = MeterProvider([self.reader])
+
+    def server_span(self) -> ReadableSpan:
+        [span] = [span for span in self.spans.get_finished_spans() if span.kind is trace.SpanKind.SERVER]
+        return span
+
+    def metric(self, name: str) -> list[tuple[dict[str, object], float]]:
+        """Return the points of a metric, each with its attributes."""
+        data = self.reader.get_metrics_data()
+        return [
+            (dict(point.attributes or {}), point.value)
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+            if isinstance(point, NumberDataPoint)
+        ]
+
+
+@pytest.fixture
+def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collected]:
+    """Let this process have the SDK for a test."""
+    collected = Collected()
+    monkeypatch.setattr(metrics, "get_meter", collected.meter_provider.get_meter)
+    telemetry._instruments.cache_clear()
+    yield collected
+    telemetry._instruments.cache_clear()
+
+
+def app_on(backend: StateBackend, app: FastAPI) -> FastAPI:
+    app.add_middleware(maintenance_middleware(backend=backend))
+    app.add_api_route("/items/{item}", lambda item: item)
+    return app
+
+
+@pytest.mark.parametrize("kind", ["native", "instrumentation"])
+async def test_the_span_of_a_blocked_request_has_its_route(kind: str, collected: Collected) -> None:
+    backend = MemoryBackend(state=True)
+    providers: Any = {"tracer_provider": collected.tracer_provider, "meter_provider": collected.meter_provider}
+    if kind == "native":
+        app = app_on(backend, FastAPI(telemetry=providers) if _has_telemetry() else pytest.skip("an older FastAPI"))
+    else:
+        app = app_on(
+            backend, FastAPI(telemetry={"tracing": False, "metrics": False}) if _has_telemetry() else FastAPI()
+        )
+        FastAPIInstrumentor.instrument_app(app, **providers)
+    async with client(app) as http:
+        assert 503 == (await http.get("/items/7")).status_code
+    if kind == "instrumentation":
+        FastAPIInstrumentor.uninstrument_app(app)
+    attributes = collected.server_span().attributes
+    assert attributes is not None
+    assert ("/items/{item}", True) == (attributes["http.route"], attributes["fastapi_maintenance.blocked"])
+    assert [({"http.route": "/items/{item}"}, 1)] == collected.metric("fastapi_maintenance.blocked_requests")
+
+
+def _has_telemetry() -> bool:
+    try:
+        FastAPI(telemetry={})
+    except TypeError:
+        return False
+    return hasattr(FastAPI(), "_native_telemetry")
+
+
+async def test_the_gauge_tells_by_switch_whether_maintenance_is_on(collected: Collected) -> None:
+    backend = MemoryBackend()
+    async with living(app_on(backend, FastAPI())):
+        for active in (False, True, False):
+            await set_maintenance_mode(active, backend)
+
+            async def is_told(expected: int = int(active)) -> bool:
+                await anyio.lowlevel.checkpoint()
+                points = collected.metric("fastapi_maintenance.active")
+                return [expected] == [value for _, value in points]
+
+            await eventually(is_told)
+
+
+async def test_without_the_api_nothing_is_imported_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    telemetry._instruments.cache_clear()
+    app = app_on(MemoryBackend(state=True), FastAPI())
+    async with living(app), client(app) as http:
+        assert 503 == (await http.get("/items/7")).status_code
+    assert telemetry._instruments() is None
+    telemetry._instruments.cache_clear()
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "fastapi_maintenance" and record.levelname == "INFO"]
+
+
+@pytest.mark.parametrize("make", [MemoryBackend, WatchableStore, BareSwitch])
+async def test_each_transition_is_one_record_however_many_apps_there_are(
+    make: type[MemoryBackend], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fastapi_maintenance")
+    backend = make()
+    async with living(app_on(backend, FastAPI())), living(app_on(backend, FastAPI())):
+        for active in (True, False):
+            await set_maintenance_mode(active, backend)
+
+            async def is_told(expected: int = 1 if active else 2) -> bool:
+                await anyio.lowlevel.checkpoint()
+                return expected == len(told(caplog))
+
+            await eventually(is_told)
+        await anyio.sleep(0.2)
+    assert [True, False] == [vars(record)["maintenance_active"] for record in told(caplog)]
+
+
+async def test_a_record_tells_who_and_when_and_why(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastapi_maintenance")
+    backend = MemoryBackend()
+    ends_at = datetime.now(timezone.utc) + timedelta(seconds=0.6)
+    await set_maintenance_mode(True, backend, message="New\ndatabase", ends_at=ends_at, by="alice@host")
+    async with living(app_on(backend, FastAPI())):
+
+        async def has_ended() -> bool:
+            await anyio.lowlevel.checkpoint()
+            return 2 == len(told(caplog))
+
+        await eventually(has_ended)
+    on, off = told(caplog)
+    assert on.getMessage().endswith(", set by 'alice@host', 'New\\ndatabase'")
+    assert on.getMessage().startswith("Maintenance is on by MemoryBackend(")
+    assert off.getMessage().startswith("Maintenance is off by ")
+    facts = vars(on)
+    assert (True, "New\ndatabase", "alice@host", None, ends_at) == tuple(
+        facts[f"maintenance_{name}"] for name in ("active", "message", "by", "starts_at", "ends_at")
+    )
+    assert facts["maintenance_since"] is not None
+    assert datetime.fromtimestamp(off.created, timezone.utc) < ends_at + timedelta(seconds=0.5)
+
+
+async def test_a_store_that_flaps_is_no_transition(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastapi_maintenance")
+    store = WatchableStore(True)
+    async with living(app_on(store, FastAPI())):
+        for _ in range(3):
+            store.go_down()
+            store.cut_off()
+            await anyio.sleep(0.1)
+            store.come_back()
+            store.before_tell = anyio.lowlevel.checkpoint
+            await anyio.sleep(0.3)
+    assert 1 == len(told(caplog))
+
+
+async def test_a_block_is_told_with_who_opened_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastapi_maintenance")
+    backend = MemoryBackend()
+    async with living(app_on(backend, FastAPI())), maintenance_mode_on(backend, by="the nightly job"):
+
+        async def is_told() -> bool:
+            await anyio.lowlevel.checkpoint()
+            return ["the nightly job"] == [vars(record)["maintenance_by"] for record in told(caplog)]
+
+        await eventually(is_told)

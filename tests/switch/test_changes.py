@@ -1,0 +1,219 @@
+"""Waiting for maintenance to end, and for each change of what counts, as background workers do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from fastapi_maintenance import (
+    EnvVarBackend,
+    Hold,
+    LocalFileBackend,
+    MaintenanceState,
+    MemoryBackend,
+    StateBackend,
+    maintenance_changes,
+    maintenance_mode_off,
+    maintenance_mode_on,
+    set_maintenance_mode,
+    wait_until_open,
+)
+from fastapi_maintenance._switch import changes
+from tests.stores import BareSwitch, DetailedStore, WatchableStore
+from tests.support import eventually
+
+pytestmark = pytest.mark.anyio
+
+BACKENDS = [MemoryBackend, WatchableStore, DetailedStore, BareSwitch]
+
+
+class Told:
+    """What a task was told by `maintenance_changes`."""
+
+    def __init__(self, backend: StateBackend) -> None:
+        self.states: list[MaintenanceState] = []
+        self._backend = backend
+
+    async def listen(self) -> None:
+        async for state in maintenance_changes(self._backend):
+            self.states.append(state)
+
+    async def is_told(self, *expected: tuple[bool, str | None]) -> None:
+        async def is_so() -> bool:
+            return list(expected) == [(state.active, state.message) for state in self.states]
+
+        await eventually(is_so)
+
+
+def now_and(seconds: float) -> datetime:
+    return datetime.now(timezone.utc) + timedelta(seconds=seconds)
+
+
+async def nothing_is_left() -> None:
+    async def is_so() -> bool:
+        return {} == changes._watches
+
+    await eventually(is_so)
+
+
+@pytest.mark.parametrize("make", BACKENDS)
+async def test_it_returns_at_once_while_maintenance_is_off_and_else_when_it_ends(make: Callable[[], Any]) -> None:
+    backend = make()
+    with anyio.fail_after(5):
+        await wait_until_open(backend)
+    await set_maintenance_mode(True, backend)
+    ended = [anyio.Event(), anyio.Event(), anyio.Event()]
+
+    async def consume(event: anyio.Event) -> None:
+        await wait_until_open(backend)
+        event.set()
+
+    async with anyio.create_task_group() as group:
+        for event in ended:
+            group.start_soon(consume, event)
+        await anyio.sleep(0.1)
+        assert not any(event.is_set() for event in ended)
+        await set_maintenance_mode(False, backend)
+    await nothing_is_left()
+
+
+async def test_when_the_time_is_over_it_says_so() -> None:
+    with pytest.raises(TimeoutError, match=r"maintenance is still on after 0\.05 seconds"):
+        await wait_until_open(MemoryBackend(state=True), timeout=0.05)
+    await nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error", "text"),
+    [
+        (0, ValueError, "timeout must be a finite number of seconds above 0"),
+        ("1", TypeError, "timeout must be a number"),
+    ],
+)
+async def test_a_time_that_is_none_is_refused(timeout: float, error: type[Exception], text: str) -> None:  # noqa: ASYNC109 -- what is tested
+    with pytest.raises(error, match=text):
+        await wait_until_open(MemoryBackend(), timeout=timeout)
+
+
+async def test_many_share_one_watch_and_another_goes_on_where_the_first_is_cancelled() -> None:
+    backend = WatchableStore(True)
+    scopes = [anyio.CancelScope() for _ in range(5)]
+    opened: list[int] = []
+
+    async def consume(number: int) -> None:
+        with scopes[number]:
+            await wait_until_open(backend)
+            opened.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(consume, number)
+        for number in range(3):
+            await is_watched(backend)
+            scopes[number].cancel()
+            await anyio.sleep(0.05)
+        await is_watched(backend)
+        await backend.set_value(False)  # as another process would
+    assert [3, 4] == sorted(opened)
+    assert 0 == backend.watchers
+    await nothing_is_left()
+
+
+async def is_watched(backend: WatchableStore) -> None:
+    async def is_so() -> bool:
+        return 1 == backend.watchers
+
+    await eventually(is_so)
+
+
+async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none() -> None:
+    backend = MemoryBackend()
+    told = Told(backend)
+    async with anyio.create_task_group() as group:
+        group.start_soon(told.listen)
+        await told.is_told((False, None))
+        await set_maintenance_mode(True, backend, message="soon")
+        await told.is_told((False, None), (True, "soon"))
+        async with maintenance_mode_on(backend, lease=0.3):
+            await anyio.sleep(0.5)
+            assert 3 == len(told.states)
+        await told.is_told((False, None), (True, "soon"), (True, "soon"), (True, "soon"))
+        group.cancel_scope.cancel()
+    assert [0, 0, 1, 0] == [len(state.holds) for state in told.states]
+    await nothing_is_left()
+
+
+@pytest.mark.parametrize("make", BACKENDS[:3])
+async def test_a_window_is_told_to_the_moment_when_it_begins_and_ends(make: Callable[[], Any]) -> None:
+    backend = make()
+    starts_at, ends_at = now_and(0.3), now_and(0.6)
+    await set_maintenance_mode(True, backend, starts_at=starts_at, ends_at=ends_at)
+    moments = []
+    with anyio.fail_after(10):
+        async with aclosing(maintenance_changes(backend)) as states:
+            async for _ in states:
+                moments.append(datetime.now(timezone.utc))
+                if len(moments) == 3:
+                    break
+    assert starts_at <= moments[1] < starts_at + timedelta(seconds=0.25)
+    assert ends_at <= moments[2] < ends_at + timedelta(seconds=0.25)
+    await nothing_is_left()
+
+
+async def test_the_end_of_a_lease_that_nobody_renews_is_told() -> None:
+    dead = Hold(id="a job that died", active=True, expires_at=now_and(0.2))
+    backend = MemoryBackend(MaintenanceState(holds=(dead,)))
+    with anyio.fail_after(5):
+        await wait_until_open(backend)
+
+
+async def test_a_store_that_is_away_leaves_the_last_state_and_is_logged_twice(caplog: pytest.LogCaptureFixture) -> None:
+    backend = WatchableStore(True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait_until_open, backend)
+        await anyio.wait_all_tasks_blocked()
+        backend.go_down()
+        backend.cut_off()
+        await anyio.sleep(0.3)
+        assert 1 == len(messages(caplog))
+        backend.come_back()
+        backend.before_tell = anyio.lowlevel.checkpoint
+        await anyio.sleep(1)
+        await backend.set_value(False)
+    assert 2 == len(messages(caplog))
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance"]
+
+
+async def test_it_takes_a_url_and_what_is_meant_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"file:{tmp_path}/switch"
+    await set_maintenance_mode(True, url)
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait_until_open, url)
+        await anyio.sleep(0.1)
+        await set_maintenance_mode(False, LocalFileBackend(tmp_path / "switch"))
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
+    with pytest.raises(TimeoutError):
+        await wait_until_open(timeout=0.1)
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "0")
+    with anyio.fail_after(5):
+        await wait_until_open()
+
+
+async def test_blocks_of_this_process_count_where_the_store_does_not_keep_them() -> None:
+    backend = EnvVarBackend()
+    async with anyio.create_task_group() as group, maintenance_mode_on(backend):
+        with pytest.raises(TimeoutError):
+            await wait_until_open(backend, timeout=0.1)
+        async with maintenance_mode_off(backend):
+            await wait_until_open(backend, timeout=5)
+        group.start_soon(wait_until_open, backend)
+        await anyio.sleep(0.05)
