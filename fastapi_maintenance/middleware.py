@@ -9,6 +9,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator
 from enum import Enum
+from time import time
 from typing import Any, TypeGuard
 
 from starlette.applications import Starlette
@@ -21,7 +22,7 @@ from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, log_hints
 from fastapi_maintenance._routing.layers import all_layers_of
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, Settings, Unmatched
-from fastapi_maintenance._switch.requests import ClosableWebSocket, RequestInProgress, Served
+from fastapi_maintenance._switch.requests import RequestInProgress, Served, enter, leave
 from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import has_forced_on
@@ -86,6 +87,7 @@ class MaintainedApp:
     def __init__(self, app: ASGIApp, settings: Settings, made_by: object) -> None:
         self.app = app
         self.settings = settings
+        self._backend = settings.backend
         self._finder = RouteFinder(app, made_by)
         self._served = Served(self._would_block)
         self._switch = AppSwitch(self, settings)
@@ -96,10 +98,12 @@ class MaintainedApp:
         return self._switch.backend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, served = RequestInProgress(self.settings.backend, scope), self._served
+        served, request = self._served, RequestInProgress(scope)
+        request.began, request.backend, request.token = time(), self._backend, enter(request)
         served.requests.add(request)
+        kind = scope["type"]
         try:
-            if scope["type"] == "lifespan":
+            if kind == "lifespan":
                 served.requests.remove(request)
                 await self._switch.run_lifespan(self.app, served, scope, receive, self._hinting(scope, send))
                 return
@@ -112,16 +116,18 @@ class MaintainedApp:
                     settings = self.settings
                     await send_blocked(scope, receive, send, blocked_by, settings.response, settings.retry_after)
                     return
-            if scope["type"] == "websocket" and self.settings.close_websockets:
-                served.websockets[request] = websocket = ClosableWebSocket(receive, send)
-                receive, send = websocket.receive, websocket.send
+            if kind == "websocket" and self.settings.close_websockets:
+                await served.run_websocket(request, self.app, scope, receive, send)
+                return
             await self.app(scope, receive, send)
         finally:
-            request.leave()
-            served.end(request)
+            leave(request.token)
+            served.requests.discard(request)
+            if served.on_end is not None:
+                served.on_end()
 
     async def _would_block(self, request: RequestInProgress) -> bool:
-        return await self._blocked_by(request.scope, self._switch.peek()) is not None
+        return await self._blocked_by(request, self._switch.peek()) is not None
 
     async def _blocked_by(self, scope: Scope, state: MaintenanceState | None) -> MaintenanceState | None:
         """Return the state for which a request is blocked, None where it passes.

@@ -27,8 +27,8 @@ def report_of(state: MaintenanceState, requests: Sequence[RequestInProgress]) ->
     if requests:
         oldest = min(requests, key=lambda request: request.began)
         began = datetime.fromtimestamp(oldest.began, timezone.utc)
-        method = oldest.scope.get("method", "WebSocket")
-        report |= {"since": began.isoformat(), "route": f"{method} {oldest.scope['path']}"}
+        method = oldest.get("method", "WebSocket")
+        report |= {"since": began.isoformat(), "route": f"{method} {oldest['path']}"}
     return json.dumps(report)
 
 

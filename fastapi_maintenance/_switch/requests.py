@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
+from typing import Any
 
 import anyio
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
 from fastapi_maintenance.typing import StateBackend
 
-__all__ = ["ClosableWebSocket", "RequestInProgress", "Served", "excused", "is_excused", "running_request"]
+__all__ = [
+    "ClosableWebSocket",
+    "RequestInProgress",
+    "Served",
+    "enter",
+    "excused",
+    "is_excused",
+    "leave",
+    "running_request",
+]
 
 _SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
 _DISCONNECT: Message = {"type": "websocket.disconnect", "code": _SERVICE_RESTART, "reason": "maintenance"}
@@ -21,31 +30,35 @@ _running: ContextVar[RequestInProgress | None] = ContextVar("fastapi_maintenance
 _excused: list[RequestInProgress] = []
 
 
-class RequestInProgress:
+class RequestInProgress(dict[str, Any]):
     """A request, a WebSocket or a lifespan from its beginning to its end, as one middleware sees it.
 
-    Args:
-        backend: The backend of the middleware, None where that is left to the default.
-        scope: Its ASGI scope. It is copied, as an app changes it, and the request may have to be decided on again.
-
+    It is a copy of the ASGI scope, as an app changes that, and the request may have to be decided on again. Who makes
+    it sets the attributes: each request makes one, and a method for that would cost more than all of them.
     """
 
-    __slots__ = ("_token", "backend", "began", "scope")
+    __slots__ = ("backend", "began", "token")
+    __hash__ = object.__hash__  # type: ignore[assignment]  # each is another one
+    __eq__ = object.__eq__
 
-    def __init__(self, backend: StateBackend | None, scope: Scope) -> None:
-        self.backend = backend
-        self.scope: Scope = dict(scope)
-        self.began: float = time.time()
-        self._token: Token[RequestInProgress | None] = _running.set(self)
-
-    def leave(self) -> None:
-        """Note that it ends; in the context in which it began."""
-        _running.reset(self._token)
+    backend: StateBackend | None
+    """The backend of the middleware, None where that is left to the default."""
+    began: float
+    """When, as `time.time` has it."""
+    token: Token[RequestInProgress | None]
+    """What `enter` returned for it."""
 
     def outer(self) -> RequestInProgress | None:
         """Return the same request as the next middleware around this one sees it, None where there is none."""
-        outer = self._token.old_value
+        outer = self.token.old_value
         return outer if isinstance(outer, RequestInProgress) else None
+
+
+enter = _running.set
+"""Note that a request begins to run here; returns a token for `leave`."""
+
+leave = _running.reset
+"""Note that it ends; in the context in which it began."""
 
 
 def running_request() -> RequestInProgress | None:
@@ -88,13 +101,15 @@ class Served:
         self.on_end: Callable[[], None] | None = None
         """What to call when a request ends, while somebody waits for that."""
 
-    def end(self, request: RequestInProgress) -> None:
-        """Note that a request has ended, or is answered by the middleware itself."""
-        self.requests.discard(request)
-        if self.websockets:
-            self.websockets.pop(request, None)
-        if self.on_end is not None:
-            self.on_end()
+    async def run_websocket(
+        self, request: RequestInProgress, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Run an app for a WebSocket that can be closed meanwhile."""
+        self.websockets[request] = websocket = ClosableWebSocket(receive, send)
+        try:
+            await app(scope, websocket.receive, websocket.send)
+        finally:
+            del self.websockets[request]
 
 
 class ClosableWebSocket:
