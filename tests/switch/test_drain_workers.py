@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
@@ -23,11 +25,13 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance._switch.block import Block
 from fastapi_maintenance._switch.drain import get_workers, report_of
 from fastapi_maintenance.backends.file_workers import FileWorkers
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.backends.url import opened
+from fastapi_maintenance.state import WorkerStatus
 from tests.middleware.test_failures import app_on, records, status
 from tests.servers import Server, running
 from tests.support import eventually
@@ -39,6 +43,11 @@ pytestmark = pytest.mark.anyio
 
 WORKER = "host.1.0"
 QUIET = report_of(MaintenanceState(), [])
+
+
+def generator(states: AsyncIterator[MaintenanceState]) -> AsyncGenerator[MaintenanceState, None]:
+    """Return what watches as what it is, a generator."""
+    return cast("AsyncGenerator[MaintenanceState, None]", states)
 
 
 async def test_a_report_that_failed_is_made_again() -> None:
@@ -76,7 +85,7 @@ async def test_a_request_that_ends_in_another_event_loop_is_waited_for() -> None
 
 async def test_who_watches_without_a_name_is_not_counted_and_reports_of_others_are_dropped() -> None:
     backend = MemoryBackend()
-    async with aclosing(backend.watch()) as states:
+    async with aclosing(generator(backend.watch())) as states:
         assert MaintenanceState() == await anext(states)
         await backend.report(WORKER, QUIET)
         assert {} == await backend.get_reports()
@@ -98,6 +107,25 @@ async def test_an_app_that_goes_to_another_default_backend_is_counted_there(
 
         await eventually(is_counted)
         await until_drained(second, service)
+
+
+async def test_who_drains_is_told_who_is_waited_for_and_how_long_still() -> None:
+    backend = MemoryBackend()
+    service = Service(backend)
+    told: list[tuple[int | None, float]] = []
+
+    def progress(left: Sequence[WorkerStatus], seconds: float) -> None:
+        told.append((left[0].requests, seconds))
+        if left[0].requests == 1:
+            service.let_go.set()
+
+    async with served(service) as group:
+        group.start_soon(service.get, "/work/a")
+        await service.begun("a")
+        async with Block(backend, active=True, drain=10, progress=progress):
+            assert ["a begins", "a ends"] == service.events
+    assert {1} == {requests for requests, _ in told if requests}
+    assert all(0 < seconds <= 10 for _, seconds in told)
 
 
 # Workers behind a file
@@ -135,6 +163,20 @@ def test_the_folder_of_the_workers_belongs_to_whoever_the_folder_of_the_file_bel
     workers.remove(WORKER)
 
 
+async def test_another_user_leaves_the_folder_to_itself_and_only_who_is_counted_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastapi_maintenance.backends.file_workers._user", lambda: 1234)
+    monkeypatch.setattr(os, "chown", None)
+    workers = FileWorkers(str(tmp_path / "switch"))
+    workers.report(WORKER, QUIET)
+    assert {} == workers.reports()
+    workers.add(WORKER)
+    workers.report(WORKER, QUIET)
+    assert {WORKER: QUIET} == FileWorkers(str(tmp_path / "switch")).reports()
+    workers.remove(WORKER)
+
+
 async def test_a_file_that_cannot_count_workers_is_followed_all_the_same_and_that_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,11 +196,11 @@ async def test_a_lock_that_is_not_free_yet_is_an_outage_and_no_refusal(
 ) -> None:
     backend, other = LocalFileBackend(tmp_path / "switch"), FileWorkers(str(tmp_path / "switch"))
     other.add(WORKER)
-    async with aclosing(backend.watch(WORKER)) as states:
+    async with aclosing(generator(backend.watch(WORKER))) as states:
         with pytest.raises(TimeoutError):
             await anext(states)
     other.remove(WORKER)
-    async with aclosing(backend.watch(WORKER)) as states:
+    async with aclosing(generator(backend.watch(WORKER))) as states:
         await anext(states)
         assert {WORKER: ""} == await backend.get_reports()
     assert [] == records(caplog)
@@ -168,7 +210,8 @@ async def test_a_lock_that_is_not_free_yet_is_an_outage_and_no_refusal(
 
 
 @pytest.fixture(scope="module", params=["redis", "asyncpg", "psycopg"])
-def store(request: pytest.FixtureRequest) -> object:
+def store(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Run a store that all tests have in common."""
     with running(request.param) as server:
         yield server
 
@@ -182,7 +225,10 @@ async def test_a_worker_that_was_cut_off_is_counted_again_while_its_old_connecti
         assert isinstance(backend, (RedisBackend, SQLAlchemyBackend))
         await set_maintenance_mode(False, backend)
         with anyio.fail_after(10):
-            async with aclosing(backend.watch(WORKER)) as before, aclosing(backend.watch(WORKER)) as after:
+            async with (
+                aclosing(generator(backend.watch(WORKER))) as before,
+                aclosing(generator(backend.watch(WORKER))) as after,
+            ):
                 await anext(before)
                 await anext(after)
                 await before.aclose()
