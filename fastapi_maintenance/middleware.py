@@ -9,6 +9,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator
 from enum import Enum
+from time import time
 from typing import Any, TypeGuard
 
 from starlette.applications import Starlette
@@ -22,7 +23,7 @@ from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, log_hints
 from fastapi_maintenance._routing.layers import all_layers_of
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, Settings, Unmatched
-from fastapi_maintenance._switch.requests import Blocked, ClosableWebSocket, RequestInProgress, Served
+from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, Served, enter, leave
 from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import has_forced_on
@@ -97,10 +98,12 @@ class MaintainedApp:
         return self._switch.backend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, served = RequestInProgress(self._switch, scope), self._served
+        served, request = self._served, RequestInProgress(scope)
+        request.began, request.switch, request.token = time(), self._switch, enter(request)
         served.requests.add(request)
+        kind = scope["type"]
         try:
-            if scope["type"] == "lifespan":
+            if kind == "lifespan":
                 served.requests.remove(request)
                 await self._switch.run_lifespan(self.app, served, scope, receive, self._hinting(scope, send))
                 return
@@ -114,16 +117,18 @@ class MaintainedApp:
                     settings = self.settings
                     await send_blocked(scope, receive, send, blocked.state, settings.response, settings.retry_after)
                     return
-            if scope["type"] == "websocket" and self.settings.close_websockets:
-                served.websockets[request] = websocket = ClosableWebSocket(receive, send)
-                receive, send = websocket.receive, websocket.send
+            if kind == "websocket" and self.settings.close_websockets:
+                await served.run_websocket(request, self.app, scope, receive, send)
+                return
             await self.app(scope, receive, send)
         finally:
-            request.leave()
-            served.end(request)
+            leave(request.token)
+            served.requests.discard(request)
+            if served.on_end is not None:
+                served.on_end()
 
     async def _blocked_now(self, request: RequestInProgress) -> Blocked | None:
-        return await self._blocked(request.scope, self._switch.peek())
+        return await self._blocked(request, self._switch.peek())
 
     async def _blocked(self, scope: Scope, state: MaintenanceState | None) -> Blocked | None:
         """Return why a request is blocked, None where it passes.

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -70,8 +70,12 @@ async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
         else:
             is_busy.release()
             outcome.set_result(result)
+        with suppress(RuntimeError):  # the event loop has ended
+            call_soon(is_done.set)
 
+    loop: Any = current_loop()
+    call_soon = loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon
+    is_done = anyio.Event()
     threading.Thread(target=run, name="fastapi_maintenance", daemon=True).start()
-    while not outcome.done():  # noqa: ASYNC110 -- as above
-        await anyio.sleep(_POLL)
+    await is_done.wait()
     return outcome.result()

@@ -79,6 +79,7 @@ class AppSwitch:
         self._layer = layer
         self._settings = settings
         self.given = settings.backend
+        self._is_overruled = settings.enabled is not None
         self._observer = self._observe()
         self._lifespan: Lifespan | None = None
 
@@ -89,7 +90,7 @@ class AppSwitch:
 
     def peek(self) -> MaintenanceState | None:
         """Return the state that the backend is known to be in; None where that takes a closer look."""
-        if holds.ledgers or forced.open_forcings or self._settings.enabled is not None:
+        if holds.ledgers or forced.open_forcings or self._is_overruled:
             return None
         return (self._observer if self.given is not None else self._current_observer()).peek()
 

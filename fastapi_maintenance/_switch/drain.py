@@ -28,8 +28,8 @@ def report_of(state: MaintenanceState, requests: Sequence[tuple[RequestInProgres
     if requests:
         oldest, blocked = min(requests, key=lambda pair: pair[0].began)
         began = datetime.fromtimestamp(oldest.began, timezone.utc)
-        method = oldest.scope.get("method", "WebSocket")
-        path = blocked.route or quote(oldest.scope["path"])
+        method = oldest.get("method", "WebSocket")
+        path = blocked.route or quote(oldest["path"])
         report |= {"since": began.isoformat(), "route": f"{method} {path}"}
     return json.dumps(report)
 

@@ -140,9 +140,9 @@ class Observer:
         msg = "watch() has ended"
         raise EOFError(msg)
 
-    async def _take(self, state: MaintenanceState, asked: int) -> int:
+    async def _take(self, state: MaintenanceState, asked: int) -> int:  # noqa: ARG002 -- it may have changed since
         """Take a state that a watch told, which was asked for at that moment; return when the next is asked for."""
-        self._told(state)
+        self.peek()
         return asked
 
     async def _read_again(self) -> None:
@@ -191,10 +191,6 @@ class _PeekingObserver(Observer):
         except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
             return self._stand_in(error)
         return self._told(state)
-
-    async def _take(self, state: MaintenanceState, asked: int) -> int:  # noqa: ARG002 -- it may have changed since
-        self.peek()
-        return asked
 
 
 class _SharingObserver(Observer):

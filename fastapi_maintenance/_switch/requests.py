@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import StateBackend
 
-__all__ = ["Blocked", "ClosableWebSocket", "RequestInProgress", "Served", "excused", "is_excused", "running_request"]
+__all__ = [
+    "Blocked",
+    "RequestInProgress",
+    "Served",
+    "enter",
+    "excused",
+    "is_excused",
+    "leave",
+    "running_request",
+]
 
 _SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
 _DISCONNECT: Message = {"type": "websocket.disconnect", "code": _SERVICE_RESTART, "reason": "maintenance"}
@@ -33,30 +41,27 @@ class Switch(Protocol):
         """Return the state, the last known one while the store is away."""
 
 
-class RequestInProgress:
+class RequestInProgress(dict[str, Any]):
     """A request, a WebSocket or a lifespan from its beginning to its end, as one middleware sees it.
 
-    Args:
-        switch: The switch of the middleware.
-        scope: Its ASGI scope. It is copied, as an app changes it, and the request may have to be decided on again.
-
+    It is a copy of the ASGI scope, as an app changes that, and the request may have to be decided on again. Who makes
+    it sets the attributes: each request makes one, and a method for that would cost more than all of them.
     """
 
-    __slots__ = ("_token", "began", "scope", "switch")
+    __slots__ = ("began", "switch", "token")
+    __hash__ = object.__hash__  # type: ignore[assignment]  # each is another one
+    __eq__ = object.__eq__
 
-    def __init__(self, switch: Switch, scope: Scope) -> None:
-        self.switch = switch
-        self.scope: Scope = dict(scope)
-        self.began: float = time.time()
-        self._token: Token[RequestInProgress | None] = _running.set(self)
-
-    def leave(self) -> None:
-        """Note that it ends; in the context in which it began."""
-        _running.reset(self._token)
+    began: float
+    """When, as `time.time` has it."""
+    switch: Switch
+    """That of the middleware."""
+    token: Token[RequestInProgress | None]
+    """What `enter` returned for it."""
 
     def outer(self) -> RequestInProgress | None:
         """Return the same request as the next middleware around this one sees it, None where there is none."""
-        outer = self._token.old_value
+        outer = self.token.old_value
         return outer if isinstance(outer, RequestInProgress) else None
 
 
@@ -66,6 +71,13 @@ class Blocked(NamedTuple):
     state: MaintenanceState
     route: str | None
     """The path of its route, with parameters in braces, if it has one."""
+
+
+enter = _running.set
+"""Note that a request begins to run here; returns a token for `leave`."""
+
+leave = _running.reset
+"""Note that it ends; in the context in which it began."""
 
 
 def running_request() -> RequestInProgress | None:
@@ -108,13 +120,15 @@ class Served:
         self.on_end: Callable[[], None] | None = None
         """What to call when a request ends, while somebody waits for that."""
 
-    def end(self, request: RequestInProgress) -> None:
-        """Note that a request has ended, or is answered by the middleware itself."""
-        self.requests.discard(request)
-        if self.websockets:
-            self.websockets.pop(request, None)
-        if self.on_end is not None:
-            self.on_end()
+    async def run_websocket(
+        self, request: RequestInProgress, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Run an app for a WebSocket that can be closed meanwhile."""
+        self.websockets[request] = websocket = ClosableWebSocket(receive, send)
+        try:
+            await app(scope, websocket.receive, websocket.send)
+        finally:
+            del self.websockets[request]
 
 
 class ClosableWebSocket:

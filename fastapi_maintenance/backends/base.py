@@ -166,9 +166,11 @@ async def counted(
     """Count a worker for a while, and tell whether it is; where the store refuses that, log it and go on."""
     if worker is not None:
         try:
-            await add(worker)
+            with in_time(ANSWER_TIMEOUT):
+                await add(worker)
         except refusals as error:
-            if isinstance(error, FileNotFoundError) or getattr(error, "connection_invalidated", False):
+            is_outage = isinstance(error, (FileNotFoundError, TimeoutError))
+            if is_outage or getattr(error, "connection_invalidated", False):
                 raise
             text = "No drain waits for the requests of this process, as it cannot be registered in %r: %s: %s"
             _logger.warning(text, backend, type(error).__name__, error)

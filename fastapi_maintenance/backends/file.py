@@ -14,8 +14,6 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-import anyio
-
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_thread, in_time
 from fastapi_maintenance.backends.base import DetailedBackend, apply, counted
@@ -29,6 +27,7 @@ __all__ = ["LocalFileBackend"]
 
 _OFF = MaintenanceState()
 _POLL = 0.1  # seconds
+_LOOKS = 10  # by one thread
 _user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no owners of this kind, nor root
 _SETTLED_AFTER = 2_500_000_000  # nanoseconds: the coarsest clock of a file system, FAT's, ticks every two seconds
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # with which PowerShell 5 begins what it writes
@@ -134,13 +133,19 @@ class LocalFileBackend(DetailedBackend):
         A worker that is given has a report in the folder `<file>.workers`, for as long as it watches.
         """
         async with counted(self, worker, self._add_worker, self._remove_worker, refusals=OSError):
-            told: MaintenanceState | None = None
-            while True:
-                state = await self.get_state()
-                if state != told:
-                    told = state
-                    yield state
-                await anyio.sleep(_POLL)
+            is_looking, has_ended = threading.Lock(), threading.Event()
+            try:
+                told = await self.get_state()
+                yield told
+                while True:
+                    with in_time(WRITE_TIMEOUT):
+                        look = partial(self._look, told, has_ended)
+                        state = await in_thread(is_looking, look)
+                    if state != told:
+                        told = state
+                        yield state
+            finally:
+                has_ended.set()
 
     async def report(self, worker: str, text: str, /) -> None:
         """Keep what a counted worker reports; raises `OSError` where it cannot be written."""
@@ -156,6 +161,14 @@ class LocalFileBackend(DetailedBackend):
 
     async def _remove_worker(self, worker: str) -> None:
         await in_thread(self._is_counting, partial(self._workers.remove, worker))
+
+    def _look(self, told: MaintenanceState, has_ended: threading.Event) -> MaintenanceState:
+        """Return the state when it is another one, and after a second at the latest: a thread for each look costs."""
+        for _ in range(_LOOKS):
+            state = self.peek()
+            if state != told or has_ended.wait(_POLL):
+                break
+        return state
 
     def _off_if_folder_exists(self) -> MaintenanceState:
         path = self._path

@@ -5,7 +5,9 @@ The operating system lifts the lock when the process dies, so a report whose loc
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 __all__ = ["FileWorkers"]
+
+_user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no owners of this kind, nor root
 
 
 class FileWorkers:
@@ -33,10 +37,14 @@ class FileWorkers:
         if not self._folder.exists():
             self._folder.mkdir(exist_ok=True)
             shutil.copymode(self._folder.parent, self._folder)  # whoever may write the file may be counted
+            if _user() == 0:
+                like = self._folder.parent.stat()
+                os.chown(self._folder, like.st_uid, like.st_gid)
         lock = self._lock(worker)
         lock.acquire(timeout=0)
         self._locks[worker] = lock
         self.report(worker, "")
+        self.reports()  # whoever drains may be a user who cannot take away what dead ones of this user have left
 
     def remove(self, worker: str) -> None:
         """Count a worker of this process no longer."""

@@ -45,6 +45,7 @@ class Service:
     """An app whose requests wait until they are let go, and what happened in which order."""
 
     def __init__(self, backend: StateBackend, **settings: Any) -> None:  # noqa: ANN401 -- those of the middleware
+        self.backend = backend
         self.app = FastAPI()
         self.app.add_middleware(maintenance_middleware(backend=backend, **settings))
         self.events: list[str] = []

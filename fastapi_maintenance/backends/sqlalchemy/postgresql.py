@@ -62,10 +62,11 @@ async def add_worker(connection: AsyncConnection, table: Table, key: str, worker
     """Count a worker for as long as this connection lives.
 
     It takes an advisory lock, which the database lifts when the connection is closed, and then adds a row; so a row
-    whose lock is free is that of a dead worker.
+    whose lock is free is that of a dead worker. The lock is a shared one, as the database may not know yet that the
+    connection on which this worker had it before is lost.
     """
     row = _worker_key(key, worker)
-    await connection.execute(select(func.pg_advisory_lock(_lock_number(row))))
+    await connection.execute(select(func.pg_advisory_lock_shared(_lock_number(row))))
     await write_row(connection, table, row, "", Row())  # one that it left before is as good
 
 

@@ -1,0 +1,136 @@
+"""A store and two workers behind it, and drained blocks while both have much to do."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import httpx
+import psutil
+
+from fastapi_maintenance import StateBackend, maintenance_mode_on
+from fastapi_maintenance._switch.drain import get_workers
+from fastapi_maintenance.backends.url import opened
+from tests.servers import Server, running
+from tests.support import eventually, uvicorn_process
+
+STORES = ["file", "redis", "asyncpg", "psycopg"]
+
+APP = """
+import asyncio
+import os
+import time
+
+from fastapi import FastAPI
+
+from fastapi_maintenance import maintenance_middleware, path_prefix
+
+app = FastAPI()
+app.add_middleware(maintenance_middleware(backend=os.environ["SWITCH"], exempt=path_prefix("/health")))
+log = os.open(os.environ["LOG"], os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+
+@app.get("/work/{seconds}")
+async def work(seconds: float):
+    began = time.monotonic()
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        os.write(log, f"{os.getpid()} {began} {time.monotonic()}\\n".encode())
+
+@app.get("/health/{seconds}")
+async def health(seconds: float):
+    await asyncio.sleep(seconds)
+"""
+
+
+@dataclass
+class Scene:
+    """A store, and two workers behind it."""
+
+    url: str
+    log: Path
+    bases: list[str]
+    processes: list[psutil.Process]
+    server: Server | None
+    statuses: list[int] = field(default_factory=list)
+
+    def work(self) -> list[tuple[float, float]]:
+        """Return when each request that was not exempt began and ended, by a clock that all processes have."""
+        lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
+        return [(float(began), float(ended)) for _, began, ended in map(str.split, lines)]
+
+    async def ask(self, path: str, worker: int = 0) -> int:
+        """Ask a worker, and return the status."""
+        async with httpx.AsyncClient(base_url=self.bases[worker], timeout=30) as http:
+            status = (await http.get(path)).status_code
+        self.statuses.append(status)
+        return status
+
+    async def has_workers(self, backend: StateBackend, number: int = 2) -> None:
+        """Wait until so many workers are counted, and each has reported."""
+
+        async def are_there() -> bool:
+            workers = await get_workers(backend)
+            return number == len(workers) and all(worker.requests is not None for worker in workers)
+
+        await eventually(are_there)
+
+
+@contextmanager
+def staged(kind: str, folder: Path) -> Iterator[Scene]:
+    """Start a store of this kind, and two workers."""
+    (folder / "served.py").write_text(APP, encoding="utf-8")
+    with ExitStack() as stack:
+        server = None if kind == "file" else stack.enter_context(running(kind))
+        url = f"file:{folder / 'switch'}" if server is None else server.url
+        environment = {"SWITCH": url, "LOG": str(folder / "log")}
+        bases: list[str] = []
+        workers: list[psutil.Process] = []
+        for _ in range(2):
+            before = psutil.Process().children()
+            bases.append(stack.enter_context(uvicorn_process("served:app", env=environment, folder=folder)))
+            workers += [child for child in psutil.Process().children() if child not in before]
+        yield Scene(url, folder / "log", bases, workers, server)
+
+
+async def drained_under_load(scene: Scene, blocks: int) -> list[tuple[float, float]]:
+    """Enter so many drained blocks under a load of short and long requests; return when each body began and ended."""
+    bodies: list[tuple[float, float]] = []
+    end = anyio.Event()
+    rng = random.Random(0)  # noqa: S311 -- no secret
+
+    async def load(number: int) -> None:
+        async with httpx.AsyncClient(base_url=scene.bases[number % 2], timeout=30) as http:
+            while not end.is_set():
+                path = "/health/0.3" if number < 2 else f"/work/{rng.choice([0, 0.001, 0.01, 0.2])}"
+                scene.statuses.append((await http.get(path)).status_code)
+                await anyio.sleep(0.002)
+
+    async with opened(scene.url) as backend, anyio.create_task_group() as group:
+        await scene.has_workers(backend)
+        for number in range(8):
+            group.start_soon(load, number)
+        for _ in range(blocks):
+            await anyio.sleep(rng.uniform(0, 0.1))
+            async with maintenance_mode_on(backend, drain=20):
+                began = time.monotonic()
+                await anyio.sleep(0.02)
+                bodies.append((began, time.monotonic()))
+        end.set()
+    return bodies
+
+
+def violations(scene: Scene, bodies: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the requests that were in progress while a body ran."""
+    return [one for one in scene.work() if any(one[0] < body[1] and body[0] < one[1] for body in bodies)]
+
+
+def waits(scene: Scene, bodies: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the seconds from the end of the last request to the beginning of each body."""
+    ends = [ended for _, ended in scene.work()]
+    return [body[0] - max((ended for ended in ends if ended <= body[0]), default=body[0]) for body in bodies]

@@ -1,0 +1,157 @@
+"""A drained block that is cancelled at any of its checkpoints leaves no hold, no task and nobody excused."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from fastapi_maintenance import (
+    DrainTimeoutError,
+    MaintenanceState,
+    MemoryBackend,
+    StateBackend,
+    StateChange,
+    get_maintenance_state,
+    maintenance_mode_on,
+)
+from fastapi_maintenance._switch import holds, requests
+from tests.switch.blocks import ONLY_ASYNCIO
+from tests.switch.test_drain import Service, served
+
+pytestmark = pytest.mark.anyio
+
+
+class PausingBackend(MemoryBackend):
+    """One that waits before and after all that it does, as a store does."""
+
+    async def update_state(self, change: StateChange) -> MaintenanceState:
+        await checkpoint()
+        state = await super().update_state(change)
+        await checkpoint()
+        return state
+
+    async def get_reports(self) -> Mapping[str, str]:
+        await checkpoint()
+        return await super().get_reports()
+
+
+DRAIN = 0.06  # seconds: some looks at what is left
+MOST = 500  # checkpoints
+
+
+@types.coroutine
+def at_checkpoint(number: int, act: Callable[[], object], job: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+    """Run a job, and act when it waits for the so-manieth time."""
+    send, value = job.send, None
+    for place in count(1):
+        try:
+            yielded = send(value)
+        except StopIteration:
+            return
+        if place == number:
+            act()
+        try:
+            send, value = job.send, (yield yielded)
+        except BaseException as error:  # noqa: BLE001 -- the job is told
+            send, value = job.throw, error
+
+
+async def drain(backend: StateBackend) -> None:
+    with suppress(DrainTimeoutError):
+        async with maintenance_mode_on(backend, lease=10, drain=DRAIN):
+            await anyio.sleep(0.01)
+
+
+async def cancelled_everywhere(service: Service, run: Callable[[int, list[int]], Awaitable[None]]) -> int:
+    """Run the job again and again, cancelled one checkpoint later each time, until it ends before; return how often."""
+    before = len(anyio.get_running_tasks())
+    for number in range(1, MOST):
+        acted: list[int] = []
+        await run(number, acted)
+        await checkpoint()
+        assert () == (await get_maintenance_state(service.backend)).holds
+        assert {} == holds.ledgers
+        assert [] == requests._excused
+        assert before == len(anyio.get_running_tasks()), number
+        if not acted:
+            return number
+    pytest.fail("it never came to its end")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_by_a_scope(busy: bool) -> None:
+    service = Service(PausingBackend())
+
+    async def run(number: int, acted: list[int]) -> None:
+        with anyio.CancelScope() as scope:
+
+            def cancel() -> None:
+                acted.append(number)
+                scope.cancel()
+
+            await at_checkpoint(number, cancel, drain(service.backend))
+
+    async with served(service) as group:
+        if busy:
+            group.start_soon(service.get, "/work/a")
+            await service.begun("a")
+        assert await cancelled_everywhere(service, run) > 8
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_in_a_request_by_a_scope(busy: bool) -> None:
+    service = Service(PausingBackend())
+
+    @service.app.get("/migrate")
+    async def migrate() -> None:
+        await drain(service.backend)
+
+    async def run(number: int, acted: list[int]) -> None:
+        with anyio.CancelScope() as scope:
+
+            def cancel() -> None:
+                acted.append(number)
+                scope.cancel()
+
+            async def ask() -> None:
+                await service.get("/migrate")
+
+            await at_checkpoint(number, cancel, ask())
+
+    async with served(service) as group:
+        if busy:
+            group.start_soon(service.get, "/work/a")
+            await service.begun("a")
+        assert await cancelled_everywhere(service, run) > 8
+
+
+@ONLY_ASYNCIO
+@pytest.mark.parametrize("busy", [False, True])
+async def test_by_the_task(busy: bool) -> None:
+    service = Service(PausingBackend())
+
+    async def run(number: int, acted: list[int]) -> None:
+        async def job() -> None:
+            await at_checkpoint(number, cancel, drain(service.backend))
+
+        def cancel() -> None:
+            acted.append(number)
+            task.cancel()
+
+        task = asyncio.create_task(job())
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async with served(service) as group:
+        if busy:
+            group.start_soon(service.get, "/work/a")
+            await service.begun("a")
+        assert await cancelled_everywhere(service, run) > 8
