@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from contextlib import ExitStack
 from importlib import import_module
 from typing import Literal
@@ -14,7 +13,6 @@ from anyio.from_thread import start_blocking_portal
 from fastapi_maintenance._helpers.checks import check_seconds, reject
 from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.testing.backends import BackendUnderTest, MakeBackend, made
-from fastapi_maintenance.testing.model import Violation
 
 __all__ = ["check_backend"]
 
@@ -76,7 +74,7 @@ def check_backend(
         msg = f"event_loop must be 'asyncio' or 'trio', got {event_loop!r}"
         raise ValueError(msg)
     try:
-        import_module("fastapi_maintenance.testing.machine")
+        import_module("fastapi_maintenance.testing.search")
     except ImportError as error:
         msg = "check_backend needs hypothesis: pip install hypothesis"
         raise ImportError(msg, name=error.name) from error
@@ -89,11 +87,7 @@ def _find_broken(
     make_backend: MakeBackend, max_examples: int, patience: float, event_loop: Literal["asyncio", "trio"]
 ) -> PromiseBrokenError | None:
     """Make steps at random, the same ones each time, and return what broke by the simplest of them."""
-    from hypothesis import HealthCheck, Phase, Verbosity, settings  # noqa: PLC0415 -- not everybody has it
-    from hypothesis.errors import Flaky  # noqa: PLC0415 -- as above
-    from hypothesis.stateful import run_state_machine_as_test  # noqa: PLC0415 -- as above
-
-    from fastapi_maintenance.testing.machine import Conformance, EnoughError  # noqa: PLC0415 -- needs it too
+    from fastapi_maintenance.testing.search import search  # noqa: PLC0415 -- needs hypothesis, which not everybody has
 
     logger = logging.getLogger("fastapi_maintenance")
     with ExitStack() as stack:
@@ -105,39 +99,8 @@ def _find_broken(
 
         logger.addFilter(is_of_others)  # what matters of it is told
         stack.callback(logger.removeFilter, is_of_others)
-        a, b = (
-            stack.enter_context(portal.wrap_async_context_manager(made(make_backend, patience=patience)))
-            for _ in range(2)
-        )
-        tested = BackendUnderTest(portal, a, b)
-        chosen = settings(
-            max_examples=max_examples,
-            stateful_step_count=20,
-            deadline=None,  # a store takes its time
-            database=None,
-            derandomize=True,
-            phases=[Phase.generate, Phase.shrink],
-            print_blob=False,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-            verbosity=Verbosity.quiet,
-        )
-        is_flaky = False
-        try:
-            Conformance(tested).look()
-            run_state_machine_as_test(lambda: Conformance(tested), settings=chosen)  # type: ignore[arg-type]  # no class
-        except Flaky:
-            is_flaky = time.monotonic() < tested.ends_at
-        except (Violation, EnoughError):
-            pass
-    if tested.broken is None:
-        return None
-    violation, steps = tested.broken
-    error = violation.after(steps)
-    if isinstance(error.__cause__, TimeoutError) and tested.disturbed_by not in (None, *error.steps):
-        error = error.but(f"A step of an earlier series may have left it so: {tested.disturbed_by}")
-    elif is_flaky:
-        error = error.but("It did not break when these steps were made again.")
-    if any("b: " in step for step in error.steps):
-        error = error.but("a and b are the two backends that make_backend() returned; they have to be on one switch.")
-    return error
+        instances = [
+            stack.enter_context(portal.wrap_async_context_manager(made(make_backend, name, patience=patience)))
+            for name in "ab"
+        ]
+        return search(BackendUnderTest(portal, *instances), max_examples)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.state import Hold, MaintenanceState, is_active
 
-__all__ = ["OFF", "Model", "Promise", "Violation", "raised", "shown"]
+__all__ = ["OFF", "Broken", "Model", "Promise", "Violation", "raised", "shown"]
 
 OFF = MaintenanceState()
 Seen = MaintenanceState | bool
@@ -36,6 +37,8 @@ class Promise(Enum):
     WATCH_BEGINS = "watch() tells the state at once, and goes on until it is closed"
     WATCH = "watch() tells the last state"
     WATCH_ENDS = "watch() ends when it is cancelled"
+    COUNTED = "watch(worker) counts the worker from before its first state is read until it ends, for all instances"
+    REPORTS = "get_reports() has the last report of each worker that is counted, and no other"
 
 
 class Violation(Exception):  # noqa: N818 -- it is not yet the error that is told
@@ -52,6 +55,15 @@ class Violation(Exception):  # noqa: N818 -- it is not yet the error that is tol
         error = PromiseBrokenError(self.promise.value, (*before, last + self.seen))
         error.__cause__ = self.__cause__
         return error
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A promise that broke, and the steps to it, as text and to be made again."""
+
+    violation: Violation
+    made: tuple[str, ...]
+    steps: tuple[Any, ...]
 
 
 def shown(value: object) -> str:
@@ -85,8 +97,8 @@ class Model:
         self._is_detailed = is_detailed
 
     def agrees(self, seen: Seen) -> bool:
-        """Tell whether this is the state, but for the ids of holds: those of blocks are random."""
-        return _without_ids(self._as_read(self.state, seen)) == _without_ids(self._as_read(seen, seen))
+        """Tell whether this is the state."""
+        return self._as_read(self.state, seen) == self._as_read(seen, seen)
 
     def see(self, seen: Seen, *others: MaintenanceState, promise: Promise | None = None, verb: str = "->") -> None:
         """Compare what was read with the state, and with others that are as right; what it is becomes the state.
@@ -102,8 +114,7 @@ class Model:
         self.state = possible[0]
         if promise is None:
             kept = seen if self._is_detailed and isinstance(seen, MaintenanceState) else OFF
-            same = _without_ids(replace(OFF, holds=kept.holds)) == _without_ids(replace(OFF, holds=self.state.holds))
-            promise = Promise.READS if same else Promise.HOLDS
+            promise = Promise.READS if kept.holds == self.state.holds else Promise.HOLDS
         raise Violation(promise, f" {verb} {shown(seen)}, expected {self.expected(seen, *others)}")
 
     def expected(self, like: Seen, *others: MaintenanceState) -> str:
@@ -113,7 +124,3 @@ class Model:
     def _as_read(self, state: Seen, like: Seen) -> Seen:
         value = state if isinstance(state, bool) else is_active(state, clock.now())
         return value if isinstance(like, bool) else state if self._is_detailed else MaintenanceState(active=value)
-
-
-def _without_ids(seen: Seen) -> Seen:
-    return seen if isinstance(seen, bool) else replace(seen, holds=tuple(replace(hold, id="-") for hold in seen.holds))

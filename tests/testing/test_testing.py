@@ -33,9 +33,9 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
-from fastapi_maintenance.testing import MakeBackend, PromiseBrokenError, backends, check_backend
+from fastapi_maintenance.testing import MakeBackend, PromiseBrokenError, check_backend, search
 from fastapi_maintenance.testing.backends import BackendUnderTest, Instance
-from fastapi_maintenance.testing.machine import Conformance
+from fastapi_maintenance.testing.watching import WatchedConformance
 from fastapi_maintenance.testing.model import Promise, Violation
 from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch, be_down
@@ -386,7 +386,7 @@ def one(kind: type[Any]) -> MakeBackend:
 
 @pytest.mark.parametrize("kind", SIMPLEST)
 def test_it_says_which_promise_breaks_after_which_steps(kind: type[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_ENOUGH", 120.0)  # the machine may be slow
+    monkeypatch.setattr(search, "_ENOUGH", 120.0)  # the machine may be slow
     promise, *steps = SIMPLEST[kind]
     numbered = [f"  {number}. {step}" for number, step in enumerate(steps, start=1)]
     assert [f"promise broken: {promise}", *numbered] == str(broken_promise(one(kind))).splitlines()
@@ -401,7 +401,7 @@ def test_it_finds_what_can_be_told_in_several_ways(kind: type[object]) -> None:
 
 @pytest.mark.parametrize("event_loop", ["asyncio", "trio"])
 def test_two_that_share_nothing_are_told_of_with_who_they_are(event_loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_ENOUGH", 120.0)  # the machine may be slow
+    monkeypatch.setattr(search, "_ENOUGH", 120.0)  # the machine may be slow
     error = broken_promise(BareSwitch, event_loop=event_loop)
     texts = [
         [
@@ -453,7 +453,7 @@ def test_what_an_earlier_series_may_have_left_behind_is_told() -> None:
 
 
 def test_what_takes_too_long_is_told_with_more_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_ENOUGH", 0.0)
+    monkeypatch.setattr(search, "_ENOUGH", 0.0)
     assert 3 <= len(broken_promise(one(broken.DropsMessages)).steps)
 
 
@@ -537,16 +537,16 @@ def test_wrong_arguments_are_told_at_once(
 
 
 @contextmanager
-def made_by_hand(backend: object, **settings: Any) -> Iterator[Conformance]:  # noqa: ANN401 -- of the backend under test
+def made_by_hand(backend: object, **settings: Any) -> Iterator[WatchedConformance]:  # noqa: ANN401 -- of the backend under test
     """Give a machine whose steps are made without Hypothesis."""
     with start_blocking_portal() as portal:
         a, b = (Instance(backend, patience=settings.pop("patience", 1)) for _ in range(2))
-        machine = Conformance(BackendUnderTest(portal, a, b, **settings))
+        machine = WatchedConformance(BackendUnderTest(portal, a, b, **settings))
         yield machine
         machine.teardown()
 
 
-def test_a_job_that_fails_or_hangs_is_told() -> None:
+def test_a_write_that_fails_or_hangs_is_told() -> None:
     store = DetailedStore()
 
     async def hang_once() -> None:
@@ -556,10 +556,10 @@ def test_a_job_that_fails_or_hangs_is_told() -> None:
     with made_by_hand(store, patience=0.05) as machine:
         store.before_write = be_down
         with pytest.raises(Violation) as failed:
-            machine.some_job_begins(name="a", active=True, message=None)
+            machine.an_operator_sets_the_switch(name="a", reader="a", value=True)
         store.before_write = hang_once
         with pytest.raises(Violation) as hung:
-            machine.some_job_begins(name="a", active=True, message=None)
+            machine.an_operator_sets_the_switch(name="a", reader="a", value=True)
     assert [
         (Promise.WORKS, " raises ConnectionError: the store is down"),
         (Promise.WORKS, " raises TimeoutError: no answer within 0.05 seconds"),
@@ -579,7 +579,7 @@ def test_a_write_that_fails_before_it_is_cancelled_is_told() -> None:
 
 def test_without_hypothesis_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hypothesis", None)
-    monkeypatch.delitem(sys.modules, "fastapi_maintenance.testing.machine", raising=False)
+    monkeypatch.delitem(sys.modules, "fastapi_maintenance.testing.search", raising=False)
     with pytest.raises(ImportError, match="check_backend needs hypothesis: pip install hypothesis"):
         check_backend(MemoryBackend)
 

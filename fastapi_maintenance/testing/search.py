@@ -1,0 +1,105 @@
+"""The search for steps that break a promise: Hypothesis chooses them; what breaks is made again with simpler ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis.errors import Flaky
+from hypothesis.stateful import run_state_machine_as_test
+
+from fastapi_maintenance.errors import PromiseBrokenError
+from fastapi_maintenance.testing.backends import BackendUnderTest
+from fastapi_maintenance.testing.machine import MadeStep
+from fastapi_maintenance.testing.model import Broken, Promise, Violation
+from fastapi_maintenance.testing.watching import WatchedConformance
+from fastapi_maintenance.testing.writes import UPDATES, switching
+
+__all__ = ["search"]
+
+_ENOUGH = 8.0  # seconds for which simpler steps are looked for
+_RANK = list(Promise)
+
+
+def search(tested: BackendUnderTest, max_examples: int) -> PromiseBrokenError | None:
+    """Make steps at random, the same ones each time, and return what broke by the simplest of them."""
+    chosen = settings(
+        max_examples=max_examples,
+        stateful_step_count=20,
+        deadline=None,  # a store takes its time
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        print_blob=False,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
+    )
+    is_flaky = False
+    try:
+        WatchedConformance(tested).look()
+        if tested.is_writable:
+            for write in (switching(True), switching(False), *(dict.fromkeys(UPDATES) if tested.is_full else ())):  # noqa: FBT003
+                WatchedConformance(tested).write_and_read(write)
+        run_state_machine_as_test(lambda: WatchedConformance(tested), settings=chosen)  # type: ignore[arg-type]  # no class
+    except Flaky:
+        is_flaky = True
+    except Violation:
+        pass
+    if tested.broken is None:
+        return None
+
+    def make_again(steps: Sequence[MadeStep]) -> Broken | None:
+        before, machine = tested.broken, WatchedConformance(tested)
+        with suppress(Violation):
+            machine.the_switch_is_off()
+            for step, drawn in steps:
+                machine.run(step, drawn)
+        machine.teardown()
+        return None if tested.broken is before else tested.broken
+
+    found = simplify(tested.broken, make_again)
+    error = found.violation.after(found.made)
+    if isinstance(error.__cause__, TimeoutError) and tested.disturbance not in (None, *error.steps):
+        error = error.but(f"A step of an earlier series may have left it so: {tested.disturbance}")
+    elif is_flaky:
+        error = error.but("It did not break when these steps were made again.")
+    if any("b: " in step for step in error.steps):
+        error = error.but("a and b are the two backends that make_backend() returned; they have to be on one switch.")
+    return error
+
+
+def simplify(found: Broken, make_again: Callable[[Sequence[MadeStep]], Broken | None]) -> Broken:
+    """Leave out steps, then replace arguments with simpler ones, for as long as the same promise breaks."""
+    ends_at = time.monotonic() + _ENOUGH
+
+    def is_broken(steps: Sequence[MadeStep]) -> bool:
+        nonlocal found
+        broken = make_again(steps) if time.monotonic() < ends_at else None
+        if broken is None or _RANK.index(broken.violation.promise) > _RANK.index(found.violation.promise):
+            return False
+        found = broken
+        return True
+
+    def leave_out() -> None:
+        size = len(found.steps)
+        while size > 0:
+            for end in range(len(found.steps), 0, -size):
+                is_broken(found.steps[: max(0, end - size)] + found.steps[end:])
+            size //= 2
+
+    def choose_simpler(place: int, name: str) -> None:
+        made, drawn = found.steps[place]
+        options = made.options[name]
+        for option in options[: options.index(drawn[name])]:
+            if is_broken((*found.steps[:place], (made, {**drawn, name: option}), *found.steps[place + 1 :])):
+                return
+
+    leave_out()
+    for place in reversed(range(len(found.steps))):
+        for name in found.steps[place][0].options if place < len(found.steps) else ():
+            choose_simpler(place, name)
+    leave_out()
+    return found
