@@ -99,8 +99,8 @@ def _find_broken(
 
         logger.addFilter(is_of_others)  # what matters of it is told
         stack.callback(logger.removeFilter, is_of_others)
-        instances = [
+        a, b = (
             stack.enter_context(portal.wrap_async_context_manager(made(make_backend, name, patience=patience)))
             for name in "ab"
-        ]
-        return search(BackendUnderTest(portal, *instances), max_examples)
+        )
+        return search(BackendUnderTest(portal, a, b), max_examples)

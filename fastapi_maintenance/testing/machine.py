@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, wraps
-from itertools import product
 from typing import Any
 
 from hypothesis import strategies as st
@@ -20,12 +19,16 @@ from fastapi_maintenance.testing.model import OFF, Broken, Model, Promise, Viola
 from fastapi_maintenance.testing.writes import UPDATES, Write, adding, switching, updating
 from fastapi_maintenance.typing import DrainableStateBackend
 
-__all__ = ["NAMES", "Conformance", "MadeStep", "step"]
+__all__ = ["NAMES", "READINGS", "STEPS", "SWITCH", "Conformance", "MadeStep", "step"]
 
-NAMES, _SWITCH = ("a", "b"), (True, False)
-_READINGS = ("get_value", "get_state", "peek")
+NAMES, SWITCH = ("a", "b"), (True, False)
+READINGS = ("get_value", "get_state", "peek")
 _AT_ONCE = ("aa", "ab", "ba", "bb", "aaa", "abab")  # who writes
 _PLACES = 10  # in a write, where it is cancelled
+
+
+MadeStep = tuple[str, Mapping[str, Any]]
+"""The name of a step that was made, and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -33,28 +36,28 @@ class Step:
     """What can be done: the method, whether it can be done now, and the options for each argument, simplest first."""
 
     make: Callable[..., None]
-    is_possible: Callable[[Conformance], bool]
+    is_possible: Callable[[Any], bool]
     options: Mapping[str, Sequence[Any]]
 
 
-MadeStep = tuple[Step, Mapping[str, Any]]
-"""A step that was made, and its arguments."""
+STEPS: dict[str, Step] = {}
 
 
 def step(
-    is_possible: Callable[[Conformance], bool] = lambda _: True, /, **options: Sequence[Any]
+    is_possible: Callable[[Any], bool] = lambda _: True, /, **options: Sequence[Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a rule of a method."""
 
     def decorate(make: Callable[..., None]) -> Callable[..., None]:
-        made = Step(make, is_possible, options)
+        name = make.__name__
+        STEPS[name] = Step(make, is_possible, options)
 
         @wraps(make)
         def run(machine: Conformance, **drawn: object) -> None:
-            machine.run(made, drawn)
+            machine.run(name, drawn)
 
-        drawn = {name: st.sampled_from(values) for name, values in options.items()}
-        return precondition(is_possible)(rule(**drawn)(run))  # type: ignore[call-overload, no-any-return]  # no target
+        strategies = {argument: st.sampled_from(values) for argument, values in options.items()}
+        return precondition(is_possible)(rule(**strategies)(run))  # type: ignore[call-overload, no-any-return]  # no target
 
     return decorate
 
@@ -84,12 +87,12 @@ class Conformance(RuleBasedStateMachine):
             self.tested.broken = Broken(violation, tuple(self.made), tuple(self.steps))
             raise
 
-    def run(self, made: Step, drawn: Mapping[str, Any]) -> None:
+    def run(self, name: str, drawn: Mapping[str, Any]) -> None:
         """Make a step, if it is possible."""
-        if made.is_possible(self):
-            self.steps.append((made, drawn))
+        if STEPS[name].is_possible(self):
+            self.steps.append((name, drawn))
             with self.keeping():
-                made.make(self, **drawn)
+                STEPS[name].make(self, **drawn)
 
     def call(self, name: str, method: str, *args: object, text: str = "") -> Any:  # noqa: ANN401 -- what it returns
         """Call a method, as a step."""
@@ -105,18 +108,18 @@ class Conformance(RuleBasedStateMachine):
     def look(self) -> None:
         """See what kind of backend it is, what it says, and how long a write takes."""
         tested, a = self.tested, self.tested.a
-        with self.keeping():
-            self.made = ["make_backend()"]
-            a.check_kind()
-            self.made = ["a: set_value(False)"]
-            tested.is_writable = not self.portal.call(a.refuses, ReadOnlyBackendError, "set_value", False)  # noqa: FBT003 -- as above
-            if tested.is_writable:
-                _, tested.write_turns = self.portal.call(write_at_once, partial(a.call, "set_value", False))  # noqa: FBT003 -- as above
-            for method in filter(a.has, ("get_value", "get_state", "peek")):
-                self.call("a", method)
-            if tested.is_full and isinstance(a.backend, DrainableStateBackend):
-                self.made.append("a: get_reports()")
-                tested.is_drainable = not self.portal.call(a.refuses, NotSupportedError, "get_reports")
+        self.made = ["make_backend()"]
+        a.check_kind()
+        self.made = ["a: set_value(False)"]
+        write = "set_value", False
+        tested.is_writable = not self.portal.call(a.refuses, ReadOnlyBackendError, *write)
+        if tested.is_writable:
+            _, tested.write_turns = self.portal.call(write_at_once, partial(a.call, *write))
+        for method in filter(a.has, READINGS):
+            self.call("a", method)
+        if tested.is_full and isinstance(a.backend, DrainableStateBackend):
+            self.made.append("a: get_reports()")
+            tested.is_drainable = not self.portal.call(a.refuses, NotSupportedError, "get_reports")
 
     @initialize()
     def the_switch_is_off(self) -> None:
@@ -132,16 +135,6 @@ class Conformance(RuleBasedStateMachine):
             with suppress(Violation):
                 self.set_off(name)
 
-    def write_and_read(self, write: Write) -> None:
-        """Write, and read in each way: a series that is tried with each write."""
-        self.the_switch_is_off()
-        with self.keeping():
-            self.write("a", write, "a")
-            for name, method in product(NAMES, _READINGS):
-                if self.tested.a.has(method):
-                    del self.made[2:]  # what was read before
-                    self.read(name, method)
-
     # --- reading and writing ------------------------------------------------------------------------------------------
 
     def read(self, name: str, method: str, *others: MaintenanceState, promise: Promise | None = None) -> None:
@@ -149,7 +142,7 @@ class Conformance(RuleBasedStateMachine):
         self.model.see(seen, *others, promise=promise)
         self.made[-1] += f" -> {shown(seen)}"
 
-    @step(name=NAMES, method=_READINGS)
+    @step(name=NAMES, method=READINGS)
     def somebody_reads(self, name: str, method: str) -> None:
         if self.tested.a.has(method):
             self.read(name, method)
@@ -173,21 +166,21 @@ class Conformance(RuleBasedStateMachine):
             self.model.see(seen, promise=Promise.RESULT)
             self.read(reader, "get_state")
 
-    @step(lambda self: self.tested.is_writable, name=NAMES, reader=NAMES, value=_SWITCH)
+    @step(lambda machine: machine.tested.is_writable, name=NAMES, reader=NAMES, value=SWITCH)
     def an_operator_sets_the_switch(self, *, name: str, reader: str, value: bool) -> None:
         self.write(name, switching(value), reader)
 
-    @step(lambda self: self.tested.is_full, name=NAMES, reader=NAMES, update=UPDATES)
+    @step(lambda machine: machine.tested.is_full, name=NAMES, reader=NAMES, update=UPDATES)
     def an_operator_updates_the_state(self, name: str, reader: str, update: Write) -> None:
         self.write(name, update, reader)
 
-    @step(lambda self: not self.tested.is_writable, name=NAMES, value=_SWITCH)
+    @step(lambda machine: not machine.tested.is_writable, name=NAMES, value=SWITCH)
     def an_operator_is_refused(self, *, name: str, value: bool) -> None:
         self.made.append(f"{name}: set_value({value})")
         if not self.portal.call(self.tested[name].refuses, ReadOnlyBackendError, "set_value", value):
             raise Violation(Promise.REFUSES, " does not raise ReadOnlyBackendError")
 
-    @step(lambda self: self.tested.is_full, name=NAMES)
+    @step(lambda machine: machine.tested.is_full, name=NAMES)
     def a_change_raises(self, name: str) -> None:
         def fail(_state: MaintenanceState) -> MaintenanceState:
             raise ChangeFailedError
@@ -214,9 +207,9 @@ class Conformance(RuleBasedStateMachine):
 
     def new_hold(self) -> Hold:
         self.count += 1
-        return Hold(id=f"new {self.count}", active=True)
+        return Hold(id=f"new {self.count - 1}", active=True)
 
-    @step(lambda self: self.tested.is_full, names=_AT_ONCE)
+    @step(lambda machine: machine.tested.is_full, names=_AT_ONCE)
     def jobs_add_holds_at_once(self, names: str) -> None:
         new = [self.new_hold() for _ in names]
         self.write_at_once(names, [adding(hold) for hold in new])
@@ -228,7 +221,7 @@ class Conformance(RuleBasedStateMachine):
             self.model.state = add_hold(self.model.state, hold, clock.now())
         self.model.see(seen)
 
-    @step(lambda self: self.tested.is_bare, names=_AT_ONCE, first=_SWITCH, then=_SWITCH)
+    @step(lambda machine: machine.tested.is_bare, names=_AT_ONCE, first=SWITCH, then=SWITCH)
     def operators_set_the_switch_at_once(self, *, names: str, first: bool, then: bool) -> None:
         self.write_at_once(names, [switching(then if place else first) for place in range(len(names))])
         self.model.state, other = (
@@ -239,12 +232,12 @@ class Conformance(RuleBasedStateMachine):
         self.read("b", "get_value", promise=Promise.CONCURRENT)
 
     @step(
-        lambda self: self.tested.is_writable,
+        lambda machine: machine.tested.is_writable,
         name=NAMES,
         reader=NAMES,
         place=range(_PLACES),
         update=UPDATES,
-        value=_SWITCH,
+        value=SWITCH,
     )
     def writing_is_cancelled(self, *, name: str, reader: str, place: int, update: Write, value: bool) -> None:
         write = update if self.tested.is_full else switching(value)

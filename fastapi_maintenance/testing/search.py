@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from hypothesis import HealthCheck, Phase, Verbosity, settings
@@ -12,10 +12,10 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.testing.backends import BackendUnderTest
-from fastapi_maintenance.testing.machine import MadeStep
+from fastapi_maintenance.testing.machine import NAMES, READINGS, STEPS, SWITCH, MadeStep
 from fastapi_maintenance.testing.model import Broken, Promise, Violation
 from fastapi_maintenance.testing.watching import WatchedConformance
-from fastapi_maintenance.testing.writes import UPDATES, switching
+from fastapi_maintenance.testing.writes import UPDATES
 
 __all__ = ["search"]
 
@@ -24,7 +24,49 @@ _RANK = list(Promise)
 
 
 def search(tested: BackendUnderTest, max_examples: int) -> PromiseBrokenError | None:
-    """Make steps at random, the same ones each time, and return what broke by the simplest of them."""
+    """Make steps, the same ones each time, and return what broke by the simplest of them."""
+
+    def make(steps: Sequence[MadeStep]) -> Broken | None:
+        before, machine = tested.broken, WatchedConformance(tested)
+        with suppress(Violation):
+            machine.the_switch_is_off()
+            for name, drawn in steps:
+                machine.run(name, drawn)
+        machine.teardown()
+        return None if tested.broken is before else tested.broken
+
+    first = WatchedConformance(tested)
+    try:
+        first.look()
+    except Violation as violation:
+        return violation.after(first.made)
+    if not any(map(make, _plain_series(tested))):
+        _make_at_random(tested, max_examples)
+    if tested.broken is None:
+        return None
+    is_flaky = make(tested.broken.steps) is None
+    found = simplify(tested.broken, make)
+    error = found.violation.after(found.made)
+    if isinstance(error.__cause__, TimeoutError) and tested.disturbance not in (None, *error.steps):
+        error = error.but(f"A step of an earlier series may have left it so: {tested.disturbance}")
+    elif is_flaky:
+        error = error.but("It did not break when these steps were made again.")
+    if any("b: " in step for step in error.steps):
+        error = error.but("a and b are the two backends that make_backend() returned; they have to be on one switch.")
+    return error
+
+
+def _plain_series(tested: BackendUnderTest) -> Iterator[Sequence[MadeStep]]:
+    """Yield each write, followed by each way to read."""
+    reads = [("somebody_reads", {"name": name, "method": method}) for name in NAMES for method in READINGS]
+    by = {"name": "a", "reader": "b"}
+    for value in SWITCH:
+        yield [("an_operator_sets_the_switch", {**by, "value": value}), *reads]
+    for update in UPDATES if tested.is_full else ():
+        yield [("an_operator_updates_the_state", {**by, "update": update}), *reads]
+
+
+def _make_at_random(tested: BackendUnderTest, max_examples: int) -> None:
     chosen = settings(
         max_examples=max_examples,
         stateful_step_count=20,
@@ -37,47 +79,17 @@ def search(tested: BackendUnderTest, max_examples: int) -> PromiseBrokenError | 
         suppress_health_check=list(HealthCheck),
         verbosity=Verbosity.quiet,
     )
-    is_flaky = False
-    try:
-        WatchedConformance(tested).look()
-        if tested.is_writable:
-            for write in (switching(True), switching(False), *(dict.fromkeys(UPDATES) if tested.is_full else ())):  # noqa: FBT003
-                WatchedConformance(tested).write_and_read(write)
+    with suppress(Flaky, Violation):
         run_state_machine_as_test(lambda: WatchedConformance(tested), settings=chosen)  # type: ignore[arg-type]  # no class
-    except Flaky:
-        is_flaky = True
-    except Violation:
-        pass
-    if tested.broken is None:
-        return None
-
-    def make_again(steps: Sequence[MadeStep]) -> Broken | None:
-        before, machine = tested.broken, WatchedConformance(tested)
-        with suppress(Violation):
-            machine.the_switch_is_off()
-            for step, drawn in steps:
-                machine.run(step, drawn)
-        machine.teardown()
-        return None if tested.broken is before else tested.broken
-
-    found = simplify(tested.broken, make_again)
-    error = found.violation.after(found.made)
-    if isinstance(error.__cause__, TimeoutError) and tested.disturbance not in (None, *error.steps):
-        error = error.but(f"A step of an earlier series may have left it so: {tested.disturbance}")
-    elif is_flaky:
-        error = error.but("It did not break when these steps were made again.")
-    if any("b: " in step for step in error.steps):
-        error = error.but("a and b are the two backends that make_backend() returned; they have to be on one switch.")
-    return error
 
 
-def simplify(found: Broken, make_again: Callable[[Sequence[MadeStep]], Broken | None]) -> Broken:
+def simplify(found: Broken, make: Callable[[Sequence[MadeStep]], Broken | None]) -> Broken:
     """Leave out steps, then replace arguments with simpler ones, for as long as the same promise breaks."""
     ends_at = time.monotonic() + _ENOUGH
 
     def is_broken(steps: Sequence[MadeStep]) -> bool:
         nonlocal found
-        broken = make_again(steps) if time.monotonic() < ends_at else None
+        broken = make(steps) if time.monotonic() < ends_at else None
         if broken is None or _RANK.index(broken.violation.promise) > _RANK.index(found.violation.promise):
             return False
         found = broken
@@ -90,16 +102,16 @@ def simplify(found: Broken, make_again: Callable[[Sequence[MadeStep]], Broken | 
                 is_broken(found.steps[: max(0, end - size)] + found.steps[end:])
             size //= 2
 
-    def choose_simpler(place: int, name: str) -> None:
-        made, drawn = found.steps[place]
-        options = made.options[name]
-        for option in options[: options.index(drawn[name])]:
-            if is_broken((*found.steps[:place], (made, {**drawn, name: option}), *found.steps[place + 1 :])):
+    def choose_simpler(place: int, argument: str) -> None:
+        name, drawn = found.steps[place]
+        options = STEPS[name].options[argument]
+        for option in options[: options.index(drawn[argument])]:
+            if is_broken((*found.steps[:place], (name, {**drawn, argument: option}), *found.steps[place + 1 :])):
                 return
 
     leave_out()
-    for place in reversed(range(len(found.steps))):
-        for name in found.steps[place][0].options if place < len(found.steps) else ():
-            choose_simpler(place, name)
+    for place, (_, drawn) in reversed([*enumerate(found.steps)]):
+        for argument in drawn if place < len(found.steps) else ():
+            choose_simpler(place, argument)
     leave_out()
     return found

@@ -166,7 +166,7 @@ class WatchedConformance(Conformance):
             self.made[-1] += f" -> {self.reports}"
 
     @step(
-        lambda self: self.tested.a.has("watch") and len(self.watches) < _MOST,
+        lambda machine: machine.tested.a.has("watch") and len(machine.watches) < _MOST,
         name=NAMES,
         is_busy=(False, True),
         is_counted=(False, True),
@@ -178,20 +178,20 @@ class WatchedConformance(Conformance):
         if is_counted:
             self.read_reports(reader, Promise.COUNTED)
 
-    @step(lambda self: bool(self.watches), place=range(_MOST))
+    @step(lambda machine: bool(machine.watches), place=range(_MOST))
     def some_watch_goes_on(self, place: int) -> None:
         watch = self.watches[place % len(self.watches)]
         self.made.append(f"{watch.instance.name}: {watch.called} goes on")
         self.learn(watch)
 
-    @step(lambda self: bool(self.watches), place=range(_MOST), reader=NAMES)
+    @step(lambda machine: bool(machine.watches), place=range(_MOST), reader=NAMES)
     def some_watch_is_cancelled(self, place: int, reader: str) -> None:
         watch = self.watches.pop(place % len(self.watches))
         self.end_watch(watch)
         if watch.worker is not None:
             self.read_reports(reader, Promise.COUNTED)
 
-    @step(lambda self: self.tested.is_drainable, worker=_WORKERS, reader=NAMES)
+    @step(lambda machine: machine.tested.is_drainable, worker=_WORKERS, reader=NAMES)
     def some_worker_reports(self, worker: str, reader: str) -> None:
         """Report for a worker, by its own process where it is counted."""
         names = {watch.worker: watch.instance.name for watch in self.watches}
@@ -203,7 +203,7 @@ class WatchedConformance(Conformance):
         self.read_reports(reader, Promise.REPORTS)
 
     @step(
-        lambda self: self.tested.is_drainable and len(self.watches) < _MOST,
+        lambda machine: machine.tested.is_drainable and len(machine.watches) < _MOST,
         name=NAMES,
         reader=NAMES,
         turns=range(10),

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import product
 from typing import Any
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, release_hold
+from fastapi_maintenance.state import Hold, MaintenanceState, add_hold
 from fastapi_maintenance.testing.model import shown
 from fastapi_maintenance.typing import StateChange
 
 __all__ = ["UPDATES", "Write", "adding", "switching", "updating"]
 
-_MESSAGES = (None, "Back at ten", " Zurück 🚧\num „zehn“ \\ ✓ ", "", "Back at ten." * 25)
+_MESSAGES = ("Back at ten", " Zurück 🚧\num „zehn“ \\ ✓ ", "", "Back at ten." * 25)
 _PAST, _NEXT = datetime(2000, 1, 1, tzinfo=timezone.utc), datetime(2001, 1, 1, tzinfo=timezone.utc)
 _FAR = datetime(9000, 1, 1, 0, 0, 0, 1, tzinfo=timezone.utc)
-_WINDOWS = ((None, None), (None, _FAR), (_FAR, None), (_PAST, _FAR), (_PAST, _NEXT))  # none is close to now
+_WINDOWS = ((None, _FAR), (_FAR, None), (_PAST, _FAR), (_PAST, _NEXT))  # none is close to now
 _HOLDS = (
     Hold(id="1", active=True),
     Hold(id="2", active=False),
-    Hold(id="3", active=True, message=_MESSAGES[2], expires_at=_FAR),
+    Hold(id="3", active=True, message=_MESSAGES[1], expires_at=_FAR),
     Hold(id="4", active=True, expires_at=_PAST),
 )
 
@@ -60,12 +59,23 @@ def _setting(wanted: MaintenanceState) -> Write:
     return updating(text, lambda state: replace(wanted, holds=state.holds))
 
 
-def _releasing(hold: Hold) -> Write:
-    return updating(f"release hold {hold.id!r}", lambda state: release_hold(state, hold.id))
+def _releasing(place: int, text: str) -> Write:
+    return updating(f"release the {text} hold", lambda state: replace(state, holds=_without(state.holds, place)))
 
 
-_settings = [
-    _setting(MaintenanceState(active=active, message=message, starts_at=starts_at, ends_at=ends_at))
-    for (starts_at, ends_at), message, active in product(_WINDOWS, _MESSAGES, (True, False))
-]
-UPDATES = (*_settings, *[change(hold) for hold in _HOLDS for change in (adding, _releasing)] * 5)  # as often as those
+def _without(holds: tuple[Hold, ...], place: int) -> tuple[Hold, ...]:
+    return tuple(hold for hold in holds if hold is not holds[place])
+
+
+UPDATES = (
+    *(_setting(MaintenanceState(active=active)) for active in (True, False)),
+    *(_setting(MaintenanceState(active=True, message=message)) for message in _MESSAGES),
+    *map(adding, _HOLDS),
+    _releasing(0, "oldest"),
+    _releasing(-1, "newest"),
+    *(
+        _setting(MaintenanceState(active=active, message=message, starts_at=starts_at, ends_at=ends_at))
+        for active, message in ((True, None), (False, _MESSAGES[1]))
+        for starts_at, ends_at in _WINDOWS
+    ),
+)

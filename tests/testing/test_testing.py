@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -27,6 +27,7 @@ from fastapi_maintenance import (
     MaintenanceError,
     MaintenanceState,
     MemoryBackend,
+    NotSupportedError,
     StateBackend,
     backend_from_url,
     cached,
@@ -104,6 +105,21 @@ class KeepsMessages(DetailedStore):
         )
 
 
+class CannotCount(broken.Drainable):
+    """One that has the methods for workers, and a store that cannot count them."""
+
+    async def add(self, worker: str) -> None:
+        """Do nothing."""
+
+    def remove(self, worker: str) -> None:
+        """Do nothing."""
+
+    async def get_reports(self) -> Mapping[str, str]:
+        await checkpoint()
+        message = "this store cannot count workers"
+        raise NotSupportedError(message)
+
+
 class IteratesItself(WatchableSwitch):
     """One whose `watch` is an object without `aclose`."""
 
@@ -150,6 +166,8 @@ GOOD: dict[str, Callable[[], object]] = {
     "detailed": DetailedStore,
     "detailed with a set_value that keeps messages": KeepsMessages,
     "watchable": broken.Watchable,
+    "drainable": broken.Drainable,
+    "with methods to drain that it does not support": CannotCount,
     "cached": lambda: cached(DetailedStore(), ttl=60),
     "read-only with two methods": ReadOnlySwitch,
     "environment variable": EnvVarBackend,
@@ -233,6 +251,8 @@ RAISES = "a change that raises leaves the state as it was, and what it raised co
 WATCH = "watch() tells the last state"
 WATCH_BEGINS = "watch() tells the state at once, and goes on until it is closed"
 WATCH_ENDS = "watch() ends when it is cancelled"
+COUNTED = "watch(worker) counts the worker from before its first state is read until it ends, for all instances"
+REPORTS = "get_reports() has the last report of each worker that is counted, and no other"
 TOGETHER = "get_state() and update_state(change) come together"
 OFF = "a: update_state(active=False, and no holds)"
 IS_OFF = "MaintenanceState(active=False)"
@@ -367,6 +387,22 @@ ENDS: dict[type[object], tuple[str, str]] = {
     broken.EndsItsWatch: (WATCH_BEGINS, "watch() goes on, but ends by itself"),
     broken.FailsToWatch: (WATCH_BEGINS, "watch() goes on, but raises ConnectionError: the connection is closed"),
     broken.TellsTheNewestWatcherAlone: (WATCH, "watch() goes on -> MaintenanceState("),
+    broken.CountsAfterItsFirstState: (COUNTED, "a: get_reports() -> {}, expected {'host.1.one': ''}"),
+    broken.CountsAfterItHasRead: (COUNTED, "began with MaintenanceState(active=False)"),
+    broken.CountsTheEnded: (COUNTED, "a: get_reports() -> {'host.1.one': ''}, expected {}"),
+    broken.CountsNobody: (COUNTED, "a: get_reports() -> {}, expected {'host.1.one': ''}"),
+    broken.CountsTheNewestAlone: (COUNTED, "-> {'host.1.two': ''}, expected {'host.1.one': '', 'host.1.two': ''}"),
+    broken.KeepsReportsOfOthers: (REPORTS, "a: get_reports() -> {'host.1.one': 'report 1'}, expected {}"),
+    broken.KeepsReportsOfTheEnded: (COUNTED, "-> {'host.1.one': 'report 1'}, expected {'host.1.one': ''}"),
+    broken.MixesReportsUp: (REPORTS, "expected {'host.1.one': '', 'host.1.two': 'report 1'}"),
+    broken.ReportsTheOneBefore: (
+        REPORTS,
+        "a: get_reports() -> {'host.1.one': ''}, expected {'host.1.one': 'report 1'}",
+    ),
+    broken.KeepsTheFirstReport: (REPORTS, "-> {'host.1.one': 'report 1'}, expected {'host.1.one': 'report 2'}"),
+    broken.ReportsAtOnce: (ASYNC, "a: get_reports() -> {} at once: it is not async"),
+    broken.ListsReports: (TYPES, "a: get_reports() -> []"),
+    broken.CannotCountNowAndThen: (WORKS, "raises NotSupportedError: this store counts one worker at most"),
 }
 """The promise that each breaks, and what the last step tells, where several ways are as simple or take their time."""
 
@@ -414,6 +450,13 @@ def test_two_that_share_nothing_are_told_of_with_who_they_are(event_loop: str, m
         for writer, reader in ("ab", "ba")
     ]
     assert str(error).splitlines() in texts
+
+
+def test_workers_of_the_other_instance_that_are_not_counted_are_told() -> None:
+    memory = MemoryBackend()
+    error = broken_promise(lambda: broken.CountsItsOwnAlone(memory))
+    assert COUNTED == error.promise
+    assert error.steps[-1] in {f"{name}: get_reports() -> {{}}, expected {{'host.1.one': ''}}" for name in "ab"}
 
 
 def test_the_error_is_a_failed_assertion_with_its_parts() -> None:
