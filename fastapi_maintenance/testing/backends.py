@@ -16,7 +16,7 @@ from anyio.lowlevel import checkpoint
 from fastapi_maintenance._helpers.waiting import in_time
 from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.state import MaintenanceState
-from fastapi_maintenance.testing.model import Broken, Promise, Violation, raised, shown
+from fastapi_maintenance.testing.model import Promise, Violation, raised, shown
 from fastapi_maintenance.typing import StateBackend
 
 __all__ = ["POLL", "BackendUnderTest", "ChangeFailedError", "Instance", "MakeBackend", "made", "write_at_once"]
@@ -95,20 +95,6 @@ class Instance:
             raise
         return False
 
-    async def reports(self, expected: Mapping[str, str], patience: float) -> Mapping[str, str]:
-        """Return the reports; where they are as expected but for too many, in so many seconds."""
-        ends_at = anyio.current_time() + patience
-        while True:
-            reports: Mapping[str, str] = await self.call("get_reports")
-            is_late = anyio.current_time() > ends_at
-            if (
-                is_late
-                or expected != {worker: reports[worker] for worker in reports if worker in expected}
-                or len(reports) == len(expected)
-            ):
-                return reports
-            await anyio.sleep(POLL)
-
 
 async def write_at_once(*writes: Callable[[], Awaitable[object]], turns: int | None = None) -> tuple[bool, int]:
     """Make writes at once, and cancel them after so many turns of the event loop; None: let them be.
@@ -149,36 +135,21 @@ class BackendUnderTest:
     a: Instance
     b: Instance
     is_writable: bool = True
+    is_detailed: bool = False
+    """Whether whole states can be read."""
+    is_full: bool = False
+    """Whether whole states can be written."""
     is_drainable: bool = False
     write_turns: int = 0
+    series: int = 0
     slowest_news: float | None = None
     disturbance: str | None = None
     """The last step before anything broke that was one which a careless backend does not get over."""
-    broken: Broken | None = None
+    broken: Violation | None = None
     """What broke last."""
 
     def __getitem__(self, name: str) -> Instance:
         return self.a if name == "a" else self.b
-
-    @property
-    def reading(self) -> str:
-        """The method that says the most."""
-        return "get_state" if self.is_detailed else "get_value"
-
-    @property
-    def is_detailed(self) -> bool:
-        """Whether whole states can be read."""
-        return self.a.has("get_state")
-
-    @property
-    def is_full(self) -> bool:
-        """Whether whole states can be written."""
-        return self.is_writable and self.is_detailed
-
-    @property
-    def is_bare(self) -> bool:
-        """Whether there is nothing but a switch that can be written."""
-        return self.is_writable and not self.is_detailed
 
     def disturb(self, step: str) -> None:
         """Note a step that a careless backend does not get over."""

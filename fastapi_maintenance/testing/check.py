@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import ExitStack
-from importlib import import_module
 from typing import Literal
 
 from anyio.from_thread import start_blocking_portal
 
 from fastapi_maintenance._helpers.checks import check_seconds, reject
-from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.testing.backends import BackendUnderTest, MakeBackend, made
 
 __all__ = ["check_backend"]
@@ -74,21 +72,10 @@ def check_backend(
         msg = f"event_loop must be 'asyncio' or 'trio', got {event_loop!r}"
         raise ValueError(msg)
     try:
-        import_module("fastapi_maintenance.testing.search")
+        from fastapi_maintenance.testing.search import search  # noqa: PLC0415 -- needs what not everybody has
     except ImportError as error:
         msg = "check_backend needs hypothesis: pip install hypothesis"
         raise ImportError(msg, name=error.name) from error
-    broken = _find_broken(make_backend, max_examples, patience, event_loop)
-    if broken is not None:
-        raise broken
-
-
-def _find_broken(
-    make_backend: MakeBackend, max_examples: int, patience: float, event_loop: Literal["asyncio", "trio"]
-) -> PromiseBrokenError | None:
-    """Make steps at random, the same ones each time, and return what broke by the simplest of them."""
-    from fastapi_maintenance.testing.search import search  # noqa: PLC0415 -- needs hypothesis, which not everybody has
-
     logger = logging.getLogger("fastapi_maintenance")
     with ExitStack() as stack:
         portal = stack.enter_context(start_blocking_portal(event_loop))
@@ -103,4 +90,6 @@ def _find_broken(
             stack.enter_context(portal.wrap_async_context_manager(made(make_backend, name, patience=patience)))
             for name in "ab"
         )
-        return search(BackendUnderTest(portal, a, b), max_examples)
+        broken = search(BackendUnderTest(portal, a, b), max_examples)
+    if broken is not None:
+        raise broken

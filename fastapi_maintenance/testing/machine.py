@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
@@ -15,8 +14,18 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.errors import NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, switch
 from fastapi_maintenance.testing.backends import BackendUnderTest, ChangeFailedError, write_at_once
-from fastapi_maintenance.testing.model import OFF, Broken, Model, Promise, Violation, shown
-from fastapi_maintenance.testing.writes import UPDATES, Write, adding, switching, updating
+from fastapi_maintenance.testing.model import (
+    OFF,
+    UPDATES,
+    Model,
+    Promise,
+    Violation,
+    Write,
+    adding,
+    shown,
+    switching,
+    updating,
+)
 from fastapi_maintenance.typing import DrainableStateBackend
 
 __all__ = ["NAMES", "READINGS", "STEPS", "SWITCH", "Conformance", "MadeStep", "step"]
@@ -31,33 +40,25 @@ MadeStep = tuple[str, Mapping[str, Any]]
 """The name of a step that was made, and its arguments."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """What can be done: the method, whether it can be done now, and the options for each argument, simplest first."""
-
-    make: Callable[..., None]
-    is_possible: Callable[[Any], bool]
-    options: Mapping[str, Sequence[Any]]
-
-
-STEPS: dict[str, Step] = {}
+STEPS: dict[str, tuple[Callable[..., None], Callable[[Any], object], Mapping[str, Sequence[Any]]]] = {}
+"""Methods, whether each can be called now, and the options for each of its arguments, the simplest first."""
 
 
 def step(
-    is_possible: Callable[[Any], bool] = lambda _: True, /, **options: Sequence[Any]
+    is_possible: Callable[[Any], object] = lambda _: True, /, **options: Sequence[Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a rule of a method."""
 
     def decorate(make: Callable[..., None]) -> Callable[..., None]:
         name = make.__name__
-        STEPS[name] = Step(make, is_possible, options)
+        STEPS[name] = make, is_possible, options
 
         @wraps(make)
         def run(machine: Conformance, **drawn: object) -> None:
             machine.run(name, drawn)
 
         strategies = {argument: st.sampled_from(values) for argument, values in options.items()}
-        return precondition(is_possible)(rule(**strategies)(run))  # type: ignore[call-overload, no-any-return]  # no target
+        return precondition(is_possible)(rule(**strategies)(run))  # type: ignore[arg-type, call-overload, no-any-return]  # no target
 
     return decorate
 
@@ -75,6 +76,7 @@ class Conformance(RuleBasedStateMachine):
         self.portal = tested.portal
         self.made: list[str] = []
         self.steps: list[MadeStep] = []
+        self.reading = "get_state" if tested.is_detailed else "get_value"
         self.model = Model(is_detailed=tested.is_detailed)
         self.count = 0
 
@@ -84,15 +86,17 @@ class Conformance(RuleBasedStateMachine):
         try:
             yield
         except Violation as violation:
-            self.tested.broken = Broken(violation, tuple(self.made), tuple(self.steps))
+            violation.made, violation.steps = tuple(self.made), tuple(self.steps)
+            self.tested.broken = violation
             raise
 
     def run(self, name: str, drawn: Mapping[str, Any]) -> None:
         """Make a step, if it is possible."""
-        if STEPS[name].is_possible(self):
+        make, is_possible, _ = STEPS[name]
+        if is_possible(self):
             self.steps.append((name, drawn))
             with self.keeping():
-                STEPS[name].make(self, **drawn)
+                make(self, **drawn)
 
     def call(self, name: str, method: str, *args: object, text: str = "") -> Any:  # noqa: ANN401 -- what it returns
         """Call a method, as a step."""
@@ -110,9 +114,11 @@ class Conformance(RuleBasedStateMachine):
         tested, a = self.tested, self.tested.a
         self.made = ["make_backend()"]
         a.check_kind()
+        tested.is_detailed = a.has("get_state")
         self.made = ["a: set_value(False)"]
         write = "set_value", False
         tested.is_writable = not self.portal.call(a.refuses, ReadOnlyBackendError, *write)
+        tested.is_full = tested.is_writable and tested.is_detailed
         if tested.is_writable:
             _, tested.write_turns = self.portal.call(write_at_once, partial(a.call, *write))
         for method in filter(a.has, READINGS):
@@ -126,7 +132,7 @@ class Conformance(RuleBasedStateMachine):
         with self.keeping():
             self.set_off("a")
             if not self.tested.is_writable:
-                value = self.call("a", self.tested.reading)
+                value = self.call("a", self.reading)
                 self.model.state = value if self.tested.is_detailed else MaintenanceState(active=value)
 
     def teardown(self) -> None:
@@ -161,7 +167,7 @@ class Conformance(RuleBasedStateMachine):
             self.model.see(state, *others, promise=Promise.CANCELLED if others else None, verb="finds")
         before, self.model.state = self.model.state, write.change(self.model.state)
         if is_switch:  # whether message and window go is left to the backend
-            self.read(reader, self.tested.reading, switch(before, active=write.argument))
+            self.read(reader, self.reading, switch(before, active=write.argument))
         else:
             self.model.see(seen, promise=Promise.RESULT)
             self.read(reader, "get_state")
@@ -221,7 +227,12 @@ class Conformance(RuleBasedStateMachine):
             self.model.state = add_hold(self.model.state, hold, clock.now())
         self.model.see(seen)
 
-    @step(lambda machine: machine.tested.is_bare, names=_AT_ONCE, first=SWITCH, then=SWITCH)
+    @step(
+        lambda machine: machine.tested.is_writable and not machine.tested.is_full,
+        names=_AT_ONCE,
+        first=SWITCH,
+        then=SWITCH,
+    )
     def operators_set_the_switch_at_once(self, *, names: str, first: bool, then: bool) -> None:
         self.write_at_once(names, [switching(then if place else first) for place in range(len(names))])
         self.model.state, other = (
@@ -248,11 +259,11 @@ class Conformance(RuleBasedStateMachine):
         before, after = self.model.state, write.change(self.model.state)
         self.model.state = after
         if is_done:  # before it was cancelled
-            self.read(reader, self.tested.reading)
+            self.read(reader, self.reading)
             return
         self.made[-1] += f", cancelled after {turns} turn{'s' * (turns > 1)} of the event loop"
         self.tested.disturb(self.made[-1])
-        self.read(reader, self.tested.reading, before, promise=Promise.CANCELLED)
+        self.read(reader, self.reading, before, promise=Promise.CANCELLED)
         if self.model.state is before:  # the other may still come, but not after another write
             nothing = updating("no change", lambda state: state) if self.tested.is_full else switching(before.active)
             self.write(reader, nothing, reader, after)

@@ -13,9 +13,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.testing.backends import BackendUnderTest
 from fastapi_maintenance.testing.machine import NAMES, READINGS, STEPS, SWITCH, MadeStep
-from fastapi_maintenance.testing.model import Broken, Promise, Violation
+from fastapi_maintenance.testing.model import Promise, Violation, UPDATES
 from fastapi_maintenance.testing.watching import WatchedConformance
-from fastapi_maintenance.testing.writes import UPDATES
 
 __all__ = ["search"]
 
@@ -26,7 +25,7 @@ _RANK = list(Promise)
 def search(tested: BackendUnderTest, max_examples: int) -> PromiseBrokenError | None:
     """Make steps, the same ones each time, and return what broke by the simplest of them."""
 
-    def make(steps: Sequence[MadeStep]) -> Broken | None:
+    def make(steps: Sequence[MadeStep]) -> Violation | None:
         before, machine = tested.broken, WatchedConformance(tested)
         with suppress(Violation):
             machine.the_switch_is_off()
@@ -39,14 +38,15 @@ def search(tested: BackendUnderTest, max_examples: int) -> PromiseBrokenError | 
     try:
         first.look()
     except Violation as violation:
-        return violation.after(first.made)
+        violation.made = tuple(first.made)
+        return violation.error()
     if not any(map(make, _plain_series(tested))):
         _make_at_random(tested, max_examples)
     if tested.broken is None:
         return None
     is_flaky = make(tested.broken.steps) is None
     found = simplify(tested.broken, make)
-    error = found.violation.after(found.made)
+    error = found.error()
     if isinstance(error.__cause__, TimeoutError) and tested.disturbance not in (None, *error.steps):
         error = error.but(f"A step of an earlier series may have left it so: {tested.disturbance}")
     elif is_flaky:
@@ -57,13 +57,25 @@ def search(tested: BackendUnderTest, max_examples: int) -> PromiseBrokenError | 
 
 
 def _plain_series(tested: BackendUnderTest) -> Iterator[Sequence[MadeStep]]:
-    """Yield each write, followed by each way to read."""
-    reads = [("somebody_reads", {"name": name, "method": method}) for name in NAMES for method in READINGS]
-    by = {"name": "a", "reader": "b"}
-    for value in SWITCH:
-        yield [("an_operator_sets_the_switch", {**by, "value": value}), *reads]
-    for update in UPDATES if tested.is_full else ():
-        yield [("an_operator_updates_the_state", {**by, "update": update}), *reads]
+    """Yield each write, followed by each way to read; then what watchers do, and workers."""
+    reads = [_simplest("somebody_reads", name=name, method=method) for name in NAMES for method in READINGS]
+    switches = [_simplest("an_operator_sets_the_switch", reader="b", value=value) for value in SWITCH]
+    updates = [_simplest("an_operator_updates_the_state", reader="b", update=update) for update in UPDATES]
+    for write in switches + updates * tested.is_full:
+        yield [write, *reads]
+    yield updates  # one after the other
+    begin = [_simplest("somebody_begins_to_watch", is_busy=is_busy) for is_busy in (True, False)]
+    learn = [_simplest("some_watch_goes_on", place=place) for place in (0, 1)]
+    end = _simplest("some_watch_is_cancelled", reader="b")
+    yield [*begin, switches[0], *learn, end, switches[1], *learn]
+    counted = _simplest("somebody_begins_to_watch", is_counted=True, reader="b")
+    reports = [_simplest("some_worker_reports", place=place, reader="b") for place in (1, 0)]
+    yield [counted, counted, *reports, end, counted]
+
+
+def _simplest(name: str, /, **drawn: object) -> MadeStep:
+    """Return a step with the simplest arguments but for these."""
+    return name, {argument: options[0] for argument, options in STEPS[name][2].items()} | drawn
 
 
 def _make_at_random(tested: BackendUnderTest, max_examples: int) -> None:
@@ -83,14 +95,14 @@ def _make_at_random(tested: BackendUnderTest, max_examples: int) -> None:
         run_state_machine_as_test(lambda: WatchedConformance(tested), settings=chosen)  # type: ignore[arg-type]  # no class
 
 
-def simplify(found: Broken, make: Callable[[Sequence[MadeStep]], Broken | None]) -> Broken:
+def simplify(found: Violation, make: Callable[[Sequence[MadeStep]], Violation | None]) -> Violation:
     """Leave out steps, then replace arguments with simpler ones, for as long as the same promise breaks."""
     ends_at = time.monotonic() + _ENOUGH
 
     def is_broken(steps: Sequence[MadeStep]) -> bool:
         nonlocal found
         broken = make(steps) if time.monotonic() < ends_at else None
-        if broken is None or _RANK.index(broken.violation.promise) > _RANK.index(found.violation.promise):
+        if broken is None or _RANK.index(broken.promise) > _RANK.index(found.promise):
             return False
         found = broken
         return True
@@ -104,7 +116,7 @@ def simplify(found: Broken, make: Callable[[Sequence[MadeStep]], Broken | None])
 
     def choose_simpler(place: int, argument: str) -> None:
         name, drawn = found.steps[place]
-        options = STEPS[name].options[argument]
+        options = STEPS[name][2][argument]
         for option in options[: options.index(drawn[argument])]:
             if is_broken((*found.steps[:place], (name, {**drawn, argument: option}), *found.steps[place + 1 :])):
                 return

@@ -360,7 +360,7 @@ class Drainable(Watchable):
     def __init__(self, memory: MemoryBackend | None = None, reports: dict[str, str] | None = None) -> None:
         super().__init__()
         self.memory = self.memory if memory is None else memory
-        self.reports = {} if reports is None else reports
+        self.kept = {} if reports is None else reports
 
     async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
         if worker is not None:
@@ -376,19 +376,19 @@ class Drainable(Watchable):
 
     async def add(self, worker: str) -> None:
         await checkpoint()
-        self.reports[worker] = ""
+        self.kept[worker] = ""
 
     def remove(self, worker: str) -> None:
-        del self.reports[worker]
+        del self.kept[worker]
 
     async def report(self, worker: str, text: str, /) -> None:
         await checkpoint()
-        if worker in self.reports:
-            self.reports[worker] = text
+        if worker in self.kept:
+            self.kept[worker] = text
 
     async def get_reports(self) -> Mapping[str, str]:
         await checkpoint()
-        return dict(self.reports)
+        return dict(self.kept)
 
 
 class CountsAfterItsFirstState(Drainable):
@@ -400,11 +400,14 @@ class CountsAfterItsFirstState(Drainable):
 
 class CountsAfterItHasRead(Drainable):
     async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
-        state = await self.get_state()
-        async for newer in super().watch(worker):
-            yield state
-            state = newer
-            yield state
+        first = await self.get_state()
+        await anyio.sleep(0)
+        states = super().watch(worker)
+        newer = await anext(states)
+        yield first
+        while True:
+            yield newer
+            newer = await anext(states)
 
 
 class CountsTheEnded(Drainable):
@@ -422,11 +425,11 @@ class CountsNobody(Drainable):
 
 class CountsTheNewestAlone(Drainable):
     async def add(self, worker: str) -> None:
-        self.reports.clear()
+        self.kept.clear()
         await super().add(worker)
 
     def remove(self, worker: str) -> None:
-        self.reports.pop(worker, None)
+        self.kept.pop(worker, None)
 
 
 class CountsItsOwnAlone(Drainable):
@@ -438,28 +441,28 @@ class CountsItsOwnAlone(Drainable):
 
 class KeepsReportsOfOthers(Drainable):
     async def report(self, worker: str, text: str, /) -> None:
-        self.reports[worker] = text
+        self.kept[worker] = text
 
     def remove(self, worker: str) -> None:
-        self.reports.pop(worker, None)
+        self.kept.pop(worker, None)
 
 
 class KeepsReportsOfTheEnded(Drainable):
     def __init__(self) -> None:
         super().__init__()
-        self.ended: dict[str, str] = {}
+        self.kept_of_ended: dict[str, str] = {}
 
     async def add(self, worker: str) -> None:
-        self.reports[worker] = self.ended.get(worker, "")
+        self.kept[worker] = self.kept_of_ended.get(worker, "")
 
     def remove(self, worker: str) -> None:
-        self.ended[worker] = self.reports.pop(worker)
+        self.kept_of_ended[worker] = self.kept.pop(worker)
 
 
 class MixesReportsUp(Drainable):
     async def report(self, worker: str, text: str, /) -> None:
-        if worker in self.reports:
-            self.reports[min(self.reports)] = text
+        if worker in self.kept:
+            self.kept[min(self.kept)] = text
 
 
 class ReportsTheOneBefore(Drainable):
@@ -474,13 +477,13 @@ class ReportsTheOneBefore(Drainable):
 
 class KeepsTheFirstReport(Drainable):
     async def report(self, worker: str, text: str, /) -> None:
-        if not self.reports.get(worker):
+        if not self.kept.get(worker):
             await super().report(worker, text)
 
 
 class ReportsAtOnce(Drainable):
     def get_reports(self) -> Any:  # noqa: ANN401 -- wrong on purpose
-        return self.reports
+        return self.kept
 
 
 class ListsReports(Drainable):
@@ -490,7 +493,7 @@ class ListsReports(Drainable):
 
 class CannotCountNowAndThen(Drainable):
     async def get_reports(self) -> Mapping[str, str]:
-        if len(self.reports) > 1:
+        if len(self.kept) > 1:
             message = "this store counts one worker at most"
             raise NotSupportedError(message)
         return await super().get_reports()
