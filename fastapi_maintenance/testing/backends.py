@@ -96,35 +96,33 @@ class Instance:
         return False
 
 
-async def write_at_once(*writes: Callable[[], Awaitable[object]], turns: int | None = None) -> tuple[bool, int]:
-    """Make writes at once, and cancel them after so many turns of the event loop; None: let them be.
+async def write_at_once(*writes: Callable[[], Awaitable[object]], turns: int = -1) -> bool:
+    """Make writes at once, and cancel them after so many turns of the event loop, unless that is below zero.
 
     Returns:
-        Whether all of them came to their end, and how many turns it took.
+        Whether all of them came to their end.
 
     """
-    done, taken = 0, 0
     ended: list[Violation | None] = []
 
     async def make(write: Callable[[], Awaitable[object]]) -> None:
-        nonlocal done
         try:
             await write()
-            done += 1
             ended.append(None)
         except Violation as violation:
-            ended.append(None if group.cancel_scope.cancel_called else violation)  # cancelled, it ends as it likes
+            if not group.cancel_scope.cancel_called:  # else it ends as it likes
+                ended.append(violation)
 
     async with anyio.create_task_group() as group:
         for write in writes:
             group.start_soon(make, write)
-        while len(ended) < len(writes) and taken != turns:
+        while len(ended) < len(writes) and turns != 0:
             await checkpoint()
-            taken += 1
+            turns -= 1
         group.cancel_scope.cancel()
     for violation in filter(None, ended):
         raise violation
-    return done == len(writes), taken
+    return len(ended) == len(writes)
 
 
 @dataclass
@@ -139,8 +137,9 @@ class BackendUnderTest:
     """Whether whole states can be read."""
     is_full: bool = False
     """Whether whole states can be written."""
+    is_bare: bool = False
+    """Whether there is nothing but a switch that can be written."""
     is_drainable: bool = False
-    write_turns: int = 0
     series: int = 0
     slowest_news: float | None = None
     disturbance: str | None = None

@@ -33,8 +33,7 @@ __all__ = ["NAMES", "READINGS", "STEPS", "SWITCH", "Conformance", "MadeStep", "s
 NAMES, SWITCH = ("a", "b"), (True, False)
 READINGS = ("get_value", "get_state", "peek")
 _AT_ONCE = ("aa", "ab", "ba", "bb", "aaa", "abab")  # who writes
-_PLACES = 10  # in a write, where it is cancelled
-
+_TURNS = (1, 2, 3, 4, 5, 10, 30, 100, 300, 1000)  # of the event loop, after which a write is cancelled
 
 MadeStep = tuple[str, Mapping[str, Any]]
 """The name of a step that was made, and its arguments."""
@@ -110,17 +109,15 @@ class Conformance(RuleBasedStateMachine):
             self.call(name, "set_value", False, text="False")  # noqa: FBT003 -- as the Protocol has it
 
     def look(self) -> None:
-        """See what kind of backend it is, what it says, and how long a write takes."""
+        """See what kind of backend it is, and what it says."""
         tested, a = self.tested, self.tested.a
         self.made = ["make_backend()"]
         a.check_kind()
         tested.is_detailed = a.has("get_state")
         self.made = ["a: set_value(False)"]
-        write = "set_value", False
-        tested.is_writable = not self.portal.call(a.refuses, ReadOnlyBackendError, *write)
+        tested.is_writable = not self.portal.call(a.refuses, ReadOnlyBackendError, "set_value", False)  # noqa: FBT003 -- as above
         tested.is_full = tested.is_writable and tested.is_detailed
-        if tested.is_writable:
-            _, tested.write_turns = self.portal.call(write_at_once, partial(a.call, *write))
+        tested.is_bare = tested.is_writable and not tested.is_detailed
         for method in filter(a.has, READINGS):
             self.call("a", method)
         if tested.is_full and isinstance(a.backend, DrainableStateBackend):
@@ -204,12 +201,12 @@ class Conformance(RuleBasedStateMachine):
 
     # --- several at once, and cancellation ----------------------------------------------------------------------------
 
-    def write_at_once(self, names: str, writes: list[Write]) -> None:
-        calls = [(self.tested[name], write) for name, write in zip(names, writes, strict=True)]
-        self.made.append("at once: " + ", ".join(f"{instance.name}: {write}" for instance, write in calls))
-        self.portal.call(
-            write_at_once, *(partial(instance.call, write.method, write.argument) for instance, write in calls)
-        )
+    def write_at_once(self, names: str, writes: Sequence[Write]) -> None:
+        self.made.append("at once: " + ", ".join(f"{name}: {write}" for name, write in zip(names, writes, strict=True)))
+        calls = [
+            partial(self.tested[name].call, it.method, it.argument) for name, it in zip(names, writes, strict=True)
+        ]
+        self.portal.call(write_at_once, *calls)
 
     def new_hold(self) -> Hold:
         self.count += 1
@@ -227,35 +224,26 @@ class Conformance(RuleBasedStateMachine):
             self.model.state = add_hold(self.model.state, hold, clock.now())
         self.model.see(seen)
 
-    @step(
-        lambda machine: machine.tested.is_writable and not machine.tested.is_full,
-        names=_AT_ONCE,
-        first=SWITCH,
-        then=SWITCH,
-    )
+    @step(lambda machine: machine.tested.is_bare, names=_AT_ONCE, first=SWITCH, then=SWITCH)
     def operators_set_the_switch_at_once(self, *, names: str, first: bool, then: bool) -> None:
         self.write_at_once(names, [switching(then if place else first) for place in range(len(names))])
-        self.model.state, other = (
-            MaintenanceState(active=first),
-            MaintenanceState(active=then),
-        )  # one of them is the last
-        self.read("a", "get_value", other, promise=Promise.CONCURRENT)
+        self.model.state = MaintenanceState(active=first)
+        self.read("a", "get_value", MaintenanceState(active=then), promise=Promise.CONCURRENT)  # either is the last
         self.read("b", "get_value", promise=Promise.CONCURRENT)
 
-    @step(
-        lambda machine: machine.tested.is_writable,
-        name=NAMES,
-        reader=NAMES,
-        place=range(_PLACES),
-        update=UPDATES,
-        value=SWITCH,
-    )
-    def writing_is_cancelled(self, *, name: str, reader: str, place: int, update: Write, value: bool) -> None:
-        write = update if self.tested.is_full else switching(value)
-        turns = 1 + place * self.tested.write_turns // _PLACES
+    @step(lambda machine: machine.tested.is_full, name=NAMES, reader=NAMES, turns=_TURNS, update=UPDATES)
+    def an_update_is_cancelled(self, name: str, reader: str, turns: int, update: Write) -> None:
+        self.cancel(name, reader, turns, update, updating("no change", lambda state: state))
+
+    @step(lambda machine: machine.tested.is_bare, name=NAMES, reader=NAMES, turns=_TURNS, value=SWITCH)
+    def setting_the_switch_is_cancelled(self, *, name: str, reader: str, turns: int, value: bool) -> None:
+        self.cancel(name, reader, turns, switching(value), switching(self.model.state.active))
+
+    def cancel(self, name: str, reader: str, turns: int, write: Write, nothing: Write) -> None:
+        """Cancel a write after so many turns of the event loop, unless it has ended by then."""
         self.made.append(f"{name}: {write}")
         call = partial(self.tested[name].call, write.method, write.argument)
-        is_done, _ = self.portal.call(partial(write_at_once, call, turns=turns))
+        is_done = self.portal.call(partial(write_at_once, call, turns=turns))
         before, after = self.model.state, write.change(self.model.state)
         self.model.state = after
         if is_done:  # before it was cancelled
@@ -265,5 +253,4 @@ class Conformance(RuleBasedStateMachine):
         self.tested.disturb(self.made[-1])
         self.read(reader, self.reading, before, promise=Promise.CANCELLED)
         if self.model.state is before:  # the other may still come, but not after another write
-            nothing = updating("no change", lambda state: state) if self.tested.is_full else switching(before.active)
             self.write(reader, nothing, reader, after)

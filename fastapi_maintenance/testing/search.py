@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.testing.backends import BackendUnderTest
 from fastapi_maintenance.testing.machine import NAMES, READINGS, STEPS, SWITCH, MadeStep
-from fastapi_maintenance.testing.model import Promise, Violation, UPDATES
+from fastapi_maintenance.testing.model import UPDATES, Promise, Violation
 from fastapi_maintenance.testing.watching import WatchedConformance
 
 __all__ = ["search"]

@@ -614,10 +614,10 @@ def test_a_write_that_fails_before_it_is_cancelled_is_told() -> None:
     switch = BareSwitch()
     switch.before_write = be_down
     with (
-        made_by_hand(switch, write_turns=99) as machine,
+        made_by_hand(switch, is_bare=True) as machine,
         pytest.raises(Violation, match="succeeds") as caught,
     ):
-        machine.writing_is_cancelled(name="a", reader="a", place=9, update=None, value=True)
+        machine.setting_the_switch_is_cancelled(name="a", reader="a", turns=1000, value=True)
     assert " raises ConnectionError: the store is down" == caught.value.seen
 
 
