@@ -138,8 +138,6 @@ class Conformance(RuleBasedStateMachine):
             with suppress(Violation):
                 self.set_off(name)
 
-    # --- reading and writing ------------------------------------------------------------------------------------------
-
     def read(self, name: str, method: str, *others: MaintenanceState, promise: Promise | None = None) -> None:
         seen = self.call(name, method)
         self.model.see(seen, *others, promise=promise)
@@ -198,8 +196,6 @@ class Conformance(RuleBasedStateMachine):
             raise Violation(Promise.RAISES, violation.seen) from violation.__cause__
         else:
             raise Violation(Promise.RAISES, " does not raise it")
-
-    # --- several at once, and cancellation ----------------------------------------------------------------------------
 
     def write_at_once(self, names: str, writes: Sequence[Write]) -> None:
         self.made.append("at once: " + ", ".join(f"{name}: {write}" for name, write in zip(names, writes, strict=True)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis.errors import Flaky
@@ -45,7 +46,7 @@ def search(tested: BackendUnderTest, max_examples: int) -> PromiseBrokenError | 
     if tested.broken is None:
         return None
     is_flaky = make(tested.broken.steps) is None
-    found = simplify(tested.broken, make)
+    found = _simplify(tested.broken, make)
     error = found.error()
     if isinstance(error.__cause__, TimeoutError) and tested.disturbance not in (None, *error.steps):
         error = error.but(f"A step of an earlier series may have left it so: {tested.disturbance}")
@@ -69,7 +70,10 @@ def _plain_series(tested: BackendUnderTest) -> Iterator[Sequence[MadeStep]]:
     end = _simplest("some_watch_is_cancelled", reader="b")
     yield [*begin, switches[0], *learn, end, switches[1], *learn]
     counted = _simplest("somebody_begins_to_watch", is_counted=True, reader="b")
-    reports = [_simplest("some_worker_reports", place=place, reader="b") for place in (1, 0)]
+    reports = [
+        _simplest("some_worker_reports", place=place, text=text, reader="b")
+        for place, text in ((1, "busy"), (0, "busy"), (0, "drained"))
+    ]
     yield [counted, counted, *reports, end, counted]
 
 
@@ -95,35 +99,34 @@ def _make_at_random(tested: BackendUnderTest, max_examples: int) -> None:
         run_state_machine_as_test(lambda: WatchedConformance(tested), settings=chosen)  # type: ignore[arg-type]  # no class
 
 
-def simplify(found: Violation, make: Callable[[Sequence[MadeStep]], Violation | None]) -> Violation:
-    """Leave out steps, then replace arguments with simpler ones, for as long as the same promise breaks."""
+def _simplify(found: Violation, make: Callable[[Sequence[MadeStep]], Violation | None]) -> Violation:
+    """Make ever simpler steps, for some seconds; keep those with which this promise breaks, or a more basic one."""
     ends_at = time.monotonic() + _ENOUGH
 
-    def is_broken(steps: Sequence[MadeStep]) -> bool:
-        nonlocal found
+    def now() -> tuple[MadeStep, ...]:
+        return found.steps
+
+    for steps in chain(_fewer(now), _simpler(now), _fewer(now)):
         broken = make(steps) if time.monotonic() < ends_at else None
-        if broken is None or _RANK.index(broken.promise) > _RANK.index(found.promise):
-            return False
-        found = broken
-        return True
-
-    def leave_out() -> None:
-        size = len(found.steps)
-        while size > 0:
-            for end in range(len(found.steps), 0, -size):
-                is_broken(found.steps[: max(0, end - size)] + found.steps[end:])
-            size //= 2
-
-    def choose_simpler(place: int, argument: str) -> None:
-        name, drawn = found.steps[place]
-        options = STEPS[name][2][argument]
-        for option in options[: options.index(drawn[argument])]:
-            if is_broken((*found.steps[:place], (name, {**drawn, argument: option}), *found.steps[place + 1 :])):
-                return
-
-    leave_out()
-    for place, (_, drawn) in reversed([*enumerate(found.steps)]):
-        for argument in drawn if place < len(found.steps) else ():
-            choose_simpler(place, argument)
-    leave_out()
+        if broken is not None and _RANK.index(broken.promise) <= _RANK.index(found.promise):
+            found = broken
     return found
+
+
+def _fewer(now: Callable[[], tuple[MadeStep, ...]]) -> Iterator[Sequence[MadeStep]]:
+    """Leave out some of the steps as they are now: all, half of them, and so on down to each alone."""
+    size = len(now())
+    while size > 0:
+        for end in range(len(now()), 0, -size):
+            yield now()[: max(0, end - size)] + now()[end:]
+        size //= 2
+
+
+def _simpler(now: Callable[[], tuple[MadeStep, ...]]) -> Iterator[Sequence[MadeStep]]:
+    """Replace each argument of the steps as they are now with simpler ones, the simplest first."""
+    for place in reversed(range(len(now()))):
+        for argument, options in STEPS[now()[place][0]][2].items() if place < len(now()) else ():
+            for option in options:
+                name, drawn = now()[place] if place < len(now()) else ("", {})
+                if options.index(option) < options.index(drawn.get(argument, options[0])):
+                    yield (*now()[:place], (name, {**drawn, argument: option}), *now()[place + 1 :])

@@ -401,7 +401,7 @@ class CountsAfterItsFirstState(Drainable):
 class CountsAfterItHasRead(Drainable):
     async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
         first = await self.get_state()
-        await anyio.sleep(0)
+        await checkpoint()
         states = super().watch(worker)
         newer = await anext(states)
         yield first

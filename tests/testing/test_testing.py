@@ -36,8 +36,8 @@ from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.testing import MakeBackend, PromiseBrokenError, check_backend, search
 from fastapi_maintenance.testing.backends import BackendUnderTest, Instance
-from fastapi_maintenance.testing.watching import WatchedConformance
 from fastapi_maintenance.testing.model import Promise, Violation
+from fastapi_maintenance.testing.watching import WatchedConformance
 from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch, be_down
 from tests.testing import broken
