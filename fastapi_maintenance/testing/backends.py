@@ -133,19 +133,14 @@ class BackendUnderTest:
     a: Instance
     b: Instance
     is_writable: bool = True
-    is_detailed: bool = False
-    """Whether whole states can be read."""
-    is_full: bool = False
-    """Whether whole states can be written."""
-    is_bare: bool = False
-    """Whether there is nothing but a switch that can be written."""
+    is_detailed: bool = False  # whole states can be read
+    is_full: bool = False  # and written
+    is_bare: bool = False  # nothing but a switch can be written
     is_drainable: bool = False
     series: int = 0
     slowest_news: float | None = None
-    disturbance: str | None = None
-    """The last step before anything broke that was one which a careless backend does not get over."""
-    broken: Violation | None = None
-    """What broke last."""
+    disturbance: str | None = None  # the last step before anything broke that a careless backend does not get over
+    broken: Violation | None = None  # what broke last
 
     def __getitem__(self, name: str) -> Instance:
         return self.a if name == "a" else self.b

@@ -31,8 +31,9 @@ def check_backend(
 
     What is read is what was written, by another instance too; concurrent updates are not lost; a watcher is told the
     last state, and ends when it is cancelled; a write that is cancelled leaves the state before it or the one after it,
-    where the latter may still come a moment later, as from a thread; holds behave. It checks what the backend has
-    methods for: with `get_value` and `set_value` alone that is the switch.
+    where the latter may still come a moment later, as from a thread; holds behave; each worker that watches is counted,
+    with its last report. It checks what the backend has methods for: with `get_value` and `set_value` alone that is the
+    switch. A backend whose `get_reports` raises `NotSupportedError` has no methods for workers.
 
     `make_backend` is called twice, and both calls must give backends on one and the same switch, as two processes have
     them: on one key of a store, on one path; or the same object twice, where the switch lives in that. No one else may
@@ -45,8 +46,8 @@ def check_backend(
     Args:
         make_backend: A function, sync or async, that returns a backend, or an async context manager that gives one and
             closes what belongs to it. A class will do.
-        max_examples: How many series of up to twenty steps are tried. They are the same ones each time. With fewer than
-            the default, what breaks only where a write is cancelled at one certain moment may not be found.
+        max_examples: How many series of up to twenty steps are tried at random, the same ones each time. With fewer
+            than the default, what breaks only where a write is cancelled at one certain moment may not be found.
         patience: Seconds that one call may take, and that a watcher may take to be told of a change.
         event_loop: What to run on.
 

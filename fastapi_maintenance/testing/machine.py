@@ -14,18 +14,7 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.errors import NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, switch
 from fastapi_maintenance.testing.backends import BackendUnderTest, ChangeFailedError, write_at_once
-from fastapi_maintenance.testing.model import (
-    OFF,
-    UPDATES,
-    Model,
-    Promise,
-    Violation,
-    Write,
-    adding,
-    shown,
-    switching,
-    updating,
-)
+from fastapi_maintenance.testing.model import KEEP, UPDATES, Model, Promise, Violation, Write, adding, shown, switching
 from fastapi_maintenance.typing import DrainableStateBackend
 
 __all__ = ["NAMES", "READINGS", "STEPS", "SWITCH", "Conformance", "MadeStep", "step"]
@@ -104,7 +93,7 @@ class Conformance(RuleBasedStateMachine):
 
     def set_off(self, name: str) -> None:
         if self.tested.is_full:
-            self.call(name, "update_state", lambda _: OFF, text="active=False, and no holds")
+            self.call(name, "update_state", lambda _: MaintenanceState(), text="active=False, and no holds")
         elif self.tested.is_writable:
             self.call(name, "set_value", False, text="False")  # noqa: FBT003 -- as the Protocol has it
 
@@ -229,7 +218,7 @@ class Conformance(RuleBasedStateMachine):
 
     @step(lambda machine: machine.tested.is_full, name=NAMES, reader=NAMES, turns=_TURNS, update=UPDATES)
     def an_update_is_cancelled(self, name: str, reader: str, turns: int, update: Write) -> None:
-        self.cancel(name, reader, turns, update, updating("no change", lambda state: state))
+        self.cancel(name, reader, turns, update, KEEP)
 
     @step(lambda machine: machine.tested.is_bare, name=NAMES, reader=NAMES, turns=_TURNS, value=SWITCH)
     def setting_the_switch_is_cancelled(self, *, name: str, reader: str, turns: int, value: bool) -> None:

@@ -14,6 +14,7 @@ from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, is_activ
 from fastapi_maintenance.typing import StateChange
 
 __all__ = [
+    "KEEP",
     "OFF",
     "UPDATES",
     "Model",
@@ -24,7 +25,6 @@ __all__ = [
     "raised",
     "shown",
     "switching",
-    "updating",
 ]
 
 OFF = MaintenanceState()
@@ -157,14 +157,14 @@ class Write:
         return f"{self.method}({self.text})"
 
 
-def updating(text: str, change: StateChange) -> Write:
+def _updating(text: str, change: StateChange) -> Write:
     """Return a call of `update_state`."""
     return Write("update_state", change, text, change)
 
 
 def adding(hold: Hold) -> Write:
     """Return the write that adds a hold."""
-    return updating(f"add {shown(hold)}", lambda state: add_hold(state, hold, clock.now()))
+    return _updating(f"add {shown(hold)}", lambda state: add_hold(state, hold, clock.now()))
 
 
 def switching(value: bool) -> Write:  # noqa: FBT001 -- as the Protocol has it
@@ -172,13 +172,16 @@ def switching(value: bool) -> Write:  # noqa: FBT001 -- as the Protocol has it
     return Write("set_value", value, str(value), lambda state: replace(state, active=value))
 
 
+KEEP = _updating("no change", lambda state: state)
+
+
 def _setting(wanted: MaintenanceState) -> Write:
     text = shown(wanted).removeprefix("MaintenanceState(").removesuffix(")")
-    return updating(text, lambda state: replace(wanted, holds=state.holds))
+    return _updating(text, lambda state: replace(wanted, holds=state.holds))
 
 
 def _releasing(place: int, text: str) -> Write:
-    return updating(f"release the {text} hold", lambda state: replace(state, holds=_without(state.holds, place)))
+    return _updating(f"release the {text} hold", lambda state: replace(state, holds=_without(state.holds, place)))
 
 
 def _without(holds: tuple[Hold, ...], place: int) -> tuple[Hold, ...]:
