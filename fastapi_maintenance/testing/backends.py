@@ -6,7 +6,6 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import anyio
@@ -45,9 +44,9 @@ class Instance:
         self.name = name
         self.patience = patience
 
-    def has(self, *methods: str) -> bool:
-        """Tell whether it has these methods."""
-        return all(hasattr(self.backend, method) for method in methods)
+    def has(self, method: str) -> bool:
+        """Tell whether it has this method."""
+        return hasattr(self.backend, method)
 
     def check_kind(self) -> None:
         """Check that it has the methods of a backend."""
@@ -62,21 +61,18 @@ class Instance:
             there, missing = pair if self.has(pair[0]) else reversed(pair)
             raise Violation(Promise.TOGETHER, f" -> {name}, which has {there}() but no {missing}()")
 
-    async def answer(self, call: Callable[[], Any]) -> tuple[Any, bool]:
-        """Return what a call returns in time, and whether that had to be awaited."""
+    async def call(self, method: str, *args: object) -> Any:  # noqa: ANN401 -- what the method of this name returns
+        """Call a method, and check that it returns in time, and what."""
         try:
             with in_time(self.patience):
-                answer = call()
+                answer = getattr(self.backend, method)(*args)
                 is_async = inspect.isawaitable(answer)
-                return (await answer if is_async else answer), is_async
+                if is_async:
+                    answer = await answer
         except ChangeFailedError:
             raise
         except Exception as error:
             raise Violation(Promise.WORKS, raised(error)) from error
-
-    async def call(self, method: str, *args: object) -> Any:  # noqa: ANN401 -- what the method of this name returns
-        """Call a method, and check what it returns."""
-        answer, is_async = await self.answer(partial(getattr(self.backend, method), *args))
         if is_async is (method == "peek"):
             raise Violation(Promise.ASYNC, " is async" if is_async else f" -> {shown(answer)} at once: it is not async")
         if method == "get_value" and isinstance(answer, int) and answer in (0, 1):

@@ -13,19 +13,7 @@ from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, is_active
 from fastapi_maintenance.typing import StateChange
 
-__all__ = [
-    "KEEP",
-    "OFF",
-    "UPDATES",
-    "Model",
-    "Promise",
-    "Violation",
-    "Write",
-    "adding",
-    "raised",
-    "shown",
-    "switching",
-]
+__all__ = ["KEEP", "OFF", "UPDATES", "Model", "Promise", "Violation", "Write", "adding", "raised", "shown", "switching"]
 
 OFF = MaintenanceState()
 Seen = MaintenanceState | bool
@@ -180,20 +168,12 @@ def _setting(wanted: MaintenanceState) -> Write:
     return _updating(text, lambda state: replace(wanted, holds=state.holds))
 
 
-def _releasing(place: int, text: str) -> Write:
-    return _updating(f"release the {text} hold", lambda state: replace(state, holds=_without(state.holds, place)))
-
-
-def _without(holds: tuple[Hold, ...], place: int) -> tuple[Hold, ...]:
-    return tuple(hold for hold in holds if hold is not holds[place])
-
-
 UPDATES = (
     *(_setting(MaintenanceState(active=active)) for active in (True, False)),
     *(_setting(MaintenanceState(active=True, message=message)) for message in _MESSAGES),
     *map(adding, _HOLDS),
-    _releasing(0, "oldest"),
-    _releasing(-1, "newest"),
+    _updating("release the oldest hold", lambda state: replace(state, holds=state.holds[1:])),
+    _updating("release the newest hold", lambda state: replace(state, holds=state.holds[:-1])),
     *(
         _setting(MaintenanceState(active=active, message=message, starts_at=starts_at, ends_at=ends_at))
         for active, message in ((True, None), (False, _MESSAGES[1]))
