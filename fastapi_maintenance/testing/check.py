@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from contextlib import ExitStack
-from importlib import import_module
 from typing import Literal
 
 from anyio.from_thread import start_blocking_portal
 
 from fastapi_maintenance._helpers.checks import check_seconds, reject
-from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.testing.backends import BackendUnderTest, MakeBackend, made
-from fastapi_maintenance.testing.model import Violation
 
 __all__ = ["check_backend"]
 
@@ -35,8 +31,9 @@ def check_backend(
 
     What is read is what was written, by another instance too; concurrent updates are not lost; a watcher is told the
     last state, and ends when it is cancelled; a write that is cancelled leaves the state before it or the one after it,
-    where the latter may still come a moment later, as from a thread; holds behave. It checks what the backend has
-    methods for: with `get_value` and `set_value` alone that is the switch.
+    where the latter may still come a moment later, as from a thread; holds behave; each worker that watches is counted,
+    with its last report. It checks what the backend has methods for: with `get_value` and `set_value` alone that is the
+    switch. A backend whose `get_reports` raises `NotSupportedError` has no methods for workers.
 
     `make_backend` is called twice, and both calls must give backends on one and the same switch, as two processes have
     them: on one key of a store, on one path; or the same object twice, where the switch lives in that. No one else may
@@ -49,8 +46,8 @@ def check_backend(
     Args:
         make_backend: A function, sync or async, that returns a backend, or an async context manager that gives one and
             closes what belongs to it. A class will do.
-        max_examples: How many series of up to twenty steps are tried. They are the same ones each time. With fewer than
-            the default, what breaks only where a write is cancelled at one certain moment may not be found.
+        max_examples: How many series of up to twenty steps are tried at random, the same ones each time. With fewer
+            than the default, what breaks only where a write is cancelled at one certain moment may not be found.
         patience: Seconds that one call may take, and that a watcher may take to be told of a change.
         event_loop: What to run on.
 
@@ -76,25 +73,10 @@ def check_backend(
         msg = f"event_loop must be 'asyncio' or 'trio', got {event_loop!r}"
         raise ValueError(msg)
     try:
-        import_module("fastapi_maintenance.testing.machine")
+        from fastapi_maintenance.testing.search import search  # noqa: PLC0415 -- needs what not everybody has
     except ImportError as error:
         msg = "check_backend needs hypothesis: pip install hypothesis"
         raise ImportError(msg, name=error.name) from error
-    broken = _find_broken(make_backend, max_examples, patience, event_loop)
-    if broken is not None:
-        raise broken
-
-
-def _find_broken(
-    make_backend: MakeBackend, max_examples: int, patience: float, event_loop: Literal["asyncio", "trio"]
-) -> PromiseBrokenError | None:
-    """Make steps at random, the same ones each time, and return what broke by the simplest of them."""
-    from hypothesis import HealthCheck, Phase, Verbosity, settings  # noqa: PLC0415 -- not everybody has it
-    from hypothesis.errors import Flaky  # noqa: PLC0415 -- as above
-    from hypothesis.stateful import run_state_machine_as_test  # noqa: PLC0415 -- as above
-
-    from fastapi_maintenance.testing.machine import Conformance, EnoughError  # noqa: PLC0415 -- needs it too
-
     logger = logging.getLogger("fastapi_maintenance")
     with ExitStack() as stack:
         portal = stack.enter_context(start_blocking_portal(event_loop))
@@ -106,38 +88,9 @@ def _find_broken(
         logger.addFilter(is_of_others)  # what matters of it is told
         stack.callback(logger.removeFilter, is_of_others)
         a, b = (
-            stack.enter_context(portal.wrap_async_context_manager(made(make_backend, patience=patience)))
-            for _ in range(2)
+            stack.enter_context(portal.wrap_async_context_manager(made(make_backend, name, patience=patience)))
+            for name in "ab"
         )
-        tested = BackendUnderTest(portal, a, b)
-        chosen = settings(
-            max_examples=max_examples,
-            stateful_step_count=20,
-            deadline=None,  # a store takes its time
-            database=None,
-            derandomize=True,
-            phases=[Phase.generate, Phase.shrink],
-            print_blob=False,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-            verbosity=Verbosity.quiet,
-        )
-        is_flaky = False
-        try:
-            Conformance(tested).look()
-            run_state_machine_as_test(lambda: Conformance(tested), settings=chosen)  # type: ignore[arg-type]  # no class
-        except Flaky:
-            is_flaky = time.monotonic() < tested.ends_at
-        except (Violation, EnoughError):
-            pass
-    if tested.broken is None:
-        return None
-    violation, steps = tested.broken
-    error = violation.after(steps)
-    if isinstance(error.__cause__, TimeoutError) and tested.disturbed_by not in (None, *error.steps):
-        error = error.but(f"A step of an earlier series may have left it so: {tested.disturbed_by}")
-    elif is_flaky:
-        error = error.but("It did not break when these steps were made again.")
-    if any("b: " in step for step in error.steps):
-        error = error.but("a and b are the two backends that make_backend() returned; they have to be on one switch.")
-    return error
+        broken = search(BackendUnderTest(portal, a, b), max_examples)
+    if broken is not None:
+        raise broken

@@ -1,17 +1,19 @@
-"""What backends promise, and the state that a backend has to be in after what was done to it."""
+"""What backends promise, what is written to them, and the state that they have to be in after that."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timezone
 from enum import Enum
+from typing import Any
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.errors import PromiseBrokenError
-from fastapi_maintenance.state import Hold, MaintenanceState, is_active
+from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, is_active
+from fastapi_maintenance.typing import StateChange
 
-__all__ = ["OFF", "Model", "Promise", "Violation", "raised", "shown"]
+__all__ = ["KEEP", "OFF", "UPDATES", "Model", "Promise", "Violation", "Write", "adding", "raised", "shown", "switching"]
 
 OFF = MaintenanceState()
 Seen = MaintenanceState | bool
@@ -36,19 +38,23 @@ class Promise(Enum):
     WATCH_BEGINS = "watch() tells the state at once, and goes on until it is closed"
     WATCH = "watch() tells the last state"
     WATCH_ENDS = "watch() ends when it is cancelled"
+    COUNTED = "watch(worker) counts the worker from before its first state is read until it ends, for all instances"
+    REPORTS = "get_reports() has the last report of each worker that is counted, and no other"
 
 
 class Violation(Exception):  # noqa: N818 -- it is not yet the error that is told
-    """A promise that broke in the step that is being made, and what was seen instead."""
+    """A promise that broke, what was seen instead, and the steps to it: as text, and to be made again."""
 
     def __init__(self, promise: Promise, seen: str) -> None:
         super().__init__(promise.value, seen)
         self.promise = promise
         self.seen = seen
+        self.made: tuple[str, ...] = ()
+        self.steps: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
-    def after(self, steps: Sequence[str]) -> PromiseBrokenError:
-        """Return the error that tells of it, after these steps."""
-        *before, last = steps
+    def error(self) -> PromiseBrokenError:
+        """Return the error that tells of it."""
+        *before, last = self.made
         error = PromiseBrokenError(self.promise.value, (*before, last + self.seen))
         error.__cause__ = self.__cause__
         return error
@@ -85,8 +91,8 @@ class Model:
         self._is_detailed = is_detailed
 
     def agrees(self, seen: Seen) -> bool:
-        """Tell whether this is the state, but for the ids of holds: those of blocks are random."""
-        return _without_ids(self._as_read(self.state, seen)) == _without_ids(self._as_read(seen, seen))
+        """Tell whether this is the state."""
+        return self._as_read(self.state, seen) == self._as_read(seen, seen)
 
     def see(self, seen: Seen, *others: MaintenanceState, promise: Promise | None = None, verb: str = "->") -> None:
         """Compare what was read with the state, and with others that are as right; what it is becomes the state.
@@ -102,8 +108,7 @@ class Model:
         self.state = possible[0]
         if promise is None:
             kept = seen if self._is_detailed and isinstance(seen, MaintenanceState) else OFF
-            same = _without_ids(replace(OFF, holds=kept.holds)) == _without_ids(replace(OFF, holds=self.state.holds))
-            promise = Promise.READS if same else Promise.HOLDS
+            promise = Promise.READS if kept.holds == self.state.holds else Promise.HOLDS
         raise Violation(promise, f" {verb} {shown(seen)}, expected {self.expected(seen, *others)}")
 
     def expected(self, like: Seen, *others: MaintenanceState) -> str:
@@ -115,5 +120,63 @@ class Model:
         return value if isinstance(like, bool) else state if self._is_detailed else MaintenanceState(active=value)
 
 
-def _without_ids(seen: Seen) -> Seen:
-    return seen if isinstance(seen, bool) else replace(seen, holds=tuple(replace(hold, id="-") for hold in seen.holds))
+_MESSAGES = ("Back at ten", " Zurück 🚧\num „zehn“ \\ ✓ ", "", "Back at ten." * 25)
+_PAST, _NEXT = datetime(2000, 1, 1, tzinfo=timezone.utc), datetime(2001, 1, 1, tzinfo=timezone.utc)
+_FAR = datetime(9000, 1, 1, 0, 0, 0, 1, tzinfo=timezone.utc)
+_WINDOWS = ((None, _FAR), (_FAR, None), (_PAST, _FAR), (_PAST, _NEXT))  # none is close to now
+_HOLDS = (
+    Hold(id="1", active=True),
+    Hold(id="2", active=False),
+    Hold(id="3", active=True, message=_MESSAGES[1], expires_at=_FAR),
+    Hold(id="4", active=True, expires_at=_PAST),
+)
+
+
+@dataclass(frozen=True)
+class Write:
+    """A call that writes: the method, its argument, the same as text, and what it makes of a state."""
+
+    method: str
+    argument: Any
+    text: str
+    change: Callable[[MaintenanceState], MaintenanceState]
+
+    def __str__(self) -> str:
+        return f"{self.method}({self.text})"
+
+
+def _updating(text: str, change: StateChange) -> Write:
+    """Return a call of `update_state`."""
+    return Write("update_state", change, text, change)
+
+
+def adding(hold: Hold) -> Write:
+    """Return the write that adds a hold."""
+    return _updating(f"add {shown(hold)}", lambda state: add_hold(state, hold, clock.now()))
+
+
+def switching(value: bool) -> Write:  # noqa: FBT001 -- as the Protocol has it
+    """Return a call of `set_value`."""
+    return Write("set_value", value, str(value), lambda state: replace(state, active=value))
+
+
+KEEP = _updating("no change", lambda state: state)
+
+
+def _setting(wanted: MaintenanceState) -> Write:
+    text = shown(wanted).removeprefix("MaintenanceState(").removesuffix(")")
+    return _updating(text, lambda state: replace(wanted, holds=state.holds))
+
+
+UPDATES = (
+    *(_setting(MaintenanceState(active=active)) for active in (True, False)),
+    *(_setting(MaintenanceState(active=True, message=message)) for message in _MESSAGES),
+    *map(adding, _HOLDS),
+    _updating("release the oldest hold", lambda state: replace(state, holds=state.holds[1:])),
+    _updating("release the newest hold", lambda state: replace(state, holds=state.holds[:-1])),
+    *(
+        _setting(MaintenanceState(active=active, message=message, starts_at=starts_at, ends_at=ends_at))
+        for active, message in ((True, None), (False, _MESSAGES[1]))
+        for starts_at, ends_at in _WINDOWS
+    ),
+)

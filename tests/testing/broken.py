@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fastapi_maintenance import MaintenanceState, MemoryBackend, ReadOnlyBackendError
+from fastapi_maintenance import MaintenanceState, MemoryBackend, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.backends.base import set_to
 from fastapi_maintenance.typing import StateChange
 from tests.stores import BareSwitch, DetailedStore, TextSwitch, WatchableStore
@@ -349,3 +349,151 @@ class TellsOnWhenCancelled(Watchable):
             yield self.memory.peek()
             with suppress(BaseException):
                 await anyio.sleep(0.005)
+
+
+# --- that count workers -----------------------------------------------------------------------------------------------
+
+
+class Drainable(Watchable):
+    """One that keeps its promises, as a base; its reports are a dictionary that all instances share."""
+
+    def __init__(self, memory: MemoryBackend | None = None, reports: dict[str, str] | None = None) -> None:
+        super().__init__()
+        self.memory = self.memory if memory is None else memory
+        self.kept = {} if reports is None else reports
+
+    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
+        if worker is not None:
+            await self.add(worker)
+        try:
+            while True:
+                changed = self._changed
+                yield await self.get_state()
+                await changed.wait()
+        finally:
+            if worker is not None:
+                self.remove(worker)
+
+    async def add(self, worker: str) -> None:
+        await checkpoint()
+        self.kept[worker] = ""
+
+    def remove(self, worker: str) -> None:
+        del self.kept[worker]
+
+    async def report(self, worker: str, text: str, /) -> None:
+        await checkpoint()
+        if worker in self.kept:
+            self.kept[worker] = text
+
+    async def get_reports(self) -> Mapping[str, str]:
+        await checkpoint()
+        return dict(self.kept)
+
+
+class CountsAfterItsFirstState(Drainable):
+    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
+        yield await self.get_state()
+        async for state in super().watch(worker):
+            yield state
+
+
+class CountsAfterItHasRead(Drainable):
+    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
+        first = await self.get_state()
+        await checkpoint()
+        states = super().watch(worker)
+        newer = await anext(states)
+        yield first
+        while True:
+            yield newer
+            newer = await anext(states)
+
+
+class CountsTheEnded(Drainable):
+    def remove(self, worker: str) -> None:
+        """Do nothing."""
+
+
+class CountsNobody(Drainable):
+    async def add(self, worker: str) -> None:
+        """Do nothing."""
+
+    def remove(self, worker: str) -> None:
+        """Do nothing."""
+
+
+class CountsTheNewestAlone(Drainable):
+    async def add(self, worker: str) -> None:
+        self.kept.clear()
+        await super().add(worker)
+
+    def remove(self, worker: str) -> None:
+        self.kept.pop(worker, None)
+
+
+class CountsItsOwnAlone(Drainable):
+    """One with which each instance knows only the workers that it has counted."""
+
+    def __init__(self, memory: MemoryBackend) -> None:
+        super().__init__(memory, {})
+
+
+class KeepsReportsOfOthers(Drainable):
+    async def report(self, worker: str, text: str, /) -> None:
+        self.kept[worker] = text
+
+    def remove(self, worker: str) -> None:
+        self.kept.pop(worker, None)
+
+
+class KeepsReportsOfTheEnded(Drainable):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept_of_ended: dict[str, str] = {}
+
+    async def add(self, worker: str) -> None:
+        self.kept[worker] = self.kept_of_ended.get(worker, "")
+
+    def remove(self, worker: str) -> None:
+        self.kept_of_ended[worker] = self.kept.pop(worker)
+
+
+class MixesReportsUp(Drainable):
+    async def report(self, worker: str, text: str, /) -> None:
+        if worker in self.kept:
+            self.kept[min(self.kept)] = text
+
+
+class ReportsTheOneBefore(Drainable):
+    def __init__(self) -> None:
+        super().__init__()
+        self.newest: dict[str, str] = {}
+
+    async def report(self, worker: str, text: str, /) -> None:
+        await super().report(worker, self.newest.get(worker, ""))
+        self.newest[worker] = text
+
+
+class KeepsTheFirstReport(Drainable):
+    async def report(self, worker: str, text: str, /) -> None:
+        if not self.kept.get(worker):
+            await super().report(worker, text)
+
+
+class ReportsAtOnce(Drainable):
+    def get_reports(self) -> Any:  # noqa: ANN401 -- wrong on purpose
+        return self.kept
+
+
+class ListsReports(Drainable):
+    async def get_reports(self) -> Any:  # noqa: ANN401 -- wrong on purpose
+        return list((await super().get_reports()).items())
+
+
+class CannotCountNowAndThen(Drainable):
+    async def get_reports(self) -> Mapping[str, str]:
+        if len(self.kept) > 1:
+            message = "this store counts one worker at most"
+            raise NotSupportedError(message)
+        return await super().get_reports()

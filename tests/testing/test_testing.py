@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -27,16 +27,17 @@ from fastapi_maintenance import (
     MaintenanceError,
     MaintenanceState,
     MemoryBackend,
+    NotSupportedError,
     StateBackend,
     backend_from_url,
     cached,
 )
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
-from fastapi_maintenance.testing import MakeBackend, PromiseBrokenError, backends, check_backend
+from fastapi_maintenance.testing import MakeBackend, PromiseBrokenError, check_backend, search
 from fastapi_maintenance.testing.backends import BackendUnderTest, Instance
-from fastapi_maintenance.testing.machine import Conformance
 from fastapi_maintenance.testing.model import Promise, Violation
+from fastapi_maintenance.testing.watching import WatchedConformance
 from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch, be_down
 from tests.testing import broken
@@ -104,6 +105,21 @@ class KeepsMessages(DetailedStore):
         )
 
 
+class CannotCount(broken.Drainable):
+    """One that has the methods for workers, and a store that cannot count them."""
+
+    async def add(self, worker: str) -> None:
+        """Do nothing."""
+
+    def remove(self, worker: str) -> None:
+        """Do nothing."""
+
+    async def get_reports(self) -> Mapping[str, str]:
+        await checkpoint()
+        message = "this store cannot count workers"
+        raise NotSupportedError(message)
+
+
 class IteratesItself(WatchableSwitch):
     """One whose `watch` is an object without `aclose`."""
 
@@ -150,6 +166,8 @@ GOOD: dict[str, Callable[[], object]] = {
     "detailed": DetailedStore,
     "detailed with a set_value that keeps messages": KeepsMessages,
     "watchable": broken.Watchable,
+    "drainable": broken.Drainable,
+    "with methods to drain that it does not support": CannotCount,
     "cached": lambda: cached(DetailedStore(), ttl=60),
     "read-only with two methods": ReadOnlySwitch,
     "environment variable": EnvVarBackend,
@@ -233,6 +251,8 @@ RAISES = "a change that raises leaves the state as it was, and what it raised co
 WATCH = "watch() tells the last state"
 WATCH_BEGINS = "watch() tells the state at once, and goes on until it is closed"
 WATCH_ENDS = "watch() ends when it is cancelled"
+COUNTED = "watch(worker) counts the worker from before its first state is read until it ends, for all instances"
+REPORTS = "get_reports() has the last report of each worker that is counted, and no other"
 TOGETHER = "get_state() and update_state(change) come together"
 OFF = "a: update_state(active=False, and no holds)"
 IS_OFF = "MaintenanceState(active=False)"
@@ -367,6 +387,22 @@ ENDS: dict[type[object], tuple[str, str]] = {
     broken.EndsItsWatch: (WATCH_BEGINS, "watch() goes on, but ends by itself"),
     broken.FailsToWatch: (WATCH_BEGINS, "watch() goes on, but raises ConnectionError: the connection is closed"),
     broken.TellsTheNewestWatcherAlone: (WATCH, "watch() goes on -> MaintenanceState("),
+    broken.CountsAfterItsFirstState: (COUNTED, "a: get_reports() -> {}, expected {'host.0.one': ''}"),
+    broken.CountsAfterItHasRead: (COUNTED, "began with MaintenanceState(active=False)"),
+    broken.CountsTheEnded: (COUNTED, "a: get_reports() -> {'host.0.one': ''}, expected {}"),
+    broken.CountsNobody: (COUNTED, "a: get_reports() -> {}, expected {'host.0.one': ''}"),
+    broken.CountsTheNewestAlone: (COUNTED, "-> {'host.0.two': ''}, expected {'host.0.one': '', 'host.0.two': ''}"),
+    broken.KeepsReportsOfOthers: (REPORTS, "a: get_reports() -> {'host.0.one': 'busy'}, expected {}"),
+    broken.KeepsReportsOfTheEnded: (COUNTED, "-> {'host.0.one': 'busy'}, expected {'host.0.one': ''}"),
+    broken.MixesReportsUp: (REPORTS, "expected {'host.0.one': '', 'host.0.two': 'busy'}"),
+    broken.ReportsTheOneBefore: (
+        REPORTS,
+        "a: get_reports() -> {'host.0.one': ''}, expected {'host.0.one': 'busy'}",
+    ),
+    broken.KeepsTheFirstReport: (REPORTS, "-> {'host.0.one': 'busy'}, expected {'host.0.one': 'drained'}"),
+    broken.ReportsAtOnce: (ASYNC, "a: get_reports() -> {} at once: it is not async"),
+    broken.ListsReports: (TYPES, "a: get_reports() -> []"),
+    broken.CannotCountNowAndThen: (WORKS, "raises NotSupportedError: this store counts one worker at most"),
 }
 """The promise that each breaks, and what the last step tells, where several ways are as simple or take their time."""
 
@@ -386,7 +422,7 @@ def one(kind: type[Any]) -> MakeBackend:
 
 @pytest.mark.parametrize("kind", SIMPLEST)
 def test_it_says_which_promise_breaks_after_which_steps(kind: type[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_ENOUGH", 120.0)  # the machine may be slow
+    monkeypatch.setattr(search, "_ENOUGH", 120.0)  # the machine may be slow
     promise, *steps = SIMPLEST[kind]
     numbered = [f"  {number}. {step}" for number, step in enumerate(steps, start=1)]
     assert [f"promise broken: {promise}", *numbered] == str(broken_promise(one(kind))).splitlines()
@@ -396,12 +432,13 @@ def test_it_says_which_promise_breaks_after_which_steps(kind: type[object], monk
 def test_it_finds_what_can_be_told_in_several_ways(kind: type[object]) -> None:
     promise, end = ENDS[kind]
     error = broken_promise(one(kind))
-    assert (promise, True) == (error.promise, end in error.steps[-1])
+    last = re.sub(r"host\.\d+", "host.0", error.steps[-1])
+    assert (promise, True) == (error.promise, end in last)
 
 
 @pytest.mark.parametrize("event_loop", ["asyncio", "trio"])
 def test_two_that_share_nothing_are_told_of_with_who_they_are(event_loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_ENOUGH", 120.0)  # the machine may be slow
+    monkeypatch.setattr(search, "_ENOUGH", 120.0)  # the machine may be slow
     error = broken_promise(BareSwitch, event_loop=event_loop)
     texts = [
         [
@@ -414,6 +451,13 @@ def test_two_that_share_nothing_are_told_of_with_who_they_are(event_loop: str, m
         for writer, reader in ("ab", "ba")
     ]
     assert str(error).splitlines() in texts
+
+
+def test_workers_of_the_other_instance_that_are_not_counted_are_told() -> None:
+    memory = MemoryBackend()
+    error = broken_promise(lambda: broken.CountsItsOwnAlone(memory))
+    assert COUNTED == error.promise
+    assert re.fullmatch(r"[ab]: get_reports\(\) -> {}, expected {'host\.\d+\.one': ''}", error.steps[-1])
 
 
 def test_the_error_is_a_failed_assertion_with_its_parts() -> None:
@@ -453,7 +497,7 @@ def test_what_an_earlier_series_may_have_left_behind_is_told() -> None:
 
 
 def test_what_takes_too_long_is_told_with_more_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_ENOUGH", 0.0)
+    monkeypatch.setattr(search, "_ENOUGH", 0.0)
     assert 3 <= len(broken_promise(one(broken.DropsMessages)).steps)
 
 
@@ -537,16 +581,16 @@ def test_wrong_arguments_are_told_at_once(
 
 
 @contextmanager
-def made_by_hand(backend: object, **settings: Any) -> Iterator[Conformance]:  # noqa: ANN401 -- of the backend under test
+def made_by_hand(backend: object, **settings: Any) -> Iterator[WatchedConformance]:  # noqa: ANN401 -- of the backend under test
     """Give a machine whose steps are made without Hypothesis."""
     with start_blocking_portal() as portal:
         a, b = (Instance(backend, patience=settings.pop("patience", 1)) for _ in range(2))
-        machine = Conformance(BackendUnderTest(portal, a, b, **settings))
+        machine = WatchedConformance(BackendUnderTest(portal, a, b, **settings))
         yield machine
         machine.teardown()
 
 
-def test_a_job_that_fails_or_hangs_is_told() -> None:
+def test_a_write_that_fails_or_hangs_is_told() -> None:
     store = DetailedStore()
 
     async def hang_once() -> None:
@@ -556,10 +600,10 @@ def test_a_job_that_fails_or_hangs_is_told() -> None:
     with made_by_hand(store, patience=0.05) as machine:
         store.before_write = be_down
         with pytest.raises(Violation) as failed:
-            machine.some_job_begins(name="a", active=True, message=None)
+            machine.an_operator_sets_the_switch(name="a", reader="a", value=True)
         store.before_write = hang_once
         with pytest.raises(Violation) as hung:
-            machine.some_job_begins(name="a", active=True, message=None)
+            machine.an_operator_sets_the_switch(name="a", reader="a", value=True)
     assert [
         (Promise.WORKS, " raises ConnectionError: the store is down"),
         (Promise.WORKS, " raises TimeoutError: no answer within 0.05 seconds"),
@@ -570,16 +614,16 @@ def test_a_write_that_fails_before_it_is_cancelled_is_told() -> None:
     switch = BareSwitch()
     switch.before_write = be_down
     with (
-        made_by_hand(switch, write_turns=99) as machine,
+        made_by_hand(switch, is_bare=True) as machine,
         pytest.raises(Violation, match="succeeds") as caught,
     ):
-        machine.writing_is_cancelled(name="a", reader="a", place=9, update=None, value=True)
+        machine.setting_the_switch_is_cancelled(name="a", reader="a", turns=1000, value=True)
     assert " raises ConnectionError: the store is down" == caught.value.seen
 
 
 def test_without_hypothesis_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hypothesis", None)
-    monkeypatch.delitem(sys.modules, "fastapi_maintenance.testing.machine", raising=False)
+    monkeypatch.delitem(sys.modules, "fastapi_maintenance.testing.search", raising=False)
     with pytest.raises(ImportError, match="check_backend needs hypothesis: pip install hypothesis"):
         check_backend(MemoryBackend)
 

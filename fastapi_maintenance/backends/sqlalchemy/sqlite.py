@@ -33,19 +33,28 @@ async def run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_
     """Do the work with a connection to the file as it is now; the work goes on to its end where this is cancelled.
 
     An operation on SQLite does end, but SQLAlchemy's way of cutting it off can leave a task that never does, and
-    keeps the process from ending.
+    keeps the process from ending. What has not begun yet by then is left out: it would overtake what follows.
     """
-    task = asyncio.ensure_future(_run(engine, work))
+    is_cancelled = asyncio.Event()
+    task = asyncio.ensure_future(_run(engine, work, is_cancelled))
     _unfinished.add(task)
     task.add_done_callback(_forget)
-    await asyncio.wait([task])
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        is_cancelled.set()
+        raise
     return task.result()
 
 
-async def _run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+async def _run(
+    engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_T]], is_cancelled: asyncio.Event
+) -> _T:
     async with engine.connect() as connection:
         while (await connection.get_raw_connection()).info.get(_FILE) != _identity(engine.url.database):
             await connection.invalidate()  # the next use takes another one of the pool, or opens one
+        if is_cancelled.is_set():
+            raise asyncio.CancelledError
         return await work(connection)
 
 
