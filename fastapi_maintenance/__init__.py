@@ -25,6 +25,7 @@ from fastapi_maintenance.errors import (
     MaintenanceError,
     NotSupportedError,
     ReadOnlyBackendError,
+    WorkerStatus,
 )
 from fastapi_maintenance.middleware import MaintenanceModeMiddleware, maintenance_middleware
 from fastapi_maintenance.openapi import document_maintenance
@@ -56,7 +57,7 @@ from fastapi_maintenance.responses import (
     negotiate,
     with_media_type,
 )
-from fastapi_maintenance.state import Hold, MaintenanceState, WorkerStatus, is_active
+from fastapi_maintenance.state import Hold, MaintenanceState, is_active
 from fastapi_maintenance.typing import (
     AsyncPredicate,
     AsyncResponseCallback,

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Literal, cast, overload
+from typing import Literal, overload
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_seconds
@@ -26,8 +26,7 @@ from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.url import as_backend, opened
-from fastapi_maintenance.errors import NoSuchHoldError
-from fastapi_maintenance.state import MaintenanceState, is_active, release_hold
+from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 __all__ = [
@@ -181,40 +180,6 @@ def checked_switch(  # noqa: PLR0913 -- as above
         msg = f"ends_at must be in the future, got {wanted.ends_at.isoformat()}"
         raise ValueError(msg)
     return wanted
-
-
-async def remove_hold(
-    hold_id: str, backend: StateBackend | str | None = None, *, prefix: bool = False
-) -> MaintenanceState:
-    """Take a hold out of the store, such as that of a job that died, and return the state without it.
-
-    A job that still runs and renews its hold puts it back; and in its own process it counts until the block ends.
-
-    Args:
-        hold_id: The hold's id.
-        backend: The backend to write to, or its URL; None: the one that is meant here.
-        prefix: Whether the beginning of an id will do, where no other begins so.
-
-    Raises:
-        NoSuchHoldError: There is no such hold, or more than one.
-        NotSupportedError: The backend has nothing but a switch.
-        ReadOnlyBackendError: The backend cannot be written.
-        Exception: Whatever else the store raises.
-
-    """
-
-    def change(state: MaintenanceState) -> MaintenanceState:
-        ids = {hold.id for hold in state.holds}
-        found = ids & {hold_id} or {one for one in ids if prefix and one.startswith(hold_id)}
-        if len(found) != 1:
-            problem = f"{len(found)} holds have ids that begin with" if found else "no hold has the id"
-            msg = f"{problem} {hold_id!r}"
-            raise NoSuchHoldError(msg)
-        return release_hold(state, found.pop())
-
-    async with _meant(backend) as meant:
-        holds.check_keeps(meant, hold_id=hold_id)
-        return await update_state(cast("DetailedStateBackend", meant), change)
 
 
 def maintenance_mode_on(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi_maintenance.state import WorkerStatus
+from dataclasses import dataclass
+from datetime import datetime
+
+from fastapi_maintenance._helpers import clock
 
 __all__ = [
     "DrainTimeoutError",
@@ -12,6 +15,7 @@ __all__ = [
     "NotSupportedError",
     "PromiseBrokenError",
     "ReadOnlyBackendError",
+    "WorkerStatus",
 ]
 
 
@@ -21,6 +25,44 @@ class MaintenanceError(Exception):
 
 class InvalidStateError(MaintenanceError, ValueError):
     """A text, or a value that a backend returned, is not a maintenance state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """What a worker, an app that a process serves behind a middleware, last reported of its requests in progress.
+
+    Args:
+        host: The name of its host.
+        process_id: The id of its process there.
+        holds: The ids of the holds that it has read.
+        requests: How many requests it runs that maintenance would block if they began now, WebSockets and background
+            tasks of responses included; None: it has not reported yet.
+        oldest_since: When the oldest of them began, aware and in UTC, by the clock of that host.
+        oldest_route: The method and path of that one.
+
+    """
+
+    host: str
+    process_id: int
+    holds: frozenset[str] = frozenset()
+    requests: int | None = None
+    oldest_since: datetime | None = None
+    oldest_route: str | None = None
+
+    def __str__(self) -> str:
+        who = f"process {self.process_id} on {self.host}"
+        if self.requests is None:
+            return f"{who} has not reported"
+        if not self.requests:
+            return f"{who} has not reported that it knows of the maintenance"
+        many = "1 request" if self.requests == 1 else f"{self.requests} requests"
+        which = "" if self.requests == 1 else "the oldest "
+        return f"{who} has {many} in progress, {which}{self.oldest_route} for {self.oldest_for:.0f} s"
+
+    @property
+    def oldest_for(self) -> float | None:
+        """For how many seconds the oldest of them has been in progress, by the clock of this host; None: for none."""
+        return None if self.oldest_since is None else max(0.0, (clock.now() - self.oldest_since).total_seconds())
 
 
 class DrainTimeoutError(MaintenanceError, TimeoutError):

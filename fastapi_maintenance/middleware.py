@@ -8,19 +8,18 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from enum import Enum
 from time import time
 from typing import Any, TypeGuard
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import Unpack
 
 from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._helpers.telemetry import request_was_blocked
 from fastapi_maintenance._routing.finder import RouteFinder
-from fastapi_maintenance._routing.hints import hints_on, log_hints
+from fastapi_maintenance._routing.hints import hints_on, with_hints
 from fastapi_maintenance._routing.layers import all_layers_of
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, Settings, Unmatched
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, Served, enter, leave
@@ -37,16 +36,6 @@ from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBa
 __all__ = ["MaintenanceModeMiddleware", "backend_of", "is_maintenance", "maintained_layers", "maintenance_middleware"]
 
 _logger = logging.getLogger("fastapi_maintenance")
-_HINTS_LOGGED = "fastapi_maintenance.hints"
-
-
-class Verdict(Enum):
-    """What to do with a request."""
-
-    PASS = "pass"  # noqa: S105 -- not a password
-    BLOCK = "block"
-    ASK = "ask"
-    """The predicate alone decides now: pass if it says so, else block."""
 
 
 def decide(  # noqa: PLR0913 -- one keyword for each fact
@@ -57,8 +46,10 @@ def decide(  # noqa: PLR0913 -- one keyword for each fact
     documentation: bool,
     unmatched: Unmatched,
     exempt_docs: bool,
-) -> Verdict:
-    """Decide on an HTTP request or a WebSocket handshake; the first rule that applies counts.
+) -> bool | None:
+    """Return whether to block an HTTP request or a WebSocket handshake; None where the predicate alone decides.
+
+    The first rule that applies counts.
 
     Args:
         mark: What the endpoint that will answer is forced to: True on, False off, None nothing.
@@ -69,17 +60,15 @@ def decide(  # noqa: PLR0913 -- one keyword for each fact
         exempt_docs: Whether the documentation stays open.
 
     """
-    if mark is True:
-        return Verdict.BLOCK
-    if mark is False:
-        return Verdict.PASS
+    if mark is not None:
+        return mark
     if not active:
-        return Verdict.PASS
+        return False
     if not answered and unmatched == "pass":
-        return Verdict.PASS
+        return False
     if documentation and exempt_docs:
-        return Verdict.PASS
-    return Verdict.ASK
+        return False
+    return None
 
 
 class MaintainedApp:
@@ -105,7 +94,9 @@ class MaintainedApp:
         try:
             if kind == "lifespan":
                 served.requests.remove(request)
-                await self._switch.run_lifespan(self.app, served, scope, receive, self._hinting(scope, send))
+                await self._switch.run_lifespan(
+                    self.app, served, scope, receive, with_hints(scope, send, self._hints(scope))
+                )
                 return
             state = self._switch.peek()
             # One look tells that maintenance is off, as it nearly always is, or that it takes a closer look.
@@ -143,8 +134,9 @@ class MaintainedApp:
             state = None
         if state is None and not has_forced_on():
             return None
+        self._switch.hint_at_missing_lifespan()
         scope, answer = self._finder.find(scope)
-        verdict = decide(
+        blocks = decide(
             mark=answer.mark,
             active=state is not None,
             answered=answer.answered,
@@ -152,11 +144,9 @@ class MaintainedApp:
             unmatched=self.settings.unmatched,
             exempt_docs=self.settings.exempt_docs,
         )
-        if verdict is Verdict.PASS:
-            return None
-        if verdict is Verdict.ASK and await self._is_exempt(scope):
-            return None
-        return Blocked(ON if answer.mark or state is None else state, answer.path)
+        if blocks is None:
+            blocks = not await self._is_exempt(scope)
+        return Blocked(ON if answer.mark or state is None else state, answer.path) if blocks else None
 
     async def _is_exempt(self, scope: Scope) -> bool:
         exempt = self.settings.exempt
@@ -168,17 +158,6 @@ class MaintainedApp:
         except Exception:
             _logger.exception("The predicate %r failed; the request is not exempt", exempt)
             return False
-
-    def _hinting(self, scope: Scope, send: Send) -> Send:
-        """Return a `send` that gives hints when the app has started, and all its first routes are there."""
-        logged: set[str] = scope.setdefault(_HINTS_LOGGED, set())  # by this and other middlewares of the app
-
-        async def send_after_hints(message: Message) -> None:
-            if message["type"] == "lifespan.startup.complete":
-                log_hints(self._hints(scope), logged)
-            await send(message)
-
-        return send_after_hints
 
     def _hints(self, scope: Scope) -> Iterator[tuple[str, str]]:
         switches = [key_of(layer.backend) for layer in maintained_layers(self.app)]

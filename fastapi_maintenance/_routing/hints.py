@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import Scope
+from starlette.types import Message, Scope, Send
 
 from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
@@ -23,7 +23,7 @@ from fastapi_maintenance._routing.layers import Layers, all_layers_of
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance.predicates.verdicts import paths_in
 
-__all__ = ["hints_on", "log_hints", "template_matches"]
+__all__ = ["hints_on", "with_hints"]
 
 _LOGGER = "fastapi_maintenance.hints"
 _ROUTER = "fastapi_maintenance.router."  # the modules that the endpoints of the admin API come from
@@ -86,6 +86,18 @@ def hints_on(
     shut = dict.fromkeys(f"{method} {path}" for method, path in asked if find(method, path).mark is not False)
     if shut:
         yield "router", _SHUT.format(", ".join(shut))
+
+
+def with_hints(scope: Scope, send: Send, hints: Iterable[tuple[str, str]]) -> Send:
+    """Return a `send` that logs hints when the app has started, and all its first routes are there."""
+    logged: set[str] = scope.setdefault(_LOGGER, set())  # by this and other middlewares of the app
+
+    async def send_after_hints(message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            log_hints(hints, logged)
+        await send(message)
+
+    return send_after_hints
 
 
 def log_hints(hints: Iterable[tuple[str, str]], logged: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -11,14 +12,19 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_retry_after, check_seconds
 from fastapi_maintenance._routing import forced
 from fastapi_maintenance._switch import current_backend, holds
-from fastapi_maintenance._switch.observer import Observer, observe
+from fastapi_maintenance._switch.observer import Observer, observe, watched_by
 from fastapi_maintenance._switch.requests import Served
 from fastapi_maintenance._switch.worker import Lifespan, Worker
 from fastapi_maintenance.state import MaintenanceState, is_active
-from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
+from fastapi_maintenance.typing import DrainableStateBackend, ExemptCallback, ResponseCallback, StateBackend
 
 __all__ = ["ON", "AppSwitch", "CommonSettings", "Settings", "Unmatched"]
 
+_NO_LIFESPAN = (
+    "no lifespan runs for this app, so a drain does not wait for its requests, and open WebSockets are not closed: let "
+    "the server run it, and add the middleware to the outermost app and not to one that is mounted in it"
+)
+_hints = logging.getLogger("fastapi_maintenance.hints.lifespan")
 Unmatched = Literal["pass", "block"]
 ON = MaintenanceState(active=True)
 """The state behind a block that no backend was asked for."""
@@ -82,6 +88,7 @@ class AppSwitch:
         self._is_overruled = settings.enabled is not None
         self._observer = self._observe()
         self._lifespan: Lifespan | None = None
+        self._had_lifespan = False
 
     @property
     def backend(self) -> StateBackend:
@@ -118,6 +125,14 @@ class AppSwitch:
             return holds.with_local(observer.backend, state)
         return state if is_active(state, clock.now()) else None
 
+    def hint_at_missing_lifespan(self) -> None:
+        """Log once that no drain waits for this app, where nobody has run its lifespan."""
+        if self._had_lifespan:
+            return
+        self._had_lifespan = True
+        if isinstance(watched_by(self.backend), DrainableStateBackend):
+            _hints.warning("%s (silenced by the logger %s)", _NO_LIFESPAN, _hints.name)
+
     async def run_lifespan(self, app: ASGIApp, served: Served, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the lifespan of the app, and have a worker meanwhile."""
 
@@ -126,6 +141,7 @@ class AppSwitch:
             # an app that starts while a test forces it follows nothing
             return Worker(observer, served) if forced.forcing_of(self._layer, scope) is None else None
 
+        self._had_lifespan = True
         self._lifespan = Lifespan(choose, patience=self._settings.read_timeout)
         try:
             await self._lifespan.run(app, scope, receive, send)

@@ -11,8 +11,8 @@ import anyio
 
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress
 from fastapi_maintenance.backends.cached import uncached
-from fastapi_maintenance.errors import DrainTimeoutError, NotSupportedError
-from fastapi_maintenance.state import MaintenanceState, WorkerStatus
+from fastapi_maintenance.errors import DrainTimeoutError, NotSupportedError, WorkerStatus
+from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import DrainableStateBackend, StateBackend
 
 __all__ = ["Progress", "check_drains", "get_workers", "report_of", "wait_until_drained"]

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import cast
 
 import anyio
 
@@ -21,7 +22,7 @@ from fastapi_maintenance._helpers.waiting import current_loop, end_of
 from fastapi_maintenance._switch.writes import key_of, set_value, update_state
 from fastapi_maintenance.backends.base import read_value
 from fastapi_maintenance.backends.cached import uncached
-from fastapi_maintenance.errors import NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance.errors import NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, release_hold, renew_hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -33,6 +34,7 @@ __all__ = [
     "ledgers",
     "newest",
     "release",
+    "remove_hold",
     "renew",
     "set_operator_value",
     "with_local",
@@ -203,3 +205,34 @@ async def _locked(backend: StateBackend) -> AsyncIterator[_Ledger]:
             ledger.users -= 1
             if ledger.is_done():
                 ledgers.pop(key, None)
+
+
+async def remove_hold(hold_id: str, backend: StateBackend, *, prefix: bool = False) -> MaintenanceState:
+    """Take a hold out of the store, such as that of a job that died, and return the state without it.
+
+    A job that still runs and renews its hold puts it back; and in its own process it counts until the block ends.
+
+    Args:
+        hold_id: The hold's id.
+        backend: The backend to write to.
+        prefix: Whether the beginning of an id will do, where no other begins so.
+
+    Raises:
+        NoSuchHoldError: There is no such hold, or more than one.
+        NotSupportedError: The backend has nothing but a switch.
+        ReadOnlyBackendError: The backend cannot be written.
+        Exception: Whatever the store raises.
+
+    """
+
+    def change(state: MaintenanceState) -> MaintenanceState:
+        ids = {hold.id for hold in state.holds}
+        found = ids & {hold_id} or {one for one in ids if prefix and one.startswith(hold_id)}
+        if len(found) != 1:
+            problem = f"{len(found)} holds have ids that begin with" if found else "no hold has the id"
+            msg = f"{problem} {hold_id!r}"
+            raise NoSuchHoldError(msg)
+        return release_hold(state, found.pop())
+
+    check_keeps(backend, hold_id=hold_id)
+    return await update_state(cast("DetailedStateBackend", backend), change)

@@ -16,9 +16,11 @@ import anyio
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.version import __version__
 from fastapi_maintenance._switch.drain import get_workers
+from fastapi_maintenance._switch.holds import remove_hold
 from fastapi_maintenance.cli.times import duration_of, time_of
-from fastapi_maintenance.control import get_maintenance_state, remove_hold, set_maintenance_mode
-from fastapi_maintenance.state import MaintenanceState, WorkerStatus, is_active
+from fastapi_maintenance.control import get_maintenance_state, set_maintenance_mode
+from fastapi_maintenance.errors import WorkerStatus
+from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateBackend, WatchableStateBackend
 
 try:

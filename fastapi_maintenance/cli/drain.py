@@ -13,8 +13,7 @@ from rich.console import Console
 from fastapi_maintenance._switch.block import Block
 from fastapi_maintenance._switch.drain import Progress, get_workers
 from fastapi_maintenance.cli.show import in_progress, store_problem, tell, tell_error
-from fastapi_maintenance.errors import NotSupportedError
-from fastapi_maintenance.state import WorkerStatus
+from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
 from fastapi_maintenance.typing import StateBackend
 
 __all__ = ["held_on", "shown_progress", "workers_of"]

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.cli.times import shown_duration, shown_time
-from fastapi_maintenance.state import MaintenanceState, WorkerStatus, current_message, is_active, open_holds
+from fastapi_maintenance.errors import WorkerStatus
+from fastapi_maintenance.state import MaintenanceState, current_message, is_active, open_holds
 
 __all__ = [
     "facts",

@@ -17,11 +17,12 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_callable, check_str, reject
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.drain import get_workers
+from fastapi_maintenance._switch.holds import remove_hold
 from fastapi_maintenance._switch.writes import update_state
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.codec import state_to_text
-from fastapi_maintenance.control import checked_switch, get_maintenance_state, remove_hold
+from fastapi_maintenance.control import checked_switch, get_maintenance_state
 from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.errors import InvalidStateError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.predicates.bypass import BypassCookie

@@ -24,7 +24,7 @@ from anyio.lowlevel import checkpoint
 from fastapi_maintenance import MaintenanceState, MemoryBackend
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.cli.drain import shown_progress
-from fastapi_maintenance.state import WorkerStatus
+from fastapi_maintenance.errors import WorkerStatus
 from tests.cli.test_cli import _somewhere, command, errors, on_each_store, process, state, switch, wait_until
 from tests.stores import DetailedStore, Hook, be_down
 from tests.support import uvicorn_process

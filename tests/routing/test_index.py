@@ -221,7 +221,8 @@ def test_the_index_gives_the_answer_that_all_routes_give(router: APIRouter, data
 
     def agree() -> None:
         scopes = data.draw(st.lists(scopes_for(router), min_size=5, max_size=20))
-        assert [slow_answer(router, scope) for scope in scopes] == [finder.find(scope)[1] for scope in scopes]
+        found = [finder.find(scope)[1]._replace(path=None) for scope in scopes]
+        assert found == [slow_answer(router, scope)._replace(path=None) for scope in scopes]
 
     agree()
     inner = [route.original_router for route in router.routes if hasattr(route, "original_router")]

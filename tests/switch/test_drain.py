@@ -342,3 +342,14 @@ async def test_a_request_that_begins_as_maintenance_does_is_waited_for_until_it_
         go_on.set()
         with anyio.fail_after(5):
             await drained.wait()
+
+
+async def test_where_no_lifespan_runs_a_hint_says_once_that_no_drain_waits(caplog: pytest.LogCaptureFixture) -> None:
+    backend = MemoryBackend(state=True)
+    service, other = Service(backend), Service(backend)
+    assert [503, 503] == [await service.get("/work/a") for _ in range(2)]
+    async with served(other):
+        assert 503 == await other.get("/work/a")
+    assert 503 == await other.get("/work/a")
+    [text] = [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance.hints.lifespan"]
+    assert text.startswith("no lifespan runs for this app, so a drain does not wait for its requests")

@@ -31,7 +31,7 @@ from fastapi_maintenance.backends.file_workers import FileWorkers
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.backends.url import opened
-from fastapi_maintenance.state import WorkerStatus
+from fastapi_maintenance.errors import WorkerStatus
 from tests.middleware.test_failures import app_on, records, status
 from tests.servers import Server, running
 from tests.support import eventually
