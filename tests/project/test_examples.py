@@ -185,9 +185,13 @@ async def test_streams_that_do_not_end_end_for_a_drain(
     async def send(message: Message) -> None:
         sent.append(message)
 
+    async def receive() -> Message:
+        await anyio.sleep_forever()
+        raise AssertionError
+
     async def read() -> None:
         scope = {"type": "http", "method": "GET", "path": "/ticks", "headers": [], "query_string": b""}
-        await app(scope, anyio.sleep_forever, send)
+        await app(scope, receive, send)
 
     async def is_streaming() -> bool:
         return len(sent) > 1
