@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -22,6 +23,7 @@ import httpx
 import pytest
 import yaml
 from fastapi import Body, FastAPI
+from redis.asyncio import Redis
 from starlette.types import ASGIApp, Message
 from typer.testing import CliRunner
 from websockets.exceptions import InvalidStatus
@@ -34,6 +36,7 @@ from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
     WorkerStatus,
+    backend_from_url,
     get_maintenance_state,
     maintenance_middleware,
     maintenance_mode_on,
@@ -42,6 +45,7 @@ from fastapi_maintenance import (
     text_to_state,
 )
 from fastapi_maintenance._switch import current_backend
+from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.testing import PromiseBrokenError
 from tests.documents import DOCS, Example, example, examples_of
@@ -254,6 +258,31 @@ async def test_see_who_is_waited_for(
         assert await migrate_when_quiet()
     assert [True] == migrated
     assert ["POST /orders"] == [text.split(": ")[1] for text in caplog.messages if "POST" in text]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_the_page_names_is_all_that_redis_must_permit_for_a_drain(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    page = (DOCS / "operations" / "drain.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"a worker also needs (.*?)\. A worker", page, re.DOTALL)
+    known = ["ping", "hello", "client|setinfo", "get", "set", "incr", "publish", "eval", "subscribe", "unsubscribe"]
+    commands = [f"+{command}" for command in [*known, *re.findall(r"`([A-Z ]+)`", named)]]
+    key = "fastapi_maintenance_mode"
+    places = [f"~{key}", f"~{{{key}}}:*", f"&{key}", f"&{key}:worker:*"]
+    with running("redis") as server:
+        async with Redis.from_url(server.url) as client:
+            rules = ["on", ">word", "resetchannels", *places, *(one.lower().replace(" ", "|") for one in commands)]
+            await client.execute_command("ACL", "SETUSER", "shop", *rules)  # type: ignore[no-untyped-call]  # as redis-py has it
+        backend, app = backend_from_url(server.url.replace("://", "://shop:word@")), FastAPI()
+        app.add_middleware(maintenance_middleware(backend=backend))
+        async with living(opened({"app": app})):
+            async with maintenance_mode_on(backend, drain=10):
+                assert [503] == await statuses(app, "/")
+            assert [os.getpid()] == [worker.process_id for worker in await get_workers(backend)]
+        assert () == await get_workers(backend)
+    assert [] == [text for text in caplog.messages if "permi" in text.lower()]
 
 
 async def test_log_records_as_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
