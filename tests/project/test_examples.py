@@ -275,13 +275,13 @@ async def test_what_the_page_names_is_all_that_redis_must_permit_for_a_drain(
         async with Redis.from_url(server.url) as client:
             rules = ["on", ">word", "resetchannels", *places, *(one.lower().replace(" ", "|") for one in commands)]
             await client.execute_command("ACL", "SETUSER", "shop", *rules)  # type: ignore[no-untyped-call]  # as redis-py has it
-        backend, app = backend_from_url(server.url.replace("://", "://shop:word@")), FastAPI()
-        app.add_middleware(maintenance_middleware(backend=backend))
-        async with living(opened({"app": app})):
-            async with maintenance_mode_on(backend, drain=10):
-                assert [503] == await statuses(app, "/")
-            assert [os.getpid()] == [worker.process_id for worker in await get_workers(backend)]
-        assert () == await get_workers(backend)
+            backend, app = backend_from_url(server.url.replace("://", "://shop:word@")), FastAPI()
+            app.add_middleware(maintenance_middleware(backend=backend))
+            async with living(opened({"app": app})):
+                async with maintenance_mode_on(backend, drain=10):
+                    assert [503] == await statuses(app, "/")
+                assert [os.getpid()] == [worker.process_id for worker in await get_workers(backend)]
+            assert [key.encode(), f"{{{key}}}:changes".encode()] == sorted(await client.keys())
     assert [] == [text for text in caplog.messages if "permi" in text.lower()]
 
 
