@@ -50,7 +50,11 @@ PEERS = {
 }
 """What users would pick instead, each with the newest FastAPI on which it answers right."""
 
-RUN_ONCE = {"schema": "tests/router/test_router_schema.py", "frameworks": "tests/middleware/test_other_frameworks.py"}
+RUN_ONCE = {
+    "schema": "tests/router/test_router_schema.py",
+    "frameworks": "tests/middleware/test_other_frameworks.py",
+    "recipes": "tests/project/test_recipes.py",
+}
 """The groups of what only the whole tests need, and the tests that need it."""
 
 SLOW = [

@@ -21,7 +21,10 @@ from tests.support import ROOT
 WIDE, NARROW = ViewportSize(width=1280, height=800), ViewportSize(width=360, height=740)
 PAGES = ["", "how-to/exempt/", "reference/predicates/"]
 """The front page, a recipe and a page of the reference."""
-TABLES = ["operations/stores/", "operations/retry-after/", "explanation/decision/", "reference/settings/"]
+TABLES = [
+    *("operations/stores/", "operations/retry-after/", "operations/drain/", "operations/telemetry/"),
+    *("explanation/decision/", "explanation/drain/", "reference/settings/"),
+]
 """Pages with wide tables and drawings."""
 
 

@@ -30,11 +30,13 @@ def test_each_block_is_closed_says_its_language_and_has_a_test(document: Path) -
     """Those of commands are tested below, all at once; each other one by its heading."""
     blocks = list(blocks_of(document))
     fences = [line for line in document.read_text(encoding="utf-8").splitlines() if "```" in line]
+    here = Path(__file__)
     tests = "".join(
-        Path(__file__).with_name(name).read_text("utf-8") for name in ("test_examples.py", Path(__file__).name)
+        here.parent.joinpath(name).read_text("utf-8")
+        for name in ("test_examples.py", "test_recipes.py", "../browser/test_notice.py", here.name)
     )
     assert 2 * len(blocks) == len(fences)
-    assert {block.language for block in blocks} <= {"console", "http", "nginx", "python", "text", "yaml"}
+    assert {block.language for block in blocks} <= {"console", "html", "http", "nginx", "python", "text", "yaml"}
     named = [(block.heading, block.language) for block in blocks if block.language not in {"console", "text"}]
     assert len(set(named)) == len(named)
     assert [] == [heading for heading, _ in named if f'"{heading}"' not in tests]
@@ -47,7 +49,9 @@ def test_no_two_pages_have_examples_under_the_same_heading() -> None:
 
 def python_and_http(document: Path) -> list[Example]:
     """Return the examples of a document that tests find by their headings."""
-    return [block for language in ("python", "http", "nginx", "yaml") for block in examples_of(document, language)]
+    return [
+        block for language in ("python", "html", "http", "nginx", "yaml") for block in examples_of(document, language)
+    ]
 
 
 def test_what_the_readme_shows_is_what_the_pages_show() -> None:
@@ -96,7 +100,7 @@ def test_the_commands_of_a_fresh_clone_are_those_of_the_noxfile() -> None:
 
 def test_each_command_that_is_shown_is_one_that_there_is() -> None:
     whole = "\n".join(COMMANDS).replace("\\\n", " ").splitlines()
-    programs = {"curl", "export", "fastapi-maintenance", "pip", "python3", "uvicorn"}
+    programs = {"alembic", "curl", "export", "fastapi-maintenance", "pip", "python3", "uvicorn"}
     assert {line.split()[0] for line in whole} == programs
     extras = {extra for line in whole if line.startswith("pip ") for extra in re.findall(r"\[(\w+)\]", line)}
     assert extras <= {"bypass", "cli", "redis", "sqlalchemy"}

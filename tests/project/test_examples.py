@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import os
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -19,20 +23,29 @@ import httpx
 import pytest
 import yaml
 from fastapi import Body, FastAPI
-from starlette.types import ASGIApp
+from redis.asyncio import Redis
+from starlette.types import ASGIApp, Message
 from typer.testing import CliRunner
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from fastapi_maintenance import (
+    DrainTimeoutError,
+    Hold,
     LocalFileBackend,
     MaintenanceState,
     MemoryBackend,
+    WorkerStatus,
+    backend_from_url,
     get_maintenance_state,
+    maintenance_middleware,
+    maintenance_mode_on,
     set_maintenance_mode,
+    state_to_text,
     text_to_state,
 )
 from fastapi_maintenance._switch import current_backend
+from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.testing import PromiseBrokenError
 from tests.documents import DOCS, Example, example, examples_of
@@ -160,6 +173,197 @@ async def test_an_admin_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         closed = await http.put("/maintenance", headers=headers, json={"active": True, "message": "Back at ten"})
         asked = await http.get("/")
     assert (403, 200, {"detail": "Back at ten"}) == (refused.status_code, closed.status_code, asked.json())
+    assert "alice" == closed.json()["by"]
+
+
+@pytest.mark.parametrize("drain", [0.3, 10])
+async def test_streams_that_do_not_end_end_for_a_drain(
+    drain: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = example("Streams that do not end")
+    assert "anyio.sleep(1)" in block.text
+    app = cast("FastAPI", block.run()["app"])
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def read() -> None:
+        scope = {"type": "http", "method": "GET", "path": "/ticks", "headers": [], "query_string": b""}
+        await app(scope, receive, send)
+
+    async def is_streaming() -> bool:
+        return len(sent) > 1
+
+    async with living(app), anyio.create_task_group() as group:
+        group.start_soon(read)
+        await eventually(is_streaming)
+        if drain < 1:  # while it sleeps
+            with pytest.raises(DrainTimeoutError, match=r"GET /ticks for \d s$"):
+                await maintenance_mode_on("file:maintenance.txt", drain=drain).__aenter__()
+        async with maintenance_mode_on("file:maintenance.txt", drain=10):
+            assert {"type": "http.response.body", "body": b"", "more_body": False} == sent[-1]
+    assert b"data: tick\n\n" == sent[1]["body"]
+
+
+def test_the_job_of_a_cluster_drains_and_runs_its_command(tmp_path: Path) -> None:
+    manifest = yaml.safe_load(example("In Kubernetes", "yaml").text)
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    (variable,) = container["env"]
+    program, *words = container["command"]
+    assert ("fastapi-maintenance", "FASTAPI_MAINTENANCE_BACKEND") == (program, variable["name"])
+    own = words[: words.index("--") + 1]
+    run = [*own, sys.executable, "-c", "raise SystemExit(4)"]
+    result = CliRunner().invoke(cli, run, env={"FASTAPI_MAINTENANCE_BACKEND": f"file:{tmp_path / 'switch'}"})
+    assert 4 == result.exit_code
+
+
+async def test_a_drain_that_times_out_tells_what_the_page_shows() -> None:
+    since = datetime.now(timezone.utc) - timedelta(seconds=41)
+    worker = WorkerStatus(host="web-2", process_id=4711, requests=3, oldest_since=since, oldest_route="POST /orders")
+    assert f"error: {DrainTimeoutError(30, (worker,))}\n" == example("Migrations with `run --drain`", "text").text
+
+
+async def test_see_who_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = example("See who is waited for")
+    assert "drain=30" in block.text
+    names = replace(block, text=block.text.replace("drain=30", "drain=0.3")).run()
+    migrated: list[bool] = []
+    app, end = FastAPI(), anyio.Event()
+    app.add_middleware(maintenance_middleware(backend="file:maintenance.txt"))
+
+    async def migrate() -> None:
+        migrated.append(True)
+
+    @app.post("/orders")
+    async def order() -> None:
+        await end.wait()
+
+    names["migrate"] = migrate
+    migrate_when_quiet = cast("Callable[[], Any]", names["migrate_when_quiet"])
+    async with living(app), client(app) as http, anyio.create_task_group() as group:
+        group.start_soon(http.post, "/orders")
+        await anyio.sleep(0.1)
+        assert not await migrate_when_quiet()
+        end.set()
+        assert [] == migrated
+        assert await migrate_when_quiet()
+    assert [True] == migrated
+    assert ["POST /orders"] == [text.split(": ")[1] for text in caplog.messages if "POST" in text]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_the_page_names_is_all_that_redis_must_permit_for_a_drain(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    page = (DOCS / "operations" / "drain.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"a worker also needs (.*?)\. A worker", page, re.DOTALL)
+    known = ["ping", "hello", "client|setinfo", "get", "set", "incr", "publish", "eval", "subscribe", "unsubscribe"]
+    commands = [f"+{command}" for command in [*known, *re.findall(r"`([A-Z ]+)`", named)]]
+    key = "fastapi_maintenance_mode"
+    places = [f"~{key}", f"~{{{key}}}:*", f"&{key}", f"&{key}:worker:*"]
+    with running("redis") as server:
+        async with Redis.from_url(server.url) as client:
+            rules = ["on", ">word", "resetchannels", *places, *(one.lower().replace(" ", "|") for one in commands)]
+            await client.execute_command("ACL", "SETUSER", "shop", *rules)  # type: ignore[no-untyped-call]  # as redis-py has it
+            backend, app = backend_from_url(server.url.replace("://", "://shop:word@")), FastAPI()
+            app.add_middleware(maintenance_middleware(backend=backend))
+            async with living(opened({"app": app})):
+                async with maintenance_mode_on(backend, drain=10):
+                    assert [503] == await statuses(app, "/")
+                assert [os.getpid()] == [worker.process_id for worker in await get_workers(backend)]
+            assert [key.encode(), f"{{{key}}}:changes".encode()] == sorted(await client.keys())
+    assert [] == [text for text in caplog.messages if "permi" in text.lower()]
+
+
+async def test_log_records_as_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("fastapi_maintenance")
+    handlers, level = list(logger.handlers), logger.level
+    names = example("Log records").run()
+    try:
+        backend, app = MemoryBackend(), FastAPI()
+        app.add_middleware(maintenance_middleware(backend=backend))
+        async with living(app):
+            await set_maintenance_mode(True, backend, message="Back at ten", by="alice")
+            lines: list[str] = []
+
+            async def is_logged() -> bool:
+                lines.extend(re.findall(r"^{.*$", capsys.readouterr().err, re.MULTILINE))
+                return bool(lines)
+
+            await eventually(is_logged)
+    finally:
+        logger.handlers, logger.level = handlers, level
+        cast("logging.Handler", names["handler"]).close()
+    record = json.loads(lines[0])
+    assert ("INFO", True, "Back at ten", "alice") == (
+        record["level"],
+        *(record[f"maintenance_{name}"] for name in ("active", "message", "by")),
+    )
+    page = (DOCS / "operations" / "telemetry.md").read_text(encoding="utf-8")
+    assert {name for name in record if name.startswith("maintenance_")} == set(re.findall(r"`(maintenance_\w+)`", page))
+
+
+def test_a_script_that_reports_a_switch_that_somebody_forgot(tmp_path: Path) -> None:
+    """As the pipe in the page runs it."""
+    script = tmp_path / "forgotten.py"
+    script.write_text(example("Alert on a switch that somebody forgot").text, encoding="utf-8")
+    backend = f"file:{tmp_path / 'switch'}"
+
+    def told() -> str:
+        status = CliRunner().invoke(cli, ["--backend", backend, "status", "--json"])
+        command = [sys.executable, str(script)]
+        done = subprocess.run(command, input=status.stdout, text=True, capture_output=True, check=False, timeout=30)
+        assert bool(done.returncode) is bool(done.stderr)
+        return done.stderr
+
+    def write(state: MaintenanceState) -> None:
+        (tmp_path / "switch").write_text(state_to_text(state), encoding="utf-8")
+
+    now = datetime.now(timezone.utc)
+    assert "" == told()
+    write(MaintenanceState(active=True, by="alice", since=now))
+    assert "" == told()
+    for since, starts_at, is_forgotten in [(3, None, True), (3, 1, False), (5, 4, True), (1, None, False)]:
+        state = MaintenanceState(
+            active=True,
+            by="alice",
+            since=now - timedelta(hours=since),
+            starts_at=None if starts_at is None else now - timedelta(hours=starts_at),
+        )
+        write(state)
+        assert ("set by alice" in told()) is is_forgotten
+    hold = Hold(id="a", active=True, by="bob", since=now - timedelta(hours=3))
+    write(MaintenanceState(holds=(hold,)))
+    assert "set by bob" in told()
+    (tmp_path / "switch").write_text("1", encoding="utf-8")
+    assert "an unknown time, set by somebody" in told()
+
+
+async def test_a_public_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = cast("FastAPI", example("A public notice").run()["app"])
+    shown = example("A public notice", "http").text.splitlines()
+    told = json.loads(shown[-1])
+    starts_at, ends_at = (
+        datetime.fromisoformat(told[name].replace("Z", "+00:00")) for name in ("starts_at", "ends_at")
+    )
+    await set_maintenance_mode(
+        True, "file:maintenance.txt", message=told["message"], starts_at=starts_at, ends_at=ends_at
+    )
+    async with client(app) as http:
+        response = await http.get("/maintenance/notice")
+    kept = [f"{name}: {response.headers[name]}" for name in ("cache-control", "access-control-allow-origin")]
+    assert shown == [f"HTTP/1.1 {response.status_code} {response.reason_phrase}", *kept, "", response.text]
 
 
 @pytest.mark.usefixtures("_maintenance")

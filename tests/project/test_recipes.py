@@ -1,0 +1,152 @@
+"""The recipes that take other packages run as they are written, with the real ones: workers, and an alert."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anyio
+import pytest
+import yaml
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+
+from fastapi_maintenance import set_maintenance_mode
+from fastapi_maintenance._helpers import telemetry
+from tests.documents import Example, example
+from tests.support import eventually
+
+pytestmark = pytest.mark.anyio
+SWITCH = "file:maintenance.txt"
+A_WHILE = 0.4  # seconds in which a worker would have taken a job
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as these packages do."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+async def _on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin with maintenance on, and with a module for what looks for that of a function."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "example", ModuleType("example"))
+    await set_maintenance_mode(True, SWITCH)
+
+
+def recipe(heading: str, body: str = "done.append(number)", **changes: str) -> tuple[dict[str, Any], list[object]]:
+    """Run a recipe whose jobs do something; return its names, and the list that they add to."""
+    block: Example = example(heading)
+    text = block.text.replace(" -> None: ...", f" -> None: {body}")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    done: list[object] = []
+    names = Example(block.document, block.heading, block.language, text, block.line).run(done=done)
+    return names, done
+
+
+async def becomes(condition: Callable[[], bool]) -> None:
+    """Wait until a condition has come true."""
+
+    async def is_so() -> bool:
+        return condition()
+
+    await eventually(is_so)
+
+
+async def test_a_consumer_takes_its_jobs_when_maintenance_is_over() -> None:
+    names, done = recipe("A plain asyncio consumer", "done.append(job)")
+    jobs: asyncio.Queue[str] = asyncio.Queue()
+    jobs.put_nowait("first")
+    async with anyio.create_task_group() as group:
+        group.start_soon(names["consume"], jobs)
+        await anyio.sleep(A_WHILE)
+        assert ([], 1) == (done, jobs.qsize())
+        await set_maintenance_mode(False, SWITCH)
+        await becomes(lambda: done == ["first"])
+        await anyio.sleep(1.2)  # it asks again meanwhile
+        jobs.put_nowait("second")
+        await becomes(lambda: done == ["first", "second"])
+        group.cancel_scope.cancel()
+
+
+async def test_apscheduler_runs_a_job_that_was_due_once_when_maintenance_is_over() -> None:
+    names, done = recipe("APScheduler", "done.append(1)", minutes="seconds", **{"=5": "=0.1"})
+    async with anyio.create_task_group() as group:
+        group.start_soon(names["main"])
+        await anyio.sleep(A_WHILE)
+        assert [] == done
+        await set_maintenance_mode(False, SWITCH)
+        await becomes(lambda: len(done) > 1)
+        await set_maintenance_mode(True, SWITCH)
+        await anyio.sleep(A_WHILE)
+        number = len(done)
+        await anyio.sleep(A_WHILE)
+        assert number == len(done)
+        group.cancel_scope.cancel()
+    names["scheduler"].shutdown()
+
+
+async def test_taskiq_begins_a_task_when_maintenance_is_over() -> None:
+    names, done = recipe("taskiq")
+    broker: Any = names["broker"]
+    await broker.startup()
+    await names["send_invoice"].kiq(7)
+    await anyio.sleep(A_WHILE)
+    assert [] == done
+    await set_maintenance_mode(False, SWITCH)
+    await becomes(lambda: done == [7])
+    await broker.wait_all()
+    await broker.shutdown()
+
+
+def in_thread(function: Callable[..., object], *args: object) -> Any:  # noqa: ANN401 -- an awaitable of anything
+    return anyio.to_thread.run_sync(function, *args)
+
+
+async def test_celery_begins_a_task_when_maintenance_is_over() -> None:
+    names, done = recipe("Celery")
+    worker: Any = importlib.import_module("celery.contrib.testing.worker")
+    with worker.start_worker(names["app"], perform_ping_check=False, shutdown_timeout=10):
+        await in_thread(names["send_invoice"].delay, 7)
+        await anyio.sleep(A_WHILE)
+        assert [] == done
+        await set_maintenance_mode(False, SWITCH)
+        await becomes(lambda: done == [7])
+
+
+async def test_a_cron_job_waits_or_gives_up() -> None:
+    names, done = recipe("A cron job", "done.append(1)", **{"600": "0.3"})
+    with pytest.raises(TimeoutError):
+        await in_thread(names["main"])
+    assert [] == done
+    await set_maintenance_mode(False, SWITCH)
+    await in_thread(names["main"])
+    assert [1] == done
+
+
+async def test_the_alert_asks_for_what_an_exporter_of_prometheus_exports(monkeypatch: pytest.MonkeyPatch) -> None:
+    (group,) = yaml.safe_load(example("Alert on a switch that somebody forgot", "yaml").text)["groups"]
+    (rule,) = group["rules"]
+    label, metric = re.fullmatch(r"max by \((\w+)\) \((\w+)\) == 1", rule["expr"]).groups()  # type: ignore[union-attr]
+    exporter: Any = importlib.import_module("opentelemetry.exporter.prometheus")
+    client: Any = importlib.import_module("prometheus_client")
+    reader = exporter.PrometheusMetricReader()
+    monkeypatch.setattr(metrics, "get_meter", MeterProvider([reader]).get_meter)
+    telemetry._instruments.cache_clear()
+    telemetry.set_active("RedisBackend(key='a')", True)
+    exported = client.generate_latest().decode()
+    telemetry._instruments.cache_clear()
+    reader.shutdown()
+    (line,) = re.findall(rf"^{metric}{{.*$", exported, re.MULTILINE)
+    assert f"{label}=\"RedisBackend(key='a')\"" in line
+    assert line.endswith(" 1.0")
+    assert f"$labels.{label} " in rule["annotations"]["summary"]
