@@ -11,7 +11,7 @@ import anyio
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.waiting import current_loop
 from fastapi_maintenance._switch import holds
-from fastapi_maintenance._switch.observer import Observer, observe
+from fastapi_maintenance._switch.observer import observe
 from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.state import MaintenanceState, next_change, what_counts
 from fastapi_maintenance.typing import StateBackend
@@ -20,54 +20,73 @@ __all__ = ["changes"]
 
 _POLL = 1.0  # seconds
 _READ_TIMEOUT = 5.0  # seconds
-_watches: dict[tuple[object, object], _Watch] = {}
-"""What is waited for in each event loop, by its switch."""
+_groups: dict[tuple[object, object], _Group] = {}
+"""Those who wait, by their event loop and their switch."""
 
 
-class _Watch:
-    """What all who wait in one event loop for changes of one switch know of it.
+class _Group:
+    """All who wait in one event loop for changes of one switch, and what they know of it.
 
-    Nobody is there to run a task for them, so one of those who wait follows the backend, and wakes the others; where
+    Nobody is there to run a task for them, so one of those who wait follows its backend, and wakes the others; where
     that one leaves, another goes on.
     """
 
-    def __init__(self, backend: StateBackend) -> None:
-        self.users = 0
+    def __init__(self) -> None:
+        self.members = 0
+        self.has_leader = False
+        self.news = anyio.Event()
+        self.state = MaintenanceState()
+
+    def tell(self, state: MaintenanceState | None) -> None:
+        """Wake all with the state, if it is known."""
+        self.state = state or self.state
+        news, self.news = self.news, anyio.Event()
+        news.set()
+
+
+class _Member:
+    """One who waits.
+
+    Args:
+        group: With whom.
+        backend: What to follow while nobody else does.
+
+    """
+
+    def __init__(self, group: _Group, backend: StateBackend) -> None:
+        self._group = group
         self._backend = backend
-        self._observer: Observer = observe(backend, fail_closed=False, read_timeout=_READ_TIMEOUT)
-        self._state = MaintenanceState()
-        self._news = anyio.Event()
-        self._has_leader = False
+        self._observer = observe(backend, fail_closed=False, read_timeout=_READ_TIMEOUT)
 
     def state(self) -> MaintenanceState:
         """Return the last known state, with the holds of this process."""
-        return holds.with_local(self._backend, self._observer.peek() or self._state)
+        return holds.with_local(self._backend, self._observer.peek() or self._group.state)
 
     async def read(self) -> None:
         """Learn the state."""
-        self._state = await self._observer.read()
+        self._group.state = await self._observer.read()
 
     async def wait(self, known: object) -> None:
         """Return when what counts is something else than is known."""
         while known == self._what_counts():
             change = next_change(self.state(), clock.now())
             with anyio.move_on_after(math.inf if change is None else clock.seconds_until(change)):
-                if self._has_leader:
-                    await self._news.wait()
+                if self._group.has_leader:
+                    await self._group.news.wait()
                 else:
                     await self._lead(known)
 
     async def _lead(self, known: object) -> None:
-        self._has_leader = True
+        self._group.has_leader = True
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._observer.follow, None, self._tell)
-                group.start_soon(self._poll)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._observer.follow, None, self._tell)
+                tasks.start_soon(self._poll)
                 while known == self._what_counts():
-                    await self._news.wait()
-                group.cancel_scope.cancel()
+                    await self._group.news.wait()
+                tasks.cancel_scope.cancel()
         finally:
-            self._has_leader = False
+            self._group.has_leader = False
             self._tell()  # another one leads now
 
     async def _poll(self) -> NoReturn:
@@ -78,9 +97,7 @@ class _Watch:
                 self._tell()
 
     def _tell(self) -> None:
-        self._state = self._observer.peek() or self._state
-        news, self._news = self._news, anyio.Event()
-        news.set()
+        self._group.tell(self._observer.peek())
 
     def _what_counts(self) -> object:
         return what_counts(self.state(), clock.now())
@@ -89,17 +106,18 @@ class _Watch:
 async def changes(backend: StateBackend) -> AsyncGenerator[MaintenanceState, None]:
     """Yield the state at once, then whenever something else counts; never raise what the store raises."""
     key = current_loop(), key_of(backend)
-    watch = _watches.setdefault(key, _Watch(backend))
-    watch.users += 1
+    group = _groups.setdefault(key, _Group())
+    group.members += 1
     try:
-        await watch.read()
+        member = _Member(group, backend)
+        await member.read()
         known: object = None
         while True:
-            await watch.wait(known)
-            state = watch.state()
+            await member.wait(known)
+            state = member.state()
             known = what_counts(state, clock.now())
             yield state
     finally:
-        watch.users -= 1
-        if not watch.users:
-            del _watches[key]
+        group.members -= 1
+        if not group.members:
+            del _groups[key]

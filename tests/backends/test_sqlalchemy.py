@@ -12,7 +12,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -27,7 +27,7 @@ from fastapi_maintenance import MaintenanceState, backend_from_url, get_maintena
 from fastapi_maintenance.backends import base as base_module
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from fastapi_maintenance.backends.sqlalchemy import sqlite as sqlite_module
-from fastapi_maintenance.backends.url import close_if_made_here
+from fastapi_maintenance.backends.url import close_if_made_here, opened
 from tests.backends.places import Place
 from tests.middleware.test_failures import app_on, status
 from tests.servers import running
@@ -37,6 +37,7 @@ from tests.switch.lifespans import living
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 ON = MaintenanceState(active=True)
 OFF = MaintenanceState()
+RESTORED = MaintenanceState(active=True, message="Restored")
 
 
 @pytest.fixture
@@ -262,11 +263,12 @@ async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: s
         await eventually(lambda: has_told(ON))
         if in_place_of_it == "another":
             other = f"sqlite+aiosqlite:///{tmp_path}/other.db"
-            await set_maintenance_mode(True, other, message="Restored")
+            async with opened(other) as restored:
+                await cast("SQLAlchemyBackend", restored).update_state(lambda _: RESTORED)
             (tmp_path / "other.db").replace(path)
         else:
             path.unlink()
-        expected = MaintenanceState(active=True, message="Restored") if in_place_of_it == "another" else OFF
+        expected = RESTORED if in_place_of_it == "another" else OFF
         await eventually(lambda: has_told(expected))
         assert expected == await backend.get_state()
         await set_maintenance_mode(False, backend)

@@ -57,7 +57,7 @@ def now_and(seconds: float) -> datetime:
 
 async def nothing_is_left() -> None:
     async def is_so() -> bool:
-        return {} == changes._watches
+        return {} == changes._groups
 
     await eventually(is_so)
 
