@@ -6,27 +6,25 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, TypeVar, cast
-
-import anyio
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.version import __version__
 from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance.cli.times import duration_of, time_of
-from fastapi_maintenance.control import get_maintenance_state, remove_hold, set_maintenance_mode
+from fastapi_maintenance.control import get_maintenance_state, maintenance_changes, remove_hold, set_maintenance_mode
 from fastapi_maintenance.state import MaintenanceState, WorkerStatus, is_active
-from fastapi_maintenance.typing import StateBackend, WatchableStateBackend
+from fastapi_maintenance.typing import StateBackend
 
 try:
     import typer
 
     from fastapi_maintenance.cli.drain import held_on, workers_of
     from fastapi_maintenance.cli.help import Command, Group
-    from fastapi_maintenance.cli.running import run_held
+    from fastapi_maintenance.cli.running import OneLine, author_of, run_held
     from fastapi_maintenance.cli.show import facts, show, tell_switch
     from fastapi_maintenance.cli.switch import act, fail
 except ImportError as _error:
@@ -37,7 +35,6 @@ __all__ = ["main"]
 
 _ON_STATUS = 3
 _SHORTEST_PREFIX = 6  # characters of an id
-_POLL = 1.0  # seconds
 _LEASE = timedelta(seconds=30)  # of the hold in which on drains
 _T = TypeVar("_T")
 
@@ -86,6 +83,7 @@ App = Annotated[
         help="The app whose switch is meant; by default the entrypoint in pyproject.toml.",
     ),
 ]
+By = Annotated[str | None, typer.Option(metavar="TEXT", help="Who does it, for operators; by default user@host.")]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="What to tell visitors.")]
 Lease = Annotated[str, typer.Option(metavar="DURATION", help="How long maintenance stays on if this machine dies.")]
 Drain = Annotated[
@@ -124,6 +122,7 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
     until: Annotated[str | None, typer.Option(metavar="TIME", help="22:00, or a date and time; in your zone.")] = None,
     start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="When it begins; by default now.")] = None,
     drain: Drain = None,
+    by: By = None,
 ) -> None:
     """Turn maintenance on."""
     now = clock.now()
@@ -139,13 +138,13 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
     patience = _read("--drain", duration_of, drain)
     if patience and starts_at and starts_at > now:
         fail("--drain waits for requests that are blocked now; it does not go with --from in the future")
-    _set(backend, app_path, patience, value=True, message=message, starts_at=starts_at, ends_at=ends_at)
+    _set(backend, app_path, patience, value=True, by=by, message=message, starts_at=starts_at, ends_at=ends_at)
 
 
 @app.command(cls=Command)
-def off(backend: Backend = None, app_path: App = None) -> None:
+def off(backend: Backend = None, app_path: App = None, by: By = None) -> None:
     """Turn maintenance off."""
-    _set(backend, app_path, value=False)
+    _set(backend, app_path, value=False, by=by)
 
 
 @app.command(cls=Command)
@@ -176,10 +175,10 @@ def watch(backend: Backend = None, app_path: App = None) -> None:
     """Print each change as it happens, until you press Ctrl-C."""
 
     async def follow(switch: StateBackend) -> None:
-        shown = None
-        async for state in switch.watch() if isinstance(switch, WatchableStateBackend) else _poll(switch):
-            if shown != (shown := facts(state)):
-                show(state, stamp=True)
+        await get_maintenance_state(switch)  # where it cannot be read, there is nothing to watch
+        _logger.addHandler(OneLine())
+        async for state in maintenance_changes(switch):
+            show(state, stamp=True)
 
     act(follow, backend, app_path)
 
@@ -192,10 +191,13 @@ def run(  # noqa: PLR0913, PLR0917 -- its options
     message: Message = None,
     lease: Lease = "30s",
     drain: Drain = None,
+    by: By = None,
 ) -> None:
     """Turn maintenance on while a command runs, and off again whatever happens."""
     lasting, patience = _read("--lease", duration_of, lease), _read("--drain", duration_of, drain)
-    action = partial(run_held, command=command, message=message, lease=cast("timedelta", lasting), drain=patience)
+    action = partial(
+        run_held, command=command, by=by, message=message, lease=cast("timedelta", lasting), drain=patience
+    )
     raise typer.Exit(act(action, backend, app_path))
 
 
@@ -210,24 +212,21 @@ def _set(
     backend: str | None,
     app_path: str | None,
     drain: timedelta | None = None,
+    *,
+    by: str | None,
     **setting: Any,  # noqa: ANN401 -- of set_maintenance_mode
 ) -> None:
     async def change(switch: StateBackend) -> None:
         if drain is not None:
             await get_workers(switch)  # where that cannot be done, nothing has been changed yet
-        await set_maintenance_mode(backend=switch, **setting)
+        author = author_of(by, switch)
+        await set_maintenance_mode(backend=switch, by=author, **setting)
         show(await get_maintenance_state(switch))
         if drain is not None:
-            async with held_on(switch, lease=_LEASE, drain=drain):
+            async with held_on(switch, by=author, lease=_LEASE, drain=drain):
                 pass
 
     act(change, backend, app_path)
-
-
-async def _poll(backend: StateBackend) -> AsyncIterator[MaintenanceState]:
-    while True:
-        yield await get_maintenance_state(backend)
-        await anyio.sleep(_POLL)
 
 
 def _read(option: str, reader: Callable[[str], _T], text: str | None) -> _T | None:

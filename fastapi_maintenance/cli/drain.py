@@ -36,12 +36,17 @@ async def workers_of(backend: StateBackend) -> Sequence[WorkerStatus] | None:
 
 @asynccontextmanager
 async def held_on(
-    backend: StateBackend, *, message: str | None = None, lease: timedelta | None, drain: timedelta | None
+    backend: StateBackend,
+    *,
+    by: str | None,
+    message: str | None = None,
+    lease: timedelta | None,
+    drain: timedelta | None,
 ) -> AsyncIterator[None]:
     """Hold maintenance on for as long as a block runs, and show how the drain before it goes."""
     async with AsyncExitStack() as stack:
         with shown_progress() as progress:
-            block = Block(backend, active=True, message=message, lease=lease, drain=drain, progress=progress)
+            block = Block(backend, active=True, message=message, lease=lease, drain=drain, by=by, progress=progress)
             await stack.enter_async_context(block)
         yield
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import signal
+import socket
 import sys
 from datetime import timedelta
 
@@ -20,13 +22,19 @@ from fastapi_maintenance.errors import ReadOnlyBackendError
 from fastapi_maintenance.state import is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
-__all__ = ["run_command", "run_held"]
+__all__ = ["OneLine", "author_of", "run_command", "run_held"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 
 
 async def run_held(
-    backend: StateBackend, command: list[str], *, message: str | None, lease: timedelta, drain: timedelta | None
+    backend: StateBackend,
+    command: list[str],
+    *,
+    by: str | None,
+    message: str | None,
+    lease: timedelta,
+    drain: timedelta | None,
 ) -> int:
     """Run a command while a hold keeps maintenance on, and return its exit status; raises what the block raises.
 
@@ -35,9 +43,11 @@ async def run_held(
     result = None
     detailed = isinstance(backend, DetailedStateBackend)
     try:
-        async with held_on(backend, message=message, lease=lease if detailed else None, drain=drain):
+        async with held_on(
+            backend, by=author_of(by, backend), message=message, lease=lease if detailed else None, drain=drain
+        ):
             await _check_is_on(backend)
-            _logger.addHandler(_OneLine())
+            _logger.addHandler(OneLine())
             result = await run_command(command)
     except Exception as error:
         if result is None:
@@ -45,6 +55,17 @@ async def run_held(
         then = f"counts up to {shown_duration(lease)} longer" if detailed else "leaves the switch on"
         tell_error(f"the hold could not be released and {then}: {type(error).__name__}: {error}")
     return result or 0
+
+
+def author_of(given: str | None, backend: StateBackend) -> str | None:
+    """Return who acts: the name that is given, else user@host where the backend keeps it."""
+    if given is not None or not isinstance(backend, DetailedStateBackend):
+        return given
+    host = socket.gethostname()
+    try:
+        return f"{getpass.getuser()}@{host}"
+    except (OSError, KeyError, ImportError):  # the latter two before Python 3.13
+        return host
 
 
 async def _check_is_on(backend: StateBackend) -> None:
@@ -80,7 +101,7 @@ async def run_command(command: list[str]) -> int:
     return 128 - code if code < 0 else code
 
 
-class _OneLine(logging.Handler):
+class OneLine(logging.Handler):
     """Print log records on standard error, one line each, without tracebacks."""
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -11,8 +12,15 @@ from rich.markup import escape
 from rich.text import Text
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.cli.times import shown_duration, shown_time
-from fastapi_maintenance.state import MaintenanceState, WorkerStatus, current_message, is_active, open_holds
+from fastapi_maintenance.cli.times import shown_age, shown_duration, shown_time
+from fastapi_maintenance.state import (
+    MaintenanceState,
+    WorkerStatus,
+    current_author,
+    current_message,
+    is_active,
+    open_holds,
+)
 
 __all__ = [
     "facts",
@@ -85,20 +93,29 @@ def show(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None,
     now = clock.now()
     is_on = is_active(state, now)
     word = "[bold red]on[/]" if is_on else "[bold green]off[/]"
+    author = current_author(state, now)
+    if author.active is is_on:  # else a window has not begun or is over, and nobody has set the switch off
+        began = max((moment for moment in (author.since, getattr(author, "starts_at", None)) if moment), default=now)
+        if now - began >= timedelta(seconds=1):
+            word += f" for {shown_age(now - began)}"
+        word += _by_and_why(author.by, current_message(state, now) if is_on else None)
     parts = [f"{now.astimezone():%H:%M:%S}  {word}" if stamp else word]
-    if is_on and (text := current_message(state, now)):
-        parts.append(f'"{plain(text)}"')
     if ids := [hold.id for hold in open_holds(state, now)]:
         short = [hold_id[:_SHORT] for hold_id in ids]
         shown = ", ".join(map(plain, short if len({*short}) == len(ids) else ids))  # as short as they differ
         parts.append(f"held by {_counted(len(ids), 'running job')} ({shown})")
     elif state.active and state.starts_at is not None and state.starts_at > now:
         parts.append(f"on from {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}")
+        parts[-1] += _by_and_why(state.by, state.message)
     if state.active and state.ends_at is not None and state.ends_at > now:
         parts.append(f"until {shown_time(state.ends_at)}, for {shown_duration(state.ends_at - now)}")
     if is_on and workers:
         parts.append(in_progress([one for one in workers if one.requests != 0]))
     tell(*parts)
+
+
+def _by_and_why(by: str | None, message: str | None) -> str:
+    return (f" by {plain(by)}" if by else "") + (f": {plain(message)}" if message else "")
 
 
 def facts(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None) -> dict[str, Any]:

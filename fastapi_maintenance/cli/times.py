@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, time, timedelta, timezone, tzinfo
 
-__all__ = ["duration_of", "shown_duration", "shown_time", "time_of"]
+__all__ = ["duration_of", "shown_age", "shown_duration", "shown_time", "time_of"]
 
 _DURATION = re.compile(r"(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?", re.ASCII)
 _CLOCK = re.compile(r"\d{1,2}:\d{2}(?::\d{2})?", re.ASCII)
@@ -31,13 +31,27 @@ def shown_duration(duration: timedelta) -> str:
     >>> shown_duration(timedelta(minutes=90))
     '1h30m'
     """
+    return "".join(f"{count}{unit[0]}" for count, unit in _counts(duration))
+
+
+def shown_age(duration: timedelta) -> str:
+    """Show about how long something has lasted.
+
+    >>> shown_age(timedelta(minutes=90))
+    '1 h'
+    """
+    count, unit = _counts(duration)[0]
+    return f"{count} {unit}"
+
+
+def _counts(duration: timedelta) -> list[tuple[int, str]]:
     left = max(1, round(duration.total_seconds()))
-    parts = []
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+    counts = []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
         count, left = divmod(left, size)
         if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts)
+            counts.append((count, unit))
+    return counts
 
 
 def time_of(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from fastapi_maintenance import MaintenanceState, MemoryBackend
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.cli.drain import shown_progress
 from fastapi_maintenance.state import WorkerStatus
-from tests.cli.test_cli import _somewhere, command, errors, on_each_store, process, state, switch, wait_until
+from tests.cli.test_cli import ME, _somewhere, command, errors, on_each_store, process, state, switch, wait_until
 from tests.stores import DetailedStore, Hook, be_down
 from tests.support import uvicorn_process
 
@@ -169,9 +170,9 @@ def test_where_time_runs_out_on_leaves_maintenance_on(of_app: OfApp) -> None:
     store = of_app(web_1=report(requests=1))
     store.memory = MemoryBackend()
     result = command("on", "--message", "why", "--drain", "1s", *APP)
-    assert (75, 'on  "why"\n') == (result.exit_code, result.stdout)
+    assert (75, f"on by {ME}: why\n") == (result.exit_code, result.stdout)
     assert errors(result).splitlines()[-1].startswith("error: requests are not drained after 1 s: process 1 on")
-    assert MaintenanceState(active=True, message="why") == store.memory.peek()
+    assert MaintenanceState(active=True, message="why", by=ME) == replace(store.memory.peek(), since=None)
 
 
 @pytest.mark.parametrize("words", [["on", "--drain", "9s"], ["run", "--drain", "9s", "--", "touch", "ran"]])
@@ -285,9 +286,10 @@ def test_the_status_tells_of_a_real_request_until_on_has_waited_for_it(kind: str
         env = {"FASTAPI_MAINTENANCE_BACKEND": url}
         assert 75 == process("on", "--drain", "1s", env=env).wait(timeout=30)
         told = command("status", **env).stdout
-        assert re.fullmatch(r"on  1 request in progress on 1 worker, the oldest for \d s\n", told)
+        assert re.fullmatch(rf"on( for \d s)? by {ME}  1 request in progress on 1 worker, the oldest for \d s\n", told)
         assert (0, True) == (process("on", "--drain", "20s", env=env).wait(timeout=30), Path("ended").exists())
-        assert "on  no requests in progress\n" == command("status", **env).stdout
+        told = command("status", **env).stdout
+        assert re.fullmatch(rf"on( for \d s)? by {ME}  no requests in progress\n", told)
 
 
 @pytest.mark.servers
