@@ -1,41 +1,35 @@
 """The command `fastapi-maintenance`: for operators, and for deployment scripts."""
 
-from __future__ import annotations
-
 import json
 import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, TypeVar
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.version import __version__
 from fastapi_maintenance._switch.drain import get_workers
-from fastapi_maintenance.cli.times import duration_of, time_of
-from fastapi_maintenance.control import get_maintenance_state, maintenance_changes, remove_hold, set_maintenance_mode
+from fastapi_maintenance.control import get_maintenance_state, maintenance_changes, remove_hold
+from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import MaintenanceState, WorkerStatus, is_active
 from fastapi_maintenance.typing import StateBackend
 
 try:
     import typer
 
-    from fastapi_maintenance.cli.drain import held_on, workers_of
     from fastapi_maintenance.cli.help import Command, Group
-    from fastapi_maintenance.cli.running import OneLine, author_of, run_held
-    from fastapi_maintenance.cli.show import facts, show, tell_switch
-    from fastapi_maintenance.cli.switch import act, fail
+    from fastapi_maintenance.cli.hold import OneLine, run_held, set_and_drain
+    from fastapi_maintenance.cli.show import duration_of, facts, show, tell_error, time_of
+    from fastapi_maintenance.cli.switch import act, fail, store_problem, tell_switch
 except ImportError as _error:
     msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
     raise ImportError(msg, name=_error.name) from _error
 
-__all__ = ["main"]
-
 _ON_STATUS = 3
 _SHORTEST_PREFIX = 6  # characters of an id
-_LEASE = timedelta(seconds=30)  # of the hold in which on drains
 _T = TypeVar("_T")
 
 app: typer.Typer = typer.Typer(
@@ -46,7 +40,7 @@ app: typer.Typer = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
+_command = partial(app.command, cls=Command)
 _logger = logging.getLogger("fastapi_maintenance")
 _logger.addHandler(logging.NullHandler())  # the command itself prints what fails
 
@@ -65,46 +59,37 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 -- Typer calls it so
         raise typer.Exit
 
 
-Backend = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        callback=_given_once,
-        help="Where the switch is kept, such as redis://host or file:maintenance.txt; by default "
-        "FASTAPI_MAINTENANCE_BACKEND.",
-    ),
-]
-App = Annotated[
-    str | None,
-    typer.Option(
-        "--app",
-        metavar="MODULE:ATTRIBUTE",
-        callback=_given_once,
-        help="The app whose switch is meant; by default the entrypoint in pyproject.toml.",
-    ),
-]
+def _read(option: str, reader: Callable[[str], _T], text: str | None) -> _T | None:
+    try:
+        return None if text is None else reader(text)
+    except ValueError as error:
+        fail(f"{option}: {error}")
+
+
+_once = partial(typer.Option, callback=_given_once)
+_duration = partial(typer.Option, metavar="DURATION")
+_time = partial(typer.Option, metavar="TIME")
+_where = "such as redis://host or file:maintenance.txt; by default FASTAPI_MAINTENANCE_BACKEND."
+_left = "If some are left then, the exit status is 75: on leaves maintenance on, run does not start the command."
+Backend = Annotated[str | None, _once(metavar="URL", help=f"Where the switch is kept, {_where}")]
+_app = "The app whose switch is meant; by default the entrypoint in pyproject.toml."
+App = Annotated[str | None, _once("--app", metavar="MODULE:ATTRIBUTE", help=_app)]
 By = Annotated[str | None, typer.Option(metavar="TEXT", help="Who does it, for operators; by default user@host.")]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="What to tell visitors.")]
-Lease = Annotated[str, typer.Option(metavar="DURATION", help="How long maintenance stays on if this machine dies.")]
-Drain = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DURATION",
-        help="How long to wait until no request that maintenance blocks is in progress. If some are left then, the "
-        "exit status is 75: on leaves maintenance on, run does not start the command.",
-    ),
-]
-HoldId = Annotated[
-    str,
-    typer.Argument(
-        metavar="ID", help="As status shows it, or its first 6 characters. A running job puts its hold back."
-    ),
-]
-Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")]
+_drain = f"How long to wait until no request that maintenance blocks is in progress. {_left}"
+Drain = Annotated[str | None, _duration(help=_drain)]
+_hold = "As status shows it, or its first 6 characters. A running job puts its hold back."
 
 
 @app.callback()
-def _options(backend: Backend = None, app_path: App = None, *, _version: Version = False) -> None: ...
+def _options(
+    backend: Backend = None,
+    app_path: App = None,
+    *,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:
@@ -113,14 +98,14 @@ def main() -> None:
     app()
 
 
-@app.command(cls=Command)
+@_command()
 def on(  # noqa: PLR0913, PLR0917 -- its options
     backend: Backend = None,
     app_path: App = None,
     message: Message = None,
-    lasting: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="90s, 30m, 2h, 1d.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="22:00, or a date and time; in your zone.")] = None,
-    start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="When it begins; by default now.")] = None,
+    lasting: Annotated[str | None, _duration("--for", help="90s, 30m, 2h, 1d.")] = None,
+    until: Annotated[str | None, _time(help="22:00, or a date and time; in your zone.")] = None,
+    start: Annotated[str | None, _time("--from", help="When it begins; by default now.")] = None,
     drain: Drain = None,
     by: By = None,
 ) -> None:
@@ -138,16 +123,17 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
     patience = _read("--drain", duration_of, drain)
     if patience and starts_at and starts_at > now:
         fail("--drain waits for requests that are blocked now; it does not go with --from in the future")
-    _set(backend, app_path, patience, value=True, by=by, message=message, starts_at=starts_at, ends_at=ends_at)
+    setting = {"value": True, "message": message, "starts_at": starts_at, "ends_at": ends_at}
+    act(partial(set_and_drain, setting, by, patience), backend, app_path)
 
 
-@app.command(cls=Command)
+@_command()
 def off(backend: Backend = None, app_path: App = None, by: By = None) -> None:
     """Turn maintenance off."""
-    _set(backend, app_path, value=False, by=by)
+    act(partial(set_and_drain, {"value": False}, by, None), backend, app_path)
 
 
-@app.command(cls=Command)
+@_command()
 def status(
     backend: Backend = None,
     app_path: App = None,
@@ -159,7 +145,7 @@ def status(
     names: list[str] = []
 
     async def look(switch: StateBackend) -> tuple[MaintenanceState, Sequence[WorkerStatus] | None]:
-        return await get_maintenance_state(switch), await workers_of(switch)
+        return await get_maintenance_state(switch), await _workers_of(switch)
 
     state, workers = act(look, backend, app_path, names.append if as_json else tell_switch)
     if as_json:
@@ -170,7 +156,7 @@ def status(
         raise typer.Exit(_ON_STATUS)
 
 
-@app.command(cls=Command)
+@_command()
 def watch(backend: Backend = None, app_path: App = None) -> None:
     """Print each change as it happens, until you press Ctrl-C."""
 
@@ -183,54 +169,40 @@ def watch(backend: Backend = None, app_path: App = None) -> None:
     act(follow, backend, app_path)
 
 
-@app.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@_command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run(  # noqa: PLR0913, PLR0917 -- its options
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run, after --.")],
     backend: Backend = None,
     app_path: App = None,
     message: Message = None,
-    lease: Lease = "30s",
+    lease: Annotated[str, _duration(help="How long maintenance stays on if this machine dies.")] = "30s",
     drain: Drain = None,
     by: By = None,
 ) -> None:
     """Turn maintenance on while a command runs, and off again whatever happens."""
-    lasting, patience = _read("--lease", duration_of, lease), _read("--drain", duration_of, drain)
-    action = partial(
-        run_held, command=command, by=by, message=message, lease=cast("timedelta", lasting), drain=patience
-    )
-    raise typer.Exit(act(action, backend, app_path))
+    hold = {
+        "message": message,
+        "lease": _read("--lease", duration_of, lease),
+        "drain": _read("--drain", duration_of, drain),
+    }
+    raise typer.Exit(act(partial(run_held, command, by, hold), backend, app_path))
 
 
-@app.command(cls=Command)
-def release(hold_id: HoldId, backend: Backend = None, app_path: App = None) -> None:
+@_command()
+def release(
+    hold_id: Annotated[str, typer.Argument(metavar="ID", help=_hold)], backend: Backend = None, app_path: App = None
+) -> None:
     """Remove the hold of a job that died."""
     prefix = len(hold_id) >= _SHORTEST_PREFIX
     show(act(lambda switch: remove_hold(hold_id, switch, prefix=prefix), backend, app_path))
 
 
-def _set(
-    backend: str | None,
-    app_path: str | None,
-    drain: timedelta | None = None,
-    *,
-    by: str | None,
-    **setting: Any,  # noqa: ANN401 -- of set_maintenance_mode
-) -> None:
-    async def change(switch: StateBackend) -> None:
-        if drain is not None:
-            await get_workers(switch)  # where that cannot be done, nothing has been changed yet
-        author = author_of(by, switch)
-        await set_maintenance_mode(backend=switch, by=author, **setting)
-        show(await get_maintenance_state(switch))
-        if drain is not None:
-            async with held_on(switch, by=author, lease=_LEASE, drain=drain):
-                pass
-
-    act(change, backend, app_path)
-
-
-def _read(option: str, reader: Callable[[str], _T], text: str | None) -> _T | None:
+async def _workers_of(backend: StateBackend) -> Sequence[WorkerStatus] | None:
+    """Return the workers behind a switch, None where they are not known; print what the store raises."""
     try:
-        return None if text is None else reader(text)
-    except ValueError as error:
-        fail(f"{option}: {error}")
+        return await get_workers(backend)
+    except NotSupportedError:
+        pass
+    except Exception as error:  # noqa: BLE001 -- whatever a store raises: the state is known all the same
+        tell_error(store_problem(error))
+    return None

@@ -35,7 +35,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.cli.commands import app, main
-from fastapi_maintenance.cli.running import run_command
+from fastapi_maintenance.cli.hold import run_command
 from fastapi_maintenance.cli.show import show
 from fastapi_maintenance.cli.switch import without_password
 from fastapi_maintenance.codec import state_to_text

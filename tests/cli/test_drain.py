@@ -24,7 +24,7 @@ from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import MaintenanceState, MemoryBackend
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.cli.drain import shown_progress
+from fastapi_maintenance.cli.hold import shown_progress
 from fastapi_maintenance.state import WorkerStatus
 from tests.cli.test_cli import ME, _somewhere, command, errors, on_each_store, process, state, switch, wait_until
 from tests.stores import DetailedStore, Hook, be_down
@@ -221,7 +221,7 @@ def test_a_log_gets_a_line_when_the_numbers_change_and_not_too_often(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monotonic = 100
-    monkeypatch.setattr("fastapi_maintenance.cli.drain.time.monotonic", lambda: monotonic)
+    monkeypatch.setattr("fastapi_maintenance.cli.hold.time.monotonic", lambda: monotonic)
     with shown_progress() as progress:
         for monotonic, requests in ((100, 4), (101, 3), (102, 2), (105, 2), (106, 2), (112, 2), (113, 1)):
             progress([worker(requests)], 200 - monotonic)
