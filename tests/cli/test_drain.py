@@ -267,7 +267,8 @@ def test_a_command_is_not_run_beside_a_request_that_does_not_end() -> None:
         _, said = started.communicate(timeout=30)
         assert (75, False, False) == (started.returncode, Path("ran").exists(), Path("ended").exists())
         assert MaintenanceState() == state()
-    assert re.search(rf"process \d+ on {socket.gethostname()} has 1 request in progress, POST /orders/\{{seconds\}} for \d s", said)
+    text = rf"process \d+ on {socket.gethostname()} has 1 request in progress, POST /orders/\{{seconds\}} for \d s"
+    assert re.search(text, said)
 
 
 @pytest.mark.servers
