@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Annotated, TypeVar
@@ -69,27 +70,25 @@ def _read(option: str, reader: Callable[[str], _T], text: str | None) -> _T | No
 _once = partial(typer.Option, callback=_given_once)
 _duration = partial(typer.Option, metavar="DURATION")
 _time = partial(typer.Option, metavar="TIME")
-_where = "such as redis://host or file:maintenance.txt; by default FASTAPI_MAINTENANCE_BACKEND."
-_left = "If some are left then, the exit status is 75: on leaves maintenance on, run does not start the command."
-Backend = Annotated[str | None, _once(metavar="URL", help=f"Where the switch is kept, {_where}")]
-_app = "The app whose switch is meant; by default the entrypoint in pyproject.toml."
-App = Annotated[str | None, _once("--app", metavar="MODULE:ATTRIBUTE", help=_app)]
+_BACKEND_HELP = (
+    "Where the switch is kept, such as redis://host or file:maintenance.txt; by default FASTAPI_MAINTENANCE_BACKEND."
+)
+_APP_HELP = "The app whose switch is meant; by default the entrypoint in pyproject.toml."
+_DRAIN_HELP = (
+    "How long to wait until no request that maintenance blocks is in progress. If some are left then, the exit status "
+    "is 75: on leaves maintenance on, run does not start the command."
+)
+_ID_HELP = "As status shows it, or its first 6 characters. A running job puts its hold back."
+Backend = Annotated[str | None, _once(metavar="URL", help=_BACKEND_HELP)]
+App = Annotated[str | None, _once("--app", metavar="MODULE:ATTRIBUTE", help=_APP_HELP)]
 By = Annotated[str | None, typer.Option(metavar="TEXT", help="Who does it, for operators; by default user@host.")]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="What to tell visitors.")]
-_drain = f"How long to wait until no request that maintenance blocks is in progress. {_left}"
-Drain = Annotated[str | None, _duration(help=_drain)]
-_hold = "As status shows it, or its first 6 characters. A running job puts its hold back."
+Drain = Annotated[str | None, _duration(help=_DRAIN_HELP)]
+Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")]
 
 
 @app.callback()
-def _options(
-    backend: Backend = None,
-    app_path: App = None,
-    *,
-    _: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None: ...
+def _options(backend: Backend = None, app_path: App = None, *, _version: Version = False) -> None: ...
 
 
 def main() -> None:
@@ -145,7 +144,13 @@ def status(
     names: list[str] = []
 
     async def look(switch: StateBackend) -> tuple[MaintenanceState, Sequence[WorkerStatus] | None]:
-        return await get_maintenance_state(switch), await _workers_of(switch)
+        state, workers = await get_maintenance_state(switch), None
+        try:
+            with suppress(NotSupportedError):
+                workers = await get_workers(switch)
+        except Exception as error:  # noqa: BLE001 -- whatever a store raises: the state is known all the same
+            tell_error(store_problem(error))
+        return state, workers
 
     state, workers = act(look, backend, app_path, names.append if as_json else tell_switch)
     if as_json:
@@ -190,19 +195,8 @@ def run(  # noqa: PLR0913, PLR0917 -- its options
 
 @_command()
 def release(
-    hold_id: Annotated[str, typer.Argument(metavar="ID", help=_hold)], backend: Backend = None, app_path: App = None
+    hold_id: Annotated[str, typer.Argument(metavar="ID", help=_ID_HELP)], backend: Backend = None, app_path: App = None
 ) -> None:
     """Remove the hold of a job that died."""
     prefix = len(hold_id) >= _SHORTEST_PREFIX
     show(act(lambda switch: remove_hold(hold_id, switch, prefix=prefix), backend, app_path))
-
-
-async def _workers_of(backend: StateBackend) -> Sequence[WorkerStatus] | None:
-    """Return the workers behind a switch, None where they are not known; print what the store raises."""
-    try:
-        return await get_workers(backend)
-    except NotSupportedError:
-        pass
-    except Exception as error:  # noqa: BLE001 -- whatever a store raises: the state is known all the same
-        tell_error(store_problem(error))
-    return None

@@ -121,11 +121,7 @@ def duration_of(text: str) -> timedelta:
 
 
 def shown_duration(duration: timedelta) -> str:
-    """Show a duration as `duration_of` reads it, in whole seconds, at least one.
-
-    >>> shown_duration(timedelta(minutes=90))
-    '1h30m'
-    """
+    """Show a duration as `duration_of` reads it, in whole seconds, at least one."""
     left = max(1, round(duration.total_seconds()))
     shown = ""
     for unit, size in _UNITS.items():
@@ -135,11 +131,7 @@ def shown_duration(duration: timedelta) -> str:
 
 
 def shown_age(duration: timedelta) -> str:
-    """Show about how long something has lasted.
-
-    >>> shown_age(timedelta(minutes=90))
-    '1 h'
-    """
+    """Show about how long something has lasted, such as `2 h`."""
     return re.sub(r"(\d+)(.).*", r"\1 \2", shown_duration(duration)).replace("m", "min")
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Annotated, Any
@@ -101,7 +101,13 @@ def _add_switch(
     async def see(response: Response) -> dict[str, Any]:
         async with _reach(backend) as switch:
             described = _described(switch, await get_maintenance_state(switch), response)
-            return {**described, "workers": await _workers(switch)}
+            workers = None
+            try:
+                with suppress(NotSupportedError):
+                    workers = [asdict(worker) for worker in await get_workers(switch)]
+            except Exception:  # the state is known all the same
+                _logger.exception("The workers could not be read from %r", switch)
+            return {**described, "workers": workers}
 
     @route(
         "",
@@ -180,16 +186,6 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
     after = change(await get_maintenance_state(backend))  # get_value and set_value alone cannot be atomic
     await holds.set_operator_value(backend, after.active)
     return replace(after, by=None, since=None)
-
-
-async def _workers(backend: StateBackend) -> list[dict[str, Any]] | None:
-    try:
-        return [asdict(worker) for worker in await get_workers(backend)]
-    except NotSupportedError:
-        pass
-    except Exception:  # the state is known all the same
-        _logger.exception("The workers could not be read from %r", backend)
-    return None
 
 
 def _described(backend: StateBackend, state: MaintenanceState, response: Response) -> dict[str, Any]:

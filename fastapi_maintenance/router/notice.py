@@ -1,5 +1,6 @@
 """A public notice of maintenance that is on, or planned."""
 
+from dataclasses import asdict
 from datetime import datetime
 
 from fastapi import APIRouter, Request, Response
@@ -67,7 +68,9 @@ def maintenance_notice(
         else:
             asked = observer or observe(resolve(None), fail_closed=False, read_timeout=_READ_TIMEOUT)
             state = asked.peek() or await asked.read()
-        told = _notice_of(state)
+        now = clock.now()
+        known = state if state.active and (state.ends_at is None or now < state.ends_at) else MaintenanceState()
+        told = Notice.model_validate({**asdict(known), "active": is_active(state, now)})
         tag = etag(told.model_dump_json())
         headers = {"ETag": tag, "Cache-Control": kept, "Access-Control-Allow-Origin": "*"}
         if tag in request.headers.get("if-none-match", ""):
@@ -76,10 +79,3 @@ def maintenance_notice(
         return told
 
     return router
-
-
-def _notice_of(state: MaintenanceState) -> Notice:
-    now = clock.now()
-    is_planned = state.active and (state.ends_at is None or now < state.ends_at)
-    known = state if is_planned else MaintenanceState()
-    return Notice(active=is_active(state, now), message=known.message, starts_at=known.starts_at, ends_at=known.ends_at)
