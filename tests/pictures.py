@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shlex
+import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.cli import terminal as terminals
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
-_COLUMNS = 88
+_COLUMNS = 96
 _COMMANDS = [
     'fastapi-maintenance on --message "New database" --for 30m',
     "fastapi-maintenance status",
@@ -41,7 +42,7 @@ def terminal() -> str:
         for command in _COMMANDS:
             with terminals.terminal(_COLUMNS, *shlex.split(command)[1:], **place) as shown:
                 assert shown.ended() == 0, shown.screen
-                written = shown.written.decode().replace("\r\n", "\n")
+                written = shown.written.decode().replace("\r\n", "\n").replace(f"@{socket.gethostname()}", "@host")
             drawn.print(Text.assemble(("$ ", "bright_black"), command))
             drawn.print(Text.from_ansi(written))
         os.chdir(ROOT)  # Windows removes no folder in which a process is

@@ -1,46 +1,37 @@
 """The command `fastapi-maintenance`: for operators, and for deployment scripts."""
 
-from __future__ import annotations
-
 import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, TypeVar, cast
-
-import anyio
+from typing import Annotated, TypeVar
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.version import __version__
 from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance._switch.holds import remove_hold
-from fastapi_maintenance.cli.times import duration_of, time_of
-from fastapi_maintenance.control import get_maintenance_state, set_maintenance_mode
-from fastapi_maintenance.errors import WorkerStatus
+from fastapi_maintenance.control import get_maintenance_state, maintenance_changes
+from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
 from fastapi_maintenance.state import MaintenanceState, is_active
-from fastapi_maintenance.typing import StateBackend, WatchableStateBackend
+from fastapi_maintenance.typing import StateBackend
 
 try:
     import typer
 
-    from fastapi_maintenance.cli.drain import held_on, workers_of
     from fastapi_maintenance.cli.help import Command, Group
-    from fastapi_maintenance.cli.running import run_held
-    from fastapi_maintenance.cli.show import facts, show, tell_switch
-    from fastapi_maintenance.cli.switch import act, fail
+    from fastapi_maintenance.cli.hold import OneLine, run_held, set_and_drain
+    from fastapi_maintenance.cli.show import duration_of, facts, show, tell_error, time_of
+    from fastapi_maintenance.cli.switch import act, fail, store_problem, tell_switch
 except ImportError as _error:
     msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
     raise ImportError(msg, name=_error.name) from _error
 
-__all__ = ["main"]
-
 _ON_STATUS = 3
 _SHORTEST_PREFIX = 6  # characters of an id
-_POLL = 1.0  # seconds
-_LEASE = timedelta(seconds=30)  # of the hold in which on drains
 _T = TypeVar("_T")
 
 app: typer.Typer = typer.Typer(
@@ -51,7 +42,7 @@ app: typer.Typer = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
+_command = partial(app.command, cls=Command)
 _logger = logging.getLogger("fastapi_maintenance")
 _logger.addHandler(logging.NullHandler())  # the command itself prints what fails
 
@@ -70,40 +61,30 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 -- Typer calls it so
         raise typer.Exit
 
 
-Backend = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        callback=_given_once,
-        help="Where the switch is kept, such as redis://host or file:maintenance.txt; by default "
-        "FASTAPI_MAINTENANCE_BACKEND.",
-    ),
-]
-App = Annotated[
-    str | None,
-    typer.Option(
-        "--app",
-        metavar="MODULE:ATTRIBUTE",
-        callback=_given_once,
-        help="The app whose switch is meant; by default the entrypoint in pyproject.toml.",
-    ),
-]
+def _read(option: str, reader: Callable[[str], _T], text: str | None) -> _T | None:
+    try:
+        return None if text is None else reader(text)
+    except ValueError as error:
+        fail(f"{option}: {error}")
+
+
+_once = partial(typer.Option, callback=_given_once)
+_duration = partial(typer.Option, metavar="DURATION")
+_time = partial(typer.Option, metavar="TIME")
+_BACKEND_HELP = (
+    "Where the switch is kept, such as redis://host or file:maintenance.txt; by default FASTAPI_MAINTENANCE_BACKEND."
+)
+_APP_HELP = "The app whose switch is meant; by default the entrypoint in pyproject.toml."
+_DRAIN_HELP = (
+    "How long to wait until no request that maintenance blocks is in progress. If some are left then, the exit status "
+    "is 75: on leaves maintenance on, run does not start the command."
+)
+_ID_HELP = "As status shows it, or its first 6 characters. A running job puts its hold back."
+Backend = Annotated[str | None, _once(metavar="URL", help=_BACKEND_HELP)]
+App = Annotated[str | None, _once("--app", metavar="MODULE:ATTRIBUTE", help=_APP_HELP)]
+By = Annotated[str | None, typer.Option(metavar="TEXT", help="Who does it, for operators; by default user@host.")]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="What to tell visitors.")]
-Lease = Annotated[str, typer.Option(metavar="DURATION", help="How long maintenance stays on if this machine dies.")]
-Drain = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DURATION",
-        help="How long to wait until no request that maintenance blocks is in progress. If some are left then, the "
-        "exit status is 75: on leaves maintenance on, run does not start the command.",
-    ),
-]
-HoldId = Annotated[
-    str,
-    typer.Argument(
-        metavar="ID", help="As status shows it, or its first 6 characters. A running job puts its hold back."
-    ),
-]
+Drain = Annotated[str | None, _duration(help=_DRAIN_HELP)]
 Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")]
 
 
@@ -117,15 +98,16 @@ def main() -> None:
     app()
 
 
-@app.command(cls=Command)
+@_command()
 def on(  # noqa: PLR0913, PLR0917 -- its options
     backend: Backend = None,
     app_path: App = None,
     message: Message = None,
-    lasting: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="90s, 30m, 2h, 1d.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="22:00, or a date and time; in your zone.")] = None,
-    start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="When it begins; by default now.")] = None,
+    lasting: Annotated[str | None, _duration("--for", help="90s, 30m, 2h, 1d.")] = None,
+    until: Annotated[str | None, _time(help="22:00, or a date and time; in your zone.")] = None,
+    start: Annotated[str | None, _time("--from", help="When it begins; by default now.")] = None,
     drain: Drain = None,
+    by: By = None,
 ) -> None:
     """Turn maintenance on."""
     now = clock.now()
@@ -141,16 +123,17 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
     patience = _read("--drain", duration_of, drain)
     if patience and starts_at and starts_at > now:
         fail("--drain waits for requests that are blocked now; it does not go with --from in the future")
-    _set(backend, app_path, patience, value=True, message=message, starts_at=starts_at, ends_at=ends_at)
+    setting = {"value": True, "message": message, "starts_at": starts_at, "ends_at": ends_at}
+    act(partial(set_and_drain, setting, by, patience), backend, app_path)
 
 
-@app.command(cls=Command)
-def off(backend: Backend = None, app_path: App = None) -> None:
+@_command()
+def off(backend: Backend = None, app_path: App = None, by: By = None) -> None:
     """Turn maintenance off."""
-    _set(backend, app_path, value=False)
+    act(partial(set_and_drain, {"value": False}, by, None), backend, app_path)
 
 
-@app.command(cls=Command)
+@_command()
 def status(
     backend: Backend = None,
     app_path: App = None,
@@ -162,7 +145,13 @@ def status(
     names: list[str] = []
 
     async def look(switch: StateBackend) -> tuple[MaintenanceState, Sequence[WorkerStatus] | None]:
-        return await get_maintenance_state(switch), await workers_of(switch)
+        state, workers = await get_maintenance_state(switch), None
+        try:
+            with suppress(NotSupportedError):
+                workers = await get_workers(switch)
+        except Exception as error:  # noqa: BLE001 -- whatever a store raises: the state is known all the same
+            tell_error(store_problem(error))
+        return state, workers
 
     state, workers = act(look, backend, app_path, names.append if as_json else tell_switch)
     if as_json:
@@ -173,67 +162,42 @@ def status(
         raise typer.Exit(_ON_STATUS)
 
 
-@app.command(cls=Command)
+@_command()
 def watch(backend: Backend = None, app_path: App = None) -> None:
     """Print each change as it happens, until you press Ctrl-C."""
 
     async def follow(switch: StateBackend) -> None:
-        shown = None
-        async for state in switch.watch() if isinstance(switch, WatchableStateBackend) else _poll(switch):
-            if shown != (shown := facts(state)):
-                show(state, stamp=True)
+        await get_maintenance_state(switch)  # where it cannot be read, there is nothing to watch
+        _logger.addHandler(OneLine())
+        async for state in maintenance_changes(switch):
+            show(state, stamp=True)
 
     act(follow, backend, app_path)
 
 
-@app.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@_command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run(  # noqa: PLR0913, PLR0917 -- its options
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run, after --.")],
     backend: Backend = None,
     app_path: App = None,
     message: Message = None,
-    lease: Lease = "30s",
+    lease: Annotated[str, _duration(help="How long maintenance stays on if this machine dies.")] = "30s",
     drain: Drain = None,
+    by: By = None,
 ) -> None:
     """Turn maintenance on while a command runs, and off again whatever happens."""
-    lasting, patience = _read("--lease", duration_of, lease), _read("--drain", duration_of, drain)
-    action = partial(run_held, command=command, message=message, lease=cast("timedelta", lasting), drain=patience)
-    raise typer.Exit(act(action, backend, app_path))
+    hold = {
+        "message": message,
+        "lease": _read("--lease", duration_of, lease),
+        "drain": _read("--drain", duration_of, drain),
+    }
+    raise typer.Exit(act(partial(run_held, command, by, hold), backend, app_path))
 
 
-@app.command(cls=Command)
-def release(hold_id: HoldId, backend: Backend = None, app_path: App = None) -> None:
+@_command()
+def release(
+    hold_id: Annotated[str, typer.Argument(metavar="ID", help=_ID_HELP)], backend: Backend = None, app_path: App = None
+) -> None:
     """Remove the hold of a job that died."""
     prefix = len(hold_id) >= _SHORTEST_PREFIX
     show(act(lambda switch: remove_hold(hold_id, switch, prefix=prefix), backend, app_path))
-
-
-def _set(
-    backend: str | None,
-    app_path: str | None,
-    drain: timedelta | None = None,
-    **setting: Any,  # noqa: ANN401 -- of set_maintenance_mode
-) -> None:
-    async def change(switch: StateBackend) -> None:
-        if drain is not None:
-            await get_workers(switch)  # where that cannot be done, nothing has been changed yet
-        await set_maintenance_mode(backend=switch, **setting)
-        show(await get_maintenance_state(switch))
-        if drain is not None:
-            async with held_on(switch, lease=_LEASE, drain=drain):
-                pass
-
-    act(change, backend, app_path)
-
-
-async def _poll(backend: StateBackend) -> AsyncIterator[MaintenanceState]:
-    while True:
-        yield await get_maintenance_state(backend)
-        await anyio.sleep(_POLL)
-
-
-def _read(option: str, reader: Callable[[str], _T], text: str | None) -> _T | None:
-    try:
-        return None if text is None else reader(text)
-    except ValueError as error:
-        fail(f"{option}: {error}")

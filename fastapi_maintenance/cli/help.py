@@ -1,15 +1,11 @@
 """Help for a terminal of any width: a table where there is room for one, else a list that cuts no name off."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 
 import typer
 from rich.console import Console
 from typer.core import MarkupMode, TyperCommand, TyperGroup
-
-__all__ = ["Command", "Group"]
 
 _TABLE_WIDTH = 80  # columns, at least
 _NAME_WIDTH = 8  # columns; in a list, the help of a longer name begins on the next line
@@ -31,6 +27,10 @@ class _AnyWidth:
         return getattr(self, "help", None) or ""
 
 
+class Command(_AnyWidth, TyperCommand):
+    """A command with such help."""
+
+
 class Group(_AnyWidth, TyperGroup):
     """A group of commands with such help."""
 
@@ -38,7 +38,3 @@ class Group(_AnyWidth, TyperGroup):
         """Set the width of help and errors where the terminal is narrow; the contexts of commands inherit it."""
         width = Console().width
         return super().make_context(*args, terminal_width=width if width < _TABLE_WIDTH else None, **extra)
-
-
-class Command(_AnyWidth, TyperCommand):
-    """A command with such help."""

@@ -1,9 +1,9 @@
-"""A state as the command shows it: for people, in a terminal of any width or in a log, and for programs."""
+"""What operators type and read: durations and times, and a state as it is shown to people and to programs."""
 
-from __future__ import annotations
-
+import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 from rich.console import Console
@@ -11,23 +11,20 @@ from rich.markup import escape
 from rich.text import Text
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.cli.times import shown_duration, shown_time
 from fastapi_maintenance.errors import WorkerStatus
-from fastapi_maintenance.state import MaintenanceState, current_message, is_active, open_holds
+from fastapi_maintenance.state import (
+    MaintenanceState,
+    WorkerStatus,
+    current_author,
+    current_message,
+    is_active,
+    open_holds,
+)
 
-__all__ = [
-    "facts",
-    "in_progress",
-    "plain",
-    "show",
-    "store_problem",
-    "tell",
-    "tell_error",
-    "tell_switch",
-]
-
+_UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}  # seconds
+_DURATION = re.compile("".join(rf"(\d+{unit})?" for unit in _UNITS), re.ASCII)
+_CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2})?", re.ASCII)
 _SHORT = 8  # characters of an id
-_WORKER_FACTS = ("host", "process_id", "requests", "oldest_since", "oldest_route")
 
 
 def tell(*parts: str, stderr: bool = False) -> None:
@@ -39,19 +36,9 @@ def tell(*parts: str, stderr: bool = False) -> None:
     console.print(line if fits else "\n".join(parts), soft_wrap=not in_terminal)
 
 
-def tell_switch(name: str) -> None:
-    """Print which switch the command acts on; on standard error, so that the output is the state alone."""
-    tell(f"[dim]switch: {plain(name)}[/]", stderr=True)
-
-
 def tell_error(text: str) -> None:
     """Print what went wrong."""
     tell(f"[bold red]error:[/] {plain(text)}", stderr=True)
-
-
-def store_problem(error: Exception) -> str:
-    """Return what to say where a store has raised."""
-    return f"the store cannot be reached: {type(error).__name__}: {error}"
 
 
 def plain(text: str) -> str:
@@ -87,14 +74,18 @@ def show(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None,
     is_on = is_active(state, now)
     word = "[bold red]on[/]" if is_on else "[bold green]off[/]"
     parts = [f"{now.astimezone():%H:%M:%S}  {word}" if stamp else word]
-    if is_on and (text := current_message(state, now)):
-        parts.append(f'"{plain(text)}"')
+    author = current_author(state, now)
+    if author.active is is_on:  # else a window has not begun or is over, and nobody has set the switch off
+        began = max((moment for moment in (author.since, getattr(author, "starts_at", None)) if moment), default=now)
+        age = f" for {shown_age(now - began)}" if now - began >= timedelta(seconds=1) else ""
+        parts[0] += age + _by_and_why(author.by, current_message(state, now) if is_on else None)
     if ids := [hold.id for hold in open_holds(state, now)]:
         short = [hold_id[:_SHORT] for hold_id in ids]
         shown = ", ".join(map(plain, short if len({*short}) == len(ids) else ids))  # as short as they differ
         parts.append(f"held by {_counted(len(ids), 'running job')} ({shown})")
     elif state.active and state.starts_at is not None and state.starts_at > now:
-        parts.append(f"on from {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}")
+        when = f"on from {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}"
+        parts.append(when + _by_and_why(state.by, state.message))
     if state.active and state.ends_at is not None and state.ends_at > now:
         parts.append(f"until {shown_time(state.ends_at)}, for {shown_duration(state.ends_at - now)}")
     if is_on and workers:
@@ -102,13 +93,73 @@ def show(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None,
     tell(*parts)
 
 
-def facts(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None) -> dict[str, Any]:
+def _by_and_why(by: str | None, message: str | None) -> str:
+    return (f" by {plain(by)}" if by else "") + (f": {plain(message)}" if message else "")
+
+
+def facts(state: MaintenanceState, workers: Sequence[WorkerStatus] | None) -> dict[str, Any]:
     """Return for programs what is true now; times are aware datetimes."""
     now = clock.now()
-    return {
-        "active_now": is_active(state, now),
-        **asdict(state),
-        "message": current_message(state, now),
-        "holds": [asdict(hold) for hold in open_holds(state, now)],
-        "workers": workers and [{name: getattr(one, name) for name in _WORKER_FACTS} for one in workers],
-    }
+    counting = replace(state, message=current_message(state, now), holds=open_holds(state, now))
+    told = None if workers is None else [asdict(one) for one in workers]
+    for one in told or ():
+        del one["holds"]
+    return {"active_now": is_active(state, now), **asdict(counting), "workers": told}
+
+
+def duration_of(text: str) -> timedelta:
+    """Read a duration such as `90s`, `30m`, `2h`, `1d` or `1h30m`, above zero; raises `ValueError`."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    parts = filter(None, match.groups()) if match else ()
+    try:
+        duration = timedelta(seconds=sum(int(part[:-1]) * _UNITS[part[-1]] for part in parts))
+    except OverflowError:
+        duration = timedelta()
+    if not duration:
+        msg = f"{text!r} is no duration such as 90s, 30m, 2h, 1d or 1h30m"
+        raise ValueError(msg)
+    return duration
+
+
+def shown_duration(duration: timedelta) -> str:
+    """Show a duration as `duration_of` reads it, in whole seconds, at least one."""
+    left = max(1, round(duration.total_seconds()))
+    shown = ""
+    for unit, size in _UNITS.items():
+        count, left = divmod(left, size)
+        shown += f"{count}{unit}" if count else ""
+    return shown
+
+
+def shown_age(duration: timedelta) -> str:
+    """Show about how long something has lasted, such as `2 h`."""
+    return re.sub(r"(\d+)(.).*", r"\1 \2", shown_duration(duration)).replace("m", "min")
+
+
+def time_of(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
+    """Read a time: `22:00`, the next one from `now` on; a date, or a date and time, of ISO 8601.
+
+    A time without a zone is in `zone`, that of this machine by default. Raises `ValueError`.
+    """
+    words = text.strip()
+    today = now.astimezone(zone).replace(tzinfo=None)
+    is_of_day = _CLOCK.fullmatch(words)
+    if is_of_day:
+        words = f"{today:%Y-%m-%d}T{'0' * (words[1] == ':')}{words}"
+    try:
+        moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", words))
+        if is_of_day and moment <= today:
+            moment += timedelta(days=1)
+        if moment.utcoffset() is None:
+            moment = moment.astimezone(zone) if zone is None else moment.replace(tzinfo=zone)
+        return moment.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        msg = f"{text!r} is no time such as 22:00, 2030-12-31 22:00 or 2030-12-31T22:00+01:00"
+        raise ValueError(msg) from None
+
+
+def shown_time(moment: datetime, zone: tzinfo | None = None) -> str:
+    """Show a time in a zone, that of this machine by default, and in UTC."""
+    local, utc = moment.astimezone(zone), moment.astimezone(timezone.utc)
+    date = "" if local.date() == utc.date() else f"{utc:%Y-%m-%d} "
+    return f"{local:%Y-%m-%d %H:%M:%S %Z} ({date}{utc:%H:%M:%S} UTC)"

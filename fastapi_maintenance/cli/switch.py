@@ -1,7 +1,5 @@
 """Act on the switch that is meant: the one at a URL, or the one that an app's middleware uses."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 import os
@@ -19,18 +17,20 @@ from starlette.applications import Starlette
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import opened
-from fastapi_maintenance.cli.show import store_problem, tell_error, tell_switch
+from fastapi_maintenance.cli.show import plain, tell, tell_error
 from fastapi_maintenance.errors import DrainTimeoutError, MaintenanceError
 from fastapi_maintenance.middleware import backend_of
 from fastapi_maintenance.typing import StateBackend
 
 _toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-
-__all__ = ["act", "fail", "find_backend", "without_password"]
-
 _VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
 _TIMED_OUT = 75  # the exit status; EX_TEMPFAIL of sysexits.h: the same may succeed later
 _T = TypeVar("_T")
+
+
+def tell_switch(name: str) -> None:
+    """Print which switch the command acts on; on standard error, so that the output is the state alone."""
+    tell(f"[dim]switch: {plain(name)}[/]", stderr=True)
 
 
 def act(
@@ -55,18 +55,19 @@ def act(
             name = f"{source!r} of {path}"
         async with opened(source) as backend:
             if isinstance(uncached(backend), MemoryBackend):
-                msg = f"the switch {name} is in the memory of its own process: give it a store, such as a file or Redis"
-                raise ValueError(msg)  # noqa: TRY004 -- the option is of the right type
+                fail(f"the switch {name} is in the memory of its own process: give it a store, such as a file or Redis")
             tell_name(name)
             return await action(backend)
 
     try:
         return anyio.run(find_and_act)
-    except (ValueError, ImportError) as error:
-        fail(str(error))
+    except typer.Exit:
+        raise
     except (KeyboardInterrupt, asyncio.CancelledError):  # the latter on Python 3.10
         typer.echo(nl=sys.stderr.isatty(), err=True)  # end the line on which a terminal has shown ^C
         raise typer.Exit(130) from None
+    except (ValueError, ImportError) as error:
+        fail(str(error))
     except MaintenanceError as error:
         fail(str(error), status=_TIMED_OUT if isinstance(error, DrainTimeoutError) else 1)
     except Exception as error:  # noqa: BLE001 -- whatever a store raises
@@ -79,23 +80,24 @@ def fail(text: str, *, status: int = 2) -> NoReturn:
     raise typer.Exit(status)
 
 
+def store_problem(error: Exception) -> str:
+    """Return what to say where a store has raised."""
+    return f"the store cannot be reached: {type(error).__name__}: {error}"
+
+
 def find_backend(path: str) -> StateBackend:
     """Return the backend of the maintenance middleware of the app at `module:attribute`."""
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
-        msg = f"--app must be of the form module:attribute, got {path!r}"
-        raise ValueError(msg)
+        fail(f"--app must be of the form module:attribute, got {path!r}")
     sys.path.insert(0, str(Path.cwd()))
     try:
         app = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:
-        msg = f"the app {path} cannot be imported: {type(error).__name__}: {error}"
-        raise ValueError(msg) from error
-    backend = backend_of(app) if isinstance(app, Starlette) else None
-    if backend is None:
-        msg = f"{path} is no app with a maintenance middleware"
-        raise ValueError(msg)
-    return backend
+    except Exception as error:  # noqa: BLE001 -- whatever the app's module raises
+        fail(f"the app {path} cannot be imported: {type(error).__name__}: {error}")
+    return (backend_of(app) if isinstance(app, Starlette) else None) or fail(
+        f"{path} is no app with a maintenance middleware"
+    )
 
 
 def _entrypoint() -> str:
@@ -103,11 +105,10 @@ def _entrypoint() -> str:
         project = _toml.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
         return str(project["tool"]["fastapi"]["entrypoint"])
     except (FileNotFoundError, KeyError, TypeError, ValueError):  # ValueError: no TOML, or no UTF-8
-        msg = (
+        fail(
             f"no switch is named: give --backend URL or --app module:attribute, set {_VARIABLE}, or have "
             "an entrypoint under [tool.fastapi] in pyproject.toml"
         )
-        raise ValueError(msg) from None
 
 
 def without_password(url: str) -> str:

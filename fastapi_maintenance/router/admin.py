@@ -1,13 +1,10 @@
 """An admin API to include in the app: see the switch, set it, and let people in while maintenance is on."""
 
-from __future__ import annotations
-
-import hashlib
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Response, params
@@ -27,11 +24,9 @@ from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.errors import InvalidStateError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.predicates.bypass import BypassCookie
 from fastapi_maintenance.router.bypass import add_bypass, checked_base_url
-from fastapi_maintenance.router.models import BoundedRoute, Setting, SwitchAndWorkers, SwitchState, refusals
+from fastapi_maintenance.router.models import BoundedRoute, Setting, SwitchAndWorkers, SwitchState, etag, refusals
 from fastapi_maintenance.state import MaintenanceState, is_active, open_holds
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
-
-__all__ = ["maintenance_router"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 _IF_MATCH = {
@@ -91,29 +86,34 @@ def maintenance_router(  # noqa: PLR0913 -- each is a setting
     given = None if backend is None else as_backend("backend", backend)
     router = APIRouter(prefix=check_str("prefix", prefix), tags=["maintenance"], route_class=BoundedRoute)
     base = None if base_url is None else checked_base_url(base_url)
-    _add_switch(router, list(dependencies), given, by or _nobody)
+    _add_switch(router, list(dependencies), given, by or (lambda: None))
     if bypass is not None:
         add_bypass(router, bypass, base)
     return router
 
 
-def _nobody() -> None:
-    """Return who sets the switch, where nobody says it."""
-
-
 def _add_switch(
     router: APIRouter, dependencies: list[params.Depends], backend: StateBackend | None, by: Callable[..., Any]
 ) -> None:
-    @router.get("", dependencies=dependencies, responses=refusals(503), summary="See the switch")
+    route = partial(router.api_route, dependencies=dependencies)
+
+    @route("", methods=["GET"], response_model=SwitchAndWorkers, responses=refusals(503), summary="See the switch")
     @force_maintenance_mode_off
-    async def see(response: Response) -> SwitchAndWorkers:
+    async def see(response: Response) -> dict[str, Any]:
         async with _reach(backend) as switch:
             described = _described(switch, await get_maintenance_state(switch), response)
-            return SwitchAndWorkers(**{**described.model_dump(), "workers": await _workers(switch)})
+            workers = None
+            try:
+                with suppress(NotSupportedError):
+                    workers = [asdict(worker) for worker in await get_workers(switch)]
+            except Exception:  # the state is known all the same
+                _logger.exception("The workers could not be read from %r", switch)
+            return {**described, "workers": workers}
 
-    @router.put(
+    @route(
         "",
-        dependencies=dependencies,
+        methods=["PUT"],
+        response_model=SwitchState,
         responses=refusals(400, 409, 412, 413, 428, 503),
         summary="Set the switch",
         openapi_extra={"parameters": [_IF_MATCH]},  # a required Header of FastAPI would answer 422, not 428
@@ -122,29 +122,29 @@ def _add_switch(
     async def put(
         setting: Setting,
         response: Response,
+        author: Annotated[str | None, Depends(by)],
         if_match: Annotated[str | None, Header(include_in_schema=False)] = None,
-        author: str | None = Depends(by),  # noqa: FAST002 -- FastAPI could not look up a local name in an annotation
-    ) -> SwitchState:
+    ) -> dict[str, Any]:
         if if_match is None:
             raise HTTPException(428, "If-Match must say which switch is replaced: the ETag of GET, or * for any")
         try:
-            details = setting.model_dump(exclude={"active"})
-            wanted = checked_switch(setting.active, name="active", by=author, **details)
+            wanted = checked_switch(setting.active, name="active", by=author, **setting.model_dump(exclude={"active"}))
         except ValueError as error:
             problem = {"type": "value_error", "loc": ("body",), "msg": str(error)}
             raise RequestValidationError([problem]) from error
         async with _reach(backend) as switch:
             return _described(switch, await _set(switch, wanted, if_match), response)
 
-    @router.delete(
+    @route(
         "/holds/{hold_id}",
-        dependencies=dependencies,
+        methods=["DELETE"],
+        response_model=SwitchState,
         responses=refusals(404, 409, 503),
         summary="Remove the hold of a job that died",
         description="A job that still runs and renews its hold puts it back.",
     )
     @force_maintenance_mode_off
-    async def remove(hold_id: str, response: Response) -> SwitchState:
+    async def remove(hold_id: str, response: Response) -> dict[str, Any]:
         async with _reach(backend) as switch:
             return _described(switch, await remove_hold(hold_id, switch), response)
 
@@ -156,10 +156,8 @@ async def _reach(backend: StateBackend | None) -> AsyncIterator[StateBackend]:
         yield current_backend.resolve(backend)
     except HTTPException:
         raise
-    except NoSuchHoldError as error:
-        raise HTTPException(404, str(error)) from None
-    except (NotSupportedError, ReadOnlyBackendError) as error:
-        raise HTTPException(409, str(error)) from None
+    except (NoSuchHoldError, NotSupportedError, ReadOnlyBackendError) as error:
+        raise HTTPException(404 if isinstance(error, NoSuchHoldError) else 409, str(error)) from None
     except Exception as error:
         _logger.exception("The switch could not be reached over HTTP")
         raise HTTPException(503, f"the store cannot be reached: {type(error).__name__}") from error
@@ -171,7 +169,7 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
     changed_since = HTTPException(412, "another one has set the switch since; see what it is now")
 
     def change(state: MaintenanceState) -> MaintenanceState:
-        if tags != ["*"] and _etag(state) not in tags:
+        if tags != ["*"] and _tag(state) not in tags:
             raise changed_since
         after = replace(wanted, holds=state.holds)
         try:
@@ -188,29 +186,17 @@ async def _set(backend: StateBackend, wanted: MaintenanceState, if_match: str) -
     holds.check_keeps(backend, message=wanted.message, starts_at=wanted.starts_at, ends_at=wanted.ends_at)
     after = change(await get_maintenance_state(backend))  # get_value and set_value alone cannot be atomic
     await holds.set_operator_value(backend, after.active)
-    return after
+    return replace(after, by=None, since=None)
 
 
-async def _workers(backend: StateBackend) -> list[dict[str, Any]] | None:
-    try:
-        return [asdict(worker) for worker in await get_workers(backend)]
-    except NotSupportedError:
-        pass
-    except Exception:  # the state is known all the same
-        _logger.exception("The workers could not be read from %r", backend)
-    return None
-
-
-def _described(backend: StateBackend, state: MaintenanceState, response: Response) -> SwitchState:
+def _described(backend: StateBackend, state: MaintenanceState, response: Response) -> dict[str, Any]:
     """Return the state as the API shows it, and tag the response with it."""
-    now = clock.now()
-    hold = holds.newest(backend)
-    response.headers.update({"ETag": _etag(state), "Cache-Control": "no-store"})
-    shown = {**asdict(state), "holds": [asdict(one) for one in open_holds(state, now)]}
-    return SwitchState(**shown, active_now=is_active(state, now) if hold is None else hold.active)
+    now, hold = clock.now(), holds.newest(backend)
+    response.headers.update({"ETag": _tag(state), "Cache-Control": "no-store"})
+    active_now = is_active(state, now) if hold is None else hold.active
+    return {**asdict(replace(state, holds=open_holds(state, now))), "active_now": active_now}
 
 
-def _etag(state: MaintenanceState) -> str:
+def _tag(state: MaintenanceState) -> str:
     """Return the tag of the operator's switch; what jobs hold does not change it."""
-    facts = [state.active, state.message, str(state.starts_at), str(state.ends_at)]
-    return f'"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"'
+    return etag(state.active, state.message, str(state.starts_at), str(state.ends_at))

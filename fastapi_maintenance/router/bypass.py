@@ -1,7 +1,5 @@
 """Routes that let a client in while maintenance is on: by the secret, or by a link from somebody who knows it."""
 
-from __future__ import annotations
-
 from typing import Annotated
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -13,8 +11,6 @@ from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.predicates.bypass import BypassCookie, app_root
 from fastapi_maintenance.router.models import Admission, Presented, refusals
-
-__all__ = ["add_bypass", "checked_base_url"]
 
 _TOKEN_LIMIT = 512  # characters
 

@@ -1,7 +1,7 @@
 """The bodies and statuses of the admin API, and its routes, which limit bodies and repeat none in an error."""
 
-from __future__ import annotations
-
+import hashlib
+import json
 import re
 from collections.abc import Callable, Coroutine
 from datetime import datetime
@@ -17,8 +17,6 @@ from fastapi_maintenance.codec import SIZE_LIMIT
 from fastapi_maintenance.predicates.bypass import SECRET_LIMIT
 from fastapi_maintenance.state import TEXT_LIMIT
 
-__all__ = ["Admission", "BoundedRoute", "Presented", "Setting", "SwitchAndWorkers", "SwitchState", "refusals"]
-
 _REFUSALS = {
     400: "The body is no text",
     403: "The secret or the link is not valid",
@@ -31,20 +29,25 @@ _REFUSALS = {
 }
 
 
-def _no_number(value: object) -> object:
+def _is_text(value: object) -> object:
     """Refuse what Pydantic would take for the seconds since 1970: a time is text, as RFC 3339 has it."""
-    if not isinstance(value, datetime) and not re.match(r"\d{4}-\d\d-\d\d", str(value), re.ASCII):
+    if not re.match(r"\d{4}-\d\d-\d\d", str(value), re.ASCII):
         msg = "a time must be text such as 2030-12-31T22:00:00Z"
         raise ValueError(msg)
     return value
 
 
-_Time = Annotated[AwareDatetime, BeforeValidator(_no_number)]
+_Time = Annotated[AwareDatetime, BeforeValidator(_is_text)]
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what a route may refuse, for its documentation."""
     return {status: {"description": _REFUSALS[status]} for status in statuses}
+
+
+def etag(*facts: object) -> str:
+    """Return the entity tag of an answer that says this (RFC 9110 8.8.3)."""
+    return f'"{hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:24]}"'
 
 
 class Setting(BaseModel, extra="forbid"):

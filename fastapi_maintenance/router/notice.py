@@ -1,8 +1,6 @@
 """A public notice of maintenance that is on, or planned."""
 
-from __future__ import annotations
-
-import hashlib
+from dataclasses import asdict
 from datetime import datetime
 
 from fastapi import APIRouter, Request, Response
@@ -15,10 +13,9 @@ from fastapi_maintenance._switch.observer import observe
 from fastapi_maintenance._switch.requests import running_request
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import force_maintenance_mode_off
+from fastapi_maintenance.router.models import etag
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateBackend
-
-__all__ = ["Notice", "maintenance_notice"]
 
 _READ_TIMEOUT = 1.0  # seconds
 
@@ -71,8 +68,10 @@ def maintenance_notice(
         else:
             asked = observer or observe(resolve(None), fail_closed=False, read_timeout=_READ_TIMEOUT)
             state = asked.peek() or await asked.read()
-        told = _notice_of(state)
-        tag = f'"{hashlib.sha256(told.model_dump_json().encode()).hexdigest()[:24]}"'
+        now = clock.now()
+        known = state if state.active and (state.ends_at is None or now < state.ends_at) else MaintenanceState()
+        told = Notice.model_validate({**asdict(known), "active": is_active(state, now)})
+        tag = etag(told.model_dump_json())
         headers = {"ETag": tag, "Cache-Control": kept, "Access-Control-Allow-Origin": "*"}
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)  # type: ignore[return-value]  # FastAPI sends it as it is
@@ -80,10 +79,3 @@ def maintenance_notice(
         return told
 
     return router
-
-
-def _notice_of(state: MaintenanceState) -> Notice:
-    now = clock.now()
-    is_planned = state.active and (state.ends_at is None or now < state.ends_at)
-    known = state if is_planned else MaintenanceState()
-    return Notice(active=is_active(state, now), message=known.message, starts_at=known.starts_at, ends_at=known.ends_at)

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +35,18 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.cli.commands import app, main
-from fastapi_maintenance.cli.running import run_command
+from fastapi_maintenance.cli.hold import run_command
 from fastapi_maintenance.cli.show import show
 from fastapi_maintenance.cli.switch import without_password
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import Hold
+from fastapi_maintenance.testing import moved_clock
 from tests.servers import running
-from tests.stores import BareSwitch
+from tests.stores import BareSwitch, DetailedStore
 from tests.support import ROOT
 
 COMMAND = [sys.executable, "-c", "from fastapi_maintenance.cli import main; main()"]
+ME = f"alice@{socket.gethostname()}"
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +54,7 @@ def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run where there is no project, and nothing says which switch is meant."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FASTAPI_MAINTENANCE_BACKEND", raising=False)
+    monkeypatch.setenv("LOGNAME", "alice")
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(logging.getLogger("fastapi_maintenance"), "handlers", [])  # what `run` adds, for its process
 
@@ -70,16 +75,16 @@ def errors(result: Result) -> str:
 
 
 def state() -> MaintenanceState:
-    """Return what the file says, but for the time at which it was set."""
-    return replace(LocalFileBackend("switch").peek(), since=None)
+    """Return what the file says, but for who set it, and when."""
+    return replace(LocalFileBackend("switch").peek(), by=None, since=None)
 
 
 def test_it_is_switched_on_and_off() -> None:
     result = switch("on", "--message", "Back [at] ten")
-    assert (0, 'on  "Back [at] ten"\n') == (result.exit_code, result.stdout)
+    assert (0, f"on by {ME}: Back [at] ten\n") == (result.exit_code, result.stdout)
     assert MaintenanceState(active=True, message="Back [at] ten") == state()
     result = switch("off")
-    assert (0, "off\n", MaintenanceState()) == (result.exit_code, result.stdout, state())
+    assert (0, f"off by {ME}\n", MaintenanceState()) == (result.exit_code, result.stdout, state())
 
 
 def test_it_is_switched_on_for_some_time() -> None:
@@ -150,7 +155,7 @@ def test_the_status_is_for_people_programs_and_scripts() -> None:
         "starts_at": None,
         "ends_at": "2101-01-01T00:00:00+00:00",
         "holds": [],
-        "by": None,
+        "by": ME,
         "workers": [],
         "switch": "file:switch",
     } == {name: value for name, value in json.loads(told.stdout).items() if name != "since"}
@@ -158,13 +163,106 @@ def test_the_status_is_for_people_programs_and_scripts() -> None:
 
 
 def test_a_message_is_shown_as_it_is_on_one_line() -> None:
-    assert 'on  "Back :smile: [2J at [bold]ten"\n' == switch("on", "-m", "Back :smile:\n\x1b[2J at [bold]ten").stdout
+    text = "Back :smile:\n\x1b[2J at [bold]ten"
+    shown = "Back :smile: [2J at [bold]ten"
+    assert f"on by {shown}: {shown}\n" == switch("on", "-m", text, "--by", text).stdout
 
 
 def test_a_message_that_is_too_long_is_one_line() -> None:
     result = switch("on", "-m", "x" * 5_000)
     assert (2, "error: message must be at most 4096 characters long, got 5000\n") == (result.exit_code, errors(result))
     assert not Path("switch").exists()
+
+
+# Who and when
+
+
+SINCE = datetime(2030, 1, 1, 20, tzinfo=timezone.utc)
+
+
+def set_by(**facts: Any) -> None:  # noqa: ANN401 -- those of the state
+    """Let somebody have set the switch at `SINCE`."""
+    Path("switch").write_text(state_to_text(MaintenanceState(**{"since": SINCE, "by": "alice@host", **facts})))
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"active": True, "message": "Back at ten"}, "on for 2 h by alice@host: Back at ten"),
+        ({"active": True}, "on for 2 h by alice@host"),
+        ({"active": True, "by": None, "since": None, "message": "Back at ten"}, "on: Back at ten"),
+        ({"active": True, "by": None}, "on for 2 h"),
+        ({"active": True, "starts_at": SINCE + timedelta(hours=1, minutes=11)}, "on for 49 min by alice@host"),
+        ({"active": True, "since": SINCE + timedelta(hours=9)}, "on by alice@host"),
+        ({}, "off for 2 h by alice@host"),
+        ({"active": True, "ends_at": SINCE + timedelta(hours=1)}, "off"),
+        (
+            {"active": True, "holds": [Hold(id="1", active=True, by="job@web", since=SINCE + timedelta(hours=2))]},
+            "on for 30 s by job@web  held by 1 running job (1)",
+        ),
+        (
+            {"active": True, "message": "why", "holds": [Hold(id="1", active=False, by="job", since=SINCE)]},
+            "off for 2 h by job  held by 1 running job (1)",
+        ),
+    ],
+)
+def test_the_status_tells_for_how_long_by_whom_and_why(facts: dict[str, Any], text: str) -> None:
+    set_by(**facts)
+    with moved_clock() as clock:
+        clock.move_to(SINCE + timedelta(hours=2, seconds=30))
+        assert f"{text}\n" == switch("status").stdout
+
+
+def test_who_planned_a_window_is_told_with_it() -> None:
+    set_by(active=True, message="Back at ten", starts_at=SINCE + timedelta(hours=3))
+    with moved_clock() as clock:
+        clock.move_to(SINCE + timedelta(hours=2))
+        told = switch("status").stdout
+    assert told.startswith("off  on from 2030-01-01")
+    assert told.endswith("), in 1h by alice@host: Back at ten\n")
+
+
+@pytest.mark.parametrize("words", [["on"], ["off"], ["on", "--drain", "9s"]])
+@pytest.mark.parametrize(("by", "told"), [([], ME), (["--by", "the night shift"], "the night shift")])
+def test_who_sets_the_switch_is_kept(words: list[str], by: list[str], told: str) -> None:
+    before = datetime.now(timezone.utc)
+    assert 0 == switch(*words, *by).exit_code
+    kept = LocalFileBackend("switch").peek()
+    assert told == kept.by
+    assert kept.since is not None
+    assert before <= kept.since <= datetime.now(timezone.utc)
+    facts = json.loads(switch("status", "--json").stdout)
+    assert (told, kept.since) == (facts["by"], datetime.fromisoformat(facts["since"]))
+
+
+@pytest.mark.parametrize(("by", "told"), [([], ME), (["--by", "the pipeline"], "the pipeline")])
+def test_who_runs_a_command_is_kept_in_its_hold(by: list[str], told: str) -> None:
+    assert 0 == switch("run", *by, "--", "cp", "switch", "kept").exit_code
+    Path("kept").replace("switch")
+    (hold,) = json.loads(switch("status", "--json").stdout)["holds"]
+    assert told == hold["by"]
+    assert datetime.fromisoformat(hold["since"]) <= datetime.now(timezone.utc)
+    assert f" by {told}  held by 1 running job ({hold['id'][:8]})\n" in switch("status").stdout
+
+
+@pytest.mark.parametrize("error", [OSError, KeyError, ImportError])
+def test_where_the_user_has_no_name_it_is_the_host(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise error
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    assert f"on by {socket.gethostname()}\n" == switch("on").stdout
+
+
+@pytest.mark.parametrize("words", [["on"], ["off"], ["run", "--", "touch", "ran"]])
+def test_a_bare_switch_keeps_nobody_and_refuses_who_is_given(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = BareSwitch()
+    monkeypatch.setattr("fastapi_maintenance.cli.switch.find_backend", lambda _: backend)
+    refused = command(words[0], "--by", "alice", "--app", "shop:app", *words[1:])
+    text = f"error: by needs a backend with the method update_state(change), which {backend!r} has not\n"
+    assert (1, text, False) == (refused.exit_code, errors(refused), Path("ran").exists())
+    assert 0 == command(words[0], "--app", "shop:app", *words[1:]).exit_code
+    assert (words[0] == "on") == anyio.run(backend.get_value)
 
 
 # Holds of jobs that died
@@ -364,6 +462,30 @@ def test_watching_ends_when_it_is_interrupted(url: str, monkeypatch: pytest.Monk
     timer.join()
     assert 130 == result.exit_code
     assert ["off"] == [line.split()[1] for line in result.stdout.splitlines()]
+
+
+def test_a_switch_that_cannot_be_read_cannot_be_watched() -> None:
+    result = command("watch", "--backend", "redis://127.0.0.1:1")
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert errors(result).startswith("error: the store cannot be reached: ConnectionError")
+
+
+def test_a_store_that_goes_away_while_it_is_watched_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = DetailedStore()
+    monkeypatch.setattr("fastapi_maintenance.cli.switch.find_backend", lambda _: backend)
+    timer = threading.Timer(2.5, os.kill, (os.getpid(), signal.SIGINT))  # after it has looked twice more
+
+    def show_and_go_down(state: MaintenanceState, *, stamp: bool) -> None:
+        show(state, stamp=stamp)
+        backend.go_down()
+        timer.start()
+
+    monkeypatch.setattr("fastapi_maintenance.cli.commands.show", show_and_go_down)
+    result = command("watch", "--app", "shop:app")
+    timer.join()
+    assert (130, 1) == (result.exit_code, len(result.stdout.splitlines()))
+    (line,) = errors(result).splitlines()
+    assert line.startswith("fastapi-maintenance: The maintenance state cannot be read from ")
 
 
 # Before and after the subcommand
@@ -578,8 +700,8 @@ def test_its_hold_runs_out_where_the_command_itself_is_killed() -> None:
 def test_the_status_counts_the_jobs_that_hold_it() -> None:
     with process("run", "--message", "Deployment", "--", "sleep", "60", stdin=subprocess.DEVNULL) as started:
         wait_until(lambda: held() == 1)
-        told = f'on  "Deployment"  held by 1 running job ({state().holds[0].id[:8]})\n'
-        assert told == switch("status").stdout
+        told = rf"on( for \d s)? by {ME}: Deployment  held by 1 running job \({state().holds[0].id[:8]}\)\n"
+        assert re.fullmatch(told, switch("status").stdout)
         started.terminate()
 
 
@@ -594,11 +716,11 @@ def test_watching_prints_each_change_until_it_is_interrupted(kind: str) -> None:
             assert started.stdout is not None
             lines = [started.stdout.readline()]
             for active in (True, False):
-                anyio.run(set_maintenance_mode, active, url)
+                anyio.run(partial(set_maintenance_mode, active, url, by="alice"))
                 lines.append(started.stdout.readline())
             started.send_signal(signal.SIGINT)
             assert 130 == started.wait(timeout=30)
-    assert ["off", "on", "off"] == [line.split()[1] for line in lines]
+    assert ["off", "on by alice", "off by alice"] == [line[10:].strip() for line in lines]
 
 
 @pytest.mark.servers

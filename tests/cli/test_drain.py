@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import MaintenanceState, MemoryBackend
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.cli.drain import shown_progress
+from fastapi_maintenance.cli.hold import shown_progress
 from fastapi_maintenance.errors import WorkerStatus
-from tests.cli.test_cli import _somewhere, command, errors, on_each_store, process, state, switch, wait_until
+from tests.cli.test_cli import ME, _somewhere, command, errors, on_each_store, process, state, switch, wait_until
 from tests.stores import DetailedStore, Hook, be_down
 from tests.support import uvicorn_process
 
@@ -169,9 +170,9 @@ def test_where_time_runs_out_on_leaves_maintenance_on(of_app: OfApp) -> None:
     store = of_app(web_1=report(requests=1))
     store.memory = MemoryBackend()
     result = command("on", "--message", "why", "--drain", "1s", *APP)
-    assert (75, 'on  "why"\n') == (result.exit_code, result.stdout)
+    assert (75, f"on by {ME}: why\n") == (result.exit_code, result.stdout)
     assert errors(result).splitlines()[-1].startswith("error: requests are not drained after 1 s: process 1 on")
-    assert MaintenanceState(active=True, message="why") == store.memory.peek()
+    assert MaintenanceState(active=True, message="why", by=ME) == replace(store.memory.peek(), since=None)
 
 
 @pytest.mark.parametrize("words", [["on", "--drain", "9s"], ["run", "--drain", "9s", "--", "touch", "ran"]])
@@ -220,7 +221,7 @@ def test_a_log_gets_a_line_when_the_numbers_change_and_not_too_often(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monotonic = 100
-    monkeypatch.setattr("fastapi_maintenance.cli.drain.time.monotonic", lambda: monotonic)
+    monkeypatch.setattr("fastapi_maintenance.cli.hold.time.monotonic", lambda: monotonic)
     with shown_progress() as progress:
         for monotonic, requests in ((100, 4), (101, 3), (102, 2), (105, 2), (106, 2), (112, 2), (113, 1)):
             progress([worker(requests)], 200 - monotonic)
@@ -266,7 +267,8 @@ def test_a_command_is_not_run_beside_a_request_that_does_not_end() -> None:
         _, said = started.communicate(timeout=30)
         assert (75, False, False) == (started.returncode, Path("ran").exists(), Path("ended").exists())
         assert MaintenanceState() == state()
-    assert re.search(rf"process \d+ on {socket.gethostname()} has 1 request in progress, POST /orders/4 for \d s", said)
+    text = rf"process \d+ on {socket.gethostname()} has 1 request in progress, POST /orders/\{{seconds\}} for \d s"
+    assert re.search(text, said)
 
 
 @pytest.mark.servers
@@ -285,9 +287,10 @@ def test_the_status_tells_of_a_real_request_until_on_has_waited_for_it(kind: str
         env = {"FASTAPI_MAINTENANCE_BACKEND": url}
         assert 75 == process("on", "--drain", "1s", env=env).wait(timeout=30)
         told = command("status", **env).stdout
-        assert re.fullmatch(r"on  1 request in progress on 1 worker, the oldest for \d s\n", told)
+        assert re.fullmatch(rf"on( for \d s)? by {ME}  1 request in progress on 1 worker, the oldest for \d s\n", told)
         assert (0, True) == (process("on", "--drain", "20s", env=env).wait(timeout=30), Path("ended").exists())
-        assert "on  no requests in progress\n" == command("status", **env).stdout
+        told = command("status", **env).stdout
+        assert re.fullmatch(rf"on( for \d s)? by {ME}  no requests in progress\n", told)
 
 
 @pytest.mark.servers

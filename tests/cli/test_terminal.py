@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -22,6 +24,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.no_cover]  # it happens in other 
 
 WIDTHS = [120, 40]
 ESCAPE = "\x1b"
+ME = f"alice@{socket.gethostname()}"
 
 
 @pytest.fixture(autouse=True)
@@ -87,13 +90,16 @@ def test_it_is_closed_for_some_time_in_the_operators_zone_and_in_utc(columns: in
     before = datetime.now(timezone.utc)
     told = reads(seen(columns, "on", "--message", "New database, back at ten", "--for", "30m"))
     shown = re.fullmatch(
-        r'on "New database, back at ten" until (\S+ \S+) JST \((?:\S+ )?(\S+) UTC\), for (30m|29m5\ds)', told
+        rf"on(?: for \d s)? by {ME}: New database, back at ten "
+        r"until (\S+ \S+) JST \((?:\S+ )?(\S+) UTC\), for (30m|29m5\ds)",
+        told,
     )
     assert shown, told
     in_tokyo = datetime.fromisoformat(shown[1]).replace(tzinfo=timezone(timedelta(hours=9)))
     assert timedelta(minutes=29, seconds=58) < in_tokyo - before < timedelta(minutes=31)
     assert f"{in_tokyo.astimezone(timezone.utc):%H:%M:%S}" == shown[2]
-    assert told.rpartition("for")[0] == reads(seen(columns, "status")).rpartition("for")[0]
+    lasting, again = (re.sub(r"^on for \d s|\S+$", "", text) for text in (told, reads(seen(columns, "status"))))
+    assert lasting.removeprefix("on") == again.removeprefix("on")
 
 
 @pytest.mark.parametrize("words", [["on"], ["off"], ["status"], ["run", "--", "true"]])
@@ -104,49 +110,51 @@ def test_the_first_line_names_the_switch(words: list[str], columns: int) -> None
 
 
 def test_it_is_open(columns: int) -> None:
-    assert ["off", "off"] == [seen(columns, "status"), seen(columns, "off")]
+    assert ["off", f"off by {ME}"] == [seen(columns, "status"), reads(seen(columns, "off"))]
 
 
 def test_jobs_that_hold_it_are_counted(columns: int) -> None:
     holds = tuple(Hold(id=name * 32, active=True, message="Deployment of the shop") for name in ("a", "b"))
     set_by_hand(MaintenanceState(holds=holds))
-    assert 'on "Deployment of the shop" held by 2 running jobs (aaaaaaaa, bbbbbbbb)' == reads(seen(columns, "status"))
+    assert "on: Deployment of the shop held by 2 running jobs (aaaaaaaa, bbbbbbbb)" == reads(seen(columns, "status"))
 
 
 def test_a_window_to_come_is_told_whole(columns: int) -> None:
     told = reads(seen(columns, "on", "--from", "2101-01-01T20:00Z", "--until", "2101-01-01T22:00Z"))
     assert re.fullmatch(
-        r"off on from 2101-01-02 05:00:00 JST \(2101-01-01 20:00:00 UTC\), in \w+ "
+        r"off on from 2101-01-02 05:00:00 JST \(2101-01-01 20:00:00 UTC\), in \w+ by alice@\S+ "
         r"until 2101-01-02 07:00:00 JST \(2101-01-01 22:00:00 UTC\), for \w+",
         told,
     ), told
 
 
 def test_one_fact_stands_on_one_line_where_not_all_fit_on_it() -> None:
-    seen(120, "on", "--message", "New database", "--until", "2101-01-01T12:00Z")
-    assert re.fullmatch(r'on  "New database"  until .+ UTC\), for \w+', seen(120, "status"))
-    assert ["on", '"New database"'] == [line.rstrip() for line in seen(40, "status").splitlines()][:2]
+    seen(120, "on", "--message", "New database", "--until", "2101-01-01T12:00Z", "--by", "alice")
+    assert re.fullmatch(r"on( for \d s)? by alice: New database  until .+ UTC\), for \w+", seen(120, "status"))
+    first, second = [line.rstrip() for line in seen(40, "status").splitlines()][:2]
+    assert re.fullmatch(r"on( for \d s)? by alice: New database", first)
+    assert second.startswith("until 2101-01-01 21:00:00 JST")
 
 
 def test_a_message_cannot_change_what_else_is_seen(columns: int) -> None:
     set_by_hand(MaintenanceState(active=True, message="[red]Back[/]\n:smile: \x1b[2J\x1b[1;1Hopen\x07"))
-    assert 'on "[red]Back[/] :smile: [2J [1;1Hopen"' == reads(seen(columns, "status"))
+    assert "on: [red]Back[/] :smile: [2J [1;1Hopen" == reads(seen(columns, "status"))
 
 
 def test_what_a_command_writes_stands_there_as_without_it(columns: int) -> None:
     assert not seen(columns, "run", "--", "true")
     told = reads(seen(columns, "run", "--message", "Deploying", "--", str(COMMAND), "status"))
-    assert re.fullmatch(r'on "Deploying" held by 1 running job \([0-9a-f]{8}\)', told), told
+    assert re.fullmatch(rf"on( for \d s)? by {ME}: Deploying held by 1 running job \([0-9a-f]{{8}}\)", told), told
 
 
 def test_watching_shows_each_change_until_ctrl_c(columns: int) -> None:
     with terminal(columns, "watch") as shown:
         shown.read_until(lambda screen: screen.endswith("off"))
-        anyio.run(set_maintenance_mode, True, LocalFileBackend("switch"))
-        shown.read_until(lambda screen: screen.endswith("on"))
+        anyio.run(partial(set_maintenance_mode, True, LocalFileBackend("switch"), by="bob"))
+        shown.read_until(lambda screen: screen.endswith("on by bob"))
         shown.press(b"\x03")
         assert 130 == shown.ended()
-        assert re.fullmatch(r"switch: file:switch\n\d\d:\d\d:\d\d  off\n\d\d:\d\d:\d\d  on\n\^C", shown.screen)
+        assert re.fullmatch(r"switch: file:switch\n\d\d:\d\d:\d\d  off\n\d\d:\d\d:\d\d  on by bob\n\^C", shown.screen)
         assert shown.written.endswith(b"^C\r\n"), "the next prompt would stand behind the last line"
 
 
@@ -159,7 +167,7 @@ def test_requests_that_are_waited_for_are_shown_until_time_runs_out(columns: int
         assert "switch: file:switch" == switch
         assert re.fullmatch(
             r"error: requests are not drained after 2 s: process \d+ on \S+ has 1 request in progress, "
-            r"POST /orders/5 for \d s",
+            r"POST /orders/\{seconds\} for \d s",
             reads("\n".join(left)),
         )
         assert not Path("ran").exists()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.cli.times import duration_of, shown_duration, shown_time, time_of
+from fastapi_maintenance.cli.show import duration_of, shown_duration, shown_time, time_of
 
 BERLIN = timezone(timedelta(hours=2), "CEST")
 NOW = datetime(2030, 6, 1, 20, 30, tzinfo=timezone.utc)  # 22:30 in Berlin

@@ -20,6 +20,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.types import Message
+from typing_extensions import Self
 
 from fastapi_maintenance import (
     EnvVarBackend,
@@ -34,9 +35,11 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
-from fastapi_maintenance.router import maintenance_router
+from fastapi_maintenance.responses import as_html, as_json, as_problem
+from fastapi_maintenance.router import maintenance_notice, maintenance_router
 from fastapi_maintenance.state import Hold
 from fastapi_maintenance.testing import moved_clock
+from fastapi_maintenance.typing import SyncResponseCallback
 from tests.stores import BareSwitch, DetailedStore, be_down
 from tests.strategies import state_of_size
 from tests.support import client, eventually, make_request
@@ -405,6 +408,97 @@ async def test_requests_in_progress_are_told_by_worker_while_maintenance_is_on()
         facts = {"host": socket.gethostname(), "process_id": os.getpid()}
         assert {**facts, "requests": 1, "oldest_route": "POST /orders/{name}"} == worker
         let_go.set()
+
+
+# Who and when
+
+
+async def user(x_user: Annotated[str, Header()] = "") -> str | None:
+    """Return who asks; refuse whoever is not welcome."""
+    await checkpoint()
+    if x_user == "mallory":
+        raise HTTPException(403)
+    return x_user or None
+
+
+class User(str):
+    """Who asks, as a class that FastAPI makes of the request."""
+
+    __slots__ = ()
+
+    def __new__(cls, x_user: Annotated[str, Header()] = "nobody") -> Self:
+        return super().__new__(cls, x_user)
+
+
+class Directory:
+    """Who asks, by an object that can be called."""
+
+    def __call__(self, x_user: Annotated[str, Header()] = "") -> str:
+        return x_user
+
+
+@pytest.mark.parametrize("by", [user, User, Directory(), lambda: "alice"])
+async def test_who_sets_the_switch_is_told_to_operators(by: Callable[..., Any]) -> None:
+    backend = MemoryBackend()
+    app = app_on(backend, by=by)
+    before = datetime.now(timezone.utc)
+    put = await ask(app, "PUT", "/maintenance", headers={**ANY, "X-User": "alice"}, json={"active": True})
+    assert (200, "alice", "alice") == (put.status_code, put.json()["by"], backend.peek().by)
+    since = datetime.fromisoformat(put.json()["since"].replace("Z", "+00:00"))
+    assert before <= since <= datetime.now(timezone.utc)
+    async with maintenance_mode_on(backend, by="the pipeline"):
+        seen = (await ask(app, "GET", "/maintenance", headers=ADMIN)).json()
+        gone = (await ask(app, "DELETE", f"/maintenance/holds/{seen['holds'][0]['id']}", headers=ADMIN)).json()
+    assert (put.json()["by"], put.json()["since"]) == (seen["by"], seen["since"]) == (gone["by"], gone["since"])
+    (hold,) = seen["holds"]
+    assert "the pipeline" == hold["by"]
+    assert since <= datetime.fromisoformat(hold["since"].replace("Z", "+00:00"))
+
+
+async def test_who_sets_it_is_not_a_field_that_a_client_can_fill() -> None:
+    for field in ({"by": "mallory"}, {"since": "2030-01-01T00:00:00Z"}):
+        response = await ask(
+            app_on(MemoryBackend()), "PUT", "/maintenance", headers=ANY, json={"active": True, **field}
+        )
+        assert 422 == response.status_code
+
+
+async def test_a_dependency_that_tells_who_sets_it_can_refuse() -> None:
+    backend = MemoryBackend()
+    app = app_on(backend, by=user)
+    refused = await ask(app, "PUT", "/maintenance", headers={**ANY, "X-User": "mallory"}, json={"active": True})
+    assert (403, MaintenanceState()) == (refused.status_code, backend.peek())
+    unknown = await ask(app, "PUT", "/maintenance", headers=ANY, json={"active": True})
+    assert (200, None) == (unknown.status_code, unknown.json()["by"])
+
+
+async def test_a_bare_switch_is_set_and_keeps_nobody() -> None:
+    app = app_on(BareSwitch(), by=lambda: "alice")
+    put = await ask(app, "PUT", "/maintenance", headers=ANY, json={"active": True})
+    assert 200 == put.status_code
+    seen = await ask(app, "GET", "/maintenance", headers=ADMIN)
+    for told in (put.json(), seen.json()):
+        assert (True, None, None) == tuple(told[name] for name in ("active", "by", "since"))
+
+
+def test_who_sets_it_is_told_by_something_that_can_be_called() -> None:
+    with pytest.raises(TypeError, match="by must be callable, got str 'alice'"):
+        maintenance_router(dependencies=[], by="alice")  # type: ignore[arg-type]  # what is refused
+
+
+@pytest.mark.parametrize("answer", [as_json(), as_problem(), as_html()])
+async def test_visitors_are_never_told_who(answer: SyncResponseCallback) -> None:
+    backend = MemoryBackend()
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=backend, response=answer))
+    app.include_router(maintenance_router(dependencies=[Depends(administrator)], by=lambda: "Alice Secret"))
+    app.include_router(maintenance_notice())
+    app.add_api_route("/", lambda: "open")
+    await ask(app, "PUT", "/maintenance", headers=ANY, json={"active": True, "message": "Back at ten"})
+    async with maintenance_mode_on(backend, message="Deployment", by="Alice Secret"):
+        for path, status in (("/", 503), ("/maintenance/notice", 200), ("/maintenance", 403)):
+            response = await ask(app, "GET", path)
+            assert (status, False) == (response.status_code, "Alice" in response.text + str(response.headers))
 
 
 # Where it is included

@@ -1,0 +1,141 @@
+"""Hold maintenance on: while requests in progress end, and while another command runs."""
+
+import getpass
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import anyio
+from rich.console import Console
+
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._switch.block import Block
+from fastapi_maintenance._switch.drain import Progress, get_workers
+from fastapi_maintenance.backends.base import read_state
+from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance.cli.show import in_progress, plain, show, shown_duration, tell, tell_error
+from fastapi_maintenance.cli.switch import fail
+from fastapi_maintenance.control import get_maintenance_state, set_maintenance_mode
+from fastapi_maintenance.errors import WorkerStatus
+from fastapi_maintenance.state import is_active
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
+
+_FIRST_LINE = 0.5  # seconds; most drains have ended by then, and workers have reported
+_LEASE = timedelta(seconds=30)  # of the hold in which on drains
+_PAUSE = 5.0  # seconds, between two lines of a log
+_logger = logging.getLogger("fastapi_maintenance")
+
+
+def author_of(given: str | None, backend: StateBackend) -> str | None:
+    """Return who acts: the name that is given, else user@host where the backend keeps it."""
+    if given is not None or not isinstance(backend, DetailedStateBackend):
+        return given
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError, ImportError):  # the latter two before Python 3.13
+        return socket.gethostname()
+
+
+@contextmanager
+def shown_progress() -> Iterator[Progress]:
+    """Give a function that shows progress: as one line that changes in a terminal, as a line now and then in a log."""
+    console = Console(stderr=True, highlight=False, emoji=False)
+    status = console.status("")
+    said: tuple[int, int] | None = None
+    say_from = time.monotonic() + _FIRST_LINE
+
+    def tell_progress(workers: Sequence[WorkerStatus], seconds: float) -> None:
+        nonlocal said, say_from
+        text = f"waiting for {in_progress(workers)}; {math.ceil(seconds)} s left"
+        numbers = sum(one.requests or 0 for one in workers), len(workers)
+        if console.is_interactive and console.file.isatty():
+            status.update(text)
+            status.start()
+        elif numbers != said and time.monotonic() >= say_from:
+            said, say_from = numbers, time.monotonic() + _PAUSE
+            tell(text, stderr=True)
+
+    try:
+        yield tell_progress
+    finally:
+        status.stop()
+
+
+async def set_and_drain(
+    setting: dict[str, Any], by: str | None, drain: timedelta | None, backend: StateBackend
+) -> None:
+    """Set the switch and show the state; then wait until no request that it blocks is in progress."""
+    if drain is not None:
+        await get_workers(backend)  # where that cannot be done, nothing has been changed yet
+    author = author_of(by, backend)
+    await set_maintenance_mode(backend=backend, by=author, **setting)
+    show(await get_maintenance_state(backend))
+    if drain is not None:
+        with shown_progress() as progress:
+            async with Block(backend, active=True, lease=_LEASE, drain=drain, by=author, progress=progress):
+                pass
+
+
+async def run_held(command: list[str], by: str | None, hold: dict[str, Any], backend: StateBackend) -> int:
+    """Run a command while a hold keeps maintenance on, and return its exit status; raises what the block raises.
+
+    Of what goes wrong after the command has ended, a line is printed, and the exit status stays.
+    """
+    result = None
+    detailed = isinstance(backend, DetailedStateBackend)
+    hold = {**hold, "by": author_of(by, backend), "lease": hold["lease"] if detailed else None}
+    try:
+        async with AsyncExitStack() as stack:
+            with shown_progress() as progress:
+                await stack.enter_async_context(Block(backend, active=True, progress=progress, **hold))
+            is_on = True
+            with suppress(Exception):  # the hold was written, which is enough
+                is_on = is_active(await read_state(uncached(backend)), clock.now())
+            if not is_on:
+                fail(f"{backend!r} is not on: it can only be read, or a newer block keeps it off", status=1)
+            _logger.addHandler(OneLine())
+            result = await run_command(command)
+    except Exception as error:
+        if result is None:
+            raise
+        then = f"counts up to {shown_duration(hold['lease'])} longer" if detailed else "leaves the switch on"
+        tell_error(f"the hold could not be released and {then}: {type(error).__name__}: {error}")
+    return result or 0
+
+
+async def run_command(command: list[str]) -> int:
+    """Run a command, pass signals on to it, and return its exit status as a shell does: 128 and the signal."""
+    numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT] if os.name == "posix" else [signal.SIGINT]
+    with anyio.open_signal_receiver(*numbers) as received:
+        try:
+            process = await anyio.open_process(command, stdin=None, stdout=None, stderr=None)
+        except OSError as error:
+            tell(f"{plain(command[0])}: {error.strerror}", stderr=True)
+            return 127
+
+        async def pass_on() -> None:
+            async for number in received:
+                if number != signal.SIGINT or not sys.stdin.isatty():  # a terminal sends it to the command itself
+                    process.send_signal(number)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(pass_on)
+            code = await process.wait()
+            group.cancel_scope.cancel()
+    return 128 - code if code < 0 else code
+
+
+class OneLine(logging.Handler):
+    """Print log records on standard error, one line each, without tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record's message."""
+        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- not of Rich: the command that runs owns the terminal
