@@ -14,7 +14,6 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.errors import WorkerStatus
 from fastapi_maintenance.state import (
     MaintenanceState,
-    WorkerStatus,
     current_author,
     current_message,
     is_active,
