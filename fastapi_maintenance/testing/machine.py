@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from typing import Any
 
+from anyio.from_thread import BlockingPortal
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -61,12 +62,12 @@ class Conformance(RuleBasedStateMachine):
     def __init__(self, tested: BackendUnderTest) -> None:
         super().__init__()
         self.tested = tested
-        self.portal = tested.portal
+        self.portal: BlockingPortal = tested.portal
         self.made: list[str] = []
         self.steps: list[MadeStep] = []
         self.reading = "get_state" if tested.is_detailed else "get_value"
-        self.model = Model(is_detailed=tested.is_detailed)
-        self.count = 0
+        self.model: Model = Model(is_detailed=tested.is_detailed)
+        self.count: int = 0
 
     @contextmanager
     def keeping(self) -> Iterator[None]:

@@ -87,7 +87,7 @@ class Model:
     """
 
     def __init__(self, *, is_detailed: bool) -> None:
-        self.state = OFF
+        self.state: MaintenanceState = OFF
         self._is_detailed = is_detailed
 
     def agrees(self, seen: Seen) -> bool:

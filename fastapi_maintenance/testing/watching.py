@@ -38,7 +38,7 @@ class Watch:
         self.instance = instance
         self.called = called
         self.worker = worker
-        self.begun = anyio.Event()
+        self.begun: anyio.Event = anyio.Event()
         self.first: MaintenanceState | None = None
         self._is_busy = is_busy
         self._is_wanted = False
@@ -126,7 +126,9 @@ class WatchedConformance(Conformance):
     def __init__(self, tested: BackendUnderTest) -> None:
         super().__init__(tested)
         tested.series += 1
-        self.workers = [f"host.{tested.series}.{one}" for one in ("one", "two")]  # no other series knows them
+        self.workers: list[str] = [
+            f"host.{tested.series}.{one}" for one in ("one", "two")
+        ]  # no other series knows them
         self.watches: list[Watch] = []
         self.reports: dict[str, str] = {}
 
