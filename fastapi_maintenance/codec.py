@@ -4,8 +4,6 @@ A state is `1` or `0` while that says it all, so that a person can write it by h
 whose times are RFC 3339 in UTC.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import fields
 from datetime import datetime
@@ -36,7 +34,6 @@ def str_to_bool(value: str) -> bool:
     Raises:
         InvalidStateError: The word is none of those; it is a `ValueError` and shows the value.
         TypeError: The value is not a `str`.
-
     """
     try:
         return _WORDS[check_str("value", value).strip().lower()]
@@ -64,7 +61,6 @@ def state_to_text(state: MaintenanceState) -> str:
 
     Raises:
         ValueError: The text is longer than 65,535 bytes, which no built-in backend takes.
-
     """
     found = _filled(state)
     if found.keys() == {"active"}:
@@ -85,7 +81,6 @@ def text_to_state(text: str) -> MaintenanceState:
     Raises:
         InvalidStateError: The text is neither, or its fields make no state; it is a `ValueError` and shows the text.
         TypeError: The value is not a `str`.
-
     """
     text = check_str("text", text).removeprefix("\ufeff")  # the byte order mark of editors on Windows
     if not text.lstrip().startswith("{"):

@@ -45,7 +45,6 @@ def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
 
     Raises:
         TypeError: The endpoint is not callable, or is an object that cannot carry a mark.
-
     """
     _put(endpoint, forced_on=True)
     return endpoint
@@ -63,7 +62,6 @@ def force_maintenance_mode_off(endpoint: _Endpoint) -> _Endpoint:
 
     Raises:
         TypeError: The endpoint is not callable, or is an object that cannot carry a mark.
-
     """
     _put(endpoint, forced_on=False)
     return endpoint

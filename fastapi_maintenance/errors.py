@@ -29,7 +29,6 @@ class DrainTimeoutError(MaintenanceError, TimeoutError):
     Args:
         seconds: How long was waited.
         workers: The workers that were still waited for, as far as the store told of them.
-
     """
 
     def __init__(self, seconds: float, workers: tuple[WorkerStatus, ...]) -> None:
@@ -61,7 +60,6 @@ class PromiseBrokenError(MaintenanceError, AssertionError):
         promise: The promise, in plain words.
         steps: What was done, in this order; in the last step the promise broke.
         remarks: What else is to be known of it.
-
     """
 
     def __init__(self, promise: str, steps: tuple[str, ...], remarks: tuple[str, ...] = ()) -> None:

@@ -1,7 +1,5 @@
 """The 503 of maintenance in an API's own documentation."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import re
@@ -64,7 +62,6 @@ def document_maintenance(app: FastAPI, *, within: ASGIApp | None = None) -> None
 
     Raises:
         TypeError: `app` is no FastAPI app, or `within` no ASGI app.
-
     """
     if not isinstance(app, FastAPI):
         reject("app", "a FastAPI app", app)

@@ -1,22 +1,8 @@
 """Early checks of arguments: each names the parameter, the value and the rule."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import NoReturn, TypeVar
-
-__all__ = [
-    "check_bool",
-    "check_callable",
-    "check_name",
-    "check_retry_after",
-    "check_seconds",
-    "check_str",
-    "check_token",
-    "reject",
-    "reject_kind",
-]
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 -- RFC 9110 5.6.2, no password
 _T = TypeVar("_T")

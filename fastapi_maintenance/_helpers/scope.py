@@ -1,7 +1,5 @@
 """What an ASGI scope says, read the way that the router reads it."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable
@@ -9,8 +7,6 @@ from urllib.parse import unquote
 
 from starlette import routing
 from starlette.types import Scope
-
-__all__ = ["HIDDEN_APP", "as_http", "lenient_path", "route_path"]
 
 HIDDEN_APP = "fastapi_maintenance.hidden_app"
 """The key of a scope whose application cannot be seen, so that a `root_path` of its own is not known."""

@@ -1,7 +1,5 @@
 """One read that all callers of a moment share, and none while the last one is fresh."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import time
@@ -12,8 +10,6 @@ from typing import Generic, NoReturn, TypeVar
 import anyio
 
 from fastapi_maintenance._helpers.waiting import current_loop
-
-__all__ = ["SharedRead", "moment"]
 
 _T = TypeVar("_T")
 _moments = itertools.count(1)

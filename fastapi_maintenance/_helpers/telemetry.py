@@ -1,13 +1,9 @@
 """What OpenTelemetry is told, where its API is installed: blocked requests, and whether maintenance is on."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any, NamedTuple
 
 from fastapi_maintenance._helpers.version import __version__
-
-__all__ = ["request_was_blocked", "set_active"]
 
 
 class _Instruments(NamedTuple):

@@ -1,7 +1,5 @@
 """Waiting for a store, within bounds."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -10,8 +8,6 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import anyio
-
-__all__ = ["ANSWER_TIMEOUT", "WRITE_TIMEOUT", "current_loop", "end_of", "in_thread", "in_time"]
 
 _T = TypeVar("_T")
 _POLL = 0.001  # seconds

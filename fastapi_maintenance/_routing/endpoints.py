@@ -14,8 +14,6 @@ from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance._routing.layers import Layers, is_overridden
 from fastapi_maintenance.decorators import mark_of
 
-__all__ = ["UNANSWERED", "UNKNOWN", "Answer", "answer_of"]
-
 # A class of endpoint that overrides none of these answers with its methods, and with 405 where it has none.
 _DISPATCH = ("__new__", "__init__", "__await__", "__getattr__", "__getattribute__", "dispatch", "method_not_allowed")
 

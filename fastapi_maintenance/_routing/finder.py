@@ -3,8 +3,6 @@
 Every route that can match the path is asked with its own `matches`, on a copy of the scope.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -21,8 +19,6 @@ from fastapi_maintenance._routing.left_to_app import handles_refusals, is_prefli
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex
 from fastapi_maintenance.decorators import marks_put
 
-__all__ = ["RouteFinder"]
-
 _DEPENDS_ON_MARK = (APIRoute, APIWebSocketRoute)
 """Routes that give all requests that they match the same answer, while nobody marks the endpoint."""
 
@@ -33,7 +29,6 @@ class RouteFinder:
     Args:
         app: The app.
         added_as: If a middleware wraps the app: the class or function as which applications list that middleware.
-
     """
 
     def __init__(self, app: ASGIApp, added_as: object = None) -> None:
@@ -48,7 +43,6 @@ class RouteFinder:
         Args:
             scope: The request.
             mounted: The routes that a mount of the app lists, should a layer of the app hide them.
-
         """
         answer = UNKNOWN
         as_read: Scope | None = None

@@ -1,7 +1,5 @@
 """Apps that a test forces open or closed, whatever their switch says."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Iterator
@@ -12,8 +10,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance.state import MaintenanceState
-
-__all__ = ["Forcing", "forced", "forcing_of", "open_forcings"]
 
 _CAME_THROUGH = "fastapi_maintenance.came_through"
 _NO_EFFECT = (

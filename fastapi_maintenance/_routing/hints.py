@@ -4,8 +4,6 @@ A hint is one record of the logger `fastapi_maintenance.hints.<topic>`, which ca
 others.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -22,8 +20,6 @@ from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Layers, all_layers_of
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance.predicates.verdicts import paths_in
-
-__all__ = ["hints_on", "log_hints", "template_matches"]
 
 _LOGGER = "fastapi_maintenance.hints"
 _ROUTER = "fastapi_maintenance.router."  # the modules that the endpoints of the admin API come from
@@ -57,7 +53,6 @@ def hints_on(
         twice: Whether another maintenance middleware on the same switch is inside this one.
         exempt: The predicate.
         passes: Whether what no route answers is left to the app.
-
     """
     app = lifespan.get("app")
     router, _, between = finder.router_of(lifespan)

@@ -1,7 +1,5 @@
 """The layers of an app: middleware around middleware around the router that has the routes."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Iterator
@@ -12,8 +10,6 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp
-
-__all__ = ["Layers", "all_layers_of", "is_overridden", "is_users", "layers_of"]
 
 _MOST_LAYERS = 100
 _FRAMEWORK = {"starlette", "fastapi", "builtins"}
@@ -77,7 +73,6 @@ class Layers:
 
     Args:
         app: What the request is handed to.
-
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,7 +1,5 @@
 """What no endpoint answers, and is left to the app: 404 and 405, redirects of trailing slashes, CORS preflights."""
 
-from __future__ import annotations
-
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Router
@@ -10,8 +8,6 @@ from starlette.types import Scope
 from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance._routing.layers import is_overridden, is_users
 from fastapi_maintenance._routing.routes import RouteIndex
-
-__all__ = ["handles_refusals", "is_preflight", "is_refused"]
 
 
 def is_preflight(scope: Scope) -> bool:

@@ -4,8 +4,6 @@ Both look into the routers that FastAPI keeps nested. The index only narrows the
 still asked of the route itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,8 +16,6 @@ from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRo
 
 from fastapi_maintenance._routing.endpoints import Answer
 from fastapi_maintenance._routing.layers import is_overridden
-
-__all__ = ["Candidate", "IncludedRouter", "ListedRoute", "RouteIndex", "list_routes"]
 
 # FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
 # answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes

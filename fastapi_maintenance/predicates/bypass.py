@@ -1,7 +1,5 @@
 """Getting in while maintenance is on: a signed cookie that expires, for clients that know a secret."""
 
-from __future__ import annotations
-
 import hashlib
 import secrets
 from typing import Literal
@@ -115,7 +113,6 @@ def bypass_cookie(
         ValueError: `secret` is of another length or less variety, `name` is no name of a cookie, or `max_age` or
             `link_max_age` is not at least 1.
         ImportError: The package itsdangerous is missing.
-
     """
     if not isinstance(secret, str):
         reject_kind("secret", "a str", secret)

@@ -1,7 +1,5 @@
 """The predicate on the address of the client, also behind proxies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -10,8 +8,6 @@ from starlette.requests import Request
 from fastapi_maintenance._helpers.checks import check_str, reject
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
-
-__all__ = ["client_in"]
 
 _Address = IPv4Address | IPv6Address
 _MAPPED_PREFIX = 96  # bits of ::ffff:0:0/96 (RFC 4291 2.5.5.2), in which IPv4 addresses stand as IPv6 ones
@@ -40,7 +36,6 @@ def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> Predicate:
     Raises:
         TypeError: A network is not a `str`, or `trusted_proxies` is a single `str`.
         ValueError: A network is no address or network; the host bits of a network must be zero.
-
     """
     wanted = _networks_of("networks", networks)
     trusted = _networks_of("trusted_proxies", trusted_proxies)

@@ -1,7 +1,5 @@
 """`any_of`, `all_of` and `not_`: predicates made of predicates, sync while all their parts are."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from functools import partial
@@ -12,8 +10,6 @@ from starlette.requests import Request
 from fastapi_maintenance._helpers.checks import check_callable
 from fastapi_maintenance.predicates.verdicts import Verdict, verdict_of
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
-
-__all__ = ["all_of", "any_of", "not_"]
 
 _Part = Callable[[Request], Verdict | Awaitable[Verdict]]
 
@@ -36,7 +32,6 @@ def any_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicat
 
     Raises:
         TypeError: A predicate is not callable.
-
     """
     return _composed("any_of", predicates, decisive=True)
 
@@ -59,7 +54,6 @@ def all_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicat
 
     Raises:
         TypeError: A predicate is not callable.
-
     """
     return _composed("all_of", predicates, decisive=False)
 
@@ -80,7 +74,6 @@ def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
 
     Raises:
         TypeError: The predicate is not callable.
-
     """
     check_callable("predicate", predicate)
     return _composed("not_", (predicate,), decisive=True, negate=True)

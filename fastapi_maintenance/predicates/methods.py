@@ -1,14 +1,10 @@
 """Predicates on the method, and the two that look at nothing."""
 
-from __future__ import annotations
-
 from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import check_token
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
-
-__all__ = ["always", "method_in", "never", "safe_method"]
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -52,7 +48,6 @@ def method_in(*methods: str) -> Predicate:
     Raises:
         TypeError: A method is not a `str`.
         ValueError: A method is not a token (RFC 9110 9.1).
-
     """
     wanted = frozenset(check_token("methods", method).upper() for method in methods)
 

@@ -1,7 +1,5 @@
 """Predicates on the path, read as the router reads it and as lenient readers behind it may."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 
@@ -11,8 +9,6 @@ from fastapi_maintenance._helpers.checks import check_name, check_str
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path, route_path
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
-
-__all__ = ["path_is", "path_matches", "path_prefix"]
 
 
 def path_is(*paths: str) -> Predicate:
@@ -28,7 +24,6 @@ def path_is(*paths: str) -> Predicate:
     Raises:
         TypeError: A path is not a `str`.
         ValueError: A path does not start with `/`.
-
     """
     wanted = _checked_paths("paths", paths)
     widened = frozenset(map(lenient_path, wanted))
@@ -57,7 +52,6 @@ def path_prefix(*prefixes: str) -> Predicate:
     Raises:
         TypeError: A prefix is not a `str`.
         ValueError: A prefix does not start with `/`.
-
     """
     exact = _checked_paths("prefixes", prefixes)
     path_has_prefix = _path_predicate(_under(exact), _under({lenient_path(prefix) or prefix for prefix in exact}))
@@ -78,7 +72,6 @@ def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
     Raises:
         TypeError: The pattern is neither a `str` nor a compiled pattern for `str`.
         ValueError: The pattern is empty, or no regular expression.
-
     """
     check_name("pattern", pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
     try:

@@ -1,7 +1,5 @@
 """Predicates on headers, query parameters and cookies, compared in constant time, and on the host."""
 
-from __future__ import annotations
-
 import hmac
 import re
 from collections.abc import Callable
@@ -11,8 +9,6 @@ from starlette.requests import Request, cookie_parser
 from fastapi_maintenance._helpers.checks import check_name, check_str, check_token
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
-
-__all__ = ["cookie_equals", "header_equals", "header_present", "host_is", "query_equals"]
 
 _HOST = r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]"
 _HOST_AND_PORT = rf"({_HOST})(?<!\.)(?::[0-9]*)?"  # a dot at the end is left out by some
@@ -31,7 +27,6 @@ def header_equals(name: str, value: str) -> Predicate:
     Raises:
         TypeError: The name or the value is not a `str`.
         ValueError: The name is not a token (RFC 9110 5.1), or the value is empty.
-
     """
     field = check_token("name", name)
     wanted = _as_read(_checked_value(value, f" (header_present({name!r}) asks whether it is there)"))
@@ -47,7 +42,6 @@ def header_present(name: str) -> Predicate:
     Raises:
         TypeError: The name is not a `str`.
         ValueError: The name is not a token (RFC 9110 5.1).
-
     """
     field = check_token("name", name)
 
@@ -68,7 +62,6 @@ def query_equals(name: str, value: str) -> Predicate:
     Raises:
         TypeError: The name or the value is not a `str`.
         ValueError: The name or the value is empty.
-
     """
     field = check_name("name", name)
     return _value_equals(lambda request: request.query_params.getlist(field), _checked_value(value))
@@ -85,7 +78,6 @@ def cookie_equals(name: str, value: str) -> Predicate:
     Raises:
         TypeError: The name or the value is not a `str`.
         ValueError: The name is not a token (RFC 6265 4.1.1), or the value is empty.
-
     """
     field = check_token("name", name)
 
@@ -108,7 +100,6 @@ def host_is(*hosts: str) -> Predicate:
     Raises:
         TypeError: A host is not a `str`.
         ValueError: A host is empty, or has a port, a scheme, a path or a `*` that is not its whole first label.
-
     """
     wanted = frozenset(_checked_host(host) for host in hosts)
     exact = frozenset(host for host in wanted if not host.startswith("*"))

@@ -1,7 +1,5 @@
 """What a predicate says: of a request, or of all requests of one method and path."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Awaitable, Iterator
 from types import SimpleNamespace
@@ -12,8 +10,6 @@ from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.scope import HIDDEN_APP
-
-__all__ = ["Verdict", "paths_in", "verdict_of", "verdict_on"]
 
 Verdict = bool | None
 """Whether a request is exempt; None: unknown."""

@@ -1,7 +1,5 @@
 """Response callbacks: JSON, a problem document, a redirect; and what such a callback knows and declares."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,17 +14,6 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_str
 from fastapi_maintenance.state import MaintenanceState, current_message
 from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
-
-__all__ = [
-    "STATE_KEY",
-    "MessageCallback",
-    "answers_of",
-    "as_json",
-    "as_problem",
-    "as_redirect",
-    "current_state",
-    "offering",
-]
 
 STATE_KEY = "fastapi_maintenance.state"
 """The key of the ASGI scope under which the middleware leaves the state behind a block."""
@@ -43,7 +30,6 @@ def current_state(request: Request) -> MaintenanceState:
 
     Raises:
         LookupError: The request was not blocked by the middleware of this package.
-
     """
     state = request.scope.get(STATE_KEY)
     if isinstance(state, MaintenanceState):
@@ -103,7 +89,6 @@ def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
 
     Raises:
         TypeError: `detail` is not a `str`.
-
     """
     return MessageCallback("application/json", check_str("detail", detail), lambda text: {"detail": text})
 
@@ -123,7 +108,6 @@ def as_problem(
 
     Raises:
         TypeError: An argument is not a `str`.
-
     """
     check_str("detail", detail)
     kind = HTTPStatus.SERVICE_UNAVAILABLE.phrase if title is None else check_str("title", title)
@@ -146,7 +130,6 @@ def as_redirect(url: str) -> SyncResponseCallback:
     Raises:
         TypeError: `url` is not a `str`.
         ValueError: `url` is empty, or has a control character.
-
     """
     if not check_str("url", url) or any(ord(character) < ord(" ") for character in url):
         msg = f"url must be a URL without control characters, got {url!r}"

@@ -1,7 +1,5 @@
 """Content negotiation: `negotiate`, and which of several media types or languages a client prefers (RFC 9110 12.5)."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
@@ -13,8 +11,6 @@ from starlette.responses import Response
 from fastapi_maintenance._helpers.checks import check_callable, check_str, reject
 from fastapi_maintenance.responses.callbacks import answers_of, offering
 from fastapi_maintenance.typing import ResponseCallback
-
-__all__ = ["negotiate", "preferred", "preferred_language", "with_media_type"]
 
 _MEDIA_TYPE = r"(?a)[\w!#$&^.+-]+/[\w!#$&^.+-]+"  # RFC 6838 4.2
 _ELEMENT = r'(?:[^,"]|"(?:[^"\\]|\\.)*")+'
@@ -38,7 +34,6 @@ def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCall
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: `media_type` is not of the form `type/subtype`.
-
     """
     check_callable("callback", callback)
     if not re.fullmatch(_MEDIA_TYPE, check_str("media_type", media_type)):
@@ -68,7 +63,6 @@ def negotiate(*responses: ResponseCallback) -> ResponseCallback:
     Raises:
         TypeError: A response does not say its media type.
         ValueError: There is none, or two are of the same media type.
-
     """
     for response in responses:
         if len(answers_of(response)) != 1:

@@ -1,7 +1,5 @@
 """The maintenance page: one file without scripts, under a policy that lets in nothing else."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import random
@@ -20,8 +18,6 @@ from fastapi_maintenance.responses.negotiation import preferred_language
 from fastapi_maintenance.responses.words import LANGUAGES, Words, in_words
 from fastapi_maintenance.state import current_message, seconds_left
 from fastapi_maintenance.typing import SyncResponseCallback
-
-__all__ = ["PAGE", "as_html"]
 
 _STYLE = r"(?is)<style[^>]*>(.*?)</style>"
 _COLOR = r"#[0-9A-Fa-f]{3,8}|[A-Za-z]+|[a-z]+\([0-9a-z.,%/ +-]*\)"
@@ -92,7 +88,6 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: A colour or `language` is none, `template` has other places, or `retry` is not above zero.
-
     """
     for name, text in (("title", title), ("message", message), ("language", language)):
         if text is not None:

@@ -1,7 +1,5 @@
 """Sending the response to a blocked request, with its `Retry-After`, also to a WebSocket handshake."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 import random
@@ -19,8 +17,6 @@ from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance.responses.callbacks import STATE_KEY, MessageCallback, as_json
 from fastapi_maintenance.state import MaintenanceState, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
-
-__all__ = ["send_blocked"]
 
 _Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
