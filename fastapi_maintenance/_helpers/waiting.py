@@ -40,12 +40,8 @@ def current_loop() -> object:
 
 def end_of(loop: object) -> Callable[[], bool]:
     """Return a function that tells whether an event loop was closed, as asyncio's can be with tasks still in it."""
-    is_closed: Callable[[], bool] = getattr(loop, "is_closed", _never)
+    is_closed: Callable[[], bool] = getattr(loop, "is_closed", lambda: False)
     return is_closed
-
-
-def _never() -> bool:
-    return False
 
 
 async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
@@ -59,13 +55,11 @@ async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
 
     def run() -> None:
         try:
-            result = function()
+            outcome.set_result(function())
         except BaseException as error:  # noqa: BLE001 -- raised where it is waited for
-            is_busy.release()
             outcome.set_exception(error)
-        else:
+        finally:
             is_busy.release()
-            outcome.set_result(result)
 
     threading.Thread(target=run, name="fastapi_maintenance", daemon=True).start()
     while not outcome.done():  # noqa: ASYNC110 -- as above

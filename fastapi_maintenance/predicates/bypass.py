@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_seconds, check_token, reject_kind
+from fastapi_maintenance._helpers.checks import check_seconds, check_token, reject_kind, reject_value
 
 __all__ = ["SECRET_LIMIT", "BypassCookie", "app_root", "bypass_cookie"]
 
@@ -117,15 +117,12 @@ def bypass_cookie(
     if not isinstance(secret, str):
         reject_kind("secret", "a str", secret)
     if not _LEAST_SECRET <= len(secret) <= SECRET_LIMIT:
-        msg = f"secret must be {_LEAST_SECRET} to {SECRET_LIMIT} characters long, got {len(secret)}"
-        raise ValueError(msg)
+        reject_value("secret", f"be {_LEAST_SECRET} to {SECRET_LIMIT} characters long", len(secret))
     if len(set(secret)) < _LEAST_VARIETY:
-        msg = f"secret must have at least {_LEAST_VARIETY} different characters, got {len(set(secret))}"
-        raise ValueError(msg)
+        reject_value("secret", f"have at least {_LEAST_VARIETY} different characters", len(set(secret)))
     for name_of_age, age in (("max_age", max_age), ("link_max_age", link_max_age)):
         if check_seconds(name_of_age, age) < 1:
-            msg = f"{name_of_age} must be at least 1 second, got {age!r}"
-            raise ValueError(msg)
+            reject_value(name_of_age, "be at least 1 second", age)
     try:
         return BypassCookie(secret, name=check_token("name", name), max_age=max_age, link_max_age=link_max_age)
     except ImportError as error:

@@ -42,7 +42,7 @@ def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> Predicate:
 
     def client_is_in(request: Request, /) -> Verdict:
         client = _client_address(request, trusted)
-        return None if client is None else _lies_in(client, wanted)
+        return None if client is None else any(client in network for network in wanted)
 
     return client_is_in
 
@@ -64,17 +64,12 @@ def _networks_of(name: str, values: object) -> _Networks:
     return tuple(networks)
 
 
-def _lies_in(address: _Address, networks: _Networks) -> bool:
-    """Tell whether one of the networks holds the address."""
-    return any(address in network for network in networks)
-
-
 def _client_address(request: Request, trusted: _Networks) -> _Address | None:
     """Return the peer's address, or where trusted proxies stand before it, the first one that is not theirs."""
     address = _address_of(request.client.host) if request.client else None
     lines = request.headers.getlist("x-forwarded-for")
     entries = [entry for line in lines for entry in line.split(",") if entry.strip()]  # RFC 9110 5.6.1: skip empty ones
-    while address is not None and entries and _lies_in(address, trusted):
+    while address is not None and entries and any(address in network for network in trusted):
         address = _address_of(entries.pop())
     return address
 

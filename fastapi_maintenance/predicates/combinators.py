@@ -1,4 +1,4 @@
-"""`any_of`, `all_of` and `not_`: predicates made of predicates, sync while all their parts are."""
+"""`any_of`, `all_of` and `not_`, sync while all their parts are; and their units, `never` and `always`."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterable
@@ -12,6 +12,24 @@ from fastapi_maintenance.predicates.verdicts import Verdict, verdict_of
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
 _Part = Callable[[Request], Verdict | Awaitable[Verdict]]
+
+
+def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
+    """Exempt every request: the unit of `all_of`.
+
+    >>> always(get("/"))
+    True
+    """
+    return True
+
+
+def never(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
+    """Exempt no request: the unit of `any_of`.
+
+    >>> never(get("/"))
+    False
+    """
+    return False
 
 
 @overload

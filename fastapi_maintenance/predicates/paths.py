@@ -1,11 +1,11 @@
 """Predicates on the path, read as the router reads it and as lenient readers behind it may."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from starlette.requests import Request
 
-from fastapi_maintenance._helpers.checks import check_name, check_str
+from fastapi_maintenance._helpers.checks import check_name, check_str, reject_value
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path, route_path
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
@@ -25,11 +25,7 @@ def path_is(*paths: str) -> Predicate:
         TypeError: A path is not a `str`.
         ValueError: A path does not start with `/`.
     """
-    wanted = _checked_paths("paths", paths)
-    widened = frozenset(map(lenient_path, wanted))
-    path_is_wanted = _path_predicate(wanted.__contains__, widened.__contains__)
-    vars(path_is_wanted)["paths"] = wanted, False
-    return path_is_wanted
+    return _named_paths("paths", paths, below=False)
 
 
 def path_prefix(*prefixes: str) -> Predicate:
@@ -39,8 +35,7 @@ def path_prefix(*prefixes: str) -> Predicate:
     >>> is_health(get("/health")), is_health(get("/health/live")), is_health(get("/healthy"))
     (True, True, False)
 
-    `path_prefix("/health")` covers `/health` and `/health/live`, never `/healthy`; `path_prefix("/health/")` covers
-    only what lies under it.
+    `path_prefix("/health/")` covers only what lies under it.
 
     Behind a layer that hides the app, a path is also unknown that some `root_path` of the app would make one of these.
 
@@ -53,10 +48,7 @@ def path_prefix(*prefixes: str) -> Predicate:
         TypeError: A prefix is not a `str`.
         ValueError: A prefix does not start with `/`.
     """
-    exact = _checked_paths("prefixes", prefixes)
-    path_has_prefix = _path_predicate(_under(exact), _under({lenient_path(prefix) or prefix for prefix in exact}))
-    vars(path_has_prefix)["paths"] = exact, True
-    return path_has_prefix
+    return _named_paths("prefixes", prefixes, below=True)
 
 
 def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
@@ -83,19 +75,21 @@ def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
     return _path_predicate(lambda path: bool(compiled.fullmatch(path)), lambda path: bool(widened.fullmatch(path)))
 
 
-def _checked_paths(name: str, paths: tuple[str, ...]) -> frozenset[str]:
+def _named_paths(name: str, paths: tuple[str, ...], *, below: bool) -> Predicate:
+    """Return the predicate on these paths and, with `below`, on all that lies under them."""
     for path in paths:
         if not check_str(name, path).startswith("/"):
-            msg = f"{name} must start with '/', got {path!r}"
-            raise ValueError(msg)
-    return frozenset(paths)
+            reject_value(name, "start with '/'", path)
+    exact = frozenset(paths)
+    lenient = frozenset(lenient_path(path) or path for path in paths)
+    predicate = _path_predicate(_is_one_of(exact, below=below), _is_one_of(lenient, below=below))
+    vars(predicate)["paths"] = exact, below
+    return predicate
 
 
-def _under(prefixes: Iterable[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether a path is one of the prefixes, or lies under one."""
-    exact = frozenset(prefixes)
-    below = tuple(prefix if prefix.endswith("/") else prefix + "/" for prefix in exact)
-    return lambda path: path in exact or path.startswith(below)
+def _is_one_of(paths: frozenset[str], *, below: bool) -> Callable[[str], bool]:
+    starts = tuple(path.removesuffix("/") + "/" for path in paths) if below else ()
+    return lambda path: path in paths or path.startswith(starts)
 
 
 def _path_predicate(matches: Callable[[str], bool], may_match: Callable[[str], bool]) -> Predicate:

@@ -1,4 +1,4 @@
-"""Predicates on headers, query parameters and cookies, compared in constant time, and on the host."""
+"""Predicates on the method and the host, and on headers, query parameters and cookies, compared in constant time."""
 
 import hmac
 import re
@@ -6,12 +6,43 @@ from collections.abc import Callable
 
 from starlette.requests import Request, cookie_parser
 
-from fastapi_maintenance._helpers.checks import check_name, check_str, check_token
+from fastapi_maintenance._helpers.checks import check_name, check_str, check_token, reject_value
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
 
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _HOST = r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]"
 _HOST_AND_PORT = rf"({_HOST})(?<!\.)(?::[0-9]*)?"  # a dot at the end is left out by some
+
+
+def safe_method(request: Request, /) -> bool:
+    """Exempt requests that only read: GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1).
+
+    >>> safe_method(get("/items")), safe_method(get("/items", method="POST"))
+    (True, False)
+    """
+    return request.method in _SAFE_METHODS
+
+
+def method_in(*methods: str) -> Predicate:
+    """Exempt these HTTP methods, given in any case.
+
+    >>> method_in("get")(get("/")), method_in("POST", "PUT")(get("/"))
+    (True, False)
+
+    Unknown is one of them that is sent in another case: methods are case-sensitive (RFC 9110 9.1), but not everybody
+    takes them so.
+
+    Raises:
+        TypeError: A method is not a `str`.
+        ValueError: A method is not a token (RFC 9110 9.1).
+    """
+    wanted = frozenset(check_token("methods", method).upper() for method in methods)
+
+    def method_is_wanted(request: Request, /) -> Verdict:
+        return request.method in wanted or (None if request.method.upper() in wanted else False)
+
+    return method_is_wanted
 
 
 def header_equals(name: str, value: str) -> Predicate:
@@ -29,8 +60,8 @@ def header_equals(name: str, value: str) -> Predicate:
         ValueError: The name is not a token (RFC 9110 5.1), or the value is empty.
     """
     field = check_token("name", name)
-    wanted = _as_read(_checked_value(value, f" (header_present({name!r}) asks whether it is there)"))
-    return _value_equals(lambda request: request.headers.getlist(field), *wanted)
+    hint = f" (header_present({name!r}) asks whether it is there)"
+    return _value_equals(lambda request: request.headers.getlist(field), value, hint=hint)
 
 
 def header_present(name: str) -> Predicate:
@@ -44,11 +75,7 @@ def header_present(name: str) -> Predicate:
         ValueError: The name is not a token (RFC 9110 5.1).
     """
     field = check_token("name", name)
-
-    def header_is_present(request: Request, /) -> bool:
-        return field in request.headers
-
-    return header_is_present
+    return lambda request: field in request.headers
 
 
 def query_equals(name: str, value: str) -> Predicate:
@@ -64,7 +91,7 @@ def query_equals(name: str, value: str) -> Predicate:
         ValueError: The name or the value is empty.
     """
     field = check_name("name", name)
-    return _value_equals(lambda request: request.query_params.getlist(field), _checked_value(value))
+    return _value_equals(lambda request: request.query_params.getlist(field), value, in_header=False)
 
 
 def cookie_equals(name: str, value: str) -> Predicate:
@@ -85,7 +112,7 @@ def cookie_equals(name: str, value: str) -> Predicate:
         pairs = (cookie_parser(pair) for line in request.headers.getlist("cookie") for pair in line.split(";"))
         return [pair[field] for pair in pairs if field in pair]
 
-    return _value_equals(values_in, *_as_read(_checked_value(value)))
+    return _value_equals(values_in, value)
 
 
 def host_is(*hosts: str) -> Predicate:
@@ -101,9 +128,11 @@ def host_is(*hosts: str) -> Predicate:
         TypeError: A host is not a `str`.
         ValueError: A host is empty, or has a port, a scheme, a path or a `*` that is not its whole first label.
     """
-    wanted = frozenset(_checked_host(host) for host in hosts)
-    exact = frozenset(host for host in wanted if not host.startswith("*"))
-    below = tuple(host[1:] for host in wanted - exact)
+    for host in hosts:
+        if not re.fullmatch(_HOST, check_str("hosts", host).lower()):
+            reject_value("hosts", "be names without scheme, port or path, at most with a leading '*.'", host)
+    exact = frozenset(map(str.lower, hosts))
+    below = tuple(host[1:] for host in exact if host.startswith("*"))
 
     def host_is_wanted(request: Request, /) -> Verdict:
         sent = [re.fullmatch(_HOST_AND_PORT, host.lower()) for host in request.headers.getlist("host")]
@@ -114,42 +143,27 @@ def host_is(*hosts: str) -> Predicate:
     return host_is_wanted
 
 
-def _checked_value(value: str, hint: str = "") -> str:
-    if check_str("value", value):
-        return value
-    msg = f"value must not be empty, got '': whoever sends it empty would be exempt{hint}"
-    raise ValueError(msg)
+def _value_equals(
+    values_in: Callable[[Request], list[str]], value: str, *, in_header: bool = True, hint: str = ""
+) -> Predicate:
+    """Return a predicate that compares in constant time; unknown where a request has several different values.
 
-
-def _checked_host(host: str) -> str:
-    lowered = check_str("hosts", host).lower()
-    if re.fullmatch(_HOST, lowered):
-        return lowered
-    msg = f"hosts must be names without scheme, port or path, at most with a leading '*.', got {host!r}"
-    raise ValueError(msg)
-
-
-def _as_read(value: str) -> tuple[str, str]:
-    """Return how a value is read in a header, as ISO-8859-1: sent in that, as by browsers, and sent in UTF-8."""
-    return value, _encoded(value).decode("latin-1")
-
-
-def _encoded(value: str) -> bytes:
-    return value.encode("utf-8", "surrogatepass")
-
-
-def _value_equals(values_in: Callable[[Request], list[str]], *wanted: str) -> Predicate:
-    """Return a predicate that tells whether a request has a wanted value; unknown where it has several different ones.
-
-    The time of the comparison does not depend on how much of a value is right.
+    A header is read as ISO-8859-1, whether it was sent in that, as by browsers, or in UTF-8.
     """
-    secrets = [_encoded(value) for value in wanted]
+    if not check_str("value", value):
+        msg = f"value must not be empty, got '': whoever sends it empty would be exempt{hint}"
+        raise ValueError(msg)
+    secrets = [_encoded(value)]
+    if in_header:
+        secrets.append(_encoded(secrets[0].decode("latin-1")))
 
     def value_is_equal(request: Request, /) -> Verdict:
         sent = set(values_in(request))
         equal = {any(hmac.compare_digest(_encoded(value), secret) for secret in secrets) for value in sent}
-        if equal == {True}:
-            return True
-        return None if len(sent) > 1 else False
+        return equal == {True} or (None if len(sent) > 1 else False)
 
     return value_is_equal
+
+
+def _encoded(value: str) -> bytes:
+    return value.encode("utf-8", "surrogatepass")

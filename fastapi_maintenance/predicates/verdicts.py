@@ -39,8 +39,8 @@ def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN4
 
 def paths_in(predicate: object) -> Iterator[tuple[str, bool]]:
     """Yield each path that was given to a predicate or its parts, and whether what lies under it is meant too."""
-    paths, prefixes = getattr(predicate, "paths", ((), False))
-    yield from ((path, prefixes) for path in sorted(paths))
+    paths, below = getattr(predicate, "paths", ((), False))
+    yield from ((path, below) for path in sorted(paths))
     for part in getattr(predicate, "composed", (None, ()))[1]:
         yield from paths_in(part)
 
@@ -59,8 +59,7 @@ class _PartialScope(dict[str, Any]):
     def get(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- as of any scope
         return self[key]
 
-    def setdefault(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- as of any scope
-        return self[key]
+    setdefault = get
 
     def __contains__(self, key: object) -> bool:
         self.get(str(key))

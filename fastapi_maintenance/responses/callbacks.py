@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_str
+from fastapi_maintenance._helpers.checks import check_str, reject_value
 from fastapi_maintenance.state import MaintenanceState, current_message
 from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
 
@@ -52,10 +52,7 @@ def answers_of(callback: object) -> tuple[tuple[int, str], ...]:
 
 @dataclass(frozen=True, eq=False)
 class MessageCallback:
-    """A response callback that tells the operator's message, or a default, and nothing of the request.
-
-    So its response can be rendered once for many requests.
-    """
+    """A response callback that tells the operator's message or a default: rendered once for many requests."""
 
     media_type: str
     default: str
@@ -132,8 +129,7 @@ def as_redirect(url: str) -> SyncResponseCallback:
         ValueError: `url` is empty, or has a control character.
     """
     if not check_str("url", url) or any(ord(character) < ord(" ") for character in url):
-        msg = f"url must be a URL without control characters, got {url!r}"
-        raise ValueError(msg)
+        reject_value("url", "be a URL without control characters", url)
     dead_end = as_json()
 
     def redirect(request: Request, /) -> Response:

@@ -40,7 +40,15 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             return
         receive, send = _as_get(receive, send)
     seconds = _seconds(state, retry_after)
-    sending = _Sending(send, seconds)
+    begun = False
+
+    async def send_completed(message: Message) -> None:
+        nonlocal begun
+        if message["type"] == "http.response.start":
+            begun = True
+            message = {**message, "headers": _completed(message.get("headers", ()), seconds)}
+        await send(message)
+
     try:
         if not isinstance(response, MessageCallback):
             request = Request({**as_http(scope), STATE_KEY: state}, receive)
@@ -48,31 +56,16 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             made = await made if inspect.isawaitable(made) else made
             if not isinstance(made, Response):
                 reject("what the response callback returns", "a Response", made)
-            await made(request.scope, receive, sending)
+            await made(request.scope, receive, send_completed)
             return
         status, headers, body = _rendered(response, response.text_in(state), seconds)
     except Exception:
-        if sending.begun:
+        if begun:
             raise
         _logger.exception("The response callback %r failed; the default response is sent instead", response)
         status, headers, body = _rendered(_default, _default.text_in(state), seconds)
     await send({"type": "http.response.start", "status": status, "headers": headers.copy()})
     await send({"type": "http.response.body", "body": body})
-
-
-class _Sending:
-    """Send the messages of a response, with the headers that it lacks."""
-
-    def __init__(self, send: Send, seconds: int) -> None:
-        self.begun = False
-        self._send = send
-        self._seconds = seconds
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.begun = True
-            message = {**message, "headers": _completed(message.get("headers", ()), self._seconds)}
-        await self._send(message)
 
 
 def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int:
@@ -91,11 +84,8 @@ def _completed(own: Iterable[_Header], seconds: int) -> list[_Header]:
     """Return a response's own headers, with `Retry-After` and `Cache-Control` where it has none."""
     headers = list(own)
     names = {name.lower() for name, _ in headers}
-    if b"retry-after" not in names:
-        headers.append((b"retry-after", b"%d" % seconds))
-    if b"cache-control" not in names:
-        headers.append((b"cache-control", b"no-store"))
-    return headers
+    defaults = ((b"retry-after", b"%d" % seconds), (b"cache-control", b"no-store"))
+    return headers + [(name, value) for name, value in defaults if name not in names]
 
 
 @lru_cache(maxsize=64)
