@@ -46,8 +46,7 @@ def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
     Raises:
         TypeError: The endpoint is not callable, or is an object that cannot carry a mark.
     """
-    _put(endpoint, forced_on=True)
-    return endpoint
+    return _put(endpoint, forced_on=True)
 
 
 def force_maintenance_mode_off(endpoint: _Endpoint) -> _Endpoint:
@@ -63,8 +62,7 @@ def force_maintenance_mode_off(endpoint: _Endpoint) -> _Endpoint:
     Raises:
         TypeError: The endpoint is not callable, or is an object that cannot carry a mark.
     """
-    _put(endpoint, forced_on=False)
-    return endpoint
+    return _put(endpoint, forced_on=False)
 
 
 def has_forced_on() -> bool:
@@ -93,22 +91,23 @@ def mark_of(endpoint: object) -> bool | None:
     return None
 
 
-def _put(endpoint: object, *, forced_on: bool) -> None:
-    if isinstance(endpoint, (staticmethod, classmethod)):
-        endpoint = endpoint.__func__  # what the class hands out is this function, not the descriptor
-    check_callable("endpoint", endpoint)
+def _put(endpoint: _Endpoint, *, forced_on: bool) -> _Endpoint:
+    # What the class hands out is the function, not the descriptor.
+    marked: Any = endpoint.__func__ if isinstance(endpoint, (staticmethod, classmethod)) else endpoint
+    check_callable("endpoint", marked)
     mark = _Mark(forced_on)
     try:
-        if isinstance(endpoint, MethodType):
+        if isinstance(marked, MethodType):
             # A bound method carries no attributes, and its function is shared with all other instances.
-            marks = vars(endpoint.__self__).get(_METHOD_MARKS, {})
-            setattr(endpoint.__self__, _METHOD_MARKS, {**marks, endpoint.__func__: mark})
+            marks = vars(marked.__self__).get(_METHOD_MARKS, {})
+            setattr(marked.__self__, _METHOD_MARKS, {**marks, marked.__func__: mark})
         else:
-            setattr(endpoint, _MARK, mark)
+            setattr(marked, _MARK, mark)
         _marks_put[0] += 1
     except (AttributeError, TypeError):
-        msg = f"endpoint must be able to carry a mark, got {endpoint!r}: mark a function that calls it"
+        msg = f"endpoint must be able to carry a mark, got {marked!r}: mark a function that calls it"
         raise TypeError(msg) from None
+    return endpoint
 
 
 def _mark_on(endpoint: Any) -> bool | None:  # noqa: ANN401 -- anything can be an endpoint
