@@ -32,10 +32,7 @@ _get_route_path: Callable[[Scope], str] = getattr(routing, "get_route_path", _be
 
 
 def route_path(scope: Scope) -> str:
-    """Return the path that routes are matched against: decoded once by the server, relative to the app.
-
-    It is empty where the path is just the app's `root_path`, as the ASGI specification and Starlette have it.
-    """
+    """Return the path that routes are matched against: decoded once, relative to the app, empty at its `root_path`."""
     try:
         return _get_route_path(scope)
     except re.error:  # that router fails for every route of this request
@@ -65,13 +62,9 @@ def lenient_path(path: str) -> str | None:
 
 
 def as_http(scope: Scope) -> Scope:
-    """Return the scope as that of an HTTP request, with what the ASGI specification lets a server leave out.
-
-    A WebSocket handshake is a GET (RFC 6455 4.1).
-    """
-    whole = "query_string" in scope and "headers" in scope
+    """Return the scope as that of an HTTP request; a WebSocket handshake is a GET (RFC 6455 4.1)."""
+    whole = {"query_string": b"", "headers": [], **scope}  # which the ASGI specification lets a server leave out
     if scope["type"] == "http":
-        return scope if whole else {"query_string": b"", "headers": [], **scope}
+        return whole if len(whole) > len(scope) else scope  # in which a predicate may leave something for the app
     scheme = "https" if scope.get("scheme") == "wss" else "http"
-    http = {"type": "http", "method": "GET", "scheme": scheme, "extensions": {}}
-    return {"query_string": b"", "headers": [], **scope, **http}
+    return {**whole, "type": "http", "method": "GET", "scheme": scheme, "extensions": {}}

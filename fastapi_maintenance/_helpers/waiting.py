@@ -12,10 +12,8 @@ import anyio
 _T = TypeVar("_T")
 _POLL = 0.001  # seconds
 _LOOPS = {"asyncio": "get_running_loop", "trio.lowlevel": "current_trio_token"}
-
 ANSWER_TIMEOUT = 2.0
 """Seconds that a follower waits for an answer before it counts the store as away."""
-
 WRITE_TIMEOUT = 10.0
 """Seconds that a write may take."""
 

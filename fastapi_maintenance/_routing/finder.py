@@ -1,7 +1,4 @@
-"""Which endpoint will answer this request? The app's own routes are asked, in the app's own order.
-
-Every route that can match the path is asked with its own `matches`, on a copy of the scope.
-"""
+"""Which endpoint will answer this request? The app's routes are asked with their own `matches`, in the app's order."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,12 +21,7 @@ _DEPENDS_ON_MARK = (APIRoute, APIWebSocketRoute)
 
 
 class RouteFinder:
-    """Find the endpoint that will answer the requests that an ASGI app is handed.
-
-    Args:
-        app: The app.
-        added_as: If a middleware wraps the app: the class or function as which applications list that middleware.
-    """
+    """Find the endpoint that will answer a request to an app, which a middleware listed as `added_as` may wrap."""
 
     def __init__(self, app: ASGIApp, added_as: object = None) -> None:
         self.app = app
@@ -38,27 +30,26 @@ class RouteFinder:
         self._index: RouteIndex | None = None
 
     def find(self, scope: Scope, mounted: Sequence[BaseRoute] = ()) -> tuple[Scope, Answer]:
-        """Return the scope as the application reads it, and what will answer; where that cannot be found, UNKNOWN.
+        """Return the scope as the application reads it, and what will answer: UNKNOWN where that cannot be found.
 
-        Args:
-            scope: The request.
-            mounted: The routes that a mount of the app lists, should a layer of the app hide them.
+        A mount lists the routes of the app that is `mounted`, should a layer of the app hide them.
         """
         answer = UNKNOWN
-        as_read: Scope | None = None
+        as_read: Scope = {**scope, HIDDEN_APP: True}
         with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
             router, owner, layers = self.router_of(scope)
             router = Router(mounted) if router is None and mounted else router
             if router is not None:
-                as_read = _with_root_path(owner, scope)
+                # FastAPI puts its own `root_path` in the place of the server's.
+                own_root = isinstance(owner, FastAPI) and owner.root_path
+                as_read = {**scope, "root_path": own_root} if own_root else scope
                 answer = self._ask(router, owner, layers, as_read)
-        return as_read or {**scope, HIDDEN_APP: True}, answer
+        return as_read, answer
 
     def router_of(self, scope: Scope) -> tuple[Router | None, Starlette | None, Layers]:
         """Return the router behind the app, the application that it belongs to, and the layers in between.
 
-        That is the application in the scope if the router is its own, or if, where middleware in between hides the
-        router, this very middleware was added to it.
+        The application in the scope counts if the router is its own, or, where a layer hides it, if it lists us.
         """
         layers = self._layers
         if layers is None or not layers.is_current():
@@ -83,11 +74,6 @@ class RouteFinder:
         if answer.certain and layers.answers_preflights and is_preflight(scope):
             answer = UNANSWERED
         return answer.uncertain() if layers.unknown else answer
-
-
-def _with_root_path(owner: Starlette | None, scope: Scope) -> Scope:
-    """Return the scope as the application reads it: FastAPI puts its own `root_path` in the place of the server's."""
-    return {**scope, "root_path": owner.root_path} if isinstance(owner, FastAPI) and owner.root_path else scope
 
 
 def _ask_routes(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:

@@ -69,11 +69,7 @@ def is_overridden(thing: object, *names: str) -> bool:
 
 
 class Layers:
-    """The layers that a request goes through, from an ASGI app to the router of its routes.
-
-    Args:
-        app: What the request is handed to.
-    """
+    """The layers that a request goes through, from an ASGI app to the router of its routes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.router: Router | None = None

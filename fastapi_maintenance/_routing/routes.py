@@ -1,8 +1,4 @@
-"""The routes of an app: an index of those that can match a path at all, and a list of all with their paths.
-
-Both look into the routers that FastAPI keeps nested. The index only narrows the search: whether a route matches is
-still asked of the route itself.
-"""
+"""The routes of an app, also in the routers that FastAPI keeps nested: an index by path, and a list of them all."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
