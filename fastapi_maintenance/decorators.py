@@ -1,7 +1,7 @@
 """Marks on endpoints: maintenance is always on for this one, never for that one.
 
-A mark is put on the function itself, and the same function is returned, so the order of a mark and `@app.get` does
-not matter. It holds for the route that answers with this function, not for its path.
+A mark is put on the function itself, so its order and that of `@app.get` do not matter. It holds for the route that
+answers with this function, not for its path.
 """
 
 from __future__ import annotations
@@ -78,8 +78,7 @@ def marks_put() -> int:
 def mark_of(endpoint: object) -> bool | None:
     """Return True for an endpoint that is forced on, False for one that is forced off, None for one without a mark.
 
-    The outermost mark counts. It is looked for through `functools.partial`, bound methods, callable objects and
-    whatever `functools.wraps` has wrapped.
+    The outermost mark counts, on the endpoint or on what it is a partial, a method, a call or a wrapper of.
     """
     seen: set[int] = set()
     while endpoint is not None and id(endpoint) not in seen:
