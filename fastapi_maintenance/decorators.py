@@ -4,8 +4,6 @@ A mark is put on the function itself, so its order and that of `@app.get` do not
 answers with this function, not for its path.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, TypeVar
@@ -29,7 +27,7 @@ class _Mark:
         self.forced_on = forced_on
         _forced_on[:] = _forced_on or [True] * forced_on
 
-    def __reduce__(self) -> tuple[type[_Mark], tuple[bool]]:
+    def __reduce__(self) -> tuple[type["_Mark"], tuple[bool]]:
         return _Mark, (self.forced_on,)
 
 

@@ -1,7 +1,5 @@
 """What can go wrong, as exceptions: every one that the package raises by itself is a `MaintenanceError`."""
 
-from __future__ import annotations
-
 from fastapi_maintenance.state import WorkerStatus
 
 __all__ = [
@@ -72,7 +70,7 @@ class PromiseBrokenError(MaintenanceError, AssertionError):
         numbered = [f"  {number}. {step}" for number, step in enumerate(self.steps, start=1)]
         return "\n".join([f"promise broken: {self.promise}", *numbered, *self.remarks])
 
-    def but(self, remark: str) -> PromiseBrokenError:
+    def but(self, remark: str) -> "PromiseBrokenError":
         """Return the same with another remark."""
         error = PromiseBrokenError(self.promise, self.steps, (*self.remarks, remark))
         error.__cause__ = self.__cause__

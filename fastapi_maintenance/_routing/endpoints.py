@@ -1,7 +1,5 @@
 """The endpoint that will answer a request: how it is marked, whether it documents the app, which methods it has."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI
@@ -32,7 +30,7 @@ class Answer(NamedTuple):
     path: str | None = None
     """The path of the route, with parameters in braces, if it has one."""
 
-    def uncertain(self) -> Answer:
+    def uncertain(self) -> "Answer":
         """Return what is left of it behind something that may change the request, or answer by itself."""
         return self._replace(answered=True, certain=False)
 
@@ -71,5 +69,4 @@ def _is_documentation(route: BaseRoute, owner: Starlette | None, scope: Scope) -
     if getattr(getattr(route, "endpoint", None), "__module__", None) != FastAPI.__module__:
         return False  # a route of the user's with such a path
     urls = (owner.openapi_url, owner.docs_url, owner.redoc_url, owner.swagger_ui_oauth2_redirect_url)
-    is_read = scope.get("method") in ("GET", "HEAD")
-    return is_read and getattr(route, "path", None) in urls and route_path(scope) in urls
+    return scope.get("method") in ("GET", "HEAD") and getattr(route, "path", None) in urls and route_path(scope) in urls

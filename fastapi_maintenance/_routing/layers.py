@@ -37,9 +37,8 @@ def layers_of(app: ASGIApp) -> Iterator[Any]:
     layer: Any = app
     for _ in range(_MOST_LAYERS):
         yield layer
-        if isinstance(layer, (Starlette, Router, BaseRoute)):  # a route can be an app by itself
-            return
-        layer = getattr(layer, "app", None)  # what every class of middleware calls the app that it wraps
+        # A route can be an app by itself. What a middleware wraps is its `app` in every class of them.
+        layer = None if isinstance(layer, (Starlette, Router, BaseRoute)) else getattr(layer, "app", None)
         if layer is None:
             return
 
@@ -60,12 +59,8 @@ def is_users(thing: object) -> bool:
 def is_overridden(thing: object, *names: str) -> bool:
     """Tell whether a class or an object has a method of one of these names that is not Starlette's or FastAPI's."""
     kind = thing if isinstance(thing, type) else type(thing)
-    for name in names:
-        if is_users(next((each for each in kind.__mro__ if name in vars(each)), object)):
-            return True
-        if kind is not thing and name in vars(thing):
-            return True
-    return False
+    owners = (next((each for each in kind.__mro__ if name in vars(each)), object) for name in names)
+    return any(map(is_users, owners)) or (kind is not thing and not vars(thing).keys().isdisjoint(names))
 
 
 class Layers:

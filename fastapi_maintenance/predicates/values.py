@@ -38,11 +38,7 @@ def method_in(*methods: str) -> Predicate:
         ValueError: A method is not a token (RFC 9110 9.1).
     """
     wanted = frozenset(check_token("methods", method).upper() for method in methods)
-
-    def method_is_wanted(request: Request, /) -> Verdict:
-        return request.method in wanted or (None if request.method.upper() in wanted else False)
-
-    return method_is_wanted
+    return lambda request: request.method in wanted or (None if request.method.upper() in wanted else False)
 
 
 def header_equals(name: str, value: str) -> Predicate:
@@ -109,7 +105,7 @@ def cookie_equals(name: str, value: str) -> Predicate:
     field = check_token("name", name)
 
     def values_in(request: Request) -> list[str]:
-        pairs = (cookie_parser(pair) for line in request.headers.getlist("cookie") for pair in line.split(";"))
+        pairs = map(cookie_parser, ";".join(request.headers.getlist("cookie")).split(";"))
         return [pair[field] for pair in pairs if field in pair]
 
     return _value_equals(values_in, value)

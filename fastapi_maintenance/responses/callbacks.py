@@ -59,7 +59,6 @@ class MessageCallback:
     document: Callable[[str], dict[str, object]]
 
     def __post_init__(self) -> None:
-        """Declare what it answers with."""
         offering(self.media_type, self)
 
     def text_in(self, state: MaintenanceState) -> str:

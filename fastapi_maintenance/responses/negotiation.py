@@ -3,8 +3,9 @@
 import inspect
 import re
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,11 +40,7 @@ def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCall
     check_callable("callback", callback)
     if not re.fullmatch(_MEDIA_TYPE, check_str("media_type", media_type)):
         reject_value("media_type", "be of the form type/subtype, without parameters", media_type)
-
-    def of_media_type(request: Request, /) -> Any:  # noqa: ANN401 -- what the callback returns, awaitable or not
-        return callback(request)
-
-    return offering(media_type.lower(), of_media_type)
+    return offering(media_type.lower(), cast("ResponseCallback", partial(callback)))
 
 
 def negotiate(*responses: ResponseCallback) -> ResponseCallback:
