@@ -108,11 +108,9 @@ def _put(endpoint: _Endpoint, *, forced_on: bool) -> _Endpoint:
 
 
 def _mark_on(endpoint: Any) -> bool | None:  # noqa: ANN401 -- anything can be an endpoint
-    if isinstance(endpoint, MethodType):
-        marks: dict[object, _Mark] = getattr(endpoint.__self__, _METHOD_MARKS, {})
-        if endpoint.__func__ in marks:
-            return marks[endpoint.__func__].forced_on
     mark = getattr(endpoint, _MARK, None)
+    if isinstance(endpoint, MethodType):
+        mark = getattr(endpoint.__self__, _METHOD_MARKS, {}).get(endpoint.__func__, mark)
     return mark.forced_on if isinstance(mark, _Mark) else None
 
 

@@ -74,8 +74,13 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
     middlewares = [layer.settings for layer in maintained_layers(outer)]
     if not middlewares:
         _logger.warning("document_maintenance(...) has found no maintenance middleware around %r", outer)
-    prefix = _prefix_of(app, outer)
-    marks = _marks_of(app)
+    router = Layers(outer).router
+    mounts = list_routes([] if router is None else router.routes)
+    prefix = next((each.path for each in mounts if Layers(each.app).router is app.router), "")
+    marks: dict[tuple[str, str], bool | None] = {}
+    for route in list_routes(app.routes):
+        for method in route.methods:  # the first route counts, by its path as the document writes it
+            marks.setdefault((re.sub(r":\w+\}", "}", route.path), method), mark_of(route.endpoint))
 
     def with_responses(path: str, method: str, operation: Any) -> Any:  # noqa: ANN401 -- a path has other keys too
         mark = marks.get((path, method.upper()))
@@ -91,22 +96,6 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
         for path, operations in document.get("paths", {}).items()
     }
     return {**document, "paths": paths}
-
-
-def _prefix_of(app: FastAPI, outer: ASGIApp) -> str:
-    """Return the path at which an app is mounted in another one."""
-    router = Layers(outer).router
-    routes = [] if router is None else router.routes
-    return next((each.path for each in list_routes(routes) if Layers(each.app).router is app.router), "")
-
-
-def _marks_of(app: FastAPI) -> dict[tuple[str, str], bool | None]:
-    """Return the mark of what answers each path, as the document writes it, and method: the first route's."""
-    marks: dict[tuple[str, str], bool | None] = {}
-    for route in list_routes(app.routes):
-        for method in route.methods:
-            marks.setdefault((re.sub(r":\w+\}", "}", route.path), method), mark_of(route.endpoint))
-    return marks
 
 
 def _responses_of(closing: list[Settings]) -> dict[str, dict[str, Any]]:

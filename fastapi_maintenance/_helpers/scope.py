@@ -18,10 +18,7 @@ _MOST_DECODINGS = 3
 
 def _below_root_path(scope: Scope) -> str:
     path: str = scope["path"]
-    root_path: str = scope.get("root_path", "")
-    if not root_path or not path.startswith(root_path):
-        return path
-    rest = path[len(root_path) :]
+    rest = path.removeprefix(scope.get("root_path", ""))
     return rest if not rest or rest.startswith("/") else path
 
 
