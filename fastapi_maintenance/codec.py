@@ -84,7 +84,9 @@ def text_to_state(text: str) -> MaintenanceState:
     if not text.lstrip().startswith("{"):
         return MaintenanceState(active=str_to_bool(text))
     try:
-        return _state_of(json.loads(text))
+        found = json.loads(text)
+        holds = tuple(Hold(**_known(Hold, hold)) for hold in found.get("holds") or ())
+        return MaintenanceState(**{**_known(MaintenanceState, found), "holds": holds})
     except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
         msg = f"text must be a JSON object that describes a state, got {text[:200]!r}: {reason}"
@@ -97,11 +99,6 @@ def _plain(value: MaintenanceState | Hold | datetime) -> Any:  # noqa: ANN401 --
         return value.isoformat()
     values = {field.name: getattr(value, field.name) for field in fields(value)}
     return {name: value for name, value in values.items() if value is not None and value != ()}
-
-
-def _state_of(found: dict[str, Any]) -> MaintenanceState:
-    holds = tuple(Hold(**_known(Hold, hold)) for hold in found.get("holds") or ())
-    return MaintenanceState(**{**_known(MaintenanceState, found), "holds": holds})
 
 
 def _known(kind: type[MaintenanceState | Hold], found: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The endpoint that will answer a request: how it is marked, whether it documents the app, which methods it has."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -42,11 +42,7 @@ UNANSWERED = Answer(answered=False)
 
 
 def answer_of(
-    route: BaseRoute,
-    endpoint: Any,  # noqa: ANN401 -- anything can be an endpoint
-    owner: Starlette | None,
-    scope: Scope,
-    app: ASGIApp | None = None,
+    route: BaseRoute, endpoint: object, owner: Starlette | None, scope: Scope, app: ASGIApp | None = None
 ) -> Answer:
     """Return what is known of an endpoint of a route of an application; the route hands its requests to `app`."""
     mark, certain = mark_of(endpoint), True

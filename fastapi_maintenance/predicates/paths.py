@@ -1,14 +1,42 @@
-"""Predicates on the path, read as the router reads it and as lenient readers behind it may."""
+"""Predicates on the method, and on the path, read as the router reads it and as lenient readers behind it may."""
 
 import re
 from collections.abc import Callable
 
 from starlette.requests import Request
 
-from fastapi_maintenance._helpers.checks import check_name, check_str, reject_value
+from fastapi_maintenance._helpers.checks import check_name, check_str, check_token, reject_value
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path, route_path
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+def safe_method(request: Request, /) -> bool:
+    """Exempt requests that only read: GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1).
+
+    >>> safe_method(get("/items")), safe_method(get("/items", method="POST"))
+    (True, False)
+    """
+    return request.method in _SAFE_METHODS
+
+
+def method_in(*methods: str) -> Predicate:
+    """Exempt these HTTP methods, given in any case.
+
+    >>> method_in("get")(get("/")), method_in("POST", "PUT")(get("/"))
+    (True, False)
+
+    Unknown is one of them that is sent in another case: methods are case-sensitive (RFC 9110 9.1), but not everybody
+    takes them so.
+
+    Raises:
+        TypeError: A method is not a `str`.
+        ValueError: A method is not a token (RFC 9110 9.1).
+    """
+    wanted = frozenset(check_token("methods", method).upper() for method in methods)
+    return lambda request: request.method in wanted or (None if request.method.upper() in wanted else False)
 
 
 def path_is(*paths: str) -> Predicate:

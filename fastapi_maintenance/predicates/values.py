@@ -1,4 +1,4 @@
-"""Predicates on the method and the host, and on headers, query parameters and cookies, compared in constant time."""
+"""Predicates on headers, query parameters and cookies, compared in constant time, and on the host."""
 
 import hmac
 import re
@@ -10,35 +10,8 @@ from fastapi_maintenance._helpers.checks import check_name, check_str, check_tok
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _HOST = r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]"
 _HOST_AND_PORT = rf"({_HOST})(?<!\.)(?::[0-9]*)?"  # a dot at the end is left out by some
-
-
-def safe_method(request: Request, /) -> bool:
-    """Exempt requests that only read: GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1).
-
-    >>> safe_method(get("/items")), safe_method(get("/items", method="POST"))
-    (True, False)
-    """
-    return request.method in _SAFE_METHODS
-
-
-def method_in(*methods: str) -> Predicate:
-    """Exempt these HTTP methods, given in any case.
-
-    >>> method_in("get")(get("/")), method_in("POST", "PUT")(get("/"))
-    (True, False)
-
-    Unknown is one of them that is sent in another case: methods are case-sensitive (RFC 9110 9.1), but not everybody
-    takes them so.
-
-    Raises:
-        TypeError: A method is not a `str`.
-        ValueError: A method is not a token (RFC 9110 9.1).
-    """
-    wanted = frozenset(check_token("methods", method).upper() for method in methods)
-    return lambda request: request.method in wanted or (None if request.method.upper() in wanted else False)
 
 
 def header_equals(name: str, value: str) -> Predicate:
