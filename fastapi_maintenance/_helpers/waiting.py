@@ -11,7 +11,6 @@ import anyio
 
 _T = TypeVar("_T")
 _POLL = 0.001  # seconds
-_LOOPS = {"asyncio": "get_running_loop", "trio.lowlevel": "current_trio_token"}
 ANSWER_TIMEOUT = 2.0
 """Seconds that a follower waits for an answer before it counts the store as away."""
 WRITE_TIMEOUT = 10.0
@@ -29,7 +28,7 @@ def in_time(seconds: float, text: str = "no answer within {:g} seconds") -> Iter
 
 def current_loop() -> object:
     """Return the event loop that runs here, which is no other one that runs before or after it; None: none runs."""
-    for module, function in _LOOPS.items():
+    for module, function in (("asyncio", "get_running_loop"), ("trio.lowlevel", "current_trio_token")):
         with suppress(KeyError, RuntimeError):  # it has not been imported, or no loop of it runs here
             loop: object = getattr(sys.modules[module], function)()
             return loop

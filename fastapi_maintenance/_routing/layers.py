@@ -78,13 +78,13 @@ class Layers:
         """What leads from each layer to the next: the layer, its attribute and the value of that."""
         last = self._follow(app)
         if isinstance(last, Starlette):
-            self.owner, last = last, self._enter(last)
+            self._enter(last)
+            self.owner, last = last, last.router
         if isinstance(last, Router):
             self.router = last
-            self._check(last, known=not is_overridden(last, "__call__", "app"))
             self._links.append((last, "middleware_stack", last.middleware_stack))
-            end = self._follow(last.middleware_stack)
-            self._check(end, known=end == last.app)
+            self._check(last, known=not is_overridden(last, "__call__", "app"))
+            self._check(end := self._follow(last.middleware_stack), known=end == last.app)
         else:
             self.router = Router([last]) if isinstance(last, BaseRoute) else None
             self._check(last, known=self.router is not None and not is_overridden(last, "__call__"))
@@ -93,7 +93,7 @@ class Layers:
         """Tell whether the layers are still the same; False while they have not been built."""
         return all(getattr(layer, name) is value for layer, name, value in self._links)
 
-    def _enter(self, app: Starlette) -> Router:
+    def _enter(self, app: Starlette) -> None:
         self._check(app, known=not is_overridden(app, "__call__"))
         self._links += [(app, "router", app.router), (app, "middleware_stack", app.middleware_stack)]
         stack = _stack_of(app)
@@ -103,9 +103,7 @@ class Layers:
             for middleware in app.user_middleware:
                 self._check_middleware(middleware, middleware.cls)
         else:
-            end = self._follow(stack)
-            self._check(end, known=end is app.router)
-        return app.router
+            self._check(end := self._follow(stack), known=end is app.router)
 
     def _follow(self, app: ASGIApp) -> Any:  # noqa: ANN401 -- anything can be a layer
         """Go through middleware, and return the first app that is none."""

@@ -39,8 +39,7 @@ class BypassCookie:
         self._bad_signature = BadSignature
 
     def __repr__(self) -> str:
-        """Show the cookie's name, and no secret."""
-        max_age, link_max_age = self._max_ages.values()
+        max_age, link_max_age = self._max_ages.values()  # no secret is shown
         return f"bypass_cookie(..., name={self.name!r}, {max_age=}, {link_max_age=})"
 
     def __call__(self, request: Request, /) -> bool:

@@ -39,14 +39,13 @@ def any_of(*predicates: Predicate | AsyncPredicate) -> AsyncPredicate: ...
 def any_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     """Exempt what at least one of the predicates exempts; `any_of()` is `never`.
 
-    Where none does and one says unknown, the result is unknown.
-
     >>> from fastapi_maintenance import header_present, path_prefix
     >>> exempt = any_of(path_prefix("/health"), header_present("X-Admin"))
     >>> exempt(get("/health")), exempt(get("/items"))
     (True, False)
 
-    They are asked in their order until one says yes. The result is async if one of them is.
+    They are asked in their order until one says yes; else, where one says unknown, so does the result. It is async if
+    one of them is.
 
     Raises:
         TypeError: A predicate is not callable.
@@ -61,14 +60,13 @@ def all_of(*predicates: Predicate | AsyncPredicate) -> AsyncPredicate: ...
 def all_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     """Exempt what every one of the predicates exempts; `all_of()` is `always`.
 
-    Where none says no and one says unknown, the result is unknown.
-
     >>> from fastapi_maintenance import path_prefix, safe_method
     >>> exempt = all_of(safe_method, not_(path_prefix("/ws")))
     >>> exempt(get("/items")), exempt(get("/ws/prices"))
     (True, False)
 
-    They are asked in their order until one says no. The result is async if one of them is.
+    They are asked in their order until one says no; else, where one says unknown, so does the result. It is async if
+    one of them is.
 
     Raises:
         TypeError: A predicate is not callable.
@@ -81,14 +79,14 @@ def not_(predicate: Predicate) -> Predicate: ...
 @overload
 def not_(predicate: AsyncPredicate) -> AsyncPredicate: ...
 def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
-    """Exempt what the predicate does not: `exempt=not_(path_prefix("/billing"))` closes only `/billing`.
-
-    Where the predicate says unknown, so does the result: a request in doubt is blocked.
+    """Exempt what the predicate does not, so that maintenance closes only what it names.
 
     >>> from fastapi_maintenance import path_prefix
     >>> exempt = not_(path_prefix("/billing"))
     >>> exempt(get("/billing/7")), exempt(get("/items"))
     (False, True)
+
+    Where the predicate says unknown, so does the result: a request in doubt is blocked.
 
     Raises:
         TypeError: The predicate is not callable.

@@ -65,12 +65,11 @@ def path_prefix(*prefixes: str) -> Predicate:
 
     `path_prefix("/health/")` covers only what lies under it.
 
-    Behind a layer that hides the app, a path is also unknown that some `root_path` of the app would make one of these.
-
     Unknown is a path with a `..` segment, a backslash or a control character: what is behind the route may take it for
     any other path. Unknown is also a path on which lenient readers come to another verdict: those who decode it once
-    more, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case, or dots and spaces after a name.
-    So `not_(path_prefix("/billing"))` exempts neither `//billing` nor `/Billing`.
+    more, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case, or dots and spaces after a name; and
+    behind a layer that hides the app, one that some `root_path` of the app would make one of these. So
+    `not_(path_prefix("/billing"))` exempts neither `//billing` nor `/Billing`.
 
     Raises:
         TypeError: A prefix is not a `str`.
