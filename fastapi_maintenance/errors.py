@@ -1,5 +1,7 @@
 """What can go wrong, as exceptions: every one that the package raises by itself is a `MaintenanceError`."""
 
+from __future__ import annotations
+
 from fastapi_maintenance.state import WorkerStatus
 
 __all__ = [
@@ -27,6 +29,7 @@ class DrainTimeoutError(MaintenanceError, TimeoutError):
     Args:
         seconds: How long was waited.
         workers: The workers that were still waited for, as far as the store told of them.
+
     """
 
     def __init__(self, seconds: float, workers: tuple[WorkerStatus, ...]) -> None:
@@ -58,6 +61,7 @@ class PromiseBrokenError(MaintenanceError, AssertionError):
         promise: The promise, in plain words.
         steps: What was done, in this order; in the last step the promise broke.
         remarks: What else is to be known of it.
+
     """
 
     def __init__(self, promise: str, steps: tuple[str, ...], remarks: tuple[str, ...] = ()) -> None:
@@ -70,7 +74,7 @@ class PromiseBrokenError(MaintenanceError, AssertionError):
         numbered = [f"  {number}. {step}" for number, step in enumerate(self.steps, start=1)]
         return "\n".join([f"promise broken: {self.promise}", *numbered, *self.remarks])
 
-    def but(self, remark: str) -> "PromiseBrokenError":
+    def but(self, remark: str) -> PromiseBrokenError:
         """Return the same with another remark."""
         error = PromiseBrokenError(self.promise, self.steps, (*self.remarks, remark))
         error.__cause__ = self.__cause__

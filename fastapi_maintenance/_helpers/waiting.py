@@ -52,11 +52,13 @@ async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
 
     def run() -> None:
         try:
-            outcome.set_result(function())
+            result = function()
         except BaseException as error:  # noqa: BLE001 -- raised where it is waited for
-            outcome.set_exception(error)
-        finally:
             is_busy.release()
+            outcome.set_exception(error)
+        else:
+            is_busy.release()
+            outcome.set_result(result)
 
     threading.Thread(target=run, name="fastapi_maintenance", daemon=True).start()
     while not outcome.done():  # noqa: ASYNC110 -- as above

@@ -17,6 +17,8 @@ from fastapi_maintenance._routing.layers import Layers, all_layers_of
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance.predicates.verdicts import paths_in
 
+__all__ = ["hints_on", "log_hints", "template_matches"]
+
 _LOGGER = "fastapi_maintenance.hints"
 _ROUTER = "fastapi_maintenance.router."  # the modules that the endpoints of the admin API come from
 _CORS_INSIDE = (

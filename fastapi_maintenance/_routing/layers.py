@@ -84,7 +84,8 @@ class Layers:
             self.router = last
             self._links.append((last, "middleware_stack", last.middleware_stack))
             self._check(last, known=not is_overridden(last, "__call__", "app"))
-            self._check(end := self._follow(last.middleware_stack), known=end == last.app)
+            end = self._follow(last.middleware_stack)
+            self._check(end, known=end == last.app)
         else:
             self.router = Router([last]) if isinstance(last, BaseRoute) else None
             self._check(last, known=self.router is not None and not is_overridden(last, "__call__"))
@@ -103,7 +104,8 @@ class Layers:
             for middleware in app.user_middleware:
                 self._check_middleware(middleware, middleware.cls)
         else:
-            self._check(end := self._follow(stack), known=end is app.router)
+            end = self._follow(stack)
+            self._check(end, known=end is app.router)
 
     def _follow(self, app: ASGIApp) -> Any:  # noqa: ANN401 -- anything can be a layer
         """Go through middleware, and return the first app that is none."""

@@ -49,21 +49,22 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             message = {**message, "headers": _completed(message.get("headers", ()), seconds)}
         await send(message)
 
-    try:
-        if not isinstance(response, MessageCallback):
+    if not isinstance(response, MessageCallback):
+        try:
             request = Request({**as_http(scope), STATE_KEY: state}, receive)
             made: Any = response(request)
             made = await made if inspect.isawaitable(made) else made
             if not isinstance(made, Response):
                 reject("what the response callback returns", "a Response", made)
             await made(request.scope, receive, send_completed)
+        except Exception:
+            if begun:
+                raise
+            _logger.exception("The response callback %r failed; the default response is sent instead", response)
+            response = _default
+        else:
             return
-        status, headers, body = _rendered(response, response.text_in(state), seconds)
-    except Exception:
-        if begun:
-            raise
-        _logger.exception("The response callback %r failed; the default response is sent instead", response)
-        status, headers, body = _rendered(_default, _default.text_in(state), seconds)
+    status, headers, body = _rendered(response, response.text_in(state), seconds)
     await send({"type": "http.response.start", "status": status, "headers": headers.copy()})
     await send({"type": "http.response.body", "body": body})
 
