@@ -8,8 +8,7 @@ from urllib.parse import unquote
 from starlette import routing
 from starlette.types import Scope
 
-HIDDEN_APP = "fastapi_maintenance.hidden_app"
-"""The key of a scope whose application cannot be seen, so that a `root_path` of its own is not known."""
+HIDDEN_APP = "fastapi_maintenance.hidden_app"  # in the scope where the app, and a `root_path` of its own, is unknown
 
 _PLAIN = re.compile(r"(?:/[a-z0-9_-]+)*/?")
 _SEVERAL_READINGS = re.compile(r"[\\\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *(?:[;/]|$)")

@@ -11,10 +11,8 @@ import anyio
 
 _T = TypeVar("_T")
 _POLL = 0.001  # seconds
-ANSWER_TIMEOUT = 2.0
-"""Seconds that a follower waits for an answer before it counts the store as away."""
-WRITE_TIMEOUT = 10.0
-"""Seconds that a write may take."""
+ANSWER_TIMEOUT = 2.0  # seconds that a follower waits for an answer before it counts the store as away
+WRITE_TIMEOUT = 10.0  # seconds that a write may take
 
 
 @contextmanager

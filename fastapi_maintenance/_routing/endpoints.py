@@ -19,25 +19,18 @@ _DISPATCH = ("__new__", "__init__", "__await__", "__getattr__", "__getattribute_
 class Answer(NamedTuple):
     """What is known of the endpoint that will answer."""
 
-    mark: bool | None = None
-    """True if it is forced on, False if it is forced off."""
-    answered: bool = True
-    """False if the app says 404 or 405, redirects a trailing slash, or answers a CORS preflight by itself."""
-    documentation: bool = False
-    """Whether it is the app's own documentation."""
-    certain: bool = True
-    """Whether no layer or handler of the user's can make it another answer."""
-    path: str | None = None
-    """The path of the route, with parameters in braces, if it has one."""
+    mark: bool | None = None  # True if it is forced on, False if it is forced off
+    answered: bool = True  # False if the app says 404 or 405, redirects a slash, or answers a CORS preflight by itself
+    documentation: bool = False  # whether it is the app's own documentation
+    certain: bool = True  # whether no layer or handler of the user's can make it another answer
+    path: str | None = None  # of the route, with parameters in braces, if it has one
 
     def uncertain(self) -> "Answer":
         """Return what is left of it behind something that may change the request, or answer by itself."""
         return self._replace(answered=True, certain=False)
 
 
-UNKNOWN = Answer(certain=False)
-"""Something answers that has no routes to look at, or looking for the route failed."""
-
+UNKNOWN = Answer(certain=False)  # something answers that has no routes, or looking for the route failed
 UNANSWERED = Answer(answered=False)
 
 

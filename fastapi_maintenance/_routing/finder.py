@@ -16,8 +16,8 @@ from fastapi_maintenance._routing.left_to_app import handles_refusals, is_prefli
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex
 from fastapi_maintenance.decorators import marks_put
 
+# Routes that give all requests that they match the same answer, while nobody marks the endpoint.
 _DEPENDS_ON_MARK = (APIRoute, APIWebSocketRoute)
-"""Routes that give all requests that they match the same answer, while nobody marks the endpoint."""
 
 
 class RouteFinder:

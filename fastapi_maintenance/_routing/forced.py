@@ -24,10 +24,8 @@ class Forcing:
 
     layers: tuple[object, ...]
     state: MaintenanceState | None
-    was_entered: bool = False
-    """Whether a request came through the app."""
-    was_asked: bool = False
-    """Whether a maintenance middleware asked about one."""
+    was_entered: bool = False  # whether a request came through the app
+    was_asked: bool = False  # whether a maintenance middleware asked about one
 
     def is_about(self, app: object) -> bool:
         """Tell whether this is the app that is forced, or one of its layers."""

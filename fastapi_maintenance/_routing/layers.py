@@ -68,14 +68,10 @@ class Layers:
 
     def __init__(self, app: ASGIApp) -> None:
         self.router: Router | None = None
-        self.owner: Starlette | None = None
-        """The application that the router belongs to."""
-        self.unknown: list[Any] = []
-        """The layers that may change the path or the method, or answer by themselves."""
-        self.answers_preflights = False
-        """Whether one of them answers CORS preflights, so that none comes to a route."""
-        self._links: list[tuple[Any, str, object]] = []
-        """What leads from each layer to the next: the layer, its attribute and the value of that."""
+        self.owner: Starlette | None = None  # the application that the router belongs to
+        self.unknown: list[Any] = []  # the layers that may change the path or the method, or answer by themselves
+        self.answers_preflights = False  # whether one of them answers CORS preflights, so that none comes to a route
+        self._links: list[tuple[Any, str, object]] = []  # from each layer to the next: it, its attribute, the value
         last = self._follow(app)
         if isinstance(last, Starlette):
             self._enter(last)

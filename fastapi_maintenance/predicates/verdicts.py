@@ -11,8 +11,7 @@ from starlette.requests import Request
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.scope import HIDDEN_APP
 
-Verdict = bool | None
-"""Whether a request is exempt; None: unknown."""
+Verdict = bool | None  # whether a request is exempt; None: unknown
 
 
 def verdict_of(said: object) -> Verdict:
