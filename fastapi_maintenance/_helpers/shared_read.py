@@ -32,14 +32,13 @@ class SharedRead(Generic[_T]):
     """Read a store at most once at a time, and at most once in `ttl` seconds.
 
     What was asked for earlier never replaces what was asked for later, in whatever order the answers come. While the
-    store is away, one caller at a time tries again, and the others are told at once that it is. `newest` is what it
-    said last, None before.
+    store is away, one caller at a time tries again, and the others are told at once that it is.
     """
 
     def __init__(self, read: Callable[[], Awaitable[_T]], *, ttl: float) -> None:
         self._read = read
         self._ttl = ttl
-        self.newest: _T | None = None
+        self.newest: _T | None = None  # what it said last
         self._lock = threading.RLock()
         self._asked = 0
         self._error: Exception | None = None
@@ -77,13 +76,10 @@ class SharedRead(Generic[_T]):
             return True
 
     def put_written(self, value: _T, began: int) -> bool:
-        """Take a value whose writing began at that moment and has just ended, as `put` does.
-
-        What was asked for while it was written may be from before it, and arrive after this: it is not newer.
-        """
+        """Take a value whose writing began at that moment and has just ended, as `put` does."""
         with self._lock:
             taken = self.put(value, began)
-            if taken:
+            if taken:  # what was asked for while it was written may be from before, and arrive after this
                 self._asked = moment()
         return taken
 

@@ -40,10 +40,8 @@ def end_of(loop: object) -> Callable[[], bool]:
 
 
 async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
-    """Run a function in a thread of its own, one at a time; a caller that is cancelled does not wait for it.
-
-    A thread of a pool that a file system holds would be missing there, and would keep the process from ending.
-    """
+    """Run a function in a thread of its own, one at a time; a caller that is cancelled does not wait for it."""
+    # A thread of a pool that a file system holds would be missing there, and would keep the process from ending.
     while not is_busy.acquire(blocking=False):  # noqa: ASYNC110 -- an event would belong to one event loop
         await anyio.sleep(_POLL)
     outcome: Future[_T] = Future()

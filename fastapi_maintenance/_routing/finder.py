@@ -30,15 +30,12 @@ class RouteFinder:
         self._index: RouteIndex | None = None
 
     def find(self, scope: Scope, mounted: Sequence[BaseRoute] = ()) -> tuple[Scope, Answer]:
-        """Return the scope as the application reads it, and what will answer: UNKNOWN where that cannot be found.
-
-        A mount lists the routes of the app that is `mounted`, should a layer of the app hide them.
-        """
+        """Return the scope as the application reads it, and what will answer: UNKNOWN where that cannot be found."""
         answer = UNKNOWN
         as_read: Scope = {**scope, HIDDEN_APP: True}
         with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
             router, owner, layers = self.router_of(scope)
-            router = Router(mounted) if router is None and mounted else router
+            router = Router(mounted) if router is None and mounted else router  # which a layer hides, and a mount lists
             if router is not None:
                 # FastAPI puts its own `root_path` in the place of the server's.
                 own_root = isinstance(owner, FastAPI) and owner.root_path
@@ -47,14 +44,11 @@ class RouteFinder:
         return as_read, answer
 
     def router_of(self, scope: Scope) -> tuple[Router | None, Starlette | None, Layers]:
-        """Return the router behind the app, the application that it belongs to, and the layers in between.
-
-        The application in the scope counts if the router is its own, or, where a layer hides it, if it lists us.
-        """
+        """Return the router behind the app, the application that it belongs to, and the layers in between."""
         layers = self._layers
         if layers is None or not layers.is_current():
             layers = self._layers = Layers(self.app)
-        app = scope.get("app")
+        app = scope.get("app")  # counts if the router is its own, or, where a layer hides that, if it lists us
         if self._added_as is not None and layers.owner is None and isinstance(app, Starlette):
             is_added = layers.router is None and any(each.cls is self._added_as for each in app.user_middleware)
             if is_added or app.router is layers.router:

@@ -37,10 +37,7 @@ _lock = threading.Lock()
 
 
 class _Entrance:
-    """The middleware stack of an app that is forced, which notes in the scope that a request came through the app.
-
-    So a middleware around an app that is mounted below, or around one route, knows of it too.
-    """
+    """The middleware stack of an app that is forced, which tells middleware around its mounts and routes so."""
 
     def __init__(self, owner: Starlette) -> None:
         self.owner = owner

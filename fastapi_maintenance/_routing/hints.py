@@ -45,8 +45,7 @@ def hints_on(
 ) -> Iterator[tuple[str, str]]:
     """Yield the topic and the text of each hint on an app that starts with this scope.
 
-    `twice` tells that another maintenance middleware on the same switch is inside this one, `passes` that what no
-    route answers is left to the app.
+    `twice`: another maintenance middleware on its switch is inside this one; `passes`: what no route answers is passed.
     """
     app = lifespan.get("app")
     router, _, between = finder.router_of(lifespan)

@@ -98,11 +98,7 @@ def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
 def _composed(
     name: str, parts: tuple[_Part, ...], *, decisive: bool, negate: bool = False
 ) -> Predicate | AsyncPredicate:
-    """Join predicates by Kleene's three-valued logic: `or` where True is decisive, `and` where False is.
-
-    The result is a coroutine function if a part is known to be one. Any other part may return an awaitable, as a lambda
-    can; the result then does so too, for that request.
-    """
+    """Join predicates by Kleene's three-valued logic: `or` where True is decisive, `and` where False is."""
     for part in parts:
         check_callable("predicates", part)
 
@@ -131,6 +127,7 @@ def _composed(
         verdict = combination(request)
         return await verdict if inspect.isawaitable(verdict) else verdict
 
+    # A part that is not known to be async may return an awaitable, as a lambda can; `combination` then does so too.
     result: Any = async_combination if any(map(_is_async, parts)) else combination
     result.__name__ = result.__qualname__ = name
     result.composed = combine, parts

@@ -115,15 +115,12 @@ def host_is(*hosts: str) -> Predicate:
 def _value_equals(
     values_in: Callable[[Request], list[str]], value: str, *, in_header: bool = True, hint: str = ""
 ) -> Predicate:
-    """Return a predicate that compares in constant time; unknown where a request has several different values.
-
-    A header is read as ISO-8859-1, whether it was sent in that, as by browsers, or in UTF-8.
-    """
+    """Return a predicate that compares in constant time; unknown where a request has several different values."""
     if not check_str("value", value):
         msg = f"value must not be empty, got '': whoever sends it empty would be exempt{hint}"
         raise ValueError(msg)
     secrets = [_encoded(value)]
-    if in_header:
+    if in_header:  # which is read as ISO-8859-1, also where it was not sent in that, as by browsers, but in UTF-8
         secrets.append(_encoded(secrets[0].decode("latin-1")))
 
     def value_is_equal(request: Request, /) -> Verdict:

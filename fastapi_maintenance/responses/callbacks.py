@@ -141,10 +141,7 @@ def as_redirect(url: str) -> SyncResponseCallback:
 
 
 def _page(url: str) -> tuple[str, str]:
-    """Return the host and the path of a URL, alike for all ways to write them (RFC 3986 6.2.2 and 6.2.3).
-
-    Behind a proxy that ends TLS the scheme may be wrong, so it does not count.
-    """
-    parts = urlsplit(url)
+    """Return the host and the path of a URL, alike for all ways to write them (RFC 3986 6.2.2 and 6.2.3)."""
+    parts = urlsplit(url)  # whose scheme does not count: behind a proxy that ends TLS it may be wrong
     host = parts.netloc.rpartition("@")[2].lower().removesuffix(":80").removesuffix(":443")
     return host, normpath(unquote(parts.path) or "/")

@@ -90,15 +90,11 @@ def _varying(response: Response) -> Response:
 
 
 def preferred(accept: str | None, offers: Sequence[str]) -> int:
-    """Return the index of the media type that a client with this `Accept` header prefers.
-
-    The highest weight wins; of equal ones the one that is named more closely, and then the first. Where nothing is
-    preferred, or nothing wanted, it is JSON: an answer in another format is better than none.
-    """
+    """Return the index of the media type that a client with this `Accept` header prefers, else JSON or the first."""
     ranges = dict(reversed([*_weighted(accept or "")]))  # of one that is named twice, the first counts
     fallback = offers.index(_JSON) if _JSON in offers else 0
     wanted = [_wanted(offer, ranges) for offer in offers]
-    best = max(wanted, default=(0.0, 0))
+    best = max(wanted, default=(0.0, 0))  # of equal weights, what is named more closely, and then the first
     return fallback if best[0] <= 0 or (best == wanted[fallback] and not best[1]) else wanted.index(best)
 
 

@@ -70,14 +70,11 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
 
 
 def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int:
-    """Return the seconds of `Retry-After` (RFC 9110 10.2.3): until the end, or `retry_after` where that is not known.
-
-    Of a pair, the difference is spread over the clients, so that they do not all come back at once.
-    """
+    """Return the seconds of `Retry-After` (RFC 9110 10.2.3): to the end, or `retry_after` where that is not known."""
     known = None if state.ends_at is None else seconds_left(state, clock.now())
     if isinstance(retry_after, int):
         return retry_after if known is None else known
-    least, most = retry_after
+    least, most = retry_after  # between which the clients are spread, so that they do not all come back at once
     return (least if known is None else known) + random.randint(0, most - least)  # noqa: S311 -- no secret
 
 
