@@ -9,7 +9,6 @@ from starlette import routing
 from starlette.types import Scope
 
 HIDDEN_APP = "fastapi_maintenance.hidden_app"  # in the scope where the app, and a `root_path` of its own, is unknown
-
 _PLAIN = re.compile(r"(?:/[a-z0-9_-]+)*/?")
 _SEVERAL_READINGS = re.compile(r"[\\\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *(?:[;/]|$)")
 _MOST_DECODINGS = 3

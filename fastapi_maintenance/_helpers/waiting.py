@@ -35,8 +35,7 @@ def current_loop() -> object:
 
 def end_of(loop: object) -> Callable[[], bool]:
     """Return a function that tells whether an event loop was closed, as asyncio's can be with tasks still in it."""
-    is_closed: Callable[[], bool] = getattr(loop, "is_closed", lambda: False)
-    return is_closed
+    return getattr(loop, "is_closed", lambda: False)
 
 
 async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:

@@ -123,8 +123,7 @@ class Layers:
 
 def _stack_of(app: Starlette) -> ASGIApp | None:
     """Return the layers that were added to an app, None while they have not been built."""
-    stack: ASGIApp | None = getattr(app.middleware_stack, "stack_behind", app.middleware_stack)  # of a forced app
-    return stack
+    return getattr(app.middleware_stack, "stack_behind", app.middleware_stack)  # of a forced app
 
 
 def _is_known(kind: Any) -> bool:  # noqa: ANN401 -- a class, or what makes a layer

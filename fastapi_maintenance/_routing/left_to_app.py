@@ -31,8 +31,7 @@ def is_refused(index: RouteIndex, scope: Scope) -> bool:
 
 def _serves_unmatched(router: Router, scope: Scope) -> bool:
     # The files of `app.frontend()` have no public way to them; tests/routing/test_left_to_app.py fails when this goes.
-    match_frontend = getattr(router, "_match_low_priority", None)
-    match = Match.NONE if match_frontend is None else match_frontend(scope)[0]
+    match = getattr(router, "_match_low_priority", lambda _: (Match.NONE, {}))(scope)[0]
     return match is Match.FULL or (
         match is Match.NONE and (router.default != router.not_found or is_overridden(router, "not_found"))
     )

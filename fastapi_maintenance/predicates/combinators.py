@@ -1,7 +1,7 @@
 """`any_of`, `all_of` and `not_`, sync while all their parts are; and their units, `never` and `always`."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Generator, Iterable
 from functools import partial
 from typing import Any, cast, overload
 
@@ -10,8 +10,6 @@ from starlette.requests import Request
 from fastapi_maintenance._helpers.checks import check_callable
 from fastapi_maintenance.predicates.verdicts import Verdict, verdict_of
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
-
-_Part = Callable[[Request], Verdict | Awaitable[Verdict]]
 
 
 def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
@@ -96,7 +94,7 @@ def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
 
 
 def _composed(
-    name: str, parts: tuple[_Part, ...], *, decisive: bool, negate: bool = False
+    name: str, parts: tuple[Predicate | AsyncPredicate, ...], *, decisive: bool, negate: bool = False
 ) -> Predicate | AsyncPredicate:
     """Join predicates by Kleene's three-valued logic: `or` where True is decisive, `and` where False is."""
     for part in parts:

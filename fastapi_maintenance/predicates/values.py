@@ -3,6 +3,7 @@
 import hmac
 import re
 from collections.abc import Callable
+from functools import partial
 
 from starlette.requests import Request, cookie_parser
 
@@ -10,6 +11,7 @@ from fastapi_maintenance._helpers.checks import check_name, check_str, check_tok
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
 
+_encoded = partial(str.encode, encoding="utf-8", errors="surrogatepass")
 _HOST = r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]"
 _HOST_AND_PORT = rf"({_HOST})(?<!\.)(?::[0-9]*)?"  # a dot at the end is left out by some
 
@@ -129,7 +131,3 @@ def _value_equals(
         return equal == {True} or (None if len(sent) > 1 else False)
 
     return value_is_equal
-
-
-def _encoded(value: str) -> bytes:
-    return value.encode("utf-8", "surrogatepass")

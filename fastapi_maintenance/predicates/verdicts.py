@@ -27,8 +27,7 @@ def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN4
     """Return what a predicate says to all requests of this method and path; None where it depends on more."""
     if hasattr(predicate, "composed"):
         combine, parts = predicate.composed
-        verdict: Verdict = combine(verdict_on(part, method, path) for part in parts)
-        return verdict
+        return verdict_of(combine(verdict_on(part, method, path) for part in parts))
     try:
         said = predicate(_PartialRequest(method, path))
         return verdict_of(_result_without_waiting(said) if inspect.isawaitable(said) else said)

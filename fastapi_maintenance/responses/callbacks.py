@@ -46,8 +46,7 @@ def offering(media_type: str, callback: _Callback, *, status: int = 503) -> _Cal
 
 def answers_of(callback: object) -> tuple[tuple[int, str], ...]:
     """Return each status and media type that a response callback is known to answer with."""
-    answers: tuple[tuple[int, str], ...] = getattr(callback, "answers", ())
-    return answers
+    return getattr(callback, "answers", ())
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,10 +142,8 @@ def _policy_for(page: str) -> str:
     """Return the Content-Security-Policy (CSP Level 3) of a page: its own styles, images within it, nothing else."""
     digests = sorted({hashlib.sha256(style.encode()).digest() for style in re.findall(_STYLE, page)})
     styles = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
-    return (
-        f"default-src 'none'; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    )
+    others = "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    return f"default-src 'none'; style-src {styles}; {others}"
 
 
 def _expected(ends_at: datetime, left: int, words: Words) -> str:
