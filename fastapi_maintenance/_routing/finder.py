@@ -32,7 +32,7 @@ class RouteFinder:
     def find(self, scope: Scope, mounted: Sequence[BaseRoute] = ()) -> tuple[Scope, Answer]:
         """Return the scope as the application reads it, and what will answer: UNKNOWN where that cannot be found."""
         answer = UNKNOWN
-        as_read: Scope = {**scope, HIDDEN_APP: True}
+        as_read: Scope | None = None
         with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
             router, owner, layers = self.router_of(scope)
             router = Router(mounted) if router is None and mounted else router  # which a layer hides, and a mount lists
@@ -41,7 +41,7 @@ class RouteFinder:
                 own_root = isinstance(owner, FastAPI) and owner.root_path
                 as_read = {**scope, "root_path": own_root} if own_root else scope
                 answer = self._ask(router, owner, layers, as_read)
-        return as_read, answer
+        return as_read or {**scope, HIDDEN_APP: True}, answer
 
     def router_of(self, scope: Scope) -> tuple[Router | None, Starlette | None, Layers]:
         """Return the router behind the app, the application that it belongs to, and the layers in between."""

@@ -40,16 +40,16 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             return
         receive, send = _as_get(receive, send)
     seconds = _seconds(state, retry_after)
-    begun = False
-
-    async def send_completed(message: Message) -> None:
-        nonlocal begun
-        if message["type"] == "http.response.start":
-            begun = True
-            message = {**message, "headers": _completed(message.get("headers", ()), seconds)}
-        await send(message)
-
     if not isinstance(response, MessageCallback):
+        begun = False
+
+        async def send_completed(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                message = {**message, "headers": _completed(message.get("headers", ()), seconds)}
+            await send(message)
+
         try:
             request = Request({**as_http(scope), STATE_KEY: state}, receive)
             made: Any = response(request)
