@@ -4,8 +4,6 @@ A state is `1` or `0` while that says it all, so that a person can write it by h
 whose times are RFC 3339 in UTC.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import fields
 from datetime import datetime
@@ -19,12 +17,10 @@ __all__ = ["SIZE_LIMIT", "bool_to_str", "state_to_text", "str_to_bool", "text_to
 
 SIZE_LIMIT = 65_535  # bytes: the least that a store keeps, a `TEXT` of MySQL
 
-_WORDS = dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True) | dict.fromkeys(
-    ("", "0", "off", "f", "false", "n", "no"), False
-)
+_ON, _OFF = "1 on t true y yes", "0 off f false n no"
+_WORDS = {"": False} | dict.fromkeys(_ON.split(), True) | dict.fromkeys(_OFF.split(), False)
 _REQUIRED = {"id", "active"}
 _TIMES = {"starts_at", "ends_at", "expires_at", "since"}
-_RULE = "one of 1 on t true y yes (on) or 0 off f false n no (off)"
 
 
 def str_to_bool(value: str) -> bool:
@@ -36,12 +32,11 @@ def str_to_bool(value: str) -> bool:
     Raises:
         InvalidStateError: The word is none of those; it is a `ValueError` and shows the value.
         TypeError: The value is not a `str`.
-
     """
     try:
         return _WORDS[check_str("value", value).strip().lower()]
     except KeyError:
-        msg = f"value must be {_RULE}, got {value!r}"
+        msg = f"value must be one of {_ON} (on) or {_OFF} (off), got {value!r}"
         raise InvalidStateError(msg) from None
 
 
@@ -64,9 +59,8 @@ def state_to_text(state: MaintenanceState) -> str:
 
     Raises:
         ValueError: The text is longer than 65,535 bytes, which no built-in backend takes.
-
     """
-    found = _filled(state)
+    found = _plain(state)
     if found.keys() == {"active"}:
         return bool_to_str(state.active)
     text = json.dumps(found, default=_plain)  # ASCII: a byte a character
@@ -85,32 +79,26 @@ def text_to_state(text: str) -> MaintenanceState:
     Raises:
         InvalidStateError: The text is neither, or its fields make no state; it is a `ValueError` and shows the text.
         TypeError: The value is not a `str`.
-
     """
     text = check_str("text", text).removeprefix("\ufeff")  # the byte order mark of editors on Windows
     if not text.lstrip().startswith("{"):
         return MaintenanceState(active=str_to_bool(text))
     try:
-        return _state_of(json.loads(text))
+        found = json.loads(text)
+        holds = tuple(Hold(**_known(Hold, hold)) for hold in found.get("holds") or ())
+        return MaintenanceState(**{**_known(MaintenanceState, found), "holds": holds})
     except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
         msg = f"text must be a JSON object that describes a state, got {text[:200]!r}: {reason}"
         raise InvalidStateError(msg) from error
 
 
-def _filled(record: MaintenanceState | Hold) -> dict[str, object]:
-    """Return the fields of a state or a hold that are not empty, by name."""
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
+def _plain(value: MaintenanceState | Hold | datetime) -> Any:  # noqa: ANN401 -- for JSON
+    """Return a time as text, and of a state or a hold the fields that are not empty, by name."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    values = {field.name: getattr(value, field.name) for field in fields(value)}
     return {name: value for name, value in values.items() if value is not None and value != ()}
-
-
-def _plain(value: Hold | datetime) -> object:
-    return value.isoformat() if isinstance(value, datetime) else _filled(value)
-
-
-def _state_of(found: dict[str, Any]) -> MaintenanceState:
-    holds = tuple(Hold(**_known(Hold, hold)) for hold in found.get("holds") or ())
-    return MaintenanceState(**{**_known(MaintenanceState, found), "holds": holds})
 
 
 def _known(kind: type[MaintenanceState | Hold], found: dict[str, Any]) -> dict[str, Any]:
@@ -120,9 +108,9 @@ def _known(kind: type[MaintenanceState | Hold], found: dict[str, Any]) -> dict[s
     return {name: _time_of(value) if name in _TIMES else value for name, value in known.items()}
 
 
-def _time_of(text: object) -> datetime | None:
-    if text is None:
+def _time_of(value: object) -> datetime | None:
+    if value is None:
         return None
+    text = check_str("a time", value)
     # Python 3.10 does not read the Z that RFC 3339 allows and that most people type.
-    text = check_str("a time", text)
     return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)

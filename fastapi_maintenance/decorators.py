@@ -1,10 +1,8 @@
 """Marks on endpoints: maintenance is always on for this one, never for that one.
 
-A mark is put on the function itself, and the same function is returned, so the order of a mark and `@app.get` does
-not matter. It holds for the route that answers with this function, not for its path.
+A mark is put on the function itself, so its order and that of `@app.get` do not matter. It holds for the route that
+answers with this function, not for its path.
 """
-
-from __future__ import annotations
 
 from functools import partial
 from types import FunctionType, MethodType
@@ -29,7 +27,7 @@ class _Mark:
         self.forced_on = forced_on
         _forced_on[:] = _forced_on or [True] * forced_on
 
-    def __reduce__(self) -> tuple[type[_Mark], tuple[bool]]:
+    def __reduce__(self) -> tuple[type["_Mark"], tuple[bool]]:
         return _Mark, (self.forced_on,)
 
 
@@ -45,10 +43,8 @@ def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
 
     Raises:
         TypeError: The endpoint is not callable, or is an object that cannot carry a mark.
-
     """
-    _put(endpoint, forced_on=True)
-    return endpoint
+    return _put(endpoint, forced_on=True)
 
 
 def force_maintenance_mode_off(endpoint: _Endpoint) -> _Endpoint:
@@ -63,10 +59,8 @@ def force_maintenance_mode_off(endpoint: _Endpoint) -> _Endpoint:
 
     Raises:
         TypeError: The endpoint is not callable, or is an object that cannot carry a mark.
-
     """
-    _put(endpoint, forced_on=False)
-    return endpoint
+    return _put(endpoint, forced_on=False)
 
 
 def has_forced_on() -> bool:
@@ -82,8 +76,7 @@ def marks_put() -> int:
 def mark_of(endpoint: object) -> bool | None:
     """Return True for an endpoint that is forced on, False for one that is forced off, None for one without a mark.
 
-    The outermost mark counts. It is looked for through `functools.partial`, bound methods, callable objects and
-    whatever `functools.wraps` has wrapped.
+    The outermost mark counts, on the endpoint or on what it is a partial, a method, a call or a wrapper of.
     """
     seen: set[int] = set()
     while endpoint is not None and id(endpoint) not in seen:
@@ -95,30 +88,29 @@ def mark_of(endpoint: object) -> bool | None:
     return None
 
 
-def _put(endpoint: object, *, forced_on: bool) -> None:
-    if isinstance(endpoint, (staticmethod, classmethod)):
-        endpoint = endpoint.__func__  # what the class hands out is this function, not the descriptor
-    check_callable("endpoint", endpoint)
+def _put(endpoint: _Endpoint, *, forced_on: bool) -> _Endpoint:
+    # What the class hands out is the function, not the descriptor.
+    marked: Any = endpoint.__func__ if isinstance(endpoint, (staticmethod, classmethod)) else endpoint
+    check_callable("endpoint", marked)
     mark = _Mark(forced_on)
     try:
-        if isinstance(endpoint, MethodType):
+        if isinstance(marked, MethodType):
             # A bound method carries no attributes, and its function is shared with all other instances.
-            marks = vars(endpoint.__self__).get(_METHOD_MARKS, {})
-            setattr(endpoint.__self__, _METHOD_MARKS, {**marks, endpoint.__func__: mark})
+            marks = vars(marked.__self__).get(_METHOD_MARKS, {})
+            setattr(marked.__self__, _METHOD_MARKS, {**marks, marked.__func__: mark})
         else:
-            setattr(endpoint, _MARK, mark)
+            setattr(marked, _MARK, mark)
         _marks_put[0] += 1
     except (AttributeError, TypeError):
-        msg = f"endpoint must be able to carry a mark, got {endpoint!r}: mark a function that calls it"
+        msg = f"endpoint must be able to carry a mark, got {marked!r}: mark a function that calls it"
         raise TypeError(msg) from None
+    return endpoint
 
 
 def _mark_on(endpoint: Any) -> bool | None:  # noqa: ANN401 -- anything can be an endpoint
-    if isinstance(endpoint, MethodType):
-        marks: dict[object, _Mark] = getattr(endpoint.__self__, _METHOD_MARKS, {})
-        if endpoint.__func__ in marks:
-            return marks[endpoint.__func__].forced_on
     mark = getattr(endpoint, _MARK, None)
+    if isinstance(endpoint, MethodType):
+        mark = getattr(endpoint.__self__, _METHOD_MARKS, {}).get(endpoint.__func__, mark)
     return mark.forced_on if isinstance(mark, _Mark) else None
 
 

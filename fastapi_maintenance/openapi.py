@@ -1,8 +1,6 @@
 """The 503 of maintenance in an API's own documentation."""
 
-from __future__ import annotations
-
-import copy
+import json
 import logging
 import re
 from typing import Any
@@ -23,24 +21,16 @@ __all__ = ["document_maintenance"]
 
 _logger = logging.getLogger("fastapi_maintenance")
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")  # OpenAPI 3.1, 4.8.9
-_RETRY_AFTER = {
-    "description": "Seconds after which to try again (RFC 9110 10.2.3)",
-    "schema": {"type": "integer", "minimum": 0},
-}
-_LOCATION = {"description": "The page that tells of it", "schema": {"type": "string", "format": "uri-reference"}}
 _CLOSED, _ELSEWHERE = 503, 303
+_TEXT, _URI = {"type": "string"}, {"type": "string", "format": "uri-reference"}
+_SECONDS = {"type": "integer", "minimum": 0}
+_RETRY_AFTER = {"description": "Seconds after which to try again (RFC 9110 10.2.3)", "schema": _SECONDS}
+_LOCATION = {"description": "The page that tells of it", "schema": _URI}
 _HEADERS = {_CLOSED: {"Retry-After": _RETRY_AFTER}, _ELSEWHERE: {"Location": _LOCATION, "Retry-After": _RETRY_AFTER}}
+_PROBLEM = {"type": _URI, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT}  # RFC 9457 3.1
 _SCHEMAS: dict[str, dict[str, Any]] = {
-    "application/json": {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]},
-    "application/problem+json": {  # RFC 9457 3.1
-        "type": "object",
-        "properties": {
-            "type": {"type": "string", "format": "uri-reference"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-        },
-    },
+    "application/json": {"type": "object", "properties": {"detail": _TEXT}, "required": ["detail"]},
+    "application/problem+json": {"type": "object", "properties": _PROBLEM},
 }
 
 
@@ -64,7 +54,6 @@ def document_maintenance(app: FastAPI, *, within: ASGIApp | None = None) -> None
 
     Raises:
         TypeError: `app` is no FastAPI app, or `within` no ASGI app.
-
     """
     if not isinstance(app, FastAPI):
         reject("app", "a FastAPI app", app)
@@ -85,8 +74,13 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
     middlewares = [layer.settings for layer in maintained_layers(outer)]
     if not middlewares:
         _logger.warning("document_maintenance(...) has found no maintenance middleware around %r", outer)
-    prefix = _prefix_of(app, outer)
-    marks = _marks_of(app)
+    router = Layers(outer).router
+    mounts = list_routes([] if router is None else router.routes)
+    prefix = next((each.path for each in mounts if Layers(each.app).router is app.router), "")
+    marks: dict[tuple[str, str], bool | None] = {}
+    for route in list_routes(app.routes):
+        for method in route.methods:  # the first route counts, by its path as the document writes it
+            marks.setdefault((re.sub(r":\w+\}", "}", route.path), method), mark_of(route.endpoint))
 
     def with_responses(path: str, method: str, operation: Any) -> Any:  # noqa: ANN401 -- a path has other keys too
         mark = marks.get((path, method.upper()))
@@ -104,30 +98,13 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
     return {**document, "paths": paths}
 
 
-def _prefix_of(app: FastAPI, outer: ASGIApp) -> str:
-    """Return the path at which an app is mounted in another one."""
-    router = Layers(outer).router
-    routes = [] if router is None else router.routes
-    return next((each.path for each in list_routes(routes) if Layers(each.app).router is app.router), "")
-
-
-def _marks_of(app: FastAPI) -> dict[tuple[str, str], bool | None]:
-    """Return the mark of what answers each path, as the document writes it, and method: the first route's."""
-    marks: dict[tuple[str, str], bool | None] = {}
-    for route in list_routes(app.routes):
-        for method in route.methods:
-            marks.setdefault((re.sub(r":\w+\}", "}", route.path), method), mark_of(route.endpoint))
-    return marks
-
-
 def _responses_of(closing: list[Settings]) -> dict[str, dict[str, Any]]:
     """Return what OpenAPI calls the responses, by their status."""
-    known = [answer for each in closing for answer in answers_of(each.response) or ((503, ""),)]
     responses: dict[str, dict[str, Any]] = {}
-    for status, media_type in known:
-        described = {"description": "Closed for maintenance", "headers": copy.deepcopy(_HEADERS[status])}
+    for status, media_type in (answer for each in closing for answer in answers_of(each.response) or [(_CLOSED, "")]):
+        described = {"description": "Closed for maintenance", "headers": _HEADERS[status]}
         response = responses.setdefault(str(status), described)
         if status == _CLOSED and media_type:
-            schema = _SCHEMAS.get(media_type, {"type": "string"})
-            response.setdefault("content", {})[media_type] = {"schema": schema}
-    return responses
+            response.setdefault("content", {})[media_type] = {"schema": _SCHEMAS.get(media_type, _TEXT)}
+    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(responses))  # of which nothing is shared
+    return plain

@@ -1,53 +1,44 @@
 """Early checks of arguments: each names the parameter, the value and the rule."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import NoReturn, TypeVar
-
-__all__ = [
-    "check_bool",
-    "check_callable",
-    "check_name",
-    "check_retry_after",
-    "check_seconds",
-    "check_str",
-    "check_token",
-    "reject",
-    "reject_kind",
-]
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 -- RFC 9110 5.6.2, no password
 _T = TypeVar("_T")
 
 
-def reject(name: str, rule: str, value: object) -> NoReturn:
+def reject(name: str, rule: str, value: object, *, shown: bool = True) -> NoReturn:
     """Raise the error for a value of the wrong type."""
-    shown = f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__name__} {value!r}"
-    msg = f"{name} must be {rule}, got {shown}"
+    kind = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    msg = f"{name} must be {rule}, got {kind}" + (f" {value!r}" if shown and not isinstance(value, type) else "")
     raise TypeError(msg)
 
 
 def reject_kind(name: str, rule: str, value: object) -> NoReturn:
-    """Raise the error for a value of the wrong type that may have a password in it, and is not shown."""
-    shown = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-    msg = f"{name} must be {rule}, got {shown}"
-    raise TypeError(msg)
+    """Raise the same for a value that may have a password in it, and is not shown."""
+    reject(name, rule, value, shown=False)
+
+
+def reject_value(name: str, rule: str, value: object) -> NoReturn:
+    """Raise the error for a value of the right type that breaks a rule."""
+    msg = f"{name} must {rule}, got {value!r}"
+    raise ValueError(msg)
 
 
 def check_bool(name: str, value: object) -> bool:
     """Return the value if it is True or False, and nothing that merely counts as one of them."""
-    if isinstance(value, bool):
-        return value
-    reject(name, "True or False", value)
+    return value if isinstance(value, bool) else reject(name, "True or False", value)
 
 
 def check_str(name: str, value: object) -> str:
     """Return the value if it is a `str`."""
-    if isinstance(value, str):
-        return value
-    reject(name, "a str", value)
+    return value if isinstance(value, str) else reject(name, "a str", value)
+
+
+def check_callable(name: str, value: _T) -> _T:
+    """Return the value if it can be called."""
+    return value if callable(value) else reject(name, "callable", value)
 
 
 def check_name(name: str, value: object, *, at_most: int | None = None) -> str:
@@ -55,9 +46,7 @@ def check_name(name: str, value: object, *, at_most: int | None = None) -> str:
     text = check_str(name, value)
     if text and (at_most is None or len(text) <= at_most):
         return text
-    rule = "not be empty" if at_most is None else f"be 1 to {at_most} characters long"
-    msg = f"{name} must {rule}, got {value!r}"
-    raise ValueError(msg)
+    reject_value(name, "not be empty" if at_most is None else f"be 1 to {at_most} characters long", value)
 
 
 def check_token(name: str, value: object) -> str:
@@ -65,15 +54,7 @@ def check_token(name: str, value: object) -> str:
     text = check_str(name, value)
     if re.fullmatch(_TOKEN, text):
         return text
-    msg = f"{name} must be a token (letters, digits and !#$%&'*+-.^_`|~, no spaces), got {text!r}"
-    raise ValueError(msg)
-
-
-def check_callable(name: str, value: _T) -> _T:
-    """Return the value if it can be called."""
-    if callable(value):
-        return value
-    reject(name, "callable", value)
+    reject_value(name, "be a token (letters, digits and !#$%&'*+-.^_`|~, no spaces)", text)
 
 
 def check_seconds(name: str, value: object) -> float:
@@ -82,8 +63,7 @@ def check_seconds(name: str, value: object) -> float:
         reject(name, "a number of seconds", value)
     if value > 0 and math.isfinite(value):
         return value
-    msg = f"{name} must be a finite number of seconds above 0, got {value!r}"
-    raise ValueError(msg)
+    reject_value(name, "be a finite number of seconds above 0", value)
 
 
 def check_retry_after(name: str, value: object) -> None:
@@ -93,5 +73,4 @@ def check_retry_after(name: str, value: object) -> None:
     if not pair or any(isinstance(end, bool) or not isinstance(end, int) for end in ends):
         reject(name, "a whole number of seconds, or a pair of the least and the most", value)
     if not 0 <= ends[0] <= ends[1]:
-        msg = f"{name} must not be below 0, nor its most below its least, got {value!r}"
-        raise ValueError(msg)
+        reject_value(name, "not be below 0, nor its most below its least", value)

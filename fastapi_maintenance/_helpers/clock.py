@@ -1,10 +1,6 @@
 """What time is it? Asked here alone for windows, leases and `Retry-After`, so that a test can move it."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta, timezone
-
-__all__ = ["ahead_by", "now", "put_ahead", "seconds_until"]
 
 _ahead = [timedelta()]
 

@@ -1,7 +1,5 @@
 """What an ASGI scope says, read the way that the router reads it."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable
@@ -10,11 +8,7 @@ from urllib.parse import unquote
 from starlette import routing
 from starlette.types import Scope
 
-__all__ = ["HIDDEN_APP", "as_http", "lenient_path", "route_path"]
-
-HIDDEN_APP = "fastapi_maintenance.hidden_app"
-"""The key of a scope whose application cannot be seen, so that a `root_path` of its own is not known."""
-
+HIDDEN_APP = "fastapi_maintenance.hidden_app"  # in the scope where the app, and a `root_path` of its own, is unknown
 _PLAIN = re.compile(r"(?:/[a-z0-9_-]+)*/?")
 _SEVERAL_READINGS = re.compile(r"[\\\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *(?:[;/]|$)")
 _MOST_DECODINGS = 3
@@ -22,10 +16,7 @@ _MOST_DECODINGS = 3
 
 def _below_root_path(scope: Scope) -> str:
     path: str = scope["path"]
-    root_path: str = scope.get("root_path", "")
-    if not root_path or not path.startswith(root_path):
-        return path
-    rest = path[len(root_path) :]
+    rest = path.removeprefix(scope.get("root_path", ""))
     return rest if not rest or rest.startswith("/") else path
 
 
@@ -36,10 +27,7 @@ _get_route_path: Callable[[Scope], str] = getattr(routing, "get_route_path", _be
 
 
 def route_path(scope: Scope) -> str:
-    """Return the path that routes are matched against: decoded once by the server, relative to the app.
-
-    It is empty where the path is just the app's `root_path`, as the ASGI specification and Starlette have it.
-    """
+    """Return the path that routes are matched against: decoded once, relative to the app, empty at its `root_path`."""
     try:
         return _get_route_path(scope)
     except re.error:  # that router fails for every route of this request
@@ -69,13 +57,9 @@ def lenient_path(path: str) -> str | None:
 
 
 def as_http(scope: Scope) -> Scope:
-    """Return the scope as that of an HTTP request, with what the ASGI specification lets a server leave out.
-
-    A WebSocket handshake is a GET (RFC 6455 4.1).
-    """
-    whole = "query_string" in scope and "headers" in scope
+    """Return the scope as that of an HTTP request; a WebSocket handshake is a GET (RFC 6455 4.1)."""
+    whole = {"query_string": b"", "headers": [], **scope}  # which the ASGI specification lets a server leave out
     if scope["type"] == "http":
-        return scope if whole else {"query_string": b"", "headers": [], **scope}
+        return whole if len(whole) > len(scope) else scope  # in which a predicate may leave something for the app
     scheme = "https" if scope.get("scheme") == "wss" else "http"
-    http = {"type": "http", "method": "GET", "scheme": scheme, "extensions": {}}
-    return {"query_string": b"", "headers": [], **scope, **http}
+    return {**whole, "type": "http", "method": "GET", "scheme": scheme, "extensions": {}}

@@ -1,19 +1,14 @@
 """One read that all callers of a moment share, and none while the last one is fresh."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar, cast
 
 import anyio
 
 from fastapi_maintenance._helpers.waiting import current_loop
-
-__all__ = ["SharedRead", "moment"]
 
 _T = TypeVar("_T")
 _moments = itertools.count(1)
@@ -24,47 +19,48 @@ def moment() -> int:
     return next(_moments)
 
 
-class _Flight:
-    """A read that is under way. Only the event loop in which it began can wait for it."""
+class _Reading:
+    """A read in progress. Only the event loop in which it began can wait for it."""
 
     def __init__(self) -> None:
         self.has_outcome = False
         self.loop = current_loop()
-        self.landed = anyio.Event()
+        self.ended = anyio.Event()
 
 
 class SharedRead(Generic[_T]):
     """Read a store at most once at a time, and at most once in `ttl` seconds.
 
     What was asked for earlier never replaces what was asked for later, in whatever order the answers come. While the
-    store is away, one caller at a time tries again, and the others are told at once that it is. `newest` is what it
-    said last, None before.
+    store is away, one caller at a time tries again, and the others are told at once that it is.
     """
 
     def __init__(self, read: Callable[[], Awaitable[_T]], *, ttl: float) -> None:
         self._read = read
         self._ttl = ttl
-        self.newest: _T | None = None
+        self.newest: _T | None = None  # what it said last
         self._lock = threading.RLock()
-        self._outcome: Callable[[], _T] = partial(_raise, RuntimeError("nothing has been read yet"))
         self._asked = 0
         self._error: Exception | None = None
         self._rests_until = 0.0
-        self._flight: _Flight | None = None
+        self._reading: _Reading | None = None
 
     async def get(self) -> _T:
         """Return what the store says, or said less than `ttl` seconds ago; raises what reading it raises."""
         while time.monotonic() >= self._rests_until:
-            flight = self._flight
-            if flight is None or flight.loop is not current_loop():
-                await self._fly()
+            reading = self._reading
+            if reading is None or reading.loop is not current_loop():
+                await self._read_now()
                 break
             if self._error is not None:
                 break
-            await flight.landed.wait()
-            if flight.has_outcome:  # else the one who made it was cancelled
+            await reading.ended.wait()
+            if reading.has_outcome:  # else the one who made it was cancelled
                 break
-        return self._outcome()
+        error = self._error
+        if error is not None:
+            raise error.with_traceback(None)
+        return cast("_T", self.newest)  # which has been read
 
     def fresh(self) -> _T | None:
         """Return what `get` would return without waiting; None where it would wait, or raise."""
@@ -75,19 +71,15 @@ class SharedRead(Generic[_T]):
         with self._lock:
             if asked < self._asked:
                 return False
-            self._outcome, self._asked, self._error = (lambda: value), asked, None
-            self.newest = value
+            self.newest, self._asked, self._error = value, asked, None
             self._rests_until = time.monotonic() + self._ttl
             return True
 
     def put_written(self, value: _T, began: int) -> bool:
-        """Take a value whose writing began at that moment and has just ended, as `put` does.
-
-        What was asked for while it was written may be from before it, and arrive after this: it is not newer.
-        """
+        """Take a value whose writing began at that moment and has just ended, as `put` does."""
         with self._lock:
             taken = self.put(value, began)
-            if taken:
+            if taken:  # what was asked for while it was written may be from before, and arrive after this
                 self._asked = moment()
         return taken
 
@@ -96,24 +88,19 @@ class SharedRead(Generic[_T]):
         with self._lock:
             if error is self._error and time.monotonic() < self._rests_until:
                 return
-            self._outcome, self._error = partial(_raise, error), error
-            self._rests_until = time.monotonic() + self._ttl
-            self._flight = None  # it may never land
+            self._error, self._rests_until = error, time.monotonic() + self._ttl
+            self._reading = None  # it may never end
 
-    async def _fly(self) -> None:
-        self._flight = flight = _Flight()
+    async def _read_now(self) -> None:
+        self._reading = reading = _Reading()
         asked = moment()
         try:
             self.put(await self._read(), asked)
-            flight.has_outcome = True
+            reading.has_outcome = True
         except Exception as error:  # noqa: BLE001 -- kept for all who ask meanwhile
             self.fail(error)
-            flight.has_outcome = True
+            reading.has_outcome = True
         finally:
-            if self._flight is flight:
-                self._flight = None
-            flight.landed.set()
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error.with_traceback(None)
+            if self._reading is reading:
+                self._reading = None
+            reading.ended.set()

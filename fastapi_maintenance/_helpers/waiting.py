@@ -1,7 +1,5 @@
 """Waiting for a store, within bounds."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,17 +9,10 @@ from typing import Any, TypeVar
 
 import anyio
 
-__all__ = ["ANSWER_TIMEOUT", "WRITE_TIMEOUT", "current_loop", "end_of", "in_thread", "in_time"]
-
 _T = TypeVar("_T")
 _POLL = 0.001  # seconds
-_LOOPS = {"asyncio": "get_running_loop", "trio.lowlevel": "current_trio_token"}
-
-ANSWER_TIMEOUT = 2.0
-"""Seconds that a follower waits for an answer before it counts the store as away."""
-
-WRITE_TIMEOUT = 10.0
-"""Seconds that a write may take."""
+ANSWER_TIMEOUT = 2.0  # seconds that a follower waits for an answer before it counts the store as away
+WRITE_TIMEOUT = 10.0  # seconds that a write may take
 
 
 @contextmanager
@@ -35,7 +26,7 @@ def in_time(seconds: float, text: str = "no answer within {:g} seconds") -> Iter
 
 def current_loop() -> object:
     """Return the event loop that runs here, which is no other one that runs before or after it; None: none runs."""
-    for module, function in _LOOPS.items():
+    for module, function in (("asyncio", "get_running_loop"), ("trio.lowlevel", "current_trio_token")):
         with suppress(KeyError, RuntimeError):  # it has not been imported, or no loop of it runs here
             loop: object = getattr(sys.modules[module], function)()
             return loop
@@ -44,19 +35,12 @@ def current_loop() -> object:
 
 def end_of(loop: object) -> Callable[[], bool]:
     """Return a function that tells whether an event loop was closed, as asyncio's can be with tasks still in it."""
-    is_closed: Callable[[], bool] = getattr(loop, "is_closed", _never)
-    return is_closed
-
-
-def _never() -> bool:
-    return False
+    return getattr(loop, "is_closed", lambda: False)
 
 
 async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
-    """Run a function in a thread of its own, one at a time; a caller that is cancelled does not wait for it.
-
-    A thread of a pool that a file system holds would be missing there, and would keep the process from ending.
-    """
+    """Run a function in a thread of its own, one at a time; a caller that is cancelled does not wait for it."""
+    # A thread of a pool that a file system holds would be missing there, and would keep the process from ending.
     while not is_busy.acquire(blocking=False):  # noqa: ASYNC110 -- an event would belong to one event loop
         await anyio.sleep(_POLL)
     outcome: Future[_T] = Future()

@@ -1,8 +1,6 @@
 """The endpoint that will answer a request: how it is marked, whether it documents the app, which methods it has."""
 
-from __future__ import annotations
-
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -14,8 +12,6 @@ from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance._routing.layers import Layers, is_overridden
 from fastapi_maintenance.decorators import mark_of
 
-__all__ = ["UNANSWERED", "UNKNOWN", "Answer", "answer_of"]
-
 # A class of endpoint that overrides none of these answers with its methods, and with 405 where it has none.
 _DISPATCH = ("__new__", "__init__", "__await__", "__getattr__", "__getattribute__", "dispatch", "method_not_allowed")
 
@@ -23,34 +19,23 @@ _DISPATCH = ("__new__", "__init__", "__await__", "__getattr__", "__getattribute_
 class Answer(NamedTuple):
     """What is known of the endpoint that will answer."""
 
-    mark: bool | None = None
-    """True if it is forced on, False if it is forced off."""
-    answered: bool = True
-    """False if the app says 404 or 405, redirects a trailing slash, or answers a CORS preflight by itself."""
-    documentation: bool = False
-    """Whether it is the app's own documentation."""
-    certain: bool = True
-    """Whether no layer or handler of the user's can make it another answer."""
-    path: str | None = None
-    """The path of the route, with parameters in braces, if it has one."""
+    mark: bool | None = None  # True if it is forced on, False if it is forced off
+    answered: bool = True  # False if the app says 404 or 405, redirects a slash, or answers a CORS preflight by itself
+    documentation: bool = False  # whether it is the app's own documentation
+    certain: bool = True  # whether no layer or handler of the user's can make it another answer
+    path: str | None = None  # of the route, with parameters in braces, if it has one
 
-    def uncertain(self) -> Answer:
+    def uncertain(self) -> "Answer":
         """Return what is left of it behind something that may change the request, or answer by itself."""
         return self._replace(answered=True, certain=False)
 
 
-UNKNOWN = Answer(certain=False)
-"""Something answers that has no routes to look at, or looking for the route failed."""
-
+UNKNOWN = Answer(certain=False)  # something answers that has no routes, or looking for the route failed
 UNANSWERED = Answer(answered=False)
 
 
 def answer_of(
-    route: BaseRoute,
-    endpoint: Any,  # noqa: ANN401 -- anything can be an endpoint
-    owner: Starlette | None,
-    scope: Scope,
-    app: ASGIApp | None = None,
+    route: BaseRoute, endpoint: object, owner: Starlette | None, scope: Scope, app: ASGIApp | None = None
 ) -> Answer:
     """Return what is known of an endpoint of a route of an application; the route hands its requests to `app`."""
     mark, certain = mark_of(endpoint), True
@@ -73,5 +58,4 @@ def _is_documentation(route: BaseRoute, owner: Starlette | None, scope: Scope) -
     if getattr(getattr(route, "endpoint", None), "__module__", None) != FastAPI.__module__:
         return False  # a route of the user's with such a path
     urls = (owner.openapi_url, owner.docs_url, owner.redoc_url, owner.swagger_ui_oauth2_redirect_url)
-    is_read = scope.get("method") in ("GET", "HEAD")
-    return is_read and getattr(route, "path", None) in urls and route_path(scope) in urls
+    return scope.get("method") in ("GET", "HEAD") and getattr(route, "path", None) in urls and route_path(scope) in urls

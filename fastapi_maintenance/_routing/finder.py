@@ -1,9 +1,4 @@
-"""Which endpoint will answer this request? The app's own routes are asked, in the app's own order.
-
-Every route that can match the path is asked with its own `matches`, on a copy of the scope.
-"""
-
-from __future__ import annotations
+"""Which endpoint will answer this request? The app's routes are asked with their own `matches`, in the app's order."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,20 +16,12 @@ from fastapi_maintenance._routing.left_to_app import handles_refusals, is_prefli
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex
 from fastapi_maintenance.decorators import marks_put
 
-__all__ = ["RouteFinder"]
-
+# Routes that give all requests that they match the same answer, while nobody marks the endpoint.
 _DEPENDS_ON_MARK = (APIRoute, APIWebSocketRoute)
-"""Routes that give all requests that they match the same answer, while nobody marks the endpoint."""
 
 
 class RouteFinder:
-    """Find the endpoint that will answer the requests that an ASGI app is handed.
-
-    Args:
-        app: The app.
-        added_as: If a middleware wraps the app: the class or function as which applications list that middleware.
-
-    """
+    """Find the endpoint that will answer a request to an app, which a middleware listed as `added_as` may wrap."""
 
     def __init__(self, app: ASGIApp, added_as: object = None) -> None:
         self.app = app
@@ -43,33 +30,25 @@ class RouteFinder:
         self._index: RouteIndex | None = None
 
     def find(self, scope: Scope, mounted: Sequence[BaseRoute] = ()) -> tuple[Scope, Answer]:
-        """Return the scope as the application reads it, and what will answer; where that cannot be found, UNKNOWN.
-
-        Args:
-            scope: The request.
-            mounted: The routes that a mount of the app lists, should a layer of the app hide them.
-
-        """
+        """Return the scope as the application reads it, and what will answer: UNKNOWN where that cannot be found."""
         answer = UNKNOWN
         as_read: Scope | None = None
         with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
             router, owner, layers = self.router_of(scope)
-            router = Router(mounted) if router is None and mounted else router
+            router = Router(mounted) if router is None and mounted else router  # which a layer hides, and a mount lists
             if router is not None:
-                as_read = _with_root_path(owner, scope)
+                # FastAPI puts its own `root_path` in the place of the server's.
+                own_root = isinstance(owner, FastAPI) and owner.root_path
+                as_read = {**scope, "root_path": own_root} if own_root else scope
                 answer = self._ask(router, owner, layers, as_read)
         return as_read or {**scope, HIDDEN_APP: True}, answer
 
     def router_of(self, scope: Scope) -> tuple[Router | None, Starlette | None, Layers]:
-        """Return the router behind the app, the application that it belongs to, and the layers in between.
-
-        That is the application in the scope if the router is its own, or if, where middleware in between hides the
-        router, this very middleware was added to it.
-        """
+        """Return the router behind the app, the application that it belongs to, and the layers in between."""
         layers = self._layers
         if layers is None or not layers.is_current():
             layers = self._layers = Layers(self.app)
-        app = scope.get("app")
+        app = scope.get("app")  # counts if the router is its own, or, where a layer hides that, if it lists us
         if self._added_as is not None and layers.owner is None and isinstance(app, Starlette):
             is_added = layers.router is None and any(each.cls is self._added_as for each in app.user_middleware)
             if is_added or app.router is layers.router:
@@ -89,11 +68,6 @@ class RouteFinder:
         if answer.certain and layers.answers_preflights and is_preflight(scope):
             answer = UNANSWERED
         return answer.uncertain() if layers.unknown else answer
-
-
-def _with_root_path(owner: Starlette | None, scope: Scope) -> Scope:
-    """Return the scope as the application reads it: FastAPI puts its own `root_path` in the place of the server's."""
-    return {**scope, "root_path": owner.root_path} if isinstance(owner, FastAPI) and owner.root_path else scope
 
 
 def _ask_routes(index: RouteIndex, owner: Starlette | None, scope: Scope) -> Answer:

@@ -1,11 +1,10 @@
 """Apps that a test forces open or closed, whatever their switch says."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,39 +12,36 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance.state import MaintenanceState
 
-__all__ = ["Forcing", "forced", "forcing_of", "open_forcings"]
-
 _CAME_THROUGH = "fastapi_maintenance.came_through"
 _NO_EFFECT = (
     "maintenance_forced() had no effect: requests came through the app, and through no maintenance middleware of it"
 )
 
 
+@dataclass(eq=False)
 class Forcing:
     """An app that is forced, as all its layers, and the state behind its blocks; None where it is forced open."""
 
-    def __init__(self, layers: tuple[object, ...], state: MaintenanceState | None) -> None:
-        self.layers = layers
-        self.state = state
-        self.was_entered = False
-        """Whether a request came through the app."""
-        self.was_asked = False
-        """Whether a maintenance middleware asked about one."""
+    layers: tuple[object, ...]
+    state: MaintenanceState | None
+    was_entered: bool = False  # whether a request came through the app
+    was_asked: bool = False  # whether a maintenance middleware asked about one
 
     def is_about(self, app: object) -> bool:
         """Tell whether this is the app that is forced, or one of its layers."""
         return any(app is layer for layer in self.layers)
 
 
-class _Entrance:
-    """The middleware stack of an app that is forced, which notes in the scope that a request came through the app.
+open_forcings: list[Forcing] = []
+_lock = threading.Lock()
 
-    So a middleware around an app that is mounted below, or around one route, knows of it too.
-    """
+
+class _Entrance:
+    """The middleware stack of an app that is forced, which tells middleware around its mounts and routes so."""
 
     def __init__(self, owner: Starlette) -> None:
         self.owner = owner
-        self.stack_behind: ASGIApp | None = None
+        self.stack_behind = owner.middleware_stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.stack_behind is None:
@@ -54,12 +50,6 @@ class _Entrance:
         for forcing in open_forcings:
             forcing.was_entered |= scope["type"] != "lifespan" and forcing.is_about(self.owner)
         await self.stack_behind(scope, receive, send)
-
-
-open_forcings: list[Forcing] = []
-_entrances: dict[int, tuple[_Entrance, int]] = {}
-"""The entrance of each app that is forced, by its id, and by how many blocks it is."""
-_lock = threading.Lock()
 
 
 def forcing_of(layer: ASGIApp, scope: Scope) -> Forcing | None:
@@ -78,30 +68,20 @@ def forcing_of(layer: ASGIApp, scope: Scope) -> Forcing | None:
 def forced(app: ASGIApp, state: MaintenanceState | None) -> Iterator[None]:
     """Force an app for a block: closed with this state, or open."""
     forcing = Forcing(tuple(layers_of(app)), state)
-    with ExitStack() as stack:
-        for layer in forcing.layers:
-            if isinstance(layer, Starlette):
-                stack.enter_context(_entered(layer))
-        open_forcings.append(forcing)
-        stack.callback(open_forcings.remove, forcing)
-        yield
-    if forcing.was_entered and not forcing.was_asked:
-        warnings.warn(_NO_EFFECT, stacklevel=3)  # the block
-
-
-@contextmanager
-def _entered(owner: Starlette) -> Iterator[None]:
+    owners = [layer for layer in forcing.layers if isinstance(layer, Starlette)]
     with _lock:
-        entrance, blocks = _entrances.get(id(owner), (_Entrance(owner), 0))
-        _entrances[id(owner)] = entrance, blocks + 1
-        if owner.middleware_stack is not entrance:
-            entrance.stack_behind, owner.middleware_stack = owner.middleware_stack, entrance
+        open_forcings.append(forcing)
+        for owner in owners:
+            if not isinstance(owner.middleware_stack, _Entrance):
+                owner.middleware_stack = _Entrance(owner)
     try:
         yield
     finally:
         with _lock:
-            _, blocks = _entrances.pop(id(owner))
-            if blocks > 1:
-                _entrances[id(owner)] = entrance, blocks - 1
-            elif owner.middleware_stack is entrance:  # else it has been built anew meanwhile
-                owner.middleware_stack = entrance.stack_behind
+            open_forcings.remove(forcing)
+            for owner in owners:
+                entrance, is_forced = owner.middleware_stack, any(each.is_about(owner) for each in open_forcings)
+                if isinstance(entrance, _Entrance) and not is_forced:  # else it has been built anew, or still counts
+                    owner.middleware_stack = entrance.stack_behind
+    if forcing.was_entered and not forcing.was_asked:
+        warnings.warn(_NO_EFFECT, stacklevel=3)  # the block

@@ -1,10 +1,4 @@
-"""Hints at start-up: where the way an app is put together will surprise its owner, each with what to do about it.
-
-A hint is one record of the logger `fastapi_maintenance.hints.<topic>`, which can be silenced by itself or with all
-others.
-"""
-
-from __future__ import annotations
+"""Hints at start-up, in the logger `fastapi_maintenance.hints.<topic>`: what in an app will surprise its owner."""
 
 import logging
 import re
@@ -51,13 +45,7 @@ def hints_on(
 ) -> Iterator[tuple[str, str]]:
     """Yield the topic and the text of each hint on an app that starts with this scope.
 
-    Args:
-        finder: What finds its routes.
-        lifespan: The scope.
-        twice: Whether another maintenance middleware on the same switch is inside this one.
-        exempt: The predicate.
-        passes: Whether what no route answers is left to the app.
-
+    `twice`: another maintenance middleware on its switch is inside this one; `passes`: what no route answers is passed.
     """
     app = lifespan.get("app")
     router, _, between = finder.router_of(lifespan)

@@ -1,7 +1,5 @@
 """The layers of an app: middleware around middleware around the router that has the routes."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Iterator
@@ -12,8 +10,6 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp
-
-__all__ = ["Layers", "all_layers_of", "is_overridden", "is_users", "layers_of"]
 
 _MOST_LAYERS = 100
 _FRAMEWORK = {"starlette", "fastapi", "builtins"}
@@ -41,9 +37,8 @@ def layers_of(app: ASGIApp) -> Iterator[Any]:
     layer: Any = app
     for _ in range(_MOST_LAYERS):
         yield layer
-        if isinstance(layer, (Starlette, Router, BaseRoute)):  # a route can be an app by itself
-            return
-        layer = getattr(layer, "app", None)  # what every class of middleware calls the app that it wraps
+        # A route can be an app by itself. What a middleware wraps is its `app` in every class of them.
+        layer = None if isinstance(layer, (Starlette, Router, BaseRoute)) else getattr(layer, "app", None)
         if layer is None:
             return
 
@@ -64,39 +59,27 @@ def is_users(thing: object) -> bool:
 def is_overridden(thing: object, *names: str) -> bool:
     """Tell whether a class or an object has a method of one of these names that is not Starlette's or FastAPI's."""
     kind = thing if isinstance(thing, type) else type(thing)
-    for name in names:
-        if is_users(next((each for each in kind.__mro__ if name in vars(each)), object)):
-            return True
-        if kind is not thing and name in vars(thing):
-            return True
-    return False
+    owners = (next((each for each in kind.__mro__ if name in vars(each)), object) for name in names)
+    return any(map(is_users, owners)) or (kind is not thing and not vars(thing).keys().isdisjoint(names))
 
 
 class Layers:
-    """The layers that a request goes through, from an ASGI app to the router of its routes.
-
-    Args:
-        app: What the request is handed to.
-
-    """
+    """The layers that a request goes through, from an ASGI app to the router of its routes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.router: Router | None = None
-        self.owner: Starlette | None = None
-        """The application that the router belongs to."""
-        self.unknown: list[Any] = []
-        """The layers that may change the path or the method, or answer by themselves."""
-        self.answers_preflights = False
-        """Whether one of them answers CORS preflights, so that none comes to a route."""
-        self._links: list[tuple[Any, str, object]] = []
-        """What leads from each layer to the next: the layer, its attribute and the value of that."""
+        self.owner: Starlette | None = None  # the application that the router belongs to
+        self.unknown: list[Any] = []  # the layers that may change the path or the method, or answer by themselves
+        self.answers_preflights = False  # whether one of them answers CORS preflights, so that none comes to a route
+        self._links: list[tuple[Any, str, object]] = []  # from each layer to the next: it, its attribute, the value
         last = self._follow(app)
         if isinstance(last, Starlette):
-            self.owner, last = last, self._enter(last)
+            self._enter(last)
+            self.owner, last = last, last.router
         if isinstance(last, Router):
             self.router = last
-            self._check(last, known=not is_overridden(last, "__call__", "app"))
             self._links.append((last, "middleware_stack", last.middleware_stack))
+            self._check(last, known=not is_overridden(last, "__call__", "app"))
             end = self._follow(last.middleware_stack)
             self._check(end, known=end == last.app)
         else:
@@ -107,7 +90,7 @@ class Layers:
         """Tell whether the layers are still the same; False while they have not been built."""
         return all(getattr(layer, name) is value for layer, name, value in self._links)
 
-    def _enter(self, app: Starlette) -> Router:
+    def _enter(self, app: Starlette) -> None:
         self._check(app, known=not is_overridden(app, "__call__"))
         self._links += [(app, "router", app.router), (app, "middleware_stack", app.middleware_stack)]
         stack = _stack_of(app)
@@ -119,7 +102,6 @@ class Layers:
         else:
             end = self._follow(stack)
             self._check(end, known=end is app.router)
-        return app.router
 
     def _follow(self, app: ASGIApp) -> Any:  # noqa: ANN401 -- anything can be a layer
         """Go through middleware, and return the first app that is none."""
@@ -141,8 +123,7 @@ class Layers:
 
 def _stack_of(app: Starlette) -> ASGIApp | None:
     """Return the layers that were added to an app, None while they have not been built."""
-    stack: ASGIApp | None = getattr(app.middleware_stack, "stack_behind", app.middleware_stack)  # of a forced app
-    return stack
+    return getattr(app.middleware_stack, "stack_behind", app.middleware_stack)  # of a forced app
 
 
 def _is_known(kind: Any) -> bool:  # noqa: ANN401 -- a class, or what makes a layer

@@ -1,7 +1,5 @@
 """What no endpoint answers, and is left to the app: 404 and 405, redirects of trailing slashes, CORS preflights."""
 
-from __future__ import annotations
-
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Router
@@ -10,8 +8,6 @@ from starlette.types import Scope
 from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance._routing.layers import is_overridden, is_users
 from fastapi_maintenance._routing.routes import RouteIndex
-
-__all__ = ["handles_refusals", "is_preflight", "is_refused"]
 
 
 def is_preflight(scope: Scope) -> bool:
@@ -35,8 +31,7 @@ def is_refused(index: RouteIndex, scope: Scope) -> bool:
 
 def _serves_unmatched(router: Router, scope: Scope) -> bool:
     # The files of `app.frontend()` have no public way to them; tests/routing/test_left_to_app.py fails when this goes.
-    match_frontend = getattr(router, "_match_low_priority", None)
-    match = Match.NONE if match_frontend is None else match_frontend(scope)[0]
+    match = getattr(router, "_match_low_priority", lambda _: (Match.NONE, {}))(scope)[0]
     return match is Match.FULL or (
         match is Match.NONE and (router.default != router.not_found or is_overridden(router, "not_found"))
     )

@@ -1,10 +1,4 @@
-"""The routes of an app: an index of those that can match a path at all, and a list of all with their paths.
-
-Both look into the routers that FastAPI keeps nested. The index only narrows the search: whether a route matches is
-still asked of the route itself.
-"""
-
-from __future__ import annotations
+"""The routes of an app, also in the routers that FastAPI keeps nested: an index by path, and a list of them all."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -18,8 +12,6 @@ from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRo
 
 from fastapi_maintenance._routing.endpoints import Answer
 from fastapi_maintenance._routing.layers import is_overridden
-
-__all__ = ["Candidate", "IncludedRouter", "ListedRoute", "RouteIndex", "list_routes"]
 
 # FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
 # answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes
@@ -36,15 +28,11 @@ _MATCH_BY_PATH = {kind.matches for kind in (APIRoute, Route, APIWebSocketRoute, 
 class Candidate:
     """A route that may match."""
 
-    position: int
-    """Its place in the order in which the router asks its routes."""
-    effective: Any
-    """The route with the prefixes of the routers that it is included in."""
+    position: int  # in the order in which the router asks its routes
+    effective: Any  # the route with the prefixes of the routers that it is included in
     original: BaseRoute
-    finder: Any = None
-    """The `RouteFinder` of the app that is mounted here, once it has been needed."""
-    answer: tuple[int, Answer] | None = None
-    """The number of marks that had been put in the process, and what will answer as long as there are no more."""
+    finder: Any = None  # the `RouteFinder` of the app that is mounted here, once it has been needed
+    answer: tuple[int, Answer] | None = None  # the number of marks, and what answers as long as there are no more
 
 
 class RouteIndex:
@@ -55,8 +43,7 @@ class RouteIndex:
         routes = list(router.routes)
         self._routers: list[Router] = [router, *(inner for route in routes for inner in _routers_in(route))]
         self._seen = [routes, *(list(inner.routes) for inner in self._routers[1:])]
-        self._by_start: dict[str, list[Candidate]] = {}
-        """By the whole path, or by its segments before the first that has a parameter."""
+        self._by_start: dict[str, list[Candidate]] = {}  # by the path, up to the segment of its first parameter
         for position, (effective, original) in enumerate(_flattened(routes)):
             start, parameter, _ = _path_to_index(effective, original).partition("{")
             group = self._by_start.setdefault(start.rpartition("/")[0] if parameter else start, [])
@@ -83,12 +70,10 @@ class RouteIndex:
 class ListedRoute(NamedTuple):
     """A route, or something of which no more is known than the path that all of it lies under."""
 
-    path: str
-    """With parameters in braces, as it was given."""
+    path: str  # with parameters in braces, as it was given
     methods: frozenset[str] = frozenset()
     endpoint: object = None
-    app: Any = None
-    """The app that is mounted here."""
+    app: Any = None  # the app that is mounted here
 
 
 def list_routes(routes: Iterable[Any], prefix: str = "") -> Iterator[ListedRoute]:

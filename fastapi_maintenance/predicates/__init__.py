@@ -7,9 +7,8 @@ handshake is seen as the HTTP `GET` that it is. In the examples `get(...)` makes
 """
 
 from fastapi_maintenance.predicates.clients import client_in
-from fastapi_maintenance.predicates.combinators import all_of, any_of, not_
-from fastapi_maintenance.predicates.methods import always, method_in, never, safe_method
-from fastapi_maintenance.predicates.paths import path_is, path_matches, path_prefix
+from fastapi_maintenance.predicates.combinators import all_of, always, any_of, never, not_
+from fastapi_maintenance.predicates.paths import method_in, path_is, path_matches, path_prefix, safe_method
 from fastapi_maintenance.predicates.values import cookie_equals, header_equals, header_present, host_is, query_equals
 
 __all__ = [

@@ -1,7 +1,5 @@
 """Getting in while maintenance is on: a signed cookie that expires, for clients that know a secret."""
 
-from __future__ import annotations
-
 import hashlib
 import secrets
 from typing import Literal
@@ -10,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_seconds, check_token, reject_kind
+from fastapi_maintenance._helpers.checks import check_seconds, check_token, reject_kind, reject_value
 
 __all__ = ["SECRET_LIMIT", "BypassCookie", "app_root", "bypass_cookie"]
 
@@ -41,8 +39,7 @@ class BypassCookie:
         self._bad_signature = BadSignature
 
     def __repr__(self) -> str:
-        """Show the cookie's name, and no secret."""
-        max_age, link_max_age = self._max_ages.values()
+        max_age, link_max_age = self._max_ages.values()  # no secret is shown
         return f"bypass_cookie(..., name={self.name!r}, {max_age=}, {link_max_age=})"
 
     def __call__(self, request: Request, /) -> bool:
@@ -115,20 +112,16 @@ def bypass_cookie(
         ValueError: `secret` is of another length or less variety, `name` is no name of a cookie, or `max_age` or
             `link_max_age` is not at least 1.
         ImportError: The package itsdangerous is missing.
-
     """
     if not isinstance(secret, str):
         reject_kind("secret", "a str", secret)
     if not _LEAST_SECRET <= len(secret) <= SECRET_LIMIT:
-        msg = f"secret must be {_LEAST_SECRET} to {SECRET_LIMIT} characters long, got {len(secret)}"
-        raise ValueError(msg)
+        reject_value("secret", f"be {_LEAST_SECRET} to {SECRET_LIMIT} characters long", len(secret))
     if len(set(secret)) < _LEAST_VARIETY:
-        msg = f"secret must have at least {_LEAST_VARIETY} different characters, got {len(set(secret))}"
-        raise ValueError(msg)
+        reject_value("secret", f"have at least {_LEAST_VARIETY} different characters", len(set(secret)))
     for name_of_age, age in (("max_age", max_age), ("link_max_age", link_max_age)):
         if check_seconds(name_of_age, age) < 1:
-            msg = f"{name_of_age} must be at least 1 second, got {age!r}"
-            raise ValueError(msg)
+            reject_value(name_of_age, "be at least 1 second", age)
     try:
         return BypassCookie(secret, name=check_token("name", name), max_age=max_age, link_max_age=link_max_age)
     except ImportError as error:

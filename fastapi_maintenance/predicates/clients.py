@@ -1,7 +1,5 @@
 """The predicate on the address of the client, also behind proxies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -10,8 +8,6 @@ from starlette.requests import Request
 from fastapi_maintenance._helpers.checks import check_str, reject
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
-
-__all__ = ["client_in"]
 
 _Address = IPv4Address | IPv6Address
 _MAPPED_PREFIX = 96  # bits of ::ffff:0:0/96 (RFC 4291 2.5.5.2), in which IPv4 addresses stand as IPv6 ones
@@ -40,14 +36,13 @@ def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> Predicate:
     Raises:
         TypeError: A network is not a `str`, or `trusted_proxies` is a single `str`.
         ValueError: A network is no address or network; the host bits of a network must be zero.
-
     """
     wanted = _networks_of("networks", networks)
     trusted = _networks_of("trusted_proxies", trusted_proxies)
 
     def client_is_in(request: Request, /) -> Verdict:
         client = _client_address(request, trusted)
-        return None if client is None else _lies_in(client, wanted)
+        return None if client is None else any(client in network for network in wanted)
 
     return client_is_in
 
@@ -69,17 +64,12 @@ def _networks_of(name: str, values: object) -> _Networks:
     return tuple(networks)
 
 
-def _lies_in(address: _Address, networks: _Networks) -> bool:
-    """Tell whether one of the networks holds the address."""
-    return any(address in network for network in networks)
-
-
 def _client_address(request: Request, trusted: _Networks) -> _Address | None:
     """Return the peer's address, or where trusted proxies stand before it, the first one that is not theirs."""
     address = _address_of(request.client.host) if request.client else None
     lines = request.headers.getlist("x-forwarded-for")
     entries = [entry for line in lines for entry in line.split(",") if entry.strip()]  # RFC 9110 5.6.1: skip empty ones
-    while address is not None and entries and _lies_in(address, trusted):
+    while address is not None and entries and any(address in network for network in trusted):
         address = _address_of(entries.pop())
     return address
 

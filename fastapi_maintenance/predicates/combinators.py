@@ -1,9 +1,7 @@
-"""`any_of`, `all_of` and `not_`: predicates made of predicates, sync while all their parts are."""
-
-from __future__ import annotations
+"""`any_of`, `all_of` and `not_`, sync while all their parts are; and their units, `never` and `always`."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Generator, Iterable
 from functools import partial
 from typing import Any, cast, overload
 
@@ -13,9 +11,23 @@ from fastapi_maintenance._helpers.checks import check_callable
 from fastapi_maintenance.predicates.verdicts import Verdict, verdict_of
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
-__all__ = ["all_of", "any_of", "not_"]
 
-_Part = Callable[[Request], Verdict | Awaitable[Verdict]]
+def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
+    """Exempt every request: the unit of `all_of`.
+
+    >>> always(get("/"))
+    True
+    """
+    return True
+
+
+def never(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
+    """Exempt no request: the unit of `any_of`.
+
+    >>> never(get("/"))
+    False
+    """
+    return False
 
 
 @overload
@@ -25,18 +37,16 @@ def any_of(*predicates: Predicate | AsyncPredicate) -> AsyncPredicate: ...
 def any_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     """Exempt what at least one of the predicates exempts; `any_of()` is `never`.
 
-    Where none does and one says unknown, the result is unknown.
-
     >>> from fastapi_maintenance import header_present, path_prefix
     >>> exempt = any_of(path_prefix("/health"), header_present("X-Admin"))
     >>> exempt(get("/health")), exempt(get("/items"))
     (True, False)
 
-    They are asked in their order until one says yes. The result is async if one of them is.
+    They are asked in their order until one says yes; else, where one says unknown, so does the result. It is async if
+    one of them is.
 
     Raises:
         TypeError: A predicate is not callable.
-
     """
     return _composed("any_of", predicates, decisive=True)
 
@@ -48,18 +58,16 @@ def all_of(*predicates: Predicate | AsyncPredicate) -> AsyncPredicate: ...
 def all_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     """Exempt what every one of the predicates exempts; `all_of()` is `always`.
 
-    Where none says no and one says unknown, the result is unknown.
-
     >>> from fastapi_maintenance import path_prefix, safe_method
     >>> exempt = all_of(safe_method, not_(path_prefix("/ws")))
     >>> exempt(get("/items")), exempt(get("/ws/prices"))
     (True, False)
 
-    They are asked in their order until one says no. The result is async if one of them is.
+    They are asked in their order until one says no; else, where one says unknown, so does the result. It is async if
+    one of them is.
 
     Raises:
         TypeError: A predicate is not callable.
-
     """
     return _composed("all_of", predicates, decisive=False)
 
@@ -69,31 +77,26 @@ def not_(predicate: Predicate) -> Predicate: ...
 @overload
 def not_(predicate: AsyncPredicate) -> AsyncPredicate: ...
 def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
-    """Exempt what the predicate does not: `exempt=not_(path_prefix("/billing"))` closes only `/billing`.
-
-    Where the predicate says unknown, so does the result: a request in doubt is blocked.
+    """Exempt what the predicate does not, so that maintenance closes only what it names.
 
     >>> from fastapi_maintenance import path_prefix
     >>> exempt = not_(path_prefix("/billing"))
     >>> exempt(get("/billing/7")), exempt(get("/items"))
     (False, True)
 
+    Where the predicate says unknown, so does the result: a request in doubt is blocked.
+
     Raises:
         TypeError: The predicate is not callable.
-
     """
     check_callable("predicate", predicate)
     return _composed("not_", (predicate,), decisive=True, negate=True)
 
 
 def _composed(
-    name: str, parts: tuple[_Part, ...], *, decisive: bool, negate: bool = False
+    name: str, parts: tuple[Predicate | AsyncPredicate, ...], *, decisive: bool, negate: bool = False
 ) -> Predicate | AsyncPredicate:
-    """Join predicates by Kleene's three-valued logic: `or` where True is decisive, `and` where False is.
-
-    The result is a coroutine function if a part is known to be one. Any other part may return an awaitable, as a lambda
-    can; the result then does so too, for that request.
-    """
+    """Join predicates by Kleene's three-valued logic: `or` where True is decisive, `and` where False is."""
     for part in parts:
         check_callable("predicates", part)
 
@@ -122,6 +125,7 @@ def _composed(
         verdict = combination(request)
         return await verdict if inspect.isawaitable(verdict) else verdict
 
+    # A part that is not known to be async may return an awaitable, as a lambda can; `combination` then does so too.
     result: Any = async_combination if any(map(_is_async, parts)) else combination
     result.__name__ = result.__qualname__ = name
     result.composed = combine, parts

@@ -1,18 +1,42 @@
-"""Predicates on the path, read as the router reads it and as lenient readers behind it may."""
-
-from __future__ import annotations
+"""Predicates on the method, and on the path, read as the router reads it and as lenient readers behind it may."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from starlette.requests import Request
 
-from fastapi_maintenance._helpers.checks import check_name, check_str
+from fastapi_maintenance._helpers.checks import check_name, check_str, check_token, reject_value
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path, route_path
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
 
-__all__ = ["path_is", "path_matches", "path_prefix"]
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+def safe_method(request: Request, /) -> bool:
+    """Exempt requests that only read: GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1).
+
+    >>> safe_method(get("/items")), safe_method(get("/items", method="POST"))
+    (True, False)
+    """
+    return request.method in _SAFE_METHODS
+
+
+def method_in(*methods: str) -> Predicate:
+    """Exempt these HTTP methods, given in any case.
+
+    >>> method_in("get")(get("/")), method_in("POST", "PUT")(get("/"))
+    (True, False)
+
+    Unknown is one of them that is sent in another case: methods are case-sensitive (RFC 9110 9.1), but not everybody
+    takes them so.
+
+    Raises:
+        TypeError: A method is not a `str`.
+        ValueError: A method is not a token (RFC 9110 9.1).
+    """
+    wanted = frozenset(check_token("methods", method).upper() for method in methods)
+    return lambda request: request.method in wanted or (None if request.method.upper() in wanted else False)
 
 
 def path_is(*paths: str) -> Predicate:
@@ -28,13 +52,8 @@ def path_is(*paths: str) -> Predicate:
     Raises:
         TypeError: A path is not a `str`.
         ValueError: A path does not start with `/`.
-
     """
-    wanted = _checked_paths("paths", paths)
-    widened = frozenset(map(lenient_path, wanted))
-    path_is_wanted = _path_predicate(wanted.__contains__, widened.__contains__)
-    vars(path_is_wanted)["paths"] = wanted, False
-    return path_is_wanted
+    return _named_paths("paths", paths, below=False)
 
 
 def path_prefix(*prefixes: str) -> Predicate:
@@ -44,25 +63,19 @@ def path_prefix(*prefixes: str) -> Predicate:
     >>> is_health(get("/health")), is_health(get("/health/live")), is_health(get("/healthy"))
     (True, True, False)
 
-    `path_prefix("/health")` covers `/health` and `/health/live`, never `/healthy`; `path_prefix("/health/")` covers
-    only what lies under it.
-
-    Behind a layer that hides the app, a path is also unknown that some `root_path` of the app would make one of these.
+    `path_prefix("/health/")` covers only what lies under it.
 
     Unknown is a path with a `..` segment, a backslash or a control character: what is behind the route may take it for
     any other path. Unknown is also a path on which lenient readers come to another verdict: those who decode it once
-    more, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case, or dots and spaces after a name.
-    So `not_(path_prefix("/billing"))` exempts neither `//billing` nor `/Billing`.
+    more, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case, or dots and spaces after a name; and
+    behind a layer that hides the app, one that some `root_path` of the app would make one of these. So
+    `not_(path_prefix("/billing"))` exempts neither `//billing` nor `/Billing`.
 
     Raises:
         TypeError: A prefix is not a `str`.
         ValueError: A prefix does not start with `/`.
-
     """
-    exact = _checked_paths("prefixes", prefixes)
-    path_has_prefix = _path_predicate(_under(exact), _under({lenient_path(prefix) or prefix for prefix in exact}))
-    vars(path_has_prefix)["paths"] = exact, True
-    return path_has_prefix
+    return _named_paths("prefixes", prefixes, below=True)
 
 
 def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
@@ -78,7 +91,6 @@ def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
     Raises:
         TypeError: The pattern is neither a `str` nor a compiled pattern for `str`.
         ValueError: The pattern is empty, or no regular expression.
-
     """
     check_name("pattern", pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
     try:
@@ -90,19 +102,21 @@ def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
     return _path_predicate(lambda path: bool(compiled.fullmatch(path)), lambda path: bool(widened.fullmatch(path)))
 
 
-def _checked_paths(name: str, paths: tuple[str, ...]) -> frozenset[str]:
+def _named_paths(name: str, paths: tuple[str, ...], *, below: bool) -> Predicate:
+    """Return the predicate on these paths and, with `below`, on all that lies under them."""
     for path in paths:
         if not check_str(name, path).startswith("/"):
-            msg = f"{name} must start with '/', got {path!r}"
-            raise ValueError(msg)
-    return frozenset(paths)
+            reject_value(name, "start with '/'", path)
+    exact = frozenset(paths)
+    lenient = frozenset(lenient_path(path) or path for path in paths)
+    predicate = _path_predicate(_is_one_of(exact, below=below), _is_one_of(lenient, below=below))
+    vars(predicate)["paths"] = exact, below
+    return predicate
 
 
-def _under(prefixes: Iterable[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether a path is one of the prefixes, or lies under one."""
-    exact = frozenset(prefixes)
-    below = tuple(prefix if prefix.endswith("/") else prefix + "/" for prefix in exact)
-    return lambda path: path in exact or path.startswith(below)
+def _is_one_of(paths: frozenset[str], *, below: bool) -> Callable[[str], bool]:
+    starts = tuple(path.removesuffix("/") + "/" for path in paths) if below else ()
+    return lambda path: path in paths or path.startswith(starts)
 
 
 def _path_predicate(matches: Callable[[str], bool], may_match: Callable[[str], bool]) -> Predicate:

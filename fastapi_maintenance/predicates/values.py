@@ -1,19 +1,17 @@
 """Predicates on headers, query parameters and cookies, compared in constant time, and on the host."""
 
-from __future__ import annotations
-
 import hmac
 import re
 from collections.abc import Callable
+from functools import partial
 
 from starlette.requests import Request, cookie_parser
 
-from fastapi_maintenance._helpers.checks import check_name, check_str, check_token
+from fastapi_maintenance._helpers.checks import check_name, check_str, check_token, reject_value
 from fastapi_maintenance.predicates.verdicts import Verdict
 from fastapi_maintenance.typing import Predicate
 
-__all__ = ["cookie_equals", "header_equals", "header_present", "host_is", "query_equals"]
-
+_encoded = partial(str.encode, encoding="utf-8", errors="surrogatepass")
 _HOST = r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]"
 _HOST_AND_PORT = rf"({_HOST})(?<!\.)(?::[0-9]*)?"  # a dot at the end is left out by some
 
@@ -31,11 +29,10 @@ def header_equals(name: str, value: str) -> Predicate:
     Raises:
         TypeError: The name or the value is not a `str`.
         ValueError: The name is not a token (RFC 9110 5.1), or the value is empty.
-
     """
     field = check_token("name", name)
-    wanted = _as_read(_checked_value(value, f" (header_present({name!r}) asks whether it is there)"))
-    return _value_equals(lambda request: request.headers.getlist(field), *wanted)
+    hint = f" (header_present({name!r}) asks whether it is there)"
+    return _value_equals(lambda request: request.headers.getlist(field), value, hint=hint)
 
 
 def header_present(name: str) -> Predicate:
@@ -47,14 +44,9 @@ def header_present(name: str) -> Predicate:
     Raises:
         TypeError: The name is not a `str`.
         ValueError: The name is not a token (RFC 9110 5.1).
-
     """
     field = check_token("name", name)
-
-    def header_is_present(request: Request, /) -> bool:
-        return field in request.headers
-
-    return header_is_present
+    return lambda request: field in request.headers
 
 
 def query_equals(name: str, value: str) -> Predicate:
@@ -68,10 +60,9 @@ def query_equals(name: str, value: str) -> Predicate:
     Raises:
         TypeError: The name or the value is not a `str`.
         ValueError: The name or the value is empty.
-
     """
     field = check_name("name", name)
-    return _value_equals(lambda request: request.query_params.getlist(field), _checked_value(value))
+    return _value_equals(lambda request: request.query_params.getlist(field), value, in_header=False)
 
 
 def cookie_equals(name: str, value: str) -> Predicate:
@@ -85,15 +76,14 @@ def cookie_equals(name: str, value: str) -> Predicate:
     Raises:
         TypeError: The name or the value is not a `str`.
         ValueError: The name is not a token (RFC 6265 4.1.1), or the value is empty.
-
     """
     field = check_token("name", name)
 
     def values_in(request: Request) -> list[str]:
-        pairs = (cookie_parser(pair) for line in request.headers.getlist("cookie") for pair in line.split(";"))
+        pairs = map(cookie_parser, ";".join(request.headers.getlist("cookie")).split(";"))
         return [pair[field] for pair in pairs if field in pair]
 
-    return _value_equals(values_in, *_as_read(_checked_value(value)))
+    return _value_equals(values_in, value)
 
 
 def host_is(*hosts: str) -> Predicate:
@@ -108,11 +98,12 @@ def host_is(*hosts: str) -> Predicate:
     Raises:
         TypeError: A host is not a `str`.
         ValueError: A host is empty, or has a port, a scheme, a path or a `*` that is not its whole first label.
-
     """
-    wanted = frozenset(_checked_host(host) for host in hosts)
-    exact = frozenset(host for host in wanted if not host.startswith("*"))
-    below = tuple(host[1:] for host in wanted - exact)
+    for host in hosts:
+        if not re.fullmatch(_HOST, check_str("hosts", host).lower()):
+            reject_value("hosts", "be names without scheme, port or path, at most with a leading '*.'", host)
+    exact = frozenset(map(str.lower, hosts))
+    below = tuple(host[1:] for host in exact if host.startswith("*"))
 
     def host_is_wanted(request: Request, /) -> Verdict:
         sent = [re.fullmatch(_HOST_AND_PORT, host.lower()) for host in request.headers.getlist("host")]
@@ -123,42 +114,20 @@ def host_is(*hosts: str) -> Predicate:
     return host_is_wanted
 
 
-def _checked_value(value: str, hint: str = "") -> str:
-    if check_str("value", value):
-        return value
-    msg = f"value must not be empty, got '': whoever sends it empty would be exempt{hint}"
-    raise ValueError(msg)
-
-
-def _checked_host(host: str) -> str:
-    lowered = check_str("hosts", host).lower()
-    if re.fullmatch(_HOST, lowered):
-        return lowered
-    msg = f"hosts must be names without scheme, port or path, at most with a leading '*.', got {host!r}"
-    raise ValueError(msg)
-
-
-def _as_read(value: str) -> tuple[str, str]:
-    """Return how a value is read in a header, as ISO-8859-1: sent in that, as by browsers, and sent in UTF-8."""
-    return value, _encoded(value).decode("latin-1")
-
-
-def _encoded(value: str) -> bytes:
-    return value.encode("utf-8", "surrogatepass")
-
-
-def _value_equals(values_in: Callable[[Request], list[str]], *wanted: str) -> Predicate:
-    """Return a predicate that tells whether a request has a wanted value; unknown where it has several different ones.
-
-    The time of the comparison does not depend on how much of a value is right.
-    """
-    secrets = [_encoded(value) for value in wanted]
+def _value_equals(
+    values_in: Callable[[Request], list[str]], value: str, *, in_header: bool = True, hint: str = ""
+) -> Predicate:
+    """Return a predicate that compares in constant time; unknown where a request has several different values."""
+    if not check_str("value", value):
+        msg = f"value must not be empty, got '': whoever sends it empty would be exempt{hint}"
+        raise ValueError(msg)
+    secrets = [_encoded(value)]
+    if in_header:  # which is read as ISO-8859-1, also where it was not sent in that, as by browsers, but in UTF-8
+        secrets.append(_encoded(secrets[0].decode("latin-1")))
 
     def value_is_equal(request: Request, /) -> Verdict:
         sent = set(values_in(request))
         equal = {any(hmac.compare_digest(_encoded(value), secret) for secret in secrets) for value in sent}
-        if equal == {True}:
-            return True
-        return None if len(sent) > 1 else False
+        return equal == {True} or (None if len(sent) > 1 else False)
 
     return value_is_equal

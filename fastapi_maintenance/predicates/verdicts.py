@@ -1,7 +1,5 @@
 """What a predicate says: of a request, or of all requests of one method and path."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Awaitable, Iterator
 from types import SimpleNamespace
@@ -13,10 +11,7 @@ from starlette.requests import Request
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.scope import HIDDEN_APP
 
-__all__ = ["Verdict", "paths_in", "verdict_of", "verdict_on"]
-
-Verdict = bool | None
-"""Whether a request is exempt; None: unknown."""
+Verdict = bool | None  # whether a request is exempt; None: unknown
 
 
 def verdict_of(said: object) -> Verdict:
@@ -32,8 +27,7 @@ def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN4
     """Return what a predicate says to all requests of this method and path; None where it depends on more."""
     if hasattr(predicate, "composed"):
         combine, parts = predicate.composed
-        verdict: Verdict = combine(verdict_on(part, method, path) for part in parts)
-        return verdict
+        return verdict_of(combine(verdict_on(part, method, path) for part in parts))
     try:
         said = predicate(_PartialRequest(method, path))
         return verdict_of(_result_without_waiting(said) if inspect.isawaitable(said) else said)
@@ -43,8 +37,8 @@ def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN4
 
 def paths_in(predicate: object) -> Iterator[tuple[str, bool]]:
     """Yield each path that was given to a predicate or its parts, and whether what lies under it is meant too."""
-    paths, prefixes = getattr(predicate, "paths", ((), False))
-    yield from ((path, prefixes) for path in sorted(paths))
+    paths, below = getattr(predicate, "paths", ((), False))
+    yield from ((path, below) for path in sorted(paths))
     for part in getattr(predicate, "composed", (None, ()))[1]:
         yield from paths_in(part)
 
@@ -63,8 +57,7 @@ class _PartialScope(dict[str, Any]):
     def get(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- as of any scope
         return self[key]
 
-    def setdefault(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- as of any scope
-        return self[key]
+    setdefault = get
 
     def __contains__(self, key: object) -> bool:
         self.get(str(key))

@@ -1,7 +1,5 @@
 """Response callbacks: JSON, a problem document, a redirect; and what such a callback knows and declares."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,20 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_str
+from fastapi_maintenance._helpers.checks import check_str, reject_value
 from fastapi_maintenance.state import MaintenanceState, current_message
 from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
-
-__all__ = [
-    "STATE_KEY",
-    "MessageCallback",
-    "answers_of",
-    "as_json",
-    "as_problem",
-    "as_redirect",
-    "current_state",
-    "offering",
-]
 
 STATE_KEY = "fastapi_maintenance.state"
 """The key of the ASGI scope under which the middleware leaves the state behind a block."""
@@ -43,7 +30,6 @@ def current_state(request: Request) -> MaintenanceState:
 
     Raises:
         LookupError: The request was not blocked by the middleware of this package.
-
     """
     state = request.scope.get(STATE_KEY)
     if isinstance(state, MaintenanceState):
@@ -60,23 +46,18 @@ def offering(media_type: str, callback: _Callback, *, status: int = 503) -> _Cal
 
 def answers_of(callback: object) -> tuple[tuple[int, str], ...]:
     """Return each status and media type that a response callback is known to answer with."""
-    answers: tuple[tuple[int, str], ...] = getattr(callback, "answers", ())
-    return answers
+    return getattr(callback, "answers", ())
 
 
 @dataclass(frozen=True, eq=False)
 class MessageCallback:
-    """A response callback that tells the operator's message, or a default, and nothing of the request.
-
-    So its response can be rendered once for many requests.
-    """
+    """A response callback that tells the operator's message or a default: rendered once for many requests."""
 
     media_type: str
     default: str
     document: Callable[[str], dict[str, object]]
 
     def __post_init__(self) -> None:
-        """Declare what it answers with."""
         offering(self.media_type, self)
 
     def text_in(self, state: MaintenanceState) -> str:
@@ -103,7 +84,6 @@ def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
 
     Raises:
         TypeError: `detail` is not a `str`.
-
     """
     return MessageCallback("application/json", check_str("detail", detail), lambda text: {"detail": text})
 
@@ -123,7 +103,6 @@ def as_problem(
 
     Raises:
         TypeError: An argument is not a `str`.
-
     """
     check_str("detail", detail)
     kind = HTTPStatus.SERVICE_UNAVAILABLE.phrase if title is None else check_str("title", title)
@@ -146,11 +125,9 @@ def as_redirect(url: str) -> SyncResponseCallback:
     Raises:
         TypeError: `url` is not a `str`.
         ValueError: `url` is empty, or has a control character.
-
     """
     if not check_str("url", url) or any(ord(character) < ord(" ") for character in url):
-        msg = f"url must be a URL without control characters, got {url!r}"
-        raise ValueError(msg)
+        reject_value("url", "be a URL without control characters", url)
     dead_end = as_json()
 
     def redirect(request: Request, /) -> Response:
@@ -163,10 +140,7 @@ def as_redirect(url: str) -> SyncResponseCallback:
 
 
 def _page(url: str) -> tuple[str, str]:
-    """Return the host and the path of a URL, alike for all ways to write them (RFC 3986 6.2.2 and 6.2.3).
-
-    Behind a proxy that ends TLS the scheme may be wrong, so it does not count.
-    """
-    parts = urlsplit(url)
+    """Return the host and the path of a URL, alike for all ways to write them (RFC 3986 6.2.2 and 6.2.3)."""
+    parts = urlsplit(url)  # whose scheme does not count: behind a proxy that ends TLS it may be wrong
     host = parts.netloc.rpartition("@")[2].lower().removesuffix(":80").removesuffix(":443")
     return host, normpath(unquote(parts.path) or "/")

@@ -1,20 +1,18 @@
 """Content negotiation: `negotiate`, and which of several media types or languages a client prefers (RFC 9110 12.5)."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from operator import itemgetter
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fastapi_maintenance._helpers.checks import check_callable, check_str, reject
+from fastapi_maintenance._helpers.checks import check_callable, check_str, reject, reject_value
 from fastapi_maintenance.responses.callbacks import answers_of, offering
 from fastapi_maintenance.typing import ResponseCallback
-
-__all__ = ["negotiate", "preferred", "preferred_language", "with_media_type"]
 
 _MEDIA_TYPE = r"(?a)[\w!#$&^.+-]+/[\w!#$&^.+-]+"  # RFC 6838 4.2
 _ELEMENT = r'(?:[^,"]|"(?:[^"\\]|\\.)*")+'
@@ -38,17 +36,11 @@ def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCall
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: `media_type` is not of the form `type/subtype`.
-
     """
     check_callable("callback", callback)
     if not re.fullmatch(_MEDIA_TYPE, check_str("media_type", media_type)):
-        msg = f"media_type must be of the form type/subtype, without parameters, got {media_type!r}"
-        raise ValueError(msg)
-
-    def of_media_type(request: Request, /) -> Any:  # noqa: ANN401 -- what the callback returns, awaitable or not
-        return callback(request)
-
-    return offering(media_type.lower(), of_media_type)
+        reject_value("media_type", "be of the form type/subtype, without parameters", media_type)
+    return offering(media_type.lower(), cast("ResponseCallback", partial(callback)))
 
 
 def negotiate(*responses: ResponseCallback) -> ResponseCallback:
@@ -59,8 +51,8 @@ def negotiate(*responses: ResponseCallback) -> ResponseCallback:
     >>> response(blocked(accept="text/html")).media_type, response(blocked(accept="*/*")).media_type
     ('text/html', 'application/json')
 
-    Where it has no preference, with `*/*` or without the header, and where it wants nothing that there is, it gets
-    JSON, or the first one if there is no JSON.
+    Where it has no preference, with `*/*` or without the header, and where it wants none of them, it gets JSON, or the
+    first one if there is no JSON.
 
     Args:
         *responses: Made by `as_html`, `as_json`, `as_problem`, `as_redirect` or `with_media_type`.
@@ -68,7 +60,6 @@ def negotiate(*responses: ResponseCallback) -> ResponseCallback:
     Raises:
         TypeError: A response does not say its media type.
         ValueError: There is none, or two are of the same media type.
-
     """
     for response in responses:
         if len(answers_of(response)) != 1:
@@ -76,8 +67,7 @@ def negotiate(*responses: ResponseCallback) -> ResponseCallback:
     answers = tuple(answer for response in responses for answer in answers_of(response))
     offers = [media_type for _, media_type in answers]
     if not offers or len(set(offers)) < len(offers):
-        msg = f"responses must be at least one, and each of another media type, got {offers!r}"
-        raise ValueError(msg)
+        reject_value("responses", "be at least one, and each of another media type", offers)
 
     def negotiated(request: Request, /) -> Any:  # noqa: ANN401 -- what the callback returns, awaitable or not
         made = responses[preferred(",".join(request.headers.getlist("accept")), offers)](request)
@@ -100,27 +90,19 @@ def _varying(response: Response) -> Response:
 
 
 def preferred(accept: str | None, offers: Sequence[str]) -> int:
-    """Return the index of the media type that a client with this `Accept` header prefers.
-
-    The highest weight wins; of equal ones the one that is named more closely, and then the first. Where nothing is
-    preferred, as with `*/*` or without the header, it is JSON; and also where none of the offers is wanted, since an
-    answer in another format is better than none.
-    """
+    """Return the index of the media type that a client with this `Accept` header prefers, else JSON or the first."""
     ranges = dict(reversed([*_weighted(accept or "")]))  # of one that is named twice, the first counts
     fallback = offers.index(_JSON) if _JSON in offers else 0
     wanted = [_wanted(offer, ranges) for offer in offers]
-    best = max(wanted, default=(0.0, 0))
+    best = max(wanted, default=(0.0, 0))  # of equal weights, what is named more closely, and then the first
     return fallback if best[0] <= 0 or (best == wanted[fallback] and not best[1]) else wanted.index(best)
 
 
 def preferred_language(accept_language: str | None, languages: Sequence[str]) -> str:
-    """Return the language that a client with this `Accept-Language` header prefers, the first one if it has none.
-
-    A language is found by the first part of its tag: `de` for `de-AT`.
-    """
+    """Return the language that a client with this `Accept-Language` prefers, `de` for `de-AT`; by default the first."""
     primary = [(tag.partition("-")[0], weight) for tag, weight in _weighted(accept_language or "")]
-    wanted = [one for one in primary if one[0] in languages and one[1] > 0]
-    return max(wanted, key=lambda one: one[1], default=(languages[0], 1.0))[0]
+    wanted = [(language, weight) for language, weight in primary if language in languages and weight > 0]
+    return max(wanted, key=itemgetter(1), default=(languages[0], 1.0))[0]
 
 
 def _wanted(offer: str, ranges: Mapping[str, float]) -> tuple[float, int]:
@@ -130,10 +112,7 @@ def _wanted(offer: str, ranges: Mapping[str, float]) -> tuple[float, int]:
 
 
 def _weighted(header: str) -> Iterator[tuple[str, float]]:
-    """Yield each range or tag of a header with its weight, and none with a parameter besides the weight and a charset.
-
-    Other parameters tell variants of a type apart, which are not offered.
-    """
+    """Yield each range or tag of a header with its weight, but no variant of a type that other parameters ask for."""
     for element in re.findall(_ELEMENT, header.lower()):
         name, *parameters = element.split(";")
         others = [parameter for parameter in parameters if not re.fullmatch(_CHARSET, parameter)]

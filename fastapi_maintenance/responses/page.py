@@ -1,7 +1,5 @@
 """The maintenance page: one file without scripts, under a policy that lets in nothing else."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import random
@@ -14,20 +12,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_seconds, check_str, reject
+from fastapi_maintenance._helpers.checks import check_seconds, check_str, reject, reject_value
 from fastapi_maintenance.responses.callbacks import current_state, offering
 from fastapi_maintenance.responses.negotiation import preferred_language
 from fastapi_maintenance.responses.words import LANGUAGES, Words, in_words
 from fastapi_maintenance.state import current_message, seconds_left
 from fastapi_maintenance.typing import SyncResponseCallback
 
-__all__ = ["PAGE", "as_html"]
-
 _STYLE = r"(?is)<style[^>]*>(.*?)</style>"
 _COLOR = r"#[0-9A-Fa-f]{3,8}|[A-Za-z]+|[a-z]+\([0-9a-z.,%/ +-]*\)"
 _LANGUAGE = r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*"
 _TEXTS = ("language", "title", "message", "expected")
-_COLORS = ("accent", "light_background", "light_text", "dark_background", "dark_text")
 
 PAGE = """<!DOCTYPE html>
 <html lang="$language">
@@ -92,22 +87,19 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: A colour or `language` is none, `template` has other places, or `retry` is not above zero.
-
     """
     for name, text in (("title", title), ("message", message), ("language", language)):
         if text is not None:
             check_str(name, text)
     if language is not None and not re.fullmatch(_LANGUAGE, language):
-        msg = f"language must be a language tag such as 'en' or 'pt-BR', got {language!r}"
-        raise ValueError(msg)
+        reject_value("language", "be a language tag such as 'en' or 'pt-BR'", language)
     check_seconds("retry", retry)
-    chosen = _checked_color("accent", accent), *_checked_pair("light", light), *_checked_pair("dark", dark)
-    colors = dict(zip(_COLORS, chosen, strict=True))
+    colors = _checked_colors(accent, light=light, dark=dark)
     page = Template(check_str("template", template))
     try:
         policy = _policy_for(page.substitute(dict.fromkeys(_TEXTS, ""), **colors))
     except (KeyError, ValueError) as error:
-        places = " ".join(f"${place}" for place in (*_TEXTS, *_COLORS))
+        places = " ".join(f"${place}" for place in (*_TEXTS, *colors))
         msg = f"template must have no places but {places}, and $$ for a dollar sign: {error}"
         raise ValueError(msg) from None
 
@@ -132,30 +124,26 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     return offering("text/html", html_response)
 
 
-def _checked_color(name: str, value: object) -> str:
-    """Return the value if it is a colour as CSS has it, and nothing that could be more than that."""
-    color = check_str(name, value)
-    if re.fullmatch(_COLOR, color):
-        return color
-    msg = f"{name} must be a CSS colour such as '#0b5fff', 'teal' or 'rgb(11 95 255)', got {value!r}"
-    raise ValueError(msg)
+def _checked_colors(accent: str, **pairs: object) -> dict[str, str]:
+    """Return the colours of the page by their places, where each is one as CSS has it and nothing more than that."""
+    colors = {"accent": accent}
+    for name, pair in pairs.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != len(("background", "text")):
+            reject(name, "a pair of colours: background and text", pair)
+        colors |= {f"{name}_background": pair[0], f"{name}_text": pair[1]}
+    for place, color in colors.items():
+        name = place.partition("_")[0]
+        if not re.fullmatch(_COLOR, check_str(name, color)):
+            reject_value(name, "be a CSS colour such as '#0b5fff', 'teal' or 'rgb(11 95 255)'", color)
+    return colors
 
 
 def _policy_for(page: str) -> str:
     """Return the Content-Security-Policy (CSP Level 3) of a page: its own styles, images within it, nothing else."""
     digests = sorted({hashlib.sha256(style.encode()).digest() for style in re.findall(_STYLE, page)})
     styles = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
-    return (
-        f"default-src 'none'; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    )
-
-
-def _checked_pair(name: str, pair: object) -> list[str]:
-    """Return the colours of background and text."""
-    if not isinstance(pair, (tuple, list)) or len(pair) != len(("background", "text")):
-        reject(name, "a pair of colours: background and text", pair)
-    return [_checked_color(name, color) for color in pair]
+    others = "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    return f"default-src 'none'; style-src {styles}; {others}"
 
 
 def _expected(ends_at: datetime, left: int, words: Words) -> str:

@@ -1,7 +1,5 @@
 """Sending the response to a blocked request, with its `Retry-After`, also to a WebSocket handshake."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 import random
@@ -19,8 +17,6 @@ from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance.responses.callbacks import STATE_KEY, MessageCallback, as_json
 from fastapi_maintenance.state import MaintenanceState, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
-
-__all__ = ["send_blocked"]
 
 _Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
@@ -44,50 +40,41 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             return
         receive, send = _as_get(receive, send)
     seconds = _seconds(state, retry_after)
-    sending = _Sending(send, seconds)
-    try:
-        if not isinstance(response, MessageCallback):
+    if not isinstance(response, MessageCallback):
+        begun = False
+
+        async def send_completed(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                message = {**message, "headers": _completed(message.get("headers", ()), seconds)}
+            await send(message)
+
+        try:
             request = Request({**as_http(scope), STATE_KEY: state}, receive)
             made: Any = response(request)
             made = await made if inspect.isawaitable(made) else made
             if not isinstance(made, Response):
                 reject("what the response callback returns", "a Response", made)
-            await made(request.scope, receive, sending)
+            await made(request.scope, receive, send_completed)
+        except Exception:
+            if begun:
+                raise
+            _logger.exception("The response callback %r failed; the default response is sent instead", response)
+            response = _default
+        else:
             return
-        status, headers, body = _rendered(response, response.text_in(state), seconds)
-    except Exception:
-        if sending.begun:
-            raise
-        _logger.exception("The response callback %r failed; the default response is sent instead", response)
-        status, headers, body = _rendered(_default, _default.text_in(state), seconds)
+    status, headers, body = _rendered(response, response.text_in(state), seconds)
     await send({"type": "http.response.start", "status": status, "headers": headers.copy()})
     await send({"type": "http.response.body", "body": body})
 
 
-class _Sending:
-    """Send the messages of a response, with the headers that it lacks."""
-
-    def __init__(self, send: Send, seconds: int) -> None:
-        self.begun = False
-        self._send = send
-        self._seconds = seconds
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.begun = True
-            message = {**message, "headers": _completed(message.get("headers", ()), self._seconds)}
-        await self._send(message)
-
-
 def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int:
-    """Return the seconds of `Retry-After` (RFC 9110 10.2.3): until the end, or `retry_after` where that is not known.
-
-    Of a pair, the difference is spread over the clients, so that they do not all come back at once.
-    """
+    """Return the seconds of `Retry-After` (RFC 9110 10.2.3): to the end, or `retry_after` where that is not known."""
     known = None if state.ends_at is None else seconds_left(state, clock.now())
     if isinstance(retry_after, int):
         return retry_after if known is None else known
-    least, most = retry_after
+    least, most = retry_after  # between which the clients are spread, so that they do not all come back at once
     return (least if known is None else known) + random.randint(0, most - least)  # noqa: S311 -- no secret
 
 
@@ -95,11 +82,8 @@ def _completed(own: Iterable[_Header], seconds: int) -> list[_Header]:
     """Return a response's own headers, with `Retry-After` and `Cache-Control` where it has none."""
     headers = list(own)
     names = {name.lower() for name, _ in headers}
-    if b"retry-after" not in names:
-        headers.append((b"retry-after", b"%d" % seconds))
-    if b"cache-control" not in names:
-        headers.append((b"cache-control", b"no-store"))
-    return headers
+    defaults = ((b"retry-after", b"%d" % seconds), (b"cache-control", b"no-store"))
+    return headers + [(name, value) for name, value in defaults if name not in names]
 
 
 @lru_cache(maxsize=64)

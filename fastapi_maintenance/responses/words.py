@@ -1,11 +1,7 @@
 """What the maintenance page says, in the languages that it speaks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
-
-__all__ = ["LANGUAGES", "Words", "in_words"]
 
 
 class Words(NamedTuple):

@@ -54,7 +54,6 @@ PARTS = {
             "codec": ("codec",),
             "predicates/clients": ("clients", "predicates"),
             "predicates/combinators": ("laws",),
-            "predicates/methods": ("predicates",),
             "predicates/paths": ("predicates", "prefix_safety", "negated_prefix", "hints"),
             "predicates/values": ("predicates",),
             "predicates/verdicts": ("laws", "openapi"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.predicates.clients import _client_address, _lies_in, _networks_of
+from fastapi_maintenance.predicates.clients import _client_address, _networks_of, client_in
 from tests.support import make_request
 
 PROXIES = ("10.0.0.0/8", "2001:db8:aaaa::/48")
@@ -150,12 +150,12 @@ def test_networks_of_mapped_addresses_are_those_of_ipv4_addresses() -> None:
 
 
 def test_an_address_lies_in_networks_of_its_own_family() -> None:
-    networks = _networks_of("networks", ["192.0.2.0/24", "2001:db8::/32"])
+    is_inside = client_in("192.0.2.0/24", "2001:db8::/32")
     inside = ["192.0.2.0", "192.0.2.255", "2001:db8::", "2001:db8:ffff::1"]
     outside = ["192.0.1.255", "192.0.3.0", "2001:db7::1", "2001:db9::", "::192.0.2.1"]
-    assert [True] * 4 == [_lies_in(ip_address(address), networks) for address in inside]
-    assert [False] * 5 == [_lies_in(ip_address(address), networks) for address in outside]
-    assert not _lies_in(ip_address("192.0.2.1"), ())
+    assert [True] * 4 == [is_inside(make_request(peer=(address, 1))) for address in inside]
+    assert [False] * 5 == [is_inside(make_request(peer=(address, 1))) for address in outside]
+    assert client_in()(make_request(peer=("192.0.2.1", 1))) is False
 
 
 @pytest.mark.parametrize(
