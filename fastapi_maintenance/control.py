@@ -5,8 +5,6 @@ of the middleware made last; else on the one given to `configure_backend`; else 
 `FASTAPI_MAINTENANCE_MODE`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import AsyncGenerator
@@ -59,7 +57,6 @@ def configure_backend(backend: StateBackend | str, **settings: object) -> None:
     Raises:
         TypeError: `backend` is none of them, or the settings are not those of the backend.
         ValueError: The URL names no backend.
-
     """
     if backend == "env":
         current_backend.configure(EnvVarBackend(**settings))  # type: ignore[arg-type]  # wrong ones are refused there
@@ -83,7 +80,6 @@ async def get_maintenance_mode(backend: StateBackend | str | None = None) -> boo
     Raises:
         TypeError: `backend` is no backend.
         Exception: Whatever the store raises.
-
     """
     async with _meant(backend) as meant:
         hold = holds.newest(meant)
@@ -105,7 +101,6 @@ async def get_maintenance_state(backend: StateBackend | str | None = None) -> Ma
     Raises:
         TypeError: `backend` is no backend.
         Exception: Whatever the store raises.
-
     """
     async with _meant(backend) as meant:
         if not isinstance(meant, DetailedStateBackend):
@@ -147,7 +142,6 @@ async def set_maintenance_mode(  # noqa: PLR0913 -- each is something to say of 
         NotSupportedError: The backend has nothing but a switch, and was given a message, a window or `by`.
         ReadOnlyBackendError: The backend cannot be written.
         Exception: Whatever else the store raises.
-
     """
     wanted = checked_switch(value, message=message, starts_at=starts_at, ends_at=ends_at, by=by)
     async with _meant(backend) as meant:
@@ -222,7 +216,6 @@ def maintenance_mode_on(
             been given back then, and the block does not run.
         Exception: On entering and leaving, whatever the store raises. Where the block itself raised, that goes on,
             and what the store raised is logged.
-
     """
     return Block(backend, active=True, message=message, lease=lease, drain=drain, by=by)
 
@@ -260,7 +253,6 @@ async def wait_until_open(backend: StateBackend | str | None = None, *, timeout:
         TypeError: An argument is of the wrong type.
         ValueError: `timeout` is not above zero.
         TimeoutError: Maintenance is still on when the time is over.
-
     """
     seconds = math.inf if timeout is None else check_seconds("timeout", timeout)
     with in_time(seconds, "maintenance is still on after {:g} seconds"):
@@ -286,7 +278,6 @@ async def maintenance_changes(backend: StateBackend | str | None = None) -> Asyn
 
     Raises:
         TypeError: `backend` is no backend.
-
     """
     async with _meant(backend) as meant, aclosing(changes(meant)) as states:
         async for state in states:

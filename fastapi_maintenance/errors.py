@@ -39,7 +39,6 @@ class WorkerStatus:
             tasks of responses included; None: it has not reported yet.
         oldest_since: When the oldest of them began, aware and in UTC, by the clock of that host.
         oldest_route: The method and path of that one.
-
     """
 
     host: str
@@ -71,7 +70,6 @@ class DrainTimeoutError(MaintenanceError, TimeoutError):
     Args:
         seconds: How long was waited.
         workers: The workers that were still waited for, as far as the store told of them.
-
     """
 
     def __init__(self, seconds: float, workers: tuple[WorkerStatus, ...]) -> None:
@@ -103,7 +101,6 @@ class PromiseBrokenError(MaintenanceError, AssertionError):
         promise: The promise, in plain words.
         steps: What was done, in this order; in the last step the promise broke.
         remarks: What else is to be known of it.
-
     """
 
     def __init__(self, promise: str, steps: tuple[str, ...], remarks: tuple[str, ...] = ()) -> None:

@@ -3,8 +3,6 @@
 `maintenance_middleware(...)` makes it, and `MaintenanceModeMiddleware` is a class for those who prefer one.
 """
 
-from __future__ import annotations
-
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -58,7 +56,6 @@ def decide(  # noqa: PLR0913 -- one keyword for each fact
         documentation: Whether that route is the app's own documentation.
         unmatched: What to do with a request that no route answers.
         exempt_docs: Whether the documentation stays open.
-
     """
     if mark is not None:
         return mark
@@ -211,7 +208,6 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
         TypeError: An argument is of the wrong type.
         ValueError: `unmatched` is neither of its words, `retry_after` is below zero or the wrong way round,
             `read_timeout` is not above zero, or `backend` is a URL that names none.
-
     """
     settings = Settings(
         backend=None if backend is None else as_backend("backend", backend),
@@ -253,7 +249,6 @@ class MaintenanceModeMiddleware(MaintainedApp):
     Raises:
         TypeError: Both names of one thing are given; and as `maintenance_middleware` does.
         ValueError: As `maintenance_middleware` does.
-
     """
 
     def __init__(  # noqa: PLR0913 -- each is a setting with a default

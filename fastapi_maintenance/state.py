@@ -1,7 +1,5 @@
 """The state of maintenance and every change of it, as values and pure functions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -76,7 +74,6 @@ class Hold:
     Raises:
         TypeError: A field is of the wrong type.
         ValueError: A datetime is naive, `id` is empty, or a text is not Unicode text or longer than 4,096 characters.
-
     """
 
     id: str
@@ -115,7 +112,6 @@ class MaintenanceState:
         TypeError: A field is of the wrong type.
         ValueError: A datetime is naive, `ends_at` is not after `starts_at`, or a text is not Unicode text or longer
             than 4,096 characters.
-
     """
 
     active: bool = False

@@ -4,8 +4,6 @@ A backend is anything with the two methods of `StateBackend`; there is nothing t
 more, and is found by their names.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -98,7 +96,6 @@ class DrainableStateBackend(DetailedStateBackend, Protocol):
 
         Raises:
             NotSupportedError: This store cannot count workers; raised here and nowhere else.
-
         """
 
 

@@ -17,8 +17,6 @@ from fastapi_maintenance._routing.layers import Layers, all_layers_of
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance.predicates.verdicts import paths_in
 
-__all__ = ["hints_on", "with_hints"]
-
 _LOGGER = "fastapi_maintenance.hints"
 _ROUTER = "fastapi_maintenance.router."  # the modules that the endpoints of the admin API come from
 _CORS_INSIDE = (

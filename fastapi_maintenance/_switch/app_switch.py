@@ -1,7 +1,5 @@
 """What the state is for the requests of one app: by a test that forces it, a hold, `enabled`, or the backend."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from typing import Literal, TypedDict
@@ -17,8 +15,6 @@ from fastapi_maintenance._switch.requests import Served
 from fastapi_maintenance._switch.worker import Lifespan, Worker
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import DrainableStateBackend, ExemptCallback, ResponseCallback, StateBackend
-
-__all__ = ["ON", "AppSwitch", "CommonSettings", "Settings", "Unmatched"]
 
 _NO_LIFESPAN = (
     "no lifespan runs for this app, so a drain does not wait for its requests, and open WebSockets are not closed: let "
@@ -78,7 +74,6 @@ class AppSwitch:
     Args:
         layer: The middleware.
         settings: What it was told.
-
     """
 
     def __init__(self, layer: ASGIApp, settings: Settings) -> None:

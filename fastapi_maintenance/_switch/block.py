@@ -1,7 +1,5 @@
 """The context manager behind `maintenance_mode_on()` and `maintenance_mode_off()`, and the lease of its hold."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 import uuid
@@ -29,8 +27,6 @@ from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here
 from fastapi_maintenance.state import Hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
-
-__all__ = ["Block"]
 
 _CLOSE_TIMEOUT = 10.0  # seconds
 _RENEWALS_PER_LEASE = 3

@@ -16,8 +16,6 @@ from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.state import MaintenanceState, next_change, what_counts
 from fastapi_maintenance.typing import StateBackend
 
-__all__ = ["changes"]
-
 _POLL = 1.0  # seconds
 _READ_TIMEOUT = 5.0  # seconds
 _groups: dict[tuple[object, object], _Group] = {}
@@ -50,7 +48,6 @@ class _Member:
     Args:
         group: With whom.
         backend: What to follow while nobody else does.
-
     """
 
     def __init__(self, group: _Group, backend: StateBackend) -> None:

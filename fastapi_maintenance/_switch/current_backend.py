@@ -1,13 +1,9 @@
 """Which backend is meant where none is given: that of the running app, of the middleware made last, or the default."""
 
-from __future__ import annotations
-
 from fastapi_maintenance._switch.requests import running_request
 from fastapi_maintenance.backends.base import check_backend
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.typing import StateBackend
-
-__all__ = ["configure", "default_backend", "made", "resolve"]
 
 _ENVIRONMENT = EnvVarBackend()
 _configured: list[StateBackend] = []

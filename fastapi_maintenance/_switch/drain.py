@@ -1,7 +1,5 @@
 """Drains: what workers report of their requests in progress, and waiting until there are none."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
@@ -14,8 +12,6 @@ from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.errors import DrainTimeoutError, NotSupportedError, WorkerStatus
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import DrainableStateBackend, StateBackend
-
-__all__ = ["Progress", "check_drains", "get_workers", "report_of", "wait_until_drained"]
 
 _POLL = 0.02  # seconds
 Progress = Callable[[Sequence[WorkerStatus], float], None]
@@ -62,7 +58,6 @@ def check_drains(backend: StateBackend) -> DrainableStateBackend:
 
     Raises:
         NotSupportedError: It has not.
-
     """
     behind = uncached(backend)
     if isinstance(behind, DrainableStateBackend):
@@ -77,7 +72,6 @@ async def wait_until_drained(backend: StateBackend, hold_id: str, seconds: float
     Raises:
         DrainTimeoutError: That is not so when the seconds are over.
         Exception: Whatever the store raises.
-
     """
     left: tuple[WorkerStatus, ...] = ()
     ends_at = anyio.current_time() + seconds

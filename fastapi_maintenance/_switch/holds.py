@@ -5,8 +5,6 @@ them. A backend with a bare switch is set to what the newest hold says, and back
 one is gone; a read-only backend is left alone.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -25,20 +23,6 @@ from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.errors import NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, release_hold, renew_hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
-
-__all__ = [
-    "acquire",
-    "bare_state",
-    "check_keeps",
-    "forget",
-    "ledgers",
-    "newest",
-    "release",
-    "remove_hold",
-    "renew",
-    "set_operator_value",
-    "with_local",
-]
 
 _LOCK_POLL = 0.001  # seconds
 
@@ -222,7 +206,6 @@ async def remove_hold(hold_id: str, backend: StateBackend, *, prefix: bool = Fal
         NotSupportedError: The backend has nothing but a switch.
         ReadOnlyBackendError: The backend cannot be written.
         Exception: Whatever the store raises.
-
     """
 
     def change(state: MaintenanceState) -> MaintenanceState:

@@ -3,8 +3,6 @@
 An observer asks its backend on each request, peeks at it, or follows it, whatever costs least; `observe` chooses.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
@@ -28,8 +26,6 @@ from fastapi_maintenance.typing import (
     WatchableStateBackend,
 )
 
-__all__ = ["Observer", "observe", "watched_by"]
-
 _UNFOLLOWED_TTL = 1.0  # seconds
 _READ_AGAIN_AFTER = 1.0  # seconds
 _STABLE_AFTER = 1.0  # seconds after which a watch that fails is no failure in a row
@@ -48,7 +44,6 @@ class Observer:
         backend: What to observe.
         fail_closed: Whether maintenance is on where no state was ever told.
         read_timeout: How long one read may take, in seconds.
-
     """
 
     def __init__(self, backend: StateBackend, *, fail_closed: bool, read_timeout: float) -> None:
@@ -94,7 +89,6 @@ class Observer:
         Args:
             worker: Who is counted, by a backend that can do that; None: nobody.
             notice: Called after each state that was told, and when there was none.
-
         """
         watched = watched_by(self.backend)
         if self.is_followed or not isinstance(watched, WatchableStateBackend):

@@ -14,17 +14,6 @@ from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import StateBackend
 
-__all__ = [
-    "Blocked",
-    "RequestInProgress",
-    "Served",
-    "enter",
-    "excused",
-    "is_excused",
-    "leave",
-    "running_request",
-]
-
 _SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
 _DISCONNECT: Message = {"type": "websocket.disconnect", "code": _SERVICE_RESTART, "reason": "maintenance"}
 _running: ContextVar[RequestInProgress | None] = ContextVar("fastapi_maintenance_running", default=None)
@@ -110,7 +99,6 @@ class Served:
 
     Args:
         blocked_now: Tells why a request would be blocked if it began now; None: it would pass.
-
     """
 
     def __init__(self, blocked_now: Callable[[RequestInProgress], Awaitable[Blocked | None]]) -> None:

@@ -33,8 +33,6 @@ from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.state import MaintenanceState, current_author, current_message, is_active, next_change
 from fastapi_maintenance.typing import DrainableStateBackend
 
-__all__ = ["Lifespan", "Worker"]
-
 _LOOK_AGAIN = 0.05  # seconds, while requests are waited for: one may end in another event loop
 _POLL = 1.0  # seconds
 _workers: dict[object, list[Worker]] = {}
@@ -50,7 +48,6 @@ class Worker:
     Args:
         observer: Knows the state.
         served: What is in progress.
-
     """
 
     def __init__(self, observer: Observer, served: Served) -> None:
@@ -176,7 +173,6 @@ class Lifespan:
     Args:
         choose: Makes the worker, when the app has started; None: there shall be none.
         patience: Seconds that the start waits for the first state; the app starts without it too.
-
     """
 
     def __init__(self, choose: Callable[[], Worker | None], *, patience: float) -> None:

@@ -1,7 +1,5 @@
 """Writes to a store, and the listeners of this process that are told of them at once."""
 
-from __future__ import annotations
-
 import threading
 import weakref
 from collections.abc import Hashable
@@ -11,8 +9,6 @@ from fastapi_maintenance._helpers.shared_read import moment
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
-
-__all__ = ["Listener", "key_of", "listen", "set_value", "update_state"]
 
 
 @runtime_checkable

@@ -1,7 +1,5 @@
 """What backends share: base classes, how a backend is checked and read, and how a change is applied."""
 
-from __future__ import annotations
-
 import logging
 import random
 from abc import ABC, abstractmethod
@@ -102,7 +100,6 @@ class StoreBackend(DetailedBackend, ABC):
         Raises:
             InvalidStateError: The content is no state.
             Exception: The store cannot be read: an error of its client.
-
         """
         return await self._read()
 
@@ -114,7 +111,6 @@ class StoreBackend(DetailedBackend, ABC):
                 it, as if it had been off, and a warning is logged.
             TimeoutError: The store has not answered for ten seconds, or others were faster for as long.
             Exception: The store cannot be written: an error of its client.
-
         """
         with in_time(WRITE_TIMEOUT):
             while True:
@@ -130,7 +126,6 @@ class StoreBackend(DetailedBackend, ABC):
 
         Raises:
             TimeoutError: The store has not answered for two seconds.
-
         """
         interval = self.poll_interval if worker is None else min(self.poll_interval, _SIGN_OF_LIFE)
         async with self._listening(worker) as (read, wait):

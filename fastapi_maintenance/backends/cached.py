@@ -1,7 +1,5 @@
 """A backend that asks another one only now and then."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from functools import partial
 from typing import overload
@@ -108,7 +106,6 @@ def cached(backend: StateBackend | str, ttl: float = 1.0) -> StateBackend:
     Raises:
         TypeError: `backend` is no backend, or `ttl` no number.
         ValueError: `ttl` is not above zero.
-
     """
     inner = uncached(as_backend("backend", backend))
     seconds = check_seconds("ttl", ttl)

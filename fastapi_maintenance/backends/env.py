@@ -1,7 +1,5 @@
 """The state in an environment variable, which can be read only."""
 
-from __future__ import annotations
-
 import logging
 import os
 
@@ -34,7 +32,6 @@ class EnvVarBackend(DetailedBackend):
     Raises:
         TypeError: `var_name` is not a `str`.
         ValueError: `var_name` is empty, or holds `=` or a null character.
-
     """
 
     def __init__(self, var_name: str | None = None) -> None:
@@ -72,7 +69,6 @@ class EnvVarBackend(DetailedBackend):
 
         Raises:
             ReadOnlyBackendError: Always.
-
         """
         msg = (
             f"the environment variable {self.var_name} cannot be switched at run time, because no other process would "

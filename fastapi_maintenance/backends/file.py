@@ -1,7 +1,5 @@
 """The state in a file of this host."""
 
-from __future__ import annotations
-
 import codecs
 import errno
 import os
@@ -59,7 +57,6 @@ class LocalFileBackend(DetailedBackend):
     Raises:
         TypeError: `file_path` is not a path.
         ValueError: `file_path` is empty, or holds a null character.
-
     """
 
     def __init__(self, file_path: str | os.PathLike[str]) -> None:
@@ -88,7 +85,6 @@ class LocalFileBackend(DetailedBackend):
         Raises:
             InvalidStateError: What is there is no regular file, no UTF-8, or no state.
             OSError: The file cannot be read, or its folder is missing.
-
         """
         try:
             status = os.stat(self._path)  # noqa: PTH116 -- a Path costs more than the call
@@ -104,7 +100,6 @@ class LocalFileBackend(DetailedBackend):
 
         Raises:
             TimeoutError: The file system has not answered for ten seconds.
-
         """
         with in_time(WRITE_TIMEOUT):
             return await in_thread(self._is_reading, self.peek)
@@ -117,7 +112,6 @@ class LocalFileBackend(DetailedBackend):
                 it, as if it had been off, and a warning is logged.
             OSError: The file cannot be written with its owner, group and mode, or its folder is missing.
             TimeoutError: Another writer held the lock for ten seconds, or the file system did not answer in twelve.
-
         """
         was_cancelled = threading.Event()
         try:

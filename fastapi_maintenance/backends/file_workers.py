@@ -25,7 +25,6 @@ class FileWorkers:
 
     Args:
         path: The file.
-
     """
 
     def __init__(self, path: str) -> None:

@@ -1,7 +1,5 @@
 """The state in this process's memory."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import AsyncIterator, Mapping
 
@@ -30,7 +28,6 @@ class MemoryBackend(DetailedBackend):
 
     Raises:
         TypeError: `state` is neither.
-
     """
 
     def __init__(self, state: MaintenanceState | bool = False) -> None:  # noqa: FBT001, FBT002 -- a state in short
@@ -57,7 +54,6 @@ class MemoryBackend(DetailedBackend):
 
         Raises:
             ValueError: The state would be too big for any other store; see `state_to_text`.
-
         """
         with self._lock:
             after = change(self._state)

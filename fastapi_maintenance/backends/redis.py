@@ -1,7 +1,5 @@
 """The state in Redis or Valkey, pushed to all who follow it."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import AsyncIterator, Hashable, Mapping
@@ -105,7 +103,6 @@ class RedisBackend(StoreBackend):
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: `key` is empty, or has a `}` that ends no `{tag}`, or `poll_interval` is not above zero.
-
     """
 
     def __init__(self, client: Redis | RedisCluster, key: str = DEFAULT_KEY, *, poll_interval: float = 1.0) -> None:

@@ -1,7 +1,5 @@
 """A backend from one line of text, as it stands in a configuration."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qsl, unquote, urlencode
@@ -50,7 +48,6 @@ def backend_from_url(url: str) -> StateBackend:
         TypeError: `url` is not a `str`.
         ValueError: The scheme is unknown, or the rest is nothing that it can mean; no password is shown.
         ImportError: A package that the backend needs is missing; it says which extra to install.
-
     """
     if not isinstance(url, str):
         reject_kind("url", "a str", url)

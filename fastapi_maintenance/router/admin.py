@@ -75,7 +75,6 @@ def maintenance_router(  # noqa: PLR0913 -- each is a setting
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: `backend` is a URL that names none, or `base_url` is no absolute URL.
-
     """
     if not isinstance(dependencies, (list, tuple)) or not all(isinstance(one, params.Depends) for one in dependencies):
         reject("dependencies", "a list of Depends(...)", dependencies)

@@ -50,7 +50,6 @@ def maintenance_notice(
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: `backend` is a URL that names none, or `max_age` is not above zero.
-
     """
     given = None if backend is None else as_backend("backend", backend)
     observer = None if given is None else observe(given, fail_closed=False, read_timeout=_READ_TIMEOUT)

@@ -1,7 +1,5 @@
 """The backend under test: two instances of it on one switch, called as the library calls them."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -36,7 +34,6 @@ class Instance:
         backend: The backend.
         name: What it is called in the steps.
         patience: Seconds that one call may take.
-
     """
 
     def __init__(self, backend: Any, name: str = "a", *, patience: float) -> None:  # noqa: ANN401 -- it has to prove what it is
@@ -97,7 +94,6 @@ async def write_at_once(*writes: Callable[[], Awaitable[object]], turns: int = -
 
     Returns:
         Whether all of them came to their end.
-
     """
     ended: list[Violation | None] = []
 

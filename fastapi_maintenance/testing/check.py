@@ -1,7 +1,5 @@
 """`check_backend`: does a backend do what backends promise?"""
 
-from __future__ import annotations
-
 import logging
 import threading
 from contextlib import ExitStack
@@ -58,7 +56,6 @@ def check_backend(
         TypeError: An argument is of the wrong type.
         ValueError: `max_examples` is below 1, `patience` is not above zero, or `event_loop` is none of its words.
         Exception: Whatever `make_backend` raises.
-
     """
     __tracebackhide__ = True  # pytest shows the line that called this
     if not callable(make_backend):

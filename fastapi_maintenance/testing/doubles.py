@@ -1,7 +1,5 @@
 """An app that a test forces on or off, and a clock that it moves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta, timezone
@@ -48,7 +46,6 @@ def maintenance_forced(
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: There is a message, and `active` is False.
-
     """
     if not any(isinstance(layer, Starlette) or is_maintenance(layer) for layer in layers_of(app)):
         reject("app", "an app, made by FastAPI, Starlette or a maintenance middleware", app)
@@ -71,7 +68,6 @@ class MovedClock:
 
         Raises:
             ValueError: It would be beyond the years 1 to 9999.
-
         """
         _put_ahead(clock.ahead_by() + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
 
@@ -81,7 +77,6 @@ class MovedClock:
         Raises:
             TypeError: It is no datetime.
             ValueError: It is naive.
-
         """
         if not isinstance(moment, datetime):
             reject("moment", "a datetime", moment)

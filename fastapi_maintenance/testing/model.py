@@ -1,7 +1,5 @@
 """What backends promise, what is written to them, and the state that they have to be in after that."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
@@ -83,7 +81,6 @@ class Model:
 
     Args:
         is_detailed: Whether the backend keeps whole states, or nothing but a switch.
-
     """
 
     def __init__(self, *, is_detailed: bool) -> None:
@@ -99,7 +96,6 @@ class Model:
 
         Raises:
             Violation: It is none of them.
-
         """
         possible = self.state, *others
         for self.state in possible:

@@ -1,7 +1,5 @@
 """The search for steps that break a promise: Hypothesis chooses them; what breaks is made again with simpler ones."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Those who watch the backend under test, and the workers that are counted meanwhile, as further rules."""
 
-from __future__ import annotations
-
 import inspect
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -31,7 +29,6 @@ class Watch:
         called: What it is called in the steps.
         worker: The worker to count meanwhile.
         is_busy: Whether it asks for the next state only when somebody wants to know it, and not as soon as it can.
-
     """
 
     def __init__(self, instance: Instance, called: str, worker: str | None, *, is_busy: bool) -> None:
@@ -85,7 +82,6 @@ class Watch:
 
         Raises:
             Violation: That was not so in time, or the watch ended.
-
         """
         with anyio.move_on_after(patience):
             while self._last is None or not model.agrees(self._last):
@@ -105,7 +101,6 @@ class Watch:
 
         Raises:
             Violation: It went on.
-
         """
         self._scope.cancel()
         with anyio.move_on_after(patience):

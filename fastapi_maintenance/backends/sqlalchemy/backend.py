@@ -1,7 +1,5 @@
 """The backend on SQLAlchemy, for any of its async drivers."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -52,7 +50,6 @@ class SQLAlchemyBackend(StoreBackend):
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: A name is empty, `key` is too long, or `poll_interval` is not above zero.
-
     """
 
     def __init__(
@@ -98,7 +95,6 @@ class SQLAlchemyBackend(StoreBackend):
         Raises:
             NotSupportedError: It is not PostgreSQL.
             sqlalchemy.exc.SQLAlchemyError: The database cannot be read.
-
         """
         if self.engine.dialect.name != "postgresql":
             msg = f"now() is known of PostgreSQL alone, and not of {self!r}"
@@ -149,7 +145,6 @@ class SQLAlchemyBackend(StoreBackend):
         Raises:
             NotSupportedError: It is not PostgreSQL through asyncpg or psycopg.
             sqlalchemy.exc.SQLAlchemyError: The database cannot be read.
-
         """
         if not postgresql.can_listen(self.engine):
             msg = f"a drain needs PostgreSQL through asyncpg or psycopg to know its workers, which {self!r} is not"
@@ -174,7 +169,6 @@ def make_engine(url: str) -> tuple[AsyncEngine, str]:
     Raises:
         ValueError: It is no such URL; none of it is shown.
         ImportError: Its driver is missing.
-
     """
     try:
         parts = make_url(url)

@@ -1,7 +1,5 @@
 """What PostgreSQL does for a switch: it pushes changes by `LISTEN` and `NOTIFY`, through each of its drivers."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

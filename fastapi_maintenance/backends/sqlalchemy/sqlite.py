@@ -1,7 +1,5 @@
 """What SQLite needs: its file may be replaced while connections are open, and no operation may be cut off."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The table of the switches, and how a row of it is read and written."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
