@@ -3,18 +3,15 @@
 `maintenance_middleware(...)` makes it, and `MaintenanceModeMiddleware` is a class for those who prefer one.
 """
 
-import inspect
 import logging
 from collections.abc import Callable, Iterator
 from time import time
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import Unpack
 
-from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._helpers.telemetry import request_was_blocked
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, with_hints
@@ -25,7 +22,7 @@ from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
-from fastapi_maintenance.predicates.verdicts import verdict_of
+from fastapi_maintenance.predicates.verdicts import exempts
 from fastapi_maintenance.responses import as_json
 from fastapi_maintenance.responses.sending import send_blocked
 from fastapi_maintenance.state import MaintenanceState
@@ -142,19 +139,9 @@ class MaintainedApp:
             exempt_docs=self.settings.exempt_docs,
         )
         if blocks is None:
-            blocks = not await self._is_exempt(scope)
+            exempt = self.settings.exempt
+            blocks = exempt is never or not await exempts(exempt, scope)
         return Blocked(ON if answer.mark or state is None else state, answer.path) if blocks else None
-
-    async def _is_exempt(self, scope: Scope) -> bool:
-        exempt = self.settings.exempt
-        if exempt is never:
-            return False
-        try:
-            said: Any = exempt(Request(as_http(scope)))  # anybody's, so it may be anything
-            return verdict_of(await said if inspect.isawaitable(said) else said) is True
-        except Exception:
-            _logger.exception("The predicate %r failed; the request is not exempt", exempt)
-            return False
 
     def _hints(self, scope: Scope) -> Iterator[tuple[str, str]]:
         switches = [key_of(layer.backend) for layer in maintained_layers(self.app)]

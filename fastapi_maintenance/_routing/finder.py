@@ -9,10 +9,10 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
-from fastapi_maintenance._helpers.scope import HIDDEN_APP, route_path
+from fastapi_maintenance._helpers.scope import HIDDEN_APP, is_preflight, route_path
 from fastapi_maintenance._routing.endpoints import UNANSWERED, UNKNOWN, Answer, answer_of
 from fastapi_maintenance._routing.layers import Layers, is_overridden
-from fastapi_maintenance._routing.left_to_app import handles_refusals, is_preflight, is_refused
+from fastapi_maintenance._routing.left_to_app import handles_refusals, is_refused
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex
 from fastapi_maintenance.decorators import marks_put
 

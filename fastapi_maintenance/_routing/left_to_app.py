@@ -1,4 +1,4 @@
-"""What no endpoint answers, and is left to the app: 404 and 405, redirects of trailing slashes, CORS preflights."""
+"""What no endpoint answers, and is left to the app: 404 and 405, redirects of trailing slashes."""
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -8,14 +8,6 @@ from starlette.types import Scope
 from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance._routing.layers import is_overridden, is_users
 from fastapi_maintenance._routing.routes import RouteIndex
-
-
-def is_preflight(scope: Scope) -> bool:
-    """Tell whether a browser asks by this request what it may send, a CORS preflight (Fetch 4.8)."""
-    if scope.get("method") != "OPTIONS":
-        return False
-    names = {name for name, _ in scope.get("headers", ())}
-    return {b"origin", b"access-control-request-method"} <= names
 
 
 def handles_refusals(app: Starlette | None) -> bool:

@@ -1,16 +1,20 @@
 """What a predicate says: of a request, or of all requests of one method and path."""
 
 import inspect
+import logging
 from collections.abc import Awaitable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 from starlette.datastructures import URL
 from starlette.requests import Request
+from starlette.types import Scope
 
 from fastapi_maintenance._helpers.checks import reject
-from fastapi_maintenance._helpers.scope import HIDDEN_APP
+from fastapi_maintenance._helpers.scope import HIDDEN_APP, as_http
+from fastapi_maintenance.typing import ExemptCallback
 
+_logger = logging.getLogger("fastapi_maintenance")
 Verdict = bool | None  # whether a request is exempt; None: unknown
 
 
@@ -21,6 +25,16 @@ def verdict_of(said: object) -> Verdict:
     if inspect.iscoroutine(said):
         said.close()  # else there is a warning that nobody awaited it
     return reject("what a predicate returns", "True, False or None", said)
+
+
+async def exempts(predicate: ExemptCallback, scope: Scope) -> bool:
+    """Tell whether a predicate exempts a request; one that raises does not, and is logged with its traceback."""
+    try:
+        said: Any = predicate(Request(as_http(scope)))  # anybody's, so it may be anything
+        return verdict_of(await said if inspect.isawaitable(said) else said) is True
+    except Exception:
+        _logger.exception("The predicate %r failed; the request is not exempt", predicate)
+        return False
 
 
 def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN401 -- sync or async

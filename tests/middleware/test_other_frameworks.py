@@ -58,7 +58,7 @@ def litestar() -> ASGIApp:
         await socket.accept()
         await socket.send_text(await socket.receive_text())
 
-    return cast("ASGIApp", Litestar([answer, echo]))
+    return cast("ASGIApp", Litestar([answer, echo], logging_config=None))  # else it disables loggers of others
 
 
 def quart() -> ASGIApp:

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from fastapi_maintenance import MemoryBackend, maintenance_middleware
-from fastapi_maintenance._routing.left_to_app import is_preflight
+from fastapi_maintenance._helpers.scope import is_preflight
 from tests.routing.apps import (
     MARKS,
     Anything,
