@@ -42,7 +42,7 @@ class Collected:
         self.reader = InMemoryMetricReader()
         self.tracer_provider = TracerProvider()
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.spans))
-        self.meter_provider = MeterProvider([self.reader])
+        self.meter_provider = MeterProvider([self.reader], shutdown_on_exit=False)
 
     def server_span(self) -> ReadableSpan:
         [span] = [span for span in self.spans.get_finished_spans() if span.kind is trace.SpanKind.SERVER]

@@ -140,7 +140,7 @@ async def test_the_alert_asks_for_what_an_exporter_of_prometheus_exports(monkeyp
     exporter: Any = importlib.import_module("opentelemetry.exporter.prometheus")
     client: Any = importlib.import_module("prometheus_client")
     reader = exporter.PrometheusMetricReader()
-    monkeypatch.setattr(metrics, "get_meter", MeterProvider([reader]).get_meter)
+    monkeypatch.setattr(metrics, "get_meter", MeterProvider([reader], shutdown_on_exit=False).get_meter)
     telemetry._instruments.cache_clear()
     telemetry.set_active("RedisBackend(key='a')", True)
     exported = client.generate_latest().decode()
