@@ -19,7 +19,7 @@ from fastapi_maintenance import LocalFileBackend
 from fastapi_maintenance.backends import file as file_module
 from tests.backends.helpers import as_root, only_posix
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 SERVICE, OTHER = 12_345, 12_346
 """Users of whom nothing has to be known."""
 

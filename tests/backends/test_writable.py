@@ -96,6 +96,7 @@ def test_a_change_waits_for_the_one_that_another_thread_is_making(writable: Memo
     assert ["first", "second"] == [hold.id for hold in writable.peek().holds]
 
 
+@pytest.mark.servers
 def test_no_change_by_one_of_several_processes_is_lost(tmp_path: Path) -> None:
     program = """
         import sys

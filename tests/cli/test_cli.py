@@ -432,6 +432,7 @@ def test_what_is_not_there_cannot_be_run() -> None:
     assert (127, "no-such-command: No such file or directory\n") == (result.exit_code, errors(result))
 
 
+@pytest.mark.servers
 def test_what_fails_while_the_command_runs_is_told_in_a_line() -> None:
     script = "mv switch kept; mkdir switch; sleep 1; rmdir switch; mv kept switch; sleep 1"
     result = switch("run", "--lease", "1s", "--", "sh", "-c", script)
@@ -449,6 +450,7 @@ def test_what_a_terminal_sends_to_the_command_itself_is_not_sent_twice(monkeypat
     assert 4 == anyio.run(run_command, ["sh", "-c", "kill -INT $PPID; sleep 0.5; exit 4"])
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("url", ["file:switch", "sqlite+aiosqlite:///switch.db", "env:CLOSED"])
 def test_watching_ends_when_it_is_interrupted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))  # after it has looked a second time
@@ -470,6 +472,7 @@ def test_a_switch_that_cannot_be_read_cannot_be_watched() -> None:
     assert errors(result).startswith("error: the store cannot be reached: ConnectionError")
 
 
+@pytest.mark.servers
 def test_a_store_that_goes_away_while_it_is_watched_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = DetailedStore()
     monkeypatch.setattr("fastapi_maintenance.cli.switch.find_backend", lambda _: backend)

@@ -19,6 +19,8 @@ APP = """
 from fastapi import FastAPI, WebSocket
 from fastapi_maintenance import LocalFileBackend, maintenance_middleware, path_prefix
 
+pytestmark = pytest.mark.servers
+
 app = FastAPI()
 app.add_middleware(maintenance_middleware(backend=LocalFileBackend("switch"), exempt=path_prefix("/exempt")))
 

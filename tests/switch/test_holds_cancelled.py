@@ -163,6 +163,7 @@ async def test_a_task_that_is_cancelled_while_its_block_ends_lifts_its_maintenan
     assert MaintenanceState() == await kept_by(store)
 
 
+@pytest.mark.servers
 @ONLY_ASYNCIO
 async def test_a_write_to_a_file_that_a_cancelled_task_has_left_behind_does_not_come_after_its_release(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -80,6 +80,7 @@ async def test_a_hold_that_others_dropped_comes_back_as_the_oldest_when_it_is_re
             assert [True, False] == [hold.active for hold in (await store.get_state()).holds]
 
 
+@pytest.mark.servers
 async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_a_block_an_hour_later(tmp_path: Path) -> None:
     program = """
         import sys
@@ -131,6 +132,7 @@ class SlowStore(DetailedStore):
         return state
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.35])
 async def test_a_lease_on_a_slow_store_never_runs_out_while_the_block_runs(
     share: float, caplog: pytest.LogCaptureFixture
@@ -146,6 +148,7 @@ async def test_a_lease_on_a_slow_store_never_runs_out_while_the_block_runs(
     assert [] == messages_of(caplog)
 
 
+@pytest.mark.servers
 async def test_a_lease_begins_when_the_hold_is_written_however_long_that_took() -> None:
     store = SlowStore(1.0)
     async with maintenance_mode_on(store, lease=1.9):
