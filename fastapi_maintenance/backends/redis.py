@@ -29,6 +29,8 @@ except ImportError as _error:
     msg = "RedisBackend needs redis: pip install 'fastapi-maintenance[redis]'"
     raise ImportError(msg, name=_error.name) from _error
 
+from fastapi_maintenance.backends.redis_workers import RedisWorkers
+
 __all__ = ["RedisBackend", "make_client"]
 
 _TAG = re.compile(r"[^{]*\{[^}]+\}")  # the first braces of a key, unless there is nothing in them
@@ -53,34 +55,6 @@ return 1
 The second key counts the changes. So a change that was cancelled while it was on its way, and arrives after what was
 done instead, finds another count and is refused, also where the text is the same again.
 """
-_GONE_AFTER = 4  # seconds
-_COUNT = """
-redis.call('HSETNX', KEYS[1], ARGV[1], '')
-redis.call('ZADD', KEYS[2], redis.call('TIME')[1], ARGV[1])
-"""
-"""Count a worker, or note that it still lives."""
-
-_REPORT = """
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
-    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-end
-"""
-"""Keep the report of a worker that is counted."""
-
-_FORGET = """
-local gone = {}
-for i = 2, #ARGV do
-    local seen = redis.call('ZSCORE', KEYS[2], ARGV[i])
-    if not seen or tonumber(seen) + tonumber(ARGV[1]) <= tonumber(redis.call('TIME')[1]) then
-        redis.call('HDEL', KEYS[1], ARGV[i])
-        redis.call('ZREM', KEYS[2], ARGV[i])
-        gone[#gone + 1] = ARGV[i]
-    end
-end
-return gone
-"""
-"""Forget those of the workers that have not shown that they live for so many seconds, and return them."""
-
 _logger = logging.getLogger("fastapi_maintenance")
 
 
@@ -118,7 +92,7 @@ class RedisBackend(StoreBackend):
         # in the same slot of a Cluster as the key, whose own {tag} decides on that where it has one
         slot = key if has_tag else f"{{{key}}}"
         self._count_key = f"{slot}:changes"
-        self._worker_keys = f"{slot}:workers", f"{slot}:workers:seen"
+        self._workers = RedisWorkers(client, key, slot)
 
     @property
     def switch_identity(self) -> Hashable:
@@ -166,7 +140,7 @@ class RedisBackend(StoreBackend):
 
     async def report(self, worker: str, text: str, /) -> None:
         """Keep what a counted worker reports; raises `redis.RedisError`."""
-        await self.client.eval(_REPORT, 1, self._worker_keys[0], worker, text)
+        await self._workers.report(worker, text)
 
     async def get_reports(self) -> Mapping[str, str]:
         """Return the last report of each worker that is counted; raises `redis.RedisError`.
@@ -174,22 +148,7 @@ class RedisBackend(StoreBackend):
         A process is gone when the server has no subscription of it and has not heard of it for four seconds. One that
         may not subscribe is counted by the latter alone.
         """
-        found: dict[bytes | str, bytes | str] = await self.client.hgetall(self._worker_keys[0])
-        reports = {_text(worker): _text(report) for worker, report in found.items()}
-        channels = {self._channel(worker): worker for worker in reports}
-        subscribed = await self.client.pubsub_numsub(*channels) if channels else []
-        silent = [channels[_text(channel)] for channel, number in subscribed if not number]
-        dead = await self.client.eval(_FORGET, 2, *self._worker_keys, _GONE_AFTER, *silent) if silent else []
-        return {worker: report for worker, report in reports.items() if worker not in set(map(_text, dead))}
-
-    def _channel(self, worker: str) -> str:
-        return f"{self.key}:worker:{worker}"
-
-    async def _count(self, worker: str) -> None:
-        await self.client.eval(_COUNT, 2, *self._worker_keys, worker)
-
-    async def _remove(self, worker: str) -> None:
-        await self.client.eval(_FORGET, 2, *self._worker_keys, 0, worker)
+        return await self._workers.reports()
 
     @asynccontextmanager
     async def _listening(self, worker: str | None) -> AsyncIterator[tuple[Read, Wait]]:
@@ -202,14 +161,16 @@ class RedisBackend(StoreBackend):
                     await _connect_once(self.client)
                 await self.client.initialize()  # a Cluster has to know its nodes
                 wait = anyio.sleep if pubsub is None else await self._subscribe(pubsub, worker)
-            async with counted(self, worker, self._count, self._remove, refusals=ResponseError) as is_counted:
+            async with counted(
+                self, worker, self._workers.count, self._workers.remove, refusals=ResponseError
+            ) as is_counted:
                 yield (partial(self._read_as, worker) if worker is not None and is_counted else self.get_state), wait
         finally:
             if pubsub is not None:
                 await _close(pubsub)
 
     async def _read_as(self, worker: str) -> MaintenanceState:
-        await self._count(worker)  # it still lives
+        await self._workers.count(worker)  # it still lives
         return await self._read()
 
     async def _subscribe(self, pubsub: PubSub, worker: str | None) -> Wait:
@@ -218,7 +179,7 @@ class RedisBackend(StoreBackend):
             await pubsub.subscribe(self.key)
             await pubsub.get_message(timeout=ANSWER_TIMEOUT)  # the answer to that
             if worker is not None:  # nothing is published there: that it is subscribed to shows that the process lives
-                await pubsub.subscribe(self._channel(worker))
+                await pubsub.subscribe(self._workers.channel(worker))
                 await pubsub.get_message(timeout=ANSWER_TIMEOUT)
         except ResponseError as error:
             if not self._is_polled:
@@ -233,10 +194,6 @@ def _state_of(found: str | InvalidStateError | None) -> MaintenanceState:
     if isinstance(found, InvalidStateError):
         raise found
     return text_to_state(found or "")
-
-
-def _text(found: bytes | str) -> str:
-    return found.decode() if isinstance(found, bytes) else found
 
 
 async def _close(pubsub: PubSub) -> None:

@@ -67,6 +67,7 @@ PARTS = {
             "backends/cached": ("cached",),
             "backends/env": ("env",),
             "backends/file": ("writable", *FILE),
+            "backends/file_writing": ("writable", *FILE),
             "backends/memory": ("memory", "writable"),
             "backends/url": ("url",),
         },
@@ -95,6 +96,7 @@ PARTS = {
     "stores": Part(
         modules={
             "backends/redis": ("stores", "redis", "url"),
+            "backends/redis_workers": ("stores", "redis"),
             "backends/sqlalchemy/backend": ("stores", "sqlalchemy", "url"),
             "backends/sqlalchemy/postgresql": ("stores", "sqlalchemy"),
             "backends/sqlalchemy/sqlite": ("stores", "sqlalchemy"),
