@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,6 +40,18 @@ async def _on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "example", ModuleType("example"))
     await set_maintenance_mode(True, SWITCH)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Let what these packages make of the logging of the whole process end with the test."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    before = [(one, one.level, one.disabled, one.propagate, list(one.handlers)) for one in loggers]
+    yield
+    for one, level, disabled, propagate, handlers in before:
+        one.setLevel(level)
+        one.disabled, one.propagate, one.handlers[:] = disabled, propagate, handlers
+    logging.captureWarnings(capture=False)
 
 
 def recipe(heading: str, body: str = "done.append(number)", **changes: str) -> tuple[dict[str, Any], list[object]]:
