@@ -47,9 +47,7 @@ class FileWorkers:
 
     def remove(self, worker: str) -> None:
         """Count a worker of this process no longer."""
-        lock = self._locks.pop(worker, None)
-        if lock is not None:
-            self._forget(worker, lock)
+        self._forget(worker, self._locks.pop(worker))
 
     def report(self, worker: str, text: str) -> None:
         """Replace the report of a worker of this process that is counted."""

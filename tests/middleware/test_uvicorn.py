@@ -15,11 +15,11 @@ from websockets.sync.client import connect
 from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
 from tests.support import uvicorn_process
 
+pytestmark = pytest.mark.servers
+
 APP = """
 from fastapi import FastAPI, WebSocket
 from fastapi_maintenance import LocalFileBackend, maintenance_middleware, path_prefix
-
-pytestmark = pytest.mark.servers
 
 app = FastAPI()
 app.add_middleware(maintenance_middleware(backend=LocalFileBackend("switch"), exempt=path_prefix("/exempt")))
