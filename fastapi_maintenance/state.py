@@ -165,9 +165,14 @@ def is_active(state: MaintenanceState, now: datetime) -> bool:
 
 
 def current_message(state: MaintenanceState, now: datetime) -> str | None:
-    """Return what to tell people at `now`: the message of the deciding hold if it has one, else the operator's."""
+    """Return what to tell people at `now`: the message of the deciding hold if it has one, else the operator's.
+
+    The operator's counts for as long as the switch does, and not where a hold decides before its window begins.
+    """
     hold = newest_hold(state, now)
-    return state.message if hold is None or hold.message is None else hold.message
+    if hold is not None and (hold.message is not None or not _switch_counts(state, now)):
+        return hold.message
+    return state.message
 
 
 def current_author(state: MaintenanceState, now: datetime) -> MaintenanceState | Hold:

@@ -97,8 +97,10 @@ class AppSwitch:
         return (self._observer if self.given is not None else self._current_observer()).peek()
 
     async def known_state(self) -> MaintenanceState:
-        """Return the state of the backend, the last known one while it is away."""
+        """Return the state of the backend, the last known one while it is away, or what overrules it."""
         observer = self._current_observer()
+        if self._settings.enabled is not None and holds.newest(observer.backend) is None:
+            return MaintenanceState(active=self._settings.enabled)
         return holds.with_local(observer.backend, observer.peek() or await observer.read())
 
     async def active_state(self, scope: Scope) -> MaintenanceState | None:

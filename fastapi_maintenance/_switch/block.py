@@ -24,7 +24,9 @@ from fastapi_maintenance._switch.drain import Progress, get_workers, wait_until_
 from fastapi_maintenance._switch.requests import excused
 from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here
+from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import Hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -84,6 +86,9 @@ class Block:
         backend = backend_from_url(meant) if isinstance(meant, str) else current_backend.resolve(meant)
         holds.check_keeps(backend, message=self._wanted.message, lease=self._lease, by=self._wanted.by)
         if self._drain is not None:
+            if isinstance(meant, str) and isinstance(backend, MemoryBackend):
+                msg = "drain needs the backend itself and not the URL memory:, which is another switch each time"
+                raise NotSupportedError(msg)
             await get_workers(backend)  # where that cannot be done, nothing has been changed yet
         hold = replace(self._wanted, id=uuid.uuid4().hex, since=clock.now())
         self._open = backend, hold

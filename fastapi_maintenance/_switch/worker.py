@@ -30,15 +30,15 @@ from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, Ser
 from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.url import close_if_made_here
-from fastapi_maintenance.state import MaintenanceState, current_author, current_message, is_active, next_change
+from fastapi_maintenance.state import Hold, MaintenanceState, current_author, current_message, is_active, next_change
 from fastapi_maintenance.typing import DrainableStateBackend
 
 _LOOK_AGAIN = 0.05  # seconds, while requests are waited for: one may end in another event loop
 _POLL = 1.0  # seconds
 _workers: dict[object, list[Worker]] = {}
 """Those of this process, by their switch."""
-_noted: dict[object, bool] = {}
-"""Whether maintenance is on, as it was logged last in this process, by the switch."""
+_noted: dict[object, tuple[bool, bool]] = {}
+"""Whether maintenance is on, and by a hold, as it was logged last in this process, by the switch."""
 _logger = logging.getLogger("fastapi_maintenance")
 
 
@@ -114,14 +114,16 @@ class Worker:
         if self.observer.is_away or active is self._active:
             return
         self._active = active
-        is_first, was_active = key not in _noted, _noted.get(key)
+        author, message = current_author(state, now), current_message(state, now) if active else None
+        is_first, (was_active, was_held) = key not in _noted, _noted.get(key, (None, False))
         if was_active is active:
             return
-        _noted[key] = active
+        _noted[key] = active, isinstance(author, Hold)
         set_active(self._name, active)
         if is_first and not active:
             return
-        author, message = current_author(state, now), current_message(state, now) if active else None
+        if author.active is not active or (was_held and not active):  # a window or a block ended: nobody set it off
+            author = MaintenanceState()
         details = {"message": message, "by": author.by, "since": author.since}
         details |= {"starts_at": state.starts_at, "ends_at": state.ends_at}
         shown = [f"set by {author.by!r}"] * (author.by is not None) + [repr(message)] * (message is not None)

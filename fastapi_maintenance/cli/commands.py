@@ -93,8 +93,11 @@ def _options(backend: Backend = None, app_path: App = None, *, _version: Version
 
 
 def main() -> None:
-    """Run the command; SIGTERM ends it as Ctrl-C does, so that a hold is given back."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """Run the command; SIGTERM and SIGHUP end it as Ctrl-C does, so that a hold is given back."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     app()
 
 

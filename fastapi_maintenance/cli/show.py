@@ -85,8 +85,9 @@ def show(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None,
     elif state.active and state.starts_at is not None and state.starts_at > now:
         when = f"on from {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}"
         parts.append(when + _by_and_why(state.by, state.message))
-    if state.active and state.ends_at is not None and state.ends_at > now:
-        parts.append(f"until {shown_time(state.ends_at)}, for {shown_duration(state.ends_at - now)}")
+    if not ids and state.active and state.ends_at is not None and state.ends_at > now:
+        begins = now if state.starts_at is None else max(now, state.starts_at)
+        parts.append(f"until {shown_time(state.ends_at)}, for {shown_duration(state.ends_at - begins)}")
     if is_on and workers:
         parts.append(in_progress([one for one in workers if one.requests != 0]))
     tell(*parts)

@@ -18,7 +18,7 @@ from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.cli.show import plain, tell, tell_error
-from fastapi_maintenance.errors import DrainTimeoutError, MaintenanceError
+from fastapi_maintenance.errors import DrainTimeoutError, InvalidStateError, MaintenanceError
 from fastapi_maintenance.middleware import backend_of
 from fastapi_maintenance.typing import StateBackend
 
@@ -41,18 +41,12 @@ def act(
 ) -> _T:
     """Print the name of the switch, act on its backend and return the result; an error ends the command with one line.
 
-    The first that is given counts: the URL, the one in the environment variable, the app at `module:attribute`, the
+    The first that is given counts: the URL, the app at `module:attribute`, the URL in the environment variable, the
     `entrypoint` of `[tool.fastapi]` in the `pyproject.toml` of this folder.
     """
 
     async def find_and_act() -> _T:
-        source: StateBackend | str | None = url if url is not None else os.environ.get(_VARIABLE) or None
-        if isinstance(source, str):
-            name = without_password(source)
-        else:
-            path = _entrypoint() if app_path is None else app_path
-            source = find_backend(path)
-            name = f"{source!r} of {path}"
+        source, name = _find(url, app_path)
         async with opened(source) as backend:
             if isinstance(uncached(backend), MemoryBackend):
                 fail(f"the switch {name} is in the memory of its own process: give it a store, such as a file or Redis")
@@ -66,12 +60,24 @@ def act(
     except (KeyboardInterrupt, asyncio.CancelledError):  # the latter on Python 3.10
         typer.echo(nl=sys.stderr.isatty(), err=True)  # end the line on which a terminal has shown ^C
         raise typer.Exit(130) from None
+    except InvalidStateError as error:
+        fail(f"the store holds what is no state, which `on` and `off` replace: {error}", status=1)
     except (ValueError, ImportError) as error:
         fail(str(error))
     except MaintenanceError as error:
         fail(str(error), status=_TIMED_OUT if isinstance(error, DrainTimeoutError) else 1)
     except Exception as error:  # noqa: BLE001 -- whatever a store raises
         fail(store_problem(error), status=1)
+
+
+def _find(url: str | None, app_path: str | None) -> tuple[StateBackend | str, str]:
+    """Return what is meant, and its name."""
+    named = url if url is not None or app_path is not None else os.environ.get(_VARIABLE) or None
+    if named is not None:
+        return named, without_password(named)
+    path = _entrypoint() if app_path is None else app_path
+    backend = find_backend(path)
+    return backend, f"{backend!r} of {path}"
 
 
 def fail(text: str, *, status: int = 2) -> NoReturn:

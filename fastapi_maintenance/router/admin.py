@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Response, params
 from fastapi.exceptions import RequestValidationError
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_callable, check_str, reject
+from fastapi_maintenance._helpers.checks import check_callable, reject
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance._switch.holds import remove_hold
@@ -24,7 +24,15 @@ from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.errors import InvalidStateError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.predicates.bypass import BypassCookie
 from fastapi_maintenance.router.bypass import add_bypass, checked_base_url
-from fastapi_maintenance.router.models import BoundedRoute, Setting, SwitchAndWorkers, SwitchState, etag, refusals
+from fastapi_maintenance.router.models import (
+    BoundedRoute,
+    Setting,
+    SwitchAndWorkers,
+    SwitchState,
+    check_prefix,
+    etag,
+    refusals,
+)
 from fastapi_maintenance.state import MaintenanceState, is_active, open_holds
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -83,7 +91,7 @@ def maintenance_router(  # noqa: PLR0913 -- each is a setting
     if by is not None:
         check_callable("by", by)
     given = None if backend is None else as_backend("backend", backend)
-    router = APIRouter(prefix=check_str("prefix", prefix), tags=["maintenance"], route_class=BoundedRoute)
+    router = APIRouter(prefix=check_prefix(prefix), tags=["maintenance"], route_class=BoundedRoute)
     base = None if base_url is None else checked_base_url(base_url)
     _add_switch(router, list(dependencies), given, by or (lambda: None))
     if bypass is not None:

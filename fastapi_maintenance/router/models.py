@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
 from starlette.types import Message
 
+from fastapi_maintenance._helpers.checks import check_str, reject_value
 from fastapi_maintenance.codec import SIZE_LIMIT
 from fastapi_maintenance.predicates.bypass import SECRET_LIMIT
 from fastapi_maintenance.state import TEXT_LIMIT
@@ -38,6 +39,14 @@ def _is_text(value: object) -> object:
 
 
 _Time = Annotated[AwareDatetime, BeforeValidator(_is_text)]
+
+
+def check_prefix(prefix: object) -> str:
+    """Return the prefix of a router, if it is empty or begins with a slash and ends without one."""
+    text = check_str("prefix", prefix)
+    if text and (not text.startswith("/") or text.endswith("/")):
+        reject_value("prefix", "begin with a slash and end without one, such as '/maintenance'", text)
+    return text
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -1,19 +1,19 @@
 """A public notice of maintenance that is on, or planned."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_seconds, check_str
+from fastapi_maintenance._helpers.checks import check_seconds
 from fastapi_maintenance._switch.current_backend import resolve
 from fastapi_maintenance._switch.observer import observe
 from fastapi_maintenance._switch.requests import running_request
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import force_maintenance_mode_off
-from fastapi_maintenance.router.models import etag
+from fastapi_maintenance.router.models import check_prefix, etag
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateBackend
 
@@ -49,12 +49,13 @@ def maintenance_notice(
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `backend` is a URL that names none, or `max_age` is not above zero.
+        ValueError: `backend` is a URL that names none, `prefix` does not begin with a slash, or `max_age` is not above
+            zero.
     """
     given = None if backend is None else as_backend("backend", backend)
     observer = None if given is None else observe(given, fail_closed=False, read_timeout=_READ_TIMEOUT)
     kept = f"public, max-age={round(check_seconds('max_age', max_age))}"
-    router = APIRouter(prefix=check_str("prefix", prefix), tags=["maintenance"])
+    router = APIRouter(prefix=check_prefix(prefix), tags=["maintenance"])
 
     @router.get(
         "/notice", summary="Maintenance that is on, or planned", responses={304: {"description": "Not changed"}}
@@ -69,7 +70,10 @@ def maintenance_notice(
             state = asked.peek() or await asked.read()
         now = clock.now()
         known = state if state.active and (state.ends_at is None or now < state.ends_at) else MaintenanceState()
-        told = Notice.model_validate({**asdict(known), "active": is_active(state, now)})
+        active = is_active(state, now)
+        # a block that keeps the service closed before the window has a message of its own, which is not public
+        message = known.message if active is is_active(replace(known, holds=()), now) else None
+        told = Notice.model_validate({**asdict(known), "active": active, "message": message})
         tag = etag(told.model_dump_json())
         headers = {"ETag": tag, "Cache-Control": kept, "Access-Control-Allow-Origin": "*"}
         if tag in request.headers.get("if-none-match", ""):

@@ -350,14 +350,14 @@ def module(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> s
     return name
 
 
-def test_the_switch_is_that_of_the_option_else_the_variable_else_the_app(module: str) -> None:
+def test_the_switch_is_that_of_an_option_else_the_variable_else_the_app(module: str) -> None:
     Path("pyproject.toml").write_text(f'[tool.fastapi]\nentrypoint = "{module}:app"\n')
     variable = {"FASTAPI_MAINTENANCE_BACKEND": "file:of_the_variable"}
     assert 0 == command("on", "--backend", "file:of_the_option", "--app", f"{module}:by_class", **variable).exit_code
     assert 0 == command("on", "--app", f"{module}:by_class", **variable).exit_code
-    assert ["of_the_option", "of_the_variable"] == sorted(path.name for path in Path().glob("of_the_*[!k]"))
-    assert 0 == command("on", "--app", f"{module}:by_class").exit_code
-    assert Path("of_the_class").exists()
+    assert ["of_the_class", "of_the_option"] == sorted(path.name for path in Path().glob("of_the_*[!k]"))
+    assert 0 == command("on", **variable).exit_code
+    assert Path("of_the_variable").exists()
     assert 0 == command("on").exit_code
     assert Path("of_the_app").exists()
 
@@ -752,3 +752,19 @@ def test_without_typer_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delitem(sys.modules, "fastapi_maintenance.cli.commands")
     with pytest.raises(ImportError, match=r"needs typer: pip install 'fastapi-maintenance\[cli\]'"):
         __import__("fastapi_maintenance.cli.commands")
+
+
+# What is told
+
+
+def test_a_store_that_holds_garbage_is_no_wrong_usage() -> None:
+    Path("switch").write_text("garbage", encoding="utf-8")
+    result = switch("status")
+    assert 1 == result.exit_code
+    assert "the store holds what is no state, which `on` and `off` replace: value must be" in errors(result)
+    assert 0 == switch("on").exit_code
+
+
+def test_a_window_lasts_from_its_beginning_to_its_end() -> None:
+    result = switch("on", "--from", "2101-01-01T00:00Z", "--for", "5m")
+    assert ", for 5m" in result.stdout.replace("\n", " ")

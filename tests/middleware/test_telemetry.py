@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import anyio
@@ -217,3 +218,20 @@ async def test_a_block_is_told_with_who_opened_it(caplog: pytest.LogCaptureFixtu
             return ["the nightly job"] == [vars(record)["maintenance_by"] for record in told(caplog)]
 
         await eventually(is_told)
+
+
+async def test_who_switched_it_off_before_is_not_who_ended_a_block(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastapi_maintenance")
+    backend = MemoryBackend()
+    await set_maintenance_mode(False, backend, by="carol")
+    async with living(app_on(backend, FastAPI())):
+        for number in (1, 2):
+            async with maintenance_mode_on(backend, by="bob"):
+                await eventually(partial(has_told, caplog, 2 * number - 1))
+            await eventually(partial(has_told, caplog, 2 * number))
+    assert ["bob", None, "bob", None] == [vars(record)["maintenance_by"] for record in told(caplog)]
+
+
+async def has_told(caplog: pytest.LogCaptureFixture, number: int) -> bool:
+    await anyio.lowlevel.checkpoint()
+    return number == len(told(caplog))

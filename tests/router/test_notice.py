@@ -64,6 +64,27 @@ async def test_no_holds_and_no_names_are_told() -> None:
     assert {**OFF, "active": True} == response.json()
 
 
+async def test_the_message_of_a_window_that_has_not_begun_is_not_that_of_a_block_before_it() -> None:
+    backend = MemoryBackend()
+    starts_at = datetime.now(timezone.utc) + timedelta(hours=1)
+    await set_maintenance_mode(True, backend, message="Tonight", starts_at=starts_at)
+    app = app_on(backend)
+    app.add_api_route("/items", lambda: "open")
+    assert "Tonight" == (await notice(app)).json()["message"]
+    async with maintenance_mode_on(backend), client(app) as http:
+        told = (await notice(app)).json()
+        assert (True, None) == (told["active"], told["message"])
+        assert "Tonight" not in (await http.get("/items")).text
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_what_overrules_the_switch_is_told(enabled: bool) -> None:
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=not enabled), enabled=enabled))
+    app.include_router(maintenance_notice())
+    assert enabled is (await notice(app)).json()["active"]
+
+
 async def test_what_has_not_changed_is_not_sent_again() -> None:
     backend = MemoryBackend()
     app = app_on(backend, max_age=5)
@@ -111,6 +132,8 @@ async def test_it_is_documented() -> None:
     ("settings", "error", "text"),
     [
         ({"max_age": 0}, ValueError, "max_age must be a finite number of seconds above 0, got 0"),
+        ({"prefix": "x"}, ValueError, "prefix must begin with a slash and end without one, .* got 'x'"),
+        ({"prefix": "/x/"}, ValueError, "prefix must begin with a slash and end without one"),
         ({"prefix": 1}, TypeError, "prefix must be a str, got int 1"),
         ({"backend": 1}, TypeError, "backend must be an object with the async methods"),
     ],

@@ -244,6 +244,12 @@ async def test_a_backend_that_cannot_tell_who_serves_is_refused_before_anything_
     assert not await backend.get_value()
 
 
+async def test_memory_is_drained_as_an_object_and_not_by_its_url() -> None:
+    with pytest.raises(NotSupportedError, match="drain needs the backend itself and not the URL memory:"):
+        async with maintenance_mode_on("memory:", drain=1):
+            pytest.fail("the body ran")
+
+
 async def test_a_decorated_function_is_drained_in_each_call() -> None:
     backend = MemoryBackend()
     service = Service(backend)
