@@ -4,7 +4,12 @@ A worker also subscribes to a channel of its own, on which nothing is published:
 process is gone, and still has the subscription of one that hangs.
 """
 
-from redis.asyncio import Redis, RedisCluster
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis, RedisCluster
 
 _GONE_AFTER = 4  # seconds
 _COUNT = """
