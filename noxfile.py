@@ -110,7 +110,7 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> 
     cores = os.cpu_count() or 1
     measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if whole else []
     # Many tests wait, those that start servers nearly all the time; they alone come by greenlets.
-    parts = [("not servers", 2 * cores + 1, "thread"), ("servers", 3 * cores, "greenlet")]
+    parts = [("not servers", 2 * cores + 1, "thread"), ("servers", 2 * cores, "greenlet")]
     for marks, workers, concurrency in parts if whole else parts[:1]:
         session.run(
             *("pytest", "--numprocesses", str(workers), "--dist", "worksteal", *measuring),

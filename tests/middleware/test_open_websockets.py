@@ -1,7 +1,5 @@
 """WebSockets that are open when maintenance begins, and that it blocks, are closed with 1012 (service restart)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any

@@ -1,7 +1,5 @@
 """The admin API: who may see and set the switch, that nobody overwrites another unseen, and the way in."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket
