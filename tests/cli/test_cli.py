@@ -34,6 +34,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance._switch import holds
+from fastapi_maintenance.cli import commands
 from fastapi_maintenance.cli.commands import app, main
 from fastapi_maintenance.cli.hold import run_command
 from fastapi_maintenance.cli.show import show
@@ -768,3 +769,16 @@ def test_a_store_that_holds_garbage_is_no_wrong_usage() -> None:
 def test_a_window_lasts_from_its_beginning_to_its_end() -> None:
     result = switch("on", "--from", "2101-01-01T00:00Z", "--for", "5m")
     assert ", for 5m" in result.stdout.replace("\n", " ")
+
+
+def test_what_ends_the_command_is_left_ignored_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    ignored = {signal.SIGHUP: signal.SIG_IGN}
+    handled: list[int] = []
+    monkeypatch.setattr(commands, "app", lambda: None)
+    monkeypatch.setattr(signal, "getsignal", lambda number: ignored.get(number, signal.SIG_DFL))
+    monkeypatch.setattr(signal, "signal", lambda number, _: handled.append(number))
+    commands.main()
+    assert [signal.SIGTERM] == handled
+    ignored.clear()
+    commands.main()
+    assert [signal.SIGTERM, signal.SIGTERM, signal.SIGHUP] == handled
