@@ -196,20 +196,16 @@ def seconds_left(state: MaintenanceState, now: datetime) -> int | None:
     return max(1, math.ceil((state.ends_at - now).total_seconds()))
 
 
-def switch(  # noqa: PLR0913 -- what an operator sets
+def switch(
     state: MaintenanceState,
     *,
     active: bool,
     message: str | None = None,
     starts_at: datetime | None = None,
     ends_at: datetime | None = None,
-    by: str | None = None,
-    since: datetime | None = None,
 ) -> MaintenanceState:
     """Return the state after the operator set the switch anew; open holds stay as they are."""
-    return MaintenanceState(
-        active=active, message=message, starts_at=starts_at, ends_at=ends_at, holds=state.holds, by=by, since=since
-    )
+    return MaintenanceState(active=active, message=message, starts_at=starts_at, ends_at=ends_at, holds=state.holds)
 
 
 def add_hold(state: MaintenanceState, hold: Hold, now: datetime) -> MaintenanceState:

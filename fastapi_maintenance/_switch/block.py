@@ -84,12 +84,12 @@ class Block:
             raise RuntimeError(msg)
         meant = self._backend
         backend = backend_from_url(meant) if isinstance(meant, str) else current_backend.resolve(meant)
-        holds.check_keeps(backend, message=self._wanted.message, lease=self._lease, by=self._wanted.by)
-        if self._drain is not None:
-            if isinstance(meant, str) and isinstance(backend, MemoryBackend):
-                msg = "drain needs the backend itself and not the URL memory:, which is another switch each time"
-                raise NotSupportedError(msg)
-            await get_workers(backend)  # where that cannot be done, nothing has been changed yet
+        try:
+            await self._check(backend)
+        except BaseException:
+            if isinstance(meant, str):
+                await close_if_made_here(backend)
+            raise
         hold = replace(self._wanted, id=uuid.uuid4().hex, since=clock.now())
         self._open = backend, hold
         began = anyio.current_time()
@@ -113,6 +113,16 @@ class Block:
             except BaseException as error:
                 await self.__aexit__(type(error), error, None)
                 raise
+
+    async def _check(self, backend: StateBackend) -> None:
+        """Refuse what the backend cannot do, before anything is changed."""
+        holds.check_keeps(backend, message=self._wanted.message, lease=self._lease, by=self._wanted.by)
+        if self._drain is None:
+            return
+        if isinstance(self._backend, str) and isinstance(backend, MemoryBackend):
+            msg = "drain needs the backend itself and not the URL memory:, which is another switch each time"
+            raise NotSupportedError(msg)
+        await get_workers(backend)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

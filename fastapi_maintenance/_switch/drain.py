@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from urllib.parse import quote
 
@@ -37,9 +38,8 @@ def _status_of(worker: str, text: str) -> WorkerStatus:
         return who
     report = json.loads(text)
     since = report.get("since")
-    return WorkerStatus(
-        host=who.host,
-        process_id=who.process_id,
+    return replace(
+        who,
         holds=frozenset(report["holds"]),
         requests=report["requests"],
         oldest_since=None if since is None else datetime.fromisoformat(since),

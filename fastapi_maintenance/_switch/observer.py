@@ -266,14 +266,15 @@ def observe(backend: StateBackend, *, fail_closed: bool, read_timeout: float) ->
     """Return the observer that knows the backend's state at the least cost."""
     if isinstance(backend, PeekableStateBackend):
         return _PeekingObserver(backend, fail_closed=fail_closed, read_timeout=read_timeout)
-    shared = SharedRead(partial(read_state, backend), ttl=_UNFOLLOWED_TTL)
+    is_watched = isinstance(watched_by(backend), WatchableStateBackend)
     if isinstance(backend, CachedBackend):
         shared = backend.shared
-    if isinstance(watched_by(backend), WatchableStateBackend):
-        return _FollowingObserver(backend, shared, fail_closed=fail_closed, read_timeout=read_timeout)
-    if isinstance(backend, CachedBackend):
-        return _SharingObserver(backend, shared, fail_closed=fail_closed, read_timeout=read_timeout)
-    return Observer(backend, fail_closed=fail_closed, read_timeout=read_timeout)
+    elif is_watched:
+        shared = SharedRead(partial(read_state, backend), ttl=_UNFOLLOWED_TTL)
+    else:
+        return Observer(backend, fail_closed=fail_closed, read_timeout=read_timeout)
+    kind = _FollowingObserver if is_watched else _SharingObserver
+    return kind(backend, shared, fail_closed=fail_closed, read_timeout=read_timeout)
 
 
 def watched_by(backend: StateBackend) -> StateBackend:

@@ -138,6 +138,7 @@ class Worker:
     async def _blocked(self, state: MaintenanceState) -> dict[RequestInProgress, Blocked]:
         """Return the requests in progress that maintenance would block now, and why."""
         if not (state.active or state.holds or holds.ledgers):
+            self._verdicts = {}  # else requests that have ended would be kept until maintenance begins again
             return {}
         requests = tuple(self._served.requests)
         decided_by = state, is_active(state, clock.now()), bool(holds.ledgers)

@@ -244,6 +244,22 @@ async def test_a_backend_that_cannot_tell_who_serves_is_refused_before_anything_
     assert not await backend.get_value()
 
 
+async def test_the_client_of_a_block_that_is_refused_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[object] = []
+
+    async def close(backend: object) -> None:
+        await checkpoint()
+        closed.append(backend)
+
+    monkeypatch.setattr("fastapi_maintenance._switch.block.close_if_made_here", close)
+    with pytest.raises(NotSupportedError):
+        async with maintenance_mode_on("env:SWITCH", drain=1):
+            pytest.fail("the body ran")
+    assert [EnvVarBackend("SWITCH")] == closed
+
+
 async def test_memory_is_drained_as_an_object_and_not_by_its_url() -> None:
     with pytest.raises(NotSupportedError, match="drain needs the backend itself and not the URL memory:"):
         async with maintenance_mode_on("memory:", drain=1):
