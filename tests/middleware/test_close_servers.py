@@ -16,7 +16,7 @@ from fastapi_maintenance import set_maintenance_mode
 from fastapi_maintenance.backends.url import opened
 from tests.middleware.test_uvicorn import IMPLEMENTATIONS
 from tests.servers import running
-from tests.support import uvicorn_process
+from tests.support import eventually, uvicorn_process
 
 pytestmark = pytest.mark.servers
 
@@ -71,6 +71,10 @@ class Service(NamedTuple):
             assert "hello" == websocket.recv(10)
             yield websocket
 
+    async def has_cleaned_up(self) -> bool:
+        """Tell whether the app has written anything."""
+        return bool(self.log())
+
     def log(self) -> list[str]:
         """Return what the app wrote."""
         return (self.folder / "log").read_text(encoding="utf-8").splitlines()
@@ -100,4 +104,5 @@ def test_a_blocked_one_is_closed_with_1012_and_an_exempt_one_stays(service: Serv
         assert (1012, "maintenance") == (raised.value.rcvd.code, raised.value.rcvd.reason)
         exempt.send("still here")
         assert "still here" == exempt.recv(10)
+        anyio.run(eventually, service.has_cleaned_up)
         assert ["1012 cleaned up"] == service.log()

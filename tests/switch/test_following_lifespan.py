@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import threading
 import weakref
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance._switch import writes
+from fastapi_maintenance._switch.observer import Observer
 from tests.middleware.test_failures import app_on, hang, status
 from tests.stores import DetailedStore, WatchableStore
 from tests.support import client, eventually
@@ -180,7 +182,13 @@ class Abandoned:
         loop.close()
 
     def let_go(self) -> None:
-        """Drop what was left, without the words that Python has for that."""
+        """Drop what was left as the garbage collector may: in a thread that runs no event loop."""
+        thread = threading.Thread(target=self._close)
+        thread.start()
+        thread.join()
+
+    def _close(self) -> None:
+        """Close it without the words that Python has for that."""
         for task in self._tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
             with contextlib.suppress(Exception):  # what awaits on its way out cannot
@@ -212,6 +220,9 @@ def test_a_store_that_was_followed_in_a_loop_that_was_closed_is_read_and_followe
                 await be(OFF)
                 await answers(app, 200)
                 left.let_go()  # which must not end what goes on here
+                assert any(
+                    isinstance(one, Observer) and one.is_followed for one in writes._listeners if store is one.backend
+                )
                 await be(ON)
                 await answers(app, 503)
 
