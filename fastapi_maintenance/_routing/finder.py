@@ -1,7 +1,6 @@
 """Which endpoint will answer this request? The app's routes are asked with their own `matches`, in the app's order."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute
@@ -33,7 +32,7 @@ class RouteFinder:
         """Return the scope as the application reads it, and what will answer: UNKNOWN where that cannot be found."""
         answer = UNKNOWN
         as_read: Scope | None = None
-        with suppress(Exception):  # a route that fails will fail in the app, where its error belongs
+        try:
             router, owner, layers = self.router_of(scope)
             router = Router(mounted) if router is None and mounted else router  # which a layer hides, and a mount lists
             if router is not None:
@@ -41,6 +40,8 @@ class RouteFinder:
                 own_root = isinstance(owner, FastAPI) and owner.root_path
                 as_read = {**scope, "root_path": own_root} if own_root else scope
                 answer = self._ask(router, owner, layers, as_read)
+        except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
+            answer = UNKNOWN
         return as_read or {**scope, HIDDEN_APP: True}, answer
 
     def router_of(self, scope: Scope) -> tuple[Router | None, Starlette | None, Layers]:
