@@ -2,19 +2,20 @@
 
 import json
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.version import __version__
 from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance._switch.holds import remove_hold
-from fastapi_maintenance.control import get_maintenance_state, maintenance_changes
+from fastapi_maintenance.control import checked_switch, get_maintenance_state, maintenance_changes
 from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
 from fastapi_maintenance.state import MaintenanceState, is_active
 from fastapi_maintenance.typing import StateBackend
@@ -79,6 +80,7 @@ _DRAIN_HELP = (
     "How long to wait until no request that maintenance blocks is in progress. If some are left then, the exit status "
     "is 75: on leaves maintenance on, run does not start the command."
 )
+_LEASE_HELP = "How long maintenance stays on if this machine dies; by default 30s."
 _ID_HELP = "As status shows it, or its first 6 characters. A running job puts its hold back."
 Backend = Annotated[str | None, _once(metavar="URL", help=_BACKEND_HELP)]
 App = Annotated[str | None, _once("--app", metavar="MODULE:ATTRIBUTE", help=_APP_HELP)]
@@ -126,8 +128,13 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
     patience = _read("--drain", duration_of, drain)
     if patience and starts_at and starts_at > now:
         fail("--drain waits for requests that are blocked now; it does not go with --from in the future")
-    setting = {"value": True, "message": message, "starts_at": starts_at, "ends_at": ends_at}
-    act(partial(set_and_drain, setting, by, patience), backend, app_path)
+    setting: dict[str, Any] = {"message": message, "starts_at": starts_at, "ends_at": ends_at}
+    try:
+        checked_switch(True, by=by, **setting)  # noqa: FBT003 -- as the parameter is called here
+    except ValueError as error:
+        options = {"starts_at": "--from", "ends_at": "--until" if lasting is None else "--for"}
+        fail(re.sub(r"\b(starts|ends)_at\b", lambda found: options[found[0]], str(error)))
+    act(partial(set_and_drain, {"value": True, **setting}, by, patience), backend, app_path)
 
 
 @_command()
@@ -184,7 +191,7 @@ def run(  # noqa: PLR0913, PLR0917 -- its options
     backend: Backend = None,
     app_path: App = None,
     message: Message = None,
-    lease: Annotated[str, _duration(help="How long maintenance stays on if this machine dies.")] = "30s",
+    lease: Annotated[str | None, _duration(help=_LEASE_HELP)] = None,
     drain: Drain = None,
     by: By = None,
 ) -> None:

@@ -29,7 +29,7 @@ from fastapi_maintenance.state import is_active
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 _FIRST_LINE = 0.5  # seconds; most drains have ended by then, and workers have reported
-_LEASE = timedelta(seconds=30)  # of the hold in which on drains
+_LEASE = timedelta(seconds=30)
 _PAUSE = 5.0  # seconds, between two lines of a log
 _logger = logging.getLogger("fastapi_maintenance")
 
@@ -91,7 +91,7 @@ async def run_held(command: list[str], by: str | None, hold: dict[str, Any], bac
     """
     result = None
     detailed = isinstance(backend, DetailedStateBackend)
-    hold = {**hold, "by": author_of(by, backend), "lease": hold["lease"] if detailed else None}
+    hold = {**hold, "by": author_of(by, backend), "lease": hold["lease"] or (_LEASE if detailed else None)}
     try:
         async with AsyncExitStack() as stack:
             with shown_progress() as progress:

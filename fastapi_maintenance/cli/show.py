@@ -98,9 +98,16 @@ def _by_and_why(by: str | None, message: str | None) -> str:
 
 
 def facts(state: MaintenanceState, workers: Sequence[WorkerStatus] | None) -> dict[str, Any]:
-    """Return for programs what is true now; times are aware datetimes."""
+    """Return for programs what is true now, with the message and the author that count; times are aware datetimes."""
     now = clock.now()
-    counting = replace(state, message=current_message(state, now), holds=open_holds(state, now))
+    author = current_author(state, now)
+    counting = replace(
+        state,
+        message=current_message(state, now),
+        holds=open_holds(state, now),
+        by=author.by,
+        since=author.since,
+    )
     told = None if workers is None else [asdict(one) for one in workers]
     for one in told or ():
         del one["holds"]
@@ -116,7 +123,7 @@ def duration_of(text: str) -> timedelta:
     except OverflowError:
         duration = timedelta()
     if not duration:
-        msg = f"{text!r} is no duration such as 90s, 30m, 2h, 1d or 1h30m"
+        msg = f"{text!r} is no duration above zero, such as 90s, 30m, 2h, 1d or 1h30m"
         raise ValueError(msg)
     return duration
 

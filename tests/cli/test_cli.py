@@ -30,6 +30,7 @@ from fastapi_maintenance import (
     LocalFileBackend,
     MaintenanceState,
     __version__,
+    cli,
     get_maintenance_state,
     set_maintenance_mode,
 )
@@ -111,13 +112,13 @@ def test_it_is_switched_on_from_then_until_then() -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["on", "--for", "soon"], "error: --for: 'soon' is no duration such as 90s"),
+        (["on", "--for", "soon"], "error: --for: 'soon' is no duration above zero, such as 90s"),
         (["on", "--for", "9999999d"], "error: --for: '9999999d' ends after the year 9999"),
         (["on", "--until", "25:00"], "error: --until: '25:00' is no time such as 22:00"),
         (["on", "--from", "x"], "error: --from: 'x' is no time"),
         (["on", "--for", "1h", "--until", "22:00"], "error: --for and --until say the same"),
-        (["on", "--until", "2001-01-01"], "error: ends_at must be in the future"),
-        (["on", "--from", "2101-01-02", "--until", "2101-01-01"], "error: ends_at must be after starts_at"),
+        (["on", "--until", "2001-01-01"], "error: --until must be in the future"),
+        (["on", "--from", "2101-01-02", "--until", "2101-01-01"], "error: --until must be after --from"),
         (["run", "--lease", "0s", "--", "true"], "error: --lease: '0s' is no duration"),
     ],
 )
@@ -246,6 +247,16 @@ def test_who_runs_a_command_is_kept_in_its_hold(by: list[str], told: str) -> Non
     assert f" by {told}  held by 1 running job ({hold['id'][:8]})\n" in switch("status").stdout
 
 
+def test_a_program_reads_who_keeps_maintenance_on_beside_the_message_that_counts() -> None:
+    assert 0 == switch("on", "-m", "until Monday", "--by", "alice").exit_code
+    assert 0 == switch("run", "-m", "a new index", "--by", "the pipeline", "--", "cp", "switch", "kept").exit_code
+    assert "alice" == json.loads(switch("status", "--json").stdout)["by"]
+    Path("kept").replace("switch")
+    facts = json.loads(switch("status", "--json").stdout)
+    since = facts["holds"][0]["since"]
+    assert ("a new index", "the pipeline", since) == (facts["message"], facts["by"], facts["since"])
+
+
 @pytest.mark.parametrize("error", [OSError, KeyError, ImportError])
 def test_where_the_user_has_no_name_it_is_the_host(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> str:
@@ -264,6 +275,14 @@ def test_a_bare_switch_keeps_nobody_and_refuses_who_is_given(words: list[str], m
     assert (1, text, False) == (refused.exit_code, errors(refused), Path("ran").exists())
     assert 0 == command(words[0], "--app", "shop:app", *words[1:]).exit_code
     assert (words[0] == "on") == anyio.run(backend.get_value)
+
+
+def test_a_bare_switch_refuses_a_lease_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = BareSwitch()
+    monkeypatch.setattr("fastapi_maintenance.cli.switch.find_backend", lambda _: backend)
+    refused = command("run", "--lease", "30s", "--app", "shop:app", "--", "touch", "ran")
+    text = f"error: lease needs a backend with the method update_state(change), which {backend!r} has not\n"
+    assert (1, text, False) == (refused.exit_code, errors(refused), Path("ran").exists())
 
 
 # Holds of jobs that died
@@ -751,8 +770,11 @@ def test_what_is_read_is_what_was_set() -> None:
 def test_without_typer_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)
     monkeypatch.delitem(sys.modules, "fastapi_maintenance.cli.commands")
-    with pytest.raises(ImportError, match=r"needs typer: pip install 'fastapi-maintenance\[cli\]'"):
+    needs = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
+    with pytest.raises(ImportError, match=re.escape(needs)):
         __import__("fastapi_maintenance.cli.commands")
+    with pytest.raises(SystemExit, match=re.escape(f"error: {needs}")):
+        cli.main()
 
 
 # What is told

@@ -194,7 +194,7 @@ def test_where_a_backend_cannot_tell_nothing_is_changed(words: list[str], url: s
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["on", "--drain", "soon"], "error: --drain: 'soon' is no duration such as 90s"),
+        (["on", "--drain", "soon"], "error: --drain: 'soon' is no duration above zero, such as 90s"),
         (["run", "--drain", "0s", "--", "true"], "error: --drain: '0s' is no duration"),
         (["on", "--drain", "9s", "--from", "2101-01-01"], "error: --drain waits for requests that are blocked now"),
     ],

@@ -181,7 +181,11 @@ def test_requests_that_are_waited_for_are_shown_until_time_runs_out(columns: int
     [
         (["onn"], 2, "No such command 'onn'. Did you mean 'on'?"),
         (["run"], 2, "Missing argument 'COMMAND'."),
-        (["on", "--for", "soon"], 2, "error: --for: 'soon' is no duration such as 90s, 30m, 2h, 1d or 1h30m"),
+        (
+            ["on", "--for", "soon"],
+            2,
+            "error: --for: 'soon' is no duration above zero, such as 90s, 30m, 2h, 1d or 1h30m",
+        ),
         (
             ["status", "--backend", "reddis://host"],
             2,

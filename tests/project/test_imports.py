@@ -43,7 +43,7 @@ def test_importing_the_package_imports_nothing_optional(line: str) -> None:
     [
         ("import fastapi_maintenance.backends.redis", "redis"),
         ("import fastapi_maintenance.backends.sqlalchemy", "sqlalchemy"),
-        ("import fastapi_maintenance.cli", "typer"),
+        ("import fastapi_maintenance.cli.commands", "typer"),
     ],
 )
 def test_it_would_be_seen(line: str, expected: str) -> None:
