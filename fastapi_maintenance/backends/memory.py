@@ -38,8 +38,9 @@ class MemoryBackend(DetailedBackend):
         self._reports: dict[str, str] = {}
 
     def __repr__(self) -> str:
-        """Show the state."""
-        return f"{type(self).__name__}(state={self._state!r})"
+        """Show the state, as True or False where it says no more."""
+        active, state = self._state.active, self._state
+        return f"{type(self).__name__}(state={active if state == MaintenanceState(active=active) else state})"
 
     def peek(self) -> MaintenanceState:
         """Return the state."""

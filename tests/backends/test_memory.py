@@ -22,7 +22,7 @@ ON, OFF = MaintenanceState(active=True), MaintenanceState()
 async def test_memory_begins_with_what_it_is_given(given: MaintenanceState | bool, expected: MaintenanceState) -> None:
     backend = MemoryBackend(given)
     assert [expected, expected] == [backend.peek(), await backend.get_state()]
-    assert f"MemoryBackend(state={expected!r})" == repr(backend)
+    assert f"MemoryBackend(state={given!r})" == repr(backend)
 
 
 @pytest.mark.parametrize("given", [1, "on", None])
