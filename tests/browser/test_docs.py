@@ -45,7 +45,7 @@ def build(folder: Path, *, front: str | None = None) -> subprocess.CompletedProc
     if front is not None:
         (folder / "docs" / "index.md").write_text(front, encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +137,7 @@ def search_for(page: Page, word: str) -> None:
     """Type a word into the search, and wait for the page that is about it."""
     page.get_by_role("button", name="Search").click()
     page.get_by_label("Search", exact=True).and_(page.locator("[type=text]")).fill(word)
-    page.get_by_role("heading", name=f"Behind {word}").first.wait_for(timeout=10_000)
+    page.get_by_role("heading", name=f"Behind {word}").first.wait_for(timeout=30_000)
 
 
 def test_a_page_is_found_by_a_word(browser: Browser, site: str) -> None:
