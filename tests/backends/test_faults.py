@@ -315,7 +315,8 @@ async def be_full(operator: RedisBackend | SQLAlchemyBackend, *, full: bool) -> 
     async def is_so() -> bool:  # when the server has read its rules
         await operator.engine.dispose()
         async with operator.engine.connect() as connection:
-            return setting == await connection.scalar(sqlalchemy.text("SHOW default_transaction_read_only"))
+            shown: object = await connection.scalar(sqlalchemy.text("SHOW default_transaction_read_only"))
+        return setting == shown
 
     await eventually(is_so, within=60)
 

@@ -12,7 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from tests.browser.looking import axe_passes, visited
 from tests.documents import ROOTS
@@ -149,16 +149,15 @@ def test_a_page_is_found_by_a_word(browser: Browser, site: str) -> None:
 
 def test_a_reader_switches_between_light_and_dark(browser: Browser, site: str) -> None:
     with visited(browser, site, viewport=WIDE, color_scheme="light") as page:
-        seen = [page.locator("body").get_attribute("data-md-color-scheme")]
-        for name in ("Switch to light mode", "Switch to dark mode"):
+        assert "default" == page.locator("body").get_attribute("data-md-color-scheme")
+        for name, scheme in (("Switch to light mode", "default"), ("Switch to dark mode", "slate")):
             page.get_by_title(name).click()
-            seen.append(page.locator("body").get_attribute("data-md-color-scheme"))
-    assert ["default", "default", "slate"] == seen
+            expect(page.locator("body")).to_have_attribute("data-md-color-scheme", scheme)
 
 
 def test_an_example_is_copied(browser: Browser, site: str) -> None:
     permissions = ["clipboard-read", "clipboard-write"]
     with visited(browser, site, viewport=WIDE, permissions=permissions) as page:
         page.get_by_title("Copy to clipboard").first.click()
-        copied: str = page.evaluate("navigator.clipboard.readText()")
+        copied: str = page.wait_for_function("() => navigator.clipboard.readText()").json_value()
     assert "pip install fastapi-maintenance" == copied.strip()
