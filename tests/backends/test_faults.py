@@ -357,7 +357,7 @@ async def test_a_window_opens_and_closes_by_itself_in_every_worker(url: str, tmp
     """
     (tmp_path / "main.py").write_text(APP)
     expected = {(name, *facts) for name in ("early", "late") for facts in WINDOW}
-    for lead, length in ((9, 2), (20, 10), (40, 20)):
+    for lead, length in ((9, 2), (30, 15)):
         seen = await answers_around_a_window(url, tmp_path, lead, length)
         if expected == seen or not seen < expected:
             break
