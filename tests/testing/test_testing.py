@@ -189,6 +189,7 @@ def test_a_class_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"mode": "0"} == OnOneStore.store
 
 
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("event_loop", ["asyncio", "trio"])
 def test_it_passes_a_file(tmp_path: Path, event_loop: Literal["asyncio", "trio"]) -> None:
     switch = tmp_path / "switch"
