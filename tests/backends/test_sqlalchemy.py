@@ -189,15 +189,15 @@ def test_a_process_ends_although_its_sqlite_was_locked(tmp_path: Path) -> None:
         import sqlite3, sys
         import anyio
         from fastapi_maintenance import set_maintenance_mode
-        from tests.middleware.test_failures import app_on, status
-        from tests.switch.lifespans import living
+        from tests.middleware.test_failures import app_on
+        from tests.switch.lifespans import answers, living
 
         async def live(path):
             url = f"sqlite+aiosqlite:///{path}"
             await set_maintenance_mode(True, url)
             app = app_on(url + "?timeout=0.1", read_timeout=60)
             async with living(app):
-                assert 503 == await status(app)
+                await answers(app, 503)
                 other = sqlite3.connect(path, isolation_level=None)
                 other.execute("BEGIN EXCLUSIVE")
                 await anyio.sleep(1.05)  # until it is being looked at
