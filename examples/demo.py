@@ -69,7 +69,7 @@ def main() -> None:
             env={**os.environ, "SHOP_ADMIN_KEY": ADMIN_KEY, "SHOP_STORE": f"file:{folder}/maintenance.txt"},
         )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
                 wait_until_up(client, server)
                 print("The shop is open.\n")
                 show(client, "GET", "/items")
@@ -84,7 +84,7 @@ def main() -> None:
                 show(client, "GET", "/items")
         finally:
             server.terminate()
-            server.wait(timeout=10)
+            server.wait(timeout=30)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -12,15 +13,13 @@ from hypothesis import HealthCheck, settings
 from fastapi_maintenance import EnvVarBackend, decorators
 from fastapi_maintenance._switch import current_backend, holds
 
-settings.register_profile("default", deadline=None, print_blob=True, max_examples=50)
+# Not how long it takes: whatever runs the tests may be stopped for seconds.
+settings.register_profile(
+    "default", deadline=None, print_blob=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
 settings.register_profile("brief", settings.get_profile("default"), max_examples=10)
-settings.register_profile(
-    "thorough",
-    settings.get_profile("default"),
-    max_examples=5_000,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=5_000)
 settings.register_profile(
     "fuzz", settings.get_profile("thorough"), max_examples=int(os.environ.get("FUZZ_REQUESTS", "100000"))
 )
@@ -49,3 +48,12 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(decorators, "_forced_on", [])
     yield
     assert {} == holds.ledgers, "a hold outlived its test"
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give stores a minute to answer, for a test in which none is away: it may be stopped itself for some seconds."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("fastapi_maintenance."):
+            for limit in {"ANSWER_TIMEOUT", "WRITE_TIMEOUT"} & set(vars(module)):
+                monkeypatch.setattr(module, limit, 60.0)

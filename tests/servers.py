@@ -65,9 +65,14 @@ class Server(ABC):
     def kill(self) -> None:
         """End at once, as by a power cut."""
         assert self.process is not None
-        self.signal(signal.SIGKILL)
-        self.process.wait(timeout=10)
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts no process meanwhile
+        processes = self.signal(signal.SIGKILL)
+        self.process.wait(timeout=30)
         self.process = None
+        for _ in range(600):  # as long as one is left, PostgreSQL does not start on the same data
+            if not any(map(_lives, processes)):
+                return
+            time.sleep(0.05)
 
     def freeze(self) -> None:
         """Stop answering, with every connection open."""
@@ -77,18 +82,29 @@ class Server(ABC):
         """Go on."""
         self.signal(signal.SIGCONT)
 
-    def signal(self, number: int) -> None:
+    def signal(self, number: int) -> list[psutil.Process]:
         """Send a signal to the process and to those that it started, each of which has a session of its own."""
         assert self.process is not None
-        process = psutil.Process(self.process.pid)
-        for one in [process, *process.children(recursive=True)]:
+        processes: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.process.pid)
+            processes += [process, *process.children(recursive=True)]
+        for one in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.send_signal(number)
+        return processes
 
     def lose_everything(self) -> None:
         """Forget all data; only while it is not running."""
         shutil.rmtree(self.folder)
         self.fill_folder()
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Tell whether a process has not ended, whoever has to take note of it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "zombie" != process.status()
+    return False
 
 
 class Valkey(Server):
@@ -113,7 +129,7 @@ class Valkey(Server):
         """Start, and return when it answers."""
         config = {"appendonly": "yes", "appendfsync": "always", "enable-debug-command": "local", **self.config}
         server = ValkeyServer(port=self.port, data_dir=self.folder, config=config)
-        server.start()
+        server.start(timeout=60)
         self.process = server._process
 
 
@@ -134,7 +150,7 @@ class ValkeyCluster(Valkey):
         with Redis(port=self.port) as client:
             if "0" == client.cluster("INFO")["cluster_slots_assigned"]:
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            for _ in range(100):
+            for _ in range(600):
                 if "ok" == client.cluster("INFO")["cluster_state"]:
                     return
                 time.sleep(0.05)
@@ -185,7 +201,7 @@ class Postgres(Server):
             "-p",
             str(self.port),
         ]
-        for _ in range(200):
+        for _ in range(600):
             if self.process.poll() is None and subprocess.run(asking, check=False).returncode == 0:
                 return
             time.sleep(0.05)

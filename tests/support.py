@@ -20,7 +20,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope
 
 ROOT = Path(__file__).parent.parent
-_ports = itertools.count(random.randrange(10_000))  # noqa: S311 -- no secret
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+_ports = itertools.count(8 * random.randrange(1250) + _WORKER, 8)  # noqa: S311 -- no secret
 
 
 def client(app: ASGIApp, *, root_path: str = "", peer: tuple[str, int] = ("192.0.2.1", 50_000)) -> httpx.AsyncClient:
@@ -96,7 +97,7 @@ async def handshake(app: ASGIApp, scope: Scope, *, impatient: bool = False) -> l
         if message["type"] != "websocket.http.response.start" and not message.get("more_body"):
             answered.set()
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await app(scope, receive, send)
     return sent
 
@@ -111,7 +112,8 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float 
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody listens on, and that no client is given for its end of a connection.
 
-    Processes that look at the same time begin in different places, and none is given the same one twice in a while.
+    The workers of pytest-xdist are given different ones, other processes begin in different places, and none is given
+    the same one twice in a while.
     """
     for _ in range(100):
         port = 20_000 + next(_ports) % 10_000
@@ -153,10 +155,10 @@ def uvicorn_process(
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(timeout=10)
+                process.wait(timeout=30)
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], *, within: float = 30.0) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], *, within: float = 60.0) -> None:
     """Return when the process listens on the port; raise when it ends before, or the seconds are over."""
     end = time.monotonic() + within
     while time.monotonic() < end:

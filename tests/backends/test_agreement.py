@@ -162,9 +162,9 @@ class Agreement(RuleBasedStateMachine):
         self.portal.call(block.end.set)
         if how == "raise":
             with pytest.raises(ZeroDivisionError):
-                block.done.result(timeout=10)
+                block.done.result(timeout=60)
         else:
-            block.done.result(timeout=10)
+            block.done.result(timeout=60)
         self.open.remove(block)
 
     # --- what all must agree on -------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -23,6 +23,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance._helpers.waiting import current_loop
+from fastapi_maintenance.testing import moved_clock
 from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBackend, WatchableStateBackend
 from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import BareSwitch, DetailedStore, Hook, WatchableStore, be_down
@@ -49,7 +50,7 @@ def counting(store: BareSwitch | DetailedStore) -> list[str]:
 async def test_one_read_serves_all_until_the_time_to_live_is_over(make: type[BareSwitch | DetailedStore]) -> None:
     store = make(True)
     reads = counting(store)
-    app = app_on(cached(store, ttl=60))
+    app = app_on(cached(store, ttl=60), read_timeout=60)
     async with anyio.create_task_group() as group:
         for _ in range(10):
             group.start_soon(status, app)
@@ -230,11 +231,11 @@ async def test_a_store_that_goes_away_after_such_a_write_fails_no_writer() -> No
 
 async def test_a_window_in_a_cached_state_opens_by_itself() -> None:
     backend = cached(DetailedStore(), ttl=60)
-    starts_at = datetime.now(timezone.utc) + timedelta(seconds=0.3)
-    await set_maintenance_mode(True, backend, starts_at=starts_at, message="Soon")
-    assert not await backend.get_value()
-    await anyio.sleep(0.35)
-    assert await backend.get_value()
+    with moved_clock() as clock:
+        await set_maintenance_mode(True, backend, starts_at=clock.now() + timedelta(hours=1), message="Soon")
+        assert not await backend.get_value()
+        clock.move(hours=1)
+        assert await backend.get_value()
     assert "Soon" == (await get_maintenance_state(backend)).message
 
 

@@ -43,7 +43,9 @@ def start():
 
 chance = random.Random(0)
 writers = [start(), start()]
-for _ in range(int(sys.argv[2])):
+kills = 0
+while kills < int(sys.argv[2]) or not os.path.exists(sys.argv[4]):
+    kills += 1
     time.sleep(chance.uniform(0, 0.02))
     os.kill(writers[0], signal.SIGKILL)
     os.waitpid(writers.pop(0), 0)
@@ -61,12 +63,15 @@ def test_a_file_whose_writers_are_killed_is_never_torn_and_never_locked_for_good
     folder.mkdir()
     reader = LocalFileBackend(folder / "switch")
     seen: list[MaintenanceState] = []
-    command = [sys.executable, "-c", KILLER, reader.file_path, str(KILLS), MESSAGE]
+    seen_both = tmp_path / "seen both"
+    command = [sys.executable, "-c", KILLER, reader.file_path, str(KILLS), MESSAGE, str(seen_both)]
     with subprocess.Popen(command, cwd=ROOT) as killer:
         while killer.poll() is None:
             state = replace(reader.peek(), since=None)  # it would raise if the file were torn
             if state not in seen:
                 seen.append(state)
+            if len(seen) > 1:
+                seen_both.touch()
     assert 0 == killer.returncode
     off, on = MaintenanceState(), MaintenanceState(active=True, message=MESSAGE)
     assert {off, on} == set(seen)

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import textwrap
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,7 +173,7 @@ def test_a_pipe_in_place_of_the_file_is_an_error_and_is_not_waited_for(tmp_path:
 
     thread = threading.Thread(target=peek, daemon=True)  # which does not keep the tests from ending if it waits
     thread.start()
-    thread.join(10)
+    thread.join(30)
     (error,) = errors
     assert "must be a regular file" in str(error)
 
@@ -289,10 +288,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def let_it_settle(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+def let_it_settle(monkeypatch: pytest.MonkeyPatch, path: Path, seconds: float) -> None:
     """Let the backend believe that so much time has passed since the last change."""
-    later = int(seconds * 1e9)
-    monkeypatch.setattr(file_module, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + later))
+
+    def later() -> int:
+        return path.stat().st_ctime_ns + int(seconds * 1e9)
+
+    monkeypatch.setattr(file_module, "time", SimpleNamespace(time_ns=later))
 
 
 def test_a_file_that_has_settled_is_not_read_again_until_it_changes(
@@ -301,7 +303,7 @@ def test_a_file_that_has_settled_is_not_read_again_until_it_changes(
     path = tmp_path / "mode"
     path.write_text("1")
     backend = LocalFileBackend(path)
-    let_it_settle(monkeypatch, 10)
+    let_it_settle(monkeypatch, path, 10)
     assert [True] * 5 == [backend.peek().active for _ in range(5)]
     assert [str(path)] == opened
     path.write_text("off")
@@ -315,16 +317,17 @@ def test_a_file_that_changed_a_moment_ago_or_in_the_future_is_read_each_time(
 ) -> None:
     (tmp_path / "mode").write_text("1")
     backend = LocalFileBackend(tmp_path / "mode")
-    let_it_settle(monkeypatch, seconds)
+    let_it_settle(monkeypatch, tmp_path / "mode", seconds)
     assert [True] * 3 == [backend.peek().active for _ in range(3)]
     assert 3 == len(opened)
 
 
 def test_an_old_time_that_was_set_by_hand_does_not_make_a_new_file_a_settled_one(
-    tmp_path: Path, opened: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
 ) -> None:
     rewrite_at_the_same_time(tmp_path / "mode", "1")
     backend = LocalFileBackend(tmp_path / "mode")
+    let_it_settle(monkeypatch, tmp_path / "mode", 0)
     assert [True] * 3 == [backend.peek().active for _ in range(3)]
     assert 3 == len(opened)
 

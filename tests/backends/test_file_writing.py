@@ -208,10 +208,10 @@ async def test_a_file_and_a_link_to_it_share_their_lock(tmp_path: Path, monkeypa
 async def test_a_lock_that_is_not_let_go_of_is_an_error_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_module, "WRITE_TIMEOUT", 0.05)
     backend = LocalFileBackend(tmp_path / "mode")
     with FileLock(tmp_path / "mode.lock"):
-        with pytest.raises(TimeoutError):
+        with monkeypatch.context() as patch, pytest.raises(TimeoutError):
+            patch.setattr(file_module, "WRITE_TIMEOUT", 0.05)
             await backend.set_value(True)
         assert OFF == backend.peek()  # which nobody has to wait for
     await backend.set_value(True)

@@ -31,7 +31,7 @@ from tests.servers import Server, running
 from tests.support import ROOT, eventually
 from tests.switch.lifespans import living
 
-pytestmark = [pytest.mark.anyio, pytest.mark.servers]
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
 ON = MaintenanceState(active=True)
 OFF = MaintenanceState()
 
@@ -82,17 +82,23 @@ async def test_a_change_that_was_given_up_and_arrives_late_is_refused() -> None:
     with running("redis") as server:
         backend = cast("RedisBackend", backend_from_url(server.url))
         await backend.set_value(False)
-        send, late = backend.client.eval, list[tuple[Any, ...]]()
+        send, late, is_late = backend.client.eval, list[tuple[Any, ...]](), anyio.Event()
 
         async def be_late(*words: Any) -> None:  # noqa: ANN401 -- what eval takes
             backend.client.eval = send  # type: ignore[method-assign]
             late.append(words)
+            is_late.set()
             await anyio.sleep_forever()
 
-        backend.client.eval = be_late  # type: ignore[assignment, method-assign]
-        with anyio.move_on_after(0.2):
+        async def open_block() -> None:
             async with maintenance_mode_on(backend):
                 pytest.fail("it cannot have opened")
+
+        backend.client.eval = be_late  # type: ignore[assignment, method-assign]
+        async with anyio.create_task_group() as group:
+            group.start_soon(open_block)
+            await is_late.wait()
+            group.cancel_scope.cancel()
         assert 0 == await send(*late[0])
         assert OFF == await backend.get_state()
         await close_if_made_here(backend)
@@ -166,7 +172,7 @@ async def test_a_user_who_may_not_listen_looks_now_and_then(caplog: pytest.LogCa
     with running("redis") as server:
         await as_user(server, "+@all")
         url = server.url.replace("redis://", "redis://app:secret@")
-        app = app_on(url)
+        app = app_on(url, read_timeout=60)
         async with living(app):
             for active in (True, False):
                 await set_maintenance_mode(active, f"{url}/0")

@@ -34,7 +34,7 @@ from tests.servers import running
 from tests.support import ROOT, eventually
 from tests.switch.lifespans import living
 
-pytestmark = [pytest.mark.anyio, pytest.mark.servers]
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
 ON = MaintenanceState(active=True)
 OFF = MaintenanceState()
 RESTORED = MaintenanceState(active=True, message="Restored")
@@ -154,7 +154,7 @@ async def test_what_a_database_refuses_is_not_tried_again(tmp_path: Path) -> Non
 
 async def test_a_write_to_a_locked_sqlite_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_module, "WRITE_TIMEOUT", 0.3)
-    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=3").opened() as backend:
+    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60").opened() as backend:
         await backend.set_value(True)
         with closing(sqlite3.connect(tmp_path / "switch.db", isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
@@ -189,15 +189,15 @@ def test_a_process_ends_although_its_sqlite_was_locked(tmp_path: Path) -> None:
         import sqlite3, sys
         import anyio
         from fastapi_maintenance import set_maintenance_mode
-        from tests.middleware.test_failures import app_on, status
-        from tests.switch.lifespans import living
+        from tests.middleware.test_failures import app_on
+        from tests.switch.lifespans import answers, living
 
         async def live(path):
             url = f"sqlite+aiosqlite:///{path}"
             await set_maintenance_mode(True, url)
-            app = app_on(url + "?timeout=0.1")
+            app = app_on(url + "?timeout=0.1", read_timeout=60)
             async with living(app):
-                assert 503 == await status(app)
+                await answers(app, 503)
                 other = sqlite3.connect(path, isolation_level=None)
                 other.execute("BEGIN EXCLUSIVE")
                 await anyio.sleep(1.05)  # until it is being looked at
@@ -207,7 +207,7 @@ def test_a_process_ends_although_its_sqlite_was_locked(tmp_path: Path) -> None:
             anyio.run(live, f"{sys.argv[1]}{number}")
     """
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), str(tmp_path / "switch.db")]
-    assert 0 == subprocess.run(command, cwd=ROOT, timeout=60, check=False).returncode
+    assert 0 == subprocess.run(command, cwd=ROOT, timeout=120, check=False).returncode
 
 
 async def test_the_table_can_be_made_by_migrations_in_a_metadata_with_a_schema() -> None:

@@ -276,7 +276,7 @@ async def all_closed(connections: RedisBackendConnections) -> None:
 async def test_the_client_of_a_middleware_is_closed_at_shutdown() -> None:
     with running("redis") as server:
         async with RedisBackendConnections(server.url) as connections:
-            app = app_on(server.url)
+            app = app_on(server.url, read_timeout=60)
             for _ in range(2):
                 async with living(app):
                     assert 200 == await status(app)
@@ -319,7 +319,7 @@ async def test_the_client_that_another_one_is_configured_instead_of_is_closed() 
 async def test_the_client_of_an_app_that_is_cancelled_is_closed() -> None:
     with running("redis") as server:
         async with RedisBackendConnections(server.url) as connections:
-            app = app_on(server.url)
+            app = app_on(server.url, read_timeout=60)
             async with anyio.create_task_group() as group:
                 with anyio.CancelScope() as scope:
                     async with living(app):

@@ -16,7 +16,7 @@ from fastapi_maintenance import Hold, LocalFileBackend, MaintenanceState, Memory
 from tests.backends.helpers import LONG_AGO, adding
 from tests.support import ROOT
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_patient")]
 ON, OFF = MaintenanceState(active=True), MaintenanceState()
 
 
@@ -74,7 +74,7 @@ def test_no_change_by_one_of_many_threads_is_lost(writable: MemoryBackend | Loca
     for thread in started:
         thread.start()
     for thread in started:
-        thread.join(30)
+        thread.join(60)
     expected = {f"{number}-{time_}" for number in range(threads) for time_ in range(times)}
     assert expected == {hold.id for hold in writable.peek().holds}
 
@@ -89,10 +89,10 @@ def test_a_change_waits_for_the_one_that_another_thread_is_making(writable: Memo
 
     first = threading.Thread(target=anyio.run, args=(writable.update_state, slowly))
     first.start()
-    assert begun.wait(10)
+    assert begun.wait(30)
     anyio.run(writable.update_state, adding("second"))
     overtaken.set()
-    first.join(10)
+    first.join(30)
     assert ["first", "second"] == [hold.id for hold in writable.peek().holds]
 
 
@@ -133,6 +133,6 @@ def test_no_change_by_one_of_several_processes_is_lost(tmp_path: Path) -> None:
         process.stdin.close()
     for process in processes:
         with process:
-            assert 0 == process.wait(30)
+            assert 0 == process.wait(60)
     expected = {f"{process}-{number}" for process in range(3) for number in range(12)}
     assert expected == {hold.id for hold in LocalFileBackend(path).peek().holds}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -17,6 +17,7 @@ from tests.documents import example
 from tests.support import uvicorn_process
 
 MESSAGE = "We are <b>moving</b>."
+HELD = MaintenanceState(holds=(Hold(id="a", active=True, message="Hidden"),))
 APP = '''
 from fastapi.responses import HTMLResponse
 
@@ -66,18 +67,18 @@ def announced(**ahead: float) -> MaintenanceState:
 @pytest.mark.parametrize(
     ("state", "shown"),
     [
-        (MaintenanceState(), None),
-        (announced(minutes=40), None),
-        (announced(minutes=25), f"Maintenance begins in 25 min. {MESSAGE}"),
-        (announced(minutes=-1), f"We are down for maintenance. {MESSAGE}"),
-        (MaintenanceState(holds=(Hold(id="a", active=True, message="Hidden"),)), "We are down for maintenance."),
+        (MaintenanceState, None),
+        (lambda: announced(minutes=40), None),
+        (lambda: announced(minutes=25), f"Maintenance begins in 25 min. {MESSAGE}"),
+        (lambda: announced(minutes=-1), f"We are down for maintenance. {MESSAGE}"),
+        (lambda: HELD, "We are down for maintenance."),
     ],
     ids=["off", "in 40 minutes", "in 25 minutes", "on", "held on"],
 )
 def test_the_banner_is_shown_half_an_hour_ahead(
-    browser: Browser, url: str, folder: Path, state: MaintenanceState, shown: str | None
+    browser: Browser, url: str, folder: Path, state: Callable[[], MaintenanceState], shown: str | None
 ) -> None:
-    with shop(browser, url, folder, state) as page:
+    with shop(browser, url, folder, state()) as page:
         banner = page.get_by_role("status")
         assert ([] if shown is None else [shown]) == banner.all_inner_texts()
         assert axe_passes(page) > 5

@@ -65,7 +65,7 @@ class Terminal:
         """Type something."""
         os.write(self._master, keys)
 
-    def read_until(self, condition: Callable[[str], bool], *, within: float = 30) -> None:
+    def read_until(self, condition: Callable[[str], bool], *, within: float = 60) -> None:
         """Read what the process writes until the screen fulfils this, or the process has ended."""
         end = time.monotonic() + within
         while not condition(self.screen):
@@ -76,7 +76,7 @@ class Terminal:
     def ended(self) -> int:
         """Read the rest and return the exit status."""
         self.read_until(lambda _: False)
-        return self._process.wait(timeout=10)
+        return self._process.wait(timeout=30)
 
     def close(self) -> None:
         """End the process if it has not ended, and give the terminal back."""

@@ -97,7 +97,7 @@ def test_it_is_switched_on_for_some_time() -> None:
     assert timedelta(minutes=90) <= ends_at - before < timedelta(minutes=91)
     assert "  until 20" in result.stdout
     assert "UTC)" in result.stdout
-    assert result.stdout.rstrip().endswith(("for 1h30m", "for 1h29m59s"))
+    assert re.search(r" for (1h30m|1h29m5\ds)$", result.stdout.rstrip())
 
 
 def test_it_is_switched_on_from_then_until_then() -> None:
@@ -212,7 +212,8 @@ def test_the_status_tells_for_how_long_by_whom_and_why(facts: dict[str, Any], te
     set_by(**facts)
     with moved_clock() as clock:
         clock.move_to(SINCE + timedelta(hours=2, seconds=30))
-        assert f"{text}\n" == switch("status").stdout
+        told = switch("status").stdout
+    assert f"{text}\n" == re.sub(r"\b3\d s\b", "30 s", told)  # the clock goes on
 
 
 def test_who_planned_a_window_is_told_with_it() -> None:
@@ -221,7 +222,7 @@ def test_who_planned_a_window_is_told_with_it() -> None:
         clock.move_to(SINCE + timedelta(hours=2))
         told = switch("status").stdout
     assert told.startswith("off  on from 2030-01-01")
-    assert told.endswith("), in 1h by alice@host: Back at ten\n")
+    assert re.search(r"\), in (1h|59m5\ds) by alice@host: Back at ten\n$", told)
 
 
 @pytest.mark.parametrize("words", [["on"], ["off"], ["on", "--drain", "9s"]])
@@ -440,7 +441,7 @@ def test_the_command_is_what_the_package_installs(
 
 @pytest.mark.parametrize(
     ("script", "status"),
-    [("exit 3", 3), ("kill -TERM $PPID; exec sleep 5", 143), ("kill -INT $PPID; exec sleep 5", 130)],
+    [("exit 3", 3), ("kill -TERM $PPID; exec sleep 60", 143), ("kill -INT $PPID; exec sleep 60", 130)],
 )
 def test_the_exit_status_and_the_signals_are_passed_on(script: str, status: int) -> None:
     assert status == switch("run", "--message", "why", "--", "sh", "-c", script).exit_code
@@ -454,13 +455,18 @@ def test_what_is_not_there_cannot_be_run() -> None:
 
 @pytest.mark.servers
 def test_what_fails_while_the_command_runs_is_told_in_a_line() -> None:
-    script = "mv switch kept; mkdir switch; sleep 1; rmdir switch; mv kept switch; sleep 1"
-    result = switch("run", "--lease", "1s", "--", "sh", "-c", script)
+    Path("folder").mkdir()
+    noting = logging.Handler()
+    noting.emit = lambda record: Path("again" if "again in" in record.msg else "failed").touch()  # type: ignore[method-assign]
+    logging.getLogger("fastapi_maintenance").addHandler(noting)
+    wait = "for _ in $(seq 600); do [ -e {0} ] && break; sleep 0.1; done"
+    script = f"mv folder gone; {wait.format('failed')}; mv gone folder; {wait.format('again')}"
+    result = command("run", "--backend", "file:folder/switch", "--lease", "1s", "--", "sh", "-c", script)
     assert 0 == result.exit_code
-    assert "fastapi-maintenance: A hold could not be renewed in LocalFileBackend('switch')" in errors(result)
+    assert "fastapi-maintenance: A hold could not be renewed in LocalFileBackend('folder/switch')" in errors(result)
     assert "fastapi-maintenance: A hold has been renewed again" in errors(result)
     assert "Traceback" not in errors(result)
-    assert MaintenanceState() == state()
+    assert MaintenanceState() == LocalFileBackend("folder/switch").peek()
 
 
 def test_what_a_terminal_sends_to_the_command_itself_is_not_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -578,7 +584,7 @@ def held() -> int:
     return len(state().holds)
 
 
-def wait_until(condition: Any, *, within: float = 20) -> None:  # noqa: ANN401 -- a function of nothing
+def wait_until(condition: Any, *, within: float = 60) -> None:  # noqa: ANN401 -- a function of nothing
     """Return when the condition has come true; fail when it does not."""
     end = time.monotonic() + within
     while not condition():
@@ -625,7 +631,7 @@ def test_a_command_runs_while_it_is_closed(kind: str) -> None:
 @pytest.mark.servers
 @pytest.mark.parametrize(("words", "status"), [(["true"], 0), (["false"], 1), (["sh", "-c", "exit 42"], 42)])
 def test_the_exit_status_is_that_of_the_command(words: Sequence[str], status: int) -> None:
-    assert status == process("run", "--", *words).wait(timeout=30)
+    assert status == process("run", "--", *words).wait(timeout=60)
     assert MaintenanceState() == state()
 
 
@@ -675,7 +681,7 @@ def test_the_exit_status_is_kept_where_the_store_goes_away(kind: str, script: st
 @pytest.mark.servers
 def test_a_command_that_is_not_there_is_127_and_lifts_it() -> None:
     started = process("run", "--", "no-such-command", stderr=subprocess.PIPE)
-    _, said = started.communicate(timeout=30)
+    _, said = started.communicate(timeout=60)
     text = "switch: file:switch\nno-such-command: No such file or directory\n"
     assert (127, text) == (started.returncode, said)
     assert MaintenanceState() == state()
@@ -690,11 +696,11 @@ def test_nothing_is_run_where_it_cannot_be_closed() -> None:
 @pytest.mark.servers
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_goes_to_the_command_and_it_is_lifted(number: signal.Signals) -> None:
-    with process("run", "--", "sleep", "60", stdin=subprocess.DEVNULL) as started:
-        wait_until(lambda: held() == 1)
-        time.sleep(0.5)  # for the command to begin
+    with process("run", "--", "sh", "-c", "touch begun; exec sleep 60", stdin=subprocess.DEVNULL) as started:
+        wait_until(Path("begun").exists)
+        assert 1 == held()
         started.send_signal(number)
-        assert 128 + number == started.wait(timeout=30)
+        assert 128 + number == started.wait(timeout=60)
     assert MaintenanceState() == state()
 
 
@@ -705,13 +711,13 @@ def test_a_command_that_heeds_a_signal_in_its_own_way_is_waited_for() -> None:
         assert started.stdout is not None
         assert "begun\n" == started.stdout.readline()
         started.send_signal(signal.SIGTERM)
-        assert (7, "tidied\n") == (started.wait(timeout=30), started.stdout.read())
+        assert (7, "tidied\n") == (started.wait(timeout=60), started.stdout.read())
     assert MaintenanceState() == state()
 
 
 @pytest.mark.servers
 def test_its_hold_runs_out_where_the_command_itself_is_killed() -> None:
-    with process("run", "--lease", "2s", "--", "sleep", "1", stdin=subprocess.DEVNULL) as started:
+    with process("run", "--lease", "2s", "--", "cat", stdin=subprocess.PIPE) as started:  # as long as the pipe is open
         wait_until(lambda: held() == 1)
         started.kill()
     (hold,) = state().holds
@@ -723,7 +729,7 @@ def test_its_hold_runs_out_where_the_command_itself_is_killed() -> None:
 def test_the_status_counts_the_jobs_that_hold_it() -> None:
     with process("run", "--message", "Deployment", "--", "sleep", "60", stdin=subprocess.DEVNULL) as started:
         wait_until(lambda: held() == 1)
-        told = rf"on( for \d s)? by {ME}: Deployment  held by 1 running job \({state().holds[0].id[:8]}\)\n"
+        told = rf"on( for \d+ s)? by {ME}: Deployment  held by 1 running job \({state().holds[0].id[:8]}\)\n"
         assert re.fullmatch(told, switch("status").stdout)
         started.terminate()
 
@@ -742,14 +748,14 @@ def test_watching_prints_each_change_until_it_is_interrupted(kind: str) -> None:
                 anyio.run(partial(set_maintenance_mode, active, url, by="alice"))
                 lines.append(started.stdout.readline())
             started.send_signal(signal.SIGINT)
-            assert 130 == started.wait(timeout=30)
+            assert 130 == started.wait(timeout=60)
     assert ["off", "on by alice", "off by alice"] == [line[10:].strip() for line in lines]
 
 
 @pytest.mark.servers
 def test_it_is_plain_when_it_is_piped_and_coloured_where_that_is_asked_for() -> None:
     outputs = [
-        process("status", env=env, stdout=subprocess.PIPE).communicate(timeout=30)[0]
+        process("status", env=env, stdout=subprocess.PIPE).communicate(timeout=60)[0]
         for env in ({}, {"FORCE_COLOR": "1", "TERM": "xterm"}, {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "dumb"})
     ]
     assert "off\n" == outputs[0]

@@ -79,7 +79,7 @@ def test_the_house_that_contributors_are_shown_is_the_one_that_stands() -> None:
 
 def test_the_demonstration_prints_what_the_readme_shows() -> None:
     printed = subprocess.run(
-        [sys.executable, ROOT / "examples" / "demo.py"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, ROOT / "examples" / "demo.py"], capture_output=True, text=True, check=True, timeout=120
     ).stdout
     shown = example("See it work", "text").text
     assert _without_times(shown) == _without_times(printed)

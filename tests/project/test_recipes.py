@@ -128,7 +128,7 @@ def in_thread(function: Callable[..., object], *args: object) -> Any:  # noqa: A
 async def test_celery_begins_a_task_when_maintenance_is_over() -> None:
     names, done = recipe("Celery")
     worker: Any = importlib.import_module("celery.contrib.testing.worker")
-    with worker.start_worker(names["app"], perform_ping_check=False, shutdown_timeout=10):
+    with worker.start_worker(names["app"], perform_ping_check=False, shutdown_timeout=60):
         await in_thread(names["send_invoice"].delay, 7)
         await anyio.sleep(A_WHILE)
         assert [] == done
@@ -142,6 +142,7 @@ async def test_a_cron_job_waits_or_gives_up() -> None:
         await in_thread(names["main"])
     assert [] == done
     await set_maintenance_mode(False, SWITCH)
+    names, done = recipe("A cron job", "done.append(1)")
     await in_thread(names["main"])
     assert [1] == done
 

@@ -71,7 +71,7 @@ def test_quick_start_is_closed_by_the_variable_under_uvicorn(tmp_path: Path) -> 
     ]
     assert ("export FASTAPI_MAINTENANCE_MODE=1", "uvicorn main:app") == (export, command)
     with uvicorn_process("main:app", folder=tmp_path, env={"FASTAPI_MAINTENANCE_MODE": "1"}) as url:
-        response = httpx.get(url)
+        response = httpx.get(url, timeout=30)
     assert (503, DEFAULT_BODY, "3600") == (response.status_code, response.text, response.headers["retry-after"])
 
 

@@ -252,7 +252,7 @@ async def test_a_body_without_end_is_not_read_on_and_on(method: str, path: str) 
         sent.append(message)
 
     facts = [*ANY.items(), ("content-type", "application/json")]
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await app_on(MemoryBackend())(make_request(path, method=method, headers=facts).scope, receive, send)
     assert (413, b'{"detail":"the body must be at most 65535 bytes long"}') == (sent[0]["status"], sent[1]["body"])
     assert 70_000 == received
@@ -389,17 +389,18 @@ async def test_requests_in_progress_are_told_by_worker_while_maintenance_is_on()
     async def told() -> list[dict[str, Any]]:
         return list((await ask(app, "GET", "/maintenance", headers=ADMIN)).json()["workers"])
 
-    async def is_told() -> bool:
-        return [1] == [worker["requests"] for worker in await told()]
+    async def is_told(requests: int) -> bool:
+        return [requests] == [worker["requests"] for worker in await told()]
 
     assert [] == await told()
     before = datetime.now(timezone.utc)
     async with living(app), anyio.create_task_group() as group:
         group.start_soon(ask, app, "POST", "/orders/a%0Ab")
+        await eventually(lambda: is_told(0))
         (idle,) = await told()
         assert (0, None, None) == (idle["requests"], idle["oldest_since"], idle["oldest_route"])
         await ask(app, "PUT", "/maintenance", headers=ANY, json={"active": True})
-        await eventually(is_told)
+        await eventually(lambda: is_told(1))
         (worker,) = await told()
         since = datetime.fromisoformat(worker.pop("oldest_since").replace("Z", "+00:00"))
         assert before <= since <= datetime.now(timezone.utc)
