@@ -12,15 +12,16 @@ from hypothesis import HealthCheck, settings
 from fastapi_maintenance import EnvVarBackend, decorators
 from fastapi_maintenance._switch import current_backend, holds
 
-settings.register_profile("default", deadline=None, print_blob=True, max_examples=50)
+settings.register_profile(
+    "default",
+    deadline=None,
+    print_blob=True,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],  # as the machine may be
+)
 settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
 settings.register_profile("brief", settings.get_profile("default"), max_examples=10)
-settings.register_profile(
-    "thorough",
-    settings.get_profile("default"),
-    max_examples=5_000,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=5_000)
 settings.register_profile(
     "fuzz", settings.get_profile("thorough"), max_examples=int(os.environ.get("FUZZ_REQUESTS", "100000"))
 )

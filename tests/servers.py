@@ -66,7 +66,7 @@ class Server(ABC):
         """End at once, as by a power cut."""
         assert self.process is not None
         self.signal(signal.SIGKILL)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=30)
         self.process = None
 
     def freeze(self) -> None:
@@ -113,7 +113,7 @@ class Valkey(Server):
         """Start, and return when it answers."""
         config = {"appendonly": "yes", "appendfsync": "always", "enable-debug-command": "local", **self.config}
         server = ValkeyServer(port=self.port, data_dir=self.folder, config=config)
-        server.start()
+        server.start(timeout=60)
         self.process = server._process
 
 
@@ -134,7 +134,7 @@ class ValkeyCluster(Valkey):
         with Redis(port=self.port) as client:
             if "0" == client.cluster("INFO")["cluster_slots_assigned"]:
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            for _ in range(100):
+            for _ in range(600):
                 if "ok" == client.cluster("INFO")["cluster_state"]:
                     return
                 time.sleep(0.05)
@@ -185,7 +185,7 @@ class Postgres(Server):
             "-p",
             str(self.port),
         ]
-        for _ in range(200):
+        for _ in range(600):
             if self.process.poll() is None and subprocess.run(asking, check=False).returncode == 0:
                 return
             time.sleep(0.05)

@@ -20,7 +20,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope
 
 ROOT = Path(__file__).parent.parent
-_ports = itertools.count(random.randrange(10_000))  # noqa: S311 -- no secret
+_EACH = 1_000  # ports
+_begins = 20_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 10 * _EACH
+_ports = itertools.count(random.randrange(_EACH))  # noqa: S311 -- no secret
 
 
 def client(app: ASGIApp, *, root_path: str = "", peer: tuple[str, int] = ("192.0.2.1", 50_000)) -> httpx.AsyncClient:
@@ -96,12 +98,12 @@ async def handshake(app: ASGIApp, scope: Scope, *, impatient: bool = False) -> l
         if message["type"] != "websocket.http.response.start" and not message.get("more_body"):
             answered.set()
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await app(scope, receive, send)
     return sent
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float = 15.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float = 30.0) -> None:
     """Return when the condition has come true; raise when it has not within these seconds."""
     with anyio.fail_after(within):
         while not await condition():  # noqa: ASYNC110 -- any condition
@@ -111,14 +113,14 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float 
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody listens on, and that no client is given for its end of a connection.
 
-    Processes that look at the same time begin in different places, and none is given the same one twice in a while.
+    Each worker of pytest-xdist has ports of its own, so none is given one that another is about to use or use again.
     """
-    for _ in range(100):
-        port = 20_000 + next(_ports) % 10_000
+    for _ in range(_EACH):
+        port = _begins + next(_ports) % _EACH
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    message = "no port from 20000 to 29999 is free"
+    message = f"no port from {_begins} on is free"
     raise OSError(message)
 
 
@@ -153,10 +155,10 @@ def uvicorn_process(
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(timeout=10)
+                process.wait(timeout=30)
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], *, within: float = 30.0) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], *, within: float = 60.0) -> None:
     """Return when the process listens on the port; raise when it ends before, or the seconds are over."""
     end = time.monotonic() + within
     while time.monotonic() < end:

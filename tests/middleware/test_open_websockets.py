@@ -47,7 +47,7 @@ class Client:
         await app(websocket_scope(path), self.receive, self.send)
 
     async def is_closed(self) -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await self._closed.wait()
 
     def close(self) -> None:

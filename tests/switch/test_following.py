@@ -42,7 +42,7 @@ async def test_a_store_that_hangs_holds_no_request_once_it_is_followed() -> None
     async with living(app):
         store.before_read = store.before_tell = hang
         store.ring()
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             assert [503, 503] == [await status(app) for _ in range(2)]
         store.come_back()
 
@@ -195,7 +195,7 @@ async def test_of_writes_that_overtake_each_other_the_last_one_in_the_store_coun
         await first_has_ended.wait()
 
     store.before_write = let_the_second_in
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             await first()
     assert 503 == await status(app)
@@ -250,7 +250,7 @@ async def test_while_a_store_is_away_one_request_tries_and_the_others_do_not_wai
                 await anyio.sleep(0.01)
 
         group.start_soon(ask)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await trying.wait()
             assert [503, 503] == [await status(app) for _ in range(2)]
         go_on.set()

@@ -214,7 +214,7 @@ def test_a_store_that_was_followed_in_a_loop_that_was_closed_is_read_and_followe
 
     async def next_life() -> None:
         await be(ON)
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             await answers(app, 503)  # read now and then
             async with living(app):
                 await be(OFF)
@@ -243,7 +243,7 @@ def test_a_cached_read_that_was_left_in_a_loop_that_was_closed_is_made_again_in_
     store.before_read = checkpoint
 
     async def next_life() -> bool:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             return await get_maintenance_mode(backend)
 
     assert not anyio.run(next_life, backend=loop)
