@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
 
+import anyio
 import pytest
 from hypothesis import HealthCheck, settings
+from trio.testing import MockClock
 
 from fastapi_maintenance import EnvVarBackend, decorators
+from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import current_backend, holds
+from tests.support import JumpingLoop, RunJumping
 
 settings.register_profile(
     "default",
@@ -50,3 +56,16 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(decorators, "_forced_on", [])
     yield
     assert {} == holds.ledgers, "a hold outlived its test"
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def run_jumping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> RunJumping:
+    """Run a function on a clock that jumps to what is waited for next, as leases do: a slow machine is no matter."""
+    began = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: began + timedelta(seconds=anyio.current_time()))
+    options: dict[str, dict[str, Any]] = {
+        "asyncio": {"loop_factory": JumpingLoop},
+        "trio": {"clock": MockClock(autojump_threshold=0)},
+    }
+    name: str = request.param
+    return lambda function: anyio.run(function, backend=name, backend_options=options[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -108,6 +109,29 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float 
     with anyio.fail_after(within):
         while not await condition():  # noqa: ASYNC110 -- any condition
             await anyio.sleep(0.005)
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop of asyncio in which time passes only while all wait, and then at once."""
+
+    def __init__(self) -> None:
+        self._passed = 0.0
+        super().__init__()
+        selector: Any = vars(self)["_selector"]
+        select = selector.select
+
+        def jump(timeout: float | None) -> Any:  # noqa: ANN401 -- what selectors return
+            self._passed += timeout or 0.0
+            return select(0)
+
+        selector.select = jump
+
+    def time(self) -> float:
+        return self._passed
+
+
+RunJumping = Callable[[Callable[[], Awaitable[None]]], None]
+"""Runs a function on a clock that jumps."""
 
 
 def free_port() -> int:

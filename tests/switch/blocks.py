@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -81,26 +79,3 @@ def after_next_write(store: DetailedStore) -> anyio.Event:
 
     store.after_write = tell
     return written
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop of asyncio in which time passes only while all wait, and then at once."""
-
-    def __init__(self) -> None:
-        self._passed = 0.0
-        super().__init__()
-        selector: Any = vars(self)["_selector"]
-        select = selector.select
-
-        def jump(timeout: float | None) -> Any:  # noqa: ANN401 -- what selectors return
-            self._passed += timeout or 0.0
-            return select(0)
-
-        selector.select = jump
-
-    def time(self) -> float:
-        return self._passed
-
-
-RunJumping = Callable[[Callable[[], Awaitable[None]]], None]
-"""Runs a function on a clock that jumps."""

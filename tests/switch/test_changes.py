@@ -28,8 +28,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import block, changes
 from tests.stores import BareSwitch, DetailedStore, WatchableStore
-from tests.support import eventually
-from tests.switch.blocks import RunJumping
+from tests.support import RunJumping, eventually
 
 pytestmark = pytest.mark.anyio
 

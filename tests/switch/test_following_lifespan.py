@@ -50,7 +50,7 @@ async def test_a_backend_that_is_configured_while_the_app_starts_is_followed() -
         assert 0 == store.watchers, "the client is closed after following has ended"
 
     app = FastAPI(lifespan=lifespan)
-    app.add_middleware(maintenance_middleware())
+    app.add_middleware(maintenance_middleware(read_timeout=60))
     app.add_api_route("/", lambda: "open")
     async with living(app):
         assert (503, 1) == (await status(app), store.watchers)

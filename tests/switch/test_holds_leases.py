@@ -34,8 +34,8 @@ from fastapi_maintenance._switch import holds
 from fastapi_maintenance.state import add_hold
 from fastapi_maintenance.testing import moved_clock
 from tests.stores import DetailedStore, be_down
-from tests.support import ROOT, eventually
-from tests.switch.blocks import LOGGER, RunJumping, after_next_write, messages_of
+from tests.support import ROOT, RunJumping, eventually
+from tests.switch.blocks import LOGGER, after_next_write, messages_of
 
 pytestmark = pytest.mark.anyio
 

@@ -55,7 +55,7 @@ def run_in_threads(job: Callable[[int], None], count: int) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert [False] * count == [thread.is_alive() for thread in threads]
     if errors:
         raise errors[0]
