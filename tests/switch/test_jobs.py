@@ -17,7 +17,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from fastapi_maintenance import get_maintenance_mode, get_maintenance_state
+from fastapi_maintenance import StateBackend, get_maintenance_mode, get_maintenance_state
+from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.testing import moved_clock
 from tests.servers import running
 from tests.support import ROOT
@@ -27,8 +28,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.no_cover]  # it happens in other 
 LEASE = 30.0  # seconds: longer than a busy machine lets a process wait
 JOBS = 6
 PROGRAM = """
-    import os
-import random
+    import random
     import sys
     import anyio
     from fastapi_maintenance import maintenance_mode_on
@@ -86,13 +86,14 @@ async def follow_to_the_end(url: str, jobs: list[Job]) -> None:
     moments = random.Random(0)  # noqa: S311 -- no secret
     end = time.monotonic() + 120
     seen = 0
-    while seen < 100:
-        assert time.monotonic() < end, "the jobs hold nothing"
-        seen += await look(url, jobs)
-    for job in jobs:
-        await anyio.sleep(moments.uniform(0, 0.2))
-        await look(url, jobs)
-        job.process.kill()
+    async with opened(url) as backend:
+        while seen < 100:
+            assert time.monotonic() < end, "the jobs hold nothing"
+            seen += await look(backend, jobs)
+        for job in jobs:
+            await anyio.sleep(moments.uniform(0, 0.2))
+            await look(backend, jobs)
+            job.process.kill()
     for job in jobs:
         await anyio.to_thread.run_sync(job.process.wait)
     dead = datetime.now(timezone.utc)
@@ -104,10 +105,10 @@ async def follow_to_the_end(url: str, jobs: list[Job]) -> None:
         assert not await get_maintenance_mode(url)
 
 
-async def look(url: str, jobs: list[Job]) -> bool:
+async def look(backend: StateBackend, jobs: list[Job]) -> bool:
     """Assert that it is on if some job held it all the while; tell whether one did."""
     before = holding(jobs)
-    on = await get_maintenance_mode(url)
+    on = await get_maintenance_mode(backend)
     after = holding(jobs)
     held = any(after.get(number) == said for number, said in before.items())
     assert on or not held

@@ -143,7 +143,7 @@ async def test_a_thousand_apps() -> None:
 
         async def live() -> None:
             app = FastAPI(openapi_url=None)
-            app.add_middleware(maintenance_middleware(backend=server.url))
+            app.add_middleware(maintenance_middleware(backend=server.url, read_timeout=60))
             app.add_api_route("/", endpoint)
             async with living(app):
                 assert 503 == await status(app)
