@@ -178,7 +178,7 @@ def test_a_record_tells_who_and_when_and_why(caplog: pytest.LogCaptureFixture, r
         await set_maintenance_mode(True, backend, message="New\ndatabase", ends_at=ends_at, by="alice@host")
         async with living(app_on(backend, FastAPI())):
             await eventually(partial(has_told, caplog, 2))
-            assert ends_at <= clock.now() < ends_at + timedelta(seconds=0.5)
+            assert ends_at <= clock.now() < ends_at + timedelta(seconds=0.1)
         on, off = told(caplog)
         assert on.getMessage().endswith(", set by 'alice@host', 'New\\ndatabase'")
         assert on.getMessage().startswith("Maintenance is on by MemoryBackend(")
