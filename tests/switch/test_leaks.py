@@ -22,7 +22,7 @@ from tests.middleware.test_failures import app_on, status
 from tests.servers import running
 from tests.stores import WatchableStore
 from tests.support import eventually
-from tests.switch.lifespans import living
+from tests.switch.lifespans import answers, living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.no_cover]  # that would double the time
 
@@ -85,9 +85,9 @@ async def settled() -> tuple[int, int]:
     return counts[-1]
 
 
-async def are_clients(number: int, operator: RedisBackend) -> bool:
-    """Tell whether so many clients are connected; the server learns a little later that one has gone."""
-    return number == len(await operator.client.client_list())
+async def are_clients(most: int, operator: RedisBackend) -> bool:
+    """Tell whether no more clients are connected; the server learns a little later that one has gone."""
+    return most >= len(await operator.client.client_list())
 
 
 async def test_a_thousand_outages_and_recoveries(monkeypatch: pytest.MonkeyPatch, logged: Counting) -> None:
@@ -130,8 +130,8 @@ async def test_a_thousand_cut_connections(monkeypatch: pytest.MonkeyPatch) -> No
 
         async with living(app):
             await assert_leaves_nothing(cut_and_come_back)
-            assert 503 == await status(app)
-            assert 4 > len(await operator.client.client_list())
+            await answers(app, 503)
+            await eventually(partial(are_clients, 3, operator))
         await eventually(partial(are_clients, 1, operator))
         await close_if_made_here(operator)
 
@@ -146,7 +146,7 @@ async def test_a_thousand_apps() -> None:
             app.add_middleware(maintenance_middleware(backend=server.url, read_timeout=60))
             app.add_api_route("/", endpoint)
             async with living(app):
-                assert 503 == await status(app)
+                await answers(app, 503)
 
         await assert_leaves_nothing(live)
         await eventually(partial(are_clients, 1, operator))
