@@ -136,6 +136,7 @@ async def test_a_thousand_cut_connections(monkeypatch: pytest.MonkeyPatch) -> No
         await close_if_made_here(operator)
 
 
+@pytest.mark.usefixtures("logged")  # where a record is kept, so is what failed in it
 async def test_a_thousand_apps() -> None:
     with running("redis") as server:
         operator = cast("RedisBackend", backend_from_url(server.url))
