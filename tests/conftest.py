@@ -6,12 +6,18 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
 
+import anyio
 import pytest
 from hypothesis import HealthCheck, settings
+from trio.testing import MockClock
 
 from fastapi_maintenance import EnvVarBackend, decorators
+from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import current_backend, holds
+from tests.support import JumpingLoop, RunJumping
 
 # Not how long it takes: whatever runs the tests may be stopped for seconds.
 settings.register_profile(
@@ -57,3 +63,24 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("fastapi_maintenance."):
             for limit in {"ANSWER_TIMEOUT", "WRITE_TIMEOUT"} & set(vars(module)):
                 monkeypatch.setattr(module, limit, 60.0)
+
+
+@pytest.fixture
+def stopped_at(monkeypatch: pytest.MonkeyPatch) -> datetime:
+    """Stop the clock that the library goes by, and return the time."""
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now)
+    return now
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def run_jumping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> RunJumping:
+    """Run a function on a clock that jumps to what is waited for next, as leases do: a slow machine is no matter."""
+    began = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: began + timedelta(seconds=anyio.current_time()))
+    options: dict[str, dict[str, Any]] = {
+        "asyncio": {"loop_factory": JumpingLoop},
+        "trio": {"clock": MockClock(autojump_threshold=0)},
+    }
+    name: str = request.param
+    return lambda function: anyio.run(function, backend=name, backend_options=options[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -20,8 +21,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope
 
 ROOT = Path(__file__).parent.parent
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
-_ports = itertools.count(8 * random.randrange(1250) + _WORKER, 8)  # noqa: S311 -- no secret
+_EACH = 1_000  # ports
+_begins = 20_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 10 * _EACH
+_ports = itertools.count(random.randrange(_EACH))  # noqa: S311 -- no secret
 
 
 def client(app: ASGIApp, *, root_path: str = "", peer: tuple[str, int] = ("192.0.2.1", 50_000)) -> httpx.AsyncClient:
@@ -102,25 +104,47 @@ async def handshake(app: ASGIApp, scope: Scope, *, impatient: bool = False) -> l
     return sent
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float = 15.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float = 30.0) -> None:
     """Return when the condition has come true; raise when it has not within these seconds."""
     with anyio.fail_after(within):
         while not await condition():  # noqa: ASYNC110 -- any condition
             await anyio.sleep(0.005)
 
 
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop of asyncio in which time passes only while all wait, and then at once."""
+
+    def __init__(self) -> None:
+        self._passed = 0.0
+        super().__init__()
+        selector: Any = vars(self)["_selector"]
+        select = selector.select
+
+        def jump(timeout: float | None) -> Any:  # noqa: ANN401 -- what selectors return
+            self._passed += timeout or 0.0
+            return select(0)
+
+        selector.select = jump
+
+    def time(self) -> float:
+        return self._passed
+
+
+RunJumping = Callable[[Callable[[], Awaitable[None]]], None]
+"""Runs a function on a clock that jumps."""
+
+
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody listens on, and that no client is given for its end of a connection.
 
-    The workers of pytest-xdist are given different ones, other processes begin in different places, and none is given
-    the same one twice in a while.
+    Each worker of pytest-xdist has ports of its own, so none is given one that another is about to use or use again.
     """
-    for _ in range(100):
-        port = 20_000 + next(_ports) % 10_000
+    for _ in range(_EACH):
+        port = _begins + next(_ports) % _EACH
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    message = "no port from 20000 to 29999 is free"
+    message = f"no port from {_begins} on is free"
     raise OSError(message)
 
 

@@ -66,9 +66,9 @@ class Service(NamedTuple):
     @contextmanager
     def open(self, path: str) -> Iterator[ClientConnection]:
         """Open a WebSocket that the app has accepted."""
-        with connect(self.base.replace("http", "ws") + path) as websocket:
+        with connect(self.base.replace("http", "ws") + path, open_timeout=60) as websocket:
             websocket.send("hello")
-            assert "hello" == websocket.recv(10)
+            assert "hello" == websocket.recv(60)
             yield websocket
 
     async def has_cleaned_up(self) -> bool:
@@ -99,10 +99,10 @@ def test_a_blocked_one_is_closed_with_1012_and_an_exempt_one_stays(service: Serv
     with service.open("/ws") as blocked, service.open("/exempt/ws") as exempt:
         service.begin()
         with pytest.raises(ConnectionClosedError) as raised:
-            blocked.recv(10)
+            blocked.recv(60)
         assert raised.value.rcvd is not None
         assert (1012, "maintenance") == (raised.value.rcvd.code, raised.value.rcvd.reason)
         exempt.send("still here")
-        assert "still here" == exempt.recv(10)
+        assert "still here" == exempt.recv(60)
         anyio.run(eventually, service.has_cleaned_up)
         assert ["1012 cleaned up"] == service.log()

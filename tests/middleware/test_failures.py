@@ -33,9 +33,9 @@ DETAIL = {"detail": "Service temporarily unavailable due to maintenance"}
 
 
 def app_on(backend: StateBackend | str | None, **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
-    """Return an app with one endpoint and the middleware."""
+    """Return an app with one endpoint and the middleware, which waits for its store however slow the machine is."""
     app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=backend, **settings))
+    app.add_middleware(maintenance_middleware(backend=backend, **{"read_timeout": 60, **settings}))
     app.add_api_route("/", lambda: "open")
     return app
 
@@ -87,7 +87,7 @@ async def test_a_store_that_is_away_leaves_the_last_known_state(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     backend = store(last)
-    app = app_on(backend, fail_closed=not last, read_timeout=0.3)
+    app = app_on(backend, fail_closed=not last, read_timeout=0.3 if failure is hang else 60)
     known = 503 if last else 200
     assert known == await status(app)
     assert [] == records(caplog)
@@ -115,7 +115,7 @@ async def test_a_store_that_hangs_holds_a_request_no_longer_than_the_read_timeou
     backend = BareSwitch()
     backend.before_read = hang
     app = app_on(backend, read_timeout=0.05)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         assert [200, 200] == [await status(app) for _ in range(2)]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import anyio
@@ -18,7 +19,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from tests.stores import BareSwitch, WatchableStore
-from tests.support import websocket_scope
+from tests.support import eventually, websocket_scope
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +48,7 @@ class Client:
         await app(websocket_scope(path), self.receive, self.send)
 
     async def is_closed(self) -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await self._closed.wait()
 
     def close(self) -> None:
@@ -57,7 +58,7 @@ class Client:
 
 def service(backend: StateBackend, endpoint: Callable[[WebSocket], Any], **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
     app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=backend, **settings))
+    app.add_middleware(maintenance_middleware(backend=backend, **{"read_timeout": 60, **settings}))
     app.add_api_websocket_route("/ws", endpoint)
     app.add_api_websocket_route("/exempt/ws", endpoint)
     return app
@@ -83,6 +84,10 @@ class Talk:
             self.told.append("cleaned up")
 
 
+async def has_heard(talk: Talk, text: str) -> bool:
+    return text in talk.told
+
+
 @pytest.mark.parametrize("backend", [MemoryBackend, WatchableStore, BareSwitch])
 async def test_it_is_closed_and_the_app_is_told(backend: type[MemoryBackend | WatchableStore | BareSwitch]) -> None:
     switch, talk, client = backend(), Talk(), Client()
@@ -91,6 +96,7 @@ async def test_it_is_closed_and_the_app_is_told(backend: type[MemoryBackend | Wa
         group.start_soon(client.connect, app)
         await talk.begun.wait()
         await client.to_app.send({"type": "websocket.receive", "text": "hello"})
+        await eventually(partial(has_heard, talk, "hello"))
         await set_maintenance_mode(True, switch)
         await client.is_closed()
     assert [CLOSED] == client.sent[1:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -27,9 +27,9 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
-from fastapi_maintenance._helpers import telemetry
+from fastapi_maintenance._helpers import clock, telemetry
 from tests.stores import BareSwitch, WatchableStore
-from tests.support import client, eventually
+from tests.support import RunJumping, client, eventually
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
@@ -74,7 +74,7 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collected]:
 
 
 def app_on(backend: StateBackend, app: FastAPI) -> FastAPI:
-    app.add_middleware(maintenance_middleware(backend=backend))
+    app.add_middleware(maintenance_middleware(backend=backend, read_timeout=60))
     app.add_api_route("/items/{item}", lambda item: item)
     return app
 
@@ -170,34 +170,33 @@ async def test_each_transition_is_one_record_however_many_apps_there_are(
     assert [True, False] == [vars(record)["maintenance_active"] for record in told(caplog)]
 
 
-async def test_a_record_tells_who_and_when_and_why(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "fastapi_maintenance")
-    backend = MemoryBackend()
-    ends_at = datetime.now(timezone.utc) + timedelta(seconds=0.6)
-    await set_maintenance_mode(True, backend, message="New\ndatabase", ends_at=ends_at, by="alice@host")
-    async with living(app_on(backend, FastAPI())):
+def test_a_record_tells_who_and_when_and_why(caplog: pytest.LogCaptureFixture, run_jumping: RunJumping) -> None:
+    async def main() -> None:
+        caplog.set_level(logging.INFO, "fastapi_maintenance")
+        backend = MemoryBackend()
+        ends_at = clock.now() + timedelta(seconds=0.6)
+        await set_maintenance_mode(True, backend, message="New\ndatabase", ends_at=ends_at, by="alice@host")
+        async with living(app_on(backend, FastAPI())):
+            await eventually(partial(has_told, caplog, 2))
+            assert ends_at <= clock.now() < ends_at + timedelta(seconds=0.1)
+        on, off = told(caplog)
+        assert on.getMessage().endswith(", set by 'alice@host', 'New\\ndatabase'")
+        assert on.getMessage().startswith("Maintenance is on by MemoryBackend(")
+        assert off.getMessage().startswith("Maintenance is off by ")
+        facts = vars(on)
+        assert (True, "New\ndatabase", "alice@host", None, ends_at) == tuple(
+            facts[f"maintenance_{name}"] for name in ("active", "message", "by", "starts_at", "ends_at")
+        )
+        assert facts["maintenance_since"] is not None
 
-        async def has_ended() -> bool:
-            await anyio.lowlevel.checkpoint()
-            return 2 == len(told(caplog))
-
-        await eventually(has_ended)
-    on, off = told(caplog)
-    assert on.getMessage().endswith(", set by 'alice@host', 'New\\ndatabase'")
-    assert on.getMessage().startswith("Maintenance is on by MemoryBackend(")
-    assert off.getMessage().startswith("Maintenance is off by ")
-    facts = vars(on)
-    assert (True, "New\ndatabase", "alice@host", None, ends_at) == tuple(
-        facts[f"maintenance_{name}"] for name in ("active", "message", "by", "starts_at", "ends_at")
-    )
-    assert facts["maintenance_since"] is not None
-    assert datetime.fromtimestamp(off.created, timezone.utc) < ends_at + timedelta(seconds=0.5)
+    run_jumping(main)
 
 
 async def test_a_store_that_flaps_is_no_transition(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "fastapi_maintenance")
     store = WatchableStore(True)
     async with living(app_on(store, FastAPI())):
+        await eventually(partial(has_told, caplog, 1))
         for _ in range(3):
             store.go_down()
             store.cut_off()

@@ -62,7 +62,7 @@ def switch(file: Path, value: str) -> None:
 
 def echoed(url: str, path: str) -> str | bytes:
     """Say something over a WebSocket, and return what comes back."""
-    with connect(url.replace("http", "ws") + path) as websocket:
+    with connect(url.replace("http", "ws") + path, open_timeout=60) as websocket:
         websocket.send("hello")
         return websocket.recv()
 
@@ -74,7 +74,7 @@ def test_both_implementations_of_uvicorn_are_tried() -> None:
 def test_what_another_process_sets_counts_from_the_next_request_on(server: tuple[str, Path]) -> None:
     url, file = server
     statuses = []
-    with httpx.Client() as http:
+    with httpx.Client(timeout=60) as http:
         for value in ("off", "on", "off", "on", "off"):
             switch(file, value)
             statuses.append(http.get(url).status_code)
@@ -84,7 +84,7 @@ def test_what_another_process_sets_counts_from_the_next_request_on(server: tuple
 def test_a_blocked_handshake_is_answered_as_the_same_request_over_http(server: tuple[str, Path]) -> None:
     url, file = server
     switch(file, "on")
-    over_http = httpx.get(url)
+    over_http = httpx.get(url, timeout=60)
     with pytest.raises(InvalidStatus) as caught:
         echoed(url, "/ws")
     denial = caught.value.response
@@ -130,6 +130,6 @@ def test_a_server_that_trusts_every_proxy_lets_clients_choose_their_address(
     """As the documentation of `client_in` says: the proxy on 127.0.0.1 has added the last address."""
     (tmp_path / "proxied.py").write_text(BEHIND_PROXY, encoding="utf-8")
     with uvicorn_process("proxied:app", *arguments, folder=tmp_path) as url:
-        forged = httpx.get(url, headers={"X-Forwarded-For": "10.0.0.1, 203.0.113.9"})
-        honest = httpx.get(url, headers={"X-Forwarded-For": "10.0.0.1"})
+        forged = httpx.get(url, headers={"X-Forwarded-For": "10.0.0.1, 203.0.113.9"}, timeout=60)
+        honest = httpx.get(url, headers={"X-Forwarded-For": "10.0.0.1"}, timeout=60)
     assert (status, 200) == (forged.status_code, honest.status_code)

@@ -43,7 +43,7 @@ async def living(app: ASGIApp) -> AsyncIterator[list[str]]:
 
     async with anyio.create_task_group() as group:
         group.start_soon(live)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await started.wait()
         yield sent
         end.set()

@@ -33,10 +33,12 @@ from fastapi_maintenance import maintenance_middleware, path_prefix
 app = FastAPI()
 app.add_middleware(maintenance_middleware(backend=os.environ["SWITCH"], exempt=path_prefix("/health")))
 log = os.open(os.environ["LOG"], os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+begun = os.open(os.environ["LOG"] + ".begun", os.O_APPEND | os.O_CREAT | os.O_WRONLY)
 
 @app.get("/work/{seconds}")
 async def work(seconds: float):
     began = time.monotonic()
+    os.write(begun, b".")
     try:
         await asyncio.sleep(seconds)
     finally:
@@ -66,10 +68,18 @@ class Scene:
 
     async def ask(self, path: str, worker: int = 0) -> int:
         """Ask a worker, and return the status."""
-        async with httpx.AsyncClient(base_url=self.bases[worker], timeout=30) as http:
+        async with httpx.AsyncClient(base_url=self.bases[worker], timeout=60) as http:
             status = (await http.get(path)).status_code
         self.statuses.append(status)
         return status
+
+    async def has_begun(self) -> None:
+        """Wait until a request that was not exempt is in progress, or was."""
+
+        async def is_begun() -> bool:
+            return self.log.with_name(f"{self.log.name}.begun").stat().st_size > 0
+
+        await eventually(is_begun)
 
     async def has_workers(self, backend: StateBackend, number: int = 2) -> None:
         """Wait until so many workers are counted, and each has reported."""
@@ -105,7 +115,7 @@ async def drained_under_load(scene: Scene, blocks: int) -> list[tuple[float, flo
     rng = random.Random(0)  # noqa: S311 -- no secret
 
     async def load(number: int) -> None:
-        async with httpx.AsyncClient(base_url=scene.bases[number % 2], timeout=30) as http:
+        async with httpx.AsyncClient(base_url=scene.bases[number % 2], timeout=60) as http:
             while not end.is_set():
                 path = "/health/0.3" if number < 2 else f"/work/{rng.choice([0, 0.001, 0.01, 0.2])}"
                 scene.statuses.append((await http.get(path)).status_code)
@@ -117,7 +127,7 @@ async def drained_under_load(scene: Scene, blocks: int) -> list[tuple[float, flo
             group.start_soon(load, number)
         for _ in range(blocks):
             await anyio.sleep(rng.uniform(0, 0.1))
-            async with maintenance_mode_on(backend, drain=20):
+            async with maintenance_mode_on(backend, drain=60):
                 began = time.monotonic()
                 await anyio.sleep(0.02)
                 bodies.append((began, time.monotonic()))

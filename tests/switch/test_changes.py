@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import aclosing
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from fastapi_maintenance import (
     set_maintenance_mode,
     wait_until_open,
 )
-from fastapi_maintenance._switch import changes
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._switch import block, changes
 from tests.stores import BareSwitch, DetailedStore, WatchableStore
-from tests.support import eventually
+from tests.support import RunJumping, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +54,7 @@ class Told:
 
 
 def now_and(seconds: float) -> datetime:
-    return datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    return clock.now() + timedelta(seconds=seconds)
 
 
 async def nothing_is_left() -> None:
@@ -65,7 +67,7 @@ async def nothing_is_left() -> None:
 @pytest.mark.parametrize("make", BACKENDS)
 async def test_it_returns_at_once_while_maintenance_is_off_and_else_when_it_ends(make: Callable[[], Any]) -> None:
     backend = make()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await wait_until_open(backend)
     await set_maintenance_mode(True, backend)
     ended = [anyio.Event(), anyio.Event(), anyio.Event()]
@@ -132,7 +134,8 @@ async def is_watched(backend: WatchableStore) -> None:
     await eventually(is_so)
 
 
-async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none() -> None:
+async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block, "_RENEWALS_PER_LEASE", 600)
     backend = MemoryBackend()
     told = Told(backend)
     async with anyio.create_task_group() as group:
@@ -140,8 +143,14 @@ async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none() -> None:
         await told.is_told((False, None))
         await set_maintenance_mode(True, backend, message="soon")
         await told.is_told((False, None), (True, "soon"))
-        async with maintenance_mode_on(backend, lease=0.3):
-            await anyio.sleep(0.5)
+        async with maintenance_mode_on(backend, lease=60):
+            first = backend.peek()
+
+            async def is_renewed() -> bool:
+                return first != backend.peek()
+
+            await eventually(is_renewed)
+            await anyio.sleep(0.3)
             assert 3 == len(told.states)
         await told.is_told((False, None), (True, "soon"), (True, "soon"), (True, "soon"))
         group.cancel_scope.cancel()
@@ -150,26 +159,30 @@ async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none() -> None:
 
 
 @pytest.mark.parametrize("make", BACKENDS[:3])
-async def test_a_window_is_told_to_the_moment_when_it_begins_and_ends(make: Callable[[], Any]) -> None:
-    backend = make()
-    starts_at, ends_at = now_and(0.3), now_and(0.6)
-    await set_maintenance_mode(True, backend, starts_at=starts_at, ends_at=ends_at)
-    moments = []
-    with anyio.fail_after(10):
+def test_a_window_is_told_to_the_moment_when_it_begins_and_ends(
+    make: Callable[[], Any], run_jumping: RunJumping
+) -> None:
+    async def main() -> None:
+        backend = make()
+        starts_at, ends_at = now_and(0.3), now_and(0.6)
+        await set_maintenance_mode(True, backend, starts_at=starts_at, ends_at=ends_at)
+        moments = []
         async with aclosing(maintenance_changes(backend)) as states:
             async for _ in states:
-                moments.append(datetime.now(timezone.utc))
+                moments.append(clock.now())
                 if len(moments) == 3:
                     break
-    assert starts_at <= moments[1] < starts_at + timedelta(seconds=0.25)
-    assert ends_at <= moments[2] < ends_at + timedelta(seconds=0.25)
-    await nothing_is_left()
+        assert starts_at <= moments[1] < starts_at + timedelta(seconds=0.25)
+        assert ends_at <= moments[2] < ends_at + timedelta(seconds=0.25)
+        await nothing_is_left()
+
+    run_jumping(main)
 
 
 async def test_the_end_of_a_lease_that_nobody_renews_is_told() -> None:
     dead = Hold(id="a job that died", active=True, expires_at=now_and(0.2))
     backend = MemoryBackend(MaintenanceState(holds=(dead,)))
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await wait_until_open(backend)
 
 
@@ -180,13 +193,19 @@ async def test_a_store_that_is_away_leaves_the_last_state_and_is_logged_twice(ca
         await anyio.wait_all_tasks_blocked()
         backend.go_down()
         backend.cut_off()
+        await eventually(partial(are_logged, caplog, 1))
         await anyio.sleep(0.3)
         assert 1 == len(messages(caplog))
         backend.come_back()
         backend.before_tell = anyio.lowlevel.checkpoint
-        await anyio.sleep(1)
+        await eventually(partial(are_logged, caplog, 2))
+        await anyio.sleep(0.3)
         await backend.set_value(False)
     assert 2 == len(messages(caplog))
+
+
+async def are_logged(caplog: pytest.LogCaptureFixture, number: int) -> bool:
+    return number == len(messages(caplog))
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -204,7 +223,7 @@ async def test_it_takes_a_url_and_what_is_meant_without_one(tmp_path: Path, monk
     with pytest.raises(TimeoutError):
         await wait_until_open(timeout=0.1)
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "0")
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await wait_until_open()
 
 
@@ -214,6 +233,6 @@ async def test_blocks_of_this_process_count_where_the_store_does_not_keep_them()
         with pytest.raises(TimeoutError):
             await wait_until_open(backend, timeout=0.1)
         async with maintenance_mode_off(backend):
-            await wait_until_open(backend, timeout=5)
+            await wait_until_open(backend, timeout=60)
         group.start_soon(wait_until_open, backend)
         await anyio.sleep(0.05)

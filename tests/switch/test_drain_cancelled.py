@@ -23,10 +23,8 @@ from fastapi_maintenance import (
     maintenance_mode_on,
 )
 from fastapi_maintenance._switch import holds, requests
-from tests.switch.blocks import ONLY_ASYNCIO
+from tests.support import RunJumping
 from tests.switch.test_drain import Service, served
-
-pytestmark = pytest.mark.anyio
 
 
 class PausingBackend(MemoryBackend):
@@ -87,71 +85,80 @@ async def cancelled_everywhere(service: Service, run: Callable[[int, list[int]],
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_by_a_scope(busy: bool) -> None:
-    service = Service(PausingBackend())
+def test_by_a_scope(busy: bool, run_jumping: RunJumping) -> None:
+    async def main() -> None:
+        service = Service(PausingBackend())
 
-    async def run(number: int, acted: list[int]) -> None:
-        with anyio.CancelScope() as scope:
+        async def run(number: int, acted: list[int]) -> None:
+            with anyio.CancelScope() as scope:
 
-            def cancel() -> None:
-                acted.append(number)
-                scope.cancel()
+                def cancel() -> None:
+                    acted.append(number)
+                    scope.cancel()
 
-            await at_checkpoint(number, cancel, drain(service.backend))
+                await at_checkpoint(number, cancel, drain(service.backend))
 
-    async with served(service) as group:
-        if busy:
-            group.start_soon(service.get, "/work/a")
-            await service.begun("a")
-        assert await cancelled_everywhere(service, run) > 8
+        async with served(service) as group:
+            if busy:
+                group.start_soon(service.get, "/work/a")
+                await service.begun("a")
+            assert await cancelled_everywhere(service, run) > 8
+
+    run_jumping(main)
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_in_a_request_by_a_scope(busy: bool) -> None:
-    service = Service(PausingBackend())
+def test_in_a_request_by_a_scope(busy: bool, run_jumping: RunJumping) -> None:
+    async def main() -> None:
+        service = Service(PausingBackend())
 
-    @service.app.get("/migrate")
-    async def migrate() -> None:
-        await drain(service.backend)
+        @service.app.get("/migrate")
+        async def migrate() -> None:
+            await drain(service.backend)
 
-    async def run(number: int, acted: list[int]) -> None:
-        with anyio.CancelScope() as scope:
+        async def run(number: int, acted: list[int]) -> None:
+            with anyio.CancelScope() as scope:
+
+                def cancel() -> None:
+                    acted.append(number)
+                    scope.cancel()
+
+                async def ask() -> None:
+                    await service.get("/migrate")
+
+                await at_checkpoint(number, cancel, ask())
+
+        async with served(service) as group:
+            if busy:
+                group.start_soon(service.get, "/work/a")
+                await service.begun("a")
+            assert await cancelled_everywhere(service, run) > 8
+
+    run_jumping(main)
+
+
+@pytest.mark.parametrize("run_jumping", ["asyncio"], indirect=True)
+@pytest.mark.parametrize("busy", [False, True])
+def test_by_the_task(busy: bool, run_jumping: RunJumping) -> None:
+    async def main() -> None:
+        service = Service(PausingBackend())
+
+        async def run(number: int, acted: list[int]) -> None:
+            async def job() -> None:
+                await at_checkpoint(number, cancel, drain(service.backend))
 
             def cancel() -> None:
                 acted.append(number)
-                scope.cancel()
+                task.cancel()
 
-            async def ask() -> None:
-                await service.get("/migrate")
+            task = asyncio.create_task(job())
+            with suppress(asyncio.CancelledError):
+                await task
 
-            await at_checkpoint(number, cancel, ask())
+        async with served(service) as group:
+            if busy:
+                group.start_soon(service.get, "/work/a")
+                await service.begun("a")
+            assert await cancelled_everywhere(service, run) > 8
 
-    async with served(service) as group:
-        if busy:
-            group.start_soon(service.get, "/work/a")
-            await service.begun("a")
-        assert await cancelled_everywhere(service, run) > 8
-
-
-@ONLY_ASYNCIO
-@pytest.mark.parametrize("busy", [False, True])
-async def test_by_the_task(busy: bool) -> None:
-    service = Service(PausingBackend())
-
-    async def run(number: int, acted: list[int]) -> None:
-        async def job() -> None:
-            await at_checkpoint(number, cancel, drain(service.backend))
-
-        def cancel() -> None:
-            acted.append(number)
-            task.cancel()
-
-        task = asyncio.create_task(job())
-        with suppress(asyncio.CancelledError):
-            await task
-
-    async with served(service) as group:
-        if busy:
-            group.start_soon(service.get, "/work/a")
-            await service.begun("a")
-        assert await cancelled_everywhere(service, run) > 8
+    run_jumping(main)

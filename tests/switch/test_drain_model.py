@@ -15,7 +15,7 @@ from itertools import count
 import trio
 import trio.testing
 from fastapi import FastAPI
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 from starlette.types import Message
 
@@ -245,7 +245,6 @@ def play(choices: Sequence[int], *, processes: int = 4, jobs: int = 3, counts_la
 
 
 @given(st.lists(st.integers(0, 1000), min_size=100, max_size=400))
-@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_no_request_is_inside_of_a_block(choices: list[int]) -> None:
     world = play(choices)
     event(f"{world.bodies} blocks")

@@ -10,6 +10,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import MaintenanceState, set_maintenance_mode
+from fastapi_maintenance._switch import observer
 from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import WatchableStore, be_down
 from tests.switch.lifespans import ON, answers, answers_after, living
@@ -42,7 +43,7 @@ async def test_a_store_that_hangs_holds_no_request_once_it_is_followed() -> None
     async with living(app):
         store.before_read = store.before_tell = hang
         store.ring()
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             assert [503, 503] == [await status(app) for _ in range(2)]
         store.come_back()
 
@@ -51,10 +52,10 @@ async def test_a_store_that_hangs_holds_no_request_once_it_is_followed() -> None
 async def test_an_app_starts_although_its_store_hangs_or_is_down(
     closed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for failure in (hang, be_down):
+    for failure, patience in ((hang, 0.05), (be_down, 60)):
         store = WatchableStore(not closed)
         store.before_tell = failure
-        app = app_on(store, read_timeout=0.05, fail_closed=closed)
+        app = app_on(store, read_timeout=patience, fail_closed=closed)
         async with living(app) as sent:
             assert ["lifespan.startup.complete"] == sent
             assert (503 if closed else 200) == await status(app)
@@ -89,6 +90,13 @@ async def test_a_lost_store_is_followed_again_with_two_records_for_each_outage(
             await answers(app, 503)
 
 
+@pytest.fixture
+def _tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an observer that has lost its store not try again."""
+    monkeypatch.setattr(observer, "_PAUSES", (3600,))
+
+
+@pytest.mark.usefixtures("_tried_once")
 async def test_a_watch_that_ends_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     class Ending(WatchableStore):
         async def watch(self) -> AsyncIterator[MaintenanceState]:
@@ -101,6 +109,7 @@ async def test_a_watch_that_ends_is_an_outage(caplog: pytest.LogCaptureFixture) 
     caplog.clear()
 
 
+@pytest.mark.usefixtures("_tried_once")
 async def test_nonsense_from_a_watch_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     class Talking(WatchableStore):
         async def watch(self) -> AsyncIterator[MaintenanceState]:
@@ -114,6 +123,7 @@ async def test_nonsense_from_a_watch_is_an_outage(caplog: pytest.LogCaptureFixtu
     caplog.clear()
 
 
+@pytest.mark.usefixtures("_tried_once")
 async def test_a_watch_without_aclose_will_do(caplog: pytest.LogCaptureFixture) -> None:
     class States:
         def __init__(self) -> None:
@@ -143,7 +153,8 @@ async def test_a_watch_without_aclose_will_do(caplog: pytest.LogCaptureFixture) 
 # Without a lifespan
 
 
-async def test_without_a_lifespan_one_read_serves_all_requests_that_wait() -> None:
+async def test_without_a_lifespan_one_read_serves_all_requests_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer, "_UNFOLLOWED_TTL", 3600)
     store = WatchableStore(True)
     reads = 0
 
@@ -195,7 +206,7 @@ async def test_of_writes_that_overtake_each_other_the_last_one_in_the_store_coun
         await first_has_ended.wait()
 
     store.before_write = let_the_second_in
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             await first()
     assert 503 == await status(app)
@@ -211,8 +222,9 @@ async def test_without_a_lifespan_a_write_counts_at_once() -> None:
 
 
 async def test_without_a_lifespan_a_store_that_hangs_holds_the_first_request_only(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(observer, "_UNFOLLOWED_TTL", 3600)
     store = WatchableStore(True)
     hung = 0
 
@@ -250,7 +262,7 @@ async def test_while_a_store_is_away_one_request_tries_and_the_others_do_not_wai
                 await anyio.sleep(0.01)
 
         group.start_soon(ask)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await trying.wait()
             assert [503, 503] == [await status(app) for _ in range(2)]
         go_on.set()

@@ -50,7 +50,7 @@ async def test_a_backend_that_is_configured_while_the_app_starts_is_followed() -
         assert 0 == store.watchers, "the client is closed after following has ended"
 
     app = FastAPI(lifespan=lifespan)
-    app.add_middleware(maintenance_middleware())
+    app.add_middleware(maintenance_middleware(read_timeout=60))
     app.add_api_route("/", lambda: "open")
     async with living(app):
         assert (503, 1) == (await status(app), store.watchers)
@@ -214,7 +214,7 @@ def test_a_store_that_was_followed_in_a_loop_that_was_closed_is_read_and_followe
 
     async def next_life() -> None:
         await be(ON)
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             await answers(app, 503)  # read now and then
             async with living(app):
                 await be(OFF)
@@ -243,7 +243,7 @@ def test_a_cached_read_that_was_left_in_a_loop_that_was_closed_is_made_again_in_
     store.before_read = checkpoint
 
     async def next_life() -> bool:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             return await get_maintenance_mode(backend)
 
     assert not anyio.run(next_life, backend=loop)

@@ -55,16 +55,21 @@ async def test_a_write_that_ends_after_a_newer_one_of_another_process_does_not_u
     store = WatchableStore()
     app = app_on(store)
     async with living(app):
-        ended = anyio.Event()
+        told, ended = anyio.Event(), anyio.Event()
 
         async def be_overtaken() -> None:
             store.after_write = checkpoint
             await store.memory.update_state(lambda _: OFF)  # another process
             store.ring()
-            await anyio.sleep(0.05)  # long enough for the watch to tell
+            await told.wait()
+            await anyio.wait_all_tasks_blocked()
             ended.set()
 
-        store.after_write = be_overtaken
+        async def tell() -> None:
+            await checkpoint()
+            told.set()
+
+        store.after_write, store.before_tell = be_overtaken, tell
         await set_maintenance_mode(True, store)
         assert ended.is_set()
         assert 200 == await status(app)

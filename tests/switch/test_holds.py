@@ -179,7 +179,7 @@ async def test_each_call_of_a_decorated_function_is_a_block_of_its_own() -> None
             both.set()
         await both.wait()
 
-    with fail_after(5):
+    with fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(job)
             group.start_soon(job)

@@ -109,7 +109,7 @@ async def test_a_block_that_is_cancelled_while_it_waits_for_its_turn_holds_nothi
             await hold("second")
 
     store.before_write = wait
-    with fail_after(5):
+    with fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(hold, "first")
             await writing.wait()
@@ -175,7 +175,7 @@ async def test_a_write_to_a_file_that_a_cancelled_task_has_left_behind_does_not_
             self.is_first = not waiting.is_set()
             waiting.set()
             if self.is_first:
-                overtaken.wait(5)
+                overtaken.wait(30)
             return super().acquire(*args, **settings)  # type: ignore[arg-type]  # as above
 
         def release(self, force: bool = False) -> None:

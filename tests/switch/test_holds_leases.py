@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -28,11 +29,12 @@ from fastapi_maintenance import (
     maintenance_mode_off,
     maintenance_mode_on,
 )
+from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.state import add_hold
 from fastapi_maintenance.testing import moved_clock
 from tests.stores import DetailedStore, be_down
-from tests.support import ROOT, eventually
+from tests.support import ROOT, RunJumping, eventually
 from tests.switch.blocks import LOGGER, after_next_write, messages_of
 
 pytestmark = pytest.mark.anyio
@@ -58,7 +60,7 @@ async def test_a_lease_is_renewed_while_the_block_runs_and_not_after() -> None:
     store = DetailedStore()
     async with maintenance_mode_off(store, lease=0.03):
         (first,) = (await store.get_state()).holds
-        with fail_after(5):
+        with fail_after(30):
             await after_next_write(store).wait()
         (second,) = (await store.get_state()).holds
     late = after_next_write(store)
@@ -75,7 +77,7 @@ async def test_a_hold_that_others_dropped_comes_back_as_the_oldest_when_it_is_re
     async with maintenance_mode_on(store, message="old", lease=0.03):
         await store.update_state(lambda _: MaintenanceState())
         async with maintenance_mode_off(store):
-            with fail_after(5):
+            with fail_after(30):
                 await after_next_write(store).wait()
             assert [True, False] == [hold.active for hold in (await store.get_state()).holds]
 
@@ -88,7 +90,7 @@ async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_a_bloc
         from fastapi_maintenance import LocalFileBackend, maintenance_mode_on
 
         async def job():
-            async with maintenance_mode_on(LocalFileBackend(sys.argv[1]), lease=1.5):
+            async with maintenance_mode_on(LocalFileBackend(sys.argv[1]), lease=60):
                 print("held", flush=True)
                 await anyio.sleep_forever()
 
@@ -107,13 +109,12 @@ async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_a_bloc
     assert hold.expires_at is not None
     assert held
     assert is_active(store.peek(), hold.expires_at - timedelta.resolution)
-    with fail_after(10):
-        while await get_maintenance_mode(store):  # noqa: ASYNC110 -- the clock is waited for
-            await anyio.sleep(0.02)
-    async with maintenance_mode_off(store):
-        assert hold.id in [other.id for other in store.peek().holds]
-    with moved_clock() as clock:
-        clock.move(hours=1, seconds=2)
+    with moved_clock() as moved:
+        moved.move(seconds=60)
+        assert not await get_maintenance_mode(store)
+        async with maintenance_mode_off(store):
+            assert hold.id in [other.id for other in store.peek().holds]
+        moved.move(hours=1, seconds=2)
         async with maintenance_mode_on(store):
             assert hold.id not in [other.id for other in store.peek().holds]
 
@@ -132,27 +133,34 @@ class SlowStore(DetailedStore):
         return state
 
 
-@pytest.mark.servers
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.35])
-async def test_a_lease_on_a_slow_store_never_runs_out_while_the_block_runs(
-    share: float, caplog: pytest.LogCaptureFixture
+def test_a_lease_on_a_slow_store_never_runs_out_while_the_block_runs(
+    share: float, run_jumping: RunJumping, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A renewal takes twice this share of the lease."""
     lease = 2.0
-    store = SlowStore(share * lease)
-    async with maintenance_mode_on(store, lease=lease):
-        end = anyio.current_time() + 2 * lease
-        while anyio.current_time() < end:
-            assert await store.get_value()
-            await anyio.sleep(0.002)
+
+    async def main() -> None:
+        store = SlowStore(share * lease)
+        async with maintenance_mode_on(store, lease=lease):
+            end = anyio.current_time() + 2 * lease
+            while anyio.current_time() < end:
+                assert await store.get_value()
+                await anyio.sleep(0.002)
+
+    run_jumping(main)
     assert [] == messages_of(caplog)
 
 
-@pytest.mark.servers
-async def test_a_lease_begins_when_the_hold_is_written_however_long_that_took() -> None:
-    store = SlowStore(1.0)
-    async with maintenance_mode_on(store, lease=1.9):
-        assert await store.get_value()
+def test_a_lease_begins_when_the_hold_is_written_however_long_that_took(
+    run_jumping: RunJumping,
+) -> None:
+    async def main() -> None:
+        store = SlowStore(1.0)
+        async with maintenance_mode_on(store, lease=1.9):
+            assert await store.get_value()
+
+    run_jumping(main)
 
 
 async def test_a_host_whose_clock_is_ahead_leaves_the_holds_of_others_in_their_place() -> None:
@@ -180,7 +188,7 @@ class ClockedStore(DetailedStore):
     async def now(self) -> datetime:
         self.asked.set()
         await checkpoint()
-        return datetime.now(timezone.utc) - self.behind_by
+        return clock.now() - self.behind_by
 
 
 @pytest.mark.parametrize(
@@ -194,13 +202,20 @@ class ClockedStore(DetailedStore):
     ],
 )
 async def test_a_clock_that_differs_by_more_than_a_lease_bears_is_warned_of_once(
-    behind_by: int, expected: str | None, caplog: pytest.LogCaptureFixture
+    behind_by: int, expected: str | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now)  # so that it takes no time to ask
+
+    async def is_told() -> bool:
+        return expected is None or bool(messages_of(caplog))
+
     store = ClockedStore(timedelta(seconds=behind_by))
     for _ in range(2):
         async with maintenance_mode_on(store, lease=60):
-            with fail_after(5):
+            with fail_after(30):
                 await store.asked.wait()
+            await eventually(is_told)
             await anyio.sleep(0.01)
         store.asked = anyio.Event()
     messages = messages_of(caplog)
@@ -220,6 +235,10 @@ async def test_a_clock_that_cannot_be_read_is_nothing_to_complain_of(caplog: pyt
     assert [] == messages_of(caplog)
 
 
+async def has_told(caplog: pytest.LogCaptureFixture, number: int) -> bool:
+    return number <= len(messages_of(caplog))
+
+
 async def test_a_renewal_that_fails_is_logged_and_the_block_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     store = DetailedStore()
     async with maintenance_mode_on(store, lease=0.9):
@@ -231,10 +250,11 @@ async def test_a_renewal_that_fails_is_logged_and_the_block_goes_on(caplog: pyte
             await be_down()
 
         store.before_write = fail_once
-        with fail_after(5):
+        with fail_after(30):
             await failed.wait()
             await after_next_write(store).wait()
         assert 1 == len((await store.get_state()).holds)
+        await eventually(partial(has_told, caplog, 2))
         await anyio.sleep(0.05)
     record, *later = [record for record in caplog.records if record.name == LOGGER]
     assert f"A hold could not be renewed in {store!r}; it is tried again until it can" == record.getMessage()
@@ -265,7 +285,7 @@ async def test_a_block_ends_although_a_renewal_hangs() -> None:
         hanging.set()
         await anyio.sleep_forever()
 
-    with fail_after(5):
+    with fail_after(30):
         async with maintenance_mode_on(store, lease=0.03):
             store.before_write = hang_once
             await hanging.wait()
@@ -281,8 +301,7 @@ async def test_a_renewal_that_hangs_is_logged_and_the_next_one_is_made(caplog: p
 
     async with maintenance_mode_on(store, lease=0.9):
         store.before_write = hang_once
-        with fail_after(5):
-            await after_next_write(store).wait()
+        await eventually(partial(has_told, caplog, 2))
         await anyio.sleep(0.05)
     record, *later = [record for record in caplog.records if record.name == LOGGER]
     assert f"A hold could not be renewed in {store!r}; it is tried again until it can" == record.getMessage()
@@ -291,23 +310,28 @@ async def test_a_renewal_that_hangs_is_logged_and_the_next_one_is_made(caplog: p
     assert TimeoutError is record.exc_info[0]
 
 
-async def test_a_renewal_that_failed_is_tried_again_soon() -> None:
+def test_a_renewal_that_failed_is_tried_again_soon(
+    run_jumping: RunJumping,
+) -> None:
     """The second try is not a third of the lease later, where the third one would come when it is over."""
-    store = DetailedStore()
 
-    async def fail_once() -> None:
-        store.before_write = checkpoint
-        await be_down()
+    async def main() -> None:
+        store = DetailedStore()
 
-    async with maintenance_mode_on(store, lease=3):
-        (first,) = (await store.get_state()).holds
-        store.before_write = fail_once
-        with fail_after(10):
+        async def fail_once() -> None:
+            store.before_write = checkpoint
+            await be_down()
+
+        async with maintenance_mode_on(store, lease=3):
+            (first,) = (await store.get_state()).holds
+            store.before_write = fail_once
             await after_next_write(store).wait()
-        (second,) = (await store.get_state()).holds
-    assert first.expires_at is not None
-    assert second.expires_at is not None
-    assert second.expires_at - first.expires_at < timedelta(seconds=1.9)
+            (second,) = (await store.get_state()).holds
+        assert first.expires_at is not None
+        assert second.expires_at is not None
+        assert second.expires_at - first.expires_at < timedelta(seconds=1.9)
+
+    run_jumping(main)
 
 
 async def test_a_lease_on_a_store_that_cannot_be_written_is_nothing_to_complain_of(
@@ -323,7 +347,7 @@ async def test_a_lease_on_a_store_that_cannot_be_written_is_nothing_to_complain_
 
     store = Noticing("HOLDS_MODE")
     async with maintenance_mode_on(store, lease=0.03):
-        with fail_after(5):
+        with fail_after(30):
             await renewed.wait()
         (hold,) = (await get_maintenance_state(store)).holds
     assert ([], None) == (messages_of(caplog), hold.expires_at)
@@ -347,20 +371,25 @@ def test_a_lease_that_would_end_after_the_last_year_is_refused(lease: float | ti
         maintenance_mode_on(MemoryBackend(), lease=lease)
 
 
-async def test_a_hold_that_took_longer_to_write_than_its_lease_is_renewed_before_the_block_begins() -> None:
-    store = DetailedStore()
-    update, slow = store.update_state, True
+def test_a_hold_that_took_longer_to_write_than_its_lease_is_renewed_before_the_block_begins(
+    run_jumping: RunJumping,
+) -> None:
+    async def main() -> None:
+        store = DetailedStore()
+        update, slow = store.update_state, True
 
-    async def update_late(change: Callable[[MaintenanceState], MaintenanceState], /) -> MaintenanceState:
-        nonlocal slow
-        state = await update(change)
-        if slow:
-            slow = False
-            await anyio.sleep(0.3)
-        return state
+        async def update_late(change: Callable[[MaintenanceState], MaintenanceState], /) -> MaintenanceState:
+            nonlocal slow
+            state = await update(change)
+            if slow:
+                slow = False
+                await anyio.sleep(0.3)
+            return state
 
-    store.update_state = update_late  # type: ignore[method-assign]  # for this test
-    async with maintenance_mode_on(store, lease=0.25):
-        [hold] = (await store.get_state()).holds
-        assert hold.expires_at is not None
-        assert hold.expires_at > datetime.now(timezone.utc)
+        store.update_state = update_late  # type: ignore[method-assign]  # for this test
+        async with maintenance_mode_on(store, lease=0.25):
+            [hold] = (await store.get_state()).holds
+            assert hold.expires_at is not None
+            assert hold.expires_at > clock.now()
+
+    run_jumping(main)

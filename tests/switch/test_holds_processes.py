@@ -55,7 +55,7 @@ def run_in_threads(job: Callable[[int], None], count: int) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert [False] * count == [thread.is_alive() for thread in threads]
     if errors:
         raise errors[0]
@@ -106,7 +106,7 @@ def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_n
         async def update_state(self, change: Callable[[MaintenanceState], MaintenanceState]) -> MaintenanceState:
             if threading.current_thread() is other:
                 at_its_turn.set()
-                looked_at.wait(10)
+                looked_at.wait(30)
             return await super().update_state(change)
 
     class Holds(tuple[Hold, ...]):
@@ -123,15 +123,15 @@ def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_n
     async def other_job() -> None:
         async with maintenance_mode_on(store):
             begun.set()
-            end.wait(10)
+            end.wait(30)
 
     async def job() -> bool:
         async with maintenance_mode_on(store):
             other.start()
-            assert at_its_turn.wait(10)
+            assert at_its_turn.wait(30)
             ledger = holds.ledgers[store]
             ledger.holds = Holds(ledger.holds)
-        assert begun.wait(10)
+        assert begun.wait(30)
         return await get_maintenance_mode(store)
 
     other = threading.Thread(target=anyio.run, args=(other_job,))
@@ -139,7 +139,7 @@ def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_n
         assert anyio.run(job)
     finally:
         end.set()
-        other.join(10)
+        other.join(30)
 
 
 def test_a_block_of_a_worker_thread_runs_on_the_event_loop_that_it_belongs_to() -> None:
@@ -176,7 +176,7 @@ def test_a_block_begins_although_another_was_left_in_a_loop_that_was_closed_whil
     store.before_write = checkpoint
 
     async def work() -> bool:
-        with fail_after(5):
+        with fail_after(30):
             async with maintenance_mode_on(store):
                 return await get_maintenance_mode(store)
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import cast
 
 import anyio
@@ -21,7 +22,7 @@ from tests.middleware.test_failures import app_on, status
 from tests.servers import running
 from tests.stores import WatchableStore
 from tests.support import eventually
-from tests.switch.lifespans import living
+from tests.switch.lifespans import answers, living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.no_cover]  # that would double the time
 
@@ -67,13 +68,26 @@ async def assert_leaves_nothing(act: Callable[[], Awaitable[None]]) -> None:
     for times in (WARM, MANY):
         for _ in range(times):
             await act()
+        counts.append(await settled())
+    (tasks, objects), (tasks_after, objects_after) = counts
+    assert tasks == tasks_after
+    assert objects_after < objects + SLACK
+
+
+async def settled() -> tuple[int, int]:
+    """Return how many tasks and objects there are when no more of them go away."""
+    counts: list[tuple[int, int]] = []
+    while len(counts) < 3 or (len(counts) < 100 and min(counts[-3:-1]) > counts[-1]):
         await anyio.sleep(0.1)
         gc.collect()
         gc.collect()  # what has a finalizer takes a second round
         counts.append((len(asyncio.all_tasks()), len(gc.get_objects())))
-    (tasks, objects), (tasks_after, objects_after) = counts
-    assert tasks == tasks_after
-    assert objects_after < objects + SLACK
+    return counts[-1]
+
+
+async def are_clients(most: int, operator: RedisBackend) -> bool:
+    """Tell whether no more clients are connected; the server learns a little later that one has gone."""
+    return most >= len(await operator.client.client_list())
 
 
 async def test_a_thousand_outages_and_recoveries(monkeypatch: pytest.MonkeyPatch, logged: Counting) -> None:
@@ -92,7 +106,7 @@ async def test_a_thousand_outages_and_recoveries(monkeypatch: pytest.MonkeyPatch
         assert 503 == await status(app)
 
     async with living(app):
-        with anyio.fail_after(60):
+        with anyio.fail_after(150):
             await assert_leaves_nothing(fail_and_come_back)
         assert (1, 2 * (WARM + MANY)) == (store.watchers, logged.count)
     assert 0 == store.watchers
@@ -116,12 +130,13 @@ async def test_a_thousand_cut_connections(monkeypatch: pytest.MonkeyPatch) -> No
 
         async with living(app):
             await assert_leaves_nothing(cut_and_come_back)
-            assert 503 == await status(app)
-            assert 4 > len(await operator.client.client_list())
-        assert 1 == len(await operator.client.client_list())
+            await answers(app, 503)
+            await eventually(partial(are_clients, 3, operator))
+        await eventually(partial(are_clients, 1, operator))
         await close_if_made_here(operator)
 
 
+@pytest.mark.usefixtures("logged")  # where a record is kept, so is what failed in it
 async def test_a_thousand_apps() -> None:
     with running("redis") as server:
         operator = cast("RedisBackend", backend_from_url(server.url))
@@ -129,13 +144,13 @@ async def test_a_thousand_apps() -> None:
 
         async def live() -> None:
             app = FastAPI(openapi_url=None)
-            app.add_middleware(maintenance_middleware(backend=server.url))
+            app.add_middleware(maintenance_middleware(backend=server.url, read_timeout=60))
             app.add_api_route("/", endpoint)
             async with living(app):
-                assert 503 == await status(app)
+                await answers(app, 503)
 
         await assert_leaves_nothing(live)
-        assert 1 == len(await operator.client.client_list())
+        await eventually(partial(are_clients, 1, operator))
         key = writes.key_of(operator)
         assert [] == [one for one in writes._listeners if key == writes.key_of(one.backend)]
         await close_if_made_here(operator)

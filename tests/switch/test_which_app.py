@@ -87,7 +87,7 @@ async def test_concurrent_requests_to_two_apps_never_mix() -> None:
     for number, app in enumerate(apps):
         app.add_api_route("/meet", meet(number))
     await backends[1].set_value(True)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             for app in apps:
                 group.start_soon(status, app, "/meet")
