@@ -129,12 +129,16 @@ class StoreBackend(DetailedBackend, ABC):
         """
         interval = self.poll_interval if worker is None else min(self.poll_interval, _SIGN_OF_LIFE)
         async with self._listening(worker) as (read, wait):
-            while True:
+            missed = 0
+            while missed <= 1:  # one may be due to this process, which was stopped or busy
                 with in_time(ANSWER_TIMEOUT):
                     state = await read()
                 yield state
-                with in_time(interval + ANSWER_TIMEOUT):
+                with anyio.move_on_after(interval + ANSWER_TIMEOUT) as limit:
                     await wait(interval)
+                missed = missed + 1 if limit.cancelled_caught else 0
+            msg = "the end of waiting for a notification was missed twice"
+            raise TimeoutError(msg)
 
     @abstractmethod
     async def _read(self) -> MaintenanceState:
@@ -150,15 +154,19 @@ class StoreBackend(DetailedBackend, ABC):
 
 
 @asynccontextmanager
-async def counted(
+async def counted(  # noqa: PLR0913 -- each differs between stores
     backend: StateBackend,
     worker: str | None,
     add: Callable[[str], Awaitable[None]],
     remove: Callable[[str], Awaitable[None]],
     *,
     refusals: type[Exception],
+    lingers: bool = False,
 ) -> AsyncIterator[bool]:
-    """Count a worker for a while, and tell whether it is; where the store refuses that, log it and go on."""
+    """Count a worker for a while, and tell whether it is; where the store refuses that, log it and go on.
+
+    Where the store forgets it by itself, it `lingers`: when its watch fails it serves on, and counts until the next.
+    """
     if worker is not None:
         try:
             with in_time(ANSWER_TIMEOUT):
@@ -172,6 +180,9 @@ async def counted(
             worker = None
     try:
         yield worker is not None
+    except Exception:
+        worker = None if lingers else worker
+        raise
     finally:
         if worker is not None:
             with anyio.move_on_after(ANSWER_TIMEOUT, shield=True), suppress(Exception):  # it counts as dead soon

@@ -161,9 +161,8 @@ class RedisBackend(StoreBackend):
                     await _connect_once(self.client)
                 await self.client.initialize()  # a Cluster has to know its nodes
                 wait = anyio.sleep if pubsub is None else await self._subscribe(pubsub, worker)
-            async with counted(
-                self, worker, self._workers.count, self._workers.remove, refusals=ResponseError
-            ) as is_counted:
+            count, remove = self._workers.count, self._workers.remove
+            async with counted(self, worker, count, remove, refusals=ResponseError, lingers=True) as is_counted:
                 yield (partial(self._read_as, worker) if worker is not None and is_counted else self.get_state), wait
         finally:
             if pubsub is not None:

@@ -134,6 +134,23 @@ async def test_a_channel_is_given_the_time_to_close_where_its_watch_is_cancelled
     assert [True] == closed
 
 
+async def test_a_worker_whose_watch_fails_counts_until_its_next_one() -> None:
+    with running("redis") as server, redis.Redis.from_url(server.url) as by_hand:
+        async with Place("redis", server.url).opened() as backend:
+            states = backend.watch("host.1.one")
+            await anext(states)
+            await backend.report("host.1.one", "busy")
+            by_hand.set("fastapi_maintenance_mode", "garbage")
+            with pytest.raises(InvalidStateError):
+                await anext(states)
+            assert {"host.1.one": "busy"} == await backend.get_reports()
+            by_hand.set("fastapi_maintenance_mode", "0")
+            async with aclosing(backend.watch("host.1.one")) as states:
+                await anext(states)
+                assert {"host.1.one": "busy"} == await backend.get_reports()
+            assert {} == await backend.get_reports()
+
+
 async def test_a_full_redis_refuses_and_goes_on_telling_what_it_has() -> None:
     with running("redis") as server:
         backend = cast("RedisBackend", backend_from_url(server.url))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,6 +82,25 @@ async def test_a_stopped_worker_makes_the_drain_time_out_and_is_named(scene: Sce
         await scene.has_workers(backend)
         async with maintenance_mode_on(backend, drain=60):
             assert 503 == await scene.ask("/work/0", worker=1)
+
+
+async def test_a_worker_that_goes_on_after_it_was_stopped_is_waited_for_all_the_same(scene: Scene) -> None:
+    async with opened(scene.url) as backend, anyio.create_task_group() as group:
+        await scene.has_workers(backend)
+        group.start_soon(scene.ask, "/work/12", 1)
+        await scene.has_begun()
+
+        async def be_stopped() -> None:
+            scene.processes[1].send_signal(signal.SIGSTOP)
+            await anyio.sleep(6)  # for all that it waits for, its time is over by then
+            scene.processes[1].send_signal(signal.SIGCONT)
+
+        group.start_soon(be_stopped)
+        async with maintenance_mode_on(backend, drain=60):
+            began = time.monotonic()
+            await anyio.sleep(0.1)
+            bodies = [(began, time.monotonic())]
+    assert ([200], []) == (scene.statuses, violations(scene, bodies))
 
 
 async def test_a_drain_without_its_store_ends_and_hangs_nowhere(scene: Scene) -> None:

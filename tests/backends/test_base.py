@@ -1,0 +1,54 @@
+"""What the backends on a store share: how they watch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import anyio
+import pytest
+
+from fastapi_maintenance import MaintenanceState
+from fastapi_maintenance.backends import base
+from fastapi_maintenance.backends.base import Read, StoreBackend, Wait
+from fastapi_maintenance.typing import StateChange
+
+pytestmark = pytest.mark.anyio
+
+
+class Silent(StoreBackend):
+    """A store from which no notification comes, and of which some waits never end."""
+
+    def __init__(self, endless: list[bool]) -> None:
+        super().__init__("key", 0.01)
+        self.endless = endless
+        self.reads = 0
+
+    async def _read(self) -> MaintenanceState:
+        self.reads += 1
+        return MaintenanceState()
+
+    async def _try(self, change: StateChange) -> MaintenanceState | None:
+        return change(await self._read())
+
+    async def _wait(self, seconds: float) -> None:
+        await anyio.sleep(60 if self.endless.pop(0) else seconds)
+
+    @asynccontextmanager
+    async def _listening(self, worker: str | None) -> AsyncIterator[tuple[Read, Wait]]:
+        del worker
+        yield self._read, self._wait
+
+
+@pytest.mark.parametrize(("endless", "reads"), [([True, True], 2), ([True, False, True, False, True, True], 6)])
+async def test_a_watch_gives_its_store_up_when_two_waits_in_a_row_do_not_end(
+    endless: list[bool], reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may be due to this process, which was stopped or busy: all that is due comes at once when it goes on."""
+    monkeypatch.setattr(base, "ANSWER_TIMEOUT", 0.5)
+    backend = Silent(endless.copy())
+    with anyio.fail_after(30), pytest.raises(TimeoutError, match="missed twice"):
+        async with aclosing(backend.watch()) as states:  # type: ignore[type-var]  # a generator
+            async for _ in states:
+                pass
+    assert reads == backend.reads
