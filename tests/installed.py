@@ -81,7 +81,8 @@ def check_imports() -> None:
     """All can be imported but what needs an extra, and that says which."""
     package = importlib.import_module(NAME)
     equal(set(), {name for name in MISSING if name in sys.modules or importlib.util.find_spec(name)})
-    need = {f"{NAME}.backends.redis": "redis", f"{NAME}.backends.sqlalchemy": "sqlalchemy", f"{NAME}.cli": "cli"}
+    need = {f"{NAME}.backends.redis": "redis", f"{NAME}.backends.sqlalchemy": "sqlalchemy"}
+    need[f"{NAME}.cli.commands"] = "cli"
     for module in pkgutil.walk_packages(package.__path__, f"{NAME}."):
         if module.name in need:
             told = told_by(lambda name=module.name: importlib.import_module(name))  # type: ignore[misc]
@@ -96,6 +97,7 @@ def check_imports() -> None:
         (lambda: package.backend_from_url("redis://localhost"), "fastapi-maintenance[redis]"),
         (lambda: package.maintenance_middleware(backend="sqlite+aiosqlite:///x"), "fastapi-maintenance[sqlalchemy]"),
         (lambda: testing.check_backend(package.MemoryBackend), "pip install hypothesis"),
+        (importlib.import_module(f"{NAME}.cli").main, "fastapi-maintenance[cli]"),
     ):
         told = told_by(act)
         assert wanted in told, told

@@ -12,6 +12,8 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
+import anyio
+
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_thread, in_time
 from fastapi_maintenance.backends.base import DetailedBackend, apply, counted
@@ -131,13 +133,17 @@ class LocalFileBackend(DetailedBackend):
             try:
                 told = await self.get_state()
                 yield told
-                while True:
-                    with in_time(WRITE_TIMEOUT):
-                        look = partial(self._look, told, has_ended)
-                        state = await in_thread(is_looking, look)
+                missed = 0
+                while missed <= 1:  # one may be due to this process, which was stopped or busy
+                    state = told
+                    with anyio.move_on_after(WRITE_TIMEOUT) as limit:
+                        state = await in_thread(is_looking, partial(self._look, told, has_ended))
+                    missed = missed + 1 if limit.cancelled_caught else 0
                     if state != told:
                         told = state
                         yield state
+                msg = f"the file system has not answered for {2 * WRITE_TIMEOUT:g} seconds"
+                raise TimeoutError(msg)
             finally:
                 has_ended.set()
 
