@@ -39,8 +39,8 @@ class MemoryBackend(DetailedBackend):
 
     def __repr__(self) -> str:
         """Show the state, as True or False where it says no more."""
-        active, state = self._state.active, self._state
-        return f"{type(self).__name__}(state={active if state == MaintenanceState(active=active) else state})"
+        short = {MaintenanceState(active=active): active for active in (True, False)}
+        return f"{type(self).__name__}(state={short.get(self._state, self._state)!r})"
 
     def peek(self) -> MaintenanceState:
         """Return the state."""
