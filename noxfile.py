@@ -300,7 +300,8 @@ def demo(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """What it costs, and how fast a change arrives; nothing in it passes or fails.
 
-    All by default, or the parts that are named: `-- requests --quick`, `server`, `imports`, `storm`, `propagation`.
+    All by default, or the parts that are named: `-- requests --quick`, `server`, `imports`, `storm`, `propagation`,
+    `drain`.
     """
     session.install(*group("benchmarks"), "-e", ".")
     peers = [f"--peer={name}={peer_python(session, name)}" for name in PEERS]
