@@ -434,7 +434,7 @@ def test_the_command_is_what_the_package_installs(
     monkeypatch.setattr(sys, "argv", ["fastapi-maintenance", "status", "--backend", "file:switch"])
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
-        main()
+        cli.main()
     signal.signal(signal.SIGTERM, before)
     assert (0, "off\n") == (ended.value.code, capsys.readouterr().out)
 
