@@ -14,13 +14,16 @@ from fastapi_maintenance.state import (
     Hold,
     MaintenanceState,
     add_hold,
+    current_author,
     current_message,
     is_active,
     newest_hold,
+    next_change,
     release_hold,
     renew_hold,
     seconds_left,
     switch,
+    what_counts,
 )
 from tests.strategies import (
     NOW,
@@ -79,6 +82,8 @@ def test_holds_given_as_a_list_are_kept_as_a_tuple_so_that_a_state_can_be_hashed
         ("holds", ("a",), "holds must be a tuple of Hold, got tuple ('a',)"),
         ("holds", None, "holds must be a tuple of Hold, got NoneType None"),
         ("holds", 5, "holds must be a tuple of Hold, got int 5"),
+        ("by", 5, "by must be a str, got int 5"),
+        ("since", "now", "since must be a datetime or None, got str 'now'"),
     ],
 )
 def test_a_field_of_the_wrong_type_is_a_type_error_that_names_field_value_and_rule(
@@ -98,6 +103,8 @@ def test_a_field_of_the_wrong_type_is_a_type_error_that_names_field_value_and_ru
         ({"id": "a", "active": "yes"}, "active must be True or False, got str 'yes'"),
         ({"id": "a", "active": True, "message": 5}, "message must be a str, got int 5"),
         ({"id": "a", "active": True, "expires_at": 5.0}, "expires_at must be a datetime or None, got float 5.0"),
+        ({"id": "a", "active": True, "by": 5}, "by must be a str, got int 5"),
+        ({"id": "a", "active": True, "since": 5}, "since must be a datetime or None, got int 5"),
     ],
 )
 def test_a_hold_with_a_field_of_the_wrong_type_is_a_type_error(fields: dict[str, object], message: str) -> None:
@@ -130,6 +137,8 @@ def test_a_text_may_be_4096_characters_long_and_no_longer() -> None:
         (lambda text: MaintenanceState(message=text), "message"),
         (lambda text: Hold(id="a", active=True, message=text), "message"),
         (lambda text: Hold(id=text, active=True), "id"),
+        (lambda text: MaintenanceState(by=text), "by"),
+        (lambda text: Hold(id="a", active=True, by=text), "by"),
     ):
         with pytest.raises(ValueError, match=f"^{name} must be at most 4096 characters long, got 4097$"):
             make(longest + "!")
@@ -248,6 +257,55 @@ def test_the_message_is_that_of_the_deciding_hold_if_it_has_one_else_the_operato
     assert expected == current_message(MaintenanceState(active=True, message="operator's", holds=held), NOW)
 
 
+def test_a_hold_before_a_window_tells_nothing_of_it() -> None:
+    planned = MaintenanceState(active=True, message="operator's", starts_at=NOW, holds=(ON,))
+    assert [None, "operator's"] == [current_message(planned, NOW - TICK), current_message(planned, NOW)]
+
+
+def test_who_decides_is_the_newest_hold_until_it_expires_and_then_the_operator() -> None:
+    hold = replace(ON, by="a job", expires_at=NOW)
+    state = MaintenanceState(by="alice", holds=(OFF, hold))
+    assert [hold, OFF] == [current_author(state, NOW - TICK), current_author(state, NOW)]
+    assert replace(state, holds=()) == current_author(replace(state, holds=()), NOW)
+
+
+@pytest.mark.parametrize(
+    ("state", "same", "others"),
+    [
+        (
+            MaintenanceState(holds=(replace(ON, expires_at=NOW + SECOND),)),
+            [MaintenanceState(holds=(replace(ON, expires_at=NOW + 2 * SECOND),)), MaintenanceState(holds=(ON,))],
+            [MaintenanceState(), MaintenanceState(holds=(OFF,)), MaintenanceState(holds=(replace(ON, message="!"),))],
+        ),
+        (
+            MaintenanceState(message="soon"),
+            [MaintenanceState(message="soon", holds=(replace(ON, expires_at=NOW),))],
+            [MaintenanceState(message="now"), MaintenanceState(active=True, message="soon")],
+        ),
+    ],
+)
+def test_what_counts_is_the_same_where_only_a_lease_is_renewed_or_over(
+    state: MaintenanceState, same: list[MaintenanceState], others: list[MaintenanceState]
+) -> None:
+    assert [what_counts(state, NOW)] * len(same) == [what_counts(one, NOW) for one in same]
+    assert what_counts(state, NOW) not in [what_counts(one, NOW) for one in others]
+
+
+def test_when_a_window_begins_or_ends_something_else_counts() -> None:
+    state = MaintenanceState(active=True, starts_at=NOW, ends_at=NOW + SECOND)
+    told = [what_counts(state, NOW + seconds * SECOND)[0] for seconds in (-1, 0, 1)]
+    assert [False, True, False] == told
+
+
+@given(states_around_now, times_around_now)
+@example(MaintenanceState(starts_at=NOW, ends_at=NOW + SECOND), NOW)
+@example(MaintenanceState(ends_at=NOW, holds=(replace(ON, expires_at=NOW + SECOND), OFF)), NOW - TICK)
+def test_the_next_change_is_the_first_moment_that_is_still_to_come(state: MaintenanceState, now: datetime) -> None:
+    moments = {state.starts_at, state.ends_at, *(hold.expires_at for hold in state.holds)}
+    coming = [moment for moment in moments if moment is not None and now < moment]
+    assert min(coming, default=None) == next_change(state, now)
+
+
 @pytest.mark.parametrize(
     ("left", "expected"),
     [
@@ -321,6 +379,7 @@ def test_a_new_hold_decides_at_once(state: MaintenanceState, now: datetime, hold
 
 
 @given(states_around_now, times_around_now, new_holds)
+@example(MaintenanceState(holds=(replace(ON, expires_at=NOW - 3600 * SECOND),)), NOW, OFF)
 def test_adding_a_hold_drops_those_that_expired_an_hour_ago_and_nothing_else(
     state: MaintenanceState, now: datetime, hold: Hold
 ) -> None:

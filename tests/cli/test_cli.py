@@ -36,7 +36,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.cli import commands
-from fastapi_maintenance.cli.commands import app, main
+from fastapi_maintenance.cli.commands import app
 from fastapi_maintenance.cli.hold import run_command
 from fastapi_maintenance.cli.show import show
 from fastapi_maintenance.cli.switch import without_password

@@ -53,7 +53,7 @@ PARTS = {
             "state": ("state",),
             "codec": ("codec",),
             "predicates/clients": ("clients", "predicates"),
-            "predicates/combinators": ("laws",),
+            "predicates/combinators": ("laws", "openapi"),
             "predicates/paths": ("predicates", "prefix_safety", "negated_prefix", "hints"),
             "predicates/values": ("predicates",),
             "predicates/verdicts": ("laws", "openapi"),
