@@ -29,6 +29,7 @@ ENOUGH = 95.0  # per cent
 KILLED = {1, 3}  # what pytest returns where a test failed
 TIMEOUTS = {-24, 24, 36, 152, 255}  # what mutmut notes where they did not end
 TIME_LIMIT = 300  # seconds
+LEFT = ("left_to_app", "forced", "telemetry")
 FILE = ("file_reading", "file_writing", "file_owner", "file_system")
 ARGUMENTS = ("-p", "tests.mutation.order", "-p", "no:cacheprovider", "--show-capture=no")
 
@@ -56,19 +57,19 @@ PARTS = {
             "predicates/combinators": ("laws", "openapi"),
             "predicates/paths": ("predicates", "prefix_safety", "negated_prefix", "hints"),
             "predicates/values": ("predicates",),
-            "predicates/verdicts": ("laws", "openapi"),
-            "middleware": ("decision", "middleware", "failures"),
-            "_routing/layers": ("layers", "dispatch", "arrangements", "hints", "index"),
-            "_routing/finder": ("places", "order", "layers", "dispatch", "failing_routes", "forced", "index"),
-            "_routing/endpoints": ("marks", "dispatch", "documentation", "index"),
+            "predicates/verdicts": ("laws", "openapi", "hints", "failures"),
+            "middleware": ("decision", "middleware", "failures", "websockets", "open_websockets", "telemetry", "hints"),
+            "_routing/layers": ("layers", "dispatch", "arrangements", "hints", "index", "left_to_app", "places"),
+            "_routing/finder": ("places", "order", "layers", "dispatch", "failing_routes", "index", "marks", *LEFT),
+            "_routing/endpoints": ("marks", "dispatch", "documentation", "index", *LEFT),
             "_routing/left_to_app": ("left_to_app", "layers", "arrangements", "scope"),
-            "_routing/routes": ("places", "order", "failing_routes", "hints", "index", "openapi"),
-            "backends/base": ("env", "memory", "writable", *FILE, "failures"),
+            "_routing/routes": ("places", "order", "failing_routes", "hints", "index", "openapi", *LEFT),
+            "backends/base": ("base", "env", "memory", "writable", *FILE, "failures", "drain", "redis"),
             "backends/cached": ("cached",),
             "backends/env": ("env",),
-            "backends/file": ("writable", *FILE),
-            "backends/file_writing": ("writable", *FILE),
-            "backends/memory": ("memory", "writable"),
+            "backends/file": ("writable", *FILE, "drain", "changes", "drain_workers"),
+            "backends/file_writing": ("writable", *FILE, "crash"),
+            "backends/memory": ("memory", "writable", "drain", "changes"),
             "backends/url": ("url",),
         },
         tests=(
