@@ -267,3 +267,19 @@ def test_few_of_many_routes_are_asked() -> None:
     ]
     assert ["/api/things7/{thing}"] == [each.effective.path for each in index.candidates("/api/things7/8")]
     assert [] == index.candidates("/nothing" * 1000)
+
+
+def test_what_a_route_answers_is_remembered_until_somebody_marks_an_endpoint() -> None:
+    router = APIRouter()
+    router.add_api_route("/items", lambda: None)
+    endpoint = router.routes[0].endpoint  # type: ignore[attr-defined]  # an APIRoute
+    finder = RouteFinder(router)
+    scope = {"type": "http", "method": "GET", "path": "/items", "headers": []}
+
+    def found() -> Answer:
+        return finder.find(scope)[1]
+
+    assert found() is found()
+    force_maintenance_mode_on(endpoint)
+    assert found().mark is True
+    assert found() is found()
