@@ -30,7 +30,7 @@ KILLED = {1, 3}  # what pytest returns where a test failed
 TIMEOUTS = {-24, 24, 36, 152, 255}  # what mutmut notes where they did not end
 TIME_LIMIT = 300  # seconds
 LEFT = ("left_to_app", "forced", "telemetry")
-FILE = ("file_reading", "file_writing", "file_owner", "file_system")
+FILE = ("file_system", "file_reading", "file_writing", "file_owner")
 ARGUMENTS = ("-p", "tests.mutation.order", "-p", "no:cacheprovider", "--show-capture=no")
 
 
@@ -58,7 +58,7 @@ PARTS = {
             "predicates/paths": ("predicates", "prefix_safety", "negated_prefix", "hints"),
             "predicates/values": ("predicates",),
             "predicates/verdicts": ("laws", "openapi", "hints", "failures"),
-            "middleware": ("decision", "middleware", "failures", "websockets", "open_websockets", "telemetry", "hints"),
+            "middleware": ("decision", "middleware", "hints", "telemetry", "websockets", "failures"),
             "_routing/layers": ("layers", "dispatch", "arrangements", "hints", "index", "left_to_app", "places"),
             "_routing/finder": ("places", "order", "layers", "dispatch", "failing_routes", "index", "marks", *LEFT),
             "_routing/endpoints": ("marks", "dispatch", "documentation", "index", *LEFT),
@@ -67,8 +67,8 @@ PARTS = {
             "backends/base": ("base", "env", "memory", "writable", *FILE, "failures", "drain", "redis"),
             "backends/cached": ("cached",),
             "backends/env": ("env",),
-            "backends/file": ("writable", *FILE, "drain", "changes", "drain_workers"),
-            "backends/file_writing": ("writable", *FILE, "crash"),
+            "backends/file": (*FILE, "writable"),
+            "backends/file_writing": ("file_writing", "file_owner", "writable", "crash"),
             "backends/memory": ("memory", "writable", "drain", "changes"),
             "backends/url": ("url",),
         },
