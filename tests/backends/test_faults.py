@@ -7,6 +7,7 @@ they count it as away, so that an outage is none of the machine, which may stop 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -71,9 +72,12 @@ class Worker:
     outcomes: Counter[str] = field(default_factory=Counter)
 
     def records(self) -> tuple[int, int]:
-        """Return how many outages were logged to have begun, and to have ended."""
-        text = self.log.read_text()
-        return text.count("cannot be read from"), text.count("can be read again from")
+        """Return how many outages were logged to have begun, and to have ended: each once, in turn."""
+        told = re.findall("cannot be read from|can be read again from", self.log.read_text())
+        begins, ends = told[::2], told[1::2]
+        assert {"cannot be read from"} >= set(begins)
+        assert {"can be read again from"} >= set(ends)
+        return len(begins), len(ends)
 
 
 @dataclass
