@@ -77,7 +77,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-# The oldest Python has the lowest versions of all else; with the newest it is run by name, `tests-3.10`.
+# The oldest Python has the lowest versions of all else; with the newest it is run by name, `tests-3.11`.
 nox.options.sessions = [
     *("lint", "floors", "types", "package", "docs", "browser"),
     *(f"tests-{python}" for python in PYTHONS[1:]),

@@ -15,7 +15,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ _VARIANTS = ("plain", "bare 503", "memory", "0.0.5 env", "waygate")
 
 async def returns(retry_after: int | tuple[int, int]) -> dict[int, int]:
     """Return how many clients come back in each second."""
-    backend = MemoryBackend(MaintenanceState(active=True, ends_at=datetime.now(timezone.utc) + _END))
+    backend = MemoryBackend(MaintenanceState(active=True, ends_at=datetime.now(UTC) + _END))
     app = make_app(10)
     app.add_middleware(maintenance_middleware(backend=backend, retry_after=retry_after))
     told: list[int] = []

@@ -111,6 +111,4 @@ def _known(kind: type[MaintenanceState | Hold], found: dict[str, Any]) -> dict[s
 def _time_of(value: object) -> datetime | None:
     if value is None:
         return None
-    text = check_str("a time", value)
-    # Python 3.10 does not read the Z that RFC 3339 allows and that most people type.
-    return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)
+    return datetime.fromisoformat(check_str("a time", value).upper())  # RFC 3339 allows a small t and z

@@ -235,7 +235,7 @@ def maintenance_mode_off(
     return Block(backend, active=False, lease=lease, by=by)
 
 
-async def wait_until_open(backend: StateBackend | str | None = None, *, timeout: float | None = None) -> None:
+async def wait_until_open(backend: StateBackend | str | None = None, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- the name is part of the API
     """Wait while maintenance is on; return at once where it is off. For consumers and jobs, before they take work.
 
     >>> import asyncio

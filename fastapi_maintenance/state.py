@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from fastapi_maintenance._helpers.checks import check_bool, check_str, reject
 
@@ -39,7 +39,7 @@ def _in_utc(name: str, value: object) -> datetime | None:
         msg = f"{name} must be an aware datetime (with a time zone), got the naive {value.isoformat()}"
         raise ValueError(msg)
     try:
-        return value.astimezone(timezone.utc)
+        return value.astimezone(UTC)
     except OverflowError:
         msg = f"{name} must lie between the years 1 and 9999 in UTC, got {value.isoformat()}"
         raise ValueError(msg) from None

@@ -69,7 +69,7 @@ def check_metadata() -> None:
     always = {re.split(r"[^\w-]", one)[0] for one in requirements if "extra ==" not in one}
     equal(NEEDED, always)
     equal(EXTRAS, set(metadata.get_all("Provides-Extra") or ()))
-    equal(("MIT", ">=3.10"), (metadata["License-Expression"], metadata["Requires-Python"]))
+    equal(("MIT", ">=3.11"), (metadata["License-Expression"], metadata["Requires-Python"]))
     equal("text/markdown", metadata["Description-Content-Type"])
     (command,) = [
         one for one in importlib.metadata.entry_points(group="console_scripts") if one.name == "fastapi-maintenance"

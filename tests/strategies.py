@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,7 +42,7 @@ class PuttingBack(tzinfo):
 _ALMOST_A_DAY = timedelta(days=1) - timedelta.resolution
 
 zones: st.SearchStrategy[tzinfo] = st.one_of(
-    st.just(timezone.utc),
+    st.just(UTC),
     st.just(PuttingBack()),
     st.builds(timezone, st.timedeltas(min_value=-_ALMOST_A_DAY, max_value=_ALMOST_A_DAY)),
 )
@@ -60,7 +60,7 @@ aware_times: st.SearchStrategy[datetime] = st.builds(
 )
 """Aware datetimes of any zone and fold, whose instants have a date in UTC."""
 
-NOW = datetime(2026, 3, 29, 1, 30, tzinfo=timezone.utc)
+NOW = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 """The now of tests that need one; tests choose times around it."""
 
 
@@ -68,7 +68,7 @@ _STEPS_FROM_NOW = (-86_400_000_000, -1_000_001, -1_000_000, -1, 0, 1, 999_999, 1
 TIMES_AROUND_NOW = tuple(
     (NOW + timedelta(microseconds=microseconds)).astimezone(zone)
     for microseconds in _STEPS_FROM_NOW
-    for zone in (timezone.utc, timezone(timedelta(hours=-9, minutes=-30)))
+    for zone in (UTC, timezone(timedelta(hours=-9, minutes=-30)))
 )
 times_around_now: st.SearchStrategy[datetime] = st.sampled_from(TIMES_AROUND_NOW)
 """Aware datetimes so close to `NOW` that they often fall on it and on each other."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import example, given
@@ -26,7 +26,7 @@ from tests.strategies import (
     words,
 )
 
-NOON = datetime(2026, 3, 29, 12, tzinfo=timezone.utc)
+NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)
 FULL = MaintenanceState(
     active=True,
     message="Back at ten",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch
 
 pytestmark = pytest.mark.anyio
 
-NOW = datetime.now(timezone.utc)
+NOW = datetime.now(UTC)
 LATER = NOW + timedelta(days=1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import example, given
@@ -190,9 +190,9 @@ def test_every_time_is_kept_as_its_instant_in_utc(time: datetime) -> None:
         MaintenanceState(ends_at=time).ends_at,
         Hold(id="a", active=True, expires_at=time).expires_at,
     ]
-    expected = instant_of(time).replace(tzinfo=timezone.utc)
+    expected = instant_of(time).replace(tzinfo=UTC)
     assert [expected] * 3 == kept
-    assert all(it is not None and it.tzinfo is timezone.utc for it in kept)
+    assert all(it is not None and it.tzinfo is UTC for it in kept)
 
 
 # What a state says at a moment
@@ -401,7 +401,7 @@ def test_adding_a_hold_again_makes_it_the_newest_and_keeps_it_once(
 
 @given(states_around_now, new_holds)
 def test_releasing_what_was_added_gives_back_the_state(state: MaintenanceState, hold: Hold) -> None:
-    before_all_expiries = datetime(1, 1, 1, tzinfo=timezone.utc)
+    before_all_expiries = datetime(1, 1, 1, tzinfo=UTC)
     assert state == release_hold(add_hold(state, hold, before_all_expiries), hold.id)
 
 

@@ -1,13 +1,13 @@
 """What time is it? Asked here alone for windows, leases and `Retry-After`, so that a test can move it."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 _ahead = [timedelta()]
 
 
 def now() -> datetime:
     """Return the time that counts, aware and in UTC."""
-    return datetime.now(timezone.utc) + _ahead[0]
+    return datetime.now(UTC) + _ahead[0]
 
 
 def ahead_by() -> timedelta:

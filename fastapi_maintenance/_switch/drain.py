@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import anyio
@@ -24,7 +24,7 @@ def report_of(state: MaintenanceState, requests: Sequence[tuple[RequestInProgres
     report: dict[str, object] = {"holds": [hold.id for hold in state.holds], "requests": len(requests)}
     if requests:
         oldest, blocked = min(requests, key=lambda pair: pair[0].began)
-        began = datetime.fromtimestamp(oldest.began, timezone.utc)
+        began = datetime.fromtimestamp(oldest.began, UTC)
         method = oldest.get("method", "WebSocket")
         path = blocked.route or quote(oldest["path"])
         report |= {"since": began.isoformat(), "route": f"{method} {path}"}

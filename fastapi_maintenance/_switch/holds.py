@@ -7,7 +7,7 @@ one is gone; a read-only backend is left alone.
 
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -168,7 +168,7 @@ async def _write(backend: StateBackend, ledger: _Ledger, value: bool) -> None:  
 
 
 @asynccontextmanager
-async def _locked(backend: StateBackend) -> AsyncIterator[_Ledger]:
+async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
     """Let one task at a time change the ledger of a backend, in whatever thread and event loop it runs."""
     key = key_of(backend)
     with _ledgers_lock:

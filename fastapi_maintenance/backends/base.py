@@ -3,7 +3,7 @@
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TypeVar
 
@@ -162,7 +162,7 @@ async def counted(  # noqa: PLR0913 -- each differs between stores
     *,
     refusals: type[Exception],
     lingers: bool = False,
-) -> AsyncIterator[bool]:
+) -> AsyncGenerator[bool]:
     """Count a worker for a while, and tell whether it is; where the store refuses that, log it and go on.
 
     Where the store forgets it by itself, it `lingers`: when its watch fails it serves on, and counts until the next.

@@ -2,9 +2,9 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncGenerator, Hashable, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -111,7 +111,7 @@ class RedisBackend(StoreBackend):
     async def now(self) -> datetime:
         """Return the time by the clock of the store, aware and in UTC; raises `redis.RedisError`."""
         seconds, microseconds = await self.client.time()
-        return datetime.fromtimestamp(seconds, timezone.utc) + timedelta(microseconds=microseconds)
+        return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
     async def _read(self) -> MaintenanceState:
         return _state_of(await self._get())
@@ -151,7 +151,7 @@ class RedisBackend(StoreBackend):
         return await self._workers.reports()
 
     @asynccontextmanager
-    async def _listening(self, worker: str | None) -> AsyncIterator[tuple[Read, Wait]]:
+    async def _listening(self, worker: str | None) -> AsyncGenerator[tuple[Read, Wait]]:
         """Subscribe to the channel of the changes, without the client's own retries where nobody answers."""
         # redis-py before 8 has no subscription for a Cluster: there the key is only polled
         pubsub = self.client.pubsub() if hasattr(self.client, "pubsub") else None

@@ -1,6 +1,6 @@
 """A backend from one line of text, as it stands in a configuration."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qsl, unquote, urlencode
 
@@ -76,7 +76,7 @@ def as_backend(name: str, value: object) -> StateBackend:
 
 
 @asynccontextmanager
-async def opened(backend: StateBackend | str) -> AsyncIterator[StateBackend]:
+async def opened(backend: StateBackend | str) -> AsyncGenerator[StateBackend]:
     """Give a backend for a while; the client of one that is made here is closed afterwards."""
     if not isinstance(backend, str):
         yield backend

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from rich.console import Console
@@ -159,7 +159,7 @@ def time_of(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
             moment += timedelta(days=1)
         if moment.utcoffset() is None:
             moment = moment.astimezone(zone) if zone is None else moment.replace(tzinfo=zone)
-        return moment.astimezone(timezone.utc)
+        return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         msg = f"{text!r} is no time such as 22:00, 2030-12-31 22:00 or 2030-12-31T22:00+01:00"
         raise ValueError(msg) from None
@@ -167,6 +167,6 @@ def time_of(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
 
 def shown_time(moment: datetime, zone: tzinfo | None = None) -> str:
     """Show a time in a zone, that of this machine by default, and in UTC."""
-    local, utc = moment.astimezone(zone), moment.astimezone(timezone.utc)
+    local, utc = moment.astimezone(zone), moment.astimezone(UTC)
     date = "" if local.date() == utc.date() else f"{utc:%Y-%m-%d} "
     return f"{local:%Y-%m-%d %H:%M:%S %Z} ({date}{utc:%H:%M:%S} UTC)"

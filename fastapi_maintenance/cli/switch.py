@@ -1,13 +1,13 @@
 """Act on the switch that is meant: the one at a URL, or the one that an app's middleware uses."""
 
-import asyncio
 import importlib
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 from urllib.parse import parse_qs
 
 import anyio
@@ -22,7 +22,6 @@ from fastapi_maintenance.errors import DrainTimeoutError, InvalidStateError, Mai
 from fastapi_maintenance.middleware import backend_of
 from fastapi_maintenance.typing import StateBackend
 
-_toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 _VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
 _TIMED_OUT = 75  # the exit status; EX_TEMPFAIL of sysexits.h: the same may succeed later
 _T = TypeVar("_T")
@@ -57,7 +56,7 @@ def act(
         return anyio.run(find_and_act)
     except typer.Exit:
         raise
-    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter on Python 3.10
+    except KeyboardInterrupt:
         typer.echo(nl=sys.stderr.isatty(), err=True)  # end the line on which a terminal has shown ^C
         raise typer.Exit(130) from None
     except InvalidStateError as error:
@@ -108,7 +107,7 @@ def find_backend(path: str) -> StateBackend:
 
 def _entrypoint() -> str:
     try:
-        project = _toml.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+        project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
         return str(project["tool"]["fastapi"]["entrypoint"])
     except (FileNotFoundError, KeyError, TypeError, ValueError):  # ValueError: no TOML, or no UTF-8
         fail(

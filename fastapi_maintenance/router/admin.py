@@ -1,7 +1,7 @@
 """An admin API to include in the app: see the switch, set it, and let people in while maintenance is on."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -157,7 +157,7 @@ def _add_switch(
 
 
 @asynccontextmanager
-async def _reach(backend: StateBackend | None) -> AsyncIterator[StateBackend]:
+async def _reach(backend: StateBackend | None) -> AsyncGenerator[StateBackend]:
     """Give the backend to act on, and turn what goes wrong with it into the status that the API documents."""
     try:
         yield current_backend.resolve(backend)

@@ -1,7 +1,7 @@
 """The backend under test: two instances of it on one switch, called as the library calls them."""
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -150,7 +150,7 @@ class BackendUnderTest:
 
 
 @asynccontextmanager
-async def made(make_backend: MakeBackend, name: str, *, patience: float) -> AsyncIterator[Instance]:
+async def made(make_backend: MakeBackend, name: str, *, patience: float) -> AsyncGenerator[Instance]:
     """Give what a call makes, which has yet to prove that it is a backend; in the end close what came with it.
 
     What making it raises comes out.

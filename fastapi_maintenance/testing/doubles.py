@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
@@ -83,7 +83,7 @@ class MovedClock:
         if moment.utcoffset() is None:
             msg = f"moment must be an aware datetime (with a time zone), got the naive {moment.isoformat()}"
             raise ValueError(msg)
-        _put_ahead(moment - datetime.now(timezone.utc))
+        _put_ahead(moment - datetime.now(UTC))
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def moved_clock() -> Iterator[MovedClock]:
 
 def _put_ahead(by: timedelta) -> None:
     try:
-        datetime.now(timezone.utc) + by
+        datetime.now(UTC) + by
     except OverflowError:
         msg = f"the time must stay between the years 1 and 9999, got {by} from now"
         raise ValueError(msg) from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -117,8 +117,8 @@ class Model:
 
 
 _MESSAGES = ("Back at ten", " Zurück 🚧\num „zehn“ \\ ✓ ", "", "Back at ten." * 25)
-_PAST, _NEXT = datetime(2000, 1, 1, tzinfo=timezone.utc), datetime(2001, 1, 1, tzinfo=timezone.utc)
-_FAR = datetime(9000, 1, 1, 0, 0, 0, 1, tzinfo=timezone.utc)
+_PAST, _NEXT = datetime(2000, 1, 1, tzinfo=UTC), datetime(2001, 1, 1, tzinfo=UTC)
+_FAR = datetime(9000, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
 _WINDOWS = ((None, _FAR), (_FAR, None), (_PAST, _FAR), (_PAST, _NEXT))  # none is close to now
 _HOLDS = (
     Hold(id="1", active=True),

@@ -6,9 +6,7 @@ Left out: the client class, the exceptions, and of the server all but starting a
 from pathlib import Path
 from subprocess import Popen
 from types import TracebackType
-from typing import Any
-
-from typing_extensions import Self
+from typing import Any, Self
 
 class ValkeyServer:
     host: str

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 
 from fastapi_maintenance import Hold, MaintenanceState
 from fastapi_maintenance.state import add_hold
 
-LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 LIMIT = 65_536
 only_posix = pytest.mark.skipif(sys.platform == "win32", reason="what POSIX has and Windows has not")
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,7 +32,7 @@ class Place:
         return self.kind in {"redis", "redis-text", "cluster"}
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Any]:
+    async def opened(self) -> AsyncGenerator[Any]:
         """Give a backend with a client of its own, as another process has it."""
         backend = backend_from_url(self.url)
         try:
@@ -60,7 +60,7 @@ def counted(state: MaintenanceState) -> MaintenanceState:
 
 
 @asynccontextmanager
-async def told(backend: WatchableStateBackend) -> AsyncIterator[list[MaintenanceState]]:
+async def told(backend: WatchableStateBackend) -> AsyncGenerator[list[MaintenanceState]]:
     """Watch, and give the list of what was told."""
     states: list[MaintenanceState] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 
 import anyio
@@ -35,7 +35,7 @@ class Silent(StoreBackend):
         await anyio.sleep(60 if self.endless.pop(0) else seconds)
 
     @asynccontextmanager
-    async def _listening(self, worker: str | None) -> AsyncIterator[tuple[Read, Wait]]:
+    async def _listening(self, worker: str | None) -> AsyncGenerator[tuple[Read, Wait]]:
         del worker
         yield self._read, self._wait
 

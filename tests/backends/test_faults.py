@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class Scene:
         await eventually(answer_alike, within=60)
 
     @asynccontextmanager
-    async def only(self, expected: str) -> AsyncIterator[None]:
+    async def only(self, expected: str) -> AsyncGenerator[None]:
         """See nothing but this answer, and many of it, while the block runs."""
         before = [Counter(worker.outcomes) for worker in self.workers]
 
@@ -120,7 +120,7 @@ class Scene:
         assert [{expected}, {expected}] == [set(count) for count in since()]
 
     @asynccontextmanager
-    async def outage(self, expected: str) -> AsyncIterator[None]:
+    async def outage(self, expected: str) -> AsyncGenerator[None]:
         """See an outage begin, in the log of each worker, and much traffic that does not notice it."""
         self.outages += 1
         async with self.only(expected):
@@ -161,7 +161,7 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
 
 
 @asynccontextmanager
-async def traffic(scene: Scene) -> AsyncIterator[None]:
+async def traffic(scene: Scene) -> AsyncGenerator[None]:
     """Send requests to each worker, one after the other, and count what they are answered with."""
 
     async def visit(worker: Worker) -> None:
@@ -277,7 +277,7 @@ def no_outage(scene: Scene) -> Callable[[], Awaitable[bool]]:
 
 
 @asynccontextmanager
-async def refused(server: Server, operator: RedisBackend | SQLAlchemyBackend) -> AsyncIterator[None]:
+async def refused(server: Server, operator: RedisBackend | SQLAlchemyBackend) -> AsyncGenerator[None]:
     """Let nobody in for a while, and nobody stay, except the operator."""
     if isinstance(operator, RedisBackend):
         client = operator.client
@@ -382,16 +382,16 @@ async def answers_around_a_window(url: str, folder: Path, lead: float, length: f
     seen: Counter[tuple[str, str, int]] = Counter()
     with ExitStack() as stack:
         workers = [stack.enter_context(uvicorn_process("main:app", folder=folder, env={"STORE": url}))]
-        starts_at = datetime.now(timezone.utc) + timedelta(seconds=lead)
+        starts_at = datetime.now(UTC) + timedelta(seconds=lead)
         ends_at = starts_at + timedelta(seconds=length)
         await set_maintenance_mode(True, url, message="New database", starts_at=starts_at, ends_at=ends_at)
         workers.append(stack.enter_context(uvicorn_process("main:app", folder=folder, env={"STORE": url})))
         async with httpx.AsyncClient(timeout=30) as client:
-            while datetime.now(timezone.utc) < ends_at + timedelta(seconds=1):
+            while datetime.now(UTC) < ends_at + timedelta(seconds=1):
                 for name, worker in zip(("early", "late"), workers, strict=True):
-                    asked = datetime.now(timezone.utc)
+                    asked = datetime.now(UTC)
                     response = await client.get(worker)
-                    answered = datetime.now(timezone.utc)
+                    answered = datetime.now(UTC)
                     if answered < starts_at:
                         seen[name, "before", response.status_code] += 1
                     elif starts_at <= asked and answered < ends_at:

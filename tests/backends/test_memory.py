@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -34,7 +34,7 @@ def test_memory_refuses_to_begin_with_what_is_no_state(given: Any) -> None:  # n
 
 
 async def test_memory_says_on_only_within_the_window() -> None:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     hour = timedelta(hours=1)
     windows = [(now - hour, now + hour), (now + hour, None), (None, now - hour)]
     backends = [MemoryBackend(MaintenanceState(active=True, starts_at=start, ends_at=end)) for start, end in windows]

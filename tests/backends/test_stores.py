@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import anyio
@@ -59,7 +59,7 @@ async def test_nothing_there_is_off_and_reading_makes_nothing(place: Place) -> N
 
 
 async def test_a_state_with_everything_is_read_by_others(place: Place) -> None:
-    starts_at = datetime.now(timezone.utc) - timedelta(minutes=1)
+    starts_at = datetime.now(UTC) - timedelta(minutes=1)
     ends_at = starts_at + timedelta(hours=1)
     async with place.opened() as one, place.opened() as other:
         await set_maintenance_mode(True, one, message="Zurück um zehn ☕", starts_at=starts_at, ends_at=ends_at)
@@ -119,7 +119,7 @@ async def test_a_window_counts_for_the_bare_value_too(place: Place) -> None:
     async with place.opened() as backend:
         values = []
         for days in (1, -1):
-            end = datetime.now(timezone.utc) + timedelta(days=days)
+            end = datetime.now(UTC) + timedelta(days=days)
             await backend.update_state(lambda _, end=end: MaintenanceState(active=True, ends_at=end))
             values.append(await backend.get_value())
     assert [True, False] == values
@@ -306,7 +306,7 @@ async def test_a_store_with_a_clock_tells_its_time_and_a_leased_block_warns_of_a
             with pytest.raises(NotSupportedError, match="PostgreSQL alone"):
                 await backend.now()
             return
-        assert timedelta(seconds=60) > abs(datetime.now(timezone.utc) - await backend.now())
+        assert timedelta(seconds=60) > abs(datetime.now(UTC) - await backend.now())
         with moved_clock() as clock:
             clock.move(minutes=-5)
 

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
@@ -14,7 +14,6 @@ import pytest
 from fastapi import FastAPI
 from redis.asyncio.sentinel import Sentinel
 from sqlalchemy.ext.asyncio import create_async_engine
-from typing_extensions import Self
 
 from fastapi_maintenance import (
     EnvVarBackend,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -60,7 +60,7 @@ def shop(browser: Browser, url: str, folder: Path, state: MaintenanceState) -> I
 
 def announced(**ahead: float) -> MaintenanceState:
     """Return a window that is to come."""
-    starts_at = datetime.now(timezone.utc) + timedelta(**ahead)
+    starts_at = datetime.now(UTC) + timedelta(**ahead)
     return MaintenanceState(active=True, message=MESSAGE, starts_at=starts_at, ends_at=starts_at + timedelta(hours=1))
 
 

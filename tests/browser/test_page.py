@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def announced(**in_future: float) -> MaintenanceState:
     """Return a maintenance with a message and an end."""
-    end = datetime.now(timezone.utc) + timedelta(**in_future)
+    end = datetime.now(UTC) + timedelta(**in_future)
     return MaintenanceState(active=True, message="We are moving to a new database.\nNothing is lost.", ends_at=end)
 
 

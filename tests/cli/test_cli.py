@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def test_it_is_switched_on_and_off() -> None:
 
 
 def test_it_is_switched_on_for_some_time() -> None:
-    before = datetime.now(timezone.utc)
+    before = datetime.now(UTC)
     result = switch("on", "--for", "1h30m")
     ends_at = state().ends_at
     assert ends_at is not None
@@ -102,7 +102,7 @@ def test_it_is_switched_on_for_some_time() -> None:
 
 def test_it_is_switched_on_from_then_until_then() -> None:
     result = switch("on", "--from", "2101-01-01T10:00Z", "--until", "2101-01-01T12:00+01:00")
-    tenth = datetime(2101, 1, 1, 10, tzinfo=timezone.utc)
+    tenth = datetime(2101, 1, 1, 10, tzinfo=UTC)
     assert (True, tenth, tenth + timedelta(hours=1)) == (state().active, state().starts_at, state().ends_at)
     assert result.stdout.startswith("off  on from 2101-01-01")
     switch("on", "--from", "2101-01-01T10:00Z", "--for", "2h")
@@ -179,7 +179,7 @@ def test_a_message_that_is_too_long_is_one_line() -> None:
 # Who and when
 
 
-SINCE = datetime(2030, 1, 1, 20, tzinfo=timezone.utc)
+SINCE = datetime(2030, 1, 1, 20, tzinfo=UTC)
 
 
 def set_by(**facts: Any) -> None:  # noqa: ANN401 -- those of the state
@@ -228,12 +228,12 @@ def test_who_planned_a_window_is_told_with_it() -> None:
 @pytest.mark.parametrize("words", [["on"], ["off"], ["on", "--drain", "9s"]])
 @pytest.mark.parametrize(("by", "told"), [([], ME), (["--by", "the night shift"], "the night shift")])
 def test_who_sets_the_switch_is_kept(words: list[str], by: list[str], told: str) -> None:
-    before = datetime.now(timezone.utc)
+    before = datetime.now(UTC)
     assert 0 == switch(*words, *by).exit_code
     kept = LocalFileBackend("switch").peek()
     assert told == kept.by
     assert kept.since is not None
-    assert before <= kept.since <= datetime.now(timezone.utc)
+    assert before <= kept.since <= datetime.now(UTC)
     facts = json.loads(switch("status", "--json").stdout)
     assert (told, kept.since) == (facts["by"], datetime.fromisoformat(facts["since"]))
 
@@ -244,7 +244,7 @@ def test_who_runs_a_command_is_kept_in_its_hold(by: list[str], told: str) -> Non
     Path("kept").replace("switch")
     (hold,) = json.loads(switch("status", "--json").stdout)["holds"]
     assert told == hold["by"]
-    assert datetime.fromisoformat(hold["since"]) <= datetime.now(timezone.utc)
+    assert datetime.fromisoformat(hold["since"]) <= datetime.now(UTC)
     assert f" by {told}  held by 1 running job ({hold['id'][:8]})\n" in switch("status").stdout
 
 
@@ -722,7 +722,7 @@ def test_its_hold_runs_out_where_the_command_itself_is_killed() -> None:
         started.kill()
     (hold,) = state().holds
     assert hold.expires_at is not None
-    assert hold.expires_at < datetime.now(timezone.utc) + timedelta(seconds=2)
+    assert hold.expires_at < datetime.now(UTC) + timedelta(seconds=2)
 
 
 @pytest.mark.servers

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def report(*holds: str, requests: int = 0, seconds: float = 0, route: str = "POS
     """Return what a worker reports that has read these holds, and whose oldest request began so many seconds ago."""
     facts: dict[str, object] = {"holds": holds, "requests": requests}
     if requests:
-        began = datetime.now(timezone.utc) - timedelta(seconds=seconds)
+        began = datetime.now(UTC) - timedelta(seconds=seconds)
         facts |= {"since": began.isoformat(), "route": route}
     return json.dumps(facts)
 

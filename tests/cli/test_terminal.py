@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def test_without_a_command_it_shows_the_help(columns: int) -> None:
 
 
 def test_it_is_closed_for_some_time_in_the_operators_zone_and_in_utc(columns: int) -> None:
-    before = datetime.now(timezone.utc)
+    before = datetime.now(UTC)
     told = reads(seen(columns, "on", "--message", "New database, back at ten", "--for", "30m"))
     shown = re.fullmatch(
         rf"on(?: for \d+ s)? by {ME}: New database, back at ten "
@@ -97,7 +97,7 @@ def test_it_is_closed_for_some_time_in_the_operators_zone_and_in_utc(columns: in
     assert shown, told
     in_tokyo = datetime.fromisoformat(shown[1]).replace(tzinfo=timezone(timedelta(hours=9)))
     assert timedelta(minutes=29, seconds=58) < in_tokyo - before < timedelta(minutes=31)
-    assert f"{in_tokyo.astimezone(timezone.utc):%H:%M:%S}" == shown[2]
+    assert f"{in_tokyo.astimezone(UTC):%H:%M:%S}" == shown[2]
     lasting, again = (re.sub(r"^on for \d+ s|\S+$", "", text) for text in (told, reads(seen(columns, "status"))))
     assert lasting.removeprefix("on") == again.removeprefix("on")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fastapi_maintenance.cli.show import duration_of, shown_duration, shown_time, time_of
 
 BERLIN = timezone(timedelta(hours=2), "CEST")
-NOW = datetime(2030, 6, 1, 20, 30, tzinfo=timezone.utc)  # 22:30 in Berlin
+NOW = datetime(2030, 6, 1, 20, 30, tzinfo=UTC)  # 22:30 in Berlin
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,14 @@ def test_any_text_is_a_duration_or_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("23:00", datetime(2030, 6, 1, 21, 0, tzinfo=timezone.utc)),
-        ("22:30", datetime(2030, 6, 2, 20, 30, tzinfo=timezone.utc)),
-        ("7:05", datetime(2030, 6, 2, 5, 5, tzinfo=timezone.utc)),
-        ("22:30:01", datetime(2030, 6, 1, 20, 30, 1, tzinfo=timezone.utc)),
-        ("2030-12-31", datetime(2030, 12, 30, 22, 0, tzinfo=timezone.utc)),
-        ("2030-12-31 22:00", datetime(2030, 12, 31, 20, 0, tzinfo=timezone.utc)),
-        ("2030-12-31T22:00+05:30", datetime(2030, 12, 31, 16, 30, tzinfo=timezone.utc)),
-        ("2030-12-31T22:00Z", datetime(2030, 12, 31, 22, 0, tzinfo=timezone.utc)),
+        ("23:00", datetime(2030, 6, 1, 21, 0, tzinfo=UTC)),
+        ("22:30", datetime(2030, 6, 2, 20, 30, tzinfo=UTC)),
+        ("7:05", datetime(2030, 6, 2, 5, 5, tzinfo=UTC)),
+        ("22:30:01", datetime(2030, 6, 1, 20, 30, 1, tzinfo=UTC)),
+        ("2030-12-31", datetime(2030, 12, 30, 22, 0, tzinfo=UTC)),
+        ("2030-12-31 22:00", datetime(2030, 12, 31, 20, 0, tzinfo=UTC)),
+        ("2030-12-31T22:00+05:30", datetime(2030, 12, 31, 16, 30, tzinfo=UTC)),
+        ("2030-12-31T22:00Z", datetime(2030, 12, 31, 22, 0, tzinfo=UTC)),
     ],
 )
 def test_a_time_is_the_next_one_or_that_of_a_date(text: str, expected: datetime) -> None:

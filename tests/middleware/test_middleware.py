@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -338,7 +338,7 @@ async def test_retry_after_tells_the_seconds_to_the_end_of_the_window(stopped_at
 async def test_retry_after_is_the_setting_where_no_end_is_known(path: str) -> None:
     state = MaintenanceState(active=True)
     if path == "/on":  # the window is not what closes it
-        state = MaintenanceState(active=True, ends_at=datetime.now(timezone.utc) + timedelta(seconds=90))
+        state = MaintenanceState(active=True, ends_at=datetime.now(UTC) + timedelta(seconds=90))
     response = await get(app_with(backend=MemoryBackend(state), retry_after=7), path)
     assert "7" == response.headers["retry-after"]
 
@@ -355,7 +355,7 @@ async def test_headers_that_the_response_brings_are_kept() -> None:
 async def test_a_response_that_is_used_again_is_not_changed() -> None:
     """The end of the maintenance is told anew each time, also where a callback returns one and the same object."""
     shared = PlainTextResponse("closed", 503)
-    backend = MemoryBackend(MaintenanceState(active=True, ends_at=datetime.now(timezone.utc) + timedelta(seconds=90)))
+    backend = MemoryBackend(MaintenanceState(active=True, ends_at=datetime.now(UTC) + timedelta(seconds=90)))
     app = app_with(backend=backend, response=lambda _request: shared, retry_after=7)
     first = await get(app)
     await backend.set_value(True)
@@ -402,7 +402,7 @@ def test_a_request_that_was_not_blocked_has_no_state() -> None:
     [(-2, -1, 200), (-1, 1, 503), (1, 2, 200), (None, 1, 503), (None, -1, 200), (-1, None, 503), (1, None, 200)],
 )
 async def test_a_window_opens_and_closes_by_itself(begins: int | None, ends: int | None, expected: int) -> None:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     starts_at, ends_at = [None if hours is None else now + timedelta(hours=hours) for hours in (begins, ends)]
     backend = MemoryBackend(MaintenanceState(active=True, starts_at=starts_at, ends_at=ends_at))
     assert expected == (await get(app_with(backend=backend))).status_code

@@ -1,7 +1,7 @@
 """WebSockets that are open when maintenance begins, and that it blocks, are closed with 1012 (service restart)."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -252,8 +252,8 @@ async def test_a_window_that_begins_closes_it_to_the_moment() -> None:
     async with living(app), anyio.create_task_group() as group:
         group.start_soon(client.connect, app)
         await talk.begun.wait()
-        starts_at = datetime.now(timezone.utc) + timedelta(seconds=0.3)
+        starts_at = datetime.now(UTC) + timedelta(seconds=0.3)
         await set_maintenance_mode(True, switch, starts_at=starts_at)
         await client.is_closed()
-        assert datetime.now(timezone.utc) >= starts_at
+        assert datetime.now(UTC) >= starts_at
     client.close()

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -230,7 +230,7 @@ def test_the_job_of_a_cluster_drains_and_runs_its_command(tmp_path: Path) -> Non
 
 
 async def test_a_drain_that_times_out_tells_what_the_page_shows() -> None:
-    since = datetime.now(timezone.utc) - timedelta(seconds=41)
+    since = datetime.now(UTC) - timedelta(seconds=41)
     worker = WorkerStatus(host="web-2", process_id=4711, requests=3, oldest_since=since, oldest_route="POST /orders")
     assert f"error: {DrainTimeoutError(30, (worker,))}\n" == example("Migrations with `run --drain`", "text").text
 
@@ -337,7 +337,7 @@ def test_a_script_that_reports_a_switch_that_somebody_forgot(tmp_path: Path) -> 
     def write(state: MaintenanceState) -> None:
         (tmp_path / "switch").write_text(state_to_text(state), encoding="utf-8")
 
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     assert "" == told()
     write(MaintenanceState(active=True, by="alice", since=now))
     assert "" == told()
@@ -362,9 +362,7 @@ async def test_a_public_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     app = cast("FastAPI", example("A public notice").run()["app"])
     shown = example("A public notice", "http").text.splitlines()
     told = json.loads(shown[-1])
-    starts_at, ends_at = (
-        datetime.fromisoformat(told[name].replace("Z", "+00:00")) for name in ("starts_at", "ends_at")
-    )
+    starts_at, ends_at = (datetime.fromisoformat(told[name]) for name in ("starts_at", "ends_at"))
     await set_maintenance_mode(
         True, "file:maintenance.txt", message=told["message"], starts_at=starts_at, ends_at=ends_at
     )
@@ -397,7 +395,7 @@ async def test_a_page_for_people_json_for_programs() -> None:
 async def test_a_time_window() -> None:
     backend = MemoryBackend()
     announce = cast("Callable[[MemoryBackend], Any]", example("A time window").run()["announce"])
-    before = datetime.now(timezone.utc)
+    before = datetime.now(UTC)
     await announce(backend)
     state = await get_maintenance_state(backend)
     assert ("New database", True) == (state.message, state.active)

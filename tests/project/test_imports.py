@@ -13,7 +13,7 @@ import pytest
 import fastapi_maintenance
 
 OPTIONAL = [
-    *("aiosqlite", "asyncpg", "httpx", "itsdangerous", "psycopg", "redis", "rich", "sqlalchemy", "tomli", "typer"),
+    *("aiosqlite", "asyncpg", "httpx", "itsdangerous", "psycopg", "redis", "rich", "sqlalchemy", "typer"),
     *("fastapi_maintenance.backends.redis", "fastapi_maintenance.backends.sqlalchemy", "fastapi_maintenance.cli"),
     *("filelock", "hypothesis", "fastapi_maintenance.router", "fastapi_maintenance.testing"),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -44,7 +44,7 @@ async def test_a_window_is_told_in_advance_while_it_counts_and_no_longer_after_i
     app = app_on(backend)
     assert OFF == (await notice(app)).json()
     with moved_clock() as clock:
-        starts_at = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(hours=1)
+        starts_at = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
         ends_at = starts_at + timedelta(hours=1)
         await set_maintenance_mode(True, backend, message="New", starts_at=starts_at, ends_at=ends_at, by="alice")
         window = {"message": "New", "starts_at": f"{starts_at:%FT%TZ}", "ends_at": f"{ends_at:%FT%TZ}"}
@@ -66,7 +66,7 @@ async def test_no_holds_and_no_names_are_told() -> None:
 
 async def test_the_message_of_a_window_that_has_not_begun_is_not_that_of_a_block_before_it() -> None:
     backend = MemoryBackend()
-    starts_at = datetime.now(timezone.utc) + timedelta(hours=1)
+    starts_at = datetime.now(UTC) + timedelta(hours=1)
     await set_maintenance_mode(True, backend, message="Tonight", starts_at=starts_at)
     app = app_on(backend)
     app.add_api_route("/items", lambda: "open")

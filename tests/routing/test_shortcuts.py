@@ -6,7 +6,7 @@ That of the routes has a file of its own, test_index.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -107,7 +107,7 @@ async def test_what_a_response_does_in_the_background_is_done(sender: Callable[[
 @given(told=st.lists(states_around_now, min_size=1, max_size=4))
 def test_a_message_is_told_whatever_was_told_before(callback: Any, told: list[MaintenanceState]) -> None:  # noqa: ANN401 -- of the table
     for state in told:
-        expected = current_message(state, datetime.now(timezone.utc)) or "closed"
+        expected = current_message(state, datetime.now(UTC)) or "closed"
         detail = JSONResponse(expected).body
         assert detail in asked(callback, state).body
         assert detail in anyio.run(sent, callback, state)[1]["body"]
@@ -132,9 +132,9 @@ def test_one_look_tells_what_the_state_says(state: MaintenanceState) -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "open")
     app.add_middleware(maintenance_middleware(backend=MemoryBackend(state)))
-    before = is_active(state, datetime.now(timezone.utc))
+    before = is_active(state, datetime.now(UTC))
     answered = anyio.run(status)
-    if before is is_active(state, datetime.now(timezone.utc)):
+    if before is is_active(state, datetime.now(UTC)):
         assert (503 if before else 200) == answered
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -20,7 +20,7 @@ OFF = MaintenanceState()
 
 
 @asynccontextmanager
-async def living(app: ASGIApp) -> AsyncIterator[list[str]]:
+async def living(app: ASGIApp) -> AsyncGenerator[list[str]]:
     """Run the lifespan of an app as a server does; give the types of the messages that it sent."""
     sent: list[str] = []
     started, end = anyio.Event(), anyio.Event()

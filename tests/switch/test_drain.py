@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -82,7 +82,7 @@ class Service:
 
 
 @asynccontextmanager
-async def served(*services: Service) -> AsyncIterator[anyio.abc.TaskGroup]:
+async def served(*services: Service) -> AsyncGenerator[anyio.abc.TaskGroup]:
     async with AsyncExitStack() as stack:
         for service in services:
             await stack.enter_async_context(living(service.app))

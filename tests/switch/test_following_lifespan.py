@@ -7,7 +7,7 @@ import contextlib
 import gc
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -44,7 +44,7 @@ async def test_a_backend_that_is_configured_while_the_app_starts_is_followed() -
     store = WatchableStore(True)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         configure_backend(store)
         yield
         assert 0 == store.watchers, "the client is closed after following has ended"
@@ -109,7 +109,7 @@ async def test_an_app_whose_start_fails_follows_nothing() -> None:
     store = WatchableStore()
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         if not store.ended:
             raise ZeroDivisionError
         yield

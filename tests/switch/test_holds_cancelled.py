@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from pathlib import Path
 
@@ -207,7 +206,7 @@ async def test_a_task_is_not_left_cancelled_by_a_block_that_a_scope_cancelled() 
             await anyio.sleep_forever()
     await asyncio.sleep(0)
     task = asyncio.current_task()
-    assert (True, 0) == (scope.cancelled_caught, task.cancelling() if sys.version_info >= (3, 11) and task else 0)
+    assert (True, 0) == (scope.cancelled_caught, task.cancelling() if task else 0)
 
 
 async def test_an_exception_of_a_leased_block_comes_out_as_it_is_and_in_no_group() -> None:

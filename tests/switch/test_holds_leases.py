@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -43,11 +43,11 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("lease", [60, 60.0, timedelta(minutes=1)])
 async def test_a_lease_is_kept_as_the_time_at_which_the_hold_expires(lease: float | timedelta) -> None:
     store = MemoryBackend()
-    before = datetime.now(timezone.utc)
+    before = datetime.now(UTC)
     async with maintenance_mode_on(store, lease=lease):
         (hold,) = store.peek().holds
     assert hold.expires_at is not None
-    assert before <= hold.expires_at - timedelta(minutes=1) <= datetime.now(timezone.utc)
+    assert before <= hold.expires_at - timedelta(minutes=1) <= datetime.now(UTC)
 
 
 async def test_a_hold_without_a_lease_does_not_expire() -> None:
@@ -166,7 +166,7 @@ def test_a_lease_begins_when_the_hold_is_written_however_long_that_took(
 async def test_a_host_whose_clock_is_ahead_leaves_the_holds_of_others_in_their_place() -> None:
     store = MemoryBackend()
     async with maintenance_mode_on(store, message="first", lease=0.5):
-        there = datetime.now(timezone.utc) + timedelta(minutes=30)
+        there = datetime.now(UTC) + timedelta(minutes=30)
         await store.update_state(lambda state: add_hold(state, Hold(id="second", active=True), there))
         (before, _) = store.peek().holds
         await eventually(lambda: is_renewed(store, before))
@@ -269,7 +269,7 @@ async def test_a_block_counts_in_its_own_process_although_its_lease_ran_out_in_t
         store.before_write = be_down
         (hold,) = (await store.get_state()).holds
         assert hold.expires_at is not None
-        while datetime.now(timezone.utc) < hold.expires_at:  # noqa: ASYNC110 -- the clock is waited for
+        while datetime.now(UTC) < hold.expires_at:  # noqa: ASYNC110 -- the clock is waited for
             await anyio.sleep(0.005)
         assert not await store.get_value()
         assert await get_maintenance_mode(store)

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -73,7 +73,7 @@ def test_blocks_of_several_threads_with_their_own_event_loops_add_up(make: Make,
         for _ in range(times):
             async with maintenance_mode_on(store):
                 assert await get_maintenance_mode(store)
-                assert (await kept_by(store)).active or is_active(await kept_by(store), datetime.now(timezone.utc))
+                assert (await kept_by(store)).active or is_active(await kept_by(store), datetime.now(UTC))
 
     run_in_threads(lambda number: anyio.run(job, backend=loop_for(number)), 6)
     assert MaintenanceState() == anyio.run(kept_by, store)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
@@ -96,7 +96,7 @@ async def follow_to_the_end(url: str, jobs: list[Job]) -> None:
             job.process.kill()
     for job in jobs:
         await anyio.to_thread.run_sync(job.process.wait)
-    dead = datetime.now(timezone.utc)
+    dead = datetime.now(UTC)
     state = await get_maintenance_state(url)
     assert [] == [hold for hold in state.holds if hold.expires_at is None]
     assert [] == [hold for hold in state.holds if hold.expires_at and hold.expires_at > dead + timedelta(seconds=LEASE)]

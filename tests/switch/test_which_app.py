@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ async def test_the_lifespan_acts_on_its_own_app() -> None:
     seen: list[bool] = []
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         async with maintenance_mode_on():
             seen.append(await get_maintenance_mode(backend))
         await set_maintenance_mode(True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import anyio
@@ -36,9 +36,9 @@ HOUR = timedelta(hours=1)
 
 def is_ahead(clock: MovedClock, by: timedelta) -> bool:
     """Tell whether the clock, which goes on while a test runs, is so much ahead of that of the machine."""
-    before = datetime.now(timezone.utc)
+    before = datetime.now(UTC)
     moved = clock.now()
-    return before <= moved - by <= datetime.now(timezone.utc)
+    return before <= moved - by <= datetime.now(UTC)
 
 
 def test_it_begins_at_the_time_that_it_is_and_moves_by_what_it_is_told() -> None:
@@ -54,12 +54,12 @@ def test_it_begins_at_the_time_that_it_is_and_moves_by_what_it_is_told() -> None
 def test_it_moves_to_a_time_of_any_zone_and_goes_on_from_there() -> None:
     with moved_clock() as clock:
         moment = datetime(2030, 12, 31, 22, 0, tzinfo=timezone(-HOUR))
-        began = datetime.now(timezone.utc)
+        began = datetime.now(UTC)
         clock.move_to(moment)
         assert moment <= clock.now() < clock.now()
-        gone = clock.now() - datetime(2030, 12, 31, 23, 0, tzinfo=timezone.utc)
-        assert gone <= datetime.now(timezone.utc) - began
-        assert timezone.utc is clock.now().tzinfo
+        gone = clock.now() - datetime(2030, 12, 31, 23, 0, tzinfo=UTC)
+        assert gone <= datetime.now(UTC) - began
+        assert UTC is clock.now().tzinfo
 
 
 def test_the_time_is_what_it_was_after_the_block_however_it_ends() -> None:
@@ -122,7 +122,7 @@ async def test_an_end_that_has_passed_on_the_clock_is_refused() -> None:
 
 
 async def test_a_lease_runs_out_and_begins_at_the_time_of_the_clock() -> None:
-    backend = MemoryBackend(MaintenanceState(holds=(Hold(id="a", active=True, expires_at=datetime.now(timezone.utc)),)))
+    backend = MemoryBackend(MaintenanceState(holds=(Hold(id="a", active=True, expires_at=datetime.now(UTC)),)))
     with moved_clock() as clock:
         clock.move(hours=-1)
         assert await backend.get_value()

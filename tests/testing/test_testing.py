@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -214,7 +214,7 @@ def test_it_passes_redis_with_clients_that_are_opened_and_closed_on_its_event_lo
     clients: list[Redis] = []
 
     @asynccontextmanager
-    async def make_backend() -> AsyncIterator[StateBackend]:
+    async def make_backend() -> AsyncGenerator[StateBackend]:
         async with Redis.from_url(server.url) as client:
             clients.append(client)
             yield RedisBackend(client)
@@ -227,7 +227,7 @@ def test_it_passes_redis_with_clients_that_are_opened_and_closed_on_its_event_lo
 @pytest.mark.usefixtures("_patient")
 def test_it_passes_sqlite(tmp_path: Path) -> None:
     @asynccontextmanager
-    async def make_backend() -> AsyncIterator[StateBackend]:
+    async def make_backend() -> AsyncGenerator[StateBackend]:
         engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
         yield SQLAlchemyBackend(engine, poll_interval=0.01)
         await engine.dispose()

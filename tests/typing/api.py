@@ -5,8 +5,9 @@ A good line says what its type is; a bad one expects its error, and mypy's `warn
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import assert_type
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -15,7 +16,6 @@ from redis.asyncio import Redis, RedisCluster
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.types import ASGIApp
-from typing_extensions import assert_type
 
 from fastapi_maintenance import (
     AsyncPredicate,
@@ -295,7 +295,7 @@ async def make_later() -> DuckTyped:
 
 
 @asynccontextmanager
-async def make_and_close() -> AsyncIterator[SQLAlchemyBackend]:
+async def make_and_close() -> AsyncGenerator[SQLAlchemyBackend]:
     """Be an async context manager that gives a backend."""
     yield SQLAlchemyBackend(engine)
 

@@ -1,6 +1,6 @@
 """The backend on SQLAlchemy, for any of its async drivers."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -152,7 +152,7 @@ class SQLAlchemyBackend(StoreBackend):
         return await self._run(partial(postgresql.reports, table=self.table, key=self.key))
 
     @asynccontextmanager
-    async def _listening(self, worker: str | None) -> AsyncIterator[tuple[Read, Wait]]:
+    async def _listening(self, worker: str | None) -> AsyncGenerator[tuple[Read, Wait]]:
         if postgresql.can_listen(self.engine):
             async with postgresql.listening(self._engine) as (connection, wait):
                 add = partial(postgresql.add_worker, connection, self.table, self.key)

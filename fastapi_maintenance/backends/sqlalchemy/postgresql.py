@@ -1,7 +1,7 @@
 """What PostgreSQL does for a switch: it pushes changes by `LISTEN` and `NOTIFY`, through each of its drivers."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -42,7 +42,7 @@ async def notify(connection: AsyncConnection, key: str) -> None:
 
 
 @asynccontextmanager
-async def listening(engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, Wait]]:
+async def listening(engine: AsyncEngine) -> AsyncGenerator[tuple[AsyncConnection, Wait]]:
     """Give a connection that listens, and so does not go back to the pool, and a function that waits for a change."""
     with in_time(ANSWER_TIMEOUT):
         connection = await engine.connect()
