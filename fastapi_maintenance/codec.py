@@ -1,17 +1,17 @@
-"""Text from and to booleans and states: what stands in a file, an environment variable or a key of a store.
+"""Text from and to booleans and states: what a file, an environment variable or a key of a store contains.
 
-A state is `1` or `0` while that says it all, so that a person can write it by hand, else one JSON object (RFC 8259)
-whose times are RFC 3339 in UTC.
+A state is `1` or `0` while that says it all, so that a person or a script can read and write it, and so can version
+0.0.5. Otherwise it is one JSON object (RFC 8259) with the fields of the dataclasses; times are RFC 3339 in UTC.
 """
 
 import json
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi_maintenance._helpers.checks import check_str
 from fastapi_maintenance.errors import InvalidStateError
-from fastapi_maintenance.state import Hold, MaintenanceState
+from fastapi_maintenance.state import Hold, MaintenanceState, Switch, Window
 
 __all__ = ["SIZE_LIMIT", "bool_to_str", "state_to_text", "str_to_bool", "text_to_state"]
 
@@ -19,8 +19,9 @@ SIZE_LIMIT = 65_535  # bytes: the least that a store keeps, a `TEXT` of MySQL
 
 _ON, _OFF = "1 on t true y yes", "0 off f false n no"
 _WORDS = {"": False} | dict.fromkeys(_ON.split(), True) | dict.fromkeys(_OFF.split(), False)
-_REQUIRED = {"id", "active"}
+_REQUIRED = {"id", "on", "starts_at"}
 _TIMES = {"starts_at", "ends_at", "expires_at", "since"}
+_Part = TypeVar("_Part", Switch, Window, Hold)
 
 
 def str_to_bool(value: str) -> bool:
@@ -52,60 +53,74 @@ def bool_to_str(value: bool) -> str:  # noqa: FBT001 -- the value is what the fu
 def state_to_text(state: MaintenanceState) -> str:
     """Write a state as text, which `text_to_state` reads back as an equal state.
 
-    >>> state_to_text(MaintenanceState(active=True))
+    >>> state_to_text(MaintenanceState(switch=Switch(on=True)))
     '1'
-    >>> state_to_text(MaintenanceState(active=True, message="Back at ten"))
-    '{"active": true, "message": "Back at ten"}'
+    >>> state_to_text(MaintenanceState(switch=Switch(on=True, message="Back at ten")))
+    '{"switch": {"on": true, "message": "Back at ten"}}'
+
+    Only a `since` of the switch that comes with nothing else is left out.
 
     Raises:
         ValueError: The text is longer than 65,535 bytes, which no built-in backend takes.
     """
-    found = _plain(state)
-    if found.keys() == {"active"}:
-        return bool_to_str(state.active)
-    text = json.dumps(found, default=_plain)  # ASCII: a byte a character
+    switch, windows, holds = _plain(state.switch), [*map(_plain, state.windows)], [*map(_plain, state.holds)]
+    if not windows and not holds and switch.keys() <= {"on", "since"}:
+        return bool_to_str(state.switch.on)
+    parts = {"switch": switch, "windows": windows, "holds": holds}
+    text = json.dumps({name: part for name, part in parts.items() if part})  # ASCII: a byte a character
     if len(text) > SIZE_LIMIT:
-        msg = f"a state must take at most {SIZE_LIMIT} bytes as text, got {len(text)}: shorten messages, release holds"
+        hint = "shorten messages, cancel windows, release holds"
+        msg = f"a state must take at most {SIZE_LIMIT} bytes as text, got {len(text)}: {hint}"
         raise ValueError(msg)
     return text
 
 
 def text_to_state(text: str) -> MaintenanceState:
-    """Read a state from a word as `str_to_bool` does, or from a JSON object; fields that it does not know are left out.
+    """Read a state from a word as `str_to_bool` does, or from a JSON object. Unknown fields are ignored.
 
-    >>> text_to_state('{"active": true, "colour": "green"}').active
+    >>> text_to_state('{"switch": {"on": true, "colour": "green"}}').switch.on
     True
 
     Raises:
-        InvalidStateError: The text is neither, or its fields make no state; it is a `ValueError` and shows the text.
+        InvalidStateError: The text is neither, or its fields make no valid state; it is a `ValueError` and shows the
+            text. An object needs at least one of the fields `switch`, `windows` and `holds`.
         TypeError: The value is not a `str`.
     """
     text = check_str("text", text).removeprefix("\ufeff")  # the byte order mark of editors on Windows
     if not text.lstrip().startswith("{"):
-        return MaintenanceState(active=str_to_bool(text))
+        return MaintenanceState(switch=Switch(on=str_to_bool(text)))
     try:
         found = json.loads(text)
-        holds = tuple(Hold(**_known(Hold, hold)) for hold in found.get("holds") or ())
-        return MaintenanceState(**{**_known(MaintenanceState, found), "holds": holds})
-    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        if not found.keys() & {"switch", "windows", "holds"}:
+            raise KeyError("switch")  # noqa: EM101, TRY301 -- becomes the reason below
+        return MaintenanceState(
+            switch=_part(Switch, found.get("switch") or {"on": False}),
+            windows=tuple(_part(Window, window) for window in found.get("windows") or ()),
+            holds=tuple(_part(Hold, hold) for hold in found.get("holds") or ()),
+        )
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
         msg = f"text must be a JSON object that describes a state, got {text[:200]!r}: {reason}"
         raise InvalidStateError(msg) from error
 
 
-def _plain(value: MaintenanceState | Hold | datetime) -> Any:  # noqa: ANN401 -- for JSON
-    """Return a time as text, and of a state or a hold the fields that are not empty, by name."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    values = {field.name: getattr(value, field.name) for field in fields(value)}
-    return {name: value for name, value in values.items() if value is not None and value != ()}
+def _plain(part: Switch | Window | Hold) -> dict[str, Any]:
+    """Return the fields of a part that are not empty, by name, with times as text."""
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
-def _known(kind: type[MaintenanceState | Hold], found: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments that a JSON object has for a state or a hold; raise a `KeyError` where it lacks one."""
+def _part(kind: type[_Part], found: dict[str, Any]) -> _Part:
+    """Return a part of a state from a JSON object; raise a `KeyError` if it lacks a field."""
     names = [field.name for field in fields(kind)]
-    known = {name: found[name] if name in _REQUIRED else found.get(name) for name in names}
-    return {name: _time_of(value) if name in _TIMES else value for name, value in known.items()}
+    known: dict[str, Any] = {name: found[name] if name in _REQUIRED else found.get(name) for name in names}
+    for name in _TIMES & known.keys():
+        known[name] = _time_of(known[name])
+    return kind(**known)
 
 
 def _time_of(value: object) -> datetime | None:

@@ -1,4 +1,4 @@
-"""The switch as application code sees it: read it, set it, hold it for a block, and say which backend is meant.
+"""The switch as application code sees it: read it, set it, plan windows, hold it for a block, and choose a backend.
 
 Without `backend=` each of these acts on the app whose request or lifespan is running; outside any app on the backend
 of the middleware made last; else on the one given to `configure_backend`; else on the environment variable
@@ -7,14 +7,14 @@ of the middleware made last; else on the one given to `configure_backend`; else 
 
 import math
 import os
+import uuid
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal, overload
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_bool, check_seconds
+from fastapi_maintenance._helpers.checks import check_bool, check_seconds, check_str
 from fastapi_maintenance._helpers.waiting import in_time
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.block import Block
@@ -24,16 +24,29 @@ from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.url import as_backend, opened
-from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.errors import NoSuchWindowError
+from fastapi_maintenance.state import (
+    MaintenanceState,
+    MaintenanceStatus,
+    Switch,
+    Window,
+    add_window,
+    cancel_window,
+    set_switch,
+    status_of,
+)
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 __all__ = [
+    "cancel_maintenance",
     "configure_backend",
     "get_maintenance_mode",
     "get_maintenance_state",
+    "get_maintenance_status",
     "maintenance_changes",
     "maintenance_mode_off",
     "maintenance_mode_on",
+    "plan_maintenance",
     "set_maintenance_mode",
     "wait_until_open",
 ]
@@ -70,7 +83,7 @@ def configure_backend(backend: StateBackend | str, **settings: object) -> None:
 
 
 async def get_maintenance_mode(backend: StateBackend | str | None = None) -> bool:
-    """Tell whether there is maintenance now: by the newest hold of this process, else by the backend's state.
+    """Return whether maintenance is on now.
 
     >>> import asyncio
     >>> from fastapi_maintenance import MemoryBackend
@@ -78,108 +91,214 @@ async def get_maintenance_mode(backend: StateBackend | str | None = None) -> boo
     True
 
     Raises:
-        TypeError: `backend` is no backend.
+        TypeError: `backend` is not a backend.
         Exception: Whatever the store raises.
     """
-    async with _meant(backend) as meant:
-        hold = holds.newest(meant)
-        if hold is not None:
-            return hold.active
-        return is_active(await get_maintenance_state(meant), clock.now())
+    return (await get_maintenance_status(backend)).active
 
 
-async def get_maintenance_state(backend: StateBackend | str | None = None) -> MaintenanceState:
-    """Return the whole state: switch, message, window and open holds.
+async def get_maintenance_status(backend: StateBackend | str | None = None) -> MaintenanceStatus:
+    """Return whether maintenance is on now, and why, by whom, since when and until when.
 
     >>> import asyncio
     >>> from fastapi_maintenance import MemoryBackend
-    >>> asyncio.run(get_maintenance_state(MemoryBackend())).message is None
+    >>> asyncio.run(get_maintenance_status(MemoryBackend(state=True))).ends_at is None
     True
 
-    Of a backend with nothing but a switch it holds that, and the holds of this process.
-
     Raises:
-        TypeError: `backend` is no backend.
+        TypeError: `backend` is not a backend.
         Exception: Whatever the store raises.
     """
-    async with _meant(backend) as meant:
+    return status_of(await get_maintenance_state(backend), clock.now())
+
+
+async def get_maintenance_state(backend: StateBackend | str | None = None) -> MaintenanceState:
+    """Return the whole state: the switch, planned windows and open holds.
+
+    >>> import asyncio
+    >>> from fastapi_maintenance import MemoryBackend
+    >>> asyncio.run(get_maintenance_state(MemoryBackend())).windows
+    ()
+
+    The holds of this process that the store lacks are included.
+
+    Raises:
+        TypeError: `backend` is not a backend.
+        Exception: Whatever the store raises.
+    """
+    async with _current(backend) as meant:
         if not isinstance(meant, DetailedStateBackend):
             return await holds.bare_state(meant)
         return holds.with_local(meant, await meant.get_state())
 
 
-async def set_maintenance_mode(  # noqa: PLR0913 -- each is something to say of it
+async def set_maintenance_mode(
     value: bool,  # noqa: FBT001 -- the spec's own signature
     backend: StateBackend | str | None = None,
     *,
     message: str | None = None,
-    starts_at: datetime | None = None,
     ends_at: datetime | None = None,
     by: str | None = None,
 ) -> None:
     """Set the operator's switch, and return when the store has it. Open holds go on.
 
+    Switching off also ends the windows that are in force; later ones stay.
+
     >>> import asyncio
     >>> from fastapi_maintenance import MemoryBackend
     >>> switch = MemoryBackend()
     >>> asyncio.run(set_maintenance_mode(True, switch, message="Back at ten"))
-    >>> asyncio.run(get_maintenance_state(switch)).message
+    >>> asyncio.run(get_maintenance_status(switch)).message
     'Back at ten'
 
     Args:
-        value: True: maintenance; False: none. What was set before, message and window included, is replaced.
-        backend: The backend to write to, or its URL; None: the one that is meant here.
-        message: What to tell those who are locked out.
-        starts_at: An aware datetime from which the switch counts; None: it counts at once.
-        ends_at: An aware datetime in the future from which it counts no longer; None: until it is set again.
-        by: Who sets it, in your own words, for operators. When it is set on is kept too, in UTC.
+        value: Whether maintenance is on. The message, end and author of the switch before are replaced.
+        backend: The backend to write to, or its URL; None: the current app's backend, else the default.
+        message: What to tell visitors.
+        ends_at: An aware datetime in the future at which the switch ends; None: it stays until it is set again.
+        by: Who sets it, in your own words, for operators. With any of these three, the time is kept too.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: A datetime is naive, `ends_at` has passed or is not after `starts_at`, there is a message or a
-            window for a switch that is set off, a text is longer than 4,096 characters, or the state with all its
-            holds would take more than 65,535 bytes as text.
-        NotSupportedError: The backend has nothing but a switch, and was given a message, a window or `by`.
+        ValueError: `ends_at` is naive or has passed, a message or an end is given for a switch that is set off, a text
+            is longer than 4,096 characters, or the whole state would take more than 65,535 bytes as text.
+        NotSupportedError: The backend has nothing but a switch, and was given a message, an end or `by`.
         ReadOnlyBackendError: The backend cannot be written.
         Exception: Whatever else the store raises.
     """
-    wanted = checked_switch(value, message=message, starts_at=starts_at, ends_at=ends_at, by=by)
-    async with _meant(backend) as meant:
-        holds.check_keeps(meant, message=message, starts_at=starts_at, ends_at=ends_at, by=by)
+    switch = checked_switch(value, message=message, ends_at=ends_at, by=by)
+    async with _current(backend) as meant:
+        holds.check_keeps(meant, message=message, ends_at=ends_at, by=by)
         if isinstance(meant, DetailedStateBackend):
-            await update_state(meant, replacing(lambda state: replace(wanted, holds=state.holds)))
+            await update_state(meant, replacing(lambda state: set_switch(state, switch, clock.now())))
         else:
             await holds.set_operator_value(meant, value)
 
 
-def checked_switch(  # noqa: PLR0913 -- as above
+def checked_switch(
     value: bool,  # noqa: FBT001 -- as above
     *,
-    message: str | None,
-    starts_at: datetime | None,
-    ends_at: datetime | None,
+    message: str | None = None,
+    ends_at: datetime | None = None,
     by: str | None = None,
     name: str = "value",
-) -> MaintenanceState:
-    """Return the operator's switch with what it is to be set to; raises as `set_maintenance_mode` does."""
+) -> Switch:
+    """Return the switch with these details; raises as `set_maintenance_mode` does.
+
+    Without details it has no `since` either, so that its text is `1` or `0`, and all backends keep the same.
+    """
     check_bool(name, value)
-    now = clock.now()
-    wanted = MaintenanceState(
-        active=value, message=message, starts_at=starts_at, ends_at=ends_at, by=by, since=now if value or by else None
-    )
-    if not value and (message, starts_at, ends_at) != (None, None, None):
-        msg = f"message, starts_at and ends_at go with {name}=True, got one of them with {name}=False"
+    has_details = (message, ends_at, by) != (None, None, None)
+    switch = Switch(on=value, message=message, ends_at=ends_at, by=by, since=clock.now() if has_details else None)
+    if not value and (message, ends_at) != (None, None):
+        msg = f"message and ends_at go with {name}=True, got one of them with {name}=False"
         raise ValueError(msg)
-    if wanted.ends_at is not None and wanted.ends_at <= now:
-        msg = f"ends_at must be in the future, got {wanted.ends_at.isoformat()}"
-        raise ValueError(msg)
-    return wanted
+    check_future("ends_at", switch.ends_at)
+    return switch
 
 
-def maintenance_mode_on(
+async def plan_maintenance(
+    starts_at: datetime,
+    ends_at: datetime | None = None,
     backend: StateBackend | str | None = None,
     *,
     message: str | None = None,
+    by: str | None = None,
+) -> Window:
+    """Plan a window in which maintenance will be on, and return it when the store has it. Nothing changes until then.
+
+    >>> import asyncio
+    >>> from datetime import UTC, datetime
+    >>> from fastapi_maintenance import MemoryBackend
+    >>> switch = MemoryBackend()
+    >>> night = datetime(2100, 1, 1, 22, tzinfo=UTC), datetime(2100, 1, 2, 4, tzinfo=UTC)
+    >>> window = asyncio.run(plan_maintenance(*night, switch, message="New database"))
+    >>> asyncio.run(get_maintenance_status(switch)).next_window == window
+    True
+
+    Args:
+        starts_at: An aware datetime in the future at which maintenance begins.
+        ends_at: An aware datetime after `starts_at` at which it ends; None: until it is cancelled or switched off.
+        backend: The backend to write to, or its URL; None: the current app's backend, else the default.
+        message: What to tell visitors.
+        by: Who plans it, in your own words, for operators. The time is kept too.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A datetime is naive, `starts_at` has passed, `ends_at` is not after it, a text is longer than 4,096
+            characters, or the whole state would take more than 65,535 bytes as text.
+        NotSupportedError: The backend has nothing but a switch.
+        ReadOnlyBackendError: The backend cannot be written.
+        Exception: Whatever else the store raises.
+    """
+    window = checked_window(starts_at, ends_at, message=message, by=by)
+    async with _current(backend) as meant:
+        detailed = holds.check_detailed(meant, "plan_maintenance()")
+        await update_state(detailed, lambda state: add_window(state, window, clock.now()))
+    return window
+
+
+def checked_window(
+    starts_at: datetime, ends_at: datetime | None = None, *, message: str | None = None, by: str | None = None
+) -> Window:
+    """Return a new window with these details; raises as `plan_maintenance` does."""
+    window = Window(
+        id=uuid.uuid4().hex, starts_at=starts_at, ends_at=ends_at, message=message, by=by, since=clock.now()
+    )
+    check_future("starts_at", window.starts_at)
+    return window
+
+
+def check_future(name: str, moment: datetime | None) -> None:
+    """Refuse a moment that has passed."""
+    if moment is not None and moment <= clock.now():
+        msg = f"{name} must be in the future, got {moment.isoformat()}"
+        raise ValueError(msg)
+
+
+async def cancel_maintenance(window_id: str, backend: StateBackend | str | None = None) -> None:
+    """Cancel a planned window; one that is in force ends at once.
+
+    >>> async def cancel_the_next_one() -> None:
+    ...     status = await get_maintenance_status()
+    ...     if status.next_window is not None:
+    ...         await cancel_maintenance(status.next_window.id)
+
+    Args:
+        window_id: The window's id.
+        backend: The backend to write to, or its URL; None: the current app's backend, else the default.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        NoSuchWindowError: There is no window of that id.
+        NotSupportedError: The backend has nothing but a switch.
+        ReadOnlyBackendError: The backend cannot be written.
+        Exception: Whatever else the store raises.
+    """
+    check_str("window_id", window_id)
+    async with _current(backend) as meant:
+        await remove_window(window_id, meant)
+
+
+async def remove_window(window_id: str, backend: StateBackend, *, prefix: bool = False) -> MaintenanceState:
+    """Take a window out of the store, and return the state without it; raises as `cancel_maintenance` does.
+
+    With `prefix`, the beginning of an id will do if no other begins so.
+    """
+
+    def change(state: MaintenanceState) -> MaintenanceState:
+        ids = [window.id for window in state.windows]
+        found = holds.the_one_id(window_id, ids, prefix=prefix, kind="window", error=NoSuchWindowError)
+        return cancel_window(state, found, clock.now())
+
+    return await update_state(holds.check_detailed(backend, "cancel_maintenance()"), change)
+
+
+def maintenance_mode_on(  # noqa: PLR0913 -- each is a detail of the hold
+    backend: StateBackend | str | None = None,
+    *,
+    message: str | None = None,
+    ends_at: datetime | None = None,
     lease: float | timedelta | None = None,
     drain: float | timedelta | None = None,
     by: str | None = None,
@@ -190,13 +309,15 @@ def maintenance_mode_on(
     ...     async with maintenance_mode_on(message="Back in ten minutes"):
     ...         ...
 
-    The newest open hold decides; in a process that has holds of its own, the newest of those. When the last one is
-    gone, the operator's switch counts again, as it is by then. So blocks may overlap, in one process and across hosts.
-    It also decorates async functions.
+    The newest open hold decides, of whatever process. When the last one is released, the operator's switch and the
+    planned windows apply again. So blocks may overlap, in one process and across hosts. It also decorates async
+    functions.
 
     Args:
-        backend: The backend, or its URL; None: the one that is meant where the block begins.
-        message: What to tell those who are locked out.
+        backend: The backend, or its URL; None: the current app's backend where the block begins, else the default.
+        message: What to tell visitors.
+        ends_at: When you expect the block to end, an aware datetime in the future, for `Retry-After` and visitors. It
+            ends nothing; after it, clients are asked to come back every 30 seconds.
         lease: Seconds, or a timedelta, after which the hold no longer counts in other processes unless it is renewed.
             It is renewed three times as often while the block runs, so only the hold of a process that died runs
             out. None: it counts until it is released. Where it cannot be renewed, the block goes on and it is tried
@@ -209,7 +330,8 @@ def maintenance_mode_on(
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `lease` or `drain` is not above zero, or a text is longer than 4,096 characters.
+        ValueError: `lease` or `drain` is not above zero, `ends_at` is naive or has passed, or a text is longer than
+            4,096 characters.
         NotSupportedError: On entering, where the backend has nothing but a switch and is given more than that; or
             cannot tell who serves behind it and is given `drain`. Nothing has been changed then.
         DrainTimeoutError: On entering, where requests are in progress when the time of `drain` is over. The hold has
@@ -217,7 +339,9 @@ def maintenance_mode_on(
         Exception: On entering and leaving, whatever the store raises. Where the block itself raised, that goes on,
             and what the store raised is logged.
     """
-    return Block(backend, active=True, message=message, lease=lease, drain=drain, by=by)
+    block = Block(backend, on=True, message=message, ends_at=ends_at, lease=lease, drain=drain, by=by)
+    check_future("ends_at", ends_at)
+    return block
 
 
 def maintenance_mode_off(
@@ -232,10 +356,14 @@ def maintenance_mode_off(
     ...     async with maintenance_mode_off():
     ...         ...
     """
-    return Block(backend, active=False, lease=lease, by=by)
+    return Block(backend, on=False, lease=lease, by=by)
 
 
-async def wait_until_open(backend: StateBackend | str | None = None, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- the name is part of the API
+async def wait_until_open(
+    backend: StateBackend | str | None = None,
+    *,
+    timeout: float | timedelta | None = None,  # noqa: ASYNC109 -- the name is part of the API
+) -> None:
     """Wait while maintenance is on; return at once where it is off. For consumers and jobs, before they take work.
 
     >>> import asyncio
@@ -246,8 +374,8 @@ async def wait_until_open(backend: StateBackend | str | None = None, *, timeout:
     one connection watches for all of them.
 
     Args:
-        backend: The switch, or its URL; None: the one that is meant here.
-        timeout: Seconds to wait at most; None: as long as it takes.
+        backend: The switch, or its URL; None: the current app's backend, else the default.
+        timeout: Seconds, or a timedelta, to wait at most; None: as long as it takes.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -256,33 +384,34 @@ async def wait_until_open(backend: StateBackend | str | None = None, *, timeout:
     """
     seconds = math.inf if timeout is None else check_seconds("timeout", timeout)
     with in_time(seconds, "maintenance is still on after {:g} seconds"):
-        async with aclosing(maintenance_changes(backend)) as states:
-            async for state in states:
-                if not is_active(state, clock.now()):
+        async with aclosing(maintenance_changes(backend)) as statuses:
+            async for status in statuses:
+                if not status.active:
                     return
 
 
-async def maintenance_changes(backend: StateBackend | str | None = None) -> AsyncGenerator[MaintenanceState, None]:
-    """Yield the state at once, then each time that something else counts.
+async def maintenance_changes(backend: StateBackend | str | None = None) -> AsyncGenerator[MaintenanceStatus]:
+    """Yield the status at once, then each time that it changes.
 
-    The beginning and the end of windows and the expiry of leases are told to the moment; the renewal of a lease is no
-    change. Changes are pushed by a backend that can be watched; any other is read once a second. A store that cannot be
-    read leaves the last known state, and is logged when that begins and when it ends.
+    The beginning and the end of windows and the expiry of leases are reported to the moment; the renewal of a lease is
+    not a change. Changes are pushed by a backend that can be watched; any other is read once a second. While the store
+    cannot be read the last known state is used, which is logged when it begins and when it ends.
 
     >>> async def end_streams() -> None:
-    ...     async for state in maintenance_changes():
-    ...         ...
+    ...     async for status in maintenance_changes():
+    ...         if status.active:
+    ...             ...
 
     Args:
-        backend: The switch, or its URL; None: the one that is meant here.
+        backend: The switch, or its URL; None: the current app's backend, else the default.
 
     Raises:
-        TypeError: `backend` is no backend.
+        TypeError: `backend` is not a backend.
     """
-    async with _meant(backend) as meant, aclosing(changes(meant)) as states:
-        async for state in states:
-            yield state
+    async with _current(backend) as meant, aclosing(changes(meant)) as statuses:
+        async for status in statuses:
+            yield status
 
 
-def _meant(backend: StateBackend | str | None) -> AbstractAsyncContextManager[StateBackend]:
+def _current(backend: StateBackend | str | None) -> AbstractAsyncContextManager[StateBackend]:
     return opened(backend if isinstance(backend, str) else current_backend.resolve(backend))

@@ -12,6 +12,7 @@ __all__ = [
     "InvalidStateError",
     "MaintenanceError",
     "NoSuchHoldError",
+    "NoSuchWindowError",
     "NotSupportedError",
     "PromiseBrokenError",
     "ReadOnlyBackendError",
@@ -84,6 +85,10 @@ class DrainTimeoutError(MaintenanceError, TimeoutError):
 
 class NoSuchHoldError(MaintenanceError):
     """There is no hold of that id, or no single one whose id begins so."""
+
+
+class NoSuchWindowError(MaintenanceError):
+    """There is no planned window of that id, or no single one whose id begins so."""
 
 
 class NotSupportedError(MaintenanceError):

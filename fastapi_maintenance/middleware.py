@@ -5,6 +5,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from time import time
 from typing import TypeGuard
 
@@ -16,7 +17,7 @@ from fastapi_maintenance._helpers.telemetry import request_was_blocked
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, with_hints
 from fastapi_maintenance._routing.layers import all_layers_of
-from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, Settings, Unmatched
+from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, RetryAfter, Settings, Unmatched
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, Served, enter, leave
 from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.url import as_backend
@@ -25,7 +26,6 @@ from fastapi_maintenance.predicates import never
 from fastapi_maintenance.predicates.verdicts import exempts
 from fastapi_maintenance.responses import as_json
 from fastapi_maintenance.responses.sending import send_blocked
-from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
 __all__ = ["MaintenanceModeMiddleware", "backend_of", "is_maintenance", "maintained_layers", "maintenance_middleware"]
@@ -72,7 +72,7 @@ class MaintainedApp:
         self.app = app
         self.settings = settings
         self._finder = RouteFinder(app, made_by)
-        self._served = Served(self._blocked_now)
+        self._served = Served(self._blocked)
         self._switch = AppSwitch(self, settings)
 
     @property
@@ -93,14 +93,14 @@ class MaintainedApp:
                 )
                 return
             state = self._switch.peek()
-            # One look tells that maintenance is off, as it nearly always is, or that it takes a closer look.
-            if state is None or state.active or state.holds or has_forced_on():
-                blocked = await self._blocked(scope, state)
+            # One look shows that maintenance is off, as it nearly always is, or that it takes a closer look.
+            if state is None or state.switch.on or state.windows or state.holds or has_forced_on():
+                blocked = await self._blocked(scope)
                 if blocked is not None:
                     served.requests.remove(request)
                     request_was_blocked(blocked.route)
                     settings = self.settings
-                    await send_blocked(scope, receive, send, blocked.state, settings.response, settings.retry_after)
+                    await send_blocked(scope, receive, send, blocked.status, settings.response, settings.retry_seconds)
                     return
             if kind == "websocket" and self.settings.close_websockets:
                 await served.run_websocket(request, self.app, scope, receive, send)
@@ -112,27 +112,18 @@ class MaintainedApp:
             if served.on_end is not None:
                 served.on_end()
 
-    async def _blocked_now(self, request: RequestInProgress) -> Blocked | None:
-        return await self._blocked(request, self._switch.peek())
-
-    async def _blocked(self, scope: Scope, state: MaintenanceState | None) -> Blocked | None:
-        """Return why a request is blocked, None where it passes.
-
-        A state that is not known yet, or that depends on the time or on holds, is found out now.
-        """
+    async def _blocked(self, scope: Scope) -> Blocked | None:
+        """Return why a request is blocked; None if it passes."""
         if scope["type"] not in ("http", "websocket"):
             return None
-        if state is None or state.holds or state.starts_at is not None or state.ends_at is not None:
-            state = await self._switch.active_state(scope)
-        elif not state.active:
-            state = None
-        if state is None and not has_forced_on():
+        status = await self._switch.status(scope)
+        if not status.active and not has_forced_on():
             return None
         self._switch.hint_at_missing_lifespan()
         scope, answer = self._finder.find(scope)
         blocks = decide(
             mark=answer.mark,
-            active=state is not None,
+            active=status.active,
             answered=answer.answered,
             documentation=answer.documentation,
             unmatched=self.settings.unmatched,
@@ -141,7 +132,7 @@ class MaintainedApp:
         if blocks is None:
             exempt = self.settings.exempt
             blocks = exempt is never or not await exempts(exempt, scope)
-        return Blocked(ON if answer.mark or state is None else state, answer.path) if blocks else None
+        return Blocked(ON if answer.mark else status, answer.path) if blocks else None
 
     def _hints(self, scope: Scope) -> Iterator[tuple[str, str]]:
         switches = [key_of(layer.backend) for layer in maintained_layers(self.app)]
@@ -162,9 +153,9 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
     response: ResponseCallback | None = None,
     exempt_docs: bool = True,
     unmatched: Unmatched = "pass",
-    retry_after: int | tuple[int, int] = 3600,
+    retry_after: RetryAfter = 3600,
     fail_closed: bool = False,
-    read_timeout: float = 1.0,
+    read_timeout: float | timedelta = 1.0,
     close_websockets: bool = True,
 ) -> Callable[[ASGIApp], ASGIApp]:
     """Return a middleware, for `app.add_middleware(maintenance_middleware(...))` or to be called with any ASGI app.
@@ -183,11 +174,11 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
         exempt_docs: Whether the app's own documentation URLs stay open.
         unmatched: `"pass"` leaves to the app what it would answer with 404 or 405, its redirects of trailing slashes,
             and CORS preflights that a `CORSMiddleware` inside answers; `"block"` blocks them too.
-        retry_after: Seconds for the `Retry-After` header (RFC 9110 10.2.3) where the end of maintenance is not known;
-            or a pair, the least and the most: each response gets its own between them, and where the end is known up to
-            their difference more, so that clients do not all come back at once.
+        retry_after: Whole seconds, or a timedelta, for the `Retry-After` header (RFC 9110 10.2.3) if the end of
+            maintenance is not known; or a (min, max) pair: each response gets a random value in it, and if the end is
+            known up to max - min seconds more, so that clients do not all come back at once.
         fail_closed: Whether there is maintenance while the backend cannot be read and no state is known.
-        read_timeout: Seconds that one read of the backend may hold a request.
+        read_timeout: Seconds, or a timedelta, that one read of the backend may hold a request.
         close_websockets: Whether WebSockets that are open when maintenance begins, and that it blocks, are closed with
             1012 (service restart); the app is told `websocket.disconnect` with that code.
 

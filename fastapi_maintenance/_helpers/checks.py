@@ -2,7 +2,8 @@
 
 import math
 import re
-from typing import NoReturn, TypeVar
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 -- RFC 9110 5.6.2, no password
 _T = TypeVar("_T")
@@ -58,19 +59,25 @@ def check_token(name: str, value: object) -> str:
 
 
 def check_seconds(name: str, value: object) -> float:
-    """Return the value if it is a finite number of seconds above zero."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        reject(name, "a number of seconds", value)
-    if value > 0 and math.isfinite(value):
-        return value
+    """Return the value in seconds if it is a duration above zero: a finite number of seconds, or a timedelta."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        reject(name, "a number of seconds or a timedelta", value)
+    if seconds > 0 and math.isfinite(seconds):
+        return seconds
     reject_value(name, "be a finite number of seconds above 0", value)
 
 
-def check_retry_after(name: str, value: object) -> None:
-    """Refuse what is neither a whole number of seconds nor a pair of the least and the most."""
-    ends = value if isinstance(value, tuple) else (value, value)
-    pair = len(ends) == len(("least", "most"))
-    if not pair or any(isinstance(end, bool) or not isinstance(end, int) for end in ends):
-        reject(name, "a whole number of seconds, or a pair of the least and the most", value)
+def check_retry_after(name: str, value: object) -> tuple[int, int]:
+    """Return the smallest and the largest value in whole seconds: of a duration, or of a (min, max) pair of them."""
+    given = value if isinstance(value, tuple) else (value, value)
+    ends: list[Any] = [_whole(end.total_seconds()) if isinstance(end, timedelta) else end for end in given]
+    if len(ends) != len(("min", "max")) or any(isinstance(end, bool) or not isinstance(end, int) for end in ends):
+        reject(name, "a whole number of seconds or a timedelta of whole seconds, or a (min, max) pair of them", value)
     if not 0 <= ends[0] <= ends[1]:
-        reject_value(name, "not be below 0, nor its most below its least", value)
+        reject_value(name, "not be below 0, nor have a max below its min", value)
+    return ends[0], ends[1]
+
+
+def _whole(seconds: float) -> float:
+    return int(seconds) if seconds.is_integer() else seconds

@@ -1,4 +1,4 @@
-"""Apps that a test forces open or closed, whatever their switch says."""
+"""Apps that a test forces into maintenance or out of it, whatever their switch says."""
 
 import threading
 import warnings
@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance._routing.layers import layers_of
-from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.state import MaintenanceStatus
 
 _CAME_THROUGH = "fastapi_maintenance.came_through"
 _NO_EFFECT = (
@@ -20,10 +20,10 @@ _NO_EFFECT = (
 
 @dataclass(eq=False)
 class Forcing:
-    """An app that is forced, as all its layers, and the state behind its blocks; None where it is forced open."""
+    """An app that is forced, as all its layers, and the status that its requests get."""
 
     layers: tuple[object, ...]
-    state: MaintenanceState | None
+    status: MaintenanceStatus
     was_entered: bool = False  # whether a request came through the app
     was_asked: bool = False  # whether a maintenance middleware asked about one
 
@@ -65,9 +65,9 @@ def forcing_of(layer: ASGIApp, scope: Scope) -> Forcing | None:
 
 
 @contextmanager
-def forced(app: ASGIApp, state: MaintenanceState | None) -> Iterator[None]:
-    """Force an app for a block: closed with this state, or open."""
-    forcing = Forcing(tuple(layers_of(app)), state)
+def forced(app: ASGIApp, status: MaintenanceStatus) -> Iterator[None]:
+    """Force a status on an app for a block."""
+    forcing = Forcing(tuple(layers_of(app)), status)
     owners = [layer for layer in forcing.layers if isinstance(layer, Starlette)]
     with _lock:
         open_forcings.append(forcing)

@@ -1,7 +1,8 @@
-"""What the state is for the requests of one app: by a test that forces it, a hold, `enabled`, or the backend."""
+"""The status for the requests of one app: by a test that forces it, `enabled`, or the state of its switch."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Literal, TypedDict
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,7 +14,7 @@ from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.observer import Observer, observe, watched_by
 from fastapi_maintenance._switch.requests import Served
 from fastapi_maintenance._switch.worker import Lifespan, Worker
-from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus, Switch, next_change, status_of
 from fastapi_maintenance.typing import DrainableStateBackend, ExemptCallback, ResponseCallback, StateBackend
 
 _NO_LIFESPAN = (
@@ -22,8 +23,9 @@ _NO_LIFESPAN = (
 )
 _hints = logging.getLogger("fastapi_maintenance.hints.lifespan")
 Unmatched = Literal["pass", "block"]
-ON = MaintenanceState(active=True)
-"""The state behind a block that no backend was asked for."""
+RetryAfter = int | timedelta | tuple[int, int] | tuple[timedelta, timedelta]
+ON, _OFF = MaintenanceStatus(active=True), MaintenanceStatus(active=False)
+"""The status where no backend was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +38,12 @@ class Settings:
     response: ResponseCallback
     exempt_docs: bool = True
     unmatched: Unmatched = "pass"
-    retry_after: int | tuple[int, int] = 3600
+    retry_after: RetryAfter = 3600
     fail_closed: bool = False
-    read_timeout: float = 1.0
+    read_timeout: float | timedelta = 1.0
     close_websockets: bool = True
+    retry_seconds: tuple[int, int] = field(init=False)
+    read_seconds: float = field(init=False)
 
     def __post_init__(self) -> None:
         if self.enabled is not None:
@@ -50,10 +54,10 @@ class Settings:
         if self.unmatched not in ("pass", "block"):
             msg = f"unmatched must be 'pass' or 'block', got {self.unmatched!r}"
             raise ValueError(msg)
-        check_retry_after("retry_after", self.retry_after)
         check_bool("fail_closed", self.fail_closed)
-        check_seconds("read_timeout", self.read_timeout)
         check_bool("close_websockets", self.close_websockets)
+        object.__setattr__(self, "retry_seconds", check_retry_after("retry_after", self.retry_after))
+        object.__setattr__(self, "read_seconds", check_seconds("read_timeout", self.read_timeout))
         current_backend.made(self.backend)
 
 
@@ -62,9 +66,9 @@ class CommonSettings(TypedDict, total=False):
 
     exempt_docs: bool
     unmatched: Unmatched
-    retry_after: int | tuple[int, int]
+    retry_after: RetryAfter
     fail_closed: bool
-    read_timeout: float
+    read_timeout: float | timedelta
     close_websockets: bool
 
 
@@ -84,6 +88,7 @@ class AppSwitch:
         self._observer = self._observe()
         self._lifespan: Lifespan | None = None
         self._had_lifespan = False
+        self._known: tuple[MaintenanceState, MaintenanceStatus, datetime, datetime | None] | None = None
 
     @property
     def backend(self) -> StateBackend:
@@ -99,28 +104,33 @@ class AppSwitch:
     async def known_state(self) -> MaintenanceState:
         """Return the state of the backend, the last known one while it is away, or what overrules it."""
         observer = self._current_observer()
-        if self._settings.enabled is not None and holds.newest(observer.backend) is None:
-            return MaintenanceState(active=self._settings.enabled)
+        if self._is_overruled and not holds.local_holds(observer.backend):
+            return MaintenanceState(switch=Switch(on=bool(self._settings.enabled)))
         return holds.with_local(observer.backend, observer.peek() or await observer.read())
 
-    async def active_state(self, scope: Scope) -> MaintenanceState | None:
-        """Return the state if maintenance is on for this request: by the newest hold, else `enabled`, else the backend.
+    async def status(self, scope: Scope) -> MaintenanceStatus:
+        """Return the status for a request: the one that a test forces, else by `enabled`, else by the state.
 
-        A test that forces the app overrules all of them.
+        `enabled` does not count while this process holds the switch.
         """
         forcing = forced.forcing_of(self._layer, scope)
         if forcing is not None:
-            return forcing.state
+            return forcing.status
         observer = self._current_observer()
-        hold = holds.newest(observer.backend)
-        if hold is None and self._settings.enabled is not None:
-            return ON if self._settings.enabled else None
-        if hold is not None and not hold.active:
-            return None
-        state = observer.peek() or await observer.read()
-        if hold is not None:
-            return holds.with_local(observer.backend, state)
-        return state if is_active(state, clock.now()) else None
+        if self._is_overruled and not holds.local_holds(observer.backend):
+            return ON if self._settings.enabled else _OFF
+        return self._status_of(holds.with_local(observer.backend, observer.peek() or await observer.read()))
+
+    def _status_of(self, state: MaintenanceState) -> MaintenanceStatus:
+        """Return the status of a state; the last one is remembered until time may change it."""
+        now = clock.now()
+        if self._known is not None:
+            known, status, begins, ends = self._known
+            if state is known and begins <= now and (ends is None or now < ends):
+                return status
+        status = status_of(state, now)
+        self._known = state, status, now, next_change(state, now)
+        return status
 
     def hint_at_missing_lifespan(self) -> None:
         """Log once that no drain waits for this app, where nobody has run its lifespan."""
@@ -139,7 +149,7 @@ class AppSwitch:
             return Worker(observer, served) if forced.forcing_of(self._layer, scope) is None else None
 
         self._had_lifespan = True
-        self._lifespan = Lifespan(choose, patience=self._settings.read_timeout)
+        self._lifespan = Lifespan(choose, patience=self._settings.read_seconds)
         try:
             await self._lifespan.run(app, scope, receive, send)
         finally:
@@ -155,4 +165,4 @@ class AppSwitch:
     def _observe(self) -> Observer:
         settings = self._settings
         backend = current_backend.default_backend() if settings.backend is None else settings.backend
-        return observe(backend, fail_closed=settings.fail_closed, read_timeout=settings.read_timeout)
+        return observe(backend, fail_closed=settings.fail_closed, read_timeout=settings.read_seconds)

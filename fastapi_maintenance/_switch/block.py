@@ -45,8 +45,9 @@ class Block:
         self,
         backend: StateBackend | str | None,
         *,
-        active: bool,
+        on: bool,
         message: str | None = None,
+        ends_at: datetime | None = None,
         lease: float | timedelta | None = None,
         drain: float | timedelta | None = None,
         by: str | None = None,
@@ -55,9 +56,9 @@ class Block:
         if backend is not None:
             as_backend("backend", backend)
         self._backend = backend
-        self._wanted = Hold(id="not open", active=active, message=message, by=by)
+        self._wanted = Hold(id="not open", on=on, message=message, ends_at=ends_at, by=by)
         self._lease = None if lease is None else _checked_lease(lease)
-        self._drain = None if drain is None else _seconds("drain", drain)
+        self._drain = None if drain is None else check_seconds("drain", drain)
         self._progress = progress
         self._within = ExitStack()
         self._open: tuple[StateBackend, Hold] | None = None
@@ -116,7 +117,8 @@ class Block:
 
     async def _check(self, backend: StateBackend) -> None:
         """Refuse what the backend cannot do, before anything is changed."""
-        holds.check_keeps(backend, message=self._wanted.message, lease=self._lease, by=self._wanted.by)
+        wanted = self._wanted
+        holds.check_keeps(backend, message=wanted.message, ends_at=wanted.ends_at, lease=self._lease, by=wanted.by)
         if self._drain is None:
             return
         if isinstance(self._backend, str) and isinstance(backend, MemoryBackend):
@@ -173,12 +175,8 @@ async def _release(backend: StateBackend, hold: Hold) -> None:
         raise cancellation
 
 
-def _seconds(name: str, duration: float | timedelta) -> float:
-    return check_seconds(name, duration.total_seconds() if isinstance(duration, timedelta) else duration)
-
-
 def _checked_lease(lease: float | timedelta) -> timedelta:
-    seconds = _seconds("lease", lease)
+    seconds = check_seconds("lease", lease)
     try:
         duration = timedelta(seconds=seconds)
         clock.now() + duration

@@ -1,9 +1,10 @@
-"""Each change of a switch, told to background workers: however many wait in a process, one of them watches for all."""
+"""Each change of the status, for background workers: however many wait in a process, one of them watches for all."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import NoReturn
 
 import anyio
@@ -13,7 +14,7 @@ from fastapi_maintenance._helpers.waiting import current_loop
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.observer import observe
 from fastapi_maintenance._switch.writes import key_of
-from fastapi_maintenance.state import MaintenanceState, next_change, what_counts
+from fastapi_maintenance.state import Hold, MaintenanceState, MaintenanceStatus, next_change, status_of
 from fastapi_maintenance.typing import StateBackend
 
 _POLL = 1.0  # seconds
@@ -64,8 +65,8 @@ class _Member:
         self._group.state = await self._observer.read()
 
     async def wait(self, known: object) -> None:
-        """Return when what counts is something else than is known."""
-        while known == self._what_counts():
+        """Return when the status differs from the one that is known."""
+        while known == self._compared():
             change = next_change(self.state(), clock.now())
             with anyio.move_on_after(math.inf if change is None else clock.seconds_until(change)):
                 if self._group.has_leader:
@@ -79,7 +80,7 @@ class _Member:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._observer.follow, None, self._tell)
                 tasks.start_soon(self._poll)
-                while known == self._what_counts():
+                while known == self._compared():
                     await self._group.news.wait()
                 tasks.cancel_scope.cancel()
         finally:
@@ -96,12 +97,22 @@ class _Member:
     def _tell(self) -> None:
         self._group.tell(self._observer.peek())
 
-    def _what_counts(self) -> object:
-        return what_counts(self.state(), clock.now())
+    def status(self) -> MaintenanceStatus:
+        """Return the status by the last known state."""
+        return status_of(self.state(), clock.now())
+
+    def _compared(self) -> MaintenanceStatus:
+        return without_lease(self.status())
 
 
-async def changes(backend: StateBackend) -> AsyncGenerator[MaintenanceState, None]:
-    """Yield the state at once, then whenever something else counts; never raise what the store raises."""
+def without_lease(status: MaintenanceStatus) -> MaintenanceStatus:
+    """Return the status for a comparison: the renewal of a lease is not a change."""
+    hold = status.decided_by
+    return replace(status, decided_by=replace(hold, expires_at=None)) if isinstance(hold, Hold) else status
+
+
+async def changes(backend: StateBackend) -> AsyncGenerator[MaintenanceStatus]:
+    """Yield the status at once, then each time that it changes; never raise what the store raises."""
     key = current_loop(), key_of(backend)
     group = _groups.setdefault(key, _Group())
     group.members += 1
@@ -111,9 +122,9 @@ async def changes(backend: StateBackend) -> AsyncGenerator[MaintenanceState, Non
         known: object = None
         while True:
             await member.wait(known)
-            state = member.state()
-            known = what_counts(state, clock.now())
-            yield state
+            status = member.status()
+            known = without_lease(status)
+            yield status
     finally:
         group.members -= 1
         if not group.members:

@@ -1,13 +1,13 @@
 """The holds that are open in this process, for every kind of backend.
 
-They decide in this process whatever the store says. A detailed backend keeps them too, so that other processes count
-them. A backend with a bare switch is set to what the newest hold says, and back to the operator's value when the last
-one is gone; a read-only backend is left alone.
+A detailed backend keeps them too, in one order for all processes; those that it lacks count as the newest in this
+process (`with_local`). A backend with a bare switch is set to what the newest hold says, and back to the operator's
+value when the last one is released; a read-only backend is left alone.
 """
 
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -20,8 +20,8 @@ from fastapi_maintenance._helpers.waiting import current_loop, end_of
 from fastapi_maintenance._switch.writes import key_of, set_value, update_state
 from fastapi_maintenance.backends.base import read_value
 from fastapi_maintenance.backends.cached import uncached
-from fastapi_maintenance.errors import NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
-from fastapi_maintenance.state import Hold, MaintenanceState, add_hold, release_hold, renew_hold
+from fastapi_maintenance.errors import MaintenanceError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance.state import Hold, MaintenanceState, Switch, add_hold, release_hold, renew_hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 _LOCK_POLL = 0.001  # seconds
@@ -46,7 +46,7 @@ class _Ledger:
 
     def wanted(self) -> bool:
         """Return what the store shall say."""
-        return self.holds[-1].active if self.holds else self.operator
+        return self.holds[-1].on if self.holds else self.operator
 
     def is_done(self) -> bool:
         """Tell whether nothing is left to be remembered; what could not be written back is made good later."""
@@ -61,29 +61,43 @@ with suppress(AttributeError):  # Windows knows no forks
 _ledgers_lock = threading.RLock()  # the collector may run the end of an abandoned block while it is held
 
 
-def newest(backend: StateBackend) -> Hold | None:
-    """Return the newest hold that is open in this process on this backend."""
+def local_holds(backend: StateBackend) -> tuple[Hold, ...]:
+    """Return the holds that are open in this process on this backend, the newest last."""
     if not ledgers:  # as it is nearly always
-        return None
+        return ()
     ledger = ledgers.get(key_of(backend))
-    return next(reversed(ledger.holds), None) if ledger is not None else None
+    return () if ledger is None else ledger.holds
 
 
 def with_local(backend: StateBackend, state: MaintenanceState) -> MaintenanceState:
-    """Return the state with the holds of this process that the store does not have."""
-    ledger = ledgers.get(key_of(backend))
-    if ledger is None:
-        return state
+    """Return the state with the holds of this process that the store lacks, as the newest."""
     kept = {hold.id for hold in state.holds}
-    return replace(state, holds=(*state.holds, *(hold for hold in ledger.holds if hold.id not in kept)))
+    lacking = tuple(hold for hold in local_holds(backend) if hold.id not in kept)
+    return replace(state, holds=(*state.holds, *lacking)) if lacking else state
 
 
 def check_keeps(backend: StateBackend, **details: object) -> None:
     """Refuse details, such as a message, for a backend that keeps nothing but a switch."""
     given = [name for name, detail in details.items() if detail is not None]
     if given and not isinstance(backend, DetailedStateBackend):
-        msg = f"{given[0]} needs a backend with the method update_state(change), which {backend!r} has not"
+        msg = f"{given[0]} needs a backend with the method update_state(change), which {backend!r} lacks"
         raise NotSupportedError(msg)
+
+
+def check_detailed(backend: StateBackend, what: str) -> DetailedStateBackend:
+    """Return the backend if it keeps whole states, which `what` needs."""
+    check_keeps(backend, **{what: True})
+    return cast("DetailedStateBackend", backend)
+
+
+def the_one_id(wanted: str, ids: Collection[str], *, prefix: bool, kind: str, error: type[MaintenanceError]) -> str:
+    """Return the id that is wanted, or with `prefix` the only one that begins so; raise the error if there is none."""
+    found = {wanted}.intersection(ids) or {one for one in ids if prefix and one.startswith(wanted)}
+    if len(found) == 1:
+        return found.pop()
+    problem = f"{len(found)} {kind}s have ids that begin with" if found else f"no {kind} has the id"
+    msg = f"{problem} {wanted!r}"
+    raise error(msg)
 
 
 async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) -> None:
@@ -104,7 +118,7 @@ async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) ->
 async def renew(backend: DetailedStateBackend, hold: Hold, lease: timedelta) -> None:
     """Let the lease of the hold in the store begin anew; raises what the store raises."""
     with suppress(ReadOnlyBackendError):
-        await update_state(backend, lambda state: renew_hold(state, _leased(hold, lease)))
+        await update_state(backend, lambda state: renew_hold(state, _leased(hold, lease), clock.now()))
 
 
 def _leased(hold: Hold, lease: timedelta | None) -> Hold:
@@ -119,7 +133,7 @@ async def release(backend: StateBackend, hold: Hold) -> None:
     async with _locked(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
-                await update_state(backend, lambda state: release_hold(state, hold.id))
+                await update_state(backend, lambda state: release_hold(state, hold.id, clock.now()))
         else:
             await _follow(backend, ledger)
 
@@ -134,7 +148,7 @@ async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noq
     """Set the switch of a backend that has nothing else; open holds go on, and leave it at this value."""
     async with _locked(backend) as ledger:
         if ledger.holds:
-            await _write(backend, ledger, ledger.holds[-1].active)
+            await _write(backend, ledger, ledger.holds[-1].on)
         else:
             await set_value(backend, value)
             ledger.ours = frozenset({value})
@@ -145,7 +159,7 @@ async def bare_state(backend: StateBackend) -> MaintenanceState:
     """Return the state of a backend that has nothing but a switch: the operator's value and this process's holds."""
     async with _locked(backend) as ledger:
         ledger.see(await read_value(uncached(backend)))
-        return MaintenanceState(active=ledger.operator, holds=ledger.holds)
+        return MaintenanceState(switch=Switch(on=ledger.operator), holds=ledger.holds)
 
 
 async def _follow(backend: StateBackend, ledger: _Ledger) -> None:
@@ -209,13 +223,8 @@ async def remove_hold(hold_id: str, backend: StateBackend, *, prefix: bool = Fal
     """
 
     def change(state: MaintenanceState) -> MaintenanceState:
-        ids = {hold.id for hold in state.holds}
-        found = ids & {hold_id} or {one for one in ids if prefix and one.startswith(hold_id)}
-        if len(found) != 1:
-            problem = f"{len(found)} holds have ids that begin with" if found else "no hold has the id"
-            msg = f"{problem} {hold_id!r}"
-            raise NoSuchHoldError(msg)
-        return release_hold(state, found.pop())
+        ids = [hold.id for hold in state.holds]
+        found = the_one_id(hold_id, ids, prefix=prefix, kind="hold", error=NoSuchHoldError)
+        return release_hold(state, found, clock.now())
 
-    check_keeps(backend, hold_id=hold_id)
-    return await update_state(cast("DetailedStateBackend", backend), change)
+    return await update_state(check_detailed(backend, "hold_id"), change)

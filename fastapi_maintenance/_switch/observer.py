@@ -16,9 +16,9 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.shared_read import SharedRead, moment
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, end_of, in_time
 from fastapi_maintenance._switch import writes
-from fastapi_maintenance.backends.base import check_state, read_state
+from fastapi_maintenance.backends.base import check_state, name_of, read_state
 from fastapi_maintenance.backends.cached import CachedBackend, uncached
-from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.state import MaintenanceState, Switch, status_of
 from fastapi_maintenance.typing import (
     DrainableStateBackend,
     PeekableStateBackend,
@@ -51,7 +51,7 @@ class Observer:
         self.watches = 0
         """How often it began to watch."""
         self._read_timeout = read_timeout
-        self._known = MaintenanceState(active=fail_closed)
+        self._known = MaintenanceState(switch=Switch(on=fail_closed))
         self._away = False
         self._has_ended = _not_followed
 
@@ -149,16 +149,16 @@ class Observer:
         self._known = state
         if self._away:
             self._away = False
-            _logger.warning("The maintenance state can be read again from %r", self.backend)
+            _logger.warning("The maintenance state can be read again from %s", name_of(self.backend))
         return state
 
     def _stand_in(self, error: Exception) -> MaintenanceState:
         if not self._away:
             self._away = True
             _logger.warning(
-                "The maintenance state cannot be read from %r; until it can, maintenance stays %s: %s: %s",
-                self.backend,
-                "on" if is_active(self._last(), clock.now()) else "off",
+                "The maintenance state cannot be read from %s; until it can, maintenance stays %s: %s: %s",
+                name_of(self.backend),
+                "on" if status_of(self._last(), clock.now()).active else "off",
                 type(error).__name__,
                 error,
             )

@@ -11,7 +11,7 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
-from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus
 from fastapi_maintenance.typing import StateBackend
 
 _SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
@@ -57,7 +57,7 @@ class RequestInProgress(dict[str, Any]):
 class Blocked(NamedTuple):
     """Why a request is blocked."""
 
-    state: MaintenanceState
+    status: MaintenanceStatus
     route: str | None
     """The path of its route, with parameters in braces, if it has one."""
 

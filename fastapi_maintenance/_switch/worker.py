@@ -28,9 +28,10 @@ from fastapi_maintenance._switch.drain import report_of
 from fastapi_maintenance._switch.observer import Observer, watched_by
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, Served, is_excused
 from fastapi_maintenance._switch.writes import key_of
+from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.url import close_if_made_here
-from fastapi_maintenance.state import Hold, MaintenanceState, current_author, current_message, is_active, next_change
+from fastapi_maintenance.state import Hold, MaintenanceState, next_change, status_of
 from fastapi_maintenance.typing import DrainableStateBackend
 
 _LOOK_AGAIN = 0.05  # seconds, while requests are waited for: one may end in another event loop
@@ -53,7 +54,7 @@ class Worker:
     def __init__(self, observer: Observer, served: Served) -> None:
         self.id = f"{socket.gethostname()[:64]}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
         self.observer = observer
-        self._name = repr(observer.backend)
+        self._name = name_of(observer.backend)
         self._served = served
         self._loop = current_loop()
         self._changed = anyio.Event()
@@ -110,38 +111,38 @@ class Worker:
     def _note(self, state: MaintenanceState) -> None:
         """Log that maintenance has begun or ended, once in this process, and tell it to OpenTelemetry."""
         now, key = clock.now(), key_of(self.observer.backend)
-        active = is_active(state, now)
+        status = status_of(state, now)
+        active = status.active
         if self.observer.is_away or active is self._active:
             return
         self._active = active
-        author, message = current_author(state, now), current_message(state, now) if active else None
         is_first, (was_active, was_held) = key not in _noted, _noted.get(key, (None, False))
         if was_active is active:
             return
-        _noted[key] = active, isinstance(author, Hold)
+        _noted[key] = active, isinstance(status.decided_by, Hold)
         set_active(self._name, active)
         if is_first and not active:
             return
-        if author.active is not active or (was_held and not active):  # a window or a block ended: nobody set it off
-            author = MaintenanceState()
-        details = {"message": message, "by": author.by, "since": author.since}
-        details |= {"starts_at": state.starts_at, "ends_at": state.ends_at}
-        shown = [f"set by {author.by!r}"] * (author.by is not None) + [repr(message)] * (message is not None)
+        is_release = was_held and not active and status.decided_by is None  # nobody has set the switch off
+        by, since = (None, None) if is_release else (status.by, status.since)
+        times = {name: time and time.isoformat() for name, time in (("since", since), ("ends_at", status.ends_at))}
+        details = {"active": active, "message": status.message, "by": by, **times}
+        shown = [f"set by {by!r}"] * (by is not None) + [repr(status.message)] * (status.message is not None)
         _logger.info(
             "Maintenance is %s by %s%s",
             "on" if active else "off",
             self._name,
             "".join(f", {one}" for one in shown),
-            extra={"maintenance_active": active, **{f"maintenance_{name}": value for name, value in details.items()}},
+            extra={f"maintenance_{name}": value for name, value in details.items() if value is not None},
         )
 
     async def _blocked(self, state: MaintenanceState) -> dict[RequestInProgress, Blocked]:
         """Return the requests in progress that maintenance would block now, and why."""
-        if not (state.active or state.holds or holds.ledgers):
+        if not (state.switch.on or state.windows or state.holds or holds.ledgers):
             self._verdicts = {}  # else requests that have ended would be kept until maintenance begins again
             return {}
         requests = tuple(self._served.requests)
-        decided_by = state, is_active(state, clock.now()), bool(holds.ledgers)
+        decided_by = state, status_of(state, clock.now()).active, bool(holds.ledgers)
         known = self._verdicts if decided_by == self._decided_by else {}
         self._decided_by = decided_by
         self._verdicts = {

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from fastapi_maintenance._helpers.shared_read import moment
 from fastapi_maintenance.backends.cached import uncached
-from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.state import MaintenanceState, Switch
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
 
@@ -70,7 +70,7 @@ async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001
     """Set a bare switch; when this returns, the store has it and this process knows it."""
     began = _note()
     await backend.set_value(value)
-    await _tell(backend, MaintenanceState(active=value), began)
+    await _tell(backend, MaintenanceState(switch=Switch(on=value)), began)
 
 
 def _note() -> int:

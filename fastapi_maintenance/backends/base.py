@@ -5,6 +5,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import timedelta
 from typing import TypeVar
 
 import anyio
@@ -14,7 +15,7 @@ from fastapi_maintenance._helpers.checks import check_bool, check_name, check_se
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance.codec import bool_to_str, str_to_bool
 from fastapi_maintenance.errors import InvalidStateError
-from fastapi_maintenance.state import MaintenanceState, is_active, switch
+from fastapi_maintenance.state import MaintenanceState, Switch, set_switch, status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "check_backend",
     "check_state",
     "counted",
+    "name_of",
     "read_state",
     "read_value",
     "replacing",
@@ -77,10 +79,10 @@ class DetailedBackend:
 
     async def get_value(self: DetailedStateBackend) -> bool:
         """Return whether there is maintenance now; raises as `get_state` does."""
-        return is_active(await self.get_state(), clock.now())
+        return status_of(await self.get_state(), clock.now()).active
 
     async def set_value(self: DetailedStateBackend, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
-        """Set the operator's switch, without message or window; open holds stay. Raises as `update_state` does."""
+        """Set the operator's switch, without details; open holds stay. Raises as `update_state` does."""
         await self.update_state(set_to(value))
 
 
@@ -90,7 +92,7 @@ class StoreBackend(DetailedBackend, ABC):
     close_client: Callable[[], Awaitable[object]] | None = None
     """Closes the client, where it was made from a URL; None where the user made it."""
 
-    def __init__(self, key: str, poll_interval: float, *, longest_key: int | None = None) -> None:
+    def __init__(self, key: str, poll_interval: float | timedelta, *, longest_key: int | None = None) -> None:
         self.key: str = check_name("key", key, at_most=longest_key)
         self.poll_interval: float = check_seconds("poll_interval", poll_interval)
 
@@ -196,10 +198,16 @@ def check_backend(name: str, value: object) -> StateBackend:
     return value
 
 
+def name_of(backend: StateBackend) -> str:
+    """Return a stable name for logs and labels: what the backend shows of itself, unless that has its address."""
+    kind = type(backend)
+    return kind.__name__ if kind.__repr__ is object.__repr__ else repr(backend)
+
+
 def set_to(value: object) -> StateChange:
-    """Return the change that sets the operator's switch, without message or window, and leaves holds open."""
-    active = check_bool("value", value)
-    return replacing(lambda state: switch(state, active=active))
+    """Return the change that sets the operator's switch without details; off also ends the windows in force."""
+    switch = Switch(on=check_bool("value", value))
+    return replacing(lambda state: set_switch(state, switch, clock.now()))
 
 
 def replacing(change: _Change) -> _Change:
@@ -245,4 +253,4 @@ async def read_state(backend: StateBackend) -> MaintenanceState:
     """Return the state that a backend keeps, or the one that its bare switch stands for."""
     if isinstance(backend, DetailedStateBackend):
         return check_state(await backend.get_state())
-    return MaintenanceState(active=await read_value(backend))
+    return MaintenanceState(switch=Switch(on=await read_value(backend)))

@@ -1,15 +1,16 @@
 """A backend that asks another one only now and then."""
 
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from typing import overload
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds
 from fastapi_maintenance._helpers.shared_read import SharedRead, moment
-from fastapi_maintenance.backends.base import check_state, read_state, set_to
+from fastapi_maintenance.backends.base import check_state, name_of, read_state, set_to
 from fastapi_maintenance.backends.url import as_backend
-from fastapi_maintenance.state import MaintenanceState, is_active
+from fastapi_maintenance.state import MaintenanceState, Switch, status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
 __all__ = ["CachedBackend", "CachedDetailedBackend", "cached", "uncached"]
@@ -26,17 +27,17 @@ class CachedBackend:
 
     def __repr__(self) -> str:
         """Show the backend and the time for which a value is kept."""
-        return f"cached({self.backend!r}, ttl={self.ttl:g})"
+        return f"cached({name_of(self.backend)}, ttl={self.ttl:g})"
 
     async def get_value(self) -> bool:
         """Return whether there is maintenance now; raises what the backend raises if it never told."""
-        return is_active(await self._state(), clock.now())
+        return status_of(await self._state(), clock.now()).active
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the switch of the backend; raises what that raises."""
         began = self._note()
         await self.backend.set_value(value)
-        await self._written(MaintenanceState(active=value), began)
+        await self._written(MaintenanceState(switch=Switch(on=value)), began)
 
     async def _state(self) -> MaintenanceState:
         try:
@@ -70,7 +71,7 @@ class CachedDetailedBackend(CachedBackend):
         self._detailed = backend
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
-        """Set the operator's switch, without message or window; open holds stay. Raises what the backend raises."""
+        """Set the operator's switch, without details; open holds stay. Raises what the backend raises."""
         await self.update_state(set_to(value))
 
     async def get_state(self) -> MaintenanceState:
@@ -86,11 +87,11 @@ class CachedDetailedBackend(CachedBackend):
 
 
 @overload
-def cached(backend: DetailedStateBackend, ttl: float = 1.0) -> DetailedStateBackend: ...
+def cached(backend: DetailedStateBackend, ttl: float | timedelta = 1.0) -> DetailedStateBackend: ...
 @overload
-def cached(backend: StateBackend | str, ttl: float = 1.0) -> StateBackend: ...
-def cached(backend: StateBackend | str, ttl: float = 1.0) -> StateBackend:
-    """Return a backend that asks `backend` at most once in `ttl` seconds, and once at a time.
+def cached(backend: StateBackend | str, ttl: float | timedelta = 1.0) -> StateBackend: ...
+def cached(backend: StateBackend | str, ttl: float | timedelta = 1.0) -> StateBackend:
+    """Return a backend that asks `backend` at most once in a `ttl`, and once at a time.
 
     >>> from fastapi_maintenance import LocalFileBackend
     >>> backend = cached(LocalFileBackend("maintenance.txt"), ttl=5.0)
@@ -101,7 +102,7 @@ def cached(backend: StateBackend | str, ttl: float = 1.0) -> StateBackend:
 
     Args:
         backend: Where the state is kept, or its URL for `backend_from_url`.
-        ttl: Seconds for which a value counts.
+        ttl: Seconds, or a timedelta, for which a value counts.
 
     Raises:
         TypeError: `backend` is no backend, or `ttl` no number.

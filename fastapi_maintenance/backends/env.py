@@ -7,7 +7,7 @@ from fastapi_maintenance._helpers.checks import check_str
 from fastapi_maintenance.backends.base import DetailedBackend
 from fastapi_maintenance.codec import str_to_bool
 from fastapi_maintenance.errors import InvalidStateError, ReadOnlyBackendError
-from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.state import MaintenanceState, Switch
 from fastapi_maintenance.typing import StateChange
 
 __all__ = ["DEFAULT_VARIABLE", "EnvVarBackend"]
@@ -79,7 +79,7 @@ class EnvVarBackend(DetailedBackend):
 
     def _state_of(self, value: str) -> MaintenanceState:
         try:
-            return MaintenanceState(active=str_to_bool(value))
+            return MaintenanceState(switch=Switch(on=str_to_bool(value)))
         except InvalidStateError as error:
             _logger.warning("The environment variable %s counts as off: %s", self.var_name, error)
             return MaintenanceState()

@@ -8,7 +8,7 @@ import anyio
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance.backends.base import DetailedBackend
 from fastapi_maintenance.codec import state_to_text
-from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.state import MaintenanceState, Switch
 from fastapi_maintenance.typing import StateChange
 
 __all__ = ["MemoryBackend"]
@@ -33,14 +33,13 @@ class MemoryBackend(DetailedBackend):
     def __init__(self, state: MaintenanceState | bool = False) -> None:  # noqa: FBT001, FBT002 -- a state in short
         if not isinstance(state, (MaintenanceState, bool)):
             reject("state", "a MaintenanceState, True or False", state)
-        self._state = MaintenanceState(active=state) if isinstance(state, bool) else state
+        self._state = MaintenanceState(switch=Switch(on=state)) if isinstance(state, bool) else state
         self._lock = threading.Lock()
         self._reports: dict[str, str] = {}
 
     def __repr__(self) -> str:
-        """Show the state, as True or False where it says no more."""
-        short = {MaintenanceState(active=active): active for active in (True, False)}
-        return f"{type(self).__name__}(state={short.get(self._state, self._state)!r})"
+        """Show no state, which changes: this is the name of the switch in logs and telemetry."""
+        return f"{type(self).__name__}()"
 
     def peek(self) -> MaintenanceState:
         """Return the state."""

@@ -71,15 +71,17 @@ class RedisBackend(StoreBackend):
         client: A client that you made and that you close; with or without `decode_responses`. Each process that follows
             the state keeps one connection of it for the channel.
         key: The key.
-        poll_interval: Seconds between two reads of the key while it is followed. They also show whether the store can
-            still be reached.
+        poll_interval: Seconds, or a timedelta, between two reads of the key while it is followed. They also show
+            whether the store can still be reached.
 
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: `key` is empty, or has a `}` that ends no `{tag}`, or `poll_interval` is not above zero.
     """
 
-    def __init__(self, client: Redis | RedisCluster, key: str = DEFAULT_KEY, *, poll_interval: float = 1.0) -> None:
+    def __init__(
+        self, client: Redis | RedisCluster, key: str = DEFAULT_KEY, *, poll_interval: float | timedelta = 1.0
+    ) -> None:
         if not isinstance(client, (Redis, RedisCluster)):
             reject_kind("client", "a redis.asyncio.Redis or RedisCluster (for a URL: backend_from_url)", client)
         super().__init__(key, poll_interval)

@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from datetime import timedelta
 from typing import Literal
 
 from starlette.requests import Request
@@ -89,7 +90,11 @@ def app_root(request: Request) -> str:
 
 
 def bypass_cookie(
-    secret: str, *, name: str = "maintenance_bypass", max_age: float = 86_400, link_max_age: float = 600
+    secret: str,
+    *,
+    name: str = "maintenance_bypass",
+    max_age: float | timedelta = 86_400,
+    link_max_age: float | timedelta = 600,
 ) -> BypassCookie:
     """Exempt clients with a signed cookie that has not expired; `maintenance_router(bypass=...)` hands it out.
 
@@ -103,9 +108,9 @@ def bypass_cookie(
         secret: What the cookie is signed with, and what people present to be given it: 16 to 1024 characters, at least
             8 of them different. Better let `secrets.token_urlsafe()` choose it than think of one.
         name: The cookie's name.
-        max_age: Seconds after which the cookie counts no longer.
-        link_max_age: Seconds after which a link to it gives no cookie any more. The cookie that it gives expires when
-            that of whoever made the link does.
+        max_age: Seconds, or a timedelta, after which the cookie expires.
+        link_max_age: Seconds, or a timedelta, after which a link no longer gives the cookie. The cookie that it gives
+            expires when that of whoever made the link does.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -119,11 +124,13 @@ def bypass_cookie(
         reject_value("secret", f"be {_LEAST_SECRET} to {SECRET_LIMIT} characters long", len(secret))
     if len(set(secret)) < _LEAST_VARIETY:
         reject_value("secret", f"have at least {_LEAST_VARIETY} different characters", len(set(secret)))
-    for name_of_age, age in (("max_age", max_age), ("link_max_age", link_max_age)):
-        if check_seconds(name_of_age, age) < 1:
+    ages = {"max_age": max_age, "link_max_age": link_max_age}
+    seconds = {name_of_age: check_seconds(name_of_age, age) for name_of_age, age in ages.items()}
+    for name_of_age, age in seconds.items():
+        if age < 1:
             reject_value(name_of_age, "be at least 1 second", age)
     try:
-        return BypassCookie(secret, name=check_token("name", name), max_age=max_age, link_max_age=link_max_age)
+        return BypassCookie(secret, name=check_token("name", name), **seconds)
     except ImportError as error:
         msg = "bypass_cookie needs itsdangerous: pip install 'fastapi-maintenance[bypass]'"
         raise ImportError(msg, name=error.name) from error

@@ -5,17 +5,17 @@ A response callback is a function from a request to a response, sync or async. T
 was blocked.
 """
 
-from fastapi_maintenance.responses.callbacks import STATE_KEY, as_json, as_problem, as_redirect, current_state
+from fastapi_maintenance.responses.callbacks import STATUS_KEY, as_json, as_problem, as_redirect, current_status
 from fastapi_maintenance.responses.negotiation import negotiate, with_media_type
 from fastapi_maintenance.responses.page import as_html
 
 __all__ = [
-    "STATE_KEY",
+    "STATUS_KEY",
     "as_html",
     "as_json",
     "as_problem",
     "as_redirect",
-    "current_state",
+    "current_status",
     "negotiate",
     "with_media_type",
 ]

@@ -10,31 +10,30 @@ from urllib.parse import unquote, urljoin, urlsplit
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_str, reject_value
-from fastapi_maintenance.state import MaintenanceState, current_message
+from fastapi_maintenance.state import MaintenanceStatus
 from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
 
-STATE_KEY = "fastapi_maintenance.state"
-"""The key of the ASGI scope under which the middleware leaves the state behind a block."""
+STATUS_KEY = "fastapi_maintenance.status"
+"""The key of the ASGI scope under which the middleware leaves the status behind a block."""
 
 _DETAIL = "Service temporarily unavailable due to maintenance"
 _Callback = TypeVar("_Callback", bound=ResponseCallback)
 
 
-def current_state(request: Request) -> MaintenanceState:
-    """Return the state behind the block, for a response callback to tell of.
+def current_status(request: Request) -> MaintenanceStatus:
+    """Return the status behind the block, for a response callback to show.
 
-    >>> current_state(blocked(message="Back at ten")).message
+    >>> current_status(blocked(message="Back at ten")).message
     'Back at ten'
 
     Raises:
         LookupError: The request was not blocked by the middleware of this package.
     """
-    state = request.scope.get(STATE_KEY)
-    if isinstance(state, MaintenanceState):
-        return state
-    msg = "request has no maintenance state: only a request that the middleware blocked has one"
+    status = request.scope.get(STATUS_KEY)
+    if isinstance(status, MaintenanceStatus):
+        return status
+    msg = "request has no maintenance status: only a request that the middleware blocked has one"
     raise LookupError(msg)
 
 
@@ -51,7 +50,7 @@ def answers_of(callback: object) -> tuple[tuple[int, str], ...]:
 
 @dataclass(frozen=True, eq=False)
 class MessageCallback:
-    """A response callback that tells the operator's message or a default: rendered once for many requests."""
+    """A response callback that shows the operator's message or a default: rendered once for many requests."""
 
     media_type: str
     default: str
@@ -60,17 +59,13 @@ class MessageCallback:
     def __post_init__(self) -> None:
         offering(self.media_type, self)
 
-    def text_in(self, state: MaintenanceState) -> str:
-        """Return what it tells in this state."""
-        return (current_message(state, clock.now()) if state.holds else state.message) or self.default
-
     def response_of(self, text: str) -> Response:
         """Return a response that tells this text."""
         return JSONResponse(self.document(text), status_code=503, media_type=self.media_type)
 
     def __call__(self, request: Request, /) -> Response:
         """Return a response for this request alone."""
-        return self.response_of(self.text_in(current_state(request)))
+        return self.response_of(current_status(request).message or self.default)
 
 
 def as_json(detail: str = _DETAIL) -> SyncResponseCallback:

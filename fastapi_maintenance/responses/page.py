@@ -4,7 +4,7 @@ import base64
 import hashlib
 import random
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from html import escape
 from string import Template
 
@@ -13,10 +13,10 @@ from starlette.responses import HTMLResponse, Response
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds, check_str, reject, reject_value
-from fastapi_maintenance.responses.callbacks import current_state, offering
+from fastapi_maintenance.responses.callbacks import current_status, offering
 from fastapi_maintenance.responses.negotiation import preferred_language
 from fastapi_maintenance.responses.words import LANGUAGES, Words, in_words
-from fastapi_maintenance.state import current_message, seconds_left
+from fastapi_maintenance.state import seconds_left
 from fastapi_maintenance.typing import SyncResponseCallback
 
 _STYLE = r"(?is)<style[^>]*>(.*?)</style>"
@@ -62,7 +62,7 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     light: tuple[str, str] = ("#ffffff", "#1f2937"),
     dark: tuple[str, str] = ("#111827", "#f3f4f6"),
     template: str = PAGE,
-    retry: float = 60.0,
+    retry: float | timedelta = 60.0,
 ) -> SyncResponseCallback:
     """Answer `503` with a page for people, which needs neither scripts nor other files.
 
@@ -82,7 +82,8 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
         dark: The same, for visitors who prefer dark pages.
         template: The page as `string.Template`, with `$title`, `$message`, `$expected` and `$language`. Its `<style>`
             elements are let in by the Content-Security-Policy; scripts and outside files are not.
-        retry: Seconds. Where the end is not known, the page is loaded again after one to two times as long.
+        retry: Seconds, or a timedelta. If the end is not known, the page is loaded again after one to two times as
+            long.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -93,7 +94,7 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
             check_str(name, text)
     if language is not None and not re.fullmatch(_LANGUAGE, language):
         reject_value("language", "be a language tag such as 'en' or 'pt-BR'", language)
-    check_seconds("retry", retry)
+    pause = check_seconds("retry", retry)
     colors = _checked_colors(accent, light=light, dark=dark)
     page = Template(check_str("template", template))
     try:
@@ -104,21 +105,21 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
         raise ValueError(msg) from None
 
     def html_response(request: Request, /) -> Response:
-        state, now = current_state(request), clock.now()
+        status, now = current_status(request), clock.now()
         spoken = language or preferred_language(request.headers.get("accept-language"), tuple(LANGUAGES))
         words = LANGUAGES.get(spoken.lower().partition("-")[0], LANGUAGES["en"])
-        left = seconds_left(state, now)
+        left = seconds_left(status, now)
         body = page.substitute(
             **colors,
             language=spoken,
             title=escape(title or words.title),
-            message=escape(current_message(state, now) or message or words.message),
-            expected="" if left is None or state.ends_at is None else _expected(state.ends_at, left, words),
+            message=escape(status.message or message or words.message),
+            expected=_expected(status.ends_at, left, words) if left and status.ends_at is not None else "",
         )
         headers = {"Content-Security-Policy": policy, "Content-Language": spoken, "Vary": "Accept-Language"}
         if request.method in {"GET", "HEAD"}:  # what was posted is not to be asked for
-            wait = retry if left is None else left
-            headers["Refresh"] = str(round(wait + random.uniform(0, retry)))  # noqa: S311 -- no secret
+            wait = left or pause
+            headers["Refresh"] = str(round(wait + random.uniform(0, pause)))  # noqa: S311 -- no secret
         return HTMLResponse(body, status_code=503, headers=headers)
 
     return offering("text/html", html_response)

@@ -14,12 +14,13 @@ from starlette.types import Message, Receive, Scope, Send
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.scope import as_http
-from fastapi_maintenance.responses.callbacks import STATE_KEY, MessageCallback, as_json
-from fastapi_maintenance.state import MaintenanceState, seconds_left
+from fastapi_maintenance.responses.callbacks import STATUS_KEY, MessageCallback, as_json
+from fastapi_maintenance.state import MaintenanceStatus, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
 
 _Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
+_OVERDUE = 30  # seconds
 _TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
 _logger = logging.getLogger("fastapi_maintenance")
 _default = cast("MessageCallback", as_json())
@@ -29,9 +30,9 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
     scope: Scope,
     receive: Receive,
     send: Send,
-    state: MaintenanceState,
+    status: MaintenanceStatus,
     response: ResponseCallback,
-    retry_after: int | tuple[int, int],
+    retry_after: tuple[int, int],
 ) -> None:
     """Answer with the callback's response, or where that fails before it began, with the default one."""
     if scope["type"] == "websocket":
@@ -39,7 +40,7 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
             return
         receive, send = _as_get(receive, send)
-    seconds = _seconds(state, retry_after)
+    seconds = _seconds(status, retry_after)
     if not isinstance(response, MessageCallback):
         begun = False
 
@@ -51,7 +52,7 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             await send(message)
 
         try:
-            request = Request({**as_http(scope), STATE_KEY: state}, receive)
+            request = Request({**as_http(scope), STATUS_KEY: status}, receive)
             made: Any = response(request)
             made = await made if inspect.isawaitable(made) else made
             if not isinstance(made, Response):
@@ -64,18 +65,22 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             response = _default
         else:
             return
-    status, headers, body = _rendered(response, response.text_in(state), seconds)
-    await send({"type": "http.response.start", "status": status, "headers": headers.copy()})
+    code, headers, body = _rendered(response, status.message or response.default, seconds)
+    await send({"type": "http.response.start", "status": code, "headers": headers.copy()})
     await send({"type": "http.response.body", "body": body})
 
 
-def _seconds(state: MaintenanceState, retry_after: int | tuple[int, int]) -> int:
-    """Return the seconds of `Retry-After` (RFC 9110 10.2.3): to the end, or `retry_after` where that is not known."""
-    known = None if state.ends_at is None else seconds_left(state, clock.now())
-    if isinstance(retry_after, int):
-        return retry_after if known is None else known
-    least, most = retry_after  # between which the clients are spread, so that they do not all come back at once
-    return (least if known is None else known) + random.randint(0, most - least)  # noqa: S311 -- no secret
+def _seconds(status: MaintenanceStatus, retry_after: tuple[int, int]) -> int:
+    """Return the seconds of `Retry-After` (RFC 9110 10.2.3): to the end, or `retry_after` if that is not known."""
+    least, most = retry_after
+    seconds = seconds_left(status, clock.now()) if status.ends_at is not None else None
+    if seconds is None:
+        seconds = least
+    elif seconds == 0:  # a job takes longer than it expected
+        seconds = min(_OVERDUE, least)
+    if least == most:
+        return seconds
+    return seconds + random.randint(0, most - least)  # noqa: S311 -- no secret: clients do not all come back at once
 
 
 def _completed(own: Iterable[_Header], seconds: int) -> list[_Header]:

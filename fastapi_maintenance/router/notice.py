@@ -1,7 +1,7 @@
 """A public notice of maintenance that is on, or planned."""
 
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
@@ -30,7 +30,7 @@ class Notice(BaseModel):
 
 
 def maintenance_notice(
-    *, backend: StateBackend | str | None = None, prefix: str = "/maintenance", max_age: float = 30
+    *, backend: StateBackend | str | None = None, prefix: str = "/maintenance", max_age: float | timedelta = 30
 ) -> APIRouter:
     """Return a public router that tells visitors of maintenance, also in advance: `GET <prefix>/notice`.
 
@@ -45,7 +45,7 @@ def maintenance_notice(
     Args:
         backend: The switch, or its URL; None: the one of the app that the router is included in.
         prefix: The beginning of its path.
-        max_age: Seconds for which browsers and proxies may keep an answer.
+        max_age: Seconds, or a timedelta, for which browsers and proxies may keep an answer.
 
     Raises:
         TypeError: An argument is of the wrong type.

@@ -12,7 +12,7 @@ from fastapi_maintenance._helpers.checks import check_bool, reject
 from fastapi_maintenance._routing.forced import forced
 from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance.middleware import is_maintenance
-from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.state import MaintenanceStatus, Switch
 
 __all__ = ["MovedClock", "maintenance_forced", "moved_clock"]
 
@@ -49,11 +49,11 @@ def maintenance_forced(
     """
     if not any(isinstance(layer, Starlette) or is_maintenance(layer) for layer in layers_of(app)):
         reject("app", "an app, made by FastAPI, Starlette or a maintenance middleware", app)
-    state = MaintenanceState(active=check_bool("active", active), message=message)
+    switch = Switch(on=check_bool("active", active), message=message)
     if message is not None and not active:
         msg = f"message goes with active=True, got {message!r} with active=False"
         raise ValueError(msg)
-    return forced(app, state if active else None)
+    return forced(app, MaintenanceStatus(active=active, message=message, decided_by=switch if active else None))
 
 
 class MovedClock:

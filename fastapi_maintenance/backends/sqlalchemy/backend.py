@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -44,8 +44,8 @@ class SQLAlchemyBackend(StoreBackend):
         key: Tells this switch from others in the same table; at most 255 characters.
         metadata: The `MetaData` to put the table in, so that migrations see it; its schema is used.
         table_name: The table's name.
-        poll_interval: Seconds between two reads of the row while it is followed. They also show whether the database
-            can still be reached.
+        poll_interval: Seconds, or a timedelta, between two reads of the row while it is followed. They also show
+            whether the database can still be reached.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -59,7 +59,7 @@ class SQLAlchemyBackend(StoreBackend):
         *,
         metadata: MetaData | None = None,
         table_name: str = "fastapi_maintenance",
-        poll_interval: float = 1.0,
+        poll_interval: float | timedelta = 1.0,
     ) -> None:
         if not isinstance(engine, AsyncEngine):
             reject_kind("engine", "a sqlalchemy.ext.asyncio.AsyncEngine (for a URL: backend_from_url)", engine)

@@ -1,0 +1,41 @@
+"""The state of maintenance, what it means at a moment, and every change of it: values and pure functions."""
+
+from fastapi_maintenance.state.changes import (
+    add_hold,
+    add_window,
+    cancel_window,
+    edited_switch,
+    release_hold,
+    renew_hold,
+    set_switch,
+)
+from fastapi_maintenance.state.status import (
+    MaintenanceStatus,
+    is_in_force,
+    next_change,
+    open_holds,
+    seconds_left,
+    status_of,
+)
+from fastapi_maintenance.state.values import TEXT_LIMIT, Hold, MaintenanceState, Switch, Window
+
+__all__ = [
+    "TEXT_LIMIT",
+    "Hold",
+    "MaintenanceState",
+    "MaintenanceStatus",
+    "Switch",
+    "Window",
+    "add_hold",
+    "add_window",
+    "cancel_window",
+    "edited_switch",
+    "is_in_force",
+    "next_change",
+    "open_holds",
+    "release_hold",
+    "renew_hold",
+    "seconds_left",
+    "set_switch",
+    "status_of",
+]

@@ -1,0 +1,140 @@
+"""What a state means at one moment: `status_of` is the only rule for that, and everything asks it."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+from fastapi_maintenance.state.values import Hold, MaintenanceState, Switch, Window
+
+__all__ = ["MaintenanceStatus", "is_in_force", "next_change", "open_holds", "seconds_left", "status_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceStatus:
+    """Whether maintenance is on at one moment, and why; times are aware and in UTC.
+
+    Args:
+        active: Whether maintenance is on.
+        message: What to tell visitors; None while maintenance is off.
+        ends_at: When maintenance will be off by this state. None: it is off, or part of the state has no end. It is in
+            the past if a job takes longer than its owner expected.
+        by: Who turned it on or off, for operators.
+        since: Since when it has been on or off, as far as the state says.
+        decided_by: The hold, switch or window that decides; None: nothing turns maintenance on.
+        next_window: The next planned window.
+    """
+
+    active: bool
+    message: str | None = None
+    ends_at: datetime | None = None
+    by: str | None = None
+    since: datetime | None = None
+    decided_by: Switch | Window | Hold | None = None
+    next_window: Window | None = None
+
+
+def status_of(state: MaintenanceState, now: datetime) -> MaintenanceStatus:
+    """Return what a state means at `now`, an aware datetime.
+
+    >>> from datetime import UTC, datetime, timedelta
+    >>> now = datetime(2030, 1, 1, tzinfo=UTC)
+    >>> state = MaintenanceState(switch=Switch(on=True, ends_at=now + timedelta(hours=1)))
+    >>> status_of(state, now).active, status_of(state, now + timedelta(hours=1)).active
+    (True, False)
+
+    The newest hold that has not expired decides. Without one, maintenance is on while the switch is in force, or a
+    window is.
+    """
+    holds = open_holds(state, now)
+    base = _base(state, now)
+    decided_by = holds[-1] if holds else base
+    next_window = min(
+        (window for window in state.windows if window.starts_at > now),
+        key=lambda window: window.starts_at,
+        default=None,
+    )
+    if decided_by is None:
+        by, since = _turned_off(state, now)
+        return MaintenanceStatus(active=False, by=by, since=since, next_window=next_window)
+    active = not isinstance(decided_by, Hold) or decided_by.on
+    message = decided_by.message
+    if message is None and base is not None:
+        message = base.message
+    return MaintenanceStatus(
+        active=active,
+        message=message if active else None,
+        ends_at=_end(state, holds, now) if active else None,
+        by=decided_by.by,
+        since=decided_by.starts_at if isinstance(decided_by, Window) else decided_by.since,
+        decided_by=decided_by,
+        next_window=next_window,
+    )
+
+
+def open_holds(state: MaintenanceState, now: datetime) -> tuple[Hold, ...]:
+    """Return the holds that have not expired at `now`, an aware datetime, the newest last."""
+    return tuple(hold for hold in state.holds if hold.expires_at is None or now < hold.expires_at)
+
+
+def is_in_force(window: Window, now: datetime) -> bool:
+    """Return whether a window has begun and not ended at `now`, an aware datetime."""
+    return window.starts_at <= now and (window.ends_at is None or now < window.ends_at)
+
+
+def next_change(state: MaintenanceState, now: datetime) -> datetime | None:
+    """Return the first moment after `now` at which time alone may change the status; None if there is none."""
+    moments = [state.switch.ends_at, *(hold.expires_at for hold in state.holds)]
+    for window in state.windows:
+        moments += window.starts_at, window.ends_at
+    return min((moment for moment in moments if moment is not None and moment > now), default=None)
+
+
+def seconds_left(status: MaintenanceStatus, now: datetime) -> int | None:
+    """Return the whole seconds until maintenance ends, 0 once its expected end has passed; None if no end is known."""
+    return None if status.ends_at is None else max(0, math.ceil((status.ends_at - now).total_seconds()))
+
+
+def _base(state: MaintenanceState, now: datetime) -> Switch | Window | None:
+    """Return what turns maintenance on without holds: the switch, else the window in force that ends last."""
+    parts = _in_force(state, now)
+    return parts[0] if parts[:1] == [state.switch] else _ending_last(parts, now)
+
+
+def _end(state: MaintenanceState, holds: tuple[Hold, ...], now: datetime) -> datetime | None:
+    """Return when maintenance, which is on, will be off; None if part of it has no end."""
+    end: datetime | None = None
+    for hold in reversed(holds):
+        if not hold.on:  # it decides once the newer holds are released
+            return end
+        if hold.ends_at is None:
+            return None
+        end = hold.ends_at if end is None else max(end, hold.ends_at)
+    moment = now if end is None else max(now, end)
+    while (part := _ending_last(_in_force(state, moment), moment)) is not None:
+        if part.ends_at is None:
+            return None
+        end = moment = part.ends_at
+    return end
+
+
+def _in_force(state: MaintenanceState, moment: datetime) -> list[Switch | Window]:
+    """Return what is in force at a moment: the switch first, then windows."""
+    switch = state.switch
+    is_on = switch.on and (switch.ends_at is None or moment < switch.ends_at)
+    return [*([switch] if is_on else ()), *(window for window in state.windows if is_in_force(window, moment))]
+
+
+def _ending_last(parts: list[Switch | Window], moment: datetime) -> Switch | Window | None:
+    return max(parts, key=lambda part: (part.ends_at is None, part.ends_at or moment), default=None)
+
+
+def _turned_off(state: MaintenanceState, now: datetime) -> tuple[str | None, datetime | None]:
+    """Return by whom, and since when, maintenance is off: an operator, or the end of the switch or a window."""
+    switch = state.switch
+    ended = [window.ends_at for window in state.windows if window.ends_at is not None and window.ends_at <= now]
+    if switch.on and switch.ends_at is not None:
+        ended.append(switch.ends_at)
+    last = max(ended, default=None)
+    if switch.on or (last is not None and (switch.since is None or last > switch.since)):
+        return None, last
+    return switch.by, switch.since
