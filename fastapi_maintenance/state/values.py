@@ -12,6 +12,56 @@ __all__ = ["TEXT_LIMIT", "Hold", "MaintenanceState", "Switch", "Window"]
 TEXT_LIMIT = 4096  # characters of a message or an id: what is the longest in JSON is still less than `codec.SIZE_LIMIT`
 
 
+def _tuple_of(name: str, given: object, kind: type[Any]) -> tuple[Any, ...]:
+    values = tuple(given) if isinstance(given, Iterable) else (None,)
+    if not all(isinstance(value, kind) for value in values):
+        reject(name, f"a tuple of {kind.__name__}", given)
+    return values
+
+
+def _check_id(value: object) -> None:
+    if not _checked_text("id", check_str("id", value)):
+        msg = f"id must be a str that is not empty, got {value!r}"
+        raise ValueError(msg)
+
+
+def _check_details(value: Any, *times: str) -> None:  # noqa: ANN401 -- a Switch, a Window or a Hold
+    """Check `message` and `by`, and put the times in UTC."""
+    _checked_text("message", value.message)
+    _checked_text("by", value.by)
+    for name in times:
+        object.__setattr__(value, name, _in_utc(name, getattr(value, name)))
+
+
+def _in_utc(name: str, value: object) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        reject(name, "a datetime or None", value)
+    if value.utcoffset() is None:
+        msg = f"{name} must be an aware datetime (with a time zone), got the naive {value.isoformat()}"
+        raise ValueError(msg)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        msg = f"{name} must lie between the years 1 and 9999 in UTC, got {value.isoformat()}"
+        raise ValueError(msg) from None
+
+
+def _checked_text(name: str, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if len(check_str(name, value)) > TEXT_LIMIT:
+        msg = f"{name} must be at most {TEXT_LIMIT} characters long, got {len(value)}"
+        raise ValueError(msg)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        msg = f"{name} must be text that UTF-8 can carry, got {value!r}"
+        raise ValueError(msg) from None
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switch:
     """The operator's switch.
@@ -130,53 +180,3 @@ class MaintenanceState:
             reject("switch", "a Switch", self.switch)
         object.__setattr__(self, "windows", _tuple_of("windows", self.windows, Window))
         object.__setattr__(self, "holds", _tuple_of("holds", self.holds, Hold))
-
-
-def _tuple_of(name: str, given: object, kind: type[Any]) -> tuple[Any, ...]:
-    values = tuple(given) if isinstance(given, Iterable) else (None,)
-    if not all(isinstance(value, kind) for value in values):
-        reject(name, f"a tuple of {kind.__name__}", given)
-    return values
-
-
-def _check_id(value: object) -> None:
-    if not _checked_text("id", check_str("id", value)):
-        msg = f"id must be a str that is not empty, got {value!r}"
-        raise ValueError(msg)
-
-
-def _check_details(value: Switch | Window | Hold, *times: str) -> None:
-    """Check `message` and `by`, and put the times in UTC."""
-    _checked_text("message", value.message)
-    _checked_text("by", value.by)
-    for name in times:
-        object.__setattr__(value, name, _in_utc(name, getattr(value, name)))
-
-
-def _in_utc(name: str, value: object) -> datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, datetime):
-        reject(name, "a datetime or None", value)
-    if value.utcoffset() is None:
-        msg = f"{name} must be an aware datetime (with a time zone), got the naive {value.isoformat()}"
-        raise ValueError(msg)
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        msg = f"{name} must lie between the years 1 and 9999 in UTC, got {value.isoformat()}"
-        raise ValueError(msg) from None
-
-
-def _checked_text(name: str, value: str | None) -> str | None:
-    if value is None:
-        return None
-    if len(check_str(name, value)) > TEXT_LIMIT:
-        msg = f"{name} must be at most {TEXT_LIMIT} characters long, got {len(value)}"
-        raise ValueError(msg)
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        msg = f"{name} must be text that UTF-8 can carry, got {value!r}"
-        raise ValueError(msg) from None
-    return value
