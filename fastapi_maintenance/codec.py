@@ -94,7 +94,7 @@ def text_to_state(text: str) -> MaintenanceState:
         if not found.keys() & {"switch", "windows", "holds"}:
             raise KeyError("switch")  # noqa: EM101, TRY301 -- becomes the reason below
         return MaintenanceState(
-            switch=_part(Switch, found.get("switch") or {"on": False}),
+            switch=Switch() if found.get("switch") is None else _part(Switch, found["switch"]),
             windows=tuple(_part(Window, window) for window in found.get("windows") or ()),
             holds=tuple(_part(Hold, hold) for hold in found.get("holds") or ()),
         )

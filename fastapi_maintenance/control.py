@@ -32,6 +32,7 @@ from fastapi_maintenance.state import (
     Window,
     add_window,
     cancel_window,
+    check_future,
     set_switch,
     status_of,
 )
@@ -193,7 +194,7 @@ def checked_switch(
     if not value and (message, ends_at) != (None, None):
         msg = f"message and ends_at go with {name}=True, got one of them with {name}=False"
         raise ValueError(msg)
-    check_future("ends_at", switch.ends_at)
+    check_future("ends_at", switch.ends_at, clock.now())
     return switch
 
 
@@ -245,15 +246,8 @@ def checked_window(
     window = Window(
         id=uuid.uuid4().hex, starts_at=starts_at, ends_at=ends_at, message=message, by=by, since=clock.now()
     )
-    check_future("starts_at", window.starts_at)
+    check_future("starts_at", window.starts_at, clock.now())
     return window
-
-
-def check_future(name: str, moment: datetime | None) -> None:
-    """Refuse a moment that has passed."""
-    if moment is not None and moment <= clock.now():
-        msg = f"{name} must be in the future, got {moment.isoformat()}"
-        raise ValueError(msg)
 
 
 async def cancel_maintenance(window_id: str, backend: StateBackend | str | None = None) -> None:
@@ -287,9 +281,10 @@ async def remove_window(window_id: str, backend: StateBackend, *, prefix: bool =
     """
 
     def change(state: MaintenanceState) -> MaintenanceState:
-        ids = [window.id for window in state.windows]
+        now = clock.now()
+        ids = [window.id for window in state.windows if window.ends_at is None or now < window.ends_at]
         found = holds.the_one_id(window_id, ids, prefix=prefix, kind="window", error=NoSuchWindowError)
-        return cancel_window(state, found, clock.now())
+        return cancel_window(state, found, now)
 
     return await update_state(holds.check_detailed(backend, "cancel_maintenance()"), change)
 
@@ -340,7 +335,7 @@ def maintenance_mode_on(  # noqa: PLR0913 -- each is a detail of the hold
             and what the store raised is logged.
     """
     block = Block(backend, on=True, message=message, ends_at=ends_at, lease=lease, drain=drain, by=by)
-    check_future("ends_at", ends_at)
+    check_future("ends_at", block.expected_end, clock.now())
     return block
 
 

@@ -69,15 +69,11 @@ def check_seconds(name: str, value: object) -> float:
 
 
 def check_retry_after(name: str, value: object) -> tuple[int, int]:
-    """Return the smallest and the largest value in whole seconds: of a duration, or of a (min, max) pair of them."""
+    """Return the min and the max in whole seconds of a duration, or of a (min, max) pair of them."""
     given = value if isinstance(value, tuple) else (value, value)
-    ends: list[Any] = [_whole(end.total_seconds()) if isinstance(end, timedelta) else end for end in given]
+    ends: list[Any] = [math.ceil(end.total_seconds()) if isinstance(end, timedelta) else end for end in given]
     if len(ends) != len(("min", "max")) or any(isinstance(end, bool) or not isinstance(end, int) for end in ends):
-        reject(name, "a whole number of seconds or a timedelta of whole seconds, or a (min, max) pair of them", value)
+        reject(name, "a whole number of seconds or a timedelta, or a (min, max) pair of them", value)
     if not 0 <= ends[0] <= ends[1]:
         reject_value(name, "not be below 0, nor have a max below its min", value)
     return ends[0], ends[1]
-
-
-def _whole(seconds: float) -> float:
-    return int(seconds) if seconds.is_integer() else seconds

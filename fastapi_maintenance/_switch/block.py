@@ -64,6 +64,11 @@ class Block:
         self._open: tuple[StateBackend, Hold] | None = None
         self._renewal: TaskGroup | None = None
 
+    @property
+    def expected_end(self) -> datetime | None:
+        """When its owner expects it to end, in UTC."""
+        return self._wanted.ends_at
+
     def __call__(self, function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
         """Decorate an async function: each call is a block of its own."""
         if not inspect.iscoroutinefunction(function):

@@ -68,7 +68,7 @@ class _Member:
         """Return when the status differs from the one that is known."""
         while known == self._compared():
             change = next_change(self.state(), clock.now())
-            with anyio.move_on_after(math.inf if change is None else clock.seconds_until(change)):
+            with anyio.move_on_after(math.inf if change is None else min(_POLL, clock.seconds_until(change))):
                 if self._group.has_leader:
                     await self._group.news.wait()
                 else:

@@ -70,10 +70,15 @@ def local_holds(backend: StateBackend) -> tuple[Hold, ...]:
 
 
 def with_local(backend: StateBackend, state: MaintenanceState) -> MaintenanceState:
-    """Return the state with the holds of this process that the store lacks, as the newest."""
-    kept = {hold.id for hold in state.holds}
-    lacking = tuple(hold for hold in local_holds(backend) if hold.id not in kept)
-    return replace(state, holds=(*state.holds, *lacking)) if lacking else state
+    """Return the state with the holds of this process, which do not expire here.
+
+    Those that the store has keep their place in its order, those that it lacks count as the newest.
+    """
+    local = {hold.id: hold for hold in local_holds(backend)}
+    if not local:
+        return state
+    stored = [local.pop(hold.id, hold) for hold in state.holds]
+    return replace(state, holds=(*stored, *local.values()))
 
 
 def check_keeps(backend: StateBackend, **details: object) -> None:
@@ -118,7 +123,7 @@ async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) ->
 async def renew(backend: DetailedStateBackend, hold: Hold, lease: timedelta) -> None:
     """Let the lease of the hold in the store begin anew; raises what the store raises."""
     with suppress(ReadOnlyBackendError):
-        await update_state(backend, lambda state: renew_hold(state, _leased(hold, lease), clock.now()))
+        await update_state(backend, lambda state: renew_hold(state, _leased(hold, lease)))
 
 
 def _leased(hold: Hold, lease: timedelta | None) -> Hold:
@@ -133,7 +138,7 @@ async def release(backend: StateBackend, hold: Hold) -> None:
     async with _locked(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
-                await update_state(backend, lambda state: release_hold(state, hold.id, clock.now()))
+                await update_state(backend, lambda state: release_hold(state, hold.id))
         else:
             await _follow(backend, ledger)
 
@@ -225,6 +230,6 @@ async def remove_hold(hold_id: str, backend: StateBackend, *, prefix: bool = Fal
     def change(state: MaintenanceState) -> MaintenanceState:
         ids = [hold.id for hold in state.holds]
         found = the_one_id(hold_id, ids, prefix=prefix, kind="hold", error=NoSuchHoldError)
-        return release_hold(state, found, clock.now())
+        return release_hold(state, found)
 
     return await update_state(check_detailed(backend, "hold_id"), change)

@@ -74,10 +74,10 @@ def _seconds(status: MaintenanceStatus, retry_after: tuple[int, int]) -> int:
     """Return the seconds of `Retry-After` (RFC 9110 10.2.3): to the end, or `retry_after` if that is not known."""
     least, most = retry_after
     seconds = seconds_left(status, clock.now()) if status.ends_at is not None else None
+    if seconds == 0:  # a job takes longer than its owner expected
+        seconds, least, most = None, min(_OVERDUE, least), min(_OVERDUE, most)
     if seconds is None:
         seconds = least
-    elif seconds == 0:  # a job takes longer than it expected
-        seconds = min(_OVERDUE, least)
     if least == most:
         return seconds
     return seconds + random.randint(0, most - least)  # noqa: S311 -- no secret: clients do not all come back at once

@@ -1,18 +1,19 @@
-"""Every change of a state, as a pure function; each also drops windows that have ended and holds long expired."""
+"""Every change of a state, as a pure function."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from fastapi_maintenance.state.status import is_in_force
+from fastapi_maintenance.state.status import parts_in_force
 from fastapi_maintenance.state.values import Hold, MaintenanceState, Switch, Window
 
 __all__ = [
     "add_hold",
     "add_window",
     "cancel_window",
-    "edited_switch",
+    "check_future",
+    "edit_switch",
     "release_hold",
     "renew_hold",
     "set_switch",
@@ -21,50 +22,98 @@ __all__ = [
 _KEPT_AFTER_EXPIRY = timedelta(hours=1)
 
 
+def check_future(name: str, moment: datetime | None, now: datetime) -> None:
+    """Refuse a moment that has passed."""
+    if moment is not None and moment <= now:
+        msg = f"{name} must be in the future, got {moment.isoformat()}"
+        raise ValueError(msg)
+
+
 def set_switch(state: MaintenanceState, switch: Switch, now: datetime) -> MaintenanceState:
-    """Return the state with a new switch. Switching off also ends the windows in force; later ones and holds stay."""
-    windows = state.windows if switch.on else tuple(one for one in state.windows if not is_in_force(one, now))
-    return _pruned(replace(state, switch=switch, windows=windows), now)
+    """Return the state with a new switch and without ended windows. Switching off also ends the windows in force."""
+    in_force = () if switch.on else parts_in_force(state, now)
+    windows = tuple(one for one in state.windows if not _has_ended(one, now) and one not in in_force)
+    return replace(state, switch=switch, windows=windows)
 
 
-def edited_switch(switch: Switch, changes: Mapping[str, Any], now: datetime) -> Switch:
-    """Return a switch with these fields changed, on and in force, and with what was in force before kept."""
-    is_on = switch.on and (switch.ends_at is None or now < switch.ends_at)
-    return replace(switch if is_on else Switch(on=True), **changes)
+def edit_switch(state: MaintenanceState, changes: Mapping[str, Any], now: datetime) -> MaintenanceState:
+    """Return the state with some fields of the switch changed, and the others kept.
+
+    While only windows are in force, turning the switch on keeps their message and end. A switch that is not in force has
+    nothing to keep, and switching off clears the message and the end.
+
+    Args:
+        state: The state.
+        changes: The new values of some of `on`, `message`, `ends_at`, `by` and `since`.
+        now: An aware datetime.
+
+    Raises:
+        ValueError: The switch is off, and is not turned on; or a value is not valid.
+    """
+    if not changes:
+        return state
+    parts = parts_in_force(state, now)
+    is_on = bool(parts) and isinstance(parts[0], Switch)
+    if not changes.get("on", is_on):
+        if "on" not in changes:
+            msg = "on must be true to change a switch that is off"
+            raise ValueError(msg)
+        return set_switch(state, Switch(**{"on": False, **changes}), now)
+    if is_on:
+        kept = state.switch
+    else:
+        kept = Switch(on=True, message=parts[0].message, ends_at=parts[0].ends_at) if parts else Switch(on=True)
+    return set_switch(state, replace(kept, **changes), now)
 
 
 def add_window(state: MaintenanceState, window: Window, now: datetime) -> MaintenanceState:
-    """Return the state with another window; windows are kept in the order in which they start."""
-    windows = (*(one for one in state.windows if one.id != window.id), window)
-    return _pruned(replace(state, windows=tuple(sorted(windows, key=lambda one: one.starts_at))), now)
+    """Return the state with another window, which starts in the future.
+
+    Raises:
+        ValueError: It does not.
+    """
+    check_future("starts_at", window.starts_at, now)
+    return replace(state, windows=(*_without_old(state, now), window))
 
 
 def cancel_window(state: MaintenanceState, window_id: str, now: datetime) -> MaintenanceState:
     """Return the state without the window of that id; if it is in force, that ends. Unchanged if there is none."""
-    return _pruned(replace(state, windows=tuple(one for one in state.windows if one.id != window_id)), now)
+    return replace(state, windows=tuple(one for one in _without_old(state, now) if one.id != window_id))
 
 
 def add_hold(state: MaintenanceState, hold: Hold, now: datetime) -> MaintenanceState:
-    """Return the state with `hold` as its newest one."""
-    return _pruned(replace(state, holds=(*(one for one in state.holds if one.id != hold.id), hold)), now)
-
-
-def renew_hold(state: MaintenanceState, hold: Hold, now: datetime) -> MaintenanceState:
-    """Return the state with `hold` in the place of the one with its id, or as the oldest if that was dropped."""
-    holds = tuple(hold if one.id == hold.id else one for one in state.holds)
-    return _pruned(replace(state, holds=holds if hold in holds else (hold, *holds)), now)
-
-
-def release_hold(state: MaintenanceState, hold_id: str, now: datetime) -> MaintenanceState:
-    """Return the state without the hold of that id; unchanged if there is none."""
-    return _pruned(replace(state, holds=tuple(one for one in state.holds if one.id != hold_id)), now)
-
-
-def _pruned(state: MaintenanceState, now: datetime) -> MaintenanceState:
-    """Drop ended windows, and holds that expired an hour ago or more.
+    """Return the state with `hold` as its newest one, and without those that expired an hour before `now`, or longer.
 
     Until then an expired hold keeps its place, although it does not count: the clock of this host may be ahead.
     """
-    windows = tuple(one for one in state.windows if one.ends_at is None or now < one.ends_at)
-    holds = tuple(one for one in state.holds if one.expires_at is None or now - one.expires_at < _KEPT_AFTER_EXPIRY)
-    return replace(state, windows=windows, holds=holds)
+    others = (other for other in state.holds if other.expires_at is None or now - other.expires_at < _KEPT_AFTER_EXPIRY)
+    return replace(state, holds=(*(other for other in others if other.id != hold.id), hold))
+
+
+def release_hold(state: MaintenanceState, hold_id: str) -> MaintenanceState:
+    """Return the state without the hold of that id; unchanged if there is none."""
+    return replace(state, holds=tuple(hold for hold in state.holds if hold.id != hold_id))
+
+
+def renew_hold(state: MaintenanceState, hold: Hold) -> MaintenanceState:
+    """Return the state with `hold` in the place of the one with its id, or where it belongs by its age."""
+    holds = [hold if other.id == hold.id else other for other in state.holds]
+    if hold not in holds:
+        newer = (place for place, other in enumerate(holds) if _is_newer(other, hold))
+        holds.insert(next(newer, len(holds)), hold)
+    return replace(state, holds=tuple(holds))
+
+
+def _is_newer(other: Hold, hold: Hold) -> bool:
+    return hold.since is None or (other.since is not None and other.since > hold.since)
+
+
+def _has_ended(window: Window, now: datetime) -> bool:
+    return window.ends_at is not None and window.ends_at <= now
+
+
+def _without_old(state: MaintenanceState, now: datetime) -> list[Window]:
+    """Return the windows but those that have ended; the last of these is kept, as it says since when it has been off."""
+    ended = [window for window in state.windows if _has_ended(window, now)]
+    last = max(ended, key=lambda window: (window.ends_at or now, window.id), default=None)
+    return [window for window in state.windows if window == last or window not in ended]

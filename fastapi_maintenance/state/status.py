@@ -6,7 +6,7 @@ from datetime import datetime
 
 from fastapi_maintenance.state.values import Hold, MaintenanceState, Switch, Window
 
-__all__ = ["MaintenanceStatus", "is_in_force", "next_change", "open_holds", "seconds_left", "status_of"]
+__all__ = ["MaintenanceStatus", "next_change", "open_holds", "parts_in_force", "seconds_left", "status_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,24 +45,17 @@ def status_of(state: MaintenanceState, now: datetime) -> MaintenanceStatus:
     The newest hold that has not expired decides. Without one, maintenance is on while the switch is in force, or a
     window is.
     """
-    holds = open_holds(state, now)
-    base = _base(state, now)
-    decided_by = holds[-1] if holds else base
-    next_window = min(
-        (window for window in state.windows if window.starts_at > now),
-        key=lambda window: window.starts_at,
-        default=None,
-    )
-    if decided_by is None:
+    holds, in_force = open_holds(state, now), parts_in_force(state, now)
+    deciding = [*holds[-1:], *in_force]
+    next_window = next((window for window in state.windows if window.starts_at > now), None)
+    if not deciding:
         by, since = _turned_off(state, now)
         return MaintenanceStatus(active=False, by=by, since=since, next_window=next_window)
+    decided_by = deciding[0]
     active = not isinstance(decided_by, Hold) or decided_by.on
-    message = decided_by.message
-    if message is None and base is not None:
-        message = base.message
     return MaintenanceStatus(
         active=active,
-        message=message if active else None,
+        message=next((part.message for part in deciding if part.message is not None), None) if active else None,
         ends_at=_end(state, holds, now) if active else None,
         by=decided_by.by,
         since=decided_by.starts_at if isinstance(decided_by, Window) else decided_by.since,
@@ -76,9 +69,13 @@ def open_holds(state: MaintenanceState, now: datetime) -> tuple[Hold, ...]:
     return tuple(hold for hold in state.holds if hold.expires_at is None or now < hold.expires_at)
 
 
-def is_in_force(window: Window, now: datetime) -> bool:
-    """Return whether a window has begun and not ended at `now`, an aware datetime."""
-    return window.starts_at <= now and (window.ends_at is None or now < window.ends_at)
+def parts_in_force(state: MaintenanceState, now: datetime) -> list[Switch | Window]:
+    """Return what turns maintenance on without holds: the switch, then windows, those that end last first."""
+    windows = [one for one in state.windows if one.starts_at <= now and (one.ends_at is None or now < one.ends_at)]
+    windows.sort(key=_by_end, reverse=True)
+    switch = state.switch
+    is_on = switch.on and (switch.ends_at is None or now < switch.ends_at)
+    return [*([switch] if is_on else ()), *windows]
 
 
 def next_change(state: MaintenanceState, now: datetime) -> datetime | None:
@@ -94,12 +91,6 @@ def seconds_left(status: MaintenanceStatus, now: datetime) -> int | None:
     return None if status.ends_at is None else max(0, math.ceil((status.ends_at - now).total_seconds()))
 
 
-def _base(state: MaintenanceState, now: datetime) -> Switch | Window | None:
-    """Return what turns maintenance on without holds: the switch, else the window in force that ends last."""
-    parts = _in_force(state, now)
-    return parts[0] if parts[:1] == [state.switch] else _ending_last(parts, now)
-
-
 def _end(state: MaintenanceState, holds: tuple[Hold, ...], now: datetime) -> datetime | None:
     """Return when maintenance, which is on, will be off; None if part of it has no end."""
     end: datetime | None = None
@@ -110,22 +101,16 @@ def _end(state: MaintenanceState, holds: tuple[Hold, ...], now: datetime) -> dat
             return None
         end = hold.ends_at if end is None else max(end, hold.ends_at)
     moment = now if end is None else max(now, end)
-    while (part := _ending_last(_in_force(state, moment), moment)) is not None:
-        if part.ends_at is None:
+    while parts := parts_in_force(state, moment):
+        last = max(parts, key=_by_end)
+        if last.ends_at is None:
             return None
-        end = moment = part.ends_at
+        end = moment = last.ends_at
     return end
 
 
-def _in_force(state: MaintenanceState, moment: datetime) -> list[Switch | Window]:
-    """Return what is in force at a moment: the switch first, then windows."""
-    switch = state.switch
-    is_on = switch.on and (switch.ends_at is None or moment < switch.ends_at)
-    return [*([switch] if is_on else ()), *(window for window in state.windows if is_in_force(window, moment))]
-
-
-def _ending_last(parts: list[Switch | Window], moment: datetime) -> Switch | Window | None:
-    return max(parts, key=lambda part: (part.ends_at is None, part.ends_at or moment), default=None)
+def _by_end(part: Switch | Window) -> tuple[bool, float]:
+    return (True, 0.0) if part.ends_at is None else (False, part.ends_at.timestamp())
 
 
 def _turned_off(state: MaintenanceState, now: datetime) -> tuple[str | None, datetime | None]:

@@ -164,7 +164,7 @@ class MaintenanceState:
 
     Args:
         switch: The operator's switch.
-        windows: Planned windows.
+        windows: Planned windows, kept in the order in which they start.
         holds: The open context managers, the newest last. The newest decides, whatever the switch and windows say.
 
     Raises:
@@ -178,5 +178,6 @@ class MaintenanceState:
     def __post_init__(self) -> None:
         if not isinstance(self.switch, Switch):
             reject("switch", "a Switch", self.switch)
-        object.__setattr__(self, "windows", _tuple_of("windows", self.windows, Window))
+        windows: tuple[Window, ...] = _tuple_of("windows", self.windows, Window)
+        object.__setattr__(self, "windows", tuple(sorted(windows, key=lambda window: (window.starts_at, window.id))))
         object.__setattr__(self, "holds", _tuple_of("holds", self.holds, Hold))
