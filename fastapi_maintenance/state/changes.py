@@ -39,8 +39,8 @@ def set_switch(state: MaintenanceState, switch: Switch, now: datetime) -> Mainte
 def edit_switch(state: MaintenanceState, changes: Mapping[str, Any], now: datetime) -> MaintenanceState:
     """Return the state with some fields of the switch changed, and the others kept.
 
-    While only windows are in force, turning the switch on keeps their message and end. A switch that is not in force has
-    nothing to keep, and switching off clears the message and the end.
+    While only windows are in force, turning the switch on keeps their message and end. A switch that is not in force
+    has nothing to keep, and switching off clears the message and the end.
 
     Args:
         state: The state.
@@ -113,7 +113,7 @@ def _has_ended(window: Window, now: datetime) -> bool:
 
 
 def _without_old(state: MaintenanceState, now: datetime) -> list[Window]:
-    """Return the windows but those that have ended; the last of these is kept, as it says since when it has been off."""
+    """Return the windows without the ended ones, but the last of these, which shows since when maintenance is off."""
     ended = [window for window in state.windows if _has_ended(window, now)]
     last = max(ended, key=lambda window: (window.ends_at or now, window.id), default=None)
     return [window for window in state.windows if window == last or window not in ended]
