@@ -34,6 +34,7 @@ from fastapi_maintenance.state import (
     cancel_window,
     check_future,
     set_switch,
+    stamped,
     status_of,
 )
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
@@ -184,17 +185,14 @@ def checked_switch(
     by: str | None = None,
     name: str = "value",
 ) -> Switch:
-    """Return the switch with these details; raises as `set_maintenance_mode` does.
-
-    Without details it has no `since` either, so that its text is `1` or `0`, and all backends keep the same.
-    """
+    """Return the switch with these details; raises as `set_maintenance_mode` does."""
     check_bool(name, value)
-    has_details = (message, ends_at, by) != (None, None, None)
-    switch = Switch(on=value, message=message, ends_at=ends_at, by=by, since=clock.now() if has_details else None)
+    now = clock.now()
+    switch = stamped(Switch(on=value, message=message, ends_at=ends_at, by=by), now)
     if not value and (message, ends_at) != (None, None):
         msg = f"message and ends_at go with {name}=True, got one of them with {name}=False"
         raise ValueError(msg)
-    check_future("ends_at", switch.ends_at, clock.now())
+    check_future("ends_at", switch.ends_at, now)
     return switch
 
 

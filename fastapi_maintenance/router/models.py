@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -21,10 +21,10 @@ from fastapi_maintenance.state import TEXT_LIMIT
 _REFUSALS = {
     400: "The body is no text",
     403: "The secret or the link is not valid",
-    404: "There is no such hold",
-    409: "The switch cannot be set here, or its backend keeps no holds",
-    412: "The switch is not what `If-Match` says: another one was faster",
-    413: f"The body is longer than {SIZE_LIMIT} bytes, or the state with all holds would be",
+    404: "There is no such hold or window",
+    409: "The backend cannot keep this, or a field of a switch that is off was to be changed",
+    412: "The switch has changed since the `ETag` in `If-Match`",
+    413: f"The body is longer than {SIZE_LIMIT} bytes, or the whole state would be",
     428: "`If-Match` is missing",
     503: "The store cannot be reached",
 }
@@ -60,25 +60,76 @@ def etag(*facts: object) -> str:
 
 
 class Setting(BaseModel, extra="forbid"):
-    """What an operator sets."""
+    """The switch as an operator sets it."""
 
-    active: bool = Field(strict=True, description="True: maintenance is on; False: off.")
+    on: bool = Field(strict=True, description="Whether maintenance is on.")
     message: str | None = Field(
         None, description="What to tell visitors.", examples=["Back in ten minutes"], max_length=TEXT_LIMIT
     )
-    starts_at: _Time | None = Field(None, description="The switch counts from this time; null: at once.")
-    ends_at: _Time | None = Field(None, description="It counts until this time; null: until it is set again.")
+    ends_at: _Time | None = Field(None, description="When the switch ends; null: it stays until it is set again.")
 
 
-class OpenHold(BaseModel):
-    """A job that holds maintenance on or off for as long as it runs."""
+class SettingPatch(BaseModel, extra="forbid"):
+    """Some fields of the switch: a field that is left out stays as it is, null clears it (RFC 7396)."""
+
+    on: bool = Field(default=True, strict=True, description="Whether maintenance is on.")
+    message: str | None = Field(None, description="What to tell visitors.", max_length=TEXT_LIMIT)
+    ends_at: _Time | None = Field(None, description="When the switch ends; null: it stays until it is set again.")
+
+
+class SwitchModel(BaseModel):
+    """The operator's switch. Whether maintenance is on is in `status.active`."""
+
+    on: bool = Field(description="Whether the operator has turned maintenance on.")
+    message: str | None = Field(description="What visitors are told.")
+    ends_at: datetime | None = Field(description="When the switch ends.")
+    by: str | None = Field(description="Who set it.")
+    since: datetime | None = Field(description="When they set it; null: it was set without details.")
+
+
+class WindowPlan(BaseModel, extra="forbid"):
+    """A window to plan."""
+
+    starts_at: _Time = Field(description="When maintenance begins, in the future.")
+    ends_at: _Time | None = Field(None, description="When it ends; null: until it is cancelled or switched off.")
+    message: str | None = Field(None, description="What to tell visitors.", max_length=TEXT_LIMIT)
+
+
+class WindowModel(BaseModel):
+    """A planned window."""
 
     id: str
-    active: bool
+    starts_at: datetime
+    ends_at: datetime | None
     message: str | None
-    expires_at: datetime | None
+    by: str | None = Field(description="Who planned it.")
+    since: datetime | None = Field(description="When they planned it.")
+
+
+class HoldModel(BaseModel):
+    """A job that holds maintenance on or off while it runs."""
+
+    id: str
+    on: bool
+    message: str | None
+    ends_at: datetime | None = Field(description="When its owner expects it to end.")
+    expires_at: datetime | None = Field(description="When its lease ends unless it is renewed.")
     by: str | None = Field(description="Who opened the block.")
     since: datetime | None = Field(description="When it was opened.")
+
+
+class StatusModel(BaseModel):
+    """What the state means now."""
+
+    active: bool = Field(description="Whether maintenance is on.")
+    message: str | None = Field(description="What visitors are told.")
+    ends_at: datetime | None = Field(description="When maintenance is expected to end; null: that is not known.")
+    by: str | None = Field(description="Who turned it on or off.")
+    since: datetime | None = Field(description="Since when.")
+    decided_by: Literal["hold", "switch", "window"] | None = Field(
+        description="What decides: the newest hold, else the switch, else a window; null: nothing turns it on."
+    )
+    next_window: WindowModel | None = Field(description="The next planned window.")
 
 
 class ServingWorker(BaseModel):
@@ -94,19 +145,16 @@ class ServingWorker(BaseModel):
     oldest_route: str | None = Field(description="The method and path of that one.", examples=["POST /orders"])
 
 
-class SwitchState(Setting):
-    """The operator's switch, the open holds, and what follows from both."""
+class Overview(BaseModel):
+    """The whole state, and the requests in progress by worker."""
 
-    by: str | None = Field(description="Who set the switch.")
-    since: datetime | None = Field(description="When they set it.")
-    active_now: bool = Field(description="Whether maintenance is on now: by the newest hold, else by the switch.")
-    holds: list[OpenHold] = Field(description="The holds of running jobs, the newest last.")
-
-
-class SwitchAndWorkers(SwitchState):
-    """The same, and the requests in progress by worker."""
-
-    workers: list[ServingWorker] | None = Field(description="Who serves behind it; null: the store has not told.")
+    status: StatusModel
+    switch: SwitchModel
+    windows: list[WindowModel] = Field(description="The windows in force and the planned ones, in the order of time.")
+    holds: list[HoldModel] = Field(description="The holds of running jobs, the newest last.")
+    workers: list[ServingWorker] | None = Field(
+        description="The workers behind the switch; null: the store cannot say, or could not be asked."
+    )
 
 
 class Presented(BaseModel, extra="forbid"):

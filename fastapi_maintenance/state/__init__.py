@@ -9,6 +9,7 @@ from fastapi_maintenance.state.changes import (
     release_hold,
     renew_hold,
     set_switch,
+    stamped,
 )
 from fastapi_maintenance.state.status import (
     MaintenanceStatus,
@@ -39,5 +40,6 @@ __all__ = [
     "renew_hold",
     "seconds_left",
     "set_switch",
+    "stamped",
     "status_of",
 ]

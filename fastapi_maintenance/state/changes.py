@@ -17,6 +17,7 @@ __all__ = [
     "release_hold",
     "renew_hold",
     "set_switch",
+    "stamped",
 ]
 
 _KEPT_AFTER_EXPIRY = timedelta(hours=1)
@@ -44,7 +45,7 @@ def edit_switch(state: MaintenanceState, changes: Mapping[str, Any], now: dateti
 
     Args:
         state: The state.
-        changes: The new values of some of `on`, `message`, `ends_at`, `by` and `since`.
+        changes: The new values of some of `on`, `message`, `ends_at` and `by`.
         now: An aware datetime.
 
     Raises:
@@ -58,12 +59,16 @@ def edit_switch(state: MaintenanceState, changes: Mapping[str, Any], now: dateti
         if "on" not in changes:
             msg = "on must be true to change a switch that is off"
             raise ValueError(msg)
-        return set_switch(state, Switch(**{"on": False, **changes}), now)
+        return set_switch(state, stamped(Switch(**{"on": False, **changes}), now), now)
     if is_on:
-        kept = state.switch
-    else:
-        kept = Switch(on=True, message=parts[0].message, ends_at=parts[0].ends_at) if parts else Switch(on=True)
-    return set_switch(state, replace(kept, **changes), now)
+        return set_switch(state, replace(state.switch, **changes), now)
+    kept = Switch(on=True, message=parts[0].message, ends_at=parts[0].ends_at) if parts else Switch(on=True)
+    return set_switch(state, stamped(replace(kept, **changes), now), now)
+
+
+def stamped(switch: Switch, now: datetime) -> Switch:
+    """Return a new switch with `since`, if it has other details: without them its text is `1` or `0`."""
+    return replace(switch, since=now if (switch.message, switch.ends_at, switch.by) != (None, None, None) else None)
 
 
 def add_window(state: MaintenanceState, window: Window, now: datetime) -> MaintenanceState:
