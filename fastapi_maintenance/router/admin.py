@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Response, params
 from fastapi.exceptions import RequestValidationError
@@ -68,8 +68,7 @@ _CHANGES_SWITCH: dict[str, Any] = {
     "responses": refusals(400, 409, 412, 413, 428, 503),
     "openapi_extra": {"parameters": [_IF_MATCH]},  # a required Header of FastAPI would answer 422, not 428
 }
-_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
-_Route = Callable[..., Callable[[_Endpoint], _Endpoint]]
+_Route = Callable[..., Callable[[Any], Any]]
 _IfMatch = Annotated[str | None, Header(include_in_schema=False)]
 
 
