@@ -152,8 +152,8 @@ def newest_hold(state: MaintenanceState, now: datetime) -> Hold | None:
 def is_active(state: MaintenanceState, now: datetime) -> bool:
     """Tell whether there is maintenance at `now`, an aware datetime.
 
-    >>> from datetime import datetime, timedelta, timezone
-    >>> now = datetime(2030, 1, 1, tzinfo=timezone.utc)
+    >>> from datetime import UTC, datetime, timedelta
+    >>> now = datetime(2030, 1, 1, tzinfo=UTC)
     >>> is_active(MaintenanceState(active=True, ends_at=now), now)
     False
 
