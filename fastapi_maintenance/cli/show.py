@@ -154,7 +154,7 @@ def time_of(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
     if is_of_day:
         words = f"{today:%Y-%m-%d}T{'0' * (words[1] == ':')}{words}"
     try:
-        moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", words))
+        moment = datetime.fromisoformat(words.upper())
         if is_of_day and moment <= today:
             moment += timedelta(days=1)
         if moment.utcoffset() is None:

@@ -100,13 +100,13 @@ def test_a_change_waits_for_the_one_that_another_thread_is_making(writable: Memo
 def test_no_change_by_one_of_several_processes_is_lost(tmp_path: Path) -> None:
     program = """
         import sys
-        from datetime import datetime, timezone
+        from datetime import UTC, datetime
         import anyio
         from fastapi_maintenance import Hold, LocalFileBackend
         from fastapi_maintenance.state import add_hold
 
         async def add():
-            backend, now = LocalFileBackend(sys.argv[1]), datetime.now(timezone.utc)
+            backend, now = LocalFileBackend(sys.argv[1]), datetime.now(UTC)
             for number in range(12):
                 hold = Hold(id=f"{sys.argv[2]}-{number}", active=True)
                 await backend.update_state(lambda state: add_hold(state, hold, now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -150,47 +151,30 @@ def test_the_factory_itself_is_no_middleware() -> None:
 # --- the order of the decision ---------------------------------------------------------------------------------------
 
 
-def passes(
-    path: str, *, hold: bool | None, enabled: bool | None, state: bool, exempt: bool, unmatched: str, docs: bool
-) -> bool:
-    """Say what the design's table says."""
-    if path == "/on":
-        return False
-    if path == "/off":
-        return True
-    active = next(value for value in (hold, enabled, state) if value is not None)
-    if not active:
-        return True
-    if path == "/nothing" and unmatched == "pass":
-        return True
-    if path == "/docs" and docs:
-        return True
-    return exempt
-
-
 @pytest.mark.parametrize("hold", [None, True, False])
-@pytest.mark.parametrize("enabled", [None, True, False])
-@pytest.mark.parametrize("state", [True, False])
-async def test_the_first_rule_that_applies_decides(hold: bool | None, enabled: bool | None, state: bool) -> None:
-    for path, exempt, unmatched, docs in itertools.product(
-        ["/", "/off", "/on", "/nothing", "/docs"], [True, False], ["pass", "block"], [True, False]
-    ):
+async def test_an_open_block_comes_before_the_setting_and_that_before_the_store(hold: bool | None) -> None:
+    for enabled, state in itertools.product([None, True, False], [True, False]):
         backend = MemoryBackend(state=state)
-        app = app_with(
-            backend=backend,
-            enabled=enabled,
-            exempt=lambda _request, answer=exempt: answer,
-            unmatched=unmatched,
-            exempt_docs=docs,
-        )
-        expected = passes(path, hold=hold, enabled=enabled, state=state, exempt=exempt, unmatched=unmatched, docs=docs)
-        if hold is None:
-            response = await get(app, path)
-        else:
-            async with (maintenance_mode_on if hold else maintenance_mode_off)(backend):
-                response = await get(app, path)
-        assert expected == (response.status_code != 503), (path, exempt, unmatched, docs)
-        assert ("retry-after" in response.headers) == (not expected)
+        async with contextlib.AsyncExitStack() as stack:
+            if hold is not None:
+                await stack.enter_async_context((maintenance_mode_on if hold else maintenance_mode_off)(backend))
+            response = await get(app_with(backend=backend, enabled=enabled))
+        active = next(value for value in (hold, enabled, state) if value is not None)
+        assert (response.status_code, "retry-after" in response.headers) == (503 if active else 200, active)
+
+
+@pytest.mark.parametrize("exempt", [True, False])
+async def test_the_first_rule_that_applies_decides(exempt: bool) -> None:
+    """The whole table is in test_decision.py; here each of its rows meets what it comes before."""
+    paths = ("/on", "/off", "/nothing", "/docs", "/")
+    for unmatched, docs in itertools.product(["pass", "block"], [True, False]):
+        settings: dict[str, Any] = {"exempt": lambda _: exempt, "unmatched": unmatched, "exempt_docs": docs}
+        async with client(app_with(**settings)) as http:
+            blocked = [path for path in paths if (await http.get(path)).status_code == 503]
+        rules = {"/on": True, "/off": False, "/nothing": unmatched == "block", "/docs": not docs, "/": True}
+        assert blocked == [path for path in paths if path == "/on" or (rules[path] and not exempt)]
+        async with client(app_with(backend=MemoryBackend(), **settings)) as http:
+            assert [path for path in paths if (await http.get(path)).status_code == 503] == ["/on"]
 
 
 async def test_what_is_neither_http_nor_websocket_passes() -> None:

@@ -1,6 +1,6 @@
 """What is done in fewer steps for the sake of speed: each shortcut is held against the slow and obvious way.
 
-That of the routes has a file of its own, test_index.py.
+That of the routes has a file of its own, test_routes_property.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
-    Hold,
     MaintenanceState,
     MemoryBackend,
     ResponseCallback,
@@ -172,12 +171,3 @@ async def test_a_layer_that_turns_to_another_app_is_followed() -> None:
         before = (await http.get("/")).status_code
         layer.app = Turning(second)
         assert (503, 200) == (before, (await http.get("/")).status_code)
-
-
-async def test_a_hold_of_another_process_is_seen_at_a_look() -> None:
-    backend = MemoryBackend(MaintenanceState(holds=(Hold(id="another", active=True),)))
-    app = FastAPI()
-    app.add_api_route("/", lambda: "open")
-    app.add_middleware(maintenance_middleware(backend=backend))
-    async with client(app) as http:
-        assert 503 == (await http.get("/")).status_code

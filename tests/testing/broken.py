@@ -435,8 +435,14 @@ class CountsTheNewestAlone(Drainable):
 class CountsItsOwnAlone(Drainable):
     """One with which each instance knows only the workers that it has counted."""
 
-    def __init__(self, memory: MemoryBackend) -> None:
-        super().__init__(memory, {})
+    def __init__(self, other: Drainable | None = None) -> None:
+        super().__init__(None if other is None else other.memory)
+        self.other = other
+
+    def ring(self) -> None:
+        super().ring()
+        if self.other is not None:
+            self.other.ring()
 
 
 class KeepsReportsOfOthers(Drainable):
