@@ -112,3 +112,9 @@ def url_of(_servers: Callable[[str], Any]) -> Callable[[str], str]:
         return str(server.url).replace("asyncpg", kind)
 
     return url
+
+
+@pytest.fixture
+def redis_url(url_of: Callable[[str], str]) -> str:
+    """Return the URL of an empty Redis."""
+    return url_of("redis")

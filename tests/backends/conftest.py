@@ -22,9 +22,3 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, url_of: Callable[[str]
     if url.startswith("redis"):
         url += "?socket_timeout=60"
     return Place(kind, url + ("&decode_responses=1" if kind == "redis-text" else ""))
-
-
-@pytest.fixture
-def redis_url(url_of: Callable[[str], str]) -> str:
-    """Return the URL of an empty Redis."""
-    return url_of("redis")
