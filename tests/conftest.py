@@ -80,17 +80,23 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch) -> datetime:
     return now
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def run_jumping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> RunJumping:
-    """Run a function on a clock that jumps to what is waited for next, as leases do: a slow machine is no matter."""
+@pytest.fixture(params=os.environ.get("EVENT_LOOPS", "asyncio trio").split())
+def jumping_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+    """Give an event loop whose clock jumps to what is waited for next, as leases do: a slow machine is no matter.
+
+    A module whose tests run on it returns it as its `anyio_backend`. Nothing in them may wait for a thread.
+    """
     began = clock.now()
     monkeypatch.setattr(clock, "now", lambda: began + timedelta(seconds=anyio.current_time()))
-    options: dict[str, dict[str, Any]] = {
-        "asyncio": {"loop_factory": JumpingLoop},
-        "trio": {"clock": MockClock(autojump_threshold=0)},
-    }
     name: str = request.param
-    return lambda function: anyio.run(function, backend=name, backend_options=options[name])
+    return name, {"loop_factory": JumpingLoop} if name == "asyncio" else {"clock": MockClock(autojump_threshold=0)}
+
+
+@pytest.fixture
+def run_jumping(jumping_loop: tuple[str, dict[str, Any]]) -> RunJumping:
+    """Run a function on such an event loop."""
+    name, options = jumping_loop
+    return lambda function: anyio.run(function, backend=name, backend_options=options)
 
 
 @pytest.fixture(scope="session")
