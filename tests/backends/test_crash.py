@@ -13,7 +13,7 @@ import pytest
 from fastapi_maintenance import LocalFileBackend, MaintenanceState, set_maintenance_mode
 from tests.support import ROOT
 
-KILLS = 60
+KILLS = 30
 MESSAGE = "x" * 4_000
 
 # Two writers at any time, each killed at a random moment and replaced. They are forked, for a start of Python takes

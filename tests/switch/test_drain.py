@@ -42,6 +42,12 @@ from tests.switch.lifespans import living
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def anyio_backend(jumping_loop: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Wait for nothing in vain."""
+    return jumping_loop
+
+
 class Service:
     """An app whose requests wait until they are let go, and what happened in which order."""
 
