@@ -61,7 +61,12 @@ RUN_ONCE = {
 
 SLOW = [
     *("tests/browser", "tests/project", "tests/switch", "tests/testing", "tests/backends/test_file_writing.py"),
-    *("tests/cli/test_cli.py", "tests/middleware/test_uvicorn.py", "tests/router/test_router_schema.py"),
+    *(
+        "tests/cli/test_run.py",
+        "tests/cli/test_drain.py",
+        "tests/middleware/test_uvicorn.py",
+        "tests/router/test_router_schema.py",
+    ),
 ]
 """The tests that wait, or start processes, and are left out of the quick checks."""
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.predicates import all_of, any_of, not_
-from fastapi_maintenance.state import Hold, MaintenanceState
+from fastapi_maintenance.state import Hold, MaintenanceState, Switch
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 from tests.support import make_request
 
@@ -353,7 +353,7 @@ def verdict_of(predicate: Predicate | AsyncPredicate, request: Request = REQUEST
 
 def state_of_size(size: int) -> MaintenanceState:
     """Return a state that takes so many bytes as text, some ten thousands of them, in its holds."""
-    bare = MaintenanceState(active=True, holds=(Hold(id="x", active=True),) * 20)
+    bare = MaintenanceState(switch=Switch(on=True), holds=(Hold(id="x", on=True),) * 20)
     each, more = divmod(size - len(state_to_text(bare)), 20)
-    longest = Hold(id="x" * (1 + each + more), active=True)
-    return replace(bare, holds=(*[Hold(id="x" * (1 + each), active=True)] * 19, longest))
+    longest = Hold(id="x" * (1 + each + more), on=True)
+    return replace(bare, holds=(*[Hold(id="x" * (1 + each), on=True)] * 19, longest))

@@ -1,11 +1,9 @@
 """Hold maintenance on: while requests in progress end, and while another command runs."""
 
-import getpass
 import logging
 import math
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,30 +16,20 @@ from rich.console import Console
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch.block import Block
-from fastapi_maintenance._switch.drain import Progress, get_workers
+from fastapi_maintenance._switch.drain import Progress
 from fastapi_maintenance.backends.base import read_state
 from fastapi_maintenance.backends.cached import uncached
-from fastapi_maintenance.cli.show import in_progress, plain, show, shown_duration, tell, tell_error
+from fastapi_maintenance.cli.show import in_progress, plain, tell, tell_error
 from fastapi_maintenance.cli.switch import fail
-from fastapi_maintenance.control import get_maintenance_state, set_maintenance_mode
+from fastapi_maintenance.cli.times import shown_duration
 from fastapi_maintenance.errors import WorkerStatus
-from fastapi_maintenance.state import is_active
+from fastapi_maintenance.state import status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 _FIRST_LINE = 0.5  # seconds; most drains have ended by then, and workers have reported
-_LEASE = timedelta(seconds=30)
+LEASE: timedelta = timedelta(seconds=30)
 _PAUSE = 5.0  # seconds, between two lines of a log
 _logger = logging.getLogger("fastapi_maintenance")
-
-
-def author_of(given: str | None, backend: StateBackend) -> str | None:
-    """Return who acts: the name that is given, else user@host where the backend keeps it."""
-    if given is not None or not isinstance(backend, DetailedStateBackend):
-        return given
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError, ImportError):  # the latter two before Python 3.13
-        return socket.gethostname()
 
 
 @contextmanager
@@ -69,36 +57,21 @@ def shown_progress() -> Iterator[Progress]:
         status.stop()
 
 
-async def set_and_drain(
-    setting: dict[str, Any], by: str | None, drain: timedelta | None, backend: StateBackend
-) -> None:
-    """Set the switch and show the state; then wait until no request that it blocks is in progress."""
-    if drain is not None:
-        await get_workers(backend)  # where that cannot be done, nothing has been changed yet
-    author = author_of(by, backend)
-    await set_maintenance_mode(backend=backend, by=author, **setting)
-    show(await get_maintenance_state(backend))
-    if drain is not None:
-        with shown_progress() as progress:
-            async with Block(backend, active=True, lease=_LEASE, drain=drain, by=author, progress=progress):
-                pass
-
-
-async def run_held(command: list[str], by: str | None, hold: dict[str, Any], backend: StateBackend) -> int:
+async def run_held(command: list[str], hold: dict[str, Any], backend: StateBackend) -> int:
     """Run a command while a hold keeps maintenance on, and return its exit status; raises what the block raises.
 
     Of what goes wrong after the command has ended, a line is printed, and the exit status stays.
     """
     result = None
     detailed = isinstance(backend, DetailedStateBackend)
-    hold = {**hold, "by": author_of(by, backend), "lease": hold["lease"] or (_LEASE if detailed else None)}
+    hold = {**hold, "lease": hold["lease"] or (LEASE if detailed else None)}
     try:
         async with AsyncExitStack() as stack:
             with shown_progress() as progress:
-                await stack.enter_async_context(Block(backend, active=True, progress=progress, **hold))
+                await stack.enter_async_context(Block(backend, on=True, progress=progress, **hold))
             is_on = True
             with suppress(Exception):  # the hold was written, which is enough
-                is_on = is_active(await read_state(uncached(backend)), clock.now())
+                is_on = status_of(await read_state(uncached(backend)), clock.now()).active
             if not is_on:
                 fail(f"{backend!r} is not on: it can only be read, or a newer block keeps it off", status=1)
             _logger.addHandler(OneLine())

@@ -1,9 +1,8 @@
-"""What operators type and read: durations and times, and a state as it is shown to people and to programs."""
+"""A state and its status, as they are shown to people and to programs."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -11,18 +10,18 @@ from rich.markup import escape
 from rich.text import Text
 
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance.cli.times import shown_age, shown_duration, shown_time
 from fastapi_maintenance.errors import WorkerStatus
 from fastapi_maintenance.state import (
+    Hold,
     MaintenanceState,
-    current_author,
-    current_message,
-    is_active,
+    MaintenanceStatus,
+    Window,
     open_holds,
+    parts_in_force,
+    status_of,
 )
 
-_UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}  # seconds
-_DURATION = re.compile("".join(rf"(\d+{unit})?" for unit in _UNITS), re.ASCII)
-_CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2})?", re.ASCII)
 _SHORT = 8  # characters of an id
 
 
@@ -56,117 +55,112 @@ def in_progress(workers: Sequence[WorkerStatus]) -> str:
     if busy:
         requests = sum(one.requests or 0 for one in busy)
         oldest = max(one.oldest_for or 0 for one in busy)
-        where = f"{_counted(requests, 'request')} in progress on {_counted(len(busy), 'worker')}"
+        where = f"{counted(requests, 'request')} in progress on {counted(len(busy), 'worker')}"
         parts.append(f"{where}, the oldest for {oldest:.0f} s")
     if silent := len(workers) - len(busy):
-        parts.append(f"{_counted(silent, 'worker')} yet to report")
+        parts.append(f"{counted(silent, 'worker')} yet to report")
     return ", ".join(parts) or "no requests in progress"
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def show(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None, *, stamp: bool = False) -> None:
-    """Print for people what is true now; with a stamp, after the time of day."""
+def show(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None) -> None:
+    """Print for people what is true now, and below it the planned windows."""
     now = clock.now()
-    is_on = is_active(state, now)
-    word = "[bold red]on[/]" if is_on else "[bold green]off[/]"
-    parts = [f"{now.astimezone():%H:%M:%S}  {word}" if stamp else word]
-    author = current_author(state, now)
-    if author.active is is_on:  # else a window has not begun or is over, and nobody has set the switch off
-        began = max((moment for moment in (author.since, getattr(author, "starts_at", None)) if moment), default=now)
-        age = f" for {shown_age(now - began)}" if now - began >= timedelta(seconds=1) else ""
-        parts[0] += age + _by_and_why(author.by, current_message(state, now) if is_on else None)
-    if ids := [hold.id for hold in open_holds(state, now)]:
-        short = [hold_id[:_SHORT] for hold_id in ids]
-        shown = ", ".join(map(plain, short if len({*short}) == len(ids) else ids))  # as short as they differ
-        parts.append(f"held by {_counted(len(ids), 'running job')} ({shown})")
-    elif state.active and state.starts_at is not None and state.starts_at > now:
-        when = f"on from {shown_time(state.starts_at)}, in {shown_duration(state.starts_at - now)}"
-        parts.append(when + _by_and_why(state.by, state.message))
-    if not ids and state.active and state.ends_at is not None and state.ends_at > now:
-        begins = now if state.starts_at is None else max(now, state.starts_at)
-        parts.append(f"until {shown_time(state.ends_at)}, for {shown_duration(state.ends_at - begins)}")
-    if is_on and workers:
+    status = status_of(state, now)
+    parts = _parts_of(status, now)
+    if holds := open_holds(state, now):
+        parts.append(f"held by {counted(len(holds), 'running job')} ({_short_ids(holds)})")
+    windows = [part for part in parts_in_force(state, now) if isinstance(part, Window)]
+    if windows:
+        parts.append(f"in {counted(len(windows), 'window')} ({_short_ids(windows)})")
+    if status.active and workers:
         parts.append(in_progress([one for one in workers if one.requests != 0]))
     tell(*parts)
+    for window in state.windows:
+        if window.starts_at > now:
+            show_window(window)
+
+
+def say_who_holds(state: MaintenanceState) -> None:
+    """Print on standard error if jobs hold maintenance on, or off, against the switch."""
+    now = clock.now()
+    decided_by = status_of(state, now).decided_by
+    if isinstance(decided_by, Hold) and decided_by.on is not state.switch.on:
+        jobs = sum(hold.on is decided_by.on for hold in open_holds(state, now))
+        verb = "holds" if jobs == 1 else "hold"
+        words = {True: "on", False: "off"}
+        what = f"the switch is {words[state.switch.on]}"
+        tell(f"{what}; {counted(jobs, 'job')} still {verb} maintenance {words[decided_by.on]}", stderr=True)
+
+
+def show_window(window: Window) -> None:
+    """Print a planned window."""
+    tell(*_parts_of_window(window, clock.now()))
+
+
+def show_change(status: MaintenanceStatus) -> None:
+    """Print a status after the time of day."""
+    now = clock.now()
+    first, *parts = _parts_of(status, now)
+    if isinstance(status.decided_by, (Hold, Window)):
+        kind = "held by the job" if isinstance(status.decided_by, Hold) else "in the window"
+        parts.append(f"{kind} {_short_ids([status.decided_by])}")
+    if status.next_window is not None:
+        parts += _parts_of_window(status.next_window, now)
+    tell(f"{now.astimezone():%H:%M:%S}  {first}", *parts)
+
+
+def _parts_of(status: MaintenanceStatus, now: datetime) -> list[str]:
+    word = "[bold red]on[/]" if status.active else "[bold green]off[/]"
+    lasting = timedelta() if status.since is None else now - status.since
+    age = f" for {shown_age(lasting)}" if lasting >= timedelta(seconds=1) else ""
+    parts = [word + age + _by_and_why(status.by, status.message)]
+    if status.ends_at is not None and status.ends_at > now:
+        parts.append(f"until {shown_time(status.ends_at)}, for {shown_duration(status.ends_at - now)}")
+    elif status.ends_at is not None:
+        parts.append(f"expected until {shown_time(status.ends_at)}, {shown_age(now - status.ends_at)} ago")
+    return parts
+
+
+def _parts_of_window(window: Window, now: datetime) -> list[str]:
+    starts_at, ends_at = window.starts_at, window.ends_at
+    parts = [
+        f"[bold]planned[/] {_short_ids([window])}{_by_and_why(window.by, window.message)}",
+        f"from {shown_time(starts_at)}, in {shown_duration(starts_at - now)}",
+    ]
+    if ends_at is not None:
+        parts.append(f"until {shown_time(ends_at)}, for {shown_duration(ends_at - starts_at)}")
+    return parts
+
+
+def _short_ids(parts: Sequence[Hold | Window]) -> str:
+    """Return the ids, as short as they differ."""
+    ids = [part.id for part in parts]
+    short = [one[:_SHORT] for one in ids]
+    return ", ".join(map(plain, short if len({*short}) == len(ids) else ids))
 
 
 def _by_and_why(by: str | None, message: str | None) -> str:
     return (f" by {plain(by)}" if by else "") + (f": {plain(message)}" if message else "")
 
 
-def facts(state: MaintenanceState, workers: Sequence[WorkerStatus] | None) -> dict[str, Any]:
-    """Return for programs what is true now, with the message and the author that count; times are aware datetimes."""
+def facts(name: str, state: MaintenanceState, workers: Sequence[WorkerStatus] | None) -> dict[str, Any]:
+    """Return for programs what is true now; times are aware datetimes."""
     now = clock.now()
-    author = current_author(state, now)
-    counting = replace(
-        state,
-        message=current_message(state, now),
-        holds=open_holds(state, now),
-        by=author.by,
-        since=author.since,
-    )
-    told = None if workers is None else [asdict(one) for one in workers]
-    for one in told or ():
+    status = status_of(state, now)
+    kind = None if status.decided_by is None else type(status.decided_by).__name__.lower()
+    reports = None if workers is None else [asdict(one) for one in workers]
+    for one in reports or ():
         del one["holds"]
-    return {"active_now": is_active(state, now), **asdict(counting), "workers": told}
-
-
-def duration_of(text: str) -> timedelta:
-    """Read a duration such as `90s`, `30m`, `2h`, `1d` or `1h30m`, above zero; raises `ValueError`."""
-    match = _DURATION.fullmatch(text.strip().lower())
-    parts = filter(None, match.groups()) if match else ()
-    try:
-        duration = timedelta(seconds=sum(int(part[:-1]) * _UNITS[part[-1]] for part in parts))
-    except OverflowError:
-        duration = timedelta()
-    if not duration:
-        msg = f"{text!r} is no duration above zero, such as 90s, 30m, 2h, 1d or 1h30m"
-        raise ValueError(msg)
-    return duration
-
-
-def shown_duration(duration: timedelta) -> str:
-    """Show a duration as `duration_of` reads it, in whole seconds, at least one."""
-    left = max(1, round(duration.total_seconds()))
-    shown = ""
-    for unit, size in _UNITS.items():
-        count, left = divmod(left, size)
-        shown += f"{count}{unit}" if count else ""
-    return shown
-
-
-def shown_age(duration: timedelta) -> str:
-    """Show about how long something has lasted, such as `2 h`."""
-    return re.sub(r"(\d+)(.).*", r"\1 \2", shown_duration(duration)).replace("m", "min")
-
-
-def time_of(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
-    """Read a time: `22:00`, the next one from `now` on; a date, or a date and time, of ISO 8601.
-
-    A time without a zone is in `zone`, that of this machine by default. Raises `ValueError`.
-    """
-    words = text.strip()
-    today = now.astimezone(zone).replace(tzinfo=None)
-    is_of_day = _CLOCK.fullmatch(words)
-    if is_of_day:
-        words = f"{today:%Y-%m-%d}T{'0' * (words[1] == ':')}{words}"
-    try:
-        moment = datetime.fromisoformat(words.upper())
-        if is_of_day and moment <= today:
-            moment += timedelta(days=1)
-        if moment.utcoffset() is None:
-            moment = moment.astimezone(zone) if zone is None else moment.replace(tzinfo=zone)
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        msg = f"{text!r} is no time such as 22:00, 2030-12-31 22:00 or 2030-12-31T22:00+01:00"
-        raise ValueError(msg) from None
-
-
-def shown_time(moment: datetime, zone: tzinfo | None = None) -> str:
-    """Show a time in a zone, that of this machine by default, and in UTC."""
-    local, utc = moment.astimezone(zone), moment.astimezone(UTC)
-    date = "" if local.date() == utc.date() else f"{utc:%Y-%m-%d} "
-    return f"{local:%Y-%m-%d %H:%M:%S %Z} ({date}{utc:%H:%M:%S} UTC)"
+    return {
+        "name": name,
+        "status": {**asdict(status), "decided_by": kind},
+        "switch": asdict(state.switch),
+        "windows": [asdict(one) for one in state.windows if one.ends_at is None or one.ends_at > now],
+        "holds": [asdict(hold) for hold in open_holds(state, now)],
+        "workers": reports,
+    }

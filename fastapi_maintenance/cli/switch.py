@@ -24,6 +24,12 @@ from fastapi_maintenance.typing import StateBackend
 
 _VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
 _TIMED_OUT = 75  # the exit status; EX_TEMPFAIL of sysexits.h: the same may succeed later
+_NAMES = {
+    "starts_at": "--from",
+    "hold_id": "release",
+    "plan_maintenance()": "plan",
+    "cancel_maintenance()": "cancel",
+}
 _T = TypeVar("_T")
 
 
@@ -37,12 +43,16 @@ def act(
     url: str | None,
     app_path: str | None,
     tell_name: Callable[[str], None] = tell_switch,
+    *,
+    end_option: str = "--until",
 ) -> _T:
     """Print the name of the switch, act on its backend and return the result; an error ends the command with one line.
 
     The first that is given counts: the URL, the app at `module:attribute`, the URL in the environment variable, the
-    `entrypoint` of `[tool.fastapi]` in the `pyproject.toml` of this folder.
+    `entrypoint` of `[tool.fastapi]` in the `pyproject.toml` of this folder. Errors name options, such as `end_option`,
+    instead of parameters.
     """
+    names = {**_NAMES, "ends_at": end_option}
 
     async def find_and_act() -> _T:
         source, name = _find(url, app_path)
@@ -60,13 +70,19 @@ def act(
         typer.echo(nl=sys.stderr.isatty(), err=True)  # end the line on which a terminal has shown ^C
         raise typer.Exit(130) from None
     except InvalidStateError as error:
-        fail(f"the store holds what is no state, which `on` and `off` replace: {error}", status=1)
+        fail(f"the stored value is not a valid state (`on` and `off` overwrite it): {error}", status=1)
     except (ValueError, ImportError) as error:
-        fail(str(error))
+        fail(_renamed(str(error), names))
     except MaintenanceError as error:
-        fail(str(error), status=_TIMED_OUT if isinstance(error, DrainTimeoutError) else 1)
+        fail(_renamed(str(error), names), status=_TIMED_OUT if isinstance(error, DrainTimeoutError) else 1)
     except Exception as error:  # noqa: BLE001 -- whatever a store raises
         fail(store_problem(error), status=1)
+
+
+def _renamed(text: str, names: dict[str, str]) -> str:
+    """Return an error that begins with the name of a parameter or function, with names of the command instead."""
+    pattern = "|".join(map(re.escape, names))
+    return re.sub(pattern, lambda found: names[found[0]], text) if re.match(pattern, text) else text
 
 
 def _find(url: str | None, app_path: str | None) -> tuple[StateBackend | str, str]:
@@ -111,7 +127,7 @@ def _entrypoint() -> str:
         return str(project["tool"]["fastapi"]["entrypoint"])
     except (FileNotFoundError, KeyError, TypeError, ValueError):  # ValueError: no TOML, or no UTF-8
         fail(
-            f"no switch is named: give --backend URL or --app module:attribute, set {_VARIABLE}, or have "
+            f"no backend given: give --backend URL or --app module:attribute, set {_VARIABLE}, or have "
             "an entrypoint under [tool.fastapi] in pyproject.toml"
         )
 

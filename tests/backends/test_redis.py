@@ -17,6 +17,7 @@ from redis.crc import key_slot
 from fastapi_maintenance import (
     InvalidStateError,
     MaintenanceState,
+    Switch,
     backend_from_url,
     maintenance_mode_on,
     set_maintenance_mode,
@@ -32,7 +33,7 @@ from tests.support import ROOT, eventually
 from tests.switch.lifespans import answers, living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
-ON = MaintenanceState(active=True)
+ON = MaintenanceState(switch=Switch(on=True))
 OFF = MaintenanceState()
 
 
@@ -59,7 +60,7 @@ async def test_what_is_set_by_hand_while_a_change_is_made_is_what_is_changed(
         if before is not None:
             await place.write_by_hand(before)
         async with place.opened() as backend:
-            assert MaintenanceState(active=True, message="By hand") == await backend.update_state(change)
+            assert MaintenanceState(switch=Switch(on=True, message="By hand")) == await backend.update_state(change)
     assert [None, "By hand"] == [state.message for state in seen]
 
 

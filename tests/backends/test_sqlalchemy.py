@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateTable
 
-from fastapi_maintenance import MaintenanceState, backend_from_url, get_maintenance_state, set_maintenance_mode
+from fastapi_maintenance import MaintenanceState, Switch, backend_from_url, get_maintenance_state, set_maintenance_mode
 from fastapi_maintenance.backends import base as base_module
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from fastapi_maintenance.backends.sqlalchemy import sqlite as sqlite_module
@@ -36,9 +36,9 @@ from tests.support import ROOT, eventually
 from tests.switch.lifespans import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
-ON = MaintenanceState(active=True)
+ON = MaintenanceState(switch=Switch(on=True))
 OFF = MaintenanceState()
-RESTORED = MaintenanceState(active=True, message="Restored")
+RESTORED = MaintenanceState(switch=Switch(on=True, message="Restored"))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from fastapi_maintenance import (
     MaintenanceState,
     NotSupportedError,
     StateBackend,
+    Switch,
     backend_from_url,
     get_maintenance_mode,
     get_maintenance_state,
@@ -41,7 +42,7 @@ from tests.support import ROOT, eventually, free_port
 from tests.switch.lifespans import answers, living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
-ON = MaintenanceState(active=True)
+ON = MaintenanceState(switch=Switch(on=True))
 OFF = MaintenanceState()
 DRIVERS = ["asyncpg", "psycopg"]
 
@@ -122,7 +123,7 @@ async def test_a_window_counts_for_the_bare_value_too(place: Place) -> None:
         values = []
         for days in (1, -1):
             end = datetime.now(UTC) + timedelta(days=days)
-            await backend.update_state(lambda _, end=end: MaintenanceState(active=True, ends_at=end))
+            await backend.update_state(lambda _, end=end: MaintenanceState(switch=Switch(on=True, ends_at=end)))
             values.append(await backend.get_value())
     assert [True, False] == values
 

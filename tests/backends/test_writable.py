@@ -12,12 +12,12 @@ from typing import Any
 import anyio
 import pytest
 
-from fastapi_maintenance import Hold, LocalFileBackend, MaintenanceState, MemoryBackend
+from fastapi_maintenance import Hold, LocalFileBackend, MaintenanceState, MemoryBackend, Switch
 from tests.backends.helpers import LONG_AGO, adding
 from tests.support import ROOT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_patient")]
-ON, OFF = MaintenanceState(active=True), MaintenanceState()
+ON, OFF = MaintenanceState(switch=Switch(on=True)), MaintenanceState()
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -28,12 +28,12 @@ def writable(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryBackend | 
 async def test_setting_the_switch_takes_message_and_window_away_and_leaves_the_holds(
     writable: MemoryBackend | LocalFileBackend,
 ) -> None:
-    hold = Hold(id="a", active=False)
+    hold = Hold(id="a", on=False)
     await writable.update_state(
         lambda _: MaintenanceState(active=True, message="Soon", starts_at=LONG_AGO, holds=(hold,))
     )
     await writable.set_value(True)
-    assert MaintenanceState(active=True, holds=(hold,)) == await writable.get_state()
+    assert MaintenanceState(switch=Switch(on=True), holds=(hold,)) == await writable.get_state()
     assert not await writable.get_value()
 
 

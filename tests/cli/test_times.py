@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.cli.show import duration_of, shown_duration, shown_time, time_of
+from fastapi_maintenance.cli.times import duration_of, shown_duration, shown_time, time_of
 
 BERLIN = timezone(timedelta(hours=2), "CEST")
 NOW = datetime(2030, 6, 1, 20, 30, tzinfo=UTC)  # 22:30 in Berlin
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86_400), ("1h30m", 5400), (" 1D2H ", 93_600), ("1d0h5s", 86_405)],
 )
-def test_a_duration_is_a_number_and_a_unit(text: str, seconds: int) -> None:
-    assert timedelta(seconds=seconds) == duration_of(text)
+def test_duration_of_numbers_with_units_is_their_sum(text: str, seconds: int) -> None:
+    assert duration_of(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["", "30", "m", "0s", "-5m", "1.5h", "5 m", "30m1h", "1w", "9" * 30 + "d", "٣m"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no duration above zero, such as 90s, 30m, 2h, 1d or 1h30m"):
+def test_duration_of_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration above zero, such as 90s, 30m, 2h, 1d or 1h30m"):
         duration_of(text)
 
 
 @given(st.integers(1, 10**9).map(lambda seconds: timedelta(seconds=seconds)))
-def test_a_duration_that_is_shown_is_read_back(duration: timedelta) -> None:
-    assert duration == duration_of(shown_duration(duration))
+def test_duration_of_what_is_shown_is_the_duration(duration: timedelta) -> None:
+    assert duration_of(shown_duration(duration)) == duration
 
 
 @given(st.text())
-def test_any_text_is_a_duration_or_refused(text: str) -> None:
-    try:
-        assert duration_of(text) > timedelta()
-    except ValueError as error:
-        assert "is no duration" in str(error)  # noqa: PT017 -- either will do
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for read, name in ((duration_of, "duration"), (lambda text: time_of(text, NOW), "time")):
+        try:
+            read(text)
+        except ValueError as error:
+            assert f"is not a {name}" in str(error)  # noqa: PT017 -- either will do
 
 
 @pytest.mark.parametrize(
@@ -51,35 +55,95 @@ def test_any_text_is_a_duration_or_refused(text: str) -> None:
         ("2030-12-31", datetime(2030, 12, 30, 22, 0, tzinfo=UTC)),
         ("2030-12-31 22:00", datetime(2030, 12, 31, 20, 0, tzinfo=UTC)),
         ("2030-12-31T22:00+05:30", datetime(2030, 12, 31, 16, 30, tzinfo=UTC)),
-        ("2030-12-31T22:00Z", datetime(2030, 12, 31, 22, 0, tzinfo=UTC)),
+        ("2030-12-31t22:00z", datetime(2030, 12, 31, 22, 0, tzinfo=UTC)),
     ],
 )
-def test_a_time_is_the_next_one_or_that_of_a_date(text: str, expected: datetime) -> None:
-    assert expected == time_of(text, NOW, BERLIN)
+def test_time_of_day_is_the_first_after_and_a_date_is_that_date(text: str, expected: datetime) -> None:
+    assert time_of(text, NOW, BERLIN)[0] == expected
 
 
 @pytest.mark.parametrize(
-    "text", ["", "noon", "25:00", "22:60", "22", "2030-02-30", "0001-01-01", "9999-12-31T23:59-10:00"]
+    "text", ["", "noon", "24:00", "25:00", "22:60", "22", "2030-02-30", "0001-01-01", "9999-12-31T23:59-10:00"]
 )
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no time such as 22:00, 2030-12-31 22:00"):
+def test_time_of_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a time such as 22:00, 2030-12-31 22:00"):
         time_of(text, NOW, BERLIN)
 
 
-@given(st.text())
-def test_any_text_is_an_aware_time_or_refused(text: str) -> None:
+# Nights on which clocks change
+
+
+def utc(day: str) -> datetime:
+    return datetime.fromisoformat(day).replace(tzinfo=UTC)
+
+
+def first_after(hour: int, minute: int, after: datetime, zone: ZoneInfo) -> datetime:
+    """Return the first minute after a moment at which clocks show this, or skip it."""
+    moment, before = after.replace(second=0), after.replace(second=0).astimezone(zone).replace(tzinfo=None)
+    while True:
+        moment += MINUTE
+        shown = moment.astimezone(zone).replace(tzinfo=None)
+        # more than a minute where clocks are put forward
+        passed = [before + MINUTE * count for count in range(1, max(2, (shown - before) // MINUTE + 1))]
+        if (hour, minute) in {(one.hour, one.minute) for one in passed[:-1]} | {(shown.hour, shown.minute)}:
+            return moment
+        before = shown
+
+
+@pytest.mark.skipif(not available_timezones(), reason="this machine has no list of time zones")
+@given(
+    st.integers(0, 23),
+    st.integers(0, 59),
+    st.datetimes(datetime(2000, 1, 1), datetime(2037, 12, 31)).map(  # noqa: DTZ001 -- as Hypothesis has them
+        lambda moment: moment.replace(second=0, microsecond=0, tzinfo=UTC)
+    ),
+    st.sampled_from(
+        ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Sao_Paulo", "Asia/Kathmandu"]
+    ),
+)
+@example(2, 30, utc("2030-10-26T23:30"), "Europe/Berlin")  # before the first 02:30 of the night clocks go back
+@example(2, 30, utc("2030-10-27T00:30"), "Europe/Berlin")  # at it
+@example(2, 30, utc("2030-10-27T00:40"), "Europe/Berlin")  # before the second
+@example(2, 30, utc("2030-10-27T01:30"), "Europe/Berlin")  # at it
+@example(2, 50, utc("2030-10-27T01:10"), "Europe/Berlin")
+@example(2, 30, utc("2030-03-31T00:30"), "Europe/Berlin")  # before the one that is skipped as clocks go forward
+@example(2, 0, utc("2030-03-31T00:30"), "Europe/Berlin")
+@example(3, 0, utc("2030-03-31T00:30"), "Europe/Berlin")
+@example(2, 30, utc("2030-03-31T01:00"), "Europe/Berlin")  # at the moment at which it is
+@example(2, 15, utc("2030-10-05T15:00"), "Australia/Lord_Howe")  # by half an hour
+@example(22, 0, utc("2011-12-30T09:00"), "Pacific/Apia")  # before a day that is skipped
+def test_time_of_day_is_the_first_on_every_night_of_every_zone(
+    hour: int, minute: int, after: datetime, zone: str
+) -> None:
+    there = ZoneInfo(zone)
+    assert time_of(f"{hour}:{minute:02}", after, there) == (first_after(hour, minute, after, there), there)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2030-10-27 02:30", "2030-10-27T00:30"),  # the first of two
+        ("2030-03-31 02:30:00.5", "2030-03-31T01:00"),  # skipped
+        ("2030-03-31 03:00", "2030-03-31T01:00"),
+        ("02:30", "2030-03-31T01:00"),
+    ],
+)
+def test_time_without_a_zone_is_that_of_this_machine(text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")  # Berlin, for machines without a list of zones
+    time.tzset()
     try:
-        assert time_of(text, NOW).utcoffset() == timedelta()
-    except ValueError as error:
-        assert "is no time" in str(error)  # noqa: PT017 -- either will do
+        assert time_of(text, utc("2030-03-31T00:00")) == (utc(expected), None)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
-def test_a_time_without_a_zone_is_that_of_this_machine() -> None:
-    local = datetime(2030, 12, 31, 22, 0).astimezone()
-    assert local == time_of("2030-12-31 22:00", NOW)
+def test_zone_of_a_time_is_returned_with_it() -> None:
+    starts_at, zone = time_of("2030-12-31T22:00-05:00", NOW)
+    assert time_of("04:00", starts_at, zone)[0] == datetime(2031, 1, 1, 9, 0, tzinfo=UTC)
 
 
-def test_a_time_is_shown_in_the_operators_zone_and_in_utc() -> None:
-    assert "2030-06-01 22:30:00 CEST (20:30:00 UTC)" == shown_time(NOW, BERLIN)
+def test_time_is_shown_in_the_operators_zone_and_in_utc() -> None:
+    assert shown_time(NOW, BERLIN) == "2030-06-01 22:30:00 CEST (20:30:00 UTC)"
     late = NOW + timedelta(hours=2)
-    assert "2030-06-02 00:30:00 CEST (2030-06-01 22:30:00 UTC)" == shown_time(late, BERLIN)
+    assert shown_time(late, BERLIN) == "2030-06-02 00:30:00 CEST (2030-06-01 22:30:00 UTC)"

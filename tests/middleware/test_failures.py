@@ -18,6 +18,7 @@ from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
     StateBackend,
+    Switch,
     always,
     any_of,
     maintenance_middleware,
@@ -130,7 +131,7 @@ async def test_a_store_that_hangs_holds_a_request_no_longer_than_the_read_timeou
         assert [200, 200] == [await status(app) for _ in range(2)]
 
 
-@pytest.mark.parametrize("nonsense", ["yes", None, 2, 0.5, MaintenanceState(active=True)])
+@pytest.mark.parametrize("nonsense", ["yes", None, 2, 0.5, MaintenanceState(switch=Switch(on=True))])
 async def test_nonsense_from_a_store_counts_as_an_outage(nonsense: object, caplog: pytest.LogCaptureFixture) -> None:
     backend = BareSwitch()
     app = app_on(backend)

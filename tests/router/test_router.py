@@ -21,6 +21,7 @@ from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
     StateBackend,
+    Switch,
     bypass_cookie,
     get_maintenance_state,
     maintenance_middleware,
@@ -278,8 +279,8 @@ async def test_state_that_is_too_big_with_its_holds_is_refused() -> None:
 
 
 async def test_delete_of_a_hold_removes_that_one() -> None:
-    holds = tuple(Hold(id=name, active=True) for name in ("dead", "of another"))
-    backend = MemoryBackend(MaintenanceState(message="why", active=True, holds=holds))
+    holds = tuple(Hold(id=name, on=True) for name in ("dead", "of another"))
+    backend = MemoryBackend(MaintenanceState(switch=Switch(message="why", on=True), holds=holds))
     app = app_on(backend)
     answers = [
         await ask(app, "DELETE", f"/maintenance/holds/{name}", headers=headers)
@@ -291,7 +292,7 @@ async def test_delete_of_a_hold_removes_that_one() -> None:
     again = await ask(app, "DELETE", "/maintenance/holds/dead", headers=ADMIN)
     assert (again.status_code, again.json()["detail"]) == (404, "no hold has the id 'dead'")
     assert (await ask(app, "DELETE", "/maintenance/holds/of%20another", headers=ADMIN)).status_code == 200
-    assert backend.peek() == MaintenanceState(message="why", active=True)
+    assert backend.peek() == MaintenanceState(switch=Switch(message="why", on=True))
 
 
 async def test_deleted_hold_of_a_running_job_comes_back() -> None:

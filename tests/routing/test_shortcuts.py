@@ -23,12 +23,13 @@ from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
     ResponseCallback,
+    Switch,
     as_json,
     as_problem,
     force_maintenance_mode_off,
-    is_active,
     maintenance_middleware,
     negotiate,
+    status_of,
 )
 from fastapi_maintenance.responses import STATE_KEY
 from fastapi_maintenance.responses.sending import send_blocked
@@ -38,7 +39,7 @@ from tests.support import client, make_request
 
 pytestmark = pytest.mark.anyio
 
-CLOSED = MaintenanceState(active=True)
+CLOSED = MaintenanceState(switch=Switch(on=True))
 
 
 async def sent(response: ResponseCallback, state: MaintenanceState = CLOSED) -> list[Message]:
@@ -131,9 +132,9 @@ def test_one_look_tells_what_the_state_says(state: MaintenanceState) -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "open")
     app.add_middleware(maintenance_middleware(backend=MemoryBackend(state)))
-    before = is_active(state, datetime.now(UTC))
+    before = status_of(state, datetime.now(UTC)).active
     answered = anyio.run(status)
-    if before is is_active(state, datetime.now(UTC)):
+    if before is status_of(state, datetime.now(UTC)).active:
         assert (503 if before else 200) == answered
 
 

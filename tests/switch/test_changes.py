@@ -52,7 +52,7 @@ class Told:
 
     async def is_told(self, *expected: tuple[bool, str | None]) -> None:
         async def is_so() -> bool:
-            return list(expected) == [(state.active, state.message) for state in self.states]
+            return list(expected) == [(state.switch.on, state.message) for state in self.states]
 
         await eventually(is_so)
 
@@ -179,7 +179,7 @@ async def test_changes_yields_a_window_at_the_moment_when_it_begins_and_ends(mak
 
 
 async def test_the_end_of_a_lease_that_nobody_renews_is_told() -> None:
-    dead = Hold(id="a job that died", active=True, expires_at=now_and(0.2))
+    dead = Hold(id="a job that died", on=True, expires_at=now_and(0.2))
     backend = MemoryBackend(MaintenanceState(holds=(dead,)))
     with anyio.fail_after(30):
         await wait_until_open(backend)

@@ -153,7 +153,7 @@ async def test_a_middleware_that_the_switch_does_not_decide_about_is_not_waited_
     async with served(service) as group:
         group.start_soon(service.get, "/work/a")
         await service.begun("a")
-        hold = Hold(id="of another process", active=True)
+        hold = Hold(id="of another process", on=True)
         await backend.update_state(lambda state: add_hold(state, hold, clock.now()))
         await wait_until_drained(backend, hold.id, 60, None)
         assert ["a begins"] == service.events

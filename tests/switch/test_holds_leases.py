@@ -26,9 +26,9 @@ from fastapi_maintenance import (
     MemoryBackend,
     get_maintenance_mode,
     get_maintenance_state,
-    is_active,
     maintenance_mode_off,
     maintenance_mode_on,
+    status_of,
 )
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import holds
@@ -86,7 +86,7 @@ async def test_a_hold_that_others_dropped_comes_back_as_the_oldest_when_it_is_re
         async with maintenance_mode_off(store):
             with fail_after(30):
                 await after_next_write(store).wait()
-            assert [True, False] == [hold.active for hold in (await store.get_state()).holds]
+            assert [True, False] == [hold.on for hold in (await store.get_state()).holds]
 
 
 @ONLY_ASYNCIO  # on a clock that does not jump
@@ -116,7 +116,7 @@ async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_a_bloc
     (hold,) = store.peek().holds
     assert hold.expires_at is not None
     assert held
-    assert is_active(store.peek(), hold.expires_at - timedelta.resolution)
+    assert status_of(store.peek(), hold.expires_at - timedelta.resolution).active
     with moved_clock() as moved:
         moved.move(seconds=60)
         assert not await get_maintenance_mode(store)
@@ -166,7 +166,7 @@ async def test_a_host_whose_clock_is_ahead_leaves_the_holds_of_others_in_their_p
     store = MemoryBackend()
     async with maintenance_mode_on(store, message="first", lease=0.5):
         there = clock.now() + timedelta(minutes=30)
-        await store.update_state(lambda state: add_hold(state, Hold(id="second", active=True), there))
+        await store.update_state(lambda state: add_hold(state, Hold(id="second", on=True), there))
         (before, _) = store.peek().holds
         await eventually(lambda: is_renewed(store, before))
         assert ["first", None] == [hold.message for hold in store.peek().holds]

@@ -27,6 +27,7 @@ from fastapi_maintenance import (
     MemoryBackend,
     NotSupportedError,
     StateBackend,
+    Switch,
     backend_from_url,
     cached,
 )
@@ -69,7 +70,7 @@ class ZeroOrOne(BareSwitch):
 
 class PeekableSwitch(BareSwitch):
     def peek(self) -> MaintenanceState:
-        return MaintenanceState(active=self.value)
+        return MaintenanceState(switch=Switch(on=self.value))
 
 
 class WatchableSwitch(BareSwitch):
@@ -86,7 +87,7 @@ class WatchableSwitch(BareSwitch):
     async def watch(self) -> AsyncIterator[MaintenanceState]:
         while True:
             changed = self._changed
-            yield MaintenanceState(active=self.value)
+            yield MaintenanceState(switch=Switch(on=self.value))
             await changed.wait()
 
 
@@ -135,7 +136,7 @@ class _Looking:
         while self._told is self._switch.value:  # noqa: ASYNC110 -- as one does who cannot be pushed
             await anyio.sleep(0.001)
         self._told = self._switch.value
-        return MaintenanceState(active=self._told)
+        return MaintenanceState(switch=Switch(on=self._told))
 
 
 class ComplainsWhenCutOff(BareSwitch):
