@@ -90,16 +90,16 @@ def check_imports() -> None:
         if module.name in need:
             told = told_by(lambda name=module.name: importlib.import_module(name))  # type: ignore[misc]
             assert f"pip install 'fastapi-maintenance[{need[module.name]}]'" in told, told
-        elif not module.name.startswith((f"{NAME}.testing.", f"{NAME}.cli.")):
+        elif not module.name.startswith(f"{NAME}.cli."):
             importlib.import_module(module.name)
     for name in package.__all__:
         getattr(package, name)
-    testing = importlib.import_module(f"{NAME}.testing")
+    store = package.MemoryBackend()
+    importlib.import_module(f"{NAME}.testing").check_backend(lambda: store)
     for act, wanted in (
         (lambda: package.bypass_cookie("correct horse battery staple"), "fastapi-maintenance[bypass]"),
         (lambda: package.backend_from_url("redis://localhost"), "fastapi-maintenance[redis]"),
         (lambda: package.maintenance_middleware(backend="sqlite+aiosqlite:///x"), "fastapi-maintenance[sqlalchemy]"),
-        (lambda: testing.check_backend(package.MemoryBackend), "pip install hypothesis"),
         (importlib.import_module(f"{NAME}.cli").main, "fastapi-maintenance[cli]"),
     ):
         told = told_by(act)
