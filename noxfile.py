@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,7 @@ except ModuleNotFoundError:
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
+WITHOUT_POSTGRESQL = {"3.15"}  # as the markers of the group `test` have it
 LAST_FLAT = "fastapi==0.136.3"
 """The last release before included routers became nested."""
 
@@ -95,7 +97,9 @@ os.environ["PATH"] = os.pathsep.join([*map(str, PYENV.glob("versions/3.*/bin")),
 os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 os.environ.setdefault("PIP_NO_COMPILE", "1")  # what is not imported need not be compiled
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process that tests start compiles all anew
-NEWEST_PYTHON = next((python for python in reversed(PYTHONS) if shutil.which(f"python{python}")), None)
+INSTALLED = [python for python in PYTHONS if shutil.which(f"python{python}")]
+WHOLE_ON = ([python for python in INSTALLED if python not in WITHOUT_POSTGRESQL] or INSTALLED or PYTHONS)[-1]
+"""The Python that runs the whole tests: the newest that can run all of them."""
 
 
 def group(name: str) -> list[str]:
@@ -160,8 +164,8 @@ def floors(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Every line is typed, wrong uses of the library are told so, and the stubs are those of the real packages.
 
-    What users see is checked by the checkers that they may have: every public type is known, and mypy, pyright and
-    pyrefly agree on what is right and wrong.
+    What users see is checked by the checkers that they may have: every public type is known, mypy, pyright and pyrefly
+    agree on what is right and wrong, and ty and zuban accept what is right.
     """
     session.install(*group("types"), "-e", ".")
     session.run("mypy")
@@ -169,7 +173,22 @@ def types(session: nox.Session) -> None:
         session.run("stubtest", stub, "--ignore-missing-stub", env={"MYPYPATH": "stubs"})
     session.run("pyright", "--verifytypes", "fastapi_maintenance", "--ignoreexternal", silent=True)
     session.run("pyright")
-    session.run("pyrefly", "check", "tests/typing")
+    session.run("zuban", "mypy", "tests/typing")
+    # These report no expected error that is gone, and ty knows no codes of mypy: compare the lines that they refuse.
+    lines = HERE.joinpath("tests", "typing", "api.py").read_text(encoding="utf-8").splitlines()
+    wrong = {number for number, line in enumerate(lines, 1) if "# type: ignore" in line}
+    by_pyrefly = refused(session, "pyrefly", "check", "--enabled-ignores", "pyrefly", "--output-format", "min-text")
+    if by_pyrefly != wrong:
+        session.error(f"pyrefly accepts a wrong use or refuses a right one in lines {by_pyrefly ^ wrong}")
+    by_ty = refused(session, "ty", "check", "--output-format", "concise")
+    if not set() < by_ty <= wrong:
+        session.error(f"ty refuses a right use in lines {by_ty - wrong}, or none at all")
+
+
+def refused(session: nox.Session, *command: str) -> set[int]:
+    """Return the lines of the typing tests that a checker refuses."""
+    output = str(session.run(*command, "tests/typing", silent=True, success_codes=[1]))
+    return {int(line) for line in re.findall(r"^(?:ERROR )?tests/typing/api\.py:(\d+):", output, re.MULTILINE)}
 
 
 @nox.session
@@ -189,7 +208,7 @@ def quick(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests pass on every supported Python that is installed, with the newest FastAPI for it."""
-    run_tests(session, "--upgrade", "fastapi", whole=session.python == NEWEST_PYTHON)
+    run_tests(session, "--upgrade", "fastapi", whole=session.python == WHOLE_ON)
 
 
 @nox.session(python=PYTHONS[0])

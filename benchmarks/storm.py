@@ -27,7 +27,7 @@ from variants import PEER_OF, make_app, path_of
 from worker import new_scope, receive
 from workers import Served, serving, stores
 
-from fastapi_maintenance import MaintenanceState, MemoryBackend, maintenance_middleware
+from fastapi_maintenance import MaintenanceState, MemoryBackend, Switch, maintenance_middleware
 
 _CLIENTS = 10_000
 _END = timedelta(minutes=5)  # of the maintenance, as the clients are told
@@ -37,7 +37,7 @@ _VARIANTS = ("plain", "bare 503", "memory", "0.0.5 env", "waygate")
 
 async def returns(retry_after: int | tuple[int, int]) -> dict[int, int]:
     """Return how many clients come back in each second."""
-    backend = MemoryBackend(MaintenanceState(active=True, ends_at=datetime.now(UTC) + _END))
+    backend = MemoryBackend(MaintenanceState(switch=Switch(on=True, ends_at=datetime.now(UTC) + _END)))
     app = make_app(10)
     app.add_middleware(maintenance_middleware(backend=backend, retry_after=retry_after))
     told: list[int] = []

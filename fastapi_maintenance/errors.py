@@ -100,26 +100,25 @@ class ReadOnlyBackendError(MaintenanceError):
 
 
 class PromiseBrokenError(MaintenanceError, AssertionError):
-    """A backend does not do what backends promise; raised by `fastapi_maintenance.testing.check_backend` alone.
+    """A backend breaks a promise of backends; raised by `fastapi_maintenance.testing.check_backend` alone.
 
     Args:
         promise: The promise, in plain words.
-        steps: What was done, in this order; in the last step the promise broke.
-        remarks: What else is to be known of it.
+        scenario: The name of the scenario that found it.
+        calls: The calls that the scenario has made, in this order; in the last one the promise broke.
+        seen: What was seen.
     """
 
-    def __init__(self, promise: str, steps: tuple[str, ...], remarks: tuple[str, ...] = ()) -> None:
-        super().__init__(promise, steps, remarks)
+    _MOST_SHOWN = 8
+
+    def __init__(self, promise: str, scenario: str, calls: tuple[str, ...], seen: str) -> None:
+        super().__init__(promise, scenario, calls, seen)
         self.promise = promise
-        self.steps = steps
-        self.remarks = remarks
+        self.scenario = scenario
+        self.calls = calls
+        self.seen = seen
 
     def __str__(self) -> str:
-        numbered = [f"  {number}. {step}" for number, step in enumerate(self.steps, start=1)]
-        return "\n".join([f"promise broken: {self.promise}", *numbered, *self.remarks])
-
-    def but(self, remark: str) -> PromiseBrokenError:
-        """Return the same with another remark."""
-        error = PromiseBrokenError(self.promise, self.steps, (*self.remarks, remark))
-        error.__cause__ = self.__cause__
-        return error
+        last = [f"  {call}" for call in self.calls[-self._MOST_SHOWN :]]
+        earlier = [f"  ... {len(self.calls) - len(last)} calls"] * (len(self.calls) > len(last))
+        return "\n".join([f"promise broken: {self.promise}", f"in {self.scenario}:", *earlier, *last, f"  {self.seen}"])

@@ -7,11 +7,10 @@ import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from time import time
-from typing import TypeGuard
+from typing import TypeGuard, Unpack
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
-from typing_extensions import Unpack
 
 from fastapi_maintenance._helpers.telemetry import request_was_blocked
 from fastapi_maintenance._routing.finder import RouteFinder

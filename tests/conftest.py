@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import anyio
@@ -16,7 +18,7 @@ from trio.testing import MockClock
 
 from fastapi_maintenance import EnvVarBackend, decorators
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._switch import current_backend, holds
+from fastapi_maintenance._switch import block, current_backend, holds
 from tests.support import JumpingLoop, RunJumping
 
 settings.register_profile(
@@ -55,6 +57,7 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(current_backend, "_configured", [])
     monkeypatch.setattr(current_backend, "_made_last", [None])
     monkeypatch.setattr(current_backend, "_ENVIRONMENT", EnvVarBackend())
+    monkeypatch.setattr(block, "_warned_of_clocks", set())
     monkeypatch.setattr(decorators, "_forced_on", [])
     yield
     assert {} == holds.ledgers, "a hold outlived its test"
@@ -77,14 +80,47 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch) -> datetime:
     return now
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def run_jumping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> RunJumping:
-    """Run a function on a clock that jumps to what is waited for next, as leases do: a slow machine is no matter."""
+@pytest.fixture(params=os.environ.get("EVENT_LOOPS", "asyncio trio").split())
+def jumping_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+    """Give an event loop whose clock jumps to what is waited for next, as leases do: a slow machine is no matter.
+
+    A module whose tests run on it returns it as its `anyio_backend`. Nothing in them may wait for a thread.
+    """
     began = clock.now()
     monkeypatch.setattr(clock, "now", lambda: began + timedelta(seconds=anyio.current_time()))
-    options: dict[str, dict[str, Any]] = {
-        "asyncio": {"loop_factory": JumpingLoop},
-        "trio": {"clock": MockClock(autojump_threshold=0)},
-    }
     name: str = request.param
-    return lambda function: anyio.run(function, backend=name, backend_options=options[name])
+    return name, {"loop_factory": JumpingLoop} if name == "asyncio" else {"clock": MockClock(autojump_threshold=0)}
+
+
+@pytest.fixture
+def run_jumping(jumping_loop: tuple[str, dict[str, Any]]) -> RunJumping:
+    """Run a function on such an event loop."""
+    name, options = jumping_loop
+    return lambda function: anyio.run(function, backend=name, backend_options=options)
+
+
+@pytest.fixture(scope="session")
+def _servers() -> Iterator[Callable[[str], Any]]:
+    """Run a store of each kind that a test asks for, once for all."""
+    from tests.servers import running  # noqa: PLC0415 -- most tests need none
+
+    with ExitStack() as stack:
+        yield cache(lambda kind: stack.enter_context(running(kind)))
+
+
+@pytest.fixture
+def url_of(_servers: Callable[[str], Any]) -> Callable[[str], str]:
+    """Return a function that empties the store of a kind (see `running`) and returns its URL."""
+
+    def url(kind: str) -> str:
+        server = _servers("asyncpg" if kind == "psycopg" else kind)
+        server.empty()
+        return str(server.url).replace("asyncpg", kind)
+
+    return url
+
+
+@pytest.fixture
+def redis_url(url_of: Callable[[str], str]) -> str:
+    """Return the URL of an empty Redis."""
+    return url_of("redis")

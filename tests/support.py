@@ -12,13 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
+import pytest
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope
+from trio.testing import MockClock
+
+from fastapi_maintenance._helpers import clock
 
 ROOT = Path(__file__).parent.parent
 _EACH = 1_000  # ports
@@ -128,6 +133,13 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._passed
+
+
+def on_jumping_clock(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+    """Return what the fixture `anyio_backend` gives, with a clock that jumps; the library goes by it too."""
+    began = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: began + timedelta(seconds=anyio.current_time()))
+    return name, {"loop_factory": JumpingLoop} if name == "asyncio" else {"clock": MockClock(autojump_threshold=0)}
 
 
 RunJumping = Callable[[Callable[[], Awaitable[None]]], None]

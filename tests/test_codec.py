@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastapi_maintenance.codec import bool_to_str, state_to_text, str_to_bool, text_to_state
 from fastapi_maintenance.errors import InvalidStateError, MaintenanceError
-from fastapi_maintenance.state import Hold, MaintenanceState
+from fastapi_maintenance.state import Hold, MaintenanceState, Switch
 from tests.strategies import (
     OFF_WORDS,
     ON_WORDS,
@@ -33,8 +33,8 @@ FULL = MaintenanceState(
     starts_at=NOON,
     ends_at=NOON.replace(hour=13),
     holds=(
-        Hold(id="a", active=True, message="Copying", expires_at=NOON.replace(second=1)),
-        Hold(id="b", active=False),
+        Hold(id="a", on=True, message="Copying", expires_at=NOON.replace(second=1)),
+        Hold(id="b", on=False),
     ),
 )
 FULL_TEXT = (
@@ -56,13 +56,13 @@ def state_or_none(text: str) -> MaintenanceState | None:
 @given(words(ON_WORDS))
 def test_a_word_for_on_in_any_case_and_with_spaces_is_true(word: str) -> None:
     assert str_to_bool(word) is True
-    assert MaintenanceState(active=True) == text_to_state(word)
+    assert MaintenanceState(switch=Switch(on=True)) == text_to_state(word)
 
 
 @given(words(OFF_WORDS))
 def test_a_word_for_off_and_nothing_at_all_is_false(word: str) -> None:
     assert str_to_bool(word) is False
-    assert MaintenanceState(active=False) == text_to_state(word)
+    assert MaintenanceState(switch=Switch(on=False)) == text_to_state(word)
 
 
 @given(
@@ -109,7 +109,7 @@ def test_a_state_is_written_as_plain_ascii_on_one_line(state: MaintenanceState) 
 
 @given(states_around_now)
 def test_a_state_is_a_digit_exactly_while_that_says_it_all(state: MaintenanceState) -> None:
-    plain = state == MaintenanceState(active=state.active)
+    plain = state == MaintenanceState(switch=Switch(on=state.switch.on))
     assert plain == (state_to_text(state) in {"0", "1"})
 
 
@@ -117,8 +117,8 @@ def test_a_state_is_a_digit_exactly_while_that_says_it_all(state: MaintenanceSta
     ("state", "text"),
     [
         (MaintenanceState(), "0"),
-        (MaintenanceState(active=True), "1"),
-        (MaintenanceState(message=""), '{"active": false, "message": ""}'),
+        (MaintenanceState(switch=Switch(on=True)), "1"),
+        (MaintenanceState(switch=Switch(message="")), '{"active": false, "message": ""}'),
         (FULL, FULL_TEXT),
     ],
 )
@@ -149,7 +149,7 @@ def test_fields_unknown_to_this_version_are_left_out(state: MaintenanceState, un
 def fields_of(state: MaintenanceState) -> dict[str, object]:
     """Return the fields as a version would write them that writes out what is not there."""
     return {
-        "active": state.active,
+        "active": state.switch.on,
         "message": state.message,
         "starts_at": state.starts_at and state.starts_at.isoformat(),
         "ends_at": state.ends_at and state.ends_at.isoformat(),
@@ -160,7 +160,7 @@ def fields_of_hold(hold: Hold) -> dict[str, object]:
     """Return the fields as a version would write them that writes out what is not there."""
     return {
         "id": hold.id,
-        "active": hold.active,
+        "active": hold.on,
         "message": hold.message,
         "expires_at": hold.expires_at and hold.expires_at.isoformat(),
     }
@@ -168,7 +168,7 @@ def fields_of_hold(hold: Hold) -> dict[str, object]:
 
 @pytest.mark.parametrize("text", ["1", " Yes\r\n", '{"active": true}', ' \n {"active": true} \n'])
 def test_a_byte_order_mark_before_the_text_is_read_over(text: str) -> None:
-    assert MaintenanceState(active=True) == text_to_state("\ufeff" + text)
+    assert MaintenanceState(switch=Switch(on=True)) == text_to_state("\ufeff" + text)
 
 
 @pytest.mark.parametrize("zone", ["Z", "z", "+00:00", "-00:00"])
@@ -204,7 +204,7 @@ def test_any_text_is_a_state_or_refused(text: str) -> None:
 
 @given(any_text)
 def test_any_text_after_a_brace_is_a_state_or_refused(text: str) -> None:
-    assert state_or_none('{"active": true, ' + text) in {None, MaintenanceState(active=True)}
+    assert state_or_none('{"active": true, ' + text) in {None, MaintenanceState(switch=Switch(on=True))}
 
 
 @given(json_values | state_like_objects, st.booleans())

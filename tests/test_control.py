@@ -14,6 +14,7 @@ from fastapi_maintenance import (
     MemoryBackend,
     NotSupportedError,
     ReadOnlyBackendError,
+    Switch,
     get_maintenance_mode,
     get_maintenance_state,
     maintenance_mode_off,
@@ -68,16 +69,18 @@ async def test_what_is_set_is_kept_whole_and_replaces_what_was_set_before() -> N
             state = await get_maintenance_state(backend)
             assert state.since is not None
             assert timedelta(0) <= state.since - NOW < timedelta(minutes=1)
-            whole = MaintenanceState(active=True, message="Back soon", by="alice", since=state.since, **window)
+            whole = MaintenanceState(
+                switch=Switch(on=True, message="Back soon", by="alice", since=state.since), **window
+            )
             assert whole == state
             assert not await get_maintenance_mode(backend)
             await set_maintenance_mode(True, backend)
             state = await get_maintenance_state(backend)
-            assert MaintenanceState(active=True, since=state.since) == state
+            assert MaintenanceState(switch=Switch(on=True, since=state.since)) == state
             assert await get_maintenance_mode(backend)
             await set_maintenance_mode(False, backend, by="bob")
             state = await get_maintenance_state(backend)
-            assert (False, "bob", True) == (state.active, state.by, state.since is not None)
+            assert (False, "bob", True) == (state.switch.on, state.by, state.since is not None)
             await set_maintenance_mode(False, backend)
             assert MaintenanceState() == await get_maintenance_state(backend)
 
@@ -90,7 +93,7 @@ async def test_who_opens_a_block_and_when_is_kept_with_its_hold() -> None:
 
 
 async def test_the_switch_leaves_open_holds_as_they_are() -> None:
-    hold = Hold(id="a job on another host", active=True)
+    hold = Hold(id="a job on another host", on=True)
     backend = MemoryBackend(MaintenanceState(holds=(hold,)))
     await set_maintenance_mode(False, backend)
     assert (True, (hold,)) == (await get_maintenance_mode(backend), backend.peek().holds)
@@ -122,14 +125,14 @@ async def test_the_newest_block_of_this_process_decides_what_is_read() -> None:
         async with maintenance_mode_off(backend):
             inner = await get_maintenance_mode(backend)
         outer = await get_maintenance_state(backend)
-    assert (False, False, [True]) == (inner, outer.active, [hold.active for hold in outer.holds])
+    assert (False, False, [True]) == (inner, outer.active, [hold.on for hold in outer.holds])
     assert MaintenanceState() == await get_maintenance_state(backend)
 
 
 async def test_the_state_of_a_backend_that_cannot_keep_holds_tells_of_those_of_this_process() -> None:
     async with maintenance_mode_on(EnvVarBackend(), message="Back soon", lease=60):
         state = await get_maintenance_state(EnvVarBackend())
-    assert [(True, "Back soon")] == [(hold.active, hold.message) for hold in state.holds]
+    assert [(True, "Back soon")] == [(hold.on, hold.message) for hold in state.holds]
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,16 @@ from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text
 from fastapi_maintenance.state import (
     Hold,
     MaintenanceState,
+    Switch,
     add_hold,
     current_author,
     current_message,
-    is_active,
     newest_hold,
     next_change,
     release_hold,
     renew_hold,
     seconds_left,
+    status_of,
     switch,
     what_counts,
 )
@@ -38,8 +39,8 @@ from tests.strategies import (
 
 SECOND = timedelta(seconds=1)
 TICK = timedelta.resolution
-ON = Hold(id="on", active=True)
-OFF = Hold(id="off", active=False)
+ON = Hold(id="on", on=True)
+OFF = Hold(id="off", on=False)
 
 new_holds = st.builds(Hold, id=st.just("new"), active=st.booleans(), message=messages)
 """Holds without expiry, of an id that no generated state has."""
@@ -51,7 +52,7 @@ new_holds = st.builds(Hold, id=st.just("new"), active=st.booleans(), message=mes
 def test_a_state_is_off_with_nothing_to_say_unless_told_otherwise() -> None:
     expected = MaintenanceState(active=False, message=None, starts_at=None, ends_at=None, holds=())
     assert expected == MaintenanceState()
-    assert Hold(id="a", active=True, message=None, expires_at=None) == Hold(id="a", active=True)
+    assert Hold(id="a", on=True, message=None, expires_at=None) == Hold(id="a", on=True)
 
 
 def test_states_and_holds_never_change() -> None:
@@ -116,29 +117,33 @@ def test_a_hold_with_a_field_of_the_wrong_type_is_a_type_error(fields: dict[str,
 
 def test_a_hold_needs_an_id() -> None:
     with pytest.raises(ValueError, match=r"^id must be a str that is not empty, got ''$"):
-        Hold(id="", active=True)
+        Hold(id="", on=True)
 
 
 @pytest.mark.parametrize("text", ["\ud800", "Back at ten \udfff"])
 def test_text_that_utf_8_cannot_carry_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^message must be text that UTF-8 can carry, got '.*\\ud[8f].*'$"):
-        MaintenanceState(message=text)
+        MaintenanceState(switch=Switch(message=text))
     with pytest.raises(ValueError, match=r"^message must be text that UTF-8 can carry, got "):
-        Hold(id="a", active=True, message=text)
+        Hold(id="a", on=True, message=text)
     with pytest.raises(ValueError, match=r"^id must be text that UTF-8 can carry, got "):
-        Hold(id=text, active=True)
+        Hold(id=text, on=True)
 
 
 def test_a_text_may_be_4096_characters_long_and_no_longer() -> None:
     longest = "\U0001f6a7" * 4096
-    assert longest == MaintenanceState(message=longest).message == Hold(id=longest, active=True, message=longest).id
-    assert len(state_to_text(MaintenanceState(message=longest))) < SIZE_LIMIT
+    assert (
+        longest
+        == MaintenanceState(switch=Switch(message=longest)).message
+        == Hold(id=longest, on=True, message=longest).id
+    )
+    assert len(state_to_text(MaintenanceState(switch=Switch(message=longest)))) < SIZE_LIMIT
     for make, name in (
-        (lambda text: MaintenanceState(message=text), "message"),
-        (lambda text: Hold(id="a", active=True, message=text), "message"),
-        (lambda text: Hold(id=text, active=True), "id"),
-        (lambda text: MaintenanceState(by=text), "by"),
-        (lambda text: Hold(id="a", active=True, by=text), "by"),
+        (lambda text: MaintenanceState(switch=Switch(message=text)), "message"),
+        (lambda text: Hold(id="a", on=True, message=text), "message"),
+        (lambda text: Hold(id=text, on=True), "id"),
+        (lambda text: MaintenanceState(switch=Switch(by=text)), "by"),
+        (lambda text: Hold(id="a", on=True, by=text), "by"),
     ):
         with pytest.raises(ValueError, match=f"^{name} must be at most 4096 characters long, got 4097$"):
             make(longest + "!")
@@ -150,9 +155,9 @@ def test_naive_datetimes_are_refused(time: datetime) -> None:
     with pytest.raises(ValueError, match=f"^starts_at {rule}"):
         MaintenanceState(starts_at=time)
     with pytest.raises(ValueError, match=f"^ends_at {rule}"):
-        MaintenanceState(ends_at=time)
+        MaintenanceState(switch=Switch(ends_at=time))
     with pytest.raises(ValueError, match=f"^expires_at {rule}"):
-        Hold(id="a", active=True, expires_at=time)
+        Hold(id="a", on=True, expires_at=time)
 
 
 @given(aware_times, aware_times)
@@ -187,8 +192,8 @@ def test_a_time_without_a_date_in_utc_is_refused(time: datetime) -> None:
 def test_every_time_is_kept_as_its_instant_in_utc(time: datetime) -> None:
     kept = [
         MaintenanceState(starts_at=time).starts_at,
-        MaintenanceState(ends_at=time).ends_at,
-        Hold(id="a", active=True, expires_at=time).expires_at,
+        MaintenanceState(switch=Switch(ends_at=time)).ends_at,
+        Hold(id="a", on=True, expires_at=time).expires_at,
     ]
     expected = instant_of(time).replace(tzinfo=UTC)
     assert [expected] * 3 == kept
@@ -200,7 +205,7 @@ def test_every_time_is_kept_as_its_instant_in_utc(time: datetime) -> None:
 
 @given(st.booleans(), aware_times)
 def test_without_window_and_holds_the_switch_says_it_all(active: bool, now: datetime) -> None:
-    assert active is is_active(MaintenanceState(active=active), now)
+    assert active is status_of(MaintenanceState(switch=Switch(on=active)), now).active
 
 
 @pytest.mark.parametrize(
@@ -214,8 +219,8 @@ def test_without_window_and_holds_the_switch_says_it_all(active: bool, now: date
 )
 def test_a_window_counts_from_its_start_on_until_just_before_its_end(now: datetime, *, expected: bool) -> None:
     window = MaintenanceState(active=True, starts_at=NOW, ends_at=NOW + SECOND)
-    assert expected is is_active(window, now)
-    assert not is_active(replace(window, active=False), now)
+    assert expected is status_of(window, now).active
+    assert not status_of(replace(window, active=False), now).active
 
 
 @given(states_around_now, times_around_now)
@@ -225,18 +230,18 @@ def test_a_state_is_active_as_its_newest_open_hold_says_else_as_its_switch_does_
     open_holds = [hold for hold in state.holds if hold.expires_at is None or hold.expires_at > now]
     in_window = (state.starts_at is None or now >= state.starts_at) and (state.ends_at is None or now < state.ends_at)
     assert (open_holds[-1] if open_holds else None) == newest_hold(state, now)
-    assert (open_holds[-1].active if open_holds else state.active and in_window) is is_active(state, now)
+    assert (open_holds[-1].active if open_holds else state.switch.on and in_window) is status_of(state, now).active
 
 
 def test_a_hold_decides_whatever_the_switch_and_its_window_say() -> None:
-    ended = MaintenanceState(active=True, ends_at=NOW, holds=(ON,))
-    assert is_active(ended, NOW)
-    assert not is_active(replace(ended, ends_at=None, holds=(OFF,)), NOW)
+    ended = MaintenanceState(switch=Switch(on=True, ends_at=NOW), holds=(ON,))
+    assert status_of(ended, NOW).active
+    assert not status_of(replace(ended, ends_at=None, holds=(OFF,)), NOW).active
 
 
 def test_a_hold_counts_until_just_before_it_expires() -> None:
-    state = MaintenanceState(holds=(OFF, Hold(id="a", active=True, expires_at=NOW)))
-    assert [True, False] == [is_active(state, NOW - TICK), is_active(state, NOW)]
+    state = MaintenanceState(holds=(OFF, Hold(id="a", on=True, expires_at=NOW)))
+    assert [True, False] == [status_of(state, NOW - TICK).active, status_of(state, NOW).active]
     assert OFF == newest_hold(state, NOW)
 
 
@@ -254,7 +259,7 @@ def test_a_hold_counts_until_just_before_it_expires() -> None:
 def test_the_message_is_that_of_the_deciding_hold_if_it_has_one_else_the_operators(
     held: tuple[Hold, ...], expected: str
 ) -> None:
-    assert expected == current_message(MaintenanceState(active=True, message="operator's", holds=held), NOW)
+    assert expected == current_message(MaintenanceState(switch=Switch(on=True, message="operator's"), holds=held), NOW)
 
 
 def test_a_hold_before_a_window_tells_nothing_of_it() -> None:
@@ -264,7 +269,7 @@ def test_a_hold_before_a_window_tells_nothing_of_it() -> None:
 
 def test_who_decides_is_the_newest_hold_until_it_expires_and_then_the_operator() -> None:
     hold = replace(ON, by="a job", expires_at=NOW)
-    state = MaintenanceState(by="alice", holds=(OFF, hold))
+    state = MaintenanceState(switch=Switch(by="alice"), holds=(OFF, hold))
     assert [hold, OFF] == [current_author(state, NOW - TICK), current_author(state, NOW)]
     assert replace(state, holds=()) == current_author(replace(state, holds=()), NOW)
 
@@ -278,9 +283,9 @@ def test_who_decides_is_the_newest_hold_until_it_expires_and_then_the_operator()
             [MaintenanceState(), MaintenanceState(holds=(OFF,)), MaintenanceState(holds=(replace(ON, message="!"),))],
         ),
         (
-            MaintenanceState(message="soon"),
-            [MaintenanceState(message="soon", holds=(replace(ON, expires_at=NOW),))],
-            [MaintenanceState(message="now"), MaintenanceState(active=True, message="soon")],
+            MaintenanceState(switch=Switch(message="soon")),
+            [MaintenanceState(switch=Switch(message="soon"), holds=(replace(ON, expires_at=NOW),))],
+            [MaintenanceState(switch=Switch(message="now")), MaintenanceState(switch=Switch(on=True, message="soon"))],
         ),
     ],
 )
@@ -299,7 +304,7 @@ def test_when_a_window_begins_or_ends_something_else_counts() -> None:
 
 @given(states_around_now, times_around_now)
 @example(MaintenanceState(starts_at=NOW, ends_at=NOW + SECOND), NOW)
-@example(MaintenanceState(ends_at=NOW, holds=(replace(ON, expires_at=NOW + SECOND), OFF)), NOW - TICK)
+@example(MaintenanceState(switch=Switch(ends_at=NOW), holds=(replace(ON, expires_at=NOW + SECOND), OFF)), NOW - TICK)
 def test_the_next_change_is_the_first_moment_that_is_still_to_come(state: MaintenanceState, now: datetime) -> None:
     moments = {state.starts_at, state.ends_at, *(hold.expires_at for hold in state.holds)}
     coming = [moment for moment in moments if moment is not None and now < moment]
@@ -319,18 +324,18 @@ def test_the_next_change_is_the_first_moment_that_is_still_to_come(state: Mainte
 )
 def test_the_seconds_left_are_whole_and_at_least_one(left: timedelta, expected: int) -> None:
     """RFC 9110 10.2.3: `Retry-After` is a whole number; who comes back after it finds the maintenance ended."""
-    assert expected == seconds_left(MaintenanceState(active=True, ends_at=NOW + left), NOW)
+    assert expected == seconds_left(MaintenanceState(switch=Switch(on=True, ends_at=NOW + left)), NOW)
 
 
 @pytest.mark.parametrize(
     "state",
     [
-        MaintenanceState(active=True),
-        MaintenanceState(active=False, ends_at=NOW + SECOND),
+        MaintenanceState(switch=Switch(on=True)),
+        MaintenanceState(switch=Switch(on=False, ends_at=NOW + SECOND)),
         MaintenanceState(active=True, starts_at=NOW + TICK, ends_at=NOW + SECOND),
-        MaintenanceState(active=True, ends_at=NOW),
-        MaintenanceState(active=True, ends_at=NOW + SECOND, holds=(ON,)),
-        MaintenanceState(active=True, ends_at=NOW + SECOND, holds=(OFF,)),
+        MaintenanceState(switch=Switch(on=True, ends_at=NOW)),
+        MaintenanceState(switch=Switch(on=True, ends_at=NOW + SECOND), holds=(ON,)),
+        MaintenanceState(switch=Switch(on=True, ends_at=NOW + SECOND), holds=(OFF,)),
         MaintenanceState(holds=(replace(ON, expires_at=NOW + SECOND),)),
     ],
 )
@@ -347,8 +352,8 @@ def test_after_the_seconds_left_the_maintenance_has_ended_and_a_second_before_it
     if seconds is not None:
         assert seconds >= 1
         alone = replace(state, holds=())
-        assert not is_active(alone, now + seconds * SECOND)
-        assert is_active(alone, now + (seconds - 1) * SECOND)
+        assert not status_of(alone, now + seconds * SECOND).active
+        assert status_of(alone, now + (seconds - 1) * SECOND).active
 
 
 # Changes
@@ -370,12 +375,12 @@ def test_the_operator_sets_the_switch_anew_and_open_holds_stay(
 
 @given(states_around_now)
 def test_a_switch_without_details_forgets_the_old_ones(state: MaintenanceState) -> None:
-    assert MaintenanceState(active=True, holds=state.holds) == switch(state, active=True)
+    assert MaintenanceState(switch=Switch(on=True), holds=state.holds) == switch(state, active=True)
 
 
 @given(states_around_now, times_around_now, new_holds)
 def test_a_new_hold_decides_at_once(state: MaintenanceState, now: datetime, hold: Hold) -> None:
-    assert hold.active is is_active(add_hold(state, hold, now), now)
+    assert hold.on is status_of(add_hold(state, hold, now), now).active
 
 
 @given(states_around_now, times_around_now, new_holds)
@@ -458,12 +463,12 @@ def test_overlapping_jobs_never_lift_each_others_maintenance_and_the_operators_c
     steps: list[tuple[str, int]],
 ) -> None:
     """Whatever the order in which jobs begin and end: the newest open one decides, and after the last the operator."""
-    state = MaintenanceState(active=active)
+    state = MaintenanceState(switch=Switch(on=active))
     jobs: dict[str, bool] = {}
     for number, (step, detail) in enumerate(steps):
         if step == "begin":
             jobs[str(number)] = bool(detail)
-            state = add_hold(state, Hold(id=str(number), active=bool(detail)), NOW)
+            state = add_hold(state, Hold(id=str(number), on=bool(detail)), NOW)
         elif step == "switch":
             active = bool(detail)
             state = switch(state, active=active)
@@ -473,10 +478,10 @@ def test_overlapping_jobs_never_lift_each_others_maintenance_and_the_operators_c
                 del jobs[job]
                 state = release_hold(state, job)
             else:
-                state = renew_hold(state, Hold(id=job, active=jobs[job], expires_at=NOW + SECOND))
+                state = renew_hold(state, Hold(id=job, on=jobs[job], expires_at=NOW + SECOND))
 
-        assert list(jobs.values())[-1:] == [hold.active for hold in state.holds[-1:]]
-        assert (list(jobs.values())[-1] if jobs else active) is is_active(state, NOW)
+        assert list(jobs.values())[-1:] == [hold.on for hold in state.holds[-1:]]
+        assert (list(jobs.values())[-1] if jobs else active) is status_of(state, NOW).active
     for job in jobs:
         state = release_hold(state, job)
-    assert MaintenanceState(active=active) == state
+    assert MaintenanceState(switch=Switch(on=active)) == state

@@ -10,11 +10,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import wraps
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
 import anyio
 from anyio.abc import TaskGroup
-from typing_extensions import ParamSpec
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds, reject

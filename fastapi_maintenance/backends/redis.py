@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import AsyncGenerator, Hashable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from urllib.parse import urlsplit
@@ -171,7 +171,8 @@ class RedisBackend(StoreBackend):
                 await _close(pubsub)
 
     async def _read_as(self, worker: str) -> MaintenanceState:
-        await self._workers.count(worker)  # it still lives
+        with suppress(ResponseError):  # Redis refuses to write, for example when it is full, but it can be read
+            await self._workers.count(worker)  # it still lives
         return await self._read()
 
     async def _subscribe(self, pubsub: PubSub, worker: str | None) -> Wait:

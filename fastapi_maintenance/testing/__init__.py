@@ -1,11 +1,18 @@
-"""For tests: does a backend do what backends promise? An app forced on or off, and a clock to move.
-
-`check_backend` needs the package hypothesis; the rest needs nothing.
-"""
+"""For tests: the promises of backends as scenarios, an app forced into maintenance or out of it, a clock to move."""
 
 from fastapi_maintenance.errors import PromiseBrokenError
-from fastapi_maintenance.testing.backends import MakeBackend
 from fastapi_maintenance.testing.check import check_backend
 from fastapi_maintenance.testing.doubles import MovedClock, maintenance_forced, moved_clock
+from fastapi_maintenance.testing.instances import MakeBackend
+from fastapi_maintenance.testing.scenarios import SCENARIOS, Scenario
 
-__all__ = ["MakeBackend", "MovedClock", "PromiseBrokenError", "check_backend", "maintenance_forced", "moved_clock"]
+__all__ = [
+    "SCENARIOS",
+    "MakeBackend",
+    "MovedClock",
+    "PromiseBrokenError",
+    "Scenario",
+    "check_backend",
+    "maintenance_forced",
+    "moved_clock",
+]

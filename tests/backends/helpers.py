@@ -24,4 +24,4 @@ def messages_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def adding(hold_id: str) -> Callable[[MaintenanceState], MaintenanceState]:
     """Return a change that is lost where two writers overwrite each other."""
-    return lambda state: add_hold(state, Hold(id=hold_id, active=True), LONG_AGO)
+    return lambda state: add_hold(state, Hold(id=hold_id, on=True), LONG_AGO)

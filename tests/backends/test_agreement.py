@@ -50,7 +50,7 @@ from fastapi_maintenance.typing import DetailedStateBackend
 from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch
 
-TOO_MANY = tuple(Hold(id=str(number), active=True, message="x" * 4096) for number in range(16))
+TOO_MANY = tuple(Hold(id=str(number), on=True, message="x" * 4096) for number in range(16))
 MESSAGES = st.none() | st.text(st.characters(codec="utf-8"), max_size=5)
 
 
@@ -181,8 +181,8 @@ class Agreement(RuleBasedStateMachine):
     @invariant()
     def the_state_tells_of_the_operator_and_the_blocks(self) -> None:
         state: MaintenanceState = self.run(get_maintenance_state, self.backend)
-        assert (self.operator, self.message) == (state.active, state.message)
-        assert [block.active for block in self.open] == [hold.active for hold in state.holds]
+        assert (self.operator, self.message) == (state.switch.on, state.message)
+        assert [block.active for block in self.open] == [hold.on for hold in state.holds]
 
     @invariant()
     def what_was_written_is_read_by_another_instance_too(self) -> None:
@@ -225,7 +225,7 @@ class OnBareSwitch(Agreement):
         assert isinstance(self.backend, BareSwitch)
         self.backend.value = self.operator = not self.operator
         state: MaintenanceState = self.run(get_maintenance_state, self.backend)
-        assert self.operator == state.active
+        assert self.operator == state.switch.on
         self.run(set_maintenance_mode, self.operator, self.backend)  # the block writes its own will again
 
 

@@ -9,11 +9,9 @@ import anyio
 import pytest
 
 from fastapi_maintenance import MaintenanceState
-from fastapi_maintenance.backends import base
 from fastapi_maintenance.backends.base import Read, StoreBackend, Wait
 from fastapi_maintenance.typing import StateChange
-
-pytestmark = pytest.mark.anyio
+from tests.support import RunJumping
 
 
 class Silent(StoreBackend):
@@ -41,14 +39,17 @@ class Silent(StoreBackend):
 
 
 @pytest.mark.parametrize(("endless", "reads"), [([True, True], 2), ([True, False, True, False, True, True], 6)])
-async def test_a_watch_gives_its_store_up_when_two_waits_in_a_row_do_not_end(
-    endless: list[bool], reads: int, monkeypatch: pytest.MonkeyPatch
+def test_watch_gives_its_store_up_after_two_waits_in_a_row_that_do_not_end(
+    endless: list[bool], reads: int, run_jumping: RunJumping
 ) -> None:
     """One may be due to this process, which was stopped or busy: all that is due comes at once when it goes on."""
-    monkeypatch.setattr(base, "ANSWER_TIMEOUT", 0.5)
     backend = Silent(endless.copy())
-    with anyio.fail_after(30), pytest.raises(TimeoutError, match="missed twice"):
-        async with aclosing(backend.watch()) as states:  # type: ignore[type-var]  # a generator
-            async for _ in states:
-                pass
-    assert reads == backend.reads
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError, match="missed twice"):
+            async with aclosing(backend.watch()) as states:  # type: ignore[type-var]  # a generator
+                async for _ in states:
+                    pass
+
+    run_jumping(main)
+    assert backend.reads == reads

@@ -10,10 +10,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from fastapi_maintenance import LocalFileBackend, MaintenanceState, set_maintenance_mode
+from fastapi_maintenance import LocalFileBackend, MaintenanceState, Switch, set_maintenance_mode
 from tests.support import ROOT
 
-KILLS = 60
+KILLS = 30
 MESSAGE = "x" * 4_000
 
 # Two writers at any time, each killed at a random moment and replaced. They are forked, for a start of Python takes
@@ -73,11 +73,11 @@ def test_a_file_whose_writers_are_killed_is_never_torn_and_never_locked_for_good
             if len(seen) > 1:
                 seen_both.touch()
     assert 0 == killer.returncode
-    off, on = MaintenanceState(), MaintenanceState(active=True, message=MESSAGE)
+    off, on = MaintenanceState(), MaintenanceState(switch=Switch(on=True, message=MESSAGE))
     assert {off, on} == set(seen)
 
     left_behind = {path.name for path in folder.iterdir()}
     assert {"switch", "switch.lock"} <= left_behind <= {"switch", "switch.lock", "switch.tmp"}
     anyio.run(set_maintenance_mode, True, reader)
-    assert MaintenanceState(active=True) == replace(reader.peek(), since=None)
+    assert MaintenanceState(switch=Switch(on=True)) == replace(reader.peek(), since=None)
     assert {"switch", "switch.lock"} == {path.name for path in folder.iterdir()}

@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from fastapi_maintenance import EnvVarBackend, MaintenanceState, ReadOnlyBackendError
+from fastapi_maintenance import EnvVarBackend, MaintenanceState, ReadOnlyBackendError, Switch
 from tests.backends.helpers import messages_of
 
 pytestmark = pytest.mark.anyio
-ON, OFF = MaintenanceState(active=True), MaintenanceState()
+ON, OFF = MaintenanceState(switch=Switch(on=True)), MaintenanceState()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_variable_that_is_no_boolean_is_off_and_warned_about_once_for_each_val
     seen = []
     for value in ("maybe", "maybe", "2", "1", "maybe", "2"):
         monkeypatch.setenv("CLOSED", value)
-        seen.append(backend.peek().active)
+        seen.append(backend.peek().switch.on)
     assert [False, False, False, True, False, False] == seen
     first, second = messages_of(caplog)
     assert first.startswith("The environment variable CLOSED counts as off: value must be one of ")

@@ -32,7 +32,7 @@ from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
 user, path, value = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
 async def run():
     await set_maintenance_mode(value, LocalFileBackend(path))
-    print(LocalFileBackend(path).peek().active, end="")
+    print(LocalFileBackend(path).peek().switch.on, end="")
 async def import_all_that_only_root_may_read():
     with tempfile.TemporaryDirectory() as folder:
         await set_maintenance_mode(True, LocalFileBackend(folder + "/mode"))

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from fastapi_maintenance import InvalidStateError, LocalFileBackend, MaintenanceState, maintenance_middleware
+from fastapi_maintenance import InvalidStateError, LocalFileBackend, MaintenanceState, Switch, maintenance_middleware
 from fastapi_maintenance.backends import file as file_module
 from tests.backends.helpers import LIMIT, messages_of, only_posix
 from tests.support import ROOT, client
 
 pytestmark = pytest.mark.anyio
-ON, OFF = MaintenanceState(active=True), MaintenanceState()
+ON, OFF = MaintenanceState(switch=Switch(on=True)), MaintenanceState()
 GARBAGE = {
     "no word": b"perhaps",
     "truncated JSON": b'{"active": tr',
@@ -43,7 +43,10 @@ any_garbage = pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
         (b"0\n", OFF),
         (b"\xef\xbb\xbf1\n", ON),
         (b'{"active": true}', ON),
-        (b'\xef\xbb\xbf{"active": true, "message": "B\xc3\xa4h"}', MaintenanceState(active=True, message="Bäh")),
+        (
+            b'\xef\xbb\xbf{"active": true, "message": "B\xc3\xa4h"}',
+            MaintenanceState(switch=Switch(on=True, message="Bäh")),
+        ),
         (b"1" + b" " * (LIMIT - 1), ON),
     ],
 )
@@ -254,7 +257,7 @@ def test_each_change_is_seen_by_the_very_next_look(change: Callable[[Path, str],
     seen = []
     for content in "1010" * 10:
         change(tmp_path / "mode", content)
-        seen.append(backend.peek().active)
+        seen.append(backend.peek().switch.on)
     assert [True, False, True, False] * 10 == seen
 
 
@@ -271,7 +274,7 @@ def test_changes_of_the_same_size_within_one_tick_of_a_coarse_clock_are_seen(
     seen = []
     for content in "1010" * 5:
         rewrite(tmp_path / "mode", content)
-        seen.append(backend.peek().active)
+        seen.append(backend.peek().switch.on)
     assert [True, False, True, False] * 5 == seen
 
 
@@ -304,10 +307,10 @@ def test_a_file_that_has_settled_is_not_read_again_until_it_changes(
     path.write_text("1")
     backend = LocalFileBackend(path)
     let_it_settle(monkeypatch, path, 10)
-    assert [True] * 5 == [backend.peek().active for _ in range(5)]
+    assert [True] * 5 == [backend.peek().switch.on for _ in range(5)]
     assert [str(path)] == opened
     path.write_text("off")
-    assert [False] * 5 == [backend.peek().active for _ in range(5)]
+    assert [False] * 5 == [backend.peek().switch.on for _ in range(5)]
     assert [str(path)] * 2 == opened
 
 
@@ -318,7 +321,7 @@ def test_a_file_that_changed_a_moment_ago_or_in_the_future_is_read_each_time(
     (tmp_path / "mode").write_text("1")
     backend = LocalFileBackend(tmp_path / "mode")
     let_it_settle(monkeypatch, tmp_path / "mode", seconds)
-    assert [True] * 3 == [backend.peek().active for _ in range(3)]
+    assert [True] * 3 == [backend.peek().switch.on for _ in range(3)]
     assert 3 == len(opened)
 
 
@@ -328,7 +331,7 @@ def test_an_old_time_that_was_set_by_hand_does_not_make_a_new_file_a_settled_one
     rewrite_at_the_same_time(tmp_path / "mode", "1")
     backend = LocalFileBackend(tmp_path / "mode")
     let_it_settle(monkeypatch, tmp_path / "mode", 0)
-    assert [True] * 3 == [backend.peek().active for _ in range(3)]
+    assert [True] * 3 == [backend.peek().switch.on for _ in range(3)]
     assert 3 == len(opened)
 
 
@@ -348,4 +351,4 @@ async def test_a_relative_path_is_one_from_the_folder_in_which_it_was_given(
 def test_a_file_in_utf_16_with_its_mark_is_read(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "switch"
     path.write_bytes("\ufeff1\r\n".encode(encoding))  # `echo 1 > switch` in PowerShell 5
-    assert LocalFileBackend(path).peek().active
+    assert LocalFileBackend(path).peek().switch.on

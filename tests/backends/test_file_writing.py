@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from fastapi_maintenance import LocalFileBackend, MaintenanceState
+from fastapi_maintenance import LocalFileBackend, MaintenanceState, Switch
 from fastapi_maintenance.backends import file as file_module
 from tests.backends.helpers import LIMIT, only_posix
 from tests.strategies import state_of_size
 from tests.support import ROOT
 
 pytestmark = pytest.mark.anyio
-ON, OFF = MaintenanceState(active=True), MaintenanceState()
+ON, OFF = MaintenanceState(switch=Switch(on=True)), MaintenanceState()
 
 
 async def test_a_plain_switch_is_written_as_a_person_would_and_more_as_one_json_object(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ async def test_a_plain_switch_is_written_as_a_person_would_and_more_as_one_json_
     written.append(path.read_text())
     await backend.set_value(False)
     written.append(path.read_text())
-    await backend.update_state(lambda _: MaintenanceState(active=True, message="Zurück"))
+    await backend.update_state(lambda _: MaintenanceState(switch=Switch(on=True, message="Zurück")))
     assert ["1\n", "0\n"] == written
     assert {"active": True, "message": "Zurück"} == json.loads(path.read_text())
 

@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 
-from fastapi_maintenance import BaseStateBackend, MaintenanceState, MemoryBackend
+from fastapi_maintenance import BaseStateBackend, MaintenanceState, MemoryBackend, Switch
 from tests.backends.helpers import adding
 from tests.stores import TextSwitch
 
 pytestmark = pytest.mark.anyio
-ON, OFF = MaintenanceState(active=True), MaintenanceState()
+ON, OFF = MaintenanceState(switch=Switch(on=True)), MaintenanceState()
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [(True, ON), (False, OFF), (MaintenanceState(message="Soon"), MaintenanceState(message="Soon"))],
+    [
+        (True, ON),
+        (False, OFF),
+        (MaintenanceState(switch=Switch(message="Soon")), MaintenanceState(switch=Switch(message="Soon"))),
+    ],
 )
 async def test_memory_begins_with_what_it_is_given(given: MaintenanceState | bool, expected: MaintenanceState) -> None:
     backend = MemoryBackend(given)

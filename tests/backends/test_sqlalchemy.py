@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateTable
 
-from fastapi_maintenance import MaintenanceState, backend_from_url, get_maintenance_state, set_maintenance_mode
+from fastapi_maintenance import MaintenanceState, Switch, backend_from_url, get_maintenance_state, set_maintenance_mode
 from fastapi_maintenance.backends import base as base_module
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from fastapi_maintenance.backends.sqlalchemy import sqlite as sqlite_module
@@ -35,9 +36,9 @@ from tests.support import ROOT, eventually
 from tests.switch.lifespans import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
-ON = MaintenanceState(active=True)
+ON = MaintenanceState(switch=Switch(on=True))
 OFF = MaintenanceState()
-RESTORED = MaintenanceState(active=True, message="Restored")
+RESTORED = MaintenanceState(switch=Switch(on=True, message="Restored"))
 
 
 @pytest.fixture
@@ -105,17 +106,15 @@ async def test_a_full_sqlite_refuses_and_goes_on_telling_what_it_has(tmp_path: P
     await engine.dispose()
 
 
-async def test_a_read_only_postgresql_refuses() -> None:
-    with running("asyncpg") as server:
-        engine = create_async_engine(
-            server.url, connect_args={"server_settings": {"default_transaction_read_only": "on"}}
-        )
-        for backend in (SQLAlchemyBackend(engine), backend_from_url(server.url)):
-            assert OFF == await get_maintenance_state(backend)
-        with pytest.raises(DBAPIError, match="read-only transaction"):
-            await set_maintenance_mode(True, SQLAlchemyBackend(engine))
-        await engine.dispose()
-        await close_if_made_here(backend)
+async def test_a_read_only_postgresql_refuses(url_of: Callable[[str], str]) -> None:
+    url = url_of("asyncpg")
+    engine = create_async_engine(url, connect_args={"server_settings": {"default_transaction_read_only": "on"}})
+    for backend in (SQLAlchemyBackend(engine), backend_from_url(url)):
+        assert OFF == await get_maintenance_state(backend)
+    with pytest.raises(DBAPIError, match="read-only transaction"):
+        await set_maintenance_mode(True, SQLAlchemyBackend(engine))
+    await engine.dispose()
+    await close_if_made_here(backend)
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
@@ -171,7 +170,7 @@ async def test_a_sqlite_that_is_locked_holds_no_request(tmp_path: Path) -> None:
         assert 503 == await status(app)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
-            for _ in range(20):
+            for _ in range(12):  # longer than a second, after which it is looked at
                 assert 503 == await status(app)
                 await anyio.sleep(0.1)
             other.execute("ROLLBACK")
@@ -203,28 +202,32 @@ def test_a_process_ends_although_its_sqlite_was_locked(tmp_path: Path) -> None:
                 await anyio.sleep(1.05)  # until it is being looked at
             other.close()
 
-        for number in range(5):
-            anyio.run(live, f"{sys.argv[1]}{number}")
+        async def main():
+            async with anyio.create_task_group() as group:
+                for number in range(5):
+                    group.start_soon(live, f"{sys.argv[1]}{number}")
+
+        anyio.run(main)
     """
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), str(tmp_path / "switch.db")]
     assert 0 == subprocess.run(command, cwd=ROOT, timeout=120, check=False).returncode
 
 
-async def test_the_table_can_be_made_by_migrations_in_a_metadata_with_a_schema() -> None:
-    with running("asyncpg") as server:
-        engine = create_async_engine(server.url)
-        metadata = sqlalchemy.MetaData(schema="shop")
-        backend = SQLAlchemyBackend(engine, metadata=metadata, table_name="switches")
-        assert backend.table is maintenance_table(metadata, "switches")
-        assert OFF == await backend.get_state()
-        async with engine.begin() as connection:
-            await connection.execute(sqlalchemy.schema.CreateSchema("shop"))
-            await connection.run_sync(metadata.create_all)
-        await set_maintenance_mode(True, backend, message="In a schema")
-        async with engine.connect() as connection:
-            rows = await connection.execute(sqlalchemy.text("SELECT key, version FROM shop.switches"))
-            assert [("fastapi_maintenance_mode", 0)] == [tuple(row) for row in rows]
-        await engine.dispose()
+async def test_the_table_can_be_made_by_migrations_in_a_metadata_with_a_schema(url_of: Callable[[str], str]) -> None:
+    url = url_of("asyncpg")
+    engine = create_async_engine(url)
+    metadata = sqlalchemy.MetaData(schema="shop")
+    backend = SQLAlchemyBackend(engine, metadata=metadata, table_name="switches")
+    assert backend.table is maintenance_table(metadata, "switches")
+    assert OFF == await backend.get_state()
+    async with engine.begin() as connection:
+        await connection.execute(sqlalchemy.schema.CreateSchema("shop"))
+        await connection.run_sync(metadata.create_all)
+    await set_maintenance_mode(True, backend, message="In a schema")
+    async with engine.connect() as connection:
+        rows = await connection.execute(sqlalchemy.text("SELECT key, version FROM shop.switches"))
+        assert [("fastapi_maintenance_mode", 0)] == [tuple(row) for row in rows]
+    await engine.dispose()
 
 
 async def test_a_row_that_a_person_inserted_will_do(tmp_path: Path) -> None:
@@ -282,13 +285,13 @@ async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: s
     await engine.dispose()
 
 
-async def test_a_connection_of_the_pool_is_left_as_it_was() -> None:
-    with running("asyncpg") as server:
-        engine = create_async_engine(server.url, pool_size=1, max_overflow=0)
-        await SQLAlchemyBackend(engine).set_value(True)
-        async with engine.connect() as connection:
-            assert "READ COMMITTED" == await connection.get_isolation_level()
-        await engine.dispose()
+async def test_a_connection_of_the_pool_is_left_as_it_was(url_of: Callable[[str], str]) -> None:
+    url = url_of("asyncpg")
+    engine = create_async_engine(url, pool_size=1, max_overflow=0)
+    await SQLAlchemyBackend(engine).set_value(True)
+    async with engine.connect() as connection:
+        assert "READ COMMITTED" == await connection.get_isolation_level()
+    await engine.dispose()
 
 
 @pytest.mark.parametrize("dialect", [mysql, postgresql, sqlite])

@@ -36,7 +36,6 @@ from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.backends.url import close_if_made_here
 from tests.middleware.test_failures import app_on, status
-from tests.servers import running
 from tests.stores import BareSwitch
 from tests.support import eventually
 from tests.switch.lifespans import living
@@ -250,15 +249,14 @@ def test_a_url_that_names_nothing_is_refused_by_the_middleware() -> None:
 
 @pytest.mark.servers
 @only_asyncio
-async def test_the_client_of_a_call_is_closed_after_it() -> None:
-    with running("redis") as server:
-        async with RedisBackendConnections(server.url) as connections:
-            for _ in range(3):
-                await set_maintenance_mode(True, server.url)
-                await get_maintenance_mode(server.url)
-                async with maintenance_mode_on(server.url):
-                    assert 1 <= await connections.count()
-            await all_closed(connections)
+async def test_the_client_of_a_call_is_closed_after_it(redis_url: str) -> None:
+    async with RedisBackendConnections(redis_url) as connections:
+        for _ in range(3):
+            await set_maintenance_mode(True, redis_url)
+            await get_maintenance_mode(redis_url)
+            async with maintenance_mode_on(redis_url):
+                assert 1 <= await connections.count()
+        await all_closed(connections)
 
 
 async def all_closed(connections: RedisBackendConnections) -> None:
@@ -272,23 +270,10 @@ async def all_closed(connections: RedisBackendConnections) -> None:
 
 @pytest.mark.servers
 @only_asyncio
-async def test_the_client_of_a_middleware_is_closed_at_shutdown() -> None:
-    with running("redis") as server:
-        async with RedisBackendConnections(server.url) as connections:
-            app = app_on(server.url, read_timeout=60)
-            for _ in range(2):
-                async with living(app):
-                    assert 200 == await status(app)
-                    assert 1 <= await connections.count()
-                await all_closed(connections)
-
-
-@pytest.mark.servers
-@only_asyncio
-async def test_the_client_behind_a_cache_is_closed_at_shutdown_too() -> None:
-    with running("redis") as server:
-        async with RedisBackendConnections(server.url) as connections:
-            app = app_on(cached(server.url))
+async def test_the_client_of_a_middleware_is_closed_at_shutdown(redis_url: str) -> None:
+    async with RedisBackendConnections(redis_url) as connections:
+        app = app_on(redis_url, read_timeout=60)
+        for _ in range(2):
             async with living(app):
                 assert 200 == await status(app)
                 assert 1 <= await connections.count()
@@ -297,35 +282,44 @@ async def test_the_client_behind_a_cache_is_closed_at_shutdown_too() -> None:
 
 @pytest.mark.servers
 @only_asyncio
-async def test_the_client_that_another_one_is_configured_instead_of_is_closed() -> None:
-    with running("redis") as server:
-        async with RedisBackendConnections(server.url) as connections:
-            configure_backend(server.url)
-            app = app_on(None)
-            async with living(app):
-                assert 200 == await status(app)
-                configure_backend(MemoryBackend(True))
-                assert 503 == await status(app)
-
-                async def is_closed() -> bool:
-                    return 0 == await connections.count()
-
-                await eventually(is_closed)
+async def test_the_client_behind_a_cache_is_closed_at_shutdown_too(redis_url: str) -> None:
+    async with RedisBackendConnections(redis_url) as connections:
+        app = app_on(cached(redis_url))
+        async with living(app):
+            assert 200 == await status(app)
+            assert 1 <= await connections.count()
+        await all_closed(connections)
 
 
 @pytest.mark.servers
 @only_asyncio
-async def test_the_client_of_an_app_that_is_cancelled_is_closed() -> None:
-    with running("redis") as server:
-        async with RedisBackendConnections(server.url) as connections:
-            app = app_on(server.url, read_timeout=60)
-            async with anyio.create_task_group() as group:
-                with anyio.CancelScope() as scope:
-                    async with living(app):
-                        assert 1 <= await connections.count()
-                        scope.cancel()
-                group.cancel_scope.cancel()
-            await all_closed(connections)
+async def test_the_client_that_another_one_is_configured_instead_of_is_closed(redis_url: str) -> None:
+    async with RedisBackendConnections(redis_url) as connections:
+        configure_backend(redis_url)
+        app = app_on(None)
+        async with living(app):
+            assert 200 == await status(app)
+            configure_backend(MemoryBackend(True))
+            assert 503 == await status(app)
+
+            async def is_closed() -> bool:
+                return 0 == await connections.count()
+
+            await eventually(is_closed)
+
+
+@pytest.mark.servers
+@only_asyncio
+async def test_the_client_of_an_app_that_is_cancelled_is_closed(redis_url: str) -> None:
+    async with RedisBackendConnections(redis_url) as connections:
+        app = app_on(redis_url, read_timeout=60)
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope() as scope:
+                async with living(app):
+                    assert 1 <= await connections.count()
+                    scope.cancel()
+            group.cancel_scope.cancel()
+        await all_closed(connections)
 
 
 @only_asyncio

@@ -12,12 +12,12 @@ from typing import Any
 import anyio
 import pytest
 
-from fastapi_maintenance import Hold, LocalFileBackend, MaintenanceState, MemoryBackend
+from fastapi_maintenance import Hold, LocalFileBackend, MaintenanceState, MemoryBackend, Switch
 from tests.backends.helpers import LONG_AGO, adding
 from tests.support import ROOT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_patient")]
-ON, OFF = MaintenanceState(active=True), MaintenanceState()
+ON, OFF = MaintenanceState(switch=Switch(on=True)), MaintenanceState()
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -28,12 +28,12 @@ def writable(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryBackend | 
 async def test_setting_the_switch_takes_message_and_window_away_and_leaves_the_holds(
     writable: MemoryBackend | LocalFileBackend,
 ) -> None:
-    hold = Hold(id="a", active=False)
+    hold = Hold(id="a", on=False)
     await writable.update_state(
         lambda _: MaintenanceState(active=True, message="Soon", starts_at=LONG_AGO, holds=(hold,))
     )
     await writable.set_value(True)
-    assert MaintenanceState(active=True, holds=(hold,)) == await writable.get_state()
+    assert MaintenanceState(switch=Switch(on=True), holds=(hold,)) == await writable.get_state()
     assert not await writable.get_value()
 
 
@@ -100,13 +100,13 @@ def test_a_change_waits_for_the_one_that_another_thread_is_making(writable: Memo
 def test_no_change_by_one_of_several_processes_is_lost(tmp_path: Path) -> None:
     program = """
         import sys
-        from datetime import datetime, timezone
+        from datetime import UTC, datetime
         import anyio
         from fastapi_maintenance import Hold, LocalFileBackend
         from fastapi_maintenance.state import add_hold
 
         async def add():
-            backend, now = LocalFileBackend(sys.argv[1]), datetime.now(timezone.utc)
+            backend, now = LocalFileBackend(sys.argv[1]), datetime.now(UTC)
             for number in range(12):
                 hold = Hold(id=f"{sys.argv[2]}-{number}", active=True)
                 await backend.update_state(lambda state: add_hold(state, hold, now))

@@ -17,7 +17,7 @@ from tests.documents import example
 from tests.support import uvicorn_process
 
 MESSAGE = "We are <b>moving</b>."
-HELD = MaintenanceState(holds=(Hold(id="a", active=True, message="Hidden"),))
+HELD = MaintenanceState(holds=(Hold(id="a", on=True, message="Hidden"),))
 APP = '''
 from fastapi.responses import HTMLResponse
 

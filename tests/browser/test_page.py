@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
 
-from fastapi_maintenance import Hold, MaintenanceState, state_to_text
+from fastapi_maintenance import Hold, MaintenanceState, Switch, state_to_text
 from fastapi_maintenance.responses.words import LANGUAGES
 from tests.browser.looking import DESKTOP, PHONE, axe_passes, visited
 from tests.support import uvicorn_process
 
-OPEN, CLOSED = MaintenanceState(), MaintenanceState(active=True)
+OPEN, CLOSED = MaintenanceState(), MaintenanceState(switch=Switch(on=True))
 HOSTILE = (
     "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\"> & \"quoted\" 'single' "
     "</p></main></body> $title ${message} " + "wide" * 60
@@ -53,7 +53,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def announced(**in_future: float) -> MaintenanceState:
     """Return a maintenance with a message and an end."""
     end = datetime.now(UTC) + timedelta(**in_future)
-    return MaintenanceState(active=True, message="We are moving to a new database.\nNothing is lost.", ends_at=end)
+    return MaintenanceState(
+        switch=Switch(on=True, message="We are moving to a new database.\nNothing is lost.", ends_at=end)
+    )
 
 
 def background(page: Page) -> str:
@@ -63,7 +65,9 @@ def background(page: Page) -> str:
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("state", [CLOSED, announced(hours=2), MaintenanceState(active=True, message=HOSTILE)])
+@pytest.mark.parametrize(
+    "state", [CLOSED, announced(hours=2), MaintenanceState(switch=Switch(on=True, message=HOSTILE))]
+)
 def test_it_fits_its_window_in_light_and_in_dark(
     browser: Browser, service: Service, viewport: ViewportSize, state: MaintenanceState
 ) -> None:
@@ -81,7 +85,7 @@ def test_it_fits_its_window_in_light_and_in_dark(
 
 
 def test_a_hostile_message_is_text_and_nothing_else_is_asked_for(browser: Browser, service: Service) -> None:
-    service.set(MaintenanceState(active=True, message=HOSTILE))
+    service.set(MaintenanceState(switch=Switch(on=True, message=HOSTILE)))
     context = browser.new_context()
     page = context.new_page()
     told: list[str] = []
@@ -163,7 +167,7 @@ def test_it_tries_again_by_itself_when_its_time_has_come(browser: Browser, servi
 
 
 def test_it_tries_again_where_no_end_was_known(browser: Browser, service: Service) -> None:
-    service.set(MaintenanceState(holds=(Hold(id="deployment", active=True),)))
+    service.set(MaintenanceState(holds=(Hold(id="deployment", on=True),)))
     with visited(browser, f"{service.url}/quick/") as page:
         assert "Down for maintenance" == page.title()
         service.set(OPEN)

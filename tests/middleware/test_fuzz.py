@@ -55,8 +55,9 @@ from fastapi_maintenance import (
     query_equals,
     safe_method,
 )
+from fastapi_maintenance._helpers.scope import as_http
 
-_reached: list[str] = []
+REACHED: list[str] = []
 
 # --- the apps, and what the model knows of them -----------------------------------------------------------------------
 
@@ -72,7 +73,7 @@ def endpoint(name: str) -> Any:  # noqa: ANN401 -- FastAPI reads its signature
     """Return an endpoint that notes that it was reached."""
 
     def reached() -> PlainTextResponse:
-        _reached.append(name)
+        REACHED.append(name)
         return PlainTextResponse(name)
 
     return reached
@@ -82,7 +83,7 @@ async def answer(name: str, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for an app or a layer, whatever was asked for."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.accept"})
-    _reached.append(name)
+    REACHED.append(name)
     if scope["type"] == "http":
         await PlainTextResponse(name)(scope, receive, send)
 
@@ -162,7 +163,7 @@ class AllowsAll(HTTPEndpoint):
 
     async def method_not_allowed(self, request: Request) -> PlainTextResponse:  # noqa: ARG002 -- as Starlette has it
         """Answer."""
-        _reached.append("own method_not_allowed")
+        REACHED.append("own method_not_allowed")
         return PlainTextResponse("allowed")
 
 
@@ -224,7 +225,7 @@ def make_app(layer: str, place: str) -> FastAPI:
     app.router.routes += own
 
     async def plain(_request: object) -> PlainTextResponse:
-        _reached.append("host")
+        REACHED.append("host")
         return PlainTextResponse("host")
 
     app.router.routes.append(Host("admin.example", Starlette(routes=[Route("/panel", plain)])))
@@ -232,13 +233,13 @@ def make_app(layer: str, place: str) -> FastAPI:
     @app.websocket("/items/{item}")
     async def socket(websocket: WebSocket) -> None:
         await websocket.accept()
-        _reached.append("socket")
+        REACHED.append("socket")
         await websocket.close()
 
     @app.websocket("/billing")
     async def billing_socket(websocket: WebSocket) -> None:
         await websocket.accept()
-        _reached.append("billing")
+        REACHED.append("billing")
         await websocket.close()
 
     return app
@@ -283,56 +284,36 @@ def apps(layer: str, place: str, exemption: str) -> tuple[ASGIApp, ASGIApp, ASGI
     return make_app(layer, place), watched, closed
 
 
-def values_of(scope: Scope, name: bytes) -> list[str]:
+def values_of(scope: Scope, name: bytes) -> list[bytes]:
     """Return the values of a header."""
-    return [value.decode("latin-1") for key, value in scope.get("headers", ()) if key == name]
+    return [value for key, value in scope.get("headers", ()) if key == name]
 
 
-def all_but(secret: str, sent: set[str]) -> bool | None:
-    """Tell whether a request is exempt that must not send a secret; None where different things are sent."""
-    if secret in sent:
-        return False
-    return None if len(sent) > 1 else True
-
-
-def key_or_health(scope: Scope, reached: set[str]) -> bool | None:
-    """Tell whether a request has the header that exempts it, and no other value of it, or is about health."""
-    if set(values_of(scope, b"x-key")) == {"secret"}:
-        return True
+def has_key_or_is_about_health(scope: Scope, reached: set[str]) -> bool:
+    """Return whether all values of the header are the secret, or the request is about health by its path or answer."""
     is_below = scope["path"].removeprefix(scope.get("root_path", "")).startswith("/health")
-    return None if is_below or (reached and reached <= {"health", "health below"}) else False
+    return set(values_of(scope, b"x-key")) == {b"secret"} or is_below or reached <= {"health", "health below"}
 
 
-def all_but_billing(scope: Scope, reached: set[str]) -> bool | None:
-    """Tell whether a request has reached what is closed, or has a path that all read alike."""
-    if "billing" in reached:
-        return False
-    is_plain = re.fullmatch("(/[a-z0-9]+)*/?", scope["path"]) and not scope.get("root_path")
-    return True if is_plain and "billing" not in scope["path"] else None
+def sends_parameter(scope: Scope, _reached: set[str]) -> bool:
+    """Return whether a request has the query parameter."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    return ("key", "secret") in parse_qsl(query, keep_blank_values=True)
 
 
-def all_but_cookie(scope: Scope, _reached: set[str]) -> bool | None:
-    """Tell whether a request has the cookie; None where it has another of the name."""
-    pairs = ";".join(values_of(scope, b"cookie"))
-    if re.search(r"(^|;)\s*session=\"?a\"?\s*(;|$)", pairs):
-        return False
-    return None if "session" in pairs else True
+def sends_cookie(scope: Scope, _reached: set[str]) -> bool:
+    """Return whether a request has the cookie."""
+    return any(re.search(rb"(^|;)\s*session=\"?a\"?\s*(;|$)", value) for value in values_of(scope, b"cookie"))
 
 
-def all_but_parameter(scope: Scope, _reached: set[str]) -> bool | None:
-    """Tell whether a request has the query parameter."""
-    sent = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    return all_but("secret", {value for name, value in sent if name == "key"})
-
-
-MODEL: dict[str, Callable[[Scope, set[str]], bool | None]] = {
-    "key or health": key_or_health,
-    "all but billing": all_but_billing,
-    "all but the parameter": all_but_parameter,
-    "all but the header": lambda scope, _: all_but("secret", set(values_of(scope, b"x-key"))),
-    "all but the cookie": all_but_cookie,
+MUST_BLOCK: dict[str, Callable[[Scope, set[str]], bool]] = {
+    "key or health": lambda scope, reached: not has_key_or_is_about_health(scope, reached),
+    "all but billing": lambda _, reached: "billing" in reached,
+    "all but the parameter": sends_parameter,
+    "all but the header": lambda scope, _: b"secret" in values_of(scope, b"x-key"),
+    "all but the cookie": sends_cookie,
 }
-"""Whether a request is exempt, from its bytes and what it has reached; None where readers may differ."""
+"""Whether a request is closed, from its bytes and what the plain app reaches, however the predicate reads it."""
 
 
 # --- what a server may hand in ----------------------------------------------------------------------------------------
@@ -464,12 +445,12 @@ async def outcome_of(app: ASGIApp, scope: Scope) -> Outcome:
     async def send(message: Message) -> None:
         outcome.sent.append(dict(message))
 
-    del _reached[:]
+    del REACHED[:]
     try:
         await app({**scope}, receive, send)
     except Exception as error:  # noqa: BLE001 -- what an app raises is an outcome too
         outcome.raised = error
-    outcome.reached = _reached[:]
+    outcome.reached = REACHED[:]
     for message in outcome.sent:
         if message.get("body", b"").startswith(b"file "):
             outcome.reached.append("billing" if b"billing" in message["body"] else "static")
@@ -494,10 +475,11 @@ def agrees(layer: str, place: str, exemption: str, scope: Scope) -> None:
         assert (True, True) == (watched.is_blocked, closed.is_blocked) or is_rewritten
         return
     assert not watched.is_blocked or is_rewritten
-    exempt = MODEL[exemption](scope, set() if is_rewritten else reached)
-    if exempt is False:
-        assert closed.is_blocked or reached == {KEPT_OPEN}
-    if (exempt or reached == {KEPT_OPEN}) and not is_rewritten:
+    if not is_rewritten and reached != {KEPT_OPEN}:
+        exempt = EXEMPTIONS[exemption](Request(as_http(scope))) is True
+        assert closed.is_blocked is not exempt
+        assert closed.is_blocked or not MUST_BLOCK[exemption](scope, reached)
+    elif not is_rewritten:
         assert not closed.is_blocked
 
 

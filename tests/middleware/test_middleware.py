@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -19,8 +20,9 @@ from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MaintenanceState,
     MemoryBackend,
+    Switch,
     as_json,
-    current_state,
+    current_status,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     maintenance_middleware,
@@ -150,47 +152,30 @@ def test_the_factory_itself_is_no_middleware() -> None:
 # --- the order of the decision ---------------------------------------------------------------------------------------
 
 
-def passes(
-    path: str, *, hold: bool | None, enabled: bool | None, state: bool, exempt: bool, unmatched: str, docs: bool
-) -> bool:
-    """Say what the design's table says."""
-    if path == "/on":
-        return False
-    if path == "/off":
-        return True
-    active = next(value for value in (hold, enabled, state) if value is not None)
-    if not active:
-        return True
-    if path == "/nothing" and unmatched == "pass":
-        return True
-    if path == "/docs" and docs:
-        return True
-    return exempt
-
-
 @pytest.mark.parametrize("hold", [None, True, False])
-@pytest.mark.parametrize("enabled", [None, True, False])
-@pytest.mark.parametrize("state", [True, False])
-async def test_the_first_rule_that_applies_decides(hold: bool | None, enabled: bool | None, state: bool) -> None:
-    for path, exempt, unmatched, docs in itertools.product(
-        ["/", "/off", "/on", "/nothing", "/docs"], [True, False], ["pass", "block"], [True, False]
-    ):
+async def test_an_open_block_comes_before_the_setting_and_that_before_the_store(hold: bool | None) -> None:
+    for enabled, state in itertools.product([None, True, False], [True, False]):
         backend = MemoryBackend(state=state)
-        app = app_with(
-            backend=backend,
-            enabled=enabled,
-            exempt=lambda _request, answer=exempt: answer,
-            unmatched=unmatched,
-            exempt_docs=docs,
-        )
-        expected = passes(path, hold=hold, enabled=enabled, state=state, exempt=exempt, unmatched=unmatched, docs=docs)
-        if hold is None:
-            response = await get(app, path)
-        else:
-            async with (maintenance_mode_on if hold else maintenance_mode_off)(backend):
-                response = await get(app, path)
-        assert expected == (response.status_code != 503), (path, exempt, unmatched, docs)
-        assert ("retry-after" in response.headers) == (not expected)
+        async with contextlib.AsyncExitStack() as stack:
+            if hold is not None:
+                await stack.enter_async_context((maintenance_mode_on if hold else maintenance_mode_off)(backend))
+            response = await get(app_with(backend=backend, enabled=enabled))
+        active = next(value for value in (hold, enabled, state) if value is not None)
+        assert (response.status_code, "retry-after" in response.headers) == (503 if active else 200, active)
+
+
+@pytest.mark.parametrize("exempt", [True, False])
+async def test_the_first_rule_that_applies_decides(exempt: bool) -> None:
+    """The whole table is in test_decision.py; here each of its rows meets what it comes before."""
+    paths = ("/on", "/off", "/nothing", "/docs", "/")
+    for unmatched, docs in itertools.product(["pass", "block"], [True, False]):
+        settings: dict[str, Any] = {"exempt": lambda _: exempt, "unmatched": unmatched, "exempt_docs": docs}
+        async with client(app_with(**settings)) as http:
+            blocked = [path for path in paths if (await http.get(path)).status_code == 503]
+        rules = {"/on": True, "/off": False, "/nothing": unmatched == "block", "/docs": not docs, "/": True}
+        assert blocked == [path for path in paths if path == "/on" or (rules[path] and not exempt)]
+        async with client(app_with(backend=MemoryBackend(), **settings)) as http:
+            assert [path for path in paths if (await http.get(path)).status_code == 503] == ["/on"]
 
 
 async def test_what_is_neither_http_nor_websocket_passes() -> None:
@@ -295,14 +280,14 @@ async def test_the_default_response_is_json_with_the_two_headers() -> None:
 
 
 async def test_the_operators_message_takes_the_place_of_the_detail() -> None:
-    state = MaintenanceState(active=True, message='Back "soon" <b>')
+    state = MaintenanceState(switch=Switch(on=True, message='Back "soon" <b>'))
     response = await get(app_with(backend=MemoryBackend(state), response=as_json("Closed")))
     assert {"detail": 'Back "soon" <b>'} == response.json()
     assert {"detail": "Closed"} == (await get(app_with(response=as_json("Closed")))).json()
 
 
 async def test_the_message_of_the_newest_block_comes_before_the_operators() -> None:
-    backend = MemoryBackend(MaintenanceState(active=True, message="operator"))
+    backend = MemoryBackend(MaintenanceState(switch=Switch(on=True, message="operator")))
     app = app_with(backend=backend)
     async with maintenance_mode_on(backend):
         messages = [(await get(app)).json()["detail"]]
@@ -317,12 +302,14 @@ def test_a_detail_that_is_no_text_is_refused() -> None:
 
 
 async def test_a_pair_for_retry_after_spreads_the_clients(stopped_at: datetime) -> None:
-    unknown = app_with(backend=MemoryBackend(MaintenanceState(active=True)), retry_after=(100, 130))
+    unknown = app_with(backend=MemoryBackend(MaintenanceState(switch=Switch(on=True))), retry_after=(100, 130))
     values = {int((await get(unknown)).headers["retry-after"]) for _ in range(60)}
     assert 100 <= min(values) <= max(values) <= 130
     assert 5 < len(values)
     end = stopped_at + timedelta(seconds=1000)
-    known = app_with(backend=MemoryBackend(MaintenanceState(active=True, ends_at=end)), retry_after=(100, 130))
+    known = app_with(
+        backend=MemoryBackend(MaintenanceState(switch=Switch(on=True, ends_at=end))), retry_after=(100, 130)
+    )
     values = {int((await get(known)).headers["retry-after"]) for _ in range(60)}
     assert 1000 <= min(values) <= max(values) <= 1030
     assert 5 < len(values)
@@ -330,15 +317,17 @@ async def test_a_pair_for_retry_after_spreads_the_clients(stopped_at: datetime) 
 
 async def test_retry_after_tells_the_seconds_to_the_end_of_the_window(stopped_at: datetime) -> None:
     end = stopped_at + timedelta(seconds=90)
-    response = await get(app_with(backend=MemoryBackend(MaintenanceState(active=True, ends_at=end)), retry_after=7))
+    response = await get(
+        app_with(backend=MemoryBackend(MaintenanceState(switch=Switch(on=True, ends_at=end))), retry_after=7)
+    )
     assert "90" == response.headers["retry-after"]
 
 
 @pytest.mark.parametrize("path", ["/", "/on"])
 async def test_retry_after_is_the_setting_where_no_end_is_known(path: str) -> None:
-    state = MaintenanceState(active=True)
+    state = MaintenanceState(switch=Switch(on=True))
     if path == "/on":  # the window is not what closes it
-        state = MaintenanceState(active=True, ends_at=datetime.now(UTC) + timedelta(seconds=90))
+        state = MaintenanceState(switch=Switch(on=True, ends_at=datetime.now(UTC) + timedelta(seconds=90)))
     response = await get(app_with(backend=MemoryBackend(state), retry_after=7), path)
     assert "7" == response.headers["retry-after"]
 
@@ -355,7 +344,7 @@ async def test_headers_that_the_response_brings_are_kept() -> None:
 async def test_a_response_that_is_used_again_is_not_changed() -> None:
     """The end of the maintenance is told anew each time, also where a callback returns one and the same object."""
     shared = PlainTextResponse("closed", 503)
-    backend = MemoryBackend(MaintenanceState(active=True, ends_at=datetime.now(UTC) + timedelta(seconds=90)))
+    backend = MemoryBackend(MaintenanceState(switch=Switch(on=True, ends_at=datetime.now(UTC) + timedelta(seconds=90))))
     app = app_with(backend=backend, response=lambda _request: shared, retry_after=7)
     first = await get(app)
     await backend.set_value(True)
@@ -381,20 +370,20 @@ async def test_current_state_is_that_behind_the_block() -> None:
     seen: list[MaintenanceState] = []
 
     def response(request: Request) -> PlainTextResponse:
-        seen.append(current_state(request))
+        seen.append(current_status(request))
         return PlainTextResponse("closed", 503)
 
-    state = MaintenanceState(active=True, message="Back soon")
+    state = MaintenanceState(switch=Switch(on=True, message="Back soon"))
     app = app_with(backend=MemoryBackend(state), response=response)
     await get(app)
     await get(app, "/on")
     await get(app_with(enabled=True, response=response))
-    assert [state, MaintenanceState(active=True), MaintenanceState(active=True)] == seen
+    assert [state, MaintenanceState(switch=Switch(on=True)), MaintenanceState(switch=Switch(on=True))] == seen
 
 
 def test_a_request_that_was_not_blocked_has_no_state() -> None:
     with pytest.raises(LookupError, match=r"^request has no maintenance state"):
-        current_state(make_request())
+        current_status(make_request())
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """WebSockets that are open when maintenance begins, and that it blocks, are closed with 1012 (service restart)."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,19 @@ from fastapi_maintenance import (
     path_prefix,
     set_maintenance_mode,
 )
+from fastapi_maintenance._helpers import clock
 from tests.stores import BareSwitch, WatchableStore
-from tests.support import eventually, websocket_scope
+from tests.support import eventually, on_jumping_clock, websocket_scope
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+    """Let no test wait for the seconds between two reads of a store, or for the start of a window."""
+    return on_jumping_clock(anyio_backend, monkeypatch)
+
 
 CLOSED = {"type": "websocket.close", "code": 1012, "reason": "maintenance"}
 
@@ -129,7 +137,7 @@ async def test_it_is_left_open_where_that_is_wanted() -> None:
         group.start_soon(client.connect, app)
         await talk.begun.wait()
         await set_maintenance_mode(True, switch)
-        await anyio.sleep(0.2)
+        await anyio.sleep(10)
         await client.to_app.send({"type": "websocket.disconnect", "code": 1000})
     assert [1000, "cleaned up"] == talk.told
     client.close()
@@ -179,7 +187,7 @@ async def test_one_that_is_being_accepted_is_closed_as_soon_as_it_is() -> None:
         group.start_soon(client.connect, app)
         await begun.wait()
         await set_maintenance_mode(True, switch)
-        await anyio.sleep(0.2)
+        await anyio.sleep(10)
         assert [] == client.sent
         go_on.set()
     assert ["websocket.accept", "websocket.close"] == [message["type"] for message in client.sent]
@@ -209,7 +217,7 @@ async def test_one_that_the_app_has_closed_or_refused_is_not_closed_again() -> N
         for event in begun:
             await event.wait()
         await set_maintenance_mode(True, switch)
-        await anyio.sleep(0.2)
+        await anyio.sleep(10)
         go_on.set()
     assert ["websocket.accept", "websocket.close"] == [message["type"] for message in clients[0].sent]
     assert ["websocket.close"] == [message["type"] for message in clients[1].sent]
@@ -217,9 +225,7 @@ async def test_one_that_the_app_has_closed_or_refused_is_not_closed_again() -> N
         client.close()
 
 
-async def test_a_client_that_is_gone_or_takes_nothing_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_maintenance._switch.requests.ANSWER_TIMEOUT", 0.05)
-
+async def test_a_client_that_is_gone_or_takes_nothing_holds_up_no_other() -> None:
     class Gone(Client):
         async def send(self, message: Message) -> None:
             if message["type"] == "websocket.close":
@@ -252,8 +258,8 @@ async def test_a_window_that_begins_closes_it_to_the_moment() -> None:
     async with living(app), anyio.create_task_group() as group:
         group.start_soon(client.connect, app)
         await talk.begun.wait()
-        starts_at = datetime.now(UTC) + timedelta(seconds=0.3)
+        starts_at = clock.now() + timedelta(seconds=20)
         await set_maintenance_mode(True, switch, starts_at=starts_at)
         await client.is_closed()
-        assert datetime.now(UTC) >= starts_at
+        assert starts_at <= clock.now() < starts_at + timedelta(seconds=0.1)
     client.close()

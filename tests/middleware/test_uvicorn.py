@@ -1,28 +1,36 @@
-"""A real server, with each of uvicorn's WebSocket implementations, closed and opened by another process."""
+"""Real servers with real clients: uvicorn with each of its WebSocket implementations, and hypercorn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import anyio
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
+from starlette.responses import PlainTextResponse
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
-from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
-from tests.support import uvicorn_process
+from fastapi_maintenance import MemoryBackend, client_in, maintenance_middleware, set_maintenance_mode
+from fastapi_maintenance.backends.url import opened
+from tests.servers import running
+from tests.support import client, eventually, uvicorn_process
 
 pytestmark = pytest.mark.servers
 
 APP = """
-from fastapi import FastAPI, WebSocket
-from fastapi_maintenance import LocalFileBackend, maintenance_middleware, path_prefix
+import os
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi_maintenance import maintenance_middleware, path_prefix
 
 app = FastAPI()
-app.add_middleware(maintenance_middleware(backend=LocalFileBackend("switch"), exempt=path_prefix("/exempt")))
+app.add_middleware(maintenance_middleware(backend=os.environ["SWITCH"], exempt=path_prefix("/exempt")))
+log = os.open("log", os.O_APPEND | os.O_CREAT | os.O_WRONLY)
 
 @app.get("/")
 async def root():
@@ -32,104 +40,144 @@ async def root():
 @app.websocket("/exempt/ws")
 async def echo(websocket: WebSocket):
     await websocket.accept()
-    await websocket.send_text(await websocket.receive_text())
+    code = None
+    try:
+        while True:
+            await websocket.send_text(await websocket.receive_text())
+    except WebSocketDisconnect as disconnect:
+        code = disconnect.code
+    finally:
+        os.write(log, f"{code} cleaned up\\n".encode())
 """
 
-IMPLEMENTATIONS = [
-    name
-    for name, module in [
-        ("websockets", "websockets_impl"),
-        ("websockets-sansio", "websockets_sansio_impl"),
-        ("wsproto", "wsproto_impl"),
-    ]
-    if find_spec(f"uvicorn.protocols.websockets.{module}")
+IMPLEMENTATIONS = {
+    "websockets": "websockets_impl",
+    "websockets-sansio": "websockets_sansio_impl",
+    "wsproto": "wsproto_impl",
+}
+PAIRS = [
+    pair
+    for pair in [("websockets", "redis"), ("websockets-sansio", "redis"), ("wsproto", "file"), ("hypercorn", "file")]
+    if pair[0] == "hypercorn" or find_spec(f"uvicorn.protocols.websockets.{IMPLEMENTATIONS[pair[0]]}")
 ]
 
 
-@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Run the app under uvicorn; yield its base URL and the file that is its switch."""
+class Service(NamedTuple):
+    """A server of the app, and its switch."""
+
+    base: str
+    switch: str
+    folder: Path
+
+    def set(self, active: bool) -> None:
+        """Set the switch, from this process."""
+
+        async def main() -> None:
+            async with opened(self.switch) as backend:
+                await set_maintenance_mode(active, backend)
+
+        anyio.run(main)
+
+    def answers(self, status: int) -> list[httpx.Response]:
+        """Return the responses up to the first one with this status."""
+        responses: list[httpx.Response] = []
+
+        async def does() -> bool:
+            async with httpx.AsyncClient(timeout=60) as http:
+                responses.append(await http.get(self.base))
+            return responses[-1].status_code == status
+
+        anyio.run(eventually, does)
+        return responses
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[ClientConnection]:
+        """Open a WebSocket that the app has accepted."""
+        with connect(self.base.replace("http", "ws") + path, open_timeout=60) as websocket:
+            websocket.send("hello")
+            assert websocket.recv(60) == "hello"
+            yield websocket
+
+    async def has_cleaned_up(self) -> bool:
+        """Return whether the app was told 1012, once, and wrote it down."""
+        lines = (self.folder / "log").read_text(encoding="utf-8").splitlines()
+        return lines.count("1012 cleaned up") == 1
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Serve the app by each server, on a store that is pushed or one that is read."""
+    server, store = request.param
     folder = tmp_path_factory.mktemp("served")
     (folder / "served.py").write_text(APP, encoding="utf-8")
-    with uvicorn_process("served:app", "--ws", request.param, folder=folder) as url:
-        yield url, folder / "switch"
+    with ExitStack() as stack:
+        switch = f"file:{folder / 'switch'}" if store == "file" else stack.enter_context(running(store)).url
+        of_uvicorn = server in IMPLEMENTATIONS
+        arguments = ["--ws", server] if of_uvicorn else ["--workers", "0"]
+        name = "uvicorn" if of_uvicorn else server
+        served = uvicorn_process("served:app", *arguments, server=name, env={"SWITCH": switch}, folder=folder)
+        yield Service(stack.enter_context(served), switch, folder)
 
 
-def switch(file: Path, value: str) -> None:
-    """Set the switch, from this process."""
-    anyio.run(set_maintenance_mode, value == "on", LocalFileBackend(file))
+def test_implementations_of_uvicorn_that_are_installed_are_tried() -> None:
+    assert {server for server, _ in PAIRS} >= {"websockets", "wsproto"}
 
 
-def echoed(url: str, path: str) -> str | bytes:
-    """Say something over a WebSocket, and return what comes back."""
-    with connect(url.replace("http", "ws") + path, open_timeout=60) as websocket:
-        websocket.send("hello")
-        return websocket.recv()
+def test_an_open_websocket_that_is_blocked_is_closed_with_1012_and_an_exempt_one_stays(service: Service) -> None:
+    service.set(active=False)
+    service.answers(200)
+    with service.open("/ws") as blocked, service.open("/exempt/ws") as exempt:
+        service.set(active=True)
+        with pytest.raises(ConnectionClosedError) as raised:
+            blocked.recv(60)
+        assert raised.value.rcvd is not None
+        assert (raised.value.rcvd.code, raised.value.rcvd.reason) == (1012, "maintenance")
+        exempt.send("still here")
+        assert exempt.recv(60) == "still here"
+        anyio.run(eventually, service.has_cleaned_up)
 
 
-def test_both_implementations_of_uvicorn_are_tried() -> None:
-    assert {"websockets", "wsproto"} <= set(IMPLEMENTATIONS)
-
-
-def test_what_another_process_sets_counts_from_the_next_request_on(server: tuple[str, Path]) -> None:
-    url, file = server
-    statuses = []
-    with httpx.Client(timeout=60) as http:
-        for value in ("off", "on", "off", "on", "off"):
-            switch(file, value)
-            statuses.append(http.get(url).status_code)
-    assert [200, 503, 200, 503, 200] == statuses
-
-
-def test_a_blocked_handshake_is_answered_as_the_same_request_over_http(server: tuple[str, Path]) -> None:
-    url, file = server
-    switch(file, "on")
-    over_http = httpx.get(url, timeout=60)
-    with pytest.raises(InvalidStatus) as caught:
-        echoed(url, "/ws")
+def test_a_blocked_handshake_is_answered_as_the_same_request_over_http(service: Service) -> None:
+    service.set(active=True)
+    over_http = service.answers(503)[-1]
+    with pytest.raises(InvalidStatus) as caught, service.open("/ws"):
+        pass
     denial = caught.value.response
     names = ("content-type", "retry-after", "cache-control")
-    assert (503, over_http.content) == (denial.status_code, bytes(denial.body or b""))
-    assert [over_http.headers[name] for name in names] == [denial.headers[name] for name in names]
+    assert (denial.status_code, bytes(denial.body or b"")) == (503, over_http.content)
+    assert [denial.headers[name] for name in names] == [over_http.headers[name] for name in names]
+    with service.open("/exempt/ws"):
+        pass
 
 
-def test_an_exempt_handshake_is_let_in(server: tuple[str, Path]) -> None:
-    url, file = server
-    switch(file, "on")
-    assert "hello" == echoed(url, "/exempt/ws")
-
-
-def test_every_handshake_is_let_in_when_maintenance_is_over(server: tuple[str, Path]) -> None:
-    url, file = server
-    switch(file, "off")
-    assert "hello" == echoed(url, "/ws")
-
-
-BEHIND_PROXY = """
-from fastapi import FastAPI
-from fastapi_maintenance import MemoryBackend, client_in, maintenance_middleware
-
-app = FastAPI()
-app.add_api_route("/", lambda: "open")
-exempt = client_in("10.0.0.0/8", trusted_proxies=["127.0.0.1"])
-app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True), exempt=exempt))
-"""
+def test_what_another_process_sets_counts_and_in_a_file_from_the_next_request_on(service: Service) -> None:
+    for active in (False, True, False):
+        service.set(active=active)
+        answers = service.answers(503 if active else 200)
+        assert len(answers) == 1 or not service.switch.startswith("file:")
+    with service.open("/ws"):
+        pass
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status"),
+    ("around", "status"),
     [
-        (["--forwarded-allow-ips", "*"], 200),  # the server believes what the client wrote itself
-        (["--forwarded-allow-ips", "127.0.0.1"], 503),
-        (["--no-proxy-headers"], 503),
+        (lambda app: ProxyHeadersMiddleware(app, "*"), 200),  # the server believes what the client wrote itself
+        (lambda app: ProxyHeadersMiddleware(app, "127.0.0.1"), 503),
+        (lambda app: app, 503),
     ],
+    ids=["--forwarded-allow-ips=*", "--forwarded-allow-ips=127.0.0.1", "--no-proxy-headers"],
 )
 def test_a_server_that_trusts_every_proxy_lets_clients_choose_their_address(
-    arguments: list[str], status: int, tmp_path: Path
+    around: Callable[[Any], Any], status: int
 ) -> None:
     """As the documentation of `client_in` says: the proxy on 127.0.0.1 has added the last address."""
-    (tmp_path / "proxied.py").write_text(BEHIND_PROXY, encoding="utf-8")
-    with uvicorn_process("proxied:app", *arguments, folder=tmp_path) as url:
-        forged = httpx.get(url, headers={"X-Forwarded-For": "10.0.0.1, 203.0.113.9"}, timeout=60)
-        honest = httpx.get(url, headers={"X-Forwarded-For": "10.0.0.1"}, timeout=60)
-    assert (status, 200) == (forged.status_code, honest.status_code)
+    exempt = client_in("10.0.0.0/8", trusted_proxies=["127.0.0.1"])
+    app = maintenance_middleware(backend=MemoryBackend(state=True), exempt=exempt)(PlainTextResponse("open"))
+
+    async def statuses() -> list[int]:
+        async with client(around(app), peer=("127.0.0.1", 50_000)) as http:
+            sent = [{"X-Forwarded-For": addresses} for addresses in ("10.0.0.1, 203.0.113.9", "10.0.0.1")]
+            return [(await http.get("/", headers=headers)).status_code for headers in sent]
+
+    assert anyio.run(statuses) == [status, 200]

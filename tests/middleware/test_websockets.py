@@ -13,8 +13,6 @@ from starlette.types import ASGIApp, Message, Scope
 
 from fastapi_maintenance import (
     MemoryBackend,
-    force_maintenance_mode_off,
-    force_maintenance_mode_on,
     maintenance_middleware,
     path_is,
     safe_method,
@@ -24,24 +22,15 @@ from tests.support import client, handshake, websocket_scope
 pytestmark = pytest.mark.anyio
 
 
-def app_with(*, maintenance: bool = True, **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
-    """Return an app with WebSocket endpoints of each kind, and one for HTTP."""
+async def accept(websocket: WebSocket) -> None:
+    await websocket.accept()
+
+
+def app_with(**settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
+    """Return an app in maintenance with a WebSocket endpoint, and one for HTTP."""
     app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=maintenance), **settings))
-
-    async def plain(websocket: WebSocket) -> None:
-        await websocket.accept()
-
-    @force_maintenance_mode_off
-    async def off(websocket: WebSocket) -> None:
-        await websocket.accept()
-
-    @force_maintenance_mode_on
-    async def on(websocket: WebSocket) -> None:
-        await websocket.accept()
-
-    for path, endpoint in (("/ws", plain), ("/off", off), ("/on", on)):
-        app.add_api_websocket_route(path, endpoint)
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True), **settings))
+    app.add_api_websocket_route("/ws", accept)
     app.add_api_route("/http", lambda: "open")
     return app
 
@@ -78,20 +67,6 @@ async def test_a_server_may_have_no_extensions_at_all(extensions: dict[str, obje
             scope.pop("extensions")
         (message,) = await handshake(app_with(), scope)
         assert 1013 == message["code"]
-
-
-@pytest.mark.parametrize(
-    ("path", "maintenance", "expected"),
-    [
-        ("/ws", False, "websocket.accept"),
-        ("/ws", True, "websocket.close"),
-        ("/off", True, "websocket.accept"),
-        ("/on", False, "websocket.close"),
-    ],
-)
-async def test_marks_and_the_switch_hold_for_handshakes(path: str, maintenance: bool, expected: str) -> None:
-    sent = await handshake(app_with(maintenance=maintenance), websocket_scope(path))
-    assert expected == sent[0]["type"]
 
 
 async def test_a_handshake_that_no_route_answers_is_left_to_the_app() -> None:

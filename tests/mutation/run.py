@@ -157,7 +157,7 @@ def run(part: Part, folder: Path, workers: int) -> dict[str, int | None]:
         known = json.loads(path.read_text("utf-8"))
         codes = known["exit_code_by_key"]
         survived = [mutant for mutant, code in codes.items() if code not in KILLED | TIMEOUTS]
-        left = [mutant for mutant in survived if not is_explained(change_of(mutant, folder))]
+        left = [mutant for mutant in survived if not is_explained(mutant, folder)]
         command = [sys.executable, *("-m", "pytest", "-x", "-q", *ARGUMENTS, "-k", part.kept), *paths_of(tests)]
         with ThreadPoolExecutor(workers) as pool:
             codes |= zip(left, pool.map(partial(ask_alone, command, folder, environment), left), strict=True)
@@ -213,9 +213,17 @@ def change_of(mutant: str, folder: Path) -> str:
     return "\n".join(f"{line[0]} {line[1:].strip()}" for line in lines)
 
 
-def is_explained(change: str) -> bool:
-    """Tell whether `survivors.md` says why nothing notices these lines."""
-    return f"```diff\n{change}\n```" in SURVIVORS.read_text("utf-8")
+@cache
+def explained() -> list[tuple[str, re.Pattern[str]]]:
+    """Return the modules and lines that `survivors.md` explains."""
+    lines = re.findall(r"^- (\S+): `(.*)`: .", SURVIVORS.read_text("utf-8"), re.MULTILINE)
+    return [(module.replace("/", "."), re.compile(re.escape(line).replace("…", ".*"))) for module, line in lines]
+
+
+def is_explained(mutant: str, folder: Path) -> bool:
+    """Return whether `survivors.md` says why nothing notices the line of a mutant."""
+    changed = [line[2:].partition("  # ")[0] for line in change_of(mutant, folder).splitlines() if line[0] == "+"]
+    return any(module == module_of(mutant) and pattern.fullmatch("\n".join(changed)) for module, pattern in explained())
 
 
 def main() -> int:
@@ -238,7 +246,7 @@ def main() -> int:
                 noticed[module_of(mutant)] += 1
                 continue
             change = change_of(mutant, folder)
-            known = is_explained(change)
+            known = is_explained(mutant, folder)
             unexplained += not known
             print(f"\n{mutant} ({code}){'' if known else ', which is not explained'}\n{change}")
     print()

@@ -29,7 +29,7 @@ from fastapi_maintenance import (
     query_equals,
     safe_method,
 )
-from tests.routing.test_index import CaseInsensitive
+from tests.routing.test_routes_property import CaseInsensitive
 from tests.strategies import raw_paths
 from tests.support import make_request, websocket_scope
 

@@ -60,6 +60,11 @@ def sends(*values: str, name: str = "X-Key") -> Request:
     return make_request(headers=[(name, value) for value in values])
 
 
+def said_of_paths(predicate: Predicate, paths: list[str]) -> dict[str, bool | None]:
+    """Return what a predicate says of each path."""
+    return {path: predicate(make_request(path)) for path in paths}
+
+
 # All of them
 
 
@@ -96,6 +101,19 @@ def test_always_and_never_are_what_they_say() -> None:
     assert [True, False] == [always(make_request()), never(make_request())]
 
 
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        *(path_is(), path_prefix(), method_in(), host_is()),
+        *(client_in(), client_in(trusted_proxies=["192.0.2.0/24"])),
+    ],
+)
+def test_a_predicate_of_nothing_is_never(predicate: Predicate) -> None:
+    headers = [("Host", "example.com"), ("X-Forwarded-For", "10.0.0.1")]
+    said = [predicate(make_request(path, headers=headers)) for path in ("", "/", "/a")]
+    assert said == [False] * 3
+
+
 def test_a_handshake_is_asked_about_as_the_get_that_it_is() -> None:
     request = Request(as_http(websocket_scope("/a/ws", headers={"X-Key": "secret", "Host": "example.com"})))
     asked = [
@@ -112,127 +130,85 @@ def test_a_handshake_is_asked_about_as_the_get_that_it_is() -> None:
 # Methods
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
-def test_a_safe_method_is_exempt(method: str) -> None:
-    """RFC 9110 9.2.1."""
-    assert safe_method(make_request(method=method)) is True
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "CONNECT", "PROPFIND", "get", "GETS", ""])
-def test_every_other_method_is_not_safe(method: str) -> None:
-    """Methods are case-sensitive (RFC 9110 9.1): `get` is a method that nobody has defined."""
-    assert safe_method(make_request(method=method)) is False
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        (("GET", "HEAD", "OPTIONS", "TRACE"), True),
+        (("POST", "PUT", "PATCH", "DELETE", "CONNECT", "PROPFIND", "get", "GETS", ""), False),
+    ],
+)
+def test_safe_method_is_true_of_the_methods_that_only_read(methods: tuple[str, ...], *, expected: bool) -> None:
+    """RFC 9110 9.2.1. Methods are case-sensitive (9.1): `get` is a method that nobody has defined."""
+    assert {safe_method(make_request(method=method)) for method in methods} == {expected}
 
 
 def test_methods_are_given_in_any_case() -> None:
     read = method_in("get", "Head", "OPTIONS")
-    assert ["GET", "HEAD", "OPTIONS"] == [method for method in METHODS if read(make_request(method=method))]
-
-
-def test_no_methods_are_never() -> None:
-    assert not method_in()(make_request())
+    assert [method for method in METHODS if read(make_request(method=method))] == ["GET", "HEAD", "OPTIONS"]
+    assert read(make_request(method="get")) is None
 
 
 # Paths
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
+    ("paths", "expected"),
     [
-        ("/health", True),
-        ("/status/", True),
-        ("/health/", False),
-        ("/status", False),
-        ("/healthy", False),
-        ("/Health", None),
-        ("/health;a=b", None),
-        ("/health\n", None),
-        ("/health/..", None),
-        ("/%68ealth", None),
-        ("/health/live", False),
-        ("//health", None),
-        ("/", False),
-        ("", False),
+        (["/health", "/status/"], True),
+        (["/health/", "/status", "/healthy", "/health/live", "/", ""], False),
+        (["/Health", "/health;a=b", "/health\n", "/health/..", "/%68ealth", "//health"], None),
     ],
 )
-def test_a_path_is_exempt_that_is_exactly_one_of_the_paths(path: str, *, expected: bool | None) -> None:
-    assert expected is path_is("/health", "/status/")(make_request(path))
+def test_a_path_is_exempt_that_is_exactly_one_of_the_paths(paths: list[str], *, expected: bool | None) -> None:
+    assert said_of_paths(path_is("/health", "/status/"), paths) == dict.fromkeys(paths, expected)
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
+    ("paths", "expected"),
     [
-        ("/health", True),
-        ("/health/", True),
-        ("/health/live", True),
-        ("/health//live", True),
-        ("/health/a b/\u00e9", True),
-        ("/health/a/.b/..c/d..", True),
-        ("/health/...", True),
-        ("/health/./live", True),
-        ("/healthy", False),
-        ("/health.json", False),
-        ("/health;a=b", None),
-        ("/Health", None),
-        ("/HEALTH/live", None),
-        ("//health", None),
-        ("/./health", None),
-        ("/a/health", False),
-        ("/", False),
-        ("", False),
-        ("/health\n", None),
-        ("/health/a\x00", None),
-        ("/health/\x85", None),
-        ("/health/a%2e", True),
-        ("/health/%2e%2e/billing", None),
-        ("/%68ealth", None),
-        ("/%2568ealth", None),
-        ("/%25252568ealth", None),
-        ("/\uff48ealth/live", None),
-        ("/health./live", None),
-        ("/billing/.. /health", None),
-        ("health", None),
-        ("/health/..", None),
-        ("/health/../billing", None),
-        ("/health/a/../../billing", None),
-        ("/health/../health", None),
-        ("/health\\..\\billing", None),
-        ("/health/..\\billing", None),
-        ("/health/a\\..\\..\\billing", None),
-        ("/health/a\\..", None),
-        ("/health/..;/billing", None),
-        ("/health/..;a=b/billing", None),
-        ("/health/..;a=b", None),
+        (
+            [
+                *("/health", "/health/", "/health/live", "/health//live", "/health/a b/\u00e9"),
+                *("/health/a/.b/..c/d..", "/health/...", "/health/./live", "/health/a%2e"),
+            ],
+            True,
+        ),
+        (["/healthy", "/health.json", "/a/health", "/", ""], False),
+        (
+            [
+                *("/health;a=b", "/Health", "/HEALTH/live", "//health", "/./health", "/health\n", "/health/a\x00"),
+                *("/health/\x85", "/health/%2e%2e/billing", "/%68ealth", "/%2568ealth", "/%25252568ealth"),
+                *("/\uff48ealth/live", "/health./live", "/billing/.. /health", "health", "/health/.."),
+                *("/health/../billing", "/health/a/../../billing", "/health/../health", "/health\\..\\billing"),
+                *("/health/..\\billing", "/health/a\\..\\..\\billing", "/health/a\\..", "/health/..;/billing"),
+                *("/health/..;a=b/billing", "/health/..;a=b"),
+            ],
+            None,
+        ),
     ],
 )
-def test_a_prefix_covers_itself_and_what_lies_under_it(path: str, *, expected: bool | None) -> None:
-    assert expected is path_prefix("/health")(make_request(path))
+def test_a_prefix_covers_itself_and_what_lies_under_it(paths: list[str], *, expected: bool | None) -> None:
+    assert said_of_paths(path_prefix("/health"), paths) == dict.fromkeys(paths, expected)
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
-    [("/health/", True), ("/health/live", True), ("/health", False), ("/healthy", False), ("/health/..", None)],
+    ("paths", "expected"),
+    [
+        (["/health/", "/health/live"], True),
+        (["/health", "/healthy"], False),
+        (["/health/.."], None),
+    ],
 )
-def test_a_prefix_that_ends_in_a_slash_covers_only_what_lies_under_it(path: str, *, expected: bool | None) -> None:
-    assert expected is path_prefix("/health/")(make_request(path))
+def test_a_prefix_that_ends_in_a_slash_covers_only_what_lies_under_it(
+    paths: list[str], *, expected: bool | None
+) -> None:
+    assert said_of_paths(path_prefix("/health/"), paths) == dict.fromkeys(paths, expected)
 
 
-@pytest.mark.parametrize("path", ["/", "", "/a", "//", "/a/b"])
-def test_the_prefix_of_all_covers_all(path: str) -> None:
-    assert path_prefix("/")(make_request(path))
-
-
-def test_one_of_several_prefixes_is_enough() -> None:
-    covers = path_prefix("/health", "/docs")
-    assert ["/health/live", "/docs"] == [
-        path for path in ("/health/live", "/docs", "/billing") if covers(make_request(path))
-    ]
-
-
-@pytest.mark.parametrize("predicate", [path_is(), path_prefix()])
-@pytest.mark.parametrize("path", ["", "/", "/a"])
-def test_no_paths_are_never(predicate: Predicate, path: str) -> None:
-    assert not predicate(make_request(path))
+def test_path_prefix_slash_covers_every_path_and_one_of_several_prefixes_is_enough() -> None:
+    paths = ("/", "", "/a", "//", "/health/live", "/docs", "/billing")
+    assert [path_prefix("/")(make_request(path)) for path in paths] == [True] * 7
+    assert [path for path in paths if path_prefix("/health", "/docs")(make_request(path))] == ["/health/live", "/docs"]
 
 
 @pytest.mark.parametrize(
@@ -280,15 +256,11 @@ def test_a_path_is_relative_to_the_app(
     assert expected is predicate(make_request(path, root_path=root_path))
 
 
-@pytest.mark.parametrize("predicate", [path_is("/"), path_prefix("/"), path_matches("/")])
-def test_the_path_of_the_app_itself_is_a_slash(predicate: Predicate) -> None:
-    assert predicate(make_request("/api", root_path="/api")) is True
-
-
-@pytest.mark.parametrize("predicate", [path_is("/a/b"), path_prefix("/a/b"), path_matches("/a/b")])
-def test_a_path_is_decoded_once_by_the_server_and_not_again(predicate: Predicate) -> None:
-    assert predicate(make_request("/a/b")) is True
-    assert predicate(make_request("/a%2fb")) is None, "but a proxy behind may"
+def test_the_path_of_the_app_itself_is_a_slash_and_a_path_is_decoded_once_by_the_server() -> None:
+    for make in (path_is, path_prefix, path_matches):
+        assert make("/")(make_request("/api", root_path="/api")) is True
+        assert make("/a/b")(make_request("/a/b")) is True
+        assert make("/a/b")(make_request("/a%2fb")) is None, "but a proxy behind may"
 
 
 # Headers
@@ -318,23 +290,14 @@ def test_a_header_is_equal_if_it_is_sent_and_always_with_the_value(value: str, s
     assert expected is header_equals("X-Key", value)(sends(*(it.decode("latin-1") for it in sent)))
 
 
-@pytest.mark.parametrize("sent", [" secret", "secret ", "Secret", "secretx", "secre", "secret,secret", ""])
-def test_a_header_that_is_nearly_equal_is_not(sent: str) -> None:
-    assert not header_equals("X-Key", "secret")(sends(sent))
-
-
 @pytest.mark.parametrize("name", ["X-Key", "x-key", "X-KEY"])
-def test_the_name_of_a_header_is_given_in_any_case(name: str) -> None:
-    assert header_equals(name, "secret")(sends("secret"))
-    assert header_present(name)(sends("secret"))
-    assert not header_equals(name, "secret")(sends("secret", name="X-Other"))
-    assert not header_present(name)(sends("secret", name="X-Other"))
-
-
-@pytest.mark.parametrize("values", [("",), ("a",), ("a", "b")])
-def test_a_header_is_present_whatever_its_value(values: tuple[str, ...]) -> None:
-    assert header_present("X-Key")(sends(*values)) is True
-    assert header_present("X-Key")(sends()) is False
+def test_the_name_of_a_header_is_given_in_any_case_and_its_value_exactly(name: str) -> None:
+    for sent in ("", " secret", "secret ", "Secret", "secretx", "secre", "secret,secret"):
+        assert header_equals(name, "secret")(sends(sent)) is False
+        assert header_present(name)(sends(sent)) is header_present(name)(sends(sent, "other")) is True
+    assert header_equals(name, "secret")(sends("secret")) is True
+    for predicate in (header_equals(name, "secret"), header_present(name)):
+        assert predicate(sends("secret", name="X-Other")) is predicate(sends()) is False
 
 
 @pytest.mark.parametrize(
@@ -392,32 +355,34 @@ def test_a_value_that_no_query_can_carry_is_equal_to_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "expected"),
+    ("requests", "expected"),
     [
-        (["key=secret"], True),
-        (["a=b; key=secret; c=d"], True),
-        (["a=b;key=secret"], True),
-        (['key="secret"'], True),
-        (["key=secret; key=secret"], True),
-        (["key=secret; key=public"], None),
-        (["key=public; key=secret"], None),
-        (["key=secret", "key=public"], None),
-        (["key=public; key=other"], None),
-        (["key=public; key=public"], False),
-        ([], False),
-        (["key=public"], False),
-        (["key=Secret"], False),
-        (["KEY=secret"], False),
-        (["keys=secret"], False),
-        (["other=secret"], False),
-        (["key"], False),
-        (["key="], False),
-        (["secret"], False),
-        (["=secret"], False),
+        (
+            [
+                *(["key=secret"], ["a=b; key=secret; c=d"], ["a=b;key=secret"], ['key="secret"']),
+                *(["key=secret; key=secret"],),
+            ],
+            True,
+        ),
+        (
+            [
+                *(["key=secret; key=public"], ["key=public; key=secret"], ["key=secret", "key=public"]),
+                *(["key=public; key=other"],),
+            ],
+            None,
+        ),
+        (
+            [
+                *(["key=public; key=public"], [], ["key=public"], ["key=Secret"], ["KEY=secret"], ["keys=secret"]),
+                *(["other=secret"], ["key"], ["key="], ["secret"], ["=secret"]),
+            ],
+            False,
+        ),
     ],
 )
-def test_a_cookie_is_equal_that_is_sent_with_the_value(lines: list[str], *, expected: bool | None) -> None:
-    assert expected is cookie_equals("key", "secret")(sends(*lines, name="Cookie"))
+def test_a_cookie_is_equal_that_is_sent_with_the_value(requests: list[list[str]], *, expected: bool | None) -> None:
+    said = {tuple(lines): cookie_equals("key", "secret")(sends(*lines, name="Cookie")) for lines in requests}
+    assert said == dict.fromkeys(map(tuple, requests), expected)
 
 
 @pytest.mark.parametrize("sent", [b"\xe9", b"\xc3\xa9"])
@@ -429,105 +394,34 @@ def test_a_cookie_beyond_ascii_is_equal_in_either_encoding(sent: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "expected"),
+    ("sent", "expected"),
     [
-        ("example.com", True),
-        ("EXAMPLE.com", True),
-        ("example.com:8000", True),
-        ("example.com:", True),
-        ("admin.example.org", True),
-        ("a.b.example.org:443", True),
-        ("[2001:db8::1]", True),
-        ("[2001:DB8::1]:8000", True),
-        ("192.0.2.1:80", True),
-        ("\xe9.example", True),
-        ("", None),
-        ("www.example.com", False),
-        ("example.com.evil.example", False),
-        ("evilexample.com", False),
-        ("example.org", False),
-        ("evilexample.org", False),
-        ("[2001:db8::2]", False),
-        ("2001:db8::1", None),
-        ("192.0.2.10", False),
-        (":80", None),
-        ("example.com.", None),
-        ("example.com:http", None),
-        ("user@example.com:80:80", None),
+        (
+            [
+                *("example.com", "EXAMPLE.com", "example.com:8000", "example.com:", "admin.example.org"),
+                *("a.b.example.org:443", "[2001:db8::1]", "[2001:DB8::1]:8000", "192.0.2.1:80", "\xe9.example"),
+            ],
+            True,
+        ),
+        (["", "2001:db8::1", ":80", "example.com.", "example.com:http", "user@example.com:80:80"], None),
+        (
+            [
+                *("www.example.com", "example.com.evil.example", "evilexample.com", "example.org", "evilexample.org"),
+                *("[2001:db8::2]", "192.0.2.10"),
+            ],
+            False,
+        ),
     ],
 )
-def test_a_host_is_compared_without_port_and_case(host: str, *, expected: bool | None) -> None:
+def test_a_host_is_compared_without_port_and_case(sent: list[str], *, expected: bool | None) -> None:
     hosts = host_is("Example.COM", "*.example.org", "[2001:db8::1]", "192.0.2.1", "\u00c9.example")
-    assert expected is hosts(sends(host, name="Host"))
+    assert {host: hosts(sends(host, name="Host")) for host in sent} == dict.fromkeys(sent, expected)
 
 
 def test_to_which_host_a_request_without_a_host_or_with_two_is_is_unknown() -> None:
     assert host_is("example.com", "*.com")(make_request()) is None
     assert host_is("example.com")(sends("example.com", "example.org", name="Host")) is None
     assert host_is("example.com")(sends("example.com", "Example.com:80", name="Host")) is True
-
-
-def test_no_hosts_are_never() -> None:
-    assert not host_is()(sends("example.com", name="Host"))
-    assert not host_is()(make_request())
-
-
-# Clients
-
-
-@pytest.mark.parametrize(
-    ("peer", "expected"),
-    [
-        ("10.0.0.1", True),
-        ("10.255.255.255", True),
-        ("2001:db8::7", True),
-        ("2001:0db8:0::0007", True),
-        ("::ffff:10.0.0.1", True),
-        ("11.0.0.1", False),
-        ("2001:db8::8", False),
-        ("::ffff:11.0.0.1", False),
-        ("::10.0.0.1", False),
-        ("testclient", None),
-    ],
-)
-def test_a_client_is_in_a_network_that_holds_its_address(peer: str, *, expected: bool | None) -> None:
-    assert expected is client_in("10.0.0.0/8", "2001:db8::7")(make_request(peer=(peer, 50_000)))
-
-
-@pytest.mark.parametrize("predicate", [client_in(), client_in(trusted_proxies=["192.0.2.0/24"])])
-def test_no_networks_are_never(predicate: Predicate) -> None:
-    assert not predicate(make_request(headers=[("X-Forwarded-For", "10.0.0.1")]))
-
-
-def test_in_which_network_a_client_is_whose_address_is_not_known_is_unknown() -> None:
-    assert client_in("0.0.0.0/0", "::/0")(make_request(peer=None)) is None
-
-
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        (["203.0.113.5"], True),
-        (["203.0.113.5:1234"], True),
-        (["203.0.113.5, 10.0.0.2"], True),
-        (["203.0.113.5", "10.0.0.2"], True),
-        (["198.51.100.1, 203.0.113.5"], True),
-        (["garbage, 203.0.113.5"], True),
-        (["203.0.113.5, 198.51.100.1"], False),
-        (["203.0.113.5", "198.51.100.1"], False),
-        (["203.0.113.5, garbage"], None),
-        (["203.0.113.5, garbage, 10.0.0.2"], None),
-        (["203.0.113.5,"], True),
-        ([""], False),
-        ([], False),
-    ],
-)
-def test_behind_trusted_proxies_the_client_is_whom_they_saw(lines: list[str], *, expected: bool | None) -> None:
-    """What stands to the left of the first address that is not trusted may be made up by the client."""
-    behind_proxies = client_in("203.0.113.0/24", trusted_proxies=["10.0.0.0/8"])
-    headers = [("X-Forwarded-For", line) for line in lines]
-    assert expected is behind_proxies(make_request(headers=headers, peer=("10.0.0.1", 1)))
-    assert not behind_proxies(make_request(headers=headers, peer=("192.0.2.1", 1)))
-    assert not client_in("203.0.113.0/24")(make_request(headers=headers, peer=("10.0.0.1", 1)))
 
 
 # Arguments

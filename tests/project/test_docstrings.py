@@ -13,7 +13,7 @@ import pytest
 from starlette.requests import Request
 
 import fastapi_maintenance
-from fastapi_maintenance import MaintenanceState
+from fastapi_maintenance import MaintenanceState, Switch
 from fastapi_maintenance.responses import STATE_KEY
 from tests.support import make_request
 
@@ -25,7 +25,7 @@ MODULES = [
 def blocked(*, accept: str = "*/*", message: str | None = None) -> Request:
     """Return a request that was blocked, as a response callback is given it."""
     request = make_request(headers=[("Accept", accept)])
-    request.scope[STATE_KEY] = MaintenanceState(active=True, message=message)
+    request.scope[STATE_KEY] = MaintenanceState(switch=Switch(on=True, message=message))
     return request
 
 

@@ -35,6 +35,7 @@ from fastapi_maintenance import (
     LocalFileBackend,
     MaintenanceState,
     MemoryBackend,
+    Switch,
     WorkerStatus,
     backend_from_url,
     get_maintenance_state,
@@ -339,7 +340,7 @@ def test_a_script_that_reports_a_switch_that_somebody_forgot(tmp_path: Path) -> 
 
     now = datetime.now(UTC)
     assert "" == told()
-    write(MaintenanceState(active=True, by="alice", since=now))
+    write(MaintenanceState(switch=Switch(on=True, by="alice", since=now)))
     assert "" == told()
     for since, starts_at, is_forgotten in [(3, None, True), (3, 1, False), (5, 4, True), (1, None, False)]:
         state = MaintenanceState(
@@ -350,7 +351,7 @@ def test_a_script_that_reports_a_switch_that_somebody_forgot(tmp_path: Path) -> 
         )
         write(state)
         assert ("set by alice" in told()) is is_forgotten
-    hold = Hold(id="a", active=True, by="bob", since=now - timedelta(hours=3))
+    hold = Hold(id="a", on=True, by="bob", since=now - timedelta(hours=3))
     write(MaintenanceState(holds=(hold,)))
     assert "set by bob" in told()
     (tmp_path / "switch").write_text("1", encoding="utf-8")
@@ -398,7 +399,7 @@ async def test_a_time_window() -> None:
     before = datetime.now(UTC)
     await announce(backend)
     state = await get_maintenance_state(backend)
-    assert ("New database", True) == (state.message, state.active)
+    assert ("New database", True) == (state.message, state.switch.on)
     assert state.starts_at is not None
     assert timedelta(0) <= state.starts_at - before - timedelta(hours=6) < timedelta(minutes=1)
     assert state.starts_at + timedelta(minutes=30) == state.ends_at
@@ -438,7 +439,7 @@ def test_in_the_apis_own_documentation() -> None:
 
 
 async def test_your_own_response(monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = MemoryBackend(MaintenanceState(active=True, message="<b>Soon</b>"))
+    backend = MemoryBackend(MaintenanceState(switch=Switch(on=True, message="<b>Soon</b>")))
     monkeypatch.setattr(current_backend, "_configured", [backend])
     async with client(opened(example("Your own response").run())) as http:
         response = await http.get("/")
@@ -496,7 +497,7 @@ async def test_deployment_in_a_context_manager(tmp_path: Path, monkeypatch: pyte
     names["migrate"] = migrate
     await cast("Any", names["deploy"])()
     (hold,) = seen[0].holds
-    assert (True, "Back in ten minutes") == (hold.active, hold.message)
+    assert (True, "Back in ten minutes") == (hold.on, hold.message)
     assert hold.expires_at is not None
     assert MaintenanceState() == await get_maintenance_state(LocalFileBackend("maintenance.txt"))
 
@@ -609,7 +610,7 @@ async def test_close_it_while_you_deploy(tmp_path: Path, monkeypatch: pytest.Mon
 
     await cast("Any", example("6. Close it while you deploy").run()["upgrade"])(migrate)
     (hold,) = seen[0].holds
-    assert (True, "New database") == (hold.active, hold.message)
+    assert (True, "New database") == (hold.on, hold.message)
     assert MaintenanceState() == await get_maintenance_state("file:maintenance.txt")
 
 

@@ -84,7 +84,7 @@ PATHS = {
     "fastapi_maintenance.router": "maintenance_router",
     "fastapi_maintenance.state": "Hold MaintenanceState is_active",
     "fastapi_maintenance.testing": (
-        "MakeBackend MovedClock PromiseBrokenError check_backend maintenance_forced moved_clock"
+        "MakeBackend MovedClock PromiseBrokenError SCENARIOS check_backend maintenance_forced moved_clock"
     ),
     "fastapi_maintenance.typing": (
         "AsyncPredicate AsyncResponseCallback DetailedStateBackend ExemptCallback PeekableStateBackend Predicate "

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
+    Switch,
     as_html,
     as_json,
     as_problem,
@@ -38,7 +39,7 @@ from tests.support import client, handshake, make_request, websocket_scope
 
 pytestmark = pytest.mark.anyio
 
-ON = MaintenanceState(active=True)
+ON = MaintenanceState(switch=Switch(on=True))
 LOOSE: Any = responses  # for what a type checker would not let pass
 HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(1)>&\"'$title"
 
@@ -65,7 +66,7 @@ def rendered(response: ResponseCallback, state: MaintenanceState, *headers: tupl
 def lasting(seconds: float, message: str | None = None) -> MaintenanceState:
     """Return a state that ends in so many seconds."""
     ends_at = clock.now() + timedelta(seconds=seconds)
-    return MaintenanceState(active=True, message=message, ends_at=ends_at)
+    return MaintenanceState(switch=Switch(on=True, message=message, ends_at=ends_at))
 
 
 # Problem documents

@@ -28,7 +28,7 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=CONFIG)
 
 
 @schema.include(tag="maintenance").parametrize()
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_the_admin_api_does_what_its_document_says(case: Case[Any]) -> None:
     response = case.call(headers=ADMIN)
     assert SECRET not in response.text

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route, Router
+from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
@@ -121,13 +121,6 @@ async def test_a_refusal_that_the_app_handles_in_its_own_way_is_blocked(key: Any
     app.add_api_route("/items", plain)
     async with client(app) as http:
         assert [503, 503] == [(await http.get("/dashboard")).status_code, (await http.post("/items")).status_code]
-
-
-async def test_a_route_of_the_users_at_a_documentation_url_is_no_documentation() -> None:
-    app = FastAPI(routes=[Route("/docs", plain)])
-    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True)))
-    async with client(app) as http:
-        assert [503, 200] == [(await http.get(path)).status_code for path in ("/docs", "/redoc")]
 
 
 async def test_behind_a_layer_that_hides_the_app_a_path_may_have_a_root_path_before_it() -> None:

@@ -167,7 +167,8 @@ def with_a_handle_of_its_own() -> BaseRoute:
     "route", [with_middleware, with_an_app_in_its_place, with_a_handle_of_its_class, with_a_handle_of_its_own]
 )
 async def test_a_route_that_handles_requests_in_its_own_way_answers_all_methods(route: Callable[[], BaseRoute]) -> None:
-    async with client(as_wrapped_app(FastAPI(routes=[route()]))) as http:
+    later = Route("/a", plain, methods=["PATCH"])
+    async with client(as_wrapped_app(FastAPI(routes=[route(), later]))) as http:
         headers = {"X-HTTP-Method-Override": "POST"}
         assert [503, 503] == [(await http.request(each, "/a", headers=headers)).status_code for each in ("PUT", "POST")]
 

@@ -41,19 +41,6 @@ async def test_a_mark_holds_for_the_route_and_not_for_its_path() -> None:
         assert expected == statuses
 
 
-async def test_a_route_that_is_shadowed_by_an_earlier_one_does_not_count() -> None:
-    app = FastAPI()
-    app.add_api_route("/{anything}", unmarked)
-    app.add_api_route("/off", marked)
-    router = APIRouter()
-    router.add_api_route("/{anything}", marked)
-    router.add_api_route("/off", unmarked)
-    app.include_router(router, prefix="/a")
-    closed = as_added(app, MemoryBackend(state=True))
-    async with client(closed) as http:
-        assert [503, 200] == [(await http.get(path)).status_code for path in ("/off", "/a/off")]
-
-
 async def test_routes_that_are_added_after_the_first_request_are_seen() -> None:
     router, inner, app = APIRouter(), FastAPI(), FastAPI()
     app.include_router(router, prefix="/a")

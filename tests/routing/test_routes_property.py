@@ -1,15 +1,24 @@
-"""Whatever the tree of routers, mounts and paths: the endpoint that is judged is the one that the plain app reaches."""
+"""Whatever the tree of routers, mounts and routes: what is judged is the endpoint that the plain app reaches."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import anyio
+import pytest
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from fastapi_maintenance import (
     MemoryBackend,
@@ -17,96 +26,247 @@ from fastapi_maintenance import (
     force_maintenance_mode_on,
     maintenance_middleware,
 )
-from tests.support import client
-
-METHODS = ("GET", "POST")
-PATHS = ["/", "/a", "/a/", "/b", "/a/a", "/a/b", "/b/a", "/a/a/a", "/a/b/a/"]
-MARKS = {True: force_maintenance_mode_on, False: force_maintenance_mode_off}
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A route."""
-
-    path: str
-    method: str
-    mark: bool | None
-
-
-@dataclass(frozen=True)
-class Branch:
-    """Routes below a prefix, included or mounted."""
-
-    prefix: str
-    mounted: bool
-    nodes: tuple[Leaf | Branch, ...]
-
-
-leaves = st.builds(
-    Leaf,
-    st.sampled_from(["/a", "/b", "/{x}", "/a/", "/{x}/a"]),
-    st.sampled_from(METHODS),
-    st.sampled_from([None, *MARKS]),
+from fastapi_maintenance._routing.routes import RouteIndex
+from tests.middleware.test_fuzz import (
+    REACHED,
+    AllowsAll,
+    DispatchesItself,
+    HandlesItself,
+    Layer,
+    Outcome,
+    answer,
+    outcomes_of,
 )
-trees = st.recursive(
-    leaves,
-    lambda nodes: st.builds(
-        Branch, st.sampled_from(["/a", "/b", "/{y}"]), st.booleans(), st.lists(nodes, min_size=1, max_size=3).map(tuple)
-    ),
-    max_leaves=8,
-)
+from tests.routing.apps import NESTED
+from tests.support import websocket_scope
+
+MARKED: dict[str, Callable[[Any], Any]] = {
+    "unmarked": lambda endpoint: endpoint,
+    "on": force_maintenance_mode_on,
+    "off": force_maintenance_mode_off,
+}
+TEMPLATES = st.lists(
+    st.sampled_from(["/a", "/b", "/{x}", "/{x:int}", "/{x:path}", "/v{x}", "/{x}.{y}", "/"]), min_size=1, max_size=3
+).map("".join)
 
 
-def grow(
-    router: FastAPI | APIRouter, nodes: tuple[Leaf | Branch, ...], reached: dict[str, bool | None], depth: int = 0
-) -> None:
-    """Add the nodes to a router; each endpoint answers with its own key of `reached`, where its mark is noted."""
-    for node in nodes:
-        prefix = "" if isinstance(node, Leaf) else node.prefix.replace("y", f"y{depth}")
-        if isinstance(node, Leaf):
-            key = f"endpoint {len(reached)}"
-            reached[key] = node.mark
-            router.add_api_route(node.path, endpoint_of(key, node.mark), methods=[node.method])
-        elif node.mounted:
-            inner = FastAPI(openapi_url=None)
-            grow(inner, node.nodes, reached, depth + 1)
-            router.mount(prefix, inner)
+async def own(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer, whatever was asked for, as what has no routes or does not go by them."""
+    await answer("own", scope, receive, send)
+
+
+class CaseInsensitive(APIRoute):
+    """A route whose pattern is not the one of its path."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **facts: Any) -> None:  # noqa: ANN401 -- of FastAPI
+        super().__init__(path, endpoint, **facts)
+        self.path_regex = re.compile(self.path_regex.pattern, re.IGNORECASE)
+
+
+class OnlyPosts(APIRoute):
+    """A route that matches in its own way."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return (Match.FULL, {"endpoint": self.endpoint}) if scope.get("method") == "POST" else (Match.NONE, {})
+
+
+class Fifths(BaseRoute):
+    """A route whose path says nothing."""
+
+    path = "/anything"
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return (Match.FULL, {}) if len(scope["path"]) % 5 == 0 else (Match.NONE, {})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await own(scope, receive, send)
+
+
+class HandlingRoute(APIRoute):
+    """A route of FastAPI that handles requests in its own way."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await own(scope, receive, send)
+
+
+class HandlingMount(Mount):
+    """The same of a mount."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await own(scope, receive, send)
+
+
+class HandlingRouter(APIRouter):
+    """The same of a router."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await own(scope, receive, send)
+
+
+class Uncompiled(Mount):
+    """A mount with a pattern of its own, whose path cannot be compiled."""
+
+    def __init__(self, path: str, app: ASGIApp) -> None:
+        super().__init__(path, app)
+        self.path += "/{a}{a}"
+
+
+def endpoint_of(mark: str) -> Any:  # noqa: ANN401 -- FastAPI reads its signature
+    """Return an endpoint with a mark, or without, that notes which it is."""
+
+    async def endpoint(request: Request) -> PlainTextResponse:
+        REACHED.append(mark)
+        return PlainTextResponse(request.method)
+
+    return MARKED[mark](endpoint)
+
+
+def socket_of(mark: str) -> Any:  # noqa: ANN401 -- as above
+    """Return the same for handshakes."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        REACHED.append(mark)
+
+    return MARKED[mark](endpoint)
+
+
+ORDINARY: dict[str, Callable[[str, str, str], BaseRoute]] = {
+    "plain": lambda path, mark, method: Route(path, endpoint_of(mark), methods=[method]),
+    "socket": lambda path, mark, _: WebSocketRoute(path, socket_of(mark)),
+    "case": lambda path, mark, method: CaseInsensitive(path, endpoint_of(mark), methods=[method]),
+    "posts": lambda path, mark, _: OnlyPosts(path, endpoint_of(mark), methods=["POST"]),
+}
+OF_ITS_OWN: dict[str, Callable[[str, str, str], BaseRoute]] = {
+    "fifths": lambda *_: Fifths(),
+    "handling": lambda path, _, method: HandlesItself(path, endpoint_of("unmarked"), methods=[method]),
+    "dispatching": lambda path, *_: Route(path, DispatchesItself),
+    "allowing": lambda path, *_: Route(path, AllowsAll),
+    "behind a layer": lambda path, *_: Route(path, AllowsAll, middleware=[Middleware(Layer)]),
+}
+MOUNTS: dict[str, Callable[[str, APIRouter], BaseRoute]] = {
+    "mount": lambda path, inner: Mount(path, routes=inner.routes),
+    "known layer": lambda path, inner: Mount(path, inner, middleware=[Middleware(GZipMiddleware)]),
+    "host": lambda _, inner: Host("testserver", inner),
+}
+MOUNTS_OF_THEIR_OWN: dict[str, Callable[[str, APIRouter], BaseRoute]] = {
+    "layered": lambda path, inner: Mount(path, inner, middleware=[Middleware(Layer)]),
+    "handling mount": HandlingMount,
+    "uncompiled": Uncompiled,
+    "hidden": lambda path, inner: Mount(path, app=own, routes=inner.routes),
+}
+
+
+class Tree:
+    """Routers in each other, grown at random, and the paths of their routes."""
+
+    def __init__(self, draw: Callable[..., Any], *, ordinary: bool, depth: int = 2) -> None:
+        self._draw, self._ordinary, self._depth = draw, ordinary, depth
+        self.inner: list[APIRouter] = []
+        self.paths = ["/"]
+        classes = [APIRoute, APIRoute, CaseInsensitive, OnlyPosts, *([] if ordinary else [HandlingRoute])]
+        kind = draw(st.sampled_from([APIRouter] if ordinary else [APIRouter, APIRouter, HandlingRouter]))
+        self.router: APIRouter = kind(route_class=draw(st.sampled_from(classes)))
+        self._routes = ORDINARY | ({} if ordinary else OF_ITS_OWN)
+        self._mounts = MOUNTS | ({} if ordinary else MOUNTS_OF_THEIR_OWN)
+        for _ in range(draw(st.integers(1, 5))):
+            self.add(self.router, draw(st.sampled_from(["api", *self._routes, "include", *self._mounts])))
+
+    def add(self, router: APIRouter, what: str) -> None:
+        """Add something to a router."""
+        path = self._draw(TEMPLATES).replace("//", "/")
+        path = re.sub(
+            r"\{(\w)", lambda found: "{" + found[1] + f"{found.start()}d{self._depth}n{len(self.paths)}", path
+        )
+        mark, method = self._draw(st.sampled_from(list(MARKED))), self._draw(st.sampled_from(["GET", "POST"]))
+        if what in self._routes:
+            router.routes.append(self._routes[what](path, mark, method))
+        elif what == "api" or not self._depth:
+            router.add_api_route(path, endpoint_of(mark), methods=[method])
         else:
-            included = APIRouter()
-            grow(included, node.nodes, reached, depth + 1)
-            router.include_router(included, prefix=prefix)
+            tree = Tree(self._draw, ordinary=self._ordinary, depth=self._depth - 1)
+            prefix = "" if what == "host" else path.rstrip("/") or "/a"
+            if what == "include":
+                router.include_router(tree.router, prefix=prefix)
+                self.inner += [tree.router, *tree.inner] if NESTED else []
+            else:
+                router.routes.append(self._mounts[what](prefix, tree.router))
+            self.paths += [prefix + below for below in tree.paths]
+        self.paths.append(path)
+
+    def scope(self) -> Scope:
+        """Return a request that one of the routes may match, or nearly."""
+        values = st.sampled_from(["a", "7", "b/a", "v1", "a.b"])
+        path = re.sub(r"\{[^}]*\}", lambda _: self._draw(values), self._draw(st.sampled_from(self.paths)))
+        path = self._draw(st.sampled_from([path, path, path.upper(), path + "\n", path + "/", path + "/a", path[:-1]]))
+        method = self._draw(st.sampled_from(["GET", "POST", "HEAD", None]))
+        scope = {**websocket_scope(path), "headers": [(b"host", b"testserver")]}
+        return scope if method is None else {**scope, "type": "http", "method": method}
 
 
-def endpoint_of(key: str, mark: bool | None) -> Callable[[], object]:
-    """Return an endpoint that answers with its key."""
-
-    async def endpoint() -> PlainTextResponse:
-        return PlainTextResponse(key)
-
-    return endpoint if mark is None else MARKS[mark](endpoint)
+def plain_off_and_on(app: FastAPI) -> list[ASGIApp]:
+    """Return the app, and the same with maintenance around it, off and on."""
+    around = [maintenance_middleware(backend=MemoryBackend(state=state)) for state in (False, True)]
+    return [app, *(each(app) for each in around)]
 
 
-async def answers(app: FastAPI, maintenance: bool | None) -> list[tuple[int, str]]:
-    """Return what the app answers to all requests; None: without the middleware."""
-    closing = maintenance_middleware(backend=MemoryBackend(state=bool(maintenance)))
-    async with client(app if maintenance is None else closing(app)) as http:
-        responses = [await http.request(method, path) for path in PATHS for method in METHODS]
-    return [(response.status_code, response.text if response.status_code == 200 else "") for response in responses]
+def agrees(plain: Outcome, off: Outcome, on: Outcome, *, ordinary: bool) -> None:
+    """Hold what is answered with maintenance off and on against what the plain app answers."""
+    for each in (off, on):
+        assert each.is_blocked or (each.reached, each.verdict) == (plain.reached, plain.verdict)
+    expected = {"on": [True, True], "off": [False, False]}
+    if plain.reached == ["own"]:  # in the place of the endpoint, whose mark counts all the same
+        return
+    if plain.reached:
+        assert [off.is_blocked, on.is_blocked] == expected.get(plain.reached[0], [False, True])
+    else:
+        assert not off.is_blocked
+        assert not on.is_blocked or not ordinary
 
 
-@settings(max_examples=settings().max_examples // 2)
-@given(nodes=st.lists(trees, min_size=1, max_size=4).map(tuple))
-def test_a_request_is_judged_by_the_endpoint_that_the_plain_app_reaches(nodes: tuple[Leaf | Branch, ...]) -> None:
-    reached: dict[str, bool | None] = {}
+@settings(max_examples=2 * settings().max_examples)
+@given(data=st.data(), ordinary=st.booleans())
+def test_a_request_is_judged_by_the_endpoint_that_the_plain_app_reaches(data: st.DataObject, ordinary: bool) -> None:
+    """Also after a route is added or removed; what is left to the app is certain only where all routes are ordinary."""
+    tree = Tree(data.draw, ordinary=ordinary)
     app = FastAPI(openapi_url=None)
-    grow(app, nodes, reached)
+    app.router = tree.router
+    apps = plain_off_and_on(app)
 
-    def expected(plain: tuple[int, str], *, maintenance: bool) -> tuple[int, str]:
-        if plain[0] != 200:
-            return plain
-        mark = reached[plain[1]]
-        return (503, "") if (maintenance if mark is None else mark) else plain
+    def agree() -> None:
+        for scope in [tree.scope() for _ in range(data.draw(st.integers(3, 10)))]:
+            agrees(*anyio.run(outcomes_of, apps, scope), ordinary=ordinary)
 
-    plain = anyio.run(answers, app, None)
-    for maintenance in (True, False):
-        assert [expected(answer, maintenance=maintenance) for answer in plain] == anyio.run(answers, app, maintenance)
+    agree()
+    tree.add(data.draw(st.sampled_from([tree.router, *tree.inner])), "api" if ordinary else "fifths")
+    if data.draw(st.booleans(), "remove the first"):
+        del tree.router.routes[0]
+    agree()
+
+
+@pytest.mark.parametrize("kind", [APIRoute, CaseInsensitive, OnlyPosts])
+@pytest.mark.parametrize("path", ["/a/b", "/a/{x}"])
+def test_a_route_is_judged_whatever_its_way_to_match(kind: type[APIRoute], path: str) -> None:
+    app = FastAPI(openapi_url=None)
+    app.router.route_class = kind
+    app.add_api_route(path, endpoint_of("unmarked"), methods=["POST"])
+    apps = plain_off_and_on(app)
+    for asked in ("/a/b", "/a/b\n", "/A/B", "/c"):
+        scope = {**websocket_scope(asked), "type": "http", "method": "POST"}
+        agrees(*anyio.run(outcomes_of, apps, scope), ordinary=True)
+
+
+def test_few_of_many_routes_are_asked() -> None:
+    router, outer = APIRouter(), APIRouter(prefix="/api")
+    for number in range(50):
+        inner = APIRouter(prefix=f"/things{number}")
+        inner.add_api_route("/{thing}", endpoint_of("unmarked"))
+        inner.add_api_route("/all", endpoint_of("unmarked"))
+        outer.include_router(inner)
+    router.include_router(outer)
+    index = RouteIndex(router)
+    asked = [
+        [each.effective.path for each in index.candidates(path)]
+        for path in ("/api/things7/all", "/api/things7/8", "/nothing" * 1000)
+    ]
+    assert asked == [["/api/things7/{thing}", "/api/things7/all"], ["/api/things7/{thing}"], []]

@@ -1,6 +1,6 @@
 """What is done in fewer steps for the sake of speed: each shortcut is held against the slow and obvious way.
 
-That of the routes has a file of its own, test_index.py.
+That of the routes has a file of its own, test_routes_property.py.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
-    Hold,
     MaintenanceState,
     MemoryBackend,
     ResponseCallback,
+    Switch,
     as_json,
     as_problem,
     force_maintenance_mode_off,
-    is_active,
     maintenance_middleware,
     negotiate,
+    status_of,
 )
 from fastapi_maintenance.responses import STATE_KEY
 from fastapi_maintenance.responses.sending import send_blocked
@@ -39,7 +39,7 @@ from tests.support import client, make_request
 
 pytestmark = pytest.mark.anyio
 
-CLOSED = MaintenanceState(active=True)
+CLOSED = MaintenanceState(switch=Switch(on=True))
 
 
 async def sent(response: ResponseCallback, state: MaintenanceState = CLOSED) -> list[Message]:
@@ -132,9 +132,9 @@ def test_one_look_tells_what_the_state_says(state: MaintenanceState) -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "open")
     app.add_middleware(maintenance_middleware(backend=MemoryBackend(state)))
-    before = is_active(state, datetime.now(UTC))
+    before = status_of(state, datetime.now(UTC)).active
     answered = anyio.run(status)
-    if before is is_active(state, datetime.now(UTC)):
+    if before is status_of(state, datetime.now(UTC)).active:
         assert (503 if before else 200) == answered
 
 
@@ -172,12 +172,3 @@ async def test_a_layer_that_turns_to_another_app_is_followed() -> None:
         before = (await http.get("/")).status_code
         layer.app = Turning(second)
         assert (503, 200) == (before, (await http.get("/")).status_code)
-
-
-async def test_a_hold_of_another_process_is_seen_at_a_look() -> None:
-    backend = MemoryBackend(MaintenanceState(holds=(Hold(id="another", active=True),)))
-    app = FastAPI()
-    app.add_api_route("/", lambda: "open")
-    app.add_middleware(maintenance_middleware(backend=backend))
-    async with client(app) as http:
-        assert 503 == (await http.get("/")).status_code

@@ -16,6 +16,7 @@ from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
     StateBackend,
+    Switch,
 )
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch
 
@@ -62,7 +63,7 @@ async def kept_by(store: StateBackend) -> MaintenanceState:
     """Return what the store itself keeps, without the help of this process."""
     if isinstance(store, DetailedStateBackend):
         return await store.get_state()
-    return MaintenanceState(active=await store.get_value())
+    return MaintenanceState(switch=Switch(on=await store.get_value()))
 
 
 def messages_of(caplog: pytest.LogCaptureFixture) -> list[str]:

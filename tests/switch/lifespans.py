@@ -11,11 +11,11 @@ from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message
 
-from fastapi_maintenance import MaintenanceState
+from fastapi_maintenance import MaintenanceState, Switch
 from tests.middleware.test_failures import records, status
 from tests.support import eventually
 
-ON = MaintenanceState(active=True)
+ON = MaintenanceState(switch=Switch(on=True))
 OFF = MaintenanceState()
 
 

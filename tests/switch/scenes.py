@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import anyio
@@ -25,6 +26,7 @@ APP = """
 import asyncio
 import os
 import time
+from contextlib import contextmanager
 
 from fastapi import FastAPI
 
@@ -33,21 +35,32 @@ from fastapi_maintenance import maintenance_middleware, path_prefix
 app = FastAPI()
 app.add_middleware(maintenance_middleware(backend=os.environ["SWITCH"], exempt=path_prefix("/health")))
 log = os.open(os.environ["LOG"], os.O_APPEND | os.O_CREAT | os.O_WRONLY)
-begun = os.open(os.environ["LOG"] + ".begun", os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+
+@contextmanager
+def logged():
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        os.write(log, f"{os.getpid()} {began} {time.monotonic()}\\n".encode())
 
 @app.get("/work/{seconds}")
 async def work(seconds: float):
-    began = time.monotonic()
-    os.write(begun, b".")
-    try:
+    with logged():
         await asyncio.sleep(seconds)
-    finally:
-        os.write(log, f"{os.getpid()} {began} {time.monotonic()}\\n".encode())
+
+@app.get("/until/{name}")
+async def work_until_let_go(name: str):
+    with logged():
+        os.mkdir(f"{os.environ['LOG']}.{name}.begun")
+        while not os.path.exists(f"{os.environ['LOG']}.{name}.let go"):
+            await asyncio.sleep(0.01)
 
 @app.get("/health/{seconds}")
 async def health(seconds: float):
     await asyncio.sleep(seconds)
 """
+_names = count()
 
 
 @dataclass
@@ -56,9 +69,9 @@ class Scene:
 
     url: str
     log: Path
-    bases: list[str]
-    processes: list[psutil.Process]
     server: Server | None
+    bases: list[str] = field(default_factory=list)
+    processes: list[psutil.Process] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
 
     def work(self) -> list[tuple[float, float]]:
@@ -67,19 +80,29 @@ class Scene:
         return [(float(began), float(ended)) for _, began, ended in map(str.split, lines)]
 
     async def ask(self, path: str, worker: int = 0) -> int:
-        """Ask a worker, and return the status."""
+        """Ask a worker, and return the status, 0 if it was killed."""
         async with httpx.AsyncClient(base_url=self.bases[worker], timeout=60) as http:
-            status = (await http.get(path)).status_code
+            try:
+                status = (await http.get(path)).status_code
+            except httpx.TransportError:
+                status = 0
         self.statuses.append(status)
         return status
 
-    async def has_begun(self) -> None:
-        """Wait until a request that was not exempt is in progress, or was."""
+    @asynccontextmanager
+    async def request_in_progress(self, worker: int = 0) -> AsyncGenerator[Callable[[], None]]:
+        """Have a request in progress until the function is called that this gives, or the block ends."""
+        name = next(_names)
 
-        async def is_begun() -> bool:
-            return self.log.with_name(f"{self.log.name}.begun").stat().st_size > 0
+        async def has_begun() -> bool:
+            return self.log.with_name(f"{self.log.name}.{name}.begun").exists()
 
-        await eventually(is_begun)
+        let_go = self.log.with_name(f"{self.log.name}.{name}.let go").touch
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.ask, f"/until/{name}", worker)
+            await eventually(has_begun)
+            yield let_go
+            let_go()
 
     async def has_workers(self, backend: StateBackend, number: int = 2) -> None:
         """Wait until so many workers are counted, and each has reported."""
@@ -90,6 +113,18 @@ class Scene:
 
         await eventually(are_there)
 
+    @contextmanager
+    def worker(self) -> Iterator[int]:
+        """Start one more worker, and give its number."""
+        before = psutil.Process().children()
+        environment = {"SWITCH": self.url, "LOG": str(self.log)}
+        with uvicorn_process("served:app", env=environment, folder=self.log.parent) as base:
+            self.bases.append(base)
+            self.processes += [child for child in psutil.Process().children() if child not in before]
+            yield len(self.bases) - 1
+            self.bases.pop()
+            self.processes.pop()
+
 
 @contextmanager
 def staged(kind: str, folder: Path) -> Iterator[Scene]:
@@ -97,15 +132,10 @@ def staged(kind: str, folder: Path) -> Iterator[Scene]:
     (folder / "served.py").write_text(APP, encoding="utf-8")
     with ExitStack() as stack:
         server = None if kind == "file" else stack.enter_context(running(kind))
-        url = f"file:{folder / 'switch'}" if server is None else server.url
-        environment = {"SWITCH": url, "LOG": str(folder / "log")}
-        bases: list[str] = []
-        workers: list[psutil.Process] = []
+        scene = Scene(f"file:{folder / 'switch'}" if server is None else server.url, folder / "log", server)
         for _ in range(2):
-            before = psutil.Process().children()
-            bases.append(stack.enter_context(uvicorn_process("served:app", env=environment, folder=folder)))
-            workers += [child for child in psutil.Process().children() if child not in before]
-        yield Scene(url, folder / "log", bases, workers, server)
+            stack.enter_context(scene.worker())
+        yield scene
 
 
 async def drained_under_load(scene: Scene, blocks: int) -> list[tuple[float, float]]:

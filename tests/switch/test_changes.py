@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,7 +14,6 @@ import pytest
 from fastapi_maintenance import (
     EnvVarBackend,
     Hold,
-    LocalFileBackend,
     MaintenanceState,
     MemoryBackend,
     StateBackend,
@@ -28,11 +26,17 @@ from fastapi_maintenance import (
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import block, changes
 from tests.stores import BareSwitch, DetailedStore, WatchableStore
-from tests.support import RunJumping, eventually
+from tests.support import eventually
 
 pytestmark = pytest.mark.anyio
 
 BACKENDS = [MemoryBackend, WatchableStore, DetailedStore, BareSwitch]
+
+
+@pytest.fixture
+def anyio_backend(jumping_loop: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Wait for nothing in vain."""
+    return jumping_loop
 
 
 class Told:
@@ -48,7 +52,7 @@ class Told:
 
     async def is_told(self, *expected: tuple[bool, str | None]) -> None:
         async def is_so() -> bool:
-            return list(expected) == [(state.active, state.message) for state in self.states]
+            return list(expected) == [(state.switch.on, state.message) for state in self.states]
 
         await eventually(is_so)
 
@@ -159,28 +163,23 @@ async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none(monkeypatc
 
 
 @pytest.mark.parametrize("make", BACKENDS[:3])
-def test_a_window_is_told_to_the_moment_when_it_begins_and_ends(
-    make: Callable[[], Any], run_jumping: RunJumping
-) -> None:
-    async def main() -> None:
-        backend = make()
-        starts_at, ends_at = now_and(0.3), now_and(0.6)
-        await set_maintenance_mode(True, backend, starts_at=starts_at, ends_at=ends_at)
-        moments = []
-        async with aclosing(maintenance_changes(backend)) as states:
-            async for _ in states:
-                moments.append(clock.now())
-                if len(moments) == 3:
-                    break
-        assert starts_at <= moments[1] < starts_at + timedelta(seconds=0.25)
-        assert ends_at <= moments[2] < ends_at + timedelta(seconds=0.25)
-        await nothing_is_left()
-
-    run_jumping(main)
+async def test_changes_yields_a_window_at_the_moment_when_it_begins_and_ends(make: Callable[[], Any]) -> None:
+    backend = make()
+    starts_at, ends_at = now_and(0.3), now_and(0.6)
+    await set_maintenance_mode(True, backend, starts_at=starts_at, ends_at=ends_at)
+    moments = []
+    async with aclosing(maintenance_changes(backend)) as states:
+        async for _ in states:
+            moments.append(clock.now())
+            if len(moments) == 3:
+                break
+    assert starts_at <= moments[1] < starts_at + timedelta(seconds=0.25)
+    assert ends_at <= moments[2] < ends_at + timedelta(seconds=0.25)
+    await nothing_is_left()
 
 
 async def test_the_end_of_a_lease_that_nobody_renews_is_told() -> None:
-    dead = Hold(id="a job that died", active=True, expires_at=now_and(0.2))
+    dead = Hold(id="a job that died", on=True, expires_at=now_and(0.2))
     backend = MemoryBackend(MaintenanceState(holds=(dead,)))
     with anyio.fail_after(30):
         await wait_until_open(backend)
@@ -212,19 +211,13 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance"]
 
 
-async def test_it_takes_a_url_and_what_is_meant_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"file:{tmp_path}/switch"
-    await set_maintenance_mode(True, url)
-    async with anyio.create_task_group() as group:
-        group.start_soon(wait_until_open, url)
-        await anyio.sleep(0.1)
-        await set_maintenance_mode(False, LocalFileBackend(tmp_path / "switch"))
-    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
-    with pytest.raises(TimeoutError):
-        await wait_until_open(timeout=0.1)
-    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "0")
-    with anyio.fail_after(30):
-        await wait_until_open()
+async def test_wait_until_open_takes_a_url_and_without_one_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, url in {"CLOSED": ["env:CLOSED"], "FASTAPI_MAINTENANCE_MODE": []}.items():
+        monkeypatch.setenv(name, "1")
+        with pytest.raises(TimeoutError):
+            await wait_until_open(*url, timeout=2)
+        monkeypatch.setenv(name, "0")
+        await wait_until_open(*url, timeout=2)
 
 
 async def test_blocks_of_this_process_count_where_the_store_does_not_keep_them() -> None:

@@ -42,6 +42,12 @@ from tests.switch.lifespans import living
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def anyio_backend(jumping_loop: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Wait for nothing in vain."""
+    return jumping_loop
+
+
 class Service:
     """An app whose requests wait until they are let go, and what happened in which order."""
 
@@ -147,7 +153,7 @@ async def test_a_middleware_that_the_switch_does_not_decide_about_is_not_waited_
     async with served(service) as group:
         group.start_soon(service.get, "/work/a")
         await service.begun("a")
-        hold = Hold(id="of another process", active=True)
+        hold = Hold(id="of another process", on=True)
         await backend.update_state(lambda state: add_hold(state, hold, clock.now()))
         await wait_until_drained(backend, hold.id, 60, None)
         assert ["a begins"] == service.events

@@ -6,6 +6,7 @@ import asyncio
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -84,81 +85,57 @@ async def cancelled_everywhere(service: Service, run: Callable[[int, list[int]],
     pytest.fail("it never came to its end")
 
 
-@pytest.mark.parametrize("busy", [False, True])
-def test_by_a_scope(busy: bool, run_jumping: RunJumping) -> None:
-    async def main() -> None:
-        service = Service(PausingBackend())
-
-        async def run(number: int, acted: list[int]) -> None:
-            with anyio.CancelScope() as scope:
-
-                def cancel() -> None:
-                    acted.append(number)
-                    scope.cancel()
-
-                await at_checkpoint(number, cancel, drain(service.backend))
-
-        async with served(service) as group:
-            if busy:
-                group.start_soon(service.get, "/work/a")
-                await service.begun("a")
-            assert await cancelled_everywhere(service, run) > 8
-
-    run_jumping(main)
+Run = Callable[[Service, int, list[int]], Awaitable[None]]
 
 
-@pytest.mark.parametrize("busy", [False, True])
-def test_in_a_request_by_a_scope(busy: bool, run_jumping: RunJumping) -> None:
-    async def main() -> None:
-        service = Service(PausingBackend())
+@pytest.fixture(params=[False, True], ids=["quiet", "busy"])
+def check(request: pytest.FixtureRequest, run_jumping: RunJumping) -> Callable[[Run], None]:
+    """Cancel a job everywhere, on a service that has a request in progress or none."""
 
-        @service.app.get("/migrate")
-        async def migrate() -> None:
-            await drain(service.backend)
+    def run_check(run: Run) -> None:
+        async def main() -> None:
+            service = Service(PausingBackend())
+            service.app.add_api_route("/migrate", partial(drain, service.backend))
+            async with served(service) as group:
+                if request.param:
+                    group.start_soon(service.get, "/work/a")
+                    await service.begun("a")
+                assert await cancelled_everywhere(service, partial(run, service)) > 8
 
-        async def run(number: int, acted: list[int]) -> None:
-            with anyio.CancelScope() as scope:
+        run_jumping(main)
 
-                def cancel() -> None:
-                    acted.append(number)
-                    scope.cancel()
-
-                async def ask() -> None:
-                    await service.get("/migrate")
-
-                await at_checkpoint(number, cancel, ask())
-
-        async with served(service) as group:
-            if busy:
-                group.start_soon(service.get, "/work/a")
-                await service.begun("a")
-            assert await cancelled_everywhere(service, run) > 8
-
-    run_jumping(main)
+    return run_check
 
 
-@pytest.mark.parametrize("run_jumping", ["asyncio"], indirect=True)
-@pytest.mark.parametrize("busy", [False, True])
-def test_by_the_task(busy: bool, run_jumping: RunJumping) -> None:
-    async def main() -> None:
-        service = Service(PausingBackend())
+@pytest.mark.parametrize("in_request", [False, True])
+def test_drain_cancelled_by_a_scope_leaves_nothing(check: Callable[[Run], None], in_request: bool) -> None:
+    async def ask(service: Service) -> None:
+        await service.get("/migrate")
 
-        async def run(number: int, acted: list[int]) -> None:
-            async def job() -> None:
-                await at_checkpoint(number, cancel, drain(service.backend))
+    async def run(service: Service, number: int, acted: list[int]) -> None:
+        with anyio.CancelScope() as scope:
 
             def cancel() -> None:
                 acted.append(number)
-                task.cancel()
+                scope.cancel()
 
-            task = asyncio.create_task(job())
-            with suppress(asyncio.CancelledError):
-                await task
+            await at_checkpoint(number, cancel, ask(service) if in_request else drain(service.backend))
 
-        async with served(service) as group:
-            if busy:
-                group.start_soon(service.get, "/work/a")
-                await service.begun("a")
-            assert await cancelled_everywhere(service, run) > 8
+    check(run)
 
-    run_jumping(main)
+
+@pytest.mark.parametrize("jumping_loop", ["asyncio"], indirect=True)
+def test_drain_cancelled_with_its_task_leaves_nothing(check: Callable[[Run], None]) -> None:
+    async def run(service: Service, number: int, acted: list[int]) -> None:
+        async def job() -> None:
+            await at_checkpoint(number, cancel, drain(service.backend))
+
+        def cancel() -> None:
+            acted.append(number)
+            task.cancel()
+
+        task = asyncio.create_task(job())
+        with suppress(asyncio.CancelledError):
+            await task
+
+    check(run)

@@ -173,7 +173,7 @@ class World:
             self.violations.append(f"request {number} began in a block")
 
     async def drain(self) -> None:
-        hold = Hold(id=f"job {next(self._numbers)}", active=True)
+        hold = Hold(id=f"job {next(self._numbers)}", on=True)
         await self.store.update_state(lambda state: add_hold(state, hold, clock.now()))
         try:
             await wait_until_drained(self.store, hold.id, 3600, None)

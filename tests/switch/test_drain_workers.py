@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import cast
@@ -32,7 +32,7 @@ from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.errors import WorkerStatus
 from tests.middleware.test_failures import app_on, records, status
-from tests.servers import Server, running
+from tests.servers import running
 from tests.support import eventually
 from tests.switch.blocks import ONLY_ASYNCIO
 from tests.switch.lifespans import living
@@ -214,19 +214,21 @@ async def test_a_lock_that_is_not_free_yet_is_an_outage_and_no_refusal(
 # Workers behind servers
 
 
-@pytest.fixture(scope="module", params=["redis", "asyncpg", "psycopg"])
-def store(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Run a store that all tests have in common."""
-    with running(request.param) as server:
-        yield server
+STORES = ["redis", "asyncpg", "psycopg"]
+
+
+@pytest.fixture(params=STORES)
+def store_url(request: pytest.FixtureRequest, url_of: Callable[[str], str]) -> str:
+    """Return the URL of an empty store of each kind."""
+    return url_of(request.param)
 
 
 @ONLY_ASYNCIO
 @pytest.mark.servers
 async def test_a_worker_that_was_cut_off_is_counted_again_while_its_old_connection_seems_to_live(
-    store: Server,
+    store_url: str,
 ) -> None:
-    async with opened(store.url) as backend:
+    async with opened(store_url) as backend:
         assert isinstance(backend, (RedisBackend, SQLAlchemyBackend))
         await set_maintenance_mode(False, backend)
         with anyio.fail_after(60):
@@ -248,8 +250,8 @@ async def test_a_worker_that_was_cut_off_is_counted_again_while_its_old_connecti
 
 @ONLY_ASYNCIO
 @pytest.mark.servers
-async def test_a_long_odd_key_counts_its_own_workers_alone(store: Server) -> None:
-    async with opened(store.url) as backend:
+async def test_a_long_odd_key_counts_its_own_workers_alone(store_url: str) -> None:
+    async with opened(store_url) as backend:
         keys = ["%_ä '\"\\:" + "k" * 246, "%_ä '\"\\:" + "k" * 245 + "l"]
         if isinstance(backend, RedisBackend):
             switches = [RedisBackend(backend.client, key) for key in keys]
@@ -267,21 +269,21 @@ async def test_a_long_odd_key_counts_its_own_workers_alone(store: Server) -> Non
 @ONLY_ASYNCIO
 @pytest.mark.servers
 async def test_a_store_that_refuses_to_count_workers_is_followed_all_the_same_and_that_is_logged_once(
-    store: Server, caplog: pytest.LogCaptureFixture
+    store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with opened(store.url) as backend:
+    async with opened(store_url) as backend:
         await set_maintenance_mode(False, backend)
         if isinstance(backend, RedisBackend):
             await backend.client.execute_command(
                 "ACL", "SETUSER", "reader", "on", ">x", "~*", "&*", "+@all", "-eval", "-evalsha"
             )
-            url = store.url.replace("//", "//reader:x@")
+            url = store_url.replace("//", "//reader:x@")
         else:
             assert isinstance(backend, SQLAlchemyBackend)
             async with backend.engine.begin() as connection:
                 await connection.execute(text("CREATE ROLE reader LOGIN"))
                 await connection.execute(text("GRANT SELECT ON fastapi_maintenance TO reader"))
-            url = store.url.replace("postgres@", "reader@")
+            url = store_url.replace("postgres@", "reader@")
         async with opened(url) as refused:
             app = app_on(refused)
             async with living(app):
@@ -298,29 +300,30 @@ async def test_a_store_that_refuses_to_count_workers_is_followed_all_the_same_an
 
 @ONLY_ASYNCIO
 @pytest.mark.servers
-async def test_workers_are_counted_again_within_seconds_after_their_store_was_restarted(store: Server) -> None:
-    async with opened(store.url) as backend:
-        service = Service(backend)
-        async with served(service) as group:
-            await set_maintenance_mode(False, backend)
-            store.kill()
-            await anyio.sleep(0.5)
-            store.start()
+@pytest.mark.parametrize("kind", STORES)
+async def test_workers_are_counted_again_after_their_store_was_restarted(kind: str) -> None:
+    with running(kind) as store:
+        async with opened(store.url) as backend:
+            service = Service(backend)
+            async with served(service) as group:
+                await set_maintenance_mode(False, backend)
+                store.kill()
+                store.start()
 
-            async def is_counted() -> bool:
-                try:
-                    workers = await get_workers(backend)
-                except Exception:  # noqa: BLE001 -- whatever the client of the store raises
-                    return False
-                return [0] == [worker.requests for worker in workers]
+                async def is_counted() -> bool:
+                    try:
+                        workers = await get_workers(backend)
+                    except Exception:  # noqa: BLE001 -- whatever the client of the store raises
+                        return False
+                    return [0] == [worker.requests for worker in workers]
 
-            await eventually(is_counted)
-            group.start_soon(service.get, "/work/a")
-            await service.begun("a")
-            async with opened(store.url) as fresh:  # with no connection from before the restart
-                with pytest.raises(DrainTimeoutError):
-                    async with maintenance_mode_on(fresh, drain=0.5):
-                        pytest.fail("the body ran")
+                await eventually(is_counted)
+                group.start_soon(service.get, "/work/a")
+                await service.begun("a")
+                async with opened(store.url) as fresh:  # with no connection from before the restart
+                    with pytest.raises(DrainTimeoutError):
+                        async with maintenance_mode_on(fresh, drain=0.5):
+                            pytest.fail("the body ran")
 
 
 @ONLY_ASYNCIO

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import MaintenanceState, set_maintenance_mode
+from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import observer
 from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import WatchableStore, be_down
+from tests.support import RunJumping
 from tests.switch.lifespans import ON, answers, answers_after, living
+from tests.switch.test_drain import Service
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +92,27 @@ async def test_a_lost_store_is_followed_again_with_two_records_for_each_outage(
             assert "can be read again" in ended
             await store.set_value(True)
             await answers(app, 503)
+
+
+def test_a_window_that_was_announced_opens_and_closes_by_itself_in_every_app(run_jumping: RunJumping) -> None:
+    """One app follows before the window is announced, one is started in between; nothing tells them the time."""
+
+    async def main() -> None:
+        store = WatchableStore()
+        early, late = Service(store), Service(store)
+        early.let_go.set()
+        late.let_go.set()
+        window = [clock.now() + timedelta(seconds=seconds) for seconds in (10, 20)]
+        async with living(early.app):
+            await store.update_state(lambda _: MaintenanceState(active=True, starts_at=window[0], ends_at=window[1]))
+            async with living(late.app):
+                statuses = []
+                for _ in range(3):
+                    statuses.append([await service.get("/work/a") for service in (early, late)])
+                    await anyio.sleep(12)
+        assert statuses == [[200, 200], [503, 503], [200, 200]]
+
+    run_jumping(main)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from fastapi_maintenance import MaintenanceState, maintenance_mode_on, set_maintenance_mode
+from fastapi_maintenance import MaintenanceState, Switch, maintenance_mode_on, set_maintenance_mode
 from tests.middleware.test_failures import app_on, hang, status
 from tests.stores import BareSwitch, WatchableStore, be_down
 from tests.switch.lifespans import OFF, answers, living
@@ -108,7 +108,7 @@ async def test_a_write_in_another_thread_with_its_own_loop_counts_at_once() -> N
 async def test_a_bare_switch_that_can_be_watched_counts_at_once_too() -> None:
     class Watchable(BareSwitch):
         async def watch(self) -> AsyncIterator[MaintenanceState]:
-            yield MaintenanceState(active=await self.get_value())
+            yield MaintenanceState(switch=Switch(on=await self.get_value()))
             await anyio.sleep_forever()
 
     store = Watchable()

@@ -72,7 +72,7 @@ async def test_the_state_shows_the_open_blocks_with_the_newest_last(make: Make, 
     store = make(tmp_path)
     async with maintenance_mode_on(store), maintenance_mode_off(store):
         state = await get_maintenance_state(store)
-    assert [True, False] == [hold.active for hold in state.holds]
+    assert [True, False] == [hold.on for hold in state.holds]
     assert () == (await get_maintenance_state(store)).holds
 
 

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -25,29 +26,35 @@ from fastapi_maintenance import (
     MemoryBackend,
     get_maintenance_mode,
     get_maintenance_state,
-    is_active,
     maintenance_mode_off,
     maintenance_mode_on,
+    status_of,
 )
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.state import add_hold
 from fastapi_maintenance.testing import moved_clock
 from tests.stores import DetailedStore, be_down
-from tests.support import ROOT, RunJumping, eventually
-from tests.switch.blocks import LOGGER, after_next_write, messages_of
+from tests.support import ROOT, eventually
+from tests.switch.blocks import LOGGER, ONLY_ASYNCIO, after_next_write, messages_of
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend(jumping_loop: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Wait for nothing in vain."""
+    return jumping_loop
 
 
 @pytest.mark.parametrize("lease", [60, 60.0, timedelta(minutes=1)])
 async def test_a_lease_is_kept_as_the_time_at_which_the_hold_expires(lease: float | timedelta) -> None:
     store = MemoryBackend()
-    before = datetime.now(UTC)
+    before = clock.now()
     async with maintenance_mode_on(store, lease=lease):
         (hold,) = store.peek().holds
     assert hold.expires_at is not None
-    assert before <= hold.expires_at - timedelta(minutes=1) <= datetime.now(UTC)
+    assert before <= hold.expires_at - timedelta(minutes=1) <= clock.now()
 
 
 async def test_a_hold_without_a_lease_does_not_expire() -> None:
@@ -79,9 +86,10 @@ async def test_a_hold_that_others_dropped_comes_back_as_the_oldest_when_it_is_re
         async with maintenance_mode_off(store):
             with fail_after(30):
                 await after_next_write(store).wait()
-            assert [True, False] == [hold.active for hold in (await store.get_state()).holds]
+            assert [True, False] == [hold.on for hold in (await store.get_state()).holds]
 
 
+@ONLY_ASYNCIO  # on a clock that does not jump
 @pytest.mark.servers
 async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_a_block_an_hour_later(tmp_path: Path) -> None:
     program = """
@@ -108,7 +116,7 @@ async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_a_bloc
     (hold,) = store.peek().holds
     assert hold.expires_at is not None
     assert held
-    assert is_active(store.peek(), hold.expires_at - timedelta.resolution)
+    assert status_of(store.peek(), hold.expires_at - timedelta.resolution).active
     with moved_clock() as moved:
         moved.move(seconds=60)
         assert not await get_maintenance_mode(store)
@@ -134,40 +142,31 @@ class SlowStore(DetailedStore):
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.35])
-def test_a_lease_on_a_slow_store_never_runs_out_while_the_block_runs(
-    share: float, run_jumping: RunJumping, caplog: pytest.LogCaptureFixture
+async def test_a_lease_on_a_slow_store_never_runs_out_while_the_block_runs(
+    share: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A renewal takes twice this share of the lease."""
     lease = 2.0
-
-    async def main() -> None:
-        store = SlowStore(share * lease)
-        async with maintenance_mode_on(store, lease=lease):
-            end = anyio.current_time() + 2 * lease
-            while anyio.current_time() < end:
-                assert await store.get_value()
-                await anyio.sleep(0.002)
-
-    run_jumping(main)
-    assert [] == messages_of(caplog)
-
-
-def test_a_lease_begins_when_the_hold_is_written_however_long_that_took(
-    run_jumping: RunJumping,
-) -> None:
-    async def main() -> None:
-        store = SlowStore(1.0)
-        async with maintenance_mode_on(store, lease=1.9):
+    store = SlowStore(share * lease)
+    async with maintenance_mode_on(store, lease=lease):
+        end = anyio.current_time() + 2 * lease
+        while anyio.current_time() < end:
             assert await store.get_value()
+            await anyio.sleep(0.002)
+    assert messages_of(caplog) == []
 
-    run_jumping(main)
+
+async def test_a_lease_begins_when_the_hold_is_written_however_long_that_took() -> None:
+    store = SlowStore(1.0)
+    async with maintenance_mode_on(store, lease=1.9):
+        assert await store.get_value()
 
 
 async def test_a_host_whose_clock_is_ahead_leaves_the_holds_of_others_in_their_place() -> None:
     store = MemoryBackend()
     async with maintenance_mode_on(store, message="first", lease=0.5):
-        there = datetime.now(UTC) + timedelta(minutes=30)
-        await store.update_state(lambda state: add_hold(state, Hold(id="second", active=True), there))
+        there = clock.now() + timedelta(minutes=30)
+        await store.update_state(lambda state: add_hold(state, Hold(id="second", on=True), there))
         (before, _) = store.peek().holds
         await eventually(lambda: is_renewed(store, before))
         assert ["first", None] == [hold.message for hold in store.peek().holds]
@@ -269,7 +268,7 @@ async def test_a_block_counts_in_its_own_process_although_its_lease_ran_out_in_t
         store.before_write = be_down
         (hold,) = (await store.get_state()).holds
         assert hold.expires_at is not None
-        while datetime.now(UTC) < hold.expires_at:  # noqa: ASYNC110 -- the clock is waited for
+        while clock.now() < hold.expires_at:  # noqa: ASYNC110 -- the clock is waited for
             await anyio.sleep(0.005)
         assert not await store.get_value()
         assert await get_maintenance_mode(store)
@@ -310,28 +309,22 @@ async def test_a_renewal_that_hangs_is_logged_and_the_next_one_is_made(caplog: p
     assert TimeoutError is record.exc_info[0]
 
 
-def test_a_renewal_that_failed_is_tried_again_soon(
-    run_jumping: RunJumping,
-) -> None:
+async def test_a_renewal_that_failed_is_tried_again_soon() -> None:
     """The second try is not a third of the lease later, where the third one would come when it is over."""
+    store = DetailedStore()
 
-    async def main() -> None:
-        store = DetailedStore()
+    async def fail_once() -> None:
+        store.before_write = checkpoint
+        await be_down()
 
-        async def fail_once() -> None:
-            store.before_write = checkpoint
-            await be_down()
-
-        async with maintenance_mode_on(store, lease=3):
-            (first,) = (await store.get_state()).holds
-            store.before_write = fail_once
-            await after_next_write(store).wait()
-            (second,) = (await store.get_state()).holds
-        assert first.expires_at is not None
-        assert second.expires_at is not None
-        assert second.expires_at - first.expires_at < timedelta(seconds=1.9)
-
-    run_jumping(main)
+    async with maintenance_mode_on(store, lease=3):
+        (first,) = (await store.get_state()).holds
+        store.before_write = fail_once
+        await after_next_write(store).wait()
+        (second,) = (await store.get_state()).holds
+    assert first.expires_at is not None
+    assert second.expires_at is not None
+    assert second.expires_at - first.expires_at < timedelta(seconds=1.9)
 
 
 async def test_a_lease_on_a_store_that_cannot_be_written_is_nothing_to_complain_of(
@@ -354,7 +347,7 @@ async def test_a_lease_on_a_store_that_cannot_be_written_is_nothing_to_complain_
 
 
 @pytest.mark.parametrize("lease", [True, "60", [60]])
-def test_a_lease_that_is_no_duration_is_refused(lease: object) -> None:
+async def test_a_lease_that_is_no_duration_is_refused(lease: object) -> None:
     with pytest.raises(TypeError, match="lease must be a number of seconds"):
         maintenance_mode_on(MemoryBackend(), lease=lease)  # type: ignore[arg-type]  # what is refused
 
@@ -371,25 +364,20 @@ def test_a_lease_that_would_end_after_the_last_year_is_refused(lease: float | ti
         maintenance_mode_on(MemoryBackend(), lease=lease)
 
 
-def test_a_hold_that_took_longer_to_write_than_its_lease_is_renewed_before_the_block_begins(
-    run_jumping: RunJumping,
-) -> None:
-    async def main() -> None:
-        store = DetailedStore()
-        update, slow = store.update_state, True
+async def test_a_hold_that_took_longer_to_write_than_its_lease_is_renewed_before_the_block_begins() -> None:
+    store = DetailedStore()
+    update, slow = store.update_state, True
 
-        async def update_late(change: Callable[[MaintenanceState], MaintenanceState], /) -> MaintenanceState:
-            nonlocal slow
-            state = await update(change)
-            if slow:
-                slow = False
-                await anyio.sleep(0.3)
-            return state
+    async def update_late(change: Callable[[MaintenanceState], MaintenanceState], /) -> MaintenanceState:
+        nonlocal slow
+        state = await update(change)
+        if slow:
+            slow = False
+            await anyio.sleep(0.3)
+        return state
 
-        store.update_state = update_late  # type: ignore[method-assign]  # for this test
-        async with maintenance_mode_on(store, lease=0.25):
-            [hold] = (await store.get_state()).holds
-            assert hold.expires_at is not None
-            assert hold.expires_at > clock.now()
-
-    run_jumping(main)
+    store.update_state = update_late  # type: ignore[method-assign]  # for this test
+    async with maintenance_mode_on(store, lease=0.25):
+        [hold] = (await store.get_state()).holds
+        assert hold.expires_at is not None
+        assert hold.expires_at > clock.now()

@@ -27,8 +27,8 @@ from fastapi_maintenance import (
     MemoryBackend,
     get_maintenance_mode,
     get_maintenance_state,
-    is_active,
     maintenance_mode_on,
+    status_of,
 )
 from fastapi_maintenance._switch import holds
 from tests.stores import DetailedStore
@@ -73,7 +73,7 @@ def test_blocks_of_several_threads_with_their_own_event_loops_add_up(make: Make,
         for _ in range(times):
             async with maintenance_mode_on(store):
                 assert await get_maintenance_mode(store)
-                assert (await kept_by(store)).active or is_active(await kept_by(store), datetime.now(UTC))
+                assert (await kept_by(store)).active or status_of(await kept_by(store), datetime.now(UTC)).active
 
     run_in_threads(lambda number: anyio.run(job, backend=loop_for(number)), 6)
     assert MaintenanceState() == anyio.run(kept_by, store)

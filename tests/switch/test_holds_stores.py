@@ -17,6 +17,7 @@ from fastapi_maintenance import (
     MaintenanceState,
     NotSupportedError,
     StateBackend,
+    Switch,
     get_maintenance_mode,
     get_maintenance_state,
     maintenance_mode_off,
@@ -141,7 +142,7 @@ async def test_a_block_during_which_the_state_becomes_garbage_says_so_and_leaves
             await eventually_logged(caplog, "A hold could not be renewed")
     assert "1x" == (tmp_path / "mode").read_text()
     await set_maintenance_mode(True, backend)
-    assert MaintenanceState(active=True) == replace(await kept_by(backend), since=None)
+    assert MaintenanceState(switch=Switch(on=True)) == replace(await kept_by(backend), since=None)
 
 
 async def eventually_logged(caplog: pytest.LogCaptureFixture, text: str) -> None:

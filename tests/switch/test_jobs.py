@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,13 +20,12 @@ import pytest
 from fastapi_maintenance import StateBackend, get_maintenance_mode, get_maintenance_state
 from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.testing import moved_clock
-from tests.servers import running
 from tests.support import ROOT
 
 pytestmark = [pytest.mark.servers, pytest.mark.no_cover]  # it happens in other processes
 
 LEASE = 30.0  # seconds: longer than a busy machine lets a process wait
-JOBS = 6
+JOBS = 4
 PROGRAM = """
     import random
     import sys
@@ -87,7 +86,7 @@ async def follow_to_the_end(url: str, jobs: list[Job]) -> None:
     end = time.monotonic() + 120
     seen = 0
     async with opened(url) as backend:
-        while seen < 100:
+        while seen < 60:
             assert time.monotonic() < end, "the jobs hold nothing"
             seen += await look(backend, jobs)
         for job in jobs:
@@ -115,14 +114,11 @@ async def look(backend: StateBackend, jobs: list[Job]) -> bool:
     return held
 
 
-@pytest.mark.parametrize("kind", ["redis", "asyncpg"])
-def test_jobs_that_overlap_and_are_killed_on_a_server(kind: str) -> None:
-    with running(kind) as server, jobs_on(server.url) as jobs:
-        anyio.run(follow_to_the_end, server.url, jobs)
-
-
-@pytest.mark.parametrize("url", ["file:{}/switch", "sqlite+aiosqlite:///{}/switch.db"])
-def test_jobs_that_overlap_and_are_killed_on_one_host(url: str, tmp_path: Path) -> None:
-    own = url.format(tmp_path)
-    with jobs_on(own) as jobs:
-        anyio.run(follow_to_the_end, own, jobs)
+@pytest.mark.parametrize("kind", ["redis", "asyncpg", "file", "sqlite"])
+def test_jobs_that_overlap_and_are_killed_hold_maintenance_on_and_no_longer_than_their_leases(
+    kind: str, url_of: Callable[[str], str], tmp_path: Path
+) -> None:
+    urls = {"file": f"file:{tmp_path}/switch", "sqlite": f"sqlite+aiosqlite:///{tmp_path}/switch.db"}
+    url = urls[kind] if kind in urls else url_of(kind)
+    with jobs_on(url) as jobs:
+        anyio.run(follow_to_the_end, url, jobs)

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fastapi_maintenance import MaintenanceState, MemoryBackend, NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance import MaintenanceState, MemoryBackend, NotSupportedError, ReadOnlyBackendError, Switch
 from fastapi_maintenance.backends.base import set_to
 from fastapi_maintenance.typing import StateChange
 from tests.stores import BareSwitch, DetailedStore, TextSwitch, WatchableStore
@@ -181,7 +181,7 @@ class RoundsTimes(DetailedStore):
 
 class LooksAtTheSwitchAlone(DetailedStore):
     async def get_value(self) -> bool:
-        return (await self.get_state()).active
+        return (await self.get_state()).switch.on
 
 
 class Hangs(DetailedStore):
@@ -193,7 +193,7 @@ class Hangs(DetailedStore):
 
 class SaysDict(DetailedStore):
     async def get_state(self) -> Any:  # noqa: ANN401 -- wrong on purpose
-        return {"active": (await super().get_state()).active}
+        return {"active": (await super().get_state()).switch.on}
 
 
 class SwallowsWhatChangesRaise(DetailedStore):
@@ -221,17 +221,17 @@ class TurnsOffWhenChangesRaise(DetailedStore):
 
 class OnlyReadsStates(BareSwitch):
     async def get_state(self) -> MaintenanceState:
-        return MaintenanceState(active=self.value)
+        return MaintenanceState(switch=Switch(on=self.value))
 
 
 class OnlyWritesStates(BareSwitch):
     async def update_state(self, change: StateChange, /) -> MaintenanceState:
-        return change(MaintenanceState(active=self.value))
+        return change(MaintenanceState(switch=Switch(on=self.value)))
 
 
 class ForgetsHoldsWhenSet(DetailedStore):
     async def set_value(self, value: bool, /) -> None:
-        await self.memory.update_state(lambda _: MaintenanceState(active=value))
+        await self.memory.update_state(lambda _: MaintenanceState(switch=Switch(on=value)))
 
 
 # --- that can be peeked at --------------------------------------------------------------------------------------------
@@ -435,8 +435,14 @@ class CountsTheNewestAlone(Drainable):
 class CountsItsOwnAlone(Drainable):
     """One with which each instance knows only the workers that it has counted."""
 
-    def __init__(self, memory: MemoryBackend) -> None:
-        super().__init__(memory, {})
+    def __init__(self, other: Drainable | None = None) -> None:
+        super().__init__(None if other is None else other.memory)
+        self.other = other
+
+    def ring(self) -> None:
+        super().ring()
+        if self.other is not None:
+            self.other.ring()
 
 
 class KeepsReportsOfOthers(Drainable):

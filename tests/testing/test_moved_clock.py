@@ -122,7 +122,7 @@ async def test_an_end_that_has_passed_on_the_clock_is_refused() -> None:
 
 
 async def test_a_lease_runs_out_and_begins_at_the_time_of_the_clock() -> None:
-    backend = MemoryBackend(MaintenanceState(holds=(Hold(id="a", active=True, expires_at=datetime.now(UTC)),)))
+    backend = MemoryBackend(MaintenanceState(holds=(Hold(id="a", on=True, expires_at=datetime.now(UTC)),)))
     with moved_clock() as clock:
         clock.move(hours=-1)
         assert await backend.get_value()

@@ -59,7 +59,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.router import maintenance_router
-from fastapi_maintenance.testing import MovedClock, check_backend, maintenance_forced, moved_clock
+from fastapi_maintenance.testing import SCENARIOS, MovedClock, check_backend, maintenance_forced, moved_clock
 
 app = FastAPI()
 
@@ -301,7 +301,7 @@ async def make_and_close() -> AsyncGenerator[SQLAlchemyBackend]:
 
 
 assert_type(check_backend(DuckTyped), None)
-check_backend(lambda: LocalFileBackend("switch"), max_examples=10, patience=0.5, event_loop="trio")
+check_backend(lambda: LocalFileBackend("switch"), scenarios=SCENARIOS[:3], patience=0.5, event_loop="trio")
 check_backend(make_later)
 check_backend(make_and_close)
 check_backend(DuckTyped())  # type: ignore[arg-type]  # it is to be made by the check
