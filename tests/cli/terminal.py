@@ -36,7 +36,6 @@ def surroundings(**env: str) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if name not in _SAYS_HOW_TO_SHOW},
         "PYTHONPATH": str(ROOT),
         "FASTAPI_MAINTENANCE_BACKEND": "file:switch",
-        "LOGNAME": "alice",
         "TERM": "xterm-256color",
         "TZ": "JST-9",  # as POSIX has it, for machines without a list of zones
         **env,

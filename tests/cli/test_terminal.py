@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
-from fastapi_maintenance.state import Hold, MaintenanceState, Switch
+from fastapi_maintenance.state import MaintenanceState, Switch
 
 pytest.importorskip("termios", reason="a terminal of another kind")
 
@@ -87,22 +87,6 @@ def test_on_shows_the_end_in_the_operators_zone_and_in_utc(columns: int) -> None
     assert shown[2] == f"{in_tokyo.astimezone(UTC):%H:%M:%S}"
     lasting, again = (re.sub(r"^on for \d+ s|\S+$", "", text) for text in (told, reads(seen(columns, "status"))))
     assert lasting.removeprefix("on") == again.removeprefix("on")
-
-
-@pytest.mark.parametrize("words", [["on"], ["off"], ["status"], ["run", "--", "true"]])
-def test_first_line_names_the_switch(words: list[str], columns: int) -> None:
-    with terminal(columns, *words) as shown:
-        assert (shown.ended(), shown.screen.splitlines()[0]) == (0, "switch: file:switch")
-
-
-def test_off_is_shown(columns: int) -> None:
-    assert [seen(columns, "status"), reads(seen(columns, "off", "--by", "bob"))] == ["off", "off by bob"]
-
-
-def test_status_counts_the_jobs_that_hold_it(columns: int) -> None:
-    holds = tuple(Hold(id=name * 32, on=True, message="Deployment of the shop") for name in ("a", "b"))
-    write(MaintenanceState(holds=holds))
-    assert reads(seen(columns, "status")) == "on: Deployment of the shop held by 2 running jobs (aaaaaaaa, bbbbbbbb)"
 
 
 def test_planned_window_is_shown_whole(columns: int) -> None:
