@@ -90,8 +90,7 @@ def fits(page: Page) -> bool:
     return seen
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize(("viewport", "scheme"), [(WIDE, "light"), (NARROW, "dark")], ids=["wide", "narrow"])
 @pytest.mark.parametrize("path", PAGES)
 def test_it_is_accessible_and_fits_its_window(
     browser: Browser, site: str, path: str, viewport: ViewportSize, scheme: str
