@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -15,9 +17,13 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pyte
+import pytest
+import typer
 
+from fastapi_maintenance.cli.commands import app
 from tests.support import ROOT
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "fastapi-maintenance"
@@ -48,7 +54,7 @@ class Terminal:
 
     def __init__(self, columns: int, *words: str, **env: str) -> None:
         self.written = b""
-        self._screen = pyte.Screen(columns, _LINES)
+        self._columns = columns
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, columns, 0, 0))
         self._process = subprocess.Popen(
@@ -95,9 +101,7 @@ class Terminal:
     @property
     def screen(self) -> str:
         """What is seen, without the empty lines below it."""
-        self._screen.reset()
-        pyte.ByteStream(self._screen).feed(self.written)
-        return "\n".join(line.rstrip() for line in self._screen.display).rstrip()
+        return shown_on(self._columns, self.written)
 
 
 @contextlib.contextmanager
@@ -110,14 +114,36 @@ def terminal(columns: int, *words: str, **env: str) -> Iterator[Terminal]:
         opened.close()
 
 
-def piped(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with these words where there is no terminal."""
-    return subprocess.run(
-        [COMMAND, *words],
-        env=surroundings(**env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+class _Output(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def written(columns: int, *words: str, status: int = 0, **env: str) -> str:
+    """Run the command in this process as if it had a terminal of this width, and return what it writes there."""
+    output = _Output()
+    with (
+        mock.patch.dict(os.environ, {**surroundings(**env), "COLUMNS": str(columns)}, clear=True),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
+        pytest.raises(SystemExit) as ended,
+    ):
+        time.tzset()
+        typer.main.get_command(app).main(list(words), prog_name="fastapi-maintenance")
+    time.tzset()
+    assert ended.value.code == status, output.getvalue()
+    return output.getvalue()
+
+
+def seen(columns: int, *words: str, status: int = 0, **env: str) -> str:
+    """Run the command in this process, and return what is then seen below the name of the switch."""
+    text = shown_on(columns, written(columns, *words, status=status, **env).replace("\n", "\r\n").encode())
+    assert not re.search("Traceback|…|\ufffd", text), text
+    return re.sub(r"\A(switch: .*\n?)*", "", text)
+
+
+def shown_on(columns: int, written: bytes) -> str:
+    """Return what is seen on a screen of this width, without the empty lines below it."""
+    screen = pyte.Screen(columns, _LINES)
+    pyte.ByteStream(screen).feed(written)
+    return "\n".join(line.rstrip() for line in screen.display).rstrip()

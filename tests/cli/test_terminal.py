@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -11,42 +10,19 @@ from pathlib import Path
 import anyio
 import pytest
 
-from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
-from fastapi_maintenance.codec import state_to_text
-from fastapi_maintenance.state import Hold, MaintenanceState
+from fastapi_maintenance import Hold, LocalFileBackend, MaintenanceState, set_maintenance_mode
 
 pytest.importorskip("termios", reason="a terminal of another kind")
 
-from tests.cli.terminal import COMMAND, Terminal, piped, terminal
+from tests.cli.helpers import ME, command, write
+from tests.cli.terminal import COMMAND, seen, shown_on, terminal, written
 from tests.cli.test_drain import busy_server
 
-pytestmark = [pytest.mark.servers, pytest.mark.no_cover]  # it happens in other processes
 
-WIDTHS = [120, 40]
-ESCAPE = "\x1b"
-ME = f"alice@{socket.gethostname()}"
-
-
-@pytest.fixture(autouse=True)
-def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run where there is no project and no switch yet."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(params=WIDTHS)
+@pytest.fixture(params=[120, 40])
 def columns(request: pytest.FixtureRequest) -> int:
     """Return a width of the terminal."""
     return int(request.param)
-
-
-def seen(columns: int, *words: str, status: int = 0, **env: str) -> str:
-    """Run the command to its end in a terminal, and return what stands on the screen below the name of the switch."""
-    with terminal(columns, *words, **env) as shown:
-        assert status == shown.ended(), shown.screen
-        assert "Traceback" not in shown.screen
-        assert "…" not in shown.screen
-        assert "\ufffd" not in shown.screen
-        return re.sub(r"\A(switch: .*\n?)*", "", shown.screen)
 
 
 def words_of(screen: str) -> list[str]:
@@ -59,15 +35,11 @@ def reads(screen: str) -> str:
     return " ".join(words_of(screen))
 
 
-def set_by_hand(state: MaintenanceState) -> None:
-    Path("switch").write_text(state_to_text(state), encoding="utf-8")
-
-
 # Help
 
 
 @pytest.mark.parametrize("name", ["", "on", "off", "status", "watch", "run", "release"])
-def test_the_help_has_each_option_and_each_word_whole(name: str) -> None:
+def test_help_has_each_option_and_each_word_whole(name: str) -> None:
     words = [*name.split(), "--help"]
     widest, *others = [[word.strip(",:[]") for word in words_of(seen(columns, *words))] for columns in (250, 120, 40)]
     options = [word for word in widest if word.startswith("-")]
@@ -75,18 +47,25 @@ def test_the_help_has_each_option_and_each_word_whole(name: str) -> None:
     assert options
     assert len(sentences) > 15
     for narrower in others:
-        assert sorted(options) == sorted(word for word in narrower if word.startswith("-"))
-        assert set() == sentences - set(narrower)
+        assert sorted(word for word in narrower if word.startswith("-")) == sorted(options)
+        assert sentences - set(narrower) == set()
 
 
-def test_without_a_command_it_shows_the_help(columns: int) -> None:
-    assert reads(seen(columns, "--help")) == reads(seen(columns, status=2))
+def test_help_is_a_table_where_there_is_room() -> None:
+    wide, narrow = (seen(columns, "--help") for columns in (80, 79))
+    assert ("╭─ Commands" in wide, "╭─ Commands" in narrow) == (True, False)
+    assert "\n  watch    Print each change as it happens, until you press Ctrl-C.\n" in narrow
+    assert "--backend URL\n" in seen(40, "on", "--help")
 
 
-# What is so
+def test_no_command_shows_the_help(columns: int) -> None:
+    assert reads(seen(columns, status=2)) == reads(seen(columns, "--help"))
 
 
-def test_it_is_closed_for_some_time_in_the_operators_zone_and_in_utc(columns: int) -> None:
+# The state
+
+
+def test_on_for_a_duration_shows_its_end_in_the_operators_zone_and_in_utc(columns: int) -> None:
     before = datetime.now(UTC)
     told = reads(seen(columns, "on", "--message", "New database, back at ten", "--for", "30m"))
     shown = re.fullmatch(
@@ -97,29 +76,22 @@ def test_it_is_closed_for_some_time_in_the_operators_zone_and_in_utc(columns: in
     assert shown, told
     in_tokyo = datetime.fromisoformat(shown[1]).replace(tzinfo=timezone(timedelta(hours=9)))
     assert timedelta(minutes=29, seconds=58) < in_tokyo - before < timedelta(minutes=31)
-    assert f"{in_tokyo.astimezone(UTC):%H:%M:%S}" == shown[2]
+    assert shown[2] == f"{in_tokyo.astimezone(UTC):%H:%M:%S}"
     lasting, again = (re.sub(r"^on for \d+ s|\S+$", "", text) for text in (told, reads(seen(columns, "status"))))
-    assert lasting.removeprefix("on") == again.removeprefix("on")
+    assert again.removeprefix("on") == lasting.removeprefix("on")
 
 
-@pytest.mark.parametrize("words", [["on"], ["off"], ["status"], ["run", "--", "true"]])
-def test_the_first_line_names_the_switch(words: list[str], columns: int) -> None:
-    with terminal(columns, *words) as shown:
-        assert 0 == shown.ended()
-        assert "switch: file:switch" == shown.screen.splitlines()[0]
+def test_status_and_off_are_a_word_while_maintenance_is_off(columns: int) -> None:
+    assert [seen(columns, "status"), reads(seen(columns, "off"))] == ["off", f"off by {ME}"]
 
 
-def test_it_is_open(columns: int) -> None:
-    assert ["off", f"off by {ME}"] == [seen(columns, "status"), reads(seen(columns, "off"))]
-
-
-def test_jobs_that_hold_it_are_counted(columns: int) -> None:
+def test_status_counts_the_jobs_that_hold_it(columns: int) -> None:
     holds = tuple(Hold(id=name * 32, active=True, message="Deployment of the shop") for name in ("a", "b"))
-    set_by_hand(MaintenanceState(holds=holds))
-    assert "on: Deployment of the shop held by 2 running jobs (aaaaaaaa, bbbbbbbb)" == reads(seen(columns, "status"))
+    write(MaintenanceState(holds=holds))
+    assert reads(seen(columns, "status")) == ("on: Deployment of the shop held by 2 running jobs (aaaaaaaa, bbbbbbbb)")
 
 
-def test_a_window_to_come_is_told_whole(columns: int) -> None:
+def test_window_to_come_is_shown_whole(columns: int) -> None:
     told = reads(seen(columns, "on", "--from", "2101-01-01T20:00Z", "--until", "2101-01-01T22:00Z"))
     assert re.fullmatch(
         r"off on from 2101-01-02 05:00:00 JST \(2101-01-01 20:00:00 UTC\), in \w+ by alice@\S+ "
@@ -128,7 +100,7 @@ def test_a_window_to_come_is_told_whole(columns: int) -> None:
     ), told
 
 
-def test_one_fact_stands_on_one_line_where_not_all_fit_on_it() -> None:
+def test_each_fact_has_a_line_if_not_all_fit_on_one() -> None:
     seen(120, "on", "--message", "New database", "--until", "2101-01-01T12:00Z", "--by", "alice")
     assert re.fullmatch(r"on( for \d+ s)? by alice: New database  until .+ UTC\), for \w+", seen(120, "status"))
     first, second = [line.rstrip() for line in seen(40, "status").splitlines()][:2]
@@ -136,41 +108,9 @@ def test_one_fact_stands_on_one_line_where_not_all_fit_on_it() -> None:
     assert second.startswith("until 2101-01-01 21:00:00 JST")
 
 
-def test_a_message_cannot_change_what_else_is_seen(columns: int) -> None:
-    set_by_hand(MaintenanceState(active=True, message="[red]Back[/]\n:smile: \x1b[2J\x1b[1;1Hopen\x07"))
-    assert "on: [red]Back[/] :smile: [2J [1;1Hopen" == reads(seen(columns, "status"))
-
-
-def test_what_a_command_writes_stands_there_as_without_it(columns: int) -> None:
-    assert not seen(columns, "run", "--", "true")
-    told = reads(seen(columns, "run", "--message", "Deploying", "--", str(COMMAND), "status"))
-    assert re.fullmatch(rf"on( for \d+ s)? by {ME}: Deploying held by 1 running job \([0-9a-f]{{8}}\)", told), told
-
-
-def test_watching_shows_each_change_until_ctrl_c(columns: int) -> None:
-    with terminal(columns, "watch") as shown:
-        shown.read_until(lambda screen: screen.endswith("off"))
-        anyio.run(partial(set_maintenance_mode, True, LocalFileBackend("switch"), by="bob"))
-        shown.read_until(lambda screen: screen.endswith("on by bob"))
-        shown.press(b"\x03")
-        assert 130 == shown.ended()
-        assert re.fullmatch(r"switch: file:switch\n\d\d:\d\d:\d\d  off\n\d\d:\d\d:\d\d  on by bob\n\^C", shown.screen)
-        assert shown.written.endswith(b"^C\r\n"), "the next prompt would stand behind the last line"
-
-
-def test_requests_that_are_waited_for_are_shown_until_time_runs_out(columns: int) -> None:
-    with busy_server(), terminal(columns, "run", "--drain", "6s", "--", "touch", "ran") as shown:
-        waiting = "waiting for 1 request in progress on 1 worker, the oldest for"
-        shown.read_until(lambda screen: waiting in reads(screen) and "; 1 s left" in reads(screen))
-        assert 75 == shown.ended()
-        switch, *left = shown.screen.splitlines()
-        assert "switch: file:switch" == switch
-        assert re.fullmatch(
-            r"error: requests are not drained after 6 s: process \d+ on \S+ has 1 request in progress, "
-            r"POST /orders/\{number\} for \d+ s",
-            reads("\n".join(left)),
-        )
-        assert not Path("ran").exists()
+def test_message_cannot_change_what_else_is_seen(columns: int) -> None:
+    write(MaintenanceState(active=True, message="[red]Back[/]\n:smile: \x1b[2J\x1b[1;1Hopen\x07"))
+    assert reads(seen(columns, "status")) == "on: [red]Back[/] :smile: [2J [1;1Hopen"
 
 
 # What is wrong
@@ -199,48 +139,68 @@ def test_requests_that_are_waited_for_are_shown_until_time_runs_out(columns: int
         (["run", "--", "no-such-command"], 127, "no-such-command: No such file or directory"),
     ],
 )
-def test_an_error_is_short_and_whole(words: list[str], status: int, text: str, columns: int) -> None:
+def test_error_is_short_and_whole(words: list[str], status: int, text: str, columns: int) -> None:
     screen = seen(columns, *words, status=status)
     assert text in reads(screen)
     assert len(screen.splitlines()) <= (8 if columns < 80 else 5)
 
 
-def test_a_missing_switch_is_told_with_what_to_do(columns: int) -> None:
-    screen = seen(columns, "status", status=2, FASTAPI_MAINTENANCE_BACKEND="")
-    assert (
+def test_missing_switch_is_an_error_that_says_what_to_do(columns: int) -> None:
+    assert reads(seen(columns, "status", status=2, FASTAPI_MAINTENANCE_BACKEND="")) == (
         "error: no switch is named: give --backend URL or --app module:attribute, set FASTAPI_MAINTENANCE_BACKEND, "
         "or have an entrypoint under [tool.fastapi] in pyproject.toml"
-    ) == reads(screen)
+    )
 
 
 # Colour
 
 
-def colours(shown: Terminal) -> list[str]:
-    """Return the parameters of the escape codes that set a colour: those of 30 to 37."""
-    codes = re.findall(r"\x1b\[([\d;]*)m", shown.written.decode())
-    return [code for code in codes if re.search(r"\b3[0-7]\b", code)]
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [(["on"], 0), (["off"], 0), (["status"], 0), (["on", "--for", "soon"], 2), (["onn"], 2), (["--help"], 0)],
+)
+def test_terminal_has_colour_unless_it_is_unwanted(words: list[str], status: int) -> None:
+    coloured, plain = written(120, *words, status=status), written(120, *words, status=status, NO_COLOR="1")
+    assert shown_on(120, coloured.encode()) == shown_on(120, plain.encode())
+    codes = [re.findall(r"\x1b\[(?:\d+;)*3[0-7](?:;\d+)*m", text) for text in (coloured, plain)]
+    assert [bool(found) for found in codes] == [True, False]
 
 
-@pytest.mark.parametrize("words", [["on"], ["off"], ["status"], ["on", "--for", "soon"], ["onn"], ["--help"]])
-def test_there_is_colour_in_a_terminal_unless_it_is_unwanted(words: list[str]) -> None:
-    with terminal(120, *words) as coloured, terminal(120, *words, NO_COLOR="1") as plain:
-        assert coloured.ended() == plain.ended()
-        assert coloured.screen == plain.screen
-        assert colours(coloured)
-        assert [] == colours(plain)
+# A terminal that is one
 
 
-@pytest.mark.parametrize("words", [["on", "--for", "30m"], ["status"], ["on", "--for", "soon"], ["onn"], ["--help"]])
-def test_there_is_no_escape_code_in_a_pipe(words: list[str]) -> None:
-    done = piped(*words)
-    assert done.stdout + done.stderr
-    assert ESCAPE not in done.stdout + done.stderr
+@pytest.mark.servers
+def test_run_leaves_the_terminal_to_its_command() -> None:
+    with terminal(40, "run", "--message", "Deploying", "--", str(COMMAND), "status") as shown:
+        assert shown.ended() == 0
+        told = rf"(switch: file:switch ){{2}}on( for \d+ s)? by {ME}: Deploying held by 1 running job \([0-9a-f]{{8}}\)"
+        assert re.fullmatch(told, reads(shown.screen)), shown.screen
 
 
-def test_in_a_pipe_what_is_told_is_one_line_however_long() -> None:
-    done = piped("on", "--message", "a word and " * 30, "--until", "2101-01-01")
-    assert 1 == len(done.stdout.splitlines())
+@pytest.mark.servers
+def test_watch_shows_each_change_until_ctrl_c() -> None:
+    with terminal(40, "watch") as shown:
+        shown.read_until(lambda screen: screen.endswith("off"))
+        anyio.run(partial(set_maintenance_mode, True, LocalFileBackend("switch"), by="bob"))
+        shown.read_until(lambda screen: screen.endswith("on by bob"))
+        shown.press(b"\x03")
+        assert shown.ended() == 130
+        assert re.fullmatch(r"switch: file:switch\n\d\d:\d\d:\d\d  off\n\d\d:\d\d:\d\d  on by bob\n\^C", shown.screen)
+        assert shown.written.endswith(b"^C\r\n"), "the next prompt would stand behind the last line"
+
+
+@pytest.mark.servers
+def test_run_shows_the_requests_that_it_waits_for_until_time_runs_out() -> None:
+    with busy_server(), terminal(40, "run", "--drain", "4s", "--", "touch", "ran") as shown:
+        waiting = "waiting for 1 request in progress on 1 worker, the oldest for"
+        shown.read_until(lambda screen: waiting in reads(screen) and "; 1 s left" in reads(screen))
+        assert (shown.ended(), Path("ran").exists(), Path("ended").exists()) == (75, False, False)
+        assert LocalFileBackend("switch").peek() == MaintenanceState()
+        assert re.fullmatch(
+            r"switch: file:switch error: requests are not drained after 4 s: process \d+ on \S+ has 1 request in "
+            r"progress, POST /orders/\{number\} for \d+ s",
+            reads(shown.screen),
+        )
 
 
 # Completion
@@ -254,9 +214,9 @@ def test_in_a_pipe_what_is_told_is_one_line_however_long() -> None:
         ("fish", {"_TYPER_COMPLETE_ARGS": "fastapi-maintenance o", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}),
     ],
 )
-def test_a_shell_can_complete_it(shell: str, env: dict[str, str]) -> None:
-    chosen = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    script = piped("--show-completion", shell, **chosen)
-    assert (0, True) == (script.returncode, f"_FASTAPI_MAINTENANCE_COMPLETE=complete_{shell}" in script.stdout)
-    done = piped(_FASTAPI_MAINTENANCE_COMPLETE=f"complete_{shell}", **env)
-    assert {"on", "off"} == set(re.findall(r"\b(on|off|status|watch|run)\b(?!\.)", done.stdout))
+def test_shell_completes_subcommands(shell: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    script = command("--show-completion", shell)
+    assert (script.exit_code, f"_FASTAPI_MAINTENANCE_COMPLETE=complete_{shell}" in script.stdout) == (0, True)
+    done = command(_FASTAPI_MAINTENANCE_COMPLETE=f"complete_{shell}", **env)
+    assert set(re.findall(r"\b(on|off|status|watch|run)\b(?!\.)", done.stdout)) == {"on", "off"}

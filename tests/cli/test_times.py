@@ -80,6 +80,6 @@ def test_a_time_without_a_zone_is_that_of_this_machine() -> None:
 
 
 def test_a_time_is_shown_in_the_operators_zone_and_in_utc() -> None:
-    assert "2030-06-01 22:30:00 CEST (20:30:00 UTC)" == shown_time(NOW, BERLIN)
+    assert shown_time(NOW, BERLIN) == "2030-06-01 22:30:00 CEST (20:30:00 UTC)"
     late = NOW + timedelta(hours=2)
-    assert "2030-06-02 00:30:00 CEST (2030-06-01 22:30:00 UTC)" == shown_time(late, BERLIN)
+    assert shown_time(late, BERLIN) == "2030-06-02 00:30:00 CEST (2030-06-01 22:30:00 UTC)"
