@@ -6,7 +6,7 @@ installed into a virtual environment of its own, under `.nox`.
 """
 
 # /// script
-# dependencies = ["nox"]
+# dependencies = ["nox[uv]"]
 # ///
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run_with_own_nox() -> int:
     python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
     if not python.exists():
         venv.create(home, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "nox"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "nox[uv]"], check=True)
     return subprocess.run([python, __file__, *sys.argv[1:]], check=False).returncode
 
 
@@ -80,8 +80,9 @@ FORMATS = {
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "virtualenv"
+nox.needs_version = ">=2025.10.14"
+nox.options.default_venv_backend = "uv|virtualenv"  # uv installs in a tenth of the time
+nox.options.download_python = "never"  # the tests run on each Python that is installed
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
 # The oldest Python has the lowest versions of all else; with the newest it is run by name, `tests-3.11`.
@@ -211,7 +212,7 @@ def tests(session: nox.Session) -> None:
     run_tests(session, "--upgrade", "fastapi", whole=session.python == WHOLE_ON)
 
 
-@nox.session(python=PYTHONS[0])
+@nox.session(python=PYTHONS[0], venv_backend="virtualenv")  # only pip reports what it would install
 def tests_lowest(session: nox.Session) -> None:
     """The tests pass with the lowest versions that are allowed of all that is needed, FastAPI included."""
     pins = [requirement.replace(">=", "==") for requirement in allowed()]

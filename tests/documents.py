@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
-from tests.support import ROOT
+import httpx
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from tests.support import ROOT, client
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
@@ -15,6 +20,10 @@ ROOTS = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.m
 """Documents at the root that pages include, so that they stand where people look for them as well."""
 DOCUMENTS = [README, *ROOTS, *sorted(DOCS.rglob("*.md"))]
 """All that people are given to read."""
+SPEC = [ROOT / "tests" / "spec" / name for name in ("overview.md", "custom-backends.md")]
+"""The two documents that define the library."""
+PATHS = ("/", "/health", "/health/live", "/healthy", "/billing/1", "/items", "/open", "/robots.txt")
+"""Where the app of an example answers beside its own routes."""
 
 _LINE = re.compile(r"^(?P<marks>#+) (?P<heading>.+)$|^(?P<fence>```)(?P<language>\w*)$", re.MULTILINE)
 
@@ -29,10 +38,25 @@ class Example:
     text: str
     line: int
 
-    def run(self, **names: object) -> dict[str, object]:
+    def replaced(self, old: str, new: str) -> Self:
+        """Return the block with something else in place of what stands there."""
+        assert old in self.text
+        return replace(self, text=self.text.replace(old, new))
+
+    def app(self, names: dict[str, Any] | None = None) -> FastAPI:
+        """Execute the block, add its names to those given, and return its app, which also answers at `PATHS`."""
+        names = {} if names is None else names
+        names |= self.run(**names)
+        app: FastAPI = names["app"]
+        for path in PATHS:
+            app.add_api_route(path, lambda: "open", name=f"get {path}")
+            app.add_api_route(path, lambda: "open", methods=["POST"], include_in_schema=False)
+        return app
+
+    def run(self, **names: object) -> dict[str, Any]:
         """Execute the block as a module in which these names exist, and return its names."""
         source = "\n" * self.line + self.text  # so that a traceback shows the line of the document
-        namespace: dict[str, object] = {"__name__": "example", **names}
+        namespace: dict[str, Any] = {"__name__": "example", **names}
         exec(compile(source, str(self.document), "exec"), namespace)  # noqa: S102 -- it is our own document
         return namespace
 
@@ -44,7 +68,9 @@ def examples_of(document: Path, language: str) -> list[Example]:
 
 def example(heading: str, language: str = "python") -> Example:
     """Return the one example in this language that stands under a heading, in whichever document."""
-    found = [each for document in DOCUMENTS for each in examples_of(document, language) if each.heading == heading]
+    found = [
+        each for document in (*DOCUMENTS, *SPEC) for each in examples_of(document, language) if each.heading == heading
+    ]
     (only,) = found
     return only
 
@@ -64,3 +90,24 @@ def blocks_of(document: Path) -> Iterator[Example]:
             block = (match["language"], number, list[str]())
         elif match:
             heading = match["heading"]
+
+
+async def ask(app: ASGIApp, request: str) -> httpx.Response:
+    """Make a request such as `POST /items X-Admin-Key=secret-key from 10.9.9.9`."""
+    line, _, peer = request.partition(" from ")
+    words = line.split(" ")
+    method = "GET" if words[0].startswith("/") else words.pop(0)
+    headers = dict(word.split("=", 1) for word in words[1:])
+    async with client(app, peer=(peer or "192.0.2.1", 50_000)) as http:
+        return await http.request(method, words[0], headers=headers)
+
+
+async def statuses(app: ASGIApp, *requests: str) -> list[int]:
+    """Return the statuses of such requests."""
+    return [(await ask(app, request)).status_code for request in requests]
+
+
+def as_shown(response: httpx.Response, *headers: str) -> str:
+    """Return a response as a document shows it: with some of its headers."""
+    kept = [f"{name}: {response.headers[name]}" for name in headers]
+    return "\n".join([f"HTTP/1.1 {response.status_code} {response.reason_phrase}", *kept, "", response.text, ""])

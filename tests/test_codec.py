@@ -87,7 +87,7 @@ def test_what_is_no_text_is_a_type_error_that_names_the_parameter(value: object)
 
 
 def test_a_boolean_is_written_as_1_or_0() -> None:
-    assert ["1", "0"] == [bool_to_str(True), bool_to_str(False)]
+    assert [bool_to_str(True), bool_to_str(False)] == ["1", "0"]
 
 
 @given(st.booleans())
@@ -130,7 +130,7 @@ def test_the_text_of_a_state_is_what_other_versions_read(state: MaintenanceState
 def test_a_state_takes_at_most_65535_bytes_as_text() -> None:
     """The least that a store keeps: a `TEXT` of MySQL."""
     biggest = state_of_size(65_535)
-    assert 65_535 == len(state_to_text(biggest).encode())
+    assert len(state_to_text(biggest).encode()) == 65_535
     assert biggest == text_to_state(state_to_text(biggest))
     with pytest.raises(
         ValueError,

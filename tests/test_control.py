@@ -80,7 +80,7 @@ async def test_what_is_set_is_kept_whole_and_replaces_what_was_set_before() -> N
             assert await get_maintenance_mode(backend)
             await set_maintenance_mode(False, backend, by="bob")
             state = await get_maintenance_state(backend)
-            assert (False, "bob", True) == (state.switch.on, state.by, state.since is not None)
+            assert (state.switch.on, state.by, state.since is not None) == (False, "bob", True)
             await set_maintenance_mode(False, backend)
             assert MaintenanceState() == await get_maintenance_state(backend)
 
@@ -89,7 +89,7 @@ async def test_who_opens_a_block_and_when_is_kept_with_its_hold() -> None:
     backend = MemoryBackend()
     async with maintenance_mode_on(backend, by="alice"), maintenance_mode_off(backend, by="bob", lease=60):
         holds = backend.peek().holds
-        assert [("alice", True), ("bob", True)] == [(hold.by, hold.since is not None) for hold in holds]
+        assert [(hold.by, hold.since is not None) for hold in holds] == [("alice", True), ("bob", True)]
 
 
 async def test_the_switch_leaves_open_holds_as_they_are() -> None:
@@ -125,14 +125,14 @@ async def test_the_newest_block_of_this_process_decides_what_is_read() -> None:
         async with maintenance_mode_off(backend):
             inner = await get_maintenance_mode(backend)
         outer = await get_maintenance_state(backend)
-    assert (False, False, [True]) == (inner, outer.active, [hold.on for hold in outer.holds])
+    assert (inner, outer.active, [hold.on for hold in outer.holds]) == (False, False, [True])
     assert MaintenanceState() == await get_maintenance_state(backend)
 
 
 async def test_the_state_of_a_backend_that_cannot_keep_holds_tells_of_those_of_this_process() -> None:
     async with maintenance_mode_on(EnvVarBackend(), message="Back soon", lease=60):
         state = await get_maintenance_state(EnvVarBackend())
-    assert [(True, "Back soon")] == [(hold.on, hold.message) for hold in state.holds]
+    assert [(hold.on, hold.message) for hold in state.holds] == [(True, "Back soon")]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_states_and_holds_never_change() -> None:
 
 def test_holds_given_as_a_list_are_kept_as_a_tuple_so_that_a_state_can_be_hashed() -> None:
     state = MaintenanceState(holds=[ON, OFF])  # type: ignore[arg-type]  # what a caller without a type checker does
-    assert (ON, OFF) == state.holds
+    assert state.holds == (ON, OFF)
     assert hash(MaintenanceState(holds=(ON, OFF))) == hash(state)
 
 
@@ -241,8 +241,8 @@ def test_a_hold_decides_whatever_the_switch_and_its_window_say() -> None:
 
 def test_a_hold_counts_until_just_before_it_expires() -> None:
     state = MaintenanceState(holds=(OFF, Hold(id="a", on=True, expires_at=NOW)))
-    assert [True, False] == [status_of(state, NOW - TICK).active, status_of(state, NOW).active]
-    assert OFF == newest_hold(state, NOW)
+    assert [status_of(state, NOW - TICK).active, status_of(state, NOW).active] == [True, False]
+    assert newest_hold(state, NOW) == OFF
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_the_message_is_that_of_the_deciding_hold_if_it_has_one_else_the_operato
 
 def test_a_hold_before_a_window_tells_nothing_of_it() -> None:
     planned = MaintenanceState(active=True, message="operator's", starts_at=NOW, holds=(ON,))
-    assert [None, "operator's"] == [current_message(planned, NOW - TICK), current_message(planned, NOW)]
+    assert [current_message(planned, NOW - TICK), current_message(planned, NOW)] == [None, "operator's"]
 
 
 def test_who_decides_is_the_newest_hold_until_it_expires_and_then_the_operator() -> None:
@@ -299,7 +299,7 @@ def test_what_counts_is_the_same_where_only_a_lease_is_renewed_or_over(
 def test_when_a_window_begins_or_ends_something_else_counts() -> None:
     state = MaintenanceState(active=True, starts_at=NOW, ends_at=NOW + SECOND)
     told = [what_counts(state, NOW + seconds * SECOND)[0] for seconds in (-1, 0, 1)]
-    assert [False, True, False] == told
+    assert told == [False, True, False]
 
 
 @given(states_around_now, times_around_now)
@@ -400,7 +400,7 @@ def test_adding_a_hold_again_makes_it_the_newest_and_keeps_it_once(
 ) -> None:
     once = add_hold(state, hold, now)
     assert once.holds[-1] == hold
-    assert 1 == [it.id for it in once.holds].count(hold.id)
+    assert [it.id for it in once.holds].count(hold.id) == 1
     assert add_hold(once, hold, now).holds[-1] == hold
 
 
@@ -425,7 +425,7 @@ def test_holds_may_be_released_in_any_order(data: st.DataObject, state: Maintena
         left.remove(released)
         state = release_hold(state, released)
         assert left == [hold.id for hold in state.holds]
-    assert () == state.holds
+    assert state.holds == ()
 
 
 @given(states_around_now, holds_around_now, times_around_now)

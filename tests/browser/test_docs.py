@@ -53,7 +53,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the documentation."""
     folder = tmp_path_factory.mktemp("documentation")
     done = build(folder)
-    assert 0 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder / "site"
 
 
@@ -80,7 +80,7 @@ def site(built: Path) -> Iterator[str]:
 )
 def test_what_leads_nowhere_fails_the_build(front: str, told: str, tmp_path: Path) -> None:
     done = build(tmp_path, front=f"# Home\n\n{front}\n")
-    assert 0 != done.returncode
+    assert done.returncode != 0
     assert told in done.stdout + done.stderr
 
 
@@ -122,14 +122,14 @@ def test_no_page_asks_another_host_for_anything(browser: Browser, site: str, bui
     context.close()
     assert len(pages) > 40
     assert len(asked) > len(pages)
-    assert [] == [url for url in asked if not url.startswith((site, "data:", "blob:"))]
+    assert [url for url in asked if not url.startswith((site, "data:", "blob:"))] == []
 
 
 def test_the_examples_of_docstrings_are_shown_as_code(built: Path) -> None:
     pages = {path.parent.name: path.read_text(encoding="utf-8") for path in built.glob("reference/*/index.html")}
     assert len(pages) > 10
     assert '<span class="gp">&gt;&gt;&gt; </span>' in pages["predicates"]
-    assert [] == [name for name, text in pages.items() if "<blockquote" in text]  # as Markdown takes `>>>`
+    assert [name for name, text in pages.items() if "<blockquote" in text] == []  # as Markdown takes `>>>`
 
 
 def search_for(page: Page, word: str) -> None:
@@ -148,7 +148,7 @@ def test_a_page_is_found_by_a_word(browser: Browser, site: str) -> None:
 
 def test_a_reader_switches_between_light_and_dark(browser: Browser, site: str) -> None:
     with visited(browser, site, viewport=WIDE, color_scheme="light") as page:
-        assert "default" == page.locator("body").get_attribute("data-md-color-scheme")
+        assert page.locator("body").get_attribute("data-md-color-scheme") == "default"
         for name, scheme in (("Switch to light mode", "default"), ("Switch to dark mode", "slate")):
             page.get_by_title(name).click()
             expect(page.locator("body")).to_have_attribute("data-md-color-scheme", scheme)
@@ -159,4 +159,4 @@ def test_an_example_is_copied(browser: Browser, site: str) -> None:
     with visited(browser, site, viewport=WIDE, permissions=permissions) as page:
         page.get_by_title("Copy to clipboard").first.click()
         copied: str = page.wait_for_function("() => navigator.clipboard.readText()").json_value()
-    assert "pip install fastapi-maintenance" == copied.strip()
+    assert copied.strip() == "pip install fastapi-maintenance"

@@ -96,13 +96,13 @@ def test_a_hostile_message_is_text_and_nothing_else_is_asked_for(browser: Browse
     page.on("request", lambda request: asked.append(request.url))
     response = page.goto(f"{service.url}/plain/")
     assert response is not None
-    assert 503 == response.status
-    assert HOSTILE == page.locator("main p").first.inner_text()
-    assert "Down for maintenance" == page.title()
-    assert 0 == page.locator("img, script, iframe, link").count()
+    assert response.status == 503
+    assert page.locator("main p").first.inner_text() == HOSTILE
+    assert page.title() == "Down for maintenance"
+    assert page.locator("img, script, iframe, link").count() == 0
     assert [f"{service.url}/plain/"] == [url for url in asked if not url.endswith("/favicon.ico")]
     # The status itself is told on the console; a breach of the policy would be too.
-    assert [] == [text for text in told if "503" not in text and "favicon" not in text]
+    assert [text for text in told if "503" not in text and "favicon" not in text] == []
     context.close()
 
 
@@ -114,11 +114,12 @@ def test_its_policy_lets_no_script_run(browser: Browser, service: Service) -> No
                 "() => { const script = document.createElement('script'); script.textContent = 'document.title = 1';"
                 " document.body.append(script) }"
             )
-        assert "Down for maintenance" == page.title()
+        assert page.title() == "Down for maintenance"
 
 
-@pytest.mark.parametrize("language", sorted(LANGUAGES))
-@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
+@pytest.mark.parametrize(
+    ("language", "scripts"), [*((language, True) for language in sorted(LANGUAGES)), ("de", False)]
+)
 def test_it_speaks_the_visitors_language_with_and_without_scripts(
     browser: Browser, service: Service, language: str, scripts: bool
 ) -> None:
@@ -133,20 +134,15 @@ def test_it_speaks_the_visitors_language_with_and_without_scripts(
 def test_what_is_replaced_is_shown(browser: Browser, service: Service) -> None:
     service.set(CLOSED)
     with visited(browser, f"{service.url}/own/") as page:
-        assert "Umbau\n\nBis morgen" == page.locator("main").inner_text().strip()
-        assert "rgb(9, 8, 7)" == page.evaluate("getComputedStyle(document.querySelector('main')).borderTopColor")
+        assert page.locator("main").inner_text().strip() == "Umbau\n\nBis morgen"
+        assert page.evaluate("getComputedStyle(document.querySelector('main')).borderTopColor") == "rgb(9, 8, 7)"
     with visited(browser, f"{service.url}/template/") as page:
-        assert "rgb(1, 2, 3)" == page.evaluate("getComputedStyle(document.querySelector('h1')).color")
+        assert page.evaluate("getComputedStyle(document.querySelector('h1')).color") == "rgb(1, 2, 3)"
 
 
 @pytest.mark.parametrize(
     ("viewport", "scheme", "language"),
-    [
-        *((PHONE, "light", language) for language in sorted(LANGUAGES)),
-        (PHONE, "dark", "en"),
-        (DESKTOP, "light", "en"),
-        (DESKTOP, "dark", "en"),
-    ],
+    [(PHONE, "light", "en"), (PHONE, "dark", "de"), (DESKTOP, "light", "fr"), (DESKTOP, "dark", "pt")],
 )
 def test_it_is_accessible(
     browser: Browser, service: Service, viewport: ViewportSize, scheme: str, language: str
@@ -158,31 +154,24 @@ def test_it_is_accessible(
             assert axe_passes(page) > 10
 
 
-@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
-def test_it_tries_again_by_itself_when_its_time_has_come(browser: Browser, service: Service, scripts: bool) -> None:
+def test_it_tries_again_by_itself_when_its_time_has_come(browser: Browser, service: Service) -> None:
     service.set(announced(seconds=8))
-    with visited(browser, f"{service.url}/quick/", java_script_enabled=scripts) as page:
-        assert "Down for maintenance" == page.title()
-        page.get_by_text("The shop is open").wait_for(timeout=60_000)
+    with (
+        visited(browser, f"{service.url}/quick/") as page,
+        visited(browser, f"{service.url}/quick/", java_script_enabled=False) as without_scripts,
+    ):
+        for each in (page, without_scripts):
+            assert each.title() == "Down for maintenance"
+        for each in (page, without_scripts):
+            each.get_by_text("The shop is open").wait_for(timeout=60_000)
 
 
 def test_it_tries_again_where_no_end_was_known(browser: Browser, service: Service) -> None:
     service.set(MaintenanceState(holds=(Hold(id="deployment", on=True),)))
     with visited(browser, f"{service.url}/quick/") as page:
-        assert "Down for maintenance" == page.title()
+        assert page.title() == "Down for maintenance"
         service.set(OPEN)
         page.get_by_text("The shop is open").wait_for(timeout=60_000)
-
-
-def test_visitors_come_back_at_different_times(browser: Browser, service: Service) -> None:
-    service.set(announced(minutes=5))
-    came_back = set()
-    for _ in range(12):
-        with visited(browser, f"{service.url}/plain/") as page:
-            response = page.goto(f"{service.url}/plain/")
-            assert response is not None
-            came_back.add(response.headers["refresh"])
-    assert len(came_back) > 3
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import typer
 from typer.testing import CliRunner
 
@@ -15,43 +14,28 @@ import fastapi_maintenance
 from fastapi_maintenance._switch.app_switch import Settings
 from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.predicates import __all__ as predicates
-from tests.documents import DOCS, DOCUMENTS, README, ROOTS, Example, blocks_of, example, examples_of
+from tests.documents import DOCS, DOCUMENTS, README, ROOTS, blocks_of, example, examples_of
 from tests.support import ROOT
 
-PAGES = [pytest.param(document, id=str(document.relative_to(ROOT))) for document in DOCUMENTS]
 COMMANDS = [
     line for document in DOCUMENTS for block in examples_of(document, "console") for line in block.text.splitlines()
 ]
 ALL = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
 
 
-@pytest.mark.parametrize("document", PAGES)
-def test_each_block_is_closed_says_its_language_and_has_a_test(document: Path) -> None:
-    """Those of commands are tested below, all at once; each other one by its heading."""
-    blocks = list(blocks_of(document))
-    fences = [line for line in document.read_text(encoding="utf-8").splitlines() if "```" in line]
+def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
+    """Those of commands are tested below, all at once; each other one by its heading, which no two have."""
+    blocks = [block for document in DOCUMENTS for block in blocks_of(document)]
     here = Path(__file__)
-    tests = "".join(
-        here.parent.joinpath(name).read_text("utf-8")
-        for name in ("test_examples.py", "test_recipes.py", "../browser/test_notice.py", here.name)
-    )
-    assert 2 * len(blocks) == len(fences)
+    files = ("test_examples.py", "test_recipes.py", "../browser/test_notice.py", here.name)
+    tests = "".join(here.parent.joinpath(name).read_text("utf-8") for name in files)
+    assert [line for line in ALL.splitlines() if "```" in line] == [
+        fence for block in blocks for fence in (f"```{block.language}", "```")
+    ]
     assert {block.language for block in blocks} <= {"console", "html", "http", "nginx", "python", "text", "yaml"}
     named = [(block.heading, block.language) for block in blocks if block.language not in {"console", "text"}]
     assert len(set(named)) == len(named)
-    assert [] == [heading for heading, _ in named if f'"{heading}"' not in tests]
-
-
-def test_no_two_pages_have_examples_under_the_same_heading() -> None:
-    headings = [(block.heading, block.language) for document in DOCUMENTS for block in python_and_http(document)]
-    assert sorted(set(headings)) == sorted(headings)
-
-
-def python_and_http(document: Path) -> list[Example]:
-    """Return the examples of a document that tests find by their headings."""
-    return [
-        block for language in ("python", "html", "http", "nginx", "yaml") for block in examples_of(document, language)
-    ]
+    assert [heading for heading, _ in named if f'"{heading}"' not in tests] == []
 
 
 def test_what_the_readme_shows_is_what_the_pages_show() -> None:
@@ -91,7 +75,7 @@ def _without_times(text: str) -> str:
 
 def test_the_commands_of_a_fresh_clone_are_those_of_the_noxfile() -> None:
     (block,) = [block for block in examples_of(README, "console") if block.heading == "From a fresh clone"]
-    assert ["python3 noxfile.py -s demo", "python3 noxfile.py"] == block.text.splitlines()
+    assert block.text.splitlines() == ["python3 noxfile.py -s demo", "python3 noxfile.py"]
     assert "exec python3 noxfile.py\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     sessions = re.findall(r"^def (\w+)\(session", (ROOT / "noxfile.py").read_text("utf-8"), re.MULTILINE)
     told = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS if document not in ROOTS)
@@ -104,12 +88,11 @@ def test_each_command_that_is_shown_is_one_that_there_is() -> None:
     assert {line.split()[0] for line in whole} == programs
     extras = {extra for line in whole if line.startswith("pip ") for extra in re.findall(r"\[(\w+)\]", line)}
     assert extras <= {"bypass", "cli", "redis", "sqlalchemy"}
-    for line in whole:
-        if line.startswith("fastapi-maintenance "):
-            _, name, *words = line.split(" -- ")[0].split()
-            result = CliRunner().invoke(cli, [name, "--help"])
-            assert 0 == result.exit_code
-            assert [] == [word for word in words if word.startswith("--") and word not in result.output]
+    shown = [line.split(" -- ")[0].split() for line in whole if line.startswith("fastapi-maintenance ")]
+    helps = {words[1]: CliRunner().invoke(cli, [words[1], "--help"]) for words in shown}
+    assert {result.exit_code for result in helps.values()} == {0}
+    options = [(words[1], word) for words in shown for word in words if word.startswith("--")]
+    assert [(name, option) for name, option in options if option not in helps[name].output] == []
 
 
 def test_the_commands_of_the_terminal_are_those_that_there_are() -> None:
@@ -118,7 +101,7 @@ def test_the_commands_of_the_terminal_are_those_that_there_are() -> None:
         for line in example("From the terminal", "console").text.splitlines()
         if line.startswith("fastapi-maintenance ")
     ]
-    assert ["on", "status", "watch", "off", "run", "release"] == shown
+    assert shown == ["on", "status", "watch", "off", "run", "release"]
 
 
 def test_the_reference_of_the_command_has_all_subcommands_and_options() -> None:
@@ -145,8 +128,8 @@ def test_the_hints_are_those_that_there_are() -> None:
 
 
 def test_all_predicates_and_settings_are_told_of() -> None:
-    assert [] == [name for name in predicates if f"`{name}`" not in ALL]
-    assert [] == [name for name in Settings.__dataclass_fields__ if f"| `{name}` |" not in ALL]
+    assert [name for name in predicates if f"`{name}`" not in ALL] == []
+    assert [name for name in Settings.__dataclass_fields__ if f"| `{name}` |" not in ALL] == []
 
 
 def test_the_reference_has_every_public_name_once() -> None:
@@ -160,12 +143,15 @@ def test_each_page_is_in_the_navigation_once() -> None:
     assert sorted(str(path.relative_to(DOCS).as_posix()) for path in DOCS.rglob("*.md")) == sorted(pages)
 
 
-@pytest.mark.parametrize("document", PAGES)
-def test_links_lead_to_files_of_the_repository(document: Path) -> None:
+def test_local_links_lead_to_files() -> None:
     """So they work where the repository is read as it is; that anchors exist too is checked when the site is built."""
-    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
-    local = [link.split("#")[0] for link in links if not link.startswith(("https://", "#"))]
-    assert [] == [link for link in local if not (document.parent / link).is_file()]
+    links = [
+        (document.parent, link.partition("#")[0])
+        for document in DOCUMENTS
+        for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
+        if not link.startswith(("https://", "#"))
+    ]
+    assert [str(folder / link) for folder, link in links if not (folder / link).is_file()] == []
 
 
 def test_the_readme_is_short_and_leads_to_every_page_but_the_reference() -> None:
@@ -179,4 +165,4 @@ def test_the_readme_is_short_and_leads_to_every_page_but_the_reference() -> None
     }
     pages = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS[1:] if path not in including]
     generated = [page for page in pages if "\n::: " in (ROOT / page).read_text(encoding="utf-8")]
-    assert [] == [page for page in pages if page not in generated and f"({page})" not in text]
+    assert [page for page in pages if page not in generated and f"({page})" not in text] == []

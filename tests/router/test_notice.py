@@ -42,7 +42,7 @@ async def notice(app: FastAPI, **headers: str) -> httpx.Response:
 async def test_a_window_is_told_in_advance_while_it_counts_and_no_longer_after_it() -> None:
     backend = MemoryBackend()
     app = app_on(backend)
-    assert OFF == (await notice(app)).json()
+    assert (await notice(app)).json() == OFF
     with moved_clock() as clock:
         starts_at = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
         ends_at = starts_at + timedelta(hours=1)
@@ -53,7 +53,7 @@ async def test_a_window_is_told_in_advance_while_it_counts_and_no_longer_after_i
             response = await notice(app)
             assert (200, {"active": active, **window}) == (response.status_code, response.json())
         clock.move(hours=1)
-        assert OFF == (await notice(app)).json()
+        assert (await notice(app)).json() == OFF
 
 
 async def test_no_holds_and_no_names_are_told() -> None:
@@ -61,7 +61,7 @@ async def test_no_holds_and_no_names_are_told() -> None:
     app = app_on(backend)
     async with maintenance_mode_on(backend, message="a secret of the job", by="alice"):
         response = await notice(app)
-    assert {**OFF, "active": True} == response.json()
+    assert response.json() == {**OFF, "active": True}
 
 
 async def test_the_message_of_a_window_that_has_not_begun_is_not_that_of_a_block_before_it() -> None:
@@ -70,10 +70,10 @@ async def test_the_message_of_a_window_that_has_not_begun_is_not_that_of_a_block
     await set_maintenance_mode(True, backend, message="Tonight", starts_at=starts_at)
     app = app_on(backend)
     app.add_api_route("/items", lambda: "open")
-    assert "Tonight" == (await notice(app)).json()["message"]
+    assert (await notice(app)).json()["message"] == "Tonight"
     async with maintenance_mode_on(backend), client(app) as http:
         told = (await notice(app)).json()
-        assert (True, None) == (told["active"], told["message"])
+        assert (told["active"], told["message"]) == (True, None)
         assert "Tonight" not in (await http.get("/items")).text
 
 
@@ -89,12 +89,12 @@ async def test_what_has_not_changed_is_not_sent_again() -> None:
     backend = MemoryBackend()
     app = app_on(backend, max_age=5)
     response = await notice(app)
-    assert "public, max-age=5" == response.headers["cache-control"]
-    assert "*" == response.headers["access-control-allow-origin"]
+    assert response.headers["cache-control"] == "public, max-age=5"
+    assert response.headers["access-control-allow-origin"] == "*"
     again = await notice(app, **{"if-none-match": response.headers["etag"]})
     assert (304, b"", response.headers["etag"]) == (again.status_code, again.content, again.headers["etag"])
     await set_maintenance_mode(True, backend)
-    assert 200 == (await notice(app, **{"if-none-match": response.headers["etag"]})).status_code
+    assert (await notice(app, **{"if-none-match": response.headers["etag"]})).status_code == 200
 
 
 async def test_it_tells_the_last_known_state_of_the_app_while_the_store_is_away() -> None:
@@ -102,9 +102,9 @@ async def test_it_tells_the_last_known_state_of_the_app_while_the_store_is_away(
     app = app_on(store)
     app.add_api_route("/items", lambda: "open")
     async with client(app) as http:
-        assert 503 == (await http.get("/items")).status_code
+        assert (await http.get("/items")).status_code == 503
     store.go_down()
-    assert {**OFF, "active": True} == (await notice(app)).json()
+    assert (await notice(app)).json() == {**OFF, "active": True}
 
 
 async def test_it_tells_of_the_switch_that_it_is_given() -> None:

@@ -34,6 +34,6 @@ def test_the_admin_api_does_what_its_document_says(case: Case[Any]) -> None:
     assert SECRET not in response.text
     case.validate_response(response)
     as_documented = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
-    if as_documented and 422 == response.status_code:
+    if as_documented and response.status_code == 422:
         (told,) = response.json()["detail"]
         assert told["msg"].startswith(("ends_at must be ", "message, starts_at and ends_at go with active=True"))
