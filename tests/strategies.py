@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.predicates import all_of, any_of, not_
-from fastapi_maintenance.state import Hold, MaintenanceState, Switch
+from fastapi_maintenance.state import Hold, MaintenanceState, Switch, Window
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 from tests.support import make_request
 
@@ -83,66 +83,50 @@ def instant_of(time: datetime) -> datetime:
 
 # States
 
-
-def _id_of(hold: Hold) -> str:
-    return hold.id
-
-
-def _window(times: list[datetime]) -> tuple[datetime, datetime]:
-    earlier, later = sorted(times, key=instant_of)
-    return earlier, later
-
-
-def _state(
-    active: bool, message: str | None, window: tuple[datetime | None, datetime | None], held: list[Hold]
-) -> MaintenanceState:
-    return MaintenanceState(active=active, message=message, starts_at=window[0], ends_at=window[1], holds=tuple(held))
-
-
 _texts = st.none() | st.text(max_size=20)
-_windows = st.lists(aware_times, min_size=2, max_size=2, unique_by=instant_of).map(_window)
-_holds = st.builds(
-    Hold, id=st.text(min_size=1, max_size=8), active=st.booleans(), message=_texts, expires_at=st.none() | aware_times
-)
-
-states: st.SearchStrategy[MaintenanceState] = st.builds(
-    _state,
-    st.booleans(),
-    _texts,
-    st.one_of(
-        st.just((None, None)),
-        st.tuples(aware_times, st.none()),
-        st.tuples(st.none(), aware_times),
-        _windows,
-    ),
-    st.lists(_holds, max_size=3, unique_by=_id_of),
-)
-"""States of all kinds, whose holds differ in their ids."""
-
 messages: st.SearchStrategy[str | None] = st.sampled_from((None, "", "Back at ten", "Zur\u00fcck\num \u2029zehn"))
-holds_around_now: st.SearchStrategy[Hold] = st.builds(
-    Hold,
-    id=st.sampled_from("abc"),
-    active=st.booleans(),
-    message=messages,
-    expires_at=st.sampled_from((None, *TIMES_AROUND_NOW)),
-)
-"""Holds that often have the same id, and often expire at `NOW`."""
 
-states_around_now: st.SearchStrategy[MaintenanceState] = st.builds(
-    _state,
-    st.booleans(),
-    messages,
-    st.sampled_from(
-        [
-            (start, end)
-            for start in (None, *TIMES_AROUND_NOW)
-            for end in (None, *TIMES_AROUND_NOW)
-            if start is None or end is None or start < end
-        ]
-    ),
-    st.lists(holds_around_now, max_size=3, unique_by=_id_of),
-)
+
+def _states(
+    times: st.SearchStrategy[datetime], texts: st.SearchStrategy[str | None], ids: st.SearchStrategy[str]
+) -> tuple[st.SearchStrategy[Switch], st.SearchStrategy[Window], st.SearchStrategy[Hold]]:
+    """Return strategies of the parts of states, from those of times, texts and ids."""
+    maybe = st.none() | times
+    details = {"message": texts, "by": texts, "since": maybe}
+    spans = st.lists(times, min_size=2, max_size=2, unique_by=instant_of).map(lambda two: sorted(two, key=instant_of))
+    windows = st.builds(
+        lambda span, endless, **fields: Window(starts_at=span[0], ends_at=None if endless else span[1], **fields),
+        spans,
+        st.booleans(),
+        id=ids,
+        **details,
+    )
+    return (
+        st.builds(Switch, on=st.booleans(), ends_at=maybe, **details),
+        windows,
+        st.builds(Hold, id=ids, on=st.booleans(), ends_at=maybe, expires_at=maybe, **details),
+    )
+
+
+def _state_of(
+    switch: st.SearchStrategy[Switch], windows: st.SearchStrategy[Window], holds: st.SearchStrategy[Hold]
+) -> st.SearchStrategy[MaintenanceState]:
+    return st.builds(
+        MaintenanceState,
+        switch=switch,
+        windows=st.lists(windows, max_size=3, unique_by=lambda window: window.id).map(tuple),
+        holds=st.lists(holds, max_size=3, unique_by=lambda hold: hold.id).map(tuple),
+    )
+
+
+states: st.SearchStrategy[MaintenanceState] = _state_of(*_states(aware_times, _texts, st.text(min_size=1, max_size=8)))
+"""States of all kinds, whose windows and holds differ in their ids."""
+
+_parts_around_now = _states(times_around_now, messages, st.sampled_from("abc"))
+switches_around_now, windows_around_now, holds_around_now = _parts_around_now
+"""Parts that often have the same id, and often begin, end or expire at `NOW`."""
+
+states_around_now: st.SearchStrategy[MaintenanceState] = _state_of(*_parts_around_now)
 """States whose windows and holds often begin or end at `NOW`; they are generated fast."""
 
 
@@ -191,12 +175,13 @@ def objects_like(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str
 
 _message_texts = st.none() | any_text
 _time_texts = st.none() | aware_times.map(datetime.isoformat)
-_hold_like_objects = objects_like(id=any_text, active=st.booleans(), message=_message_texts, expires_at=_time_texts)
+_details = {"message": _message_texts, "ends_at": _time_texts, "by": _message_texts, "since": _time_texts}
+_switch_like_objects = objects_like(on=st.booleans(), **_details)
+_window_like_objects = objects_like(id=any_text, starts_at=_time_texts, **_details)
+_hold_like_objects = objects_like(id=any_text, on=st.booleans(), expires_at=_time_texts, **_details)
 state_like_objects: st.SearchStrategy[dict[str, Any]] = objects_like(
-    active=st.booleans(),
-    message=_message_texts,
-    starts_at=_time_texts,
-    ends_at=_time_texts,
+    switch=_switch_like_objects,
+    windows=st.lists(_window_like_objects, max_size=2),
     holds=st.lists(_hold_like_objects, max_size=2),
 )
 """JSON objects that are states but for a field or two."""
