@@ -38,9 +38,9 @@ def test_a_value_that_is_right_comes_back_as_it_is(check: Check, value: object) 
         (check_str, str, "it must be a str, got the class str"),
         (check_token, 5, "it must be a str, got int 5"),
         (check_callable, "/health", "it must be callable, got str '/health'"),
-        (check_seconds, "1", "it must be a number of seconds, got str '1'"),
-        (check_seconds, True, "it must be a number of seconds, got bool True"),
-        (check_seconds, None, "it must be a number of seconds, got NoneType None"),
+        (check_seconds, "1", "it must be a number of seconds or a timedelta, got str '1'"),
+        (check_seconds, True, "it must be a number of seconds or a timedelta, got bool True"),
+        (check_seconds, None, "it must be a number of seconds or a timedelta, got NoneType None"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_a_type_error(check: Check, value: object, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,13 +14,18 @@ from fastapi_maintenance import (
     Hold,
     MaintenanceState,
     MemoryBackend,
+    NoSuchWindowError,
     NotSupportedError,
     ReadOnlyBackendError,
     Switch,
+    Window,
+    cancel_maintenance,
     get_maintenance_mode,
     get_maintenance_state,
+    get_maintenance_status,
     maintenance_mode_off,
     maintenance_mode_on,
+    plan_maintenance,
     set_maintenance_mode,
 )
 from fastapi_maintenance.testing import moved_clock
@@ -43,12 +50,11 @@ async def test_the_value_must_be_a_boolean(value: Any) -> None:  # noqa: ANN401 
     [
         (True, {"message": 5}, TypeError, "^message must be a str, got int 5"),
         (True, {"message": "\ud800"}, ValueError, "^message must be text that UTF-8 can carry"),
-        (True, {"starts_at": "noon"}, TypeError, "^starts_at must be a datetime or None, got str 'noon'"),
+        (True, {"ends_at": "noon"}, TypeError, "^ends_at must be a datetime or None, got str 'noon'"),
         (True, {"ends_at": datetime(2100, 1, 1)}, ValueError, "^ends_at must be an aware datetime"),  # noqa: DTZ001 -- naive
         (True, {"ends_at": NOW - timedelta(hours=1)}, ValueError, "^ends_at must be in the future, got "),
-        (True, {"starts_at": LATER, "ends_at": LATER}, ValueError, "^ends_at must be after starts_at, got "),
-        (False, {"message": "closed"}, ValueError, "^message, starts_at and ends_at go with value=True"),
-        (False, {"ends_at": LATER}, ValueError, "^message, starts_at and ends_at go with value=True"),
+        (False, {"message": "closed"}, ValueError, "^message and ends_at go with value=True"),
+        (False, {"ends_at": LATER}, ValueError, "^message and ends_at go with value=True"),
     ],
 )
 async def test_wrong_details_are_refused_and_change_nothing(
@@ -60,29 +66,87 @@ async def test_wrong_details_are_refused_and_change_nothing(
     assert MaintenanceState() == backend.peek()
 
 
-async def test_what_is_set_is_kept_whole_and_replaces_what_was_set_before() -> None:
+async def test_set_maintenance_mode_replaces_the_switch(stopped_at: datetime) -> None:
+    for backend in (MemoryBackend(), DetailedStore()):
+        await set_maintenance_mode(True, backend, message="Back soon", ends_at=LATER, by="alice")
+        switch = (await get_maintenance_state(backend)).switch
+        assert switch == Switch(on=True, message="Back soon", ends_at=LATER, by="alice", since=stopped_at)
+        await set_maintenance_mode(True, backend)
+        assert await get_maintenance_state(backend) == MaintenanceState(switch=Switch(on=True))
+        await set_maintenance_mode(False, backend, by="bob")
+        assert (await get_maintenance_state(backend)).switch == Switch(on=False, by="bob", since=stopped_at)
+        await set_maintenance_mode(False, backend)
+        assert await get_maintenance_state(backend) == MaintenanceState()
+
+
+@pytest.mark.parametrize("make_backend", [MemoryBackend, DetailedStore])
+async def test_plan_maintenance_changes_nothing_until_it_starts(
+    make_backend: Callable[[], MemoryBackend | DetailedStore],
+) -> None:
+    backend = make_backend()
+    await set_maintenance_mode(True, backend, ends_at=NOW + timedelta(hours=1), message="now")
     with moved_clock() as clock:
         clock.move_to(NOW)
-        for backend in (MemoryBackend(), DetailedStore()):
-            window: Any = {"starts_at": LATER, "ends_at": LATER + timedelta(1)}
-            await set_maintenance_mode(True, backend, message="Back soon", by="alice", **window)
-            state = await get_maintenance_state(backend)
-            assert state.since is not None
-            assert timedelta(0) <= state.since - NOW < timedelta(minutes=1)
-            whole = MaintenanceState(
-                switch=Switch(on=True, message="Back soon", by="alice", since=state.since), **window
-            )
-            assert whole == state
-            assert not await get_maintenance_mode(backend)
-            await set_maintenance_mode(True, backend)
-            state = await get_maintenance_state(backend)
-            assert MaintenanceState(switch=Switch(on=True, since=state.since)) == state
-            assert await get_maintenance_mode(backend)
-            await set_maintenance_mode(False, backend, by="bob")
-            state = await get_maintenance_state(backend)
-            assert (state.switch.on, state.by, state.since is not None) == (False, "bob", True)
-            await set_maintenance_mode(False, backend)
-            assert MaintenanceState() == await get_maintenance_state(backend)
+        before = await get_maintenance_status(backend)
+        window = await plan_maintenance(LATER, LATER + timedelta(hours=6), backend, message="New database", by="alice")
+        later = await plan_maintenance(LATER + timedelta(days=1), backend=backend)
+        assert await get_maintenance_status(backend) == replace(before, next_window=window)
+        clock.move_to(LATER)
+        status = await get_maintenance_status(backend)
+        assert (status.active, status.message, status.by, status.next_window) == (True, "New database", "alice", later)
+        await set_maintenance_mode(False, backend)
+        assert (await get_maintenance_state(backend)).windows == (later,)
+        await cancel_maintenance(later.id, backend)
+        assert await get_maintenance_state(backend) == MaintenanceState()
+
+
+async def test_cancel_maintenance_ends_a_window_in_force() -> None:
+    window = Window(id="tonight", starts_at=NOW, ends_at=LATER)
+    ended = Window(id="over", starts_at=NOW - timedelta(days=1), ends_at=NOW)
+    backend = MemoryBackend(MaintenanceState(windows=(window, ended)))
+    assert await get_maintenance_mode(backend) is True
+    await cancel_maintenance("tonight", backend)
+    assert await get_maintenance_mode(backend) is False
+    for unknown in ("tonight", "over", "to"):
+        with pytest.raises(NoSuchWindowError, match=f"^no window has the id '{unknown}'$"):
+            await cancel_maintenance(unknown, backend)
+    with pytest.raises(TypeError, match=r"^window_id must be a str, got int 5"):
+        await cancel_maintenance(5, backend)  # type: ignore[arg-type]  # the error under test
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"starts_at": NOW - timedelta(hours=1)}, ValueError, "^starts_at must be in the future, got "),
+        ({"starts_at": LATER, "ends_at": LATER}, ValueError, "^ends_at must be after starts_at, got "),
+        ({"starts_at": "noon"}, TypeError, "^starts_at must be a datetime or None, got str 'noon'"),
+        ({"starts_at": None}, TypeError, "^starts_at must be a datetime, got NoneType None"),
+        ({"starts_at": LATER, "message": 5}, TypeError, "^message must be a str, got int 5"),
+        (
+            {"starts_at": LATER, "backend": BareSwitch()},
+            NotSupportedError,
+            r"^plan_maintenance\(\) needs a backend with the method update_state\(change\), which .* lacks$",
+        ),
+    ],
+)
+async def test_plan_maintenance_wrong_arguments_are_refused(
+    settings: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    backend = MemoryBackend()
+    with pytest.raises(error, match=text):
+        await plan_maintenance(**{"backend": backend, **settings})
+    assert backend.peek() == MaintenanceState()
+
+
+async def test_maintenance_mode_on_with_an_expected_end_ends_nothing() -> None:
+    backend = MemoryBackend()
+    with moved_clock() as clock:
+        clock.move_to(NOW)
+        async with maintenance_mode_on(backend, ends_at=LATER):
+            assert (await get_maintenance_status(backend)).ends_at == LATER
+            clock.move_to(LATER + timedelta(hours=1))
+            assert await get_maintenance_mode(backend) is True
+        assert await get_maintenance_mode(backend) is False
 
 
 async def test_who_opens_a_block_and_when_is_kept_with_its_hold() -> None:
@@ -101,7 +165,7 @@ async def test_the_switch_leaves_open_holds_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("details", "name"),
-    [({"message": "soon"}, "message"), ({"starts_at": NOW}, "starts_at"), ({"ends_at": LATER}, "ends_at")],
+    [({"message": "soon"}, "message"), ({"by": "alice"}, "by"), ({"ends_at": LATER}, "ends_at")],
 )
 async def test_a_bare_switch_refuses_details_and_names_the_method_that_it_lacks(
     details: dict[str, Any], name: str
@@ -125,7 +189,7 @@ async def test_the_newest_block_of_this_process_decides_what_is_read() -> None:
         async with maintenance_mode_off(backend):
             inner = await get_maintenance_mode(backend)
         outer = await get_maintenance_state(backend)
-    assert (inner, outer.active, [hold.on for hold in outer.holds]) == (False, False, [True])
+    assert (inner, outer.switch.on, [hold.on for hold in outer.holds]) == (False, False, [True])
     assert MaintenanceState() == await get_maintenance_state(backend)
 
 
@@ -142,8 +206,10 @@ async def test_the_state_of_a_backend_that_cannot_keep_holds_tells_of_those_of_t
         ({"backend": "file"}, ValueError, "^backend must begin with one of env: .*, got 'file'"),
         ({"message": 5}, TypeError, "^message must be a str, got int 5"),
         ({"lease": 0}, ValueError, "^lease must be a finite number of seconds above 0, got 0"),
-        ({"lease": timedelta(seconds=-1)}, ValueError, "^lease must be a finite number of seconds above 0, got -1.0"),
-        ({"lease": "30s"}, TypeError, "^lease must be a number of seconds, got str '30s'"),
+        ({"lease": timedelta(seconds=-1)}, ValueError, "^lease must be a finite number of seconds above 0, got "),
+        ({"lease": "30s"}, TypeError, "^lease must be a number of seconds or a timedelta, got str '30s'"),
+        ({"ends_at": NOW - timedelta(1)}, ValueError, "^ends_at must be in the future, got "),
+        ({"ends_at": 5}, TypeError, "^ends_at must be a datetime or None, got int 5"),
         ({"lease": 1e12}, ValueError, "^lease must end before the year 10000"),
     ],
 )

@@ -306,7 +306,7 @@ def test_a_value_counts_for_a_second_unless_told_otherwise() -> None:
     [
         (1, 1.0, TypeError, "backend must be an object with the async methods"),
         (BareSwitch, 1.0, TypeError, "backend must be .*, got the class BareSwitch"),
-        (BareSwitch(), "1", TypeError, "ttl must be a number of seconds, got str '1'"),
+        (BareSwitch(), "1", TypeError, "ttl must be a number of seconds or a timedelta, got str '1'"),
         (BareSwitch(), 0, ValueError, re.escape("ttl must be a finite number of seconds above 0, got 0")),
     ],
 )

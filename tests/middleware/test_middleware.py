@@ -104,7 +104,7 @@ async def get(app: ASGIApp, path: str = "/", **settings: Any) -> httpx.Response:
         ("fail_closed", "no", TypeError, "fail_closed must be True or False, got str 'no'"),
         ("read_timeout", 0, ValueError, "read_timeout must be a finite number of seconds above 0, got 0"),
         ("read_timeout", float("inf"), ValueError, "read_timeout must be a finite number of seconds above 0, got inf"),
-        ("read_timeout", "1", TypeError, "read_timeout must be a number of seconds, got str '1'"),
+        ("read_timeout", "1", TypeError, "read_timeout must be a number of seconds or a timedelta, got str '1'"),
     ],
 )
 def test_a_wrong_setting_is_refused_at_once_with_its_name_and_the_rule(
