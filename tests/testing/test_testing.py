@@ -274,7 +274,7 @@ FINDS: dict[type[object], tuple[Scenario | str, str]] = {
         scenarios.a_written_state_is_read_to_the_letter,
         "00:00:00+00:00)), expected MaintenanceState(switch=Switch(on=True, ends_at=9000-01-01T00:00:00.000001+00:00))",
     ),
-    broken.LooksAtTheSwitchAlone: (scenarios.a_written_state_is_read_to_the_letter, "got True, expected False"),
+    broken.LooksAtTheSwitchAlone: (scenarios.a_written_state_is_read_to_the_letter, "got False, expected True"),
     broken.Hangs: (WORKS, "raised TimeoutError: no answer within 1 seconds"),
     broken.SaysDict: (TYPES, "got {'active': False}"),
     broken.SwallowsWhatChangesRaise: (scenarios.a_failed_change_leaves_the_state, "raised nothing"),
