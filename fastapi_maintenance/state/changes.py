@@ -61,14 +61,15 @@ def edit_switch(state: MaintenanceState, changes: Mapping[str, Any], now: dateti
             raise ValueError(msg)
         return set_switch(state, stamped(Switch(**{"on": False, **changes}), now), now)
     if is_on:
-        return set_switch(state, replace(state.switch, **changes), now)
+        changed = replace(state.switch, **changes)
+        return set_switch(state, stamped(changed, changed.since), now)
     kept = Switch(on=True, message=parts[0].message, ends_at=parts[0].ends_at) if parts else Switch(on=True)
     return set_switch(state, stamped(replace(kept, **changes), now), now)
 
 
-def stamped(switch: Switch, now: datetime) -> Switch:
-    """Return a new switch with `since`, if it has other details: without them its text is `1` or `0`."""
-    return replace(switch, since=now if (switch.message, switch.ends_at, switch.by) != (None, None, None) else None)
+def stamped(switch: Switch, since: datetime | None) -> Switch:
+    """Return a switch with `since`, if it has other details: without them its text is `1` or `0`."""
+    return replace(switch, since=since if (switch.message, switch.ends_at, switch.by) != (None, None, None) else None)
 
 
 def add_window(state: MaintenanceState, window: Window, now: datetime) -> MaintenanceState:

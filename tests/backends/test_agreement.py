@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -36,29 +38,50 @@ from fastapi_maintenance import (
     MemoryBackend,
     ReadOnlyBackendError,
     StateBackend,
+    Switch,
     backend_from_url,
     cached,
+    cancel_maintenance,
     get_maintenance_mode,
     get_maintenance_state,
     maintenance_mode_off,
     maintenance_mode_on,
+    plan_maintenance,
     set_maintenance_mode,
+    status_of,
 )
+from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.backends.url import close_if_made_here
-from fastapi_maintenance.state import Hold
-from fastapi_maintenance.typing import DetailedStateBackend
+from fastapi_maintenance.codec import state_to_text, text_to_state
+from fastapi_maintenance.state import (
+    Hold,
+    add_hold,
+    add_window,
+    cancel_window,
+    edit_switch,
+    release_hold,
+    set_switch,
+)
+from fastapi_maintenance.typing import DetailedStateBackend, StateChange
 from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch
+from tests.strategies import NOW, states
 
 TOO_MANY = tuple(Hold(id=str(number), on=True, message="x" * 4096) for number in range(16))
 MESSAGES = st.none() | st.text(st.characters(codec="utf-8"), max_size=5)
+HOUR = timedelta(hours=1)
+HOURS = st.integers(1, 3)
+
+
+def keeps_states(machine: Agreement) -> bool:
+    return isinstance(machine.backend, DetailedStateBackend) and not machine.is_read_only()
 
 
 @dataclass
 class OpenBlock:
     """A block that is open, and what its task is told to end it."""
 
-    active: bool
+    hold: Hold
     end: anyio.Event
     how: str = "return"
     done: Future[None] = field(default_factory=Future)
@@ -76,8 +99,9 @@ class Agreement(RuleBasedStateMachine):
         self.folder = Path(self.resources.enter_context(tempfile.TemporaryDirectory()))
         self.portal: BlockingPortal = self.resources.enter_context(start_blocking_portal(self.loop))
         self.backend = self.make_backend()
-        self.operator = False
-        self.message: str | None = None
+        self.now = NOW
+        self.resources.enter_context(pytest.MonkeyPatch.context()).setattr(clock, "now", lambda: self.now)
+        self.model = MaintenanceState()
         self.open: list[OpenBlock] = []
 
     @abstractmethod
@@ -108,18 +132,39 @@ class Agreement(RuleBasedStateMachine):
             assert self.is_read_only()
         else:
             assert not self.is_read_only()
-            self.operator, self.message = value, None
+            self.model = set_switch(self.model, Switch(on=value), self.now)
 
-    @precondition(lambda self: isinstance(self.backend, DetailedStateBackend) and not self.is_read_only())
-    @rule(message=MESSAGES)
-    def operator_leaves_a_message(self, message: str | None) -> None:
-        async def set_with_message() -> None:
-            await set_maintenance_mode(True, self.backend, message=message)
+    @precondition(keeps_states)
+    @rule(on=st.booleans(), hours=st.none() | HOURS, details=st.fixed_dictionaries({}, optional={"message": MESSAGES}))
+    def operator_edits_the_switch(self, on: bool, hours: int | None, details: dict[str, Any]) -> None:
+        ends = {} if hours is None else {"ends_at": self.now + hours * HOUR}
+        self.update(lambda state: edit_switch(state, {"on": on, **details, **ends}, self.now))
 
-        self.run(set_with_message)
-        self.operator, self.message = True, message
+    @precondition(keeps_states)
+    @rule(starts=HOURS, lasts=st.none() | HOURS, message=MESSAGES)
+    def operator_plans_a_window(self, starts: int, lasts: int | None, message: str | None) -> None:
+        starts_at = self.now + starts * HOUR
+        ends_at = None if lasts is None else starts_at + lasts * HOUR
+        window = self.run(partial(plan_maintenance, starts_at, ends_at, self.backend, message=message))
+        self.model = add_window(self.model, window, self.now)
 
-    @precondition(lambda self: isinstance(self.backend, DetailedStateBackend) and not self.is_read_only())
+    @precondition(lambda self: self.windows_to_cancel())
+    @rule(data=st.data())
+    def operator_cancels_a_window(self, data: st.DataObject) -> None:
+        window_id = data.draw(st.sampled_from(self.windows_to_cancel()))
+        self.run(cancel_maintenance, window_id, self.backend)
+        self.model = cancel_window(self.model, window_id, self.now)
+
+    @rule(hours=HOURS)
+    def time_passes(self, hours: int) -> None:
+        self.now += hours * HOUR
+
+    @precondition(keeps_states)
+    @rule(state=states.map(lambda state: text_to_state(state_to_text(state))))  # `since` alone is not kept as text
+    def somebody_writes_a_whole_state(self, state: MaintenanceState) -> None:
+        self.update(lambda _: replace(state, holds=(*state.holds, *(block.hold for block in self.open))))
+
+    @precondition(keeps_states)
     @rule()
     def what_is_too_big_is_refused(self) -> None:
         async def grow() -> None:
@@ -131,13 +176,12 @@ class Agreement(RuleBasedStateMachine):
 
     # --- what jobs do -----------------------------------------------------------------------------------------------
 
-    @rule(target=blocks, active=st.booleans())
-    def job_opens_a_block(self, active: bool) -> OpenBlock:
+    @rule(target=blocks, on=st.booleans())
+    def job_opens_a_block(self, on: bool) -> OpenBlock:
         async def job(*, task_status: TaskStatus[OpenBlock]) -> None:
-            held = maintenance_mode_on(self.backend) if active else maintenance_mode_off(self.backend)
-            block = OpenBlock(active, anyio.Event())
             with anyio.CancelScope() as scope:
-                async with held:
+                async with maintenance_mode_on(self.backend) if on else maintenance_mode_off(self.backend):
+                    block = OpenBlock((await get_maintenance_state(self.backend)).holds[-1], anyio.Event())
                     task_status.started(block)
                     await block.end.wait()
                     if block.how == "raise":
@@ -150,6 +194,8 @@ class Agreement(RuleBasedStateMachine):
         block = cast("OpenBlock", value)
         block.done = future
         self.open.append(block)
+        assert (block.hold.on, block.hold.since) == (on, self.now)
+        self.model = add_hold(self.model, block.hold, self.now)
         return block
 
     @rule(block=consumes(blocks), how=st.sampled_from(["return", "raise", "cancel"]))
@@ -166,6 +212,7 @@ class Agreement(RuleBasedStateMachine):
         else:
             block.done.result(timeout=60)
         self.open.remove(block)
+        self.model = release_hold(self.model, block.hold.id)
 
     # --- what all must agree on -------------------------------------------------------------------------------------
 
@@ -173,22 +220,33 @@ class Agreement(RuleBasedStateMachine):
         """Tell whether the backend refuses to be written."""
         return isinstance(self.backend, (EnvVarBackend, ReadOnlySwitch))
 
-    @invariant()
-    def the_newest_block_decides_else_the_operator(self) -> None:
-        expected = self.open[-1].active if self.open else self.operator
-        assert expected == self.run(get_maintenance_mode, self.backend)
+    def windows_to_cancel(self) -> list[str]:
+        """Return the ids of the windows that have not ended."""
+        return [window.id for window in self.model.windows if window.ends_at is None or self.now < window.ends_at]
+
+    def update(self, change: StateChange) -> None:
+        """Apply a change to the backend and the model."""
+        expected = change(self.model)
+        assert isinstance(self.backend, DetailedStateBackend)
+        assert self.run(self.backend.update_state, change) == expected
+        self.model = expected
 
     @invariant()
-    def the_state_tells_of_the_operator_and_the_blocks(self) -> None:
-        state: MaintenanceState = self.run(get_maintenance_state, self.backend)
-        assert (self.operator, self.message) == (state.switch.on, state.message)
-        assert [block.active for block in self.open] == [hold.on for hold in state.holds]
+    def the_state_is_that_of_the_model(self) -> None:
+        assert self.run(get_maintenance_state, self.backend) == self.model
+
+    @invariant()
+    def the_newest_block_decides_else_the_status(self) -> None:
+        expected = self.open[-1].hold.on if self.open else status_of(self.model, self.now).active
+        assert self.run(get_maintenance_mode, self.backend) == expected
 
     @invariant()
     def what_was_written_is_read_by_another_instance_too(self) -> None:
         if not self.is_read_only():
-            expected = self.open[-1].active if self.open else self.operator
-            assert expected == self.run(self.another_instance().get_value)
+            another = self.another_instance()
+            assert self.run(another.get_value) == status_of(self.model, self.now).active
+            if isinstance(another, DetailedStateBackend):
+                assert self.run(another.get_state) == self.model
 
 
 class OnMemory(Agreement):
@@ -218,15 +276,15 @@ class OnBareSwitch(Agreement):
     def make_backend(self) -> StateBackend:
         return BareSwitch()
 
-    @precondition(lambda self: self.open and self.open[-1].active == self.operator)
+    @precondition(lambda self: self.open and self.open[-1].hold.on == self.model.switch.on)
     @rule()
     def operator_of_another_process_overrules_what_a_block_wrote(self) -> None:
         """The two methods tell a change by others from what a block wrote where the two differ."""
         assert isinstance(self.backend, BareSwitch)
-        self.backend.value = self.operator = not self.operator
-        state: MaintenanceState = self.run(get_maintenance_state, self.backend)
-        assert self.operator == state.switch.on
-        self.run(set_maintenance_mode, self.operator, self.backend)  # the block writes its own will again
+        self.backend.value = not self.model.switch.on
+        self.model = replace(self.model, switch=Switch(on=self.backend.value))
+        self.the_state_is_that_of_the_model()
+        self.run(set_maintenance_mode, self.backend.value, self.backend)  # the block writes its own value again
 
 
 class OnReadOnlySwitch(Agreement):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from fastapi_maintenance import Hold, MaintenanceState, state_to_text
+from fastapi_maintenance import Hold, MaintenanceState, Window, state_to_text
 from tests.browser.looking import PHONE, axe_passes, visited
 from tests.documents import example
 from tests.support import uvicorn_process
@@ -61,7 +61,8 @@ def shop(browser: Browser, url: str, folder: Path, state: MaintenanceState) -> I
 def announced(**ahead: float) -> MaintenanceState:
     """Return a window that is to come."""
     starts_at = datetime.now(UTC) + timedelta(**ahead)
-    return MaintenanceState(active=True, message=MESSAGE, starts_at=starts_at, ends_at=starts_at + timedelta(hours=1))
+    window = Window(id="a", starts_at=starts_at, ends_at=starts_at + timedelta(hours=1), message=MESSAGE)
+    return MaintenanceState(windows=(window,))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ async def test_where_no_state_was_ever_known_fail_closed_decides(closed: bool) -
 async def test_a_store_that_hangs_holds_a_request_no_longer_than_the_read_timeout() -> None:
     backend = BareSwitch()
     backend.before_read = hang
-    app = app_on(backend, read_timeout=20)
+    app = app_on(backend, read_timeout=timedelta(seconds=20))
     with anyio.fail_after(41):
         assert [200, 200] == [await status(app) for _ in range(2)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,23 +18,31 @@ from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse,
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
+    Hold,
     MaintenanceModeMiddleware,
     MaintenanceState,
+    MaintenanceStatus,
     MemoryBackend,
     Switch,
+    Window,
     as_json,
     current_status,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
+    get_maintenance_mode,
     maintenance_middleware,
     maintenance_mode_off,
     maintenance_mode_on,
     path_prefix,
+    status_of,
 )
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance.state import add_hold, release_hold
 from tests.support import client, make_request
 
 pytestmark = pytest.mark.anyio
 
+HOUR = timedelta(hours=1)
 DETAIL = "Service temporarily unavailable due to maintenance"
 NAMES = {"enabled": "enable_maintenance", "exempt": "exempt_callback", "response": "response_callback"}
 
@@ -83,21 +92,21 @@ async def get(app: ASGIApp, path: str = "/", **settings: Any) -> httpx.Response:
             "retry_after",
             1.5,
             TypeError,
-            "retry_after must be a whole number of seconds, or a pair of .*, got float 1.5",
+            "retry_after must be a whole number of seconds or a timedelta, or a .*, got float 1.5",
         ),
         (
             "retry_after",
             True,
             TypeError,
-            "retry_after must be a whole number of seconds, or a pair of .*, got bool True",
+            "retry_after must be a whole number of seconds or a timedelta, or a .*, got bool True",
         ),
         (
             "retry_after",
             (1,),
             TypeError,
-            r"retry_after must be a whole number of seconds, or a pair of .*, got tuple \(1,\)",
+            r"retry_after must be a whole number of seconds or a timedelta, or a .*, got tuple \(1,\)",
         ),
-        ("retry_after", (1, 2.5), TypeError, "retry_after must be a whole number of seconds, or a pair"),
+        ("retry_after", (1, 2.5), TypeError, "retry_after must be a whole number of seconds or a timedelta, or a"),
         ("retry_after", (9, 3), ValueError, r"retry_after must not be .*, got \(9, 3\)"),
         ("retry_after", (-1, 3), ValueError, "retry_after must not be below 0"),
         ("retry_after", -1, ValueError, "retry_after must not be below 0, nor .*, got -1"),
@@ -286,14 +295,14 @@ async def test_the_operators_message_takes_the_place_of_the_detail() -> None:
     assert {"detail": "Closed"} == (await get(app_with(response=as_json("Closed")))).json()
 
 
-async def test_the_message_of_the_newest_block_comes_before_the_operators() -> None:
+async def test_message_newest_block_has_one_is_shown_instead_of_the_operators() -> None:
     backend = MemoryBackend(MaintenanceState(switch=Switch(on=True, message="operator")))
     app = app_with(backend=backend)
     async with maintenance_mode_on(backend):
         messages = [(await get(app)).json()["detail"]]
         async with maintenance_mode_on(backend, message="block"):
             messages.append((await get(app)).json()["detail"])
-    assert ["operator", "block"] == messages
+    assert messages == ["operator", "block"]
 
 
 def test_a_detail_that_is_no_text_is_refused() -> None:
@@ -301,35 +310,49 @@ def test_a_detail_that_is_no_text_is_refused() -> None:
         as_json(503)  # type: ignore[arg-type]  # the mistake that is tested
 
 
-async def test_a_pair_for_retry_after_spreads_the_clients(stopped_at: datetime) -> None:
-    unknown = app_with(backend=MemoryBackend(MaintenanceState(switch=Switch(on=True))), retry_after=(100, 130))
-    values = {int((await get(unknown)).headers["retry-after"]) for _ in range(60)}
-    assert 100 <= min(values) <= max(values) <= 130
-    assert 5 < len(values)
-    end = stopped_at + timedelta(seconds=1000)
-    known = app_with(
-        backend=MemoryBackend(MaintenanceState(switch=Switch(on=True, ends_at=end))), retry_after=(100, 130)
-    )
-    values = {int((await get(known)).headers["retry-after"]) for _ in range(60)}
-    assert 1000 <= min(values) <= max(values) <= 1030
-    assert 5 < len(values)
+def switched(ends_at: datetime | None = None) -> MaintenanceState:
+    return MaintenanceState(switch=Switch(on=True, ends_at=ends_at))
 
 
-async def test_retry_after_tells_the_seconds_to_the_end_of_the_window(stopped_at: datetime) -> None:
-    end = stopped_at + timedelta(seconds=90)
-    response = await get(
-        app_with(backend=MemoryBackend(MaintenanceState(switch=Switch(on=True, ends_at=end))), retry_after=7)
-    )
-    assert "90" == response.headers["retry-after"]
+def held(ends_at: datetime) -> MaintenanceState:
+    return replace(switched(), holds=(Hold(id="a", on=True, ends_at=ends_at),))
 
 
-@pytest.mark.parametrize("path", ["/", "/on"])
-async def test_retry_after_is_the_setting_where_no_end_is_known(path: str) -> None:
-    state = MaintenanceState(switch=Switch(on=True))
-    if path == "/on":  # the window is not what closes it
-        state = MaintenanceState(switch=Switch(on=True, ends_at=datetime.now(UTC) + timedelta(seconds=90)))
-    response = await get(app_with(backend=MemoryBackend(state), retry_after=7), path)
-    assert "7" == response.headers["retry-after"]
+def planned(starts_at: datetime, ends_at: datetime | None) -> MaintenanceState:
+    return MaintenanceState(windows=(Window(id="a", starts_at=starts_at, ends_at=ends_at),))
+
+
+@pytest.mark.parametrize(
+    ("state", "retry_after", "least", "most"),
+    [
+        (lambda _: switched(), 7, 7, 7),
+        (lambda _: switched(), timedelta(minutes=2), 120, 120),
+        (lambda _: switched(), (100, 130), 100, 130),
+        (lambda _: switched(), (timedelta(seconds=100), timedelta(seconds=130)), 100, 130),
+        (lambda now: switched(now + timedelta(seconds=1000)), (100, 130), 1000, 1030),
+        (lambda now: switched(now + timedelta(seconds=89.1)), 7, 90, 90),
+        (lambda now: planned(now - HOUR, now + timedelta(seconds=90)), 7, 90, 90),
+        (lambda now: planned(now - HOUR, None), 7, 7, 7),
+        (lambda now: replace(planned(now + HOUR, now + 2 * HOUR), switch=switched(now + HOUR).switch), 7, 7200, 7200),
+        (lambda now: replace(held(now + HOUR), switch=Switch()), 7, 3600, 3600),
+        (lambda now: held(now + HOUR), 7, 7, 7),  # the switch below it has no end
+        (lambda now: replace(held(now - HOUR), switch=Switch()), 3600, 30, 30),
+        (lambda now: replace(held(now - HOUR), switch=Switch()), 7, 7, 7),
+        (lambda now: replace(held(now - HOUR), switch=Switch()), (10, 60), 10, 30),
+        (lambda now: replace(held(now - HOUR), switch=Switch()), (100, 130), 30, 30),
+    ],
+)
+async def test_retry_after_end_of_the_status_or_setting_is_sent(
+    stopped_at: datetime, state: Callable[[datetime], MaintenanceState], retry_after: object, least: int, most: int
+) -> None:
+    app = app_with(backend=MemoryBackend(state(stopped_at)), retry_after=retry_after)
+    values = {int((await get(app)).headers["retry-after"]) for _ in range(40 if most > least else 1)}
+    assert (least <= min(values) <= max(values) <= most, len(values) > 5) == (True, most > least)
+
+
+async def test_retry_after_endpoint_is_forced_on_is_the_setting() -> None:
+    backend = MemoryBackend(switched(datetime.now(UTC) + timedelta(seconds=90)))  # is not what blocks it
+    assert (await get(app_with(backend=backend, retry_after=7), "/on")).headers["retry-after"] == "7"
 
 
 async def test_headers_that_the_response_brings_are_kept() -> None:
@@ -366,32 +389,32 @@ async def test_responses_of_every_class_are_sent(tmp_path: Path) -> None:
     assert [(503, "a page", "3600"), (503, "in parts", "3600"), (307, "", "3600")] == texts
 
 
-async def test_current_state_is_that_behind_the_block() -> None:
-    seen: list[MaintenanceState] = []
+async def test_current_status_blocked_request_is_the_status_behind_the_block(stopped_at: datetime) -> None:
+    seen: list[MaintenanceStatus] = []
 
     def response(request: Request) -> PlainTextResponse:
         seen.append(current_status(request))
         return PlainTextResponse("closed", 503)
 
-    state = MaintenanceState(switch=Switch(on=True, message="Back soon"))
-    app = app_with(backend=MemoryBackend(state), response=response)
-    await get(app)
-    await get(app, "/on")
+    states = [switched(stopped_at + HOUR), held(stopped_at + HOUR), planned(stopped_at - HOUR, stopped_at + HOUR)]
+    for state in states:
+        await get(app_with(backend=MemoryBackend(state), response=response))
+    await get(app_with(response=response), "/on")
     await get(app_with(enabled=True, response=response))
-    assert [state, MaintenanceState(switch=Switch(on=True)), MaintenanceState(switch=Switch(on=True))] == seen
+    assert seen == [*(status_of(state, stopped_at) for state in states), *[MaintenanceStatus(active=True)] * 2]
 
 
-def test_a_request_that_was_not_blocked_has_no_state() -> None:
-    with pytest.raises(LookupError, match=r"^request has no maintenance state"):
+def test_current_status_request_was_not_blocked_raises() -> None:
+    with pytest.raises(LookupError, match=r"^request has no maintenance status"):
         current_status(make_request())
 
 
-@pytest.mark.parametrize(
-    ("begins", "ends", "expected"),
-    [(-2, -1, 200), (-1, 1, 503), (1, 2, 200), (None, 1, 503), (None, -1, 200), (-1, None, 503), (1, None, 200)],
-)
-async def test_a_window_opens_and_closes_by_itself(begins: int | None, ends: int | None, expected: int) -> None:
-    now = datetime.now(UTC)
-    starts_at, ends_at = [None if hours is None else now + timedelta(hours=hours) for hours in (begins, ends)]
-    backend = MemoryBackend(MaintenanceState(active=True, starts_at=starts_at, ends_at=ends_at))
-    assert expected == (await get(app_with(backend=backend))).status_code
+async def test_middleware_newer_hold_of_another_process_decides_over_its_own_block() -> None:
+    backend = MemoryBackend()
+    app = app_with(backend=backend)
+    async with maintenance_mode_off(backend):
+        await backend.update_state(lambda state: add_hold(state, Hold(id="a", on=True, message="job"), clock.now()))
+        blocked = await get(app)
+        said = (blocked.status_code, blocked.json()["detail"], await get_maintenance_mode(backend))
+        await backend.update_state(lambda state: release_hold(state, "a"))
+        assert (said, (await get(app)).status_code) == ((503, "job", True), 200)

@@ -16,6 +16,7 @@ from fastapi_maintenance import (
     force_maintenance_mode_off,
     maintenance_middleware,
     path_prefix,
+    plan_maintenance,
     set_maintenance_mode,
 )
 from fastapi_maintenance._helpers import clock
@@ -252,14 +253,14 @@ async def test_a_client_that_is_gone_or_takes_nothing_holds_up_no_other() -> Non
         client.close()
 
 
-async def test_a_window_that_begins_closes_it_to_the_moment() -> None:
+async def test_open_websocket_window_begins_is_closed_to_the_moment() -> None:
     switch, talk, client = MemoryBackend(), Talk(), Client()
     app = service(switch, talk)
     async with living(app), anyio.create_task_group() as group:
         group.start_soon(client.connect, app)
         await talk.begun.wait()
         starts_at = clock.now() + timedelta(seconds=20)
-        await set_maintenance_mode(True, switch, starts_at=starts_at)
+        await plan_maintenance(starts_at, backend=switch)
         await client.is_closed()
         assert starts_at <= clock.now() < starts_at + timedelta(seconds=0.1)
     client.close()

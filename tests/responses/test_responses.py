@@ -28,10 +28,11 @@ from fastapi_maintenance import (
     as_redirect,
     negotiate,
     responses,
+    status_of,
     with_media_type,
 )
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.responses import STATE_KEY
+from fastapi_maintenance.responses import STATUS_KEY
 from fastapi_maintenance.responses.words import LANGUAGES, in_words
 from fastapi_maintenance.typing import ResponseCallback
 from tests.middleware.test_failures import app_on
@@ -57,7 +58,7 @@ async def ask(
 def rendered(response: ResponseCallback, state: MaintenanceState, *headers: tuple[str, str]) -> Response:
     """Return the response of a sync callback to a blocked request."""
     request = make_request(headers=headers)
-    request.scope[STATE_KEY] = state
+    request.scope[STATUS_KEY] = status_of(state, clock.now())
     made = response(request)
     assert isinstance(made, Response)
     return made
@@ -345,7 +346,7 @@ def test_wrong_arguments_are_refused_at_once(make: Callable[[], object], error: 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_nobody_is_redirected_to_the_page_that_they_asked_for(url: str, host: str, path: str, scheme: str) -> None:
     request = make_request(path, headers=[("host", host)])
-    request.scope.update({STATE_KEY: ON, "scheme": scheme})
+    request.scope.update({STATUS_KEY: status_of(ON, clock.now()), "scheme": scheme})
     made = as_redirect(url)(request)
     assert isinstance(made, Response)
     assert 503 == made.status_code

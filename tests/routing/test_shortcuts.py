@@ -6,7 +6,7 @@ That of the routes has a file of its own, test_routes_property.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
     MaintenanceState,
+    MaintenanceStatus,
     MemoryBackend,
     ResponseCallback,
     Switch,
@@ -31,18 +32,20 @@ from fastapi_maintenance import (
     negotiate,
     status_of,
 )
-from fastapi_maintenance.responses import STATE_KEY
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance.responses import STATUS_KEY
 from fastapi_maintenance.responses.sending import send_blocked
-from fastapi_maintenance.state import current_message
-from tests.strategies import states_around_now
+from tests.strategies import NOW, states_around_now
 from tests.support import client, make_request
 
 pytestmark = pytest.mark.anyio
 
 CLOSED = MaintenanceState(switch=Switch(on=True))
+BLOCKED = MaintenanceStatus(active=True)
+STATUSES = st.builds(status_of, states_around_now, st.just(NOW))
 
 
-async def sent(response: ResponseCallback, state: MaintenanceState = CLOSED) -> list[Message]:
+async def sent(response: ResponseCallback, status: MaintenanceStatus = BLOCKED) -> list[Message]:
     """Return what is sent for a blocked request."""
     messages: list[Message] = []
 
@@ -53,14 +56,14 @@ async def sent(response: ResponseCallback, state: MaintenanceState = CLOSED) -> 
         messages.append(message)
 
     scope = make_request("/items", headers=[("Accept", "application/json")]).scope
-    await send_blocked(scope, receive, send, state, response, 60)
+    await send_blocked(scope, receive, send, status, response, (60, 60))
     return messages
 
 
-def asked(callback: Callable[[Request], Any], state: MaintenanceState) -> Response:
+def asked(callback: Callable[[Request], Any], status: MaintenanceStatus = BLOCKED) -> Response:
     """Return what a callback says to a request."""
     request = make_request("/items")
-    request.scope[STATE_KEY] = state
+    request.scope[STATUS_KEY] = status
     response: Response = callback(request)
     return response
 
@@ -91,9 +94,11 @@ RESPONSES = st.builds(
 )
 
 
-@given(RESPONSES, states_around_now)
-def test_a_response_is_sent_as_it_sends_itself(callback: Callable[[Request], Any], state: MaintenanceState) -> None:
-    assert anyio.run(sent, by_itself(callback), state) == anyio.run(sent, callback, state)
+@given(RESPONSES, STATUSES)
+def test_send_blocked_response_is_sent_as_it_sends_itself(
+    callback: Callable[[Request], Any], status: MaintenanceStatus
+) -> None:
+    assert anyio.run(sent, callback, status) == anyio.run(sent, by_itself(callback), status)
 
 
 @pytest.mark.parametrize("sender", [lambda callback: callback, by_itself])
@@ -104,38 +109,39 @@ async def test_what_a_response_does_in_the_background_is_done(sender: Callable[[
 
 
 @pytest.mark.parametrize("callback", [as_json("closed"), as_problem("closed")])
-@given(told=st.lists(states_around_now, min_size=1, max_size=4))
-def test_a_message_is_told_whatever_was_told_before(callback: Any, told: list[MaintenanceState]) -> None:  # noqa: ANN401 -- of the table
-    for state in told:
-        expected = current_message(state, datetime.now(UTC)) or "closed"
+@given(told=st.lists(STATUSES, min_size=1, max_size=4))
+def test_a_message_is_told_whatever_was_told_before(callback: Any, told: list[MaintenanceStatus]) -> None:  # noqa: ANN401 -- of the table
+    for status in told:
+        expected = status.message or "closed"
         detail = JSONResponse(expected).body
-        assert detail in asked(callback, state).body
-        assert detail in anyio.run(sent, callback, state)[1]["body"]
+        assert detail in asked(callback, status).body
+        assert detail in anyio.run(sent, callback, status)[1]["body"]
 
 
 async def test_what_is_done_to_one_response_is_not_seen_in_the_next() -> None:
     callback = as_json()
-    first = asked(callback, CLOSED)
+    first = asked(callback)
     first.headers["X-Own"] = "1"
     first.status_code = 500
     await sent(negotiate(callback))
-    second = asked(callback, CLOSED)
+    second = asked(callback)
     assert (503, {"content-length", "content-type"}) == (second.status_code, set(second.headers))
 
 
 @given(states_around_now)
-def test_one_look_tells_what_the_state_says(state: MaintenanceState) -> None:
-    async def status() -> int:
+def test_middleware_remembered_status_is_that_of_the_state(state: MaintenanceState) -> None:
+    async def ask(time: datetime) -> int:
+        patch.setattr(clock, "now", lambda: time)
         async with client(app) as http:
             return (await http.get("/")).status_code
 
     app = FastAPI()
     app.add_api_route("/", lambda: "open")
     app.add_middleware(maintenance_middleware(backend=MemoryBackend(state)))
-    before = status_of(state, datetime.now(UTC)).active
-    answered = anyio.run(status)
-    if before is status_of(state, datetime.now(UTC)).active:
-        assert (503 if before else 200) == answered
+    times = [NOW, NOW, NOW + timedelta(seconds=1), NOW + timedelta(days=2), NOW - timedelta(days=2)]
+    with pytest.MonkeyPatch.context() as patch:
+        answered = [anyio.run(ask, time) for time in times]
+    assert answered == [503 if status_of(state, time).active else 200 for time in times]
 
 
 async def test_a_mark_that_is_put_between_two_requests_counts() -> None:

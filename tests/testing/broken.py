@@ -122,9 +122,9 @@ class LosesUpdates(DetailedStore):
 class TearsWrites(DetailedStore):
     async def update_state(self, change: StateChange, /) -> MaintenanceState:
         before = await self.memory.get_state()
-        await self.memory.update_state(lambda _: replace(change(before), message=before.message))
+        await self.memory.update_state(lambda _: replace(change(before), switch=before.switch))
         await checkpoint()
-        return await self.memory.update_state(lambda state: replace(state, message=change(before).message))
+        return await self.memory.update_state(lambda state: replace(state, switch=change(before).switch))
 
 
 class ReturnsTheOldState(DetailedStore):
@@ -150,33 +150,47 @@ class KeepsHolds(DetailedStore):
         return after
 
 
+class DropsWindows(DetailedStore):
+    async def get_state(self) -> MaintenanceState:
+        return replace(await super().get_state(), windows=())
+
+
+class DropsExpectedEnds(DetailedStore):
+    async def get_state(self) -> MaintenanceState:
+        state = await super().get_state()
+        return replace(state, holds=tuple(replace(hold, ends_at=None) for hold in state.holds))
+
+
 class DropsMessages(DetailedStore):
     async def get_state(self) -> MaintenanceState:
-        return replace(await super().get_state(), message=None)
-
-
-class ShortensMessages(DetailedStore):
-    async def get_state(self) -> MaintenanceState:
         state = await super().get_state()
-        return replace(state, message=state.message and state.message[:255])
+        message = state.switch.message
+        return replace(state, switch=replace(state.switch, message=message and self.changed(message)))
+
+    def changed(self, _message: str) -> str | None:
+        return None
 
 
-class TrimsMessages(DetailedStore):
-    async def get_state(self) -> MaintenanceState:
-        state = await super().get_state()
-        return replace(state, message=state.message and state.message.strip(" "))
+class ShortensMessages(DropsMessages):
+    def changed(self, message: str) -> str:
+        return message[:255]
 
 
-class LosesEmoji(DetailedStore):
-    async def get_state(self) -> MaintenanceState:
-        state = await super().get_state()
-        return replace(state, message=state.message and re.sub("[^\0-\uffff]", "?", state.message))
+class TrimsMessages(DropsMessages):
+    def changed(self, message: str) -> str:
+        return message.strip(" ")
+
+
+class LosesEmoji(DropsMessages):
+    def changed(self, message: str) -> str:
+        return re.sub("[^\0-\uffff]", "?", message)
 
 
 class RoundsTimes(DetailedStore):
     async def get_state(self) -> MaintenanceState:
         state = await super().get_state()
-        return replace(state, ends_at=state.ends_at and state.ends_at.replace(microsecond=0))
+        ends_at = state.switch.ends_at
+        return replace(state, switch=replace(state.switch, ends_at=ends_at and ends_at.replace(microsecond=0)))
 
 
 class LooksAtTheSwitchAlone(DetailedStore):

@@ -20,9 +20,9 @@ from fastapi_maintenance import (
     bypass_cookie,
     cached,
     get_maintenance_mode,
-    get_maintenance_state,
     maintenance_middleware,
     maintenance_mode_on,
+    plan_maintenance,
     set_maintenance_mode,
 )
 from fastapi_maintenance.testing import MovedClock, moved_clock
@@ -90,27 +90,27 @@ MAKERS: dict[str, Callable[[Path], DetailedStateBackend]] = {
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-async def test_a_window_opens_and_closes(kind: str, tmp_path: Path) -> None:
+async def test_middleware_window_begins_and_ends_is_on_meanwhile(kind: str, tmp_path: Path) -> None:
     backend = MAKERS[kind](tmp_path)
     app = FastAPI()
     app.add_middleware(maintenance_middleware(backend=backend))
     app.add_api_route("/", lambda: "open")
     with moved_clock() as clock:
         starts_at = clock.now() + HOUR
-        await set_maintenance_mode(True, backend, starts_at=starts_at, ends_at=starts_at + HOUR)
+        await plan_maintenance(starts_at, starts_at + HOUR, backend, message="New database")
         answers = []
         async with client(app) as http:
             for minutes in (-60, 0, 30, 60):
                 clock.move_to(starts_at + timedelta(minutes=minutes))
                 response = await http.get("/")
                 said = await get_maintenance_mode(backend), await backend.get_value()
-                answers.append((response.status_code, response.headers.get("retry-after"), *said))
-    assert [
-        (200, None, False, False),
-        (503, "3600", True, True),
-        (503, "1800", True, True),
-        (200, None, False, False),
-    ] == answers
+                answers.append((response.status_code, response.text, response.headers.get("retry-after"), *said))
+    assert answers == [
+        (200, '"open"', None, False, False),
+        (503, '{"detail":"New database"}', "3600", True, True),
+        (503, '{"detail":"New database"}', "1800", True, True),
+        (200, '"open"', None, False, False),
+    ]
 
 
 async def test_an_end_that_has_passed_on_the_clock_is_refused() -> None:
@@ -121,7 +121,7 @@ async def test_an_end_that_has_passed_on_the_clock_is_refused() -> None:
             await set_maintenance_mode(True, MemoryBackend(), ends_at=ends_at)
 
 
-async def test_a_lease_runs_out_and_begins_at_the_time_of_the_clock() -> None:
+async def test_hold_lease_begins_and_runs_out_at_the_time_of_the_clock() -> None:
     backend = MemoryBackend(MaintenanceState(holds=(Hold(id="a", on=True, expires_at=datetime.now(UTC)),)))
     with moved_clock() as clock:
         clock.move(hours=-1)
@@ -130,7 +130,7 @@ async def test_a_lease_runs_out_and_begins_at_the_time_of_the_clock() -> None:
         assert not await backend.get_value()
         began = clock.now()
         async with maintenance_mode_on(backend, lease=60):
-            (hold,) = (await get_maintenance_state(backend)).holds
+            hold = (await backend.get_state()).holds[-1]
             assert hold.expires_at is not None
             assert began <= hold.expires_at - timedelta(minutes=1) <= clock.now()
 
