@@ -439,7 +439,7 @@ async def test_deployment_holds_maintenance_on_until_it_is_over(heading: str, me
     seen: list[MaintenanceState] = []
 
     async def migrate() -> None:
-        seen.append(await get_maintenance_state(FILE))
+        seen.append(text_to_state(Path("maintenance.txt").read_text(encoding="utf-8")))
 
     names = example(heading).run()
     names["migrate"] = migrate
