@@ -42,7 +42,7 @@ _signature: Callable[[os.stat_result], _Signature] = attrgetter(
 class LocalFileBackend(DetailedBackend):
     """Keep the state in a file that a person can read and write too: `1`, `0`, or a JSON object.
 
-    >>> LocalFileBackend("maintenance.txt").peek().active
+    >>> LocalFileBackend("maintenance.txt").peek().switch.on
     False
 
     A missing or empty file is off, and reading never creates it; a missing folder, as of a volume that is not mounted,

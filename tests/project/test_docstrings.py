@@ -1,4 +1,4 @@
-"""The examples in the docstrings of the package are so."""
+"""The examples in the docstrings of the package are true."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from starlette.requests import Request
 
 import fastapi_maintenance
-from fastapi_maintenance import MaintenanceState, Switch
-from fastapi_maintenance.responses import STATE_KEY
+from fastapi_maintenance import MaintenanceStatus
+from fastapi_maintenance.responses import STATUS_KEY
 from tests.support import make_request
 
 MODULES = [
@@ -24,7 +24,7 @@ MODULES = [
 def blocked(*, accept: str = "*/*", message: str | None = None) -> Request:
     """Return a request that was blocked, as a response callback is given it."""
     request = make_request(headers=[("Accept", accept)])
-    request.scope[STATE_KEY] = MaintenanceState(switch=Switch(on=True, message=message))
+    request.scope[STATUS_KEY] = MaintenanceStatus(active=True, message=message)
     return request
 
 

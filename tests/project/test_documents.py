@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import typer
 from typer.testing import CliRunner
 
 import fastapi_maintenance
+from fastapi_maintenance import Hold, Switch, Window, state_to_text, text_to_state
 from fastapi_maintenance._switch.app_switch import Settings
 from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.predicates import __all__ as predicates
@@ -32,7 +35,16 @@ def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
     assert [line for line in ALL.splitlines() if "```" in line] == [
         fence for block in blocks for fence in (f"```{block.language}", "```")
     ]
-    assert {block.language for block in blocks} <= {"console", "html", "http", "nginx", "python", "text", "yaml"}
+    assert {block.language for block in blocks} <= {
+        "console",
+        "html",
+        "http",
+        "json",
+        "nginx",
+        "python",
+        "text",
+        "yaml",
+    }
     named = [(block.heading, block.language) for block in blocks if block.language not in {"console", "text"}]
     assert len(set(named)) == len(named)
     assert [heading for heading, _ in named if f'"{heading}"' not in tests] == []
@@ -101,7 +113,7 @@ def test_the_commands_of_the_terminal_are_those_that_there_are() -> None:
         for line in example("From the terminal", "console").text.splitlines()
         if line.startswith("fastapi-maintenance ")
     ]
-    assert shown == ["on", "status", "watch", "off", "run", "release"]
+    assert shown == ["on", "edit", "status", "watch", "off", "plan", "cancel", "run", "release"]
 
 
 def test_the_reference_of_the_command_has_all_subcommands_and_options() -> None:
@@ -113,11 +125,28 @@ def test_the_reference_of_the_command_has_all_subcommands_and_options() -> None:
     assert isinstance(command, typer.core.TyperGroup)
     everywhere = {"--app", "--backend"}
     known = {
-        name: {option for parameter in each.params for option in parameter.opts if option.startswith("--")} - everywhere
+        name: {
+            option for one in each.params if not getattr(one, "hidden", False) for option in one.opts if "--" in option
+        }
+        - everywhere
         for name, each in command.commands.items()
     }
     assert known == told
     assert set().union(*known.values()) == explained
+
+
+def test_the_state_as_text_has_the_fields_that_are_described() -> None:
+    shown = example("The state as text", "json").text
+    state = text_to_state(shown)
+    assert json.loads(state_to_text(state)).keys() == json.loads(shown).keys()
+    text = DOCS.joinpath("reference", "state.md").read_text(encoding="utf-8")
+    described = {
+        (part, name)
+        for name, parts in re.findall(r"^\| `(\w+)` \| ([a-z, ]+) \|", text, re.MULTILINE)
+        for part in parts.replace("all", "switch, windows, holds").split(", ")
+    }
+    kinds = {"switch": Switch, "windows": Window, "holds": Hold}
+    assert described == {(part, field.name) for part, kind in kinds.items() for field in fields(kind)}
 
 
 def test_the_hints_are_those_that_there_are() -> None:
@@ -129,7 +158,8 @@ def test_the_hints_are_those_that_there_are() -> None:
 
 def test_all_predicates_and_settings_are_told_of() -> None:
     assert [name for name in predicates if f"`{name}`" not in ALL] == []
-    assert [name for name in Settings.__dataclass_fields__ if f"| `{name}` |" not in ALL] == []
+    settings = [field.name for field in fields(Settings) if field.init]
+    assert [name for name in settings if f"| `{name}` |" not in ALL] == []
 
 
 def test_the_reference_has_every_public_name_once() -> None:

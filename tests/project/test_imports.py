@@ -55,12 +55,12 @@ PATHS = {
     "fastapi_maintenance.cli": "main",
     "fastapi_maintenance.codec": "bool_to_str state_to_text str_to_bool text_to_state",
     "fastapi_maintenance.control": (
-        "configure_backend get_maintenance_mode get_maintenance_state maintenance_mode_off maintenance_mode_on "
-        "set_maintenance_mode"
+        "cancel_maintenance configure_backend get_maintenance_mode get_maintenance_state get_maintenance_status "
+        "maintenance_mode_off maintenance_mode_on plan_maintenance set_maintenance_mode"
     ),
     "fastapi_maintenance.decorators": "force_maintenance_mode_off force_maintenance_mode_on",
     "fastapi_maintenance.errors": (
-        "InvalidStateError MaintenanceError NotSupportedError PromiseBrokenError ReadOnlyBackendError"
+        "InvalidStateError MaintenanceError NoSuchWindowError NotSupportedError PromiseBrokenError ReadOnlyBackendError"
     ),
     "fastapi_maintenance.middleware": "MaintenanceModeMiddleware maintenance_middleware",
     "fastapi_maintenance.openapi": "document_maintenance",
@@ -69,10 +69,10 @@ PATHS = {
         "path_is path_matches path_prefix query_equals safe_method"
     ),
     "fastapi_maintenance.responses": (
-        "STATE_KEY as_html as_json as_problem as_redirect current_state negotiate with_media_type"
+        "STATUS_KEY as_html as_json as_problem as_redirect current_status negotiate with_media_type"
     ),
     "fastapi_maintenance.router": "maintenance_router",
-    "fastapi_maintenance.state": "Hold MaintenanceState is_active",
+    "fastapi_maintenance.state": "Hold MaintenanceState MaintenanceStatus Switch Window status_of",
     "fastapi_maintenance.testing": (
         "MakeBackend MovedClock PromiseBrokenError SCENARIOS check_backend maintenance_forced moved_clock"
     ),
