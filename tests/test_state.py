@@ -47,6 +47,7 @@ from tests.strategies import (
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 TICK = timedelta.resolution
 ON, OFF = Hold(id="on", on=True), Hold(id="off", on=False)
+LATEST = datetime.max.replace(tzinfo=UTC)
 TONIGHT = Window(id="tonight", starts_at=NOW, ends_at=NOW + HOUR)
 NEXT = Window(id="next", starts_at=NOW + HOUR, ends_at=NOW + 2 * HOUR)
 LAST = Window(id="last", starts_at=NOW - HOUR, ends_at=NOW - TICK)

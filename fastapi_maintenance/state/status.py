@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from fastapi_maintenance.state.values import Hold, MaintenanceState, Switch, Window
 
 __all__ = ["MaintenanceStatus", "next_change", "open_holds", "parts_in_force", "seconds_left", "status_of"]
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +111,8 @@ def _end(state: MaintenanceState, holds: tuple[Hold, ...], now: datetime) -> dat
     return end
 
 
-def _by_end(part: Switch | Window) -> tuple[bool, float]:
-    return (True, 0.0) if part.ends_at is None else (False, part.ends_at.timestamp())
+def _by_end(part: Switch | Window) -> tuple[bool, datetime]:
+    return part.ends_at is None, part.ends_at or _NEVER
 
 
 def _turned_off(state: MaintenanceState, now: datetime) -> tuple[str | None, datetime | None]:
