@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import parse_qsl, unquote, urlencode
 
 import anyio
@@ -135,7 +136,7 @@ def _redis(name: str, scheme: str, rest: str) -> StateBackend:
 
 
 def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
-    from fastapi_maintenance.backends.sqlalchemy.backend import SQLAlchemyBackend, make_engine  # noqa: PLC0415 -- an extra
+    from fastapi_maintenance.backends.sqlalchemy.backend import SQLAlchemyBackend, close_engine, make_engine  # noqa: PLC0415 -- an extra
 
     try:
         engine, key = make_engine(url)
@@ -143,7 +144,7 @@ def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
         msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another that SQLAlchemy knows; {scheme}: {error}"
         raise ValueError(msg) from None
     backend = SQLAlchemyBackend(engine, key)
-    backend.close_client = engine.dispose
+    backend.close_client = partial(close_engine, engine)
     return backend
 
 

@@ -8,9 +8,9 @@ from fastapi.responses import RedirectResponse
 
 from fastapi_maintenance._helpers.checks import check_str
 from fastapi_maintenance._helpers.scope import route_path
-from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.predicates.bypass import BypassCookie, app_root
-from fastapi_maintenance.router.models import Admission, Presented, refusals
+from fastapi_maintenance.router.models import Admission, Presented
+from fastapi_maintenance.router.refusals import refusals
 
 _TOKEN_LIMIT = 512  # characters
 
@@ -20,7 +20,6 @@ def add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) ->
     forbidden = HTTPException(403, "Forbidden")
 
     @router.post("/bypass", responses=refusals(400, 403, 413), summary="Get in while maintenance is on")
-    @force_maintenance_mode_off
     async def present(presented: Presented, request: Request, response: Response) -> Admission:
         if not bypass.knows(presented.secret):
             raise forbidden
@@ -34,7 +33,6 @@ def add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) ->
     @router.get(
         "/bypass", responses=refusals(403), status_code=303, response_class=RedirectResponse, summary="Get in by a link"
     )
-    @force_maintenance_mode_off
     async def follow(token: Annotated[str, Query(max_length=_TOKEN_LIMIT)], request: Request) -> Response:
         expiry = bypass.expiry_in(token, "link")
         if expiry is None:

@@ -1,33 +1,16 @@
-"""The bodies and statuses of the admin API, and its routes, which limit bodies and repeat none in an error."""
+"""The bodies of the admin API."""
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
-from starlette.types import Message
 
 from fastapi_maintenance._helpers.checks import check_str, reject_value
-from fastapi_maintenance.codec import SIZE_LIMIT
 from fastapi_maintenance.predicates.bypass import SECRET_LIMIT
 from fastapi_maintenance.state import TEXT_LIMIT
-
-_REFUSALS = {
-    400: "The body is no text",
-    403: "The secret or the link is not valid",
-    404: "There is no such hold or window",
-    409: "The backend cannot keep this, or a field of a switch that is off was to be changed",
-    412: "The switch has changed since the `ETag` in `If-Match`",
-    413: f"The body is longer than {SIZE_LIMIT} bytes, or the whole state would be",
-    428: "`If-Match` is missing",
-    503: "The store cannot be reached",
-}
 
 
 def _is_text(value: object) -> object:
@@ -49,11 +32,6 @@ def check_prefix(prefix: object) -> str:
     return text
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what a route may refuse, for its documentation."""
-    return {status: {"description": _REFUSALS[status]} for status in statuses}
-
-
 def etag(*facts: object) -> str:
     """Return the entity tag of an answer that says this (RFC 9110 8.8.3)."""
     return f'"{hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:24]}"'
@@ -69,12 +47,11 @@ class Setting(BaseModel, extra="forbid"):
     ends_at: _Time | None = Field(None, description="When the switch ends; null: it stays until it is set again.")
 
 
-class SettingPatch(BaseModel, extra="forbid"):
+class SettingPatch(Setting):
     """Some fields of the switch: a field that is left out stays as it is, null clears it (RFC 7396)."""
 
-    on: bool = Field(default=True, strict=True, description="Whether maintenance is on.")
-    message: str | None = Field(None, description="What to tell visitors.", max_length=TEXT_LIMIT)
-    ends_at: _Time | None = Field(None, description="When the switch ends; null: it stays until it is set again.")
+    # A plain default would be documented, as if that were what leaving the field out means.
+    on: bool = Field(default_factory=lambda: True, strict=True, description="Whether maintenance is on.")
 
 
 class SwitchModel(BaseModel):
@@ -167,35 +144,3 @@ class Admission(BaseModel):
     """A link that lets others in."""
 
     link: str = Field(description="Whoever opens it gets in, until it expires.")
-
-
-class BoundedRoute(APIRoute):
-    """A route that refuses long bodies, and repeats no body in an error: not all that it can hold is valid in JSON."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the function that answers a request."""
-        handle = super().get_route_handler()
-
-        async def handle_bounded(request: Request) -> Response:
-            length = 0
-
-            async def receive() -> Message:
-                nonlocal length
-                message = await request.receive()
-                length += len(message.get("body", b""))
-                if length > SIZE_LIMIT:
-                    raise HTTPException(413, f"the body must be at most {SIZE_LIMIT} bytes long")
-                return message
-
-            try:
-                return await handle(Request(request.scope, receive))
-            except RequestValidationError as error:
-                raise RequestValidationError([_without_input(problem) for problem in error.errors()]) from None
-
-        return handle_bounded
-
-
-def _without_input(problem: dict[str, Any]) -> dict[str, Any]:
-    """Return the error without the input, and with the field's name in characters that UTF-8 can encode."""
-    where = [part.encode("utf-8", "replace").decode() if isinstance(part, str) else part for part in problem["loc"]]
-    return {"type": problem["type"], "loc": where, "msg": problem["msg"]}

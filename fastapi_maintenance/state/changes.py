@@ -111,7 +111,7 @@ def renew_hold(state: MaintenanceState, hold: Hold) -> MaintenanceState:
 
 
 def _is_newer(other: Hold, hold: Hold) -> bool:
-    return hold.since is None or (other.since is not None and other.since > hold.since)
+    return hold.since is None or (other.since is not None and other.since >= hold.since)
 
 
 def _has_ended(window: Window, now: datetime) -> bool:

@@ -56,7 +56,8 @@ class Place:
 
 def counted(state: MaintenanceState) -> MaintenanceState:
     """Return the state with a message that counts how often this was done."""
-    return replace(state, message=str(int(state.message or "0") + 1))
+    switch = state.switch
+    return replace(state, switch=replace(switch, message=str(int(switch.message or "0") + 1)))
 
 
 @asynccontextmanager

@@ -285,6 +285,20 @@ async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: s
     await engine.dispose()
 
 
+async def test_close_engine_waits_for_operations_of_sqlite_that_were_cancelled(tmp_path: Path) -> None:
+    backend = backend_from_url(f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60")
+    reading = asyncio.ensure_future(backend.get_value())
+    while not sqlite_module._unfinished:  # noqa: ASYNC110 -- it has no event
+        await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert len(sqlite_module._unfinished) == 1
+    await close_if_made_here(backend)
+    assert sqlite_module._unfinished == set()
+    await close_if_made_here(backend)
+
+
 async def test_a_connection_of_the_pool_is_left_as_it_was(url_of: Callable[[str], str]) -> None:
     url = url_of("asyncpg")
     engine = create_async_engine(url, pool_size=1, max_overflow=0)

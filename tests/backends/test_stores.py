@@ -29,6 +29,7 @@ from fastapi_maintenance import (
     get_maintenance_mode,
     get_maintenance_state,
     maintenance_mode_on,
+    plan_maintenance,
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends.redis import RedisBackend
@@ -64,13 +65,15 @@ async def test_nothing_there_is_off_and_reading_makes_nothing(place: Place) -> N
 
 
 async def test_a_state_with_everything_is_read_by_others(place: Place) -> None:
-    starts_at = datetime.now(UTC) - timedelta(minutes=1)
-    ends_at = starts_at + timedelta(hours=1)
+    ends_at = datetime.now(UTC) + timedelta(hours=1)
     async with place.opened() as one, place.opened() as other:
-        await set_maintenance_mode(True, one, message="Zurück um zehn ☕", starts_at=starts_at, ends_at=ends_at)
+        await set_maintenance_mode(True, one, message="Zurück um zehn ☕", ends_at=ends_at, by="alice")
+        window = await plan_maintenance(ends_at, backend=one, message="New database")
         async with maintenance_mode_on(one, message="Deployment", lease=60):
             state = await other.get_state()
-            assert ("Zurück um zehn ☕", starts_at, ends_at) == (state.message, state.starts_at, state.ends_at)
+            switch = state.switch
+            assert (switch.message, switch.ends_at, switch.by) == ("Zurück um zehn ☕", ends_at, "alice")
+            assert state.windows == (window,)
             assert ["Deployment"] == [hold.message for hold in state.holds]
             await set_maintenance_mode(False, other)
             assert await get_maintenance_mode(other)
@@ -83,7 +86,7 @@ async def test_a_store_with_what_a_person_wrote_returns_that_state(place: Place)
         "1": ON,
         " Yes\n": ON,
         "off": OFF,
-        '{"active": true, "message": "Hi"}': replace(ON, message="Hi"),
+        '{"switch": {"on": true, "message": "Hi"}}': MaintenanceState(switch=Switch(on=True, message="Hi")),
     }
     async with place.opened() as backend:
         for text, state in by_hand.items():
@@ -91,7 +94,7 @@ async def test_a_store_with_what_a_person_wrote_returns_that_state(place: Place)
             assert await backend.get_state() == state
 
 
-@pytest.mark.parametrize("text", ["perhaps", '{"active": tr', b"\xff\xfe"])
+@pytest.mark.parametrize("text", ["perhaps", '{"switch": {"on": tr', b"\xff\xfe"])
 async def test_garbage_is_an_error_to_readers_and_other_changes_and_replaced_when_the_switch_is_set(
     place: Place, text: str | bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,7 +170,7 @@ def test_update_state_in_two_processes_on_one_sqlite_loses_no_change(tmp_path: P
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), url]
     processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    assert anyio.run(get_maintenance_state, url).message == "100"
+    assert anyio.run(get_maintenance_state, url).switch.message == "100"
 
 
 async def test_what_is_written_by_url_counts_at_once_in_this_process(place: Place) -> None:
@@ -201,11 +204,11 @@ async def test_watching_tells_the_state_at_once_and_then_each_change(place: Plac
             for message in ["first", "second", "third"]:
 
                 async def is_told(wanted: str = message) -> bool:
-                    return wanted in [state.message for state in states]
+                    return wanted in [state.switch.message for state in states]
 
                 await set_maintenance_mode(True, writer, message=message)
                 await eventually(is_told)
-        assert ["first", "second", "third"] == list(dict.fromkeys(state.message for state in states))
+        assert ["first", "second", "third"] == list(dict.fromkeys(state.switch.message for state in states))
 
 
 async def test_a_change_by_hand_is_told_when_the_key_is_looked_at_again(place: Place) -> None:

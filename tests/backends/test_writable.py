@@ -30,7 +30,7 @@ async def test_setting_the_switch_takes_message_and_window_away_and_leaves_the_h
 ) -> None:
     hold = Hold(id="a", on=False)
     await writable.update_state(
-        lambda _: MaintenanceState(active=True, message="Soon", starts_at=LONG_AGO, holds=(hold,))
+        lambda _: MaintenanceState(switch=Switch(on=True, message="Soon", since=LONG_AGO), holds=(hold,))
     )
     await writable.set_value(True)
     assert MaintenanceState(switch=Switch(on=True), holds=(hold,)) == await writable.get_state()

@@ -17,7 +17,7 @@ from tests.documents import example
 from tests.support import uvicorn_process
 
 MESSAGE = "We are <b>moving</b>."
-HELD = MaintenanceState(holds=(Hold(id="a", on=True, message="Hidden"),))
+HELD = MaintenanceState(holds=(Hold(id="a", on=True, message="New database"),))
 APP = '''
 from fastapi.responses import HTMLResponse
 
@@ -72,7 +72,7 @@ def announced(**ahead: float) -> MaintenanceState:
         (lambda: announced(minutes=40), None),
         (lambda: announced(minutes=25), f"Maintenance begins in 25 min. {MESSAGE}"),
         (lambda: announced(minutes=-1), f"We are down for maintenance. {MESSAGE}"),
-        (lambda: HELD, "We are down for maintenance."),
+        (lambda: HELD, "We are down for maintenance. New database"),
     ],
     ids=["off", "in 40 minutes", "in 25 minutes", "on", "held on"],
 )

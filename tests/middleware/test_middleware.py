@@ -44,6 +44,7 @@ pytestmark = pytest.mark.anyio
 
 HOUR = timedelta(hours=1)
 DETAIL = "Service temporarily unavailable due to maintenance"
+WHOLE_SECONDS = "retry_after must be a whole number of seconds or a timedelta, or a .*, got "
 NAMES = {"enabled": "enable_maintenance", "exempt": "exempt_callback", "response": "response_callback"}
 
 
@@ -88,29 +89,21 @@ async def get(app: ASGIApp, path: str = "/", **settings: Any) -> httpx.Response:
         ("response", {"detail": "no"}, TypeError, "response must be callable, got dict"),
         ("exempt_docs", None, TypeError, "exempt_docs must be True or False, got NoneType None"),
         ("unmatched", "ignore", ValueError, "unmatched must be 'pass' or 'block', got 'ignore'"),
-        (
-            "retry_after",
-            1.5,
-            TypeError,
-            "retry_after must be a whole number of seconds or a timedelta, or a .*, got float 1.5",
-        ),
-        (
-            "retry_after",
-            True,
-            TypeError,
-            "retry_after must be a whole number of seconds or a timedelta, or a .*, got bool True",
-        ),
-        (
-            "retry_after",
-            (1,),
-            TypeError,
-            r"retry_after must be a whole number of seconds or a timedelta, or a .*, got tuple \(1,\)",
-        ),
-        ("retry_after", (1, 2.5), TypeError, "retry_after must be a whole number of seconds or a timedelta, or a"),
+        ("retry_after", 1.5, TypeError, f"{WHOLE_SECONDS}float 1.5"),
+        ("retry_after", True, TypeError, f"{WHOLE_SECONDS}bool True"),
+        ("retry_after", (1,), TypeError, rf"{WHOLE_SECONDS}tuple \(1,\)"),
+        ("retry_after", (1, 2.5), TypeError, rf"{WHOLE_SECONDS}tuple \(1, 2.5\)"),
+        ("retry_after", timedelta(-1), ValueError, "retry_after must not be below 0"),
         ("retry_after", (9, 3), ValueError, r"retry_after must not be .*, got \(9, 3\)"),
         ("retry_after", (-1, 3), ValueError, "retry_after must not be below 0"),
         ("retry_after", -1, ValueError, "retry_after must not be below 0, nor .*, got -1"),
         ("fail_closed", "no", TypeError, "fail_closed must be True or False, got str 'no'"),
+        (
+            "read_timeout",
+            timedelta(),
+            ValueError,
+            "read_timeout must be a finite number of seconds above 0, got datetime",
+        ),
         ("read_timeout", 0, ValueError, "read_timeout must be a finite number of seconds above 0, got 0"),
         ("read_timeout", float("inf"), ValueError, "read_timeout must be a finite number of seconds above 0, got inf"),
         ("read_timeout", "1", TypeError, "read_timeout must be a number of seconds or a timedelta, got str '1'"),

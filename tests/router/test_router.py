@@ -1,10 +1,13 @@
-"""The admin API: who may see and set the switch, and that nobody overwrites another unseen."""
+"""The admin API: who may see and change what, and that nobody overwrites another unseen."""
 
+import json
 import os
 import re
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -31,7 +34,8 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.responses import as_html, as_json, as_problem
 from fastapi_maintenance.router import maintenance_notice, maintenance_router
-from fastapi_maintenance.state import Hold
+from fastapi_maintenance.state import Hold, Window
+from fastapi_maintenance.testing import moved_clock
 from fastapi_maintenance.typing import SyncResponseCallback
 from tests.stores import BareSwitch, DetailedStore, be_down
 from tests.strategies import state_of_size
@@ -44,7 +48,13 @@ SECRET = "correct horse battery staple"  # noqa: S105 -- of the tests
 BYPASS = bypass_cookie(SECRET)  # one for all tests: it is slow to make
 ADMIN = {"X-Admin": "yes"}
 ANY = {**ADMIN, "If-Match": "*"}
-WRITES = pytest.mark.parametrize(("method", "path"), [("PUT", "/maintenance"), ("POST", "/maintenance/bypass")])
+NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
+SWITCH, WINDOWS, BYPASSED = "/maintenance/switch", "/maintenance/windows", "/maintenance/bypass"
+CHANGES = pytest.mark.parametrize("method", ["PUT", "PATCH"])
+WRITES = pytest.mark.parametrize(
+    ("method", "path"), [("PUT", SWITCH), ("PATCH", SWITCH), ("POST", WINDOWS), ("POST", BYPASSED)]
+)
 
 
 def administrator(x_admin: Annotated[str, Header()] = "") -> None:
@@ -68,54 +78,112 @@ async def ask(app: FastAPI, method: str, path: str, **facts: Any) -> httpx.Respo
         return await http.request(method, path, **facts)
 
 
-async def get(app: FastAPI) -> httpx.Response:
-    """Look at the switch as an administrator."""
-    return await ask(app, "GET", "/maintenance", headers=ADMIN)
+async def get(app: FastAPI, path: str = "/maintenance") -> httpx.Response:
+    """Look at the state as an administrator."""
+    return await ask(app, "GET", path, headers=ADMIN)
 
 
-async def put(app: FastAPI, *, if_match: str = "*", user: str = "", **body: object) -> httpx.Response:
-    """Set the switch as an administrator, by default to on."""
-    headers = {**ADMIN, "If-Match": if_match, "X-User": user}
-    return await ask(app, "PUT", "/maintenance", headers=headers, json=body or {"active": True})
+async def change(
+    app: FastAPI, method: str = "PUT", *, if_match: str = "*", user: str = "", **body: object
+) -> httpx.Response:
+    """Change the switch as an administrator."""
+    return await ask(app, method, SWITCH, headers={**ADMIN, "If-Match": if_match, "X-User": user}, json=body)
+
+
+def shown(part: Switch | Window | Hold) -> dict[str, Any]:
+    """Return a part of a state as JSON."""
+    return {
+        name: value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
+        for name, value in asdict(part).items()
+    }
 
 
 async def test_put_while_maintenance_is_on_sets_what_get_returns() -> None:
     app = app_on(MemoryBackend())
-    ends_at = datetime.now(UTC) + timedelta(hours=1)
-    seen = await get(app)
-    assert (seen.status_code, seen.json()["active_now"]) == (200, False)
-    body: dict[str, Any] = {"active": True, "message": "Back at ten", "starts_at": None, "ends_at": ends_at.isoformat()}
-    done = await put(app, if_match=seen.headers["etag"], **body)
+    seen = await get(app, SWITCH)
+    assert (seen.status_code, seen.json()) == (200, shown(Switch()))
+    ends_at = NOW + HOUR
+    done = await change(app, if_match=seen.headers["etag"], on=True, message="Back at ten", ends_at=f"{ends_at}")
     assert (done.status_code, (await ask(app, "GET", "/")).status_code) == (200, 503)
-    seen = await get(app)
-    assert seen.json() == {**done.json(), "workers": []}
-    assert [seen.json()[name] for name in ("active", "active_now", "message")] == [True, True, "Back at ten"]
-    assert seen.headers["etag"] == done.headers["etag"]
-    assert datetime.fromisoformat(seen.json()["ends_at"]) == ends_at
-    assert (await put(app, active=False)).status_code == 200
+    since = datetime.fromisoformat(done.json()["since"])
+    assert done.json() == shown(Switch(on=True, message="Back at ten", ends_at=ends_at, since=since))
+    seen = await get(app, SWITCH)
+    assert (seen.json(), seen.headers["etag"]) == (done.json(), done.headers["etag"])
+    assert (await change(app, on=False)).json() == shown(Switch())
     assert (await ask(app, "GET", "/")).status_code == 200
 
 
-async def test_holds_are_shown_and_do_not_change_the_etag() -> None:
-    backend = MemoryBackend()
+async def test_get_of_the_whole_state_shows_each_part_that_has_not_ended() -> None:
+    ended = Window(id="ended", starts_at=NOW - 2 * HOUR, ends_at=NOW - HOUR)
+    planned = Window(id="planned", starts_at=NOW + HOUR, ends_at=NOW + 2 * HOUR, message="New", by="alice", since=NOW)
+    expired, hold = Hold(id="expired", on=True, expires_at=NOW), Hold(id="open", on=True, by="the pipeline", since=NOW)
+    switch = Switch(on=True, message="Back at ten")
+    state = MaintenanceState(switch=switch, windows=(ended, planned), holds=(expired, hold))
+    seen = await get(app_on(MemoryBackend(state)))
+    assert seen.headers["cache-control"] == "no-store"
+    assert seen.json() == {
+        "status": {
+            "active": True,
+            "message": "Back at ten",
+            "ends_at": None,
+            "by": "the pipeline",
+            "since": shown(hold)["since"],
+            "decided_by": "hold",
+            "next_window": shown(planned),
+        },
+        "switch": shown(switch),
+        "windows": [shown(planned)],
+        "holds": [shown(hold)],
+        "workers": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (MaintenanceState(), (False, None)),
+        (MaintenanceState(switch=Switch(on=True)), (True, "switch")),
+        (MaintenanceState(windows=(Window(id="tonight", starts_at=NOW),)), (True, "window")),
+        (MaintenanceState(switch=Switch(on=True), holds=(Hold(id="job", on=False),)), (False, "hold")),
+    ],
+)
+async def test_get_of_the_whole_state_names_what_decides(
+    state: MaintenanceState, expected: tuple[bool, str | None]
+) -> None:
+    status = (await get(app_on(MemoryBackend(state)))).json()["status"]
+    assert (status["active"], status["decided_by"]) == expected
+
+
+async def test_etag_changes_with_the_switch_and_the_windows_in_force_alone() -> None:
+    backend = MemoryBackend(MaintenanceState(windows=(Window(id="planned", starts_at=NOW + HOUR),)))
     app = app_on(backend)
-    before = await get(app)
-    async with maintenance_mode_on(backend, message="Deployment", lease=60):
-        during = await get(app)
-    (hold,) = during.json()["holds"]
-    assert (hold["active"], hold["message"]) == (True, "Deployment")
-    assert (during.json()["active"], during.json()["active_now"]) == (False, True)
-    assert during.headers["etag"] == before.headers["etag"]
-    async with maintenance_mode_off(backend):
-        done = await put(app)
-    assert (done.json()["active"], done.json()["active_now"]) == (True, False)
+
+    async def tag() -> str:
+        etag: str = (await get(app, SWITCH)).headers["etag"]
+        return etag
+
+    before = await tag()
+    async with maintenance_mode_on(backend, lease=60):
+        assert await tag() == before
+    with moved_clock() as clock:
+        clock.move(hours=2)
+        assert await tag() != before
+    await set_maintenance_mode(True, backend)
+    assert await tag() != before
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT"])
-async def test_whoever_is_no_administrator_is_refused(method: str) -> None:
-    backend = MemoryBackend()
-    response = await ask(app_on(backend), method, "/maintenance", headers={"If-Match": "*"}, json={"active": True})
-    assert (response.status_code, await backend.get_value()) == (403, False)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", ""), ("GET", "/switch"), ("PUT", "/switch"), ("PATCH", "/switch"), ("POST", "/windows"),
+     ("DELETE", "/windows/tonight"), ("DELETE", "/holds/job")],
+)  # fmt: skip
+async def test_whoever_is_no_administrator_is_refused(method: str, path: str) -> None:
+    holds, windows = (Hold(id="job", on=True),), (Window(id="tonight", starts_at=NOW + HOUR),)
+    before = MaintenanceState(holds=holds, windows=windows)
+    backend = MemoryBackend(before)
+    body = {"on": True} if path == "/switch" else {"starts_at": f"{NOW + HOUR}"}
+    response = await ask(app_on(backend), method, f"/maintenance{path}", headers={"If-Match": "*"}, json=body)
+    assert (response.status_code, backend.peek()) == (403, before)
 
 
 def test_router_without_dependencies_is_refused() -> None:
@@ -124,43 +192,96 @@ def test_router_without_dependencies_is_refused() -> None:
     assert maintenance_router(dependencies=[]).routes
 
 
+# Some fields
+
+BACK = Switch(on=True, message="Back", ends_at=NOW + HOUR, by="bob", since=NOW)
+
+
+@pytest.mark.parametrize(
+    ("before", "patch", "after"),
+    [
+        (BACK, {}, BACK),
+        (Switch(message="kept as it is"), {}, Switch(message="kept as it is")),
+        (BACK, {"on": True}, BACK),
+        (BACK, {"message": None}, Switch(on=True, ends_at=BACK.ends_at, by="bob", since=NOW)),
+        (BACK, {"ends_at": None}, Switch(on=True, message="Back", by="bob", since=NOW)),
+        (BACK, {"message": "B", "ends_at": None}, Switch(on=True, message="B", by="bob", since=NOW)),
+        (BACK, {"on": False}, Switch()),
+        (Switch(), {"on": True}, Switch(on=True)),
+    ],
+)
+async def test_patch_keeps_what_is_absent_and_clears_what_is_null(
+    before: Switch, patch: dict[str, Any], after: Switch
+) -> None:
+    backend = MemoryBackend(MaintenanceState(switch=before))
+    headers = {**ANY, "content-type": "application/merge-patch+json"}
+    response = await ask(app_on(backend), "PATCH", SWITCH, headers=headers, content=json.dumps(patch))
+    assert (response.status_code, response.json(), backend.peek().switch) == (200, shown(after), after)
+
+
+async def test_patch_of_a_switch_that_is_off_needs_on() -> None:
+    backend = MemoryBackend()
+    response = await change(app_on(backend), "PATCH", message="Back")
+    assert (response.status_code, backend.peek()) == (409, MaintenanceState())
+    assert response.json()["detail"] == "on must be true to change a switch that is off"
+
+
+@pytest.mark.parametrize(("patch", "by"), [({}, "bob"), ({"message": "Soon"}, "alice")])
+async def test_patch_that_changes_something_is_by_its_author(patch: dict[str, Any], by: str) -> None:
+    backend = MemoryBackend(MaintenanceState(switch=BACK))
+    assert (await change(app_on(backend, by=lambda: "alice"), "PATCH", **patch)).json()["by"] == by
+
+
 # Writers at the same time
 
 
-async def test_put_without_if_match_is_refused() -> None:
+@CHANGES
+async def test_change_without_if_match_is_refused(method: str) -> None:
     backend = MemoryBackend()
-    response = await ask(app_on(backend), "PUT", "/maintenance", headers=ADMIN, json={"active": True})
+    response = await ask(app_on(backend), method, SWITCH, headers=ADMIN, json={"on": True})
     assert (response.status_code, await backend.get_value()) == (428, False)
     assert "If-Match" in response.json()["detail"]
 
 
-async def test_put_over_an_unreadable_state_needs_an_asterisk(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "body", "status", "text"),
+    [
+        ("PUT", {"on": True}, 200, "1\n"),
+        ("PATCH", {"on": True}, 200, "1\n"),
+        ("PATCH", {"message": "Back"}, 409, "1x"),
+        ("PATCH", {}, 412, "1x"),
+    ],
+)
+async def test_change_of_an_unreadable_state_needs_on_and_an_asterisk(
+    method: str, body: dict[str, Any], status: int, text: str, tmp_path: Path
+) -> None:
     path = tmp_path / "mode"
     app = app_on(LocalFileBackend(path))
-    tag = (await get(app)).headers["etag"]
+    tag = (await get(app, SWITCH)).headers["etag"]
     path.write_text("1x")
-    assert ((await put(app, if_match=tag)).status_code, path.read_text()) == (412, "1x")
-    assert ((await put(app)).status_code, path.read_text()[:15]) == (200, '{"active": true')
+    assert ((await change(app, method, if_match=tag, **body)).status_code, path.read_text()) == (412, "1x")
+    assert ((await change(app, method, **body)).status_code, path.read_text()) == (status, text)
 
 
+@CHANGES
 @pytest.mark.parametrize("make", [MemoryBackend, BareSwitch])
-async def test_put_with_a_stale_tag_overwrites_nothing(make: Callable[[], StateBackend]) -> None:
+async def test_change_with_a_stale_tag_overwrites_nothing(make: Callable[[], StateBackend], method: str) -> None:
     backend = make()
     app = app_on(backend)
-    tag = (await get(app)).headers["etag"]
+    tag = (await get(app, SWITCH)).headers["etag"]
     await set_maintenance_mode(True, backend)
     for stale in (tag, f'"other", {tag}', '"x"', ""):
-        response = await put(app, if_match=stale, active=False)
+        response = await change(app, method, if_match=stale, on=False)
         assert (response.status_code, await backend.get_value()) == (412, True)
 
 
 async def test_of_many_writers_with_one_tag_one_wins() -> None:
     app = app_on(MemoryBackend())
-    tag = (await get(app)).headers["etag"]
+    tag = (await get(app, SWITCH)).headers["etag"]
     statuses: list[int] = []
 
     async def write(number: int) -> None:
-        response = await put(app, if_match=f'"a", {tag}', active=True, message=f"writer {number}")
+        response = await change(app, if_match=f'"a", {tag}', on=True, message=f"writer {number}")
         statuses.append(response.status_code)
 
     async with anyio.create_task_group() as group:
@@ -173,30 +294,41 @@ async def test_of_many_writers_with_one_tag_one_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("method", "path", "body"),
     [
-        {"message": "why"},
-        {"active": "maybe"},
-        {"active": True, "massage": "typo"},
-        {"active": True, "by": "mallory"},
-        {"active": True, "since": "2030-01-01T00:00:00Z"},
-        {"active": True, "starts_at": "2030-01-01T00:00:00"},
-        {"active": True, "ends_at": "2001-01-01T00:00:00Z"},
-        {"active": True, "starts_at": "2031-01-01T00:00:00Z", "ends_at": "2030-01-01T00:00:00Z"},
-        {"active": False, "message": "why"},
-        {"active": 1},
-        {"active": "true"},
-        {"active": True, "starts_at": 1_700_000_000},
-        {"active": True, "ends_at": 4e9},
-        {"active": True, "ends_at": "4000000000"},
-        {"active": True, "starts_at": True},
-        {"active": True, "starts_at": ["2030-01-01T00:00:00Z"]},
+        *[
+            (method, SWITCH, body)
+            for method in ("PUT", "PATCH")
+            for body in (
+                {"on": None},
+                {"on": "maybe"},
+                {"on": "true"},
+                {"on": 1},
+                {"on": True, "massage": "typo"},
+                {"on": True, "by": "mallory"},
+                {"on": True, "since": "2030-01-01T00:00:00Z"},
+                {"on": True, "ends_at": "2130-01-01T00:00:00"},
+                {"on": True, "ends_at": "2001-01-01T00:00:00Z"},
+                {"on": False, "message": "why"},
+                {"on": True, "ends_at": 4e9},
+                {"on": True, "ends_at": "4000000000"},
+                {"on": True, "ends_at": True},
+                {"on": True, "ends_at": ["2130-01-01T00:00:00Z"]},
+            )
+        ],
+        ("PUT", SWITCH, {"message": "why"}),
+        ("PATCH", SWITCH, {"ends_at": "2001-01-01T00:00:00Z"}),
+        ("POST", WINDOWS, {"message": "why"}),
+        ("POST", WINDOWS, {"starts_at": "2001-01-01T00:00:00Z"}),
+        ("POST", WINDOWS, {"starts_at": "2130-01-01T00:00:00"}),
+        ("POST", WINDOWS, {"starts_at": "2130-01-01T00:00:00Z", "ends_at": "2130-01-01T00:00:00Z"}),
+        ("POST", WINDOWS, {"starts_at": "2130-01-01T00:00:00Z", "id": "mine"}),
     ],
 )
-async def test_put_of_an_invalid_switch_is_refused(body: dict[str, Any]) -> None:
+async def test_invalid_body_is_refused(method: str, path: str, body: dict[str, Any]) -> None:
     backend = MemoryBackend()
-    response = await put(app_on(backend), **body)
-    assert (response.status_code, await backend.get_value()) == (422, False)
+    response = await ask(app_on(backend), method, path, headers=ANY, json=body)
+    assert (response.status_code, backend.peek()) == (422, MaintenanceState())
     assert sorted(response.json()["detail"][0]) == ["loc", "msg", "type"]
 
 
@@ -204,14 +336,14 @@ async def test_put_of_an_invalid_switch_is_refused(body: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     "content",
     [
-        r'{"active": true, "message": "\ud800"}',
-        r'{"active": true, "secret": "\ud800"}',
-        r'{"active": "\ud800", "secret": ["\ud800"]}',
-        r'{"active": true, "\ud800": 1}',
-        '{"active": NaN, "secret": NaN}',
-        '{"active": true, "message": Infinity, "secret": -Infinity}',
-        '{"active": true, "message": 1e999, "secret": 1e999}',
-        '{"active": true, "ends_at": NaN}',
+        r'{"on": true, "message": "\ud800"}',
+        r'{"on": true, "secret": "\ud800"}',
+        r'{"on": "\ud800", "secret": ["\ud800"]}',
+        r'{"on": true, "\ud800": 1}',
+        '{"on": NaN, "secret": NaN}',
+        '{"on": true, "message": Infinity, "secret": -Infinity}',
+        '{"on": true, "message": 1e999, "secret": 1e999}',
+        '{"on": true, "ends_at": NaN}',
         "NaN",
         r'"\ud800"',
         "no JSON",
@@ -221,7 +353,7 @@ async def test_body_that_no_json_can_repeat_is_refused(content: str, method: str
     backend = MemoryBackend()
     headers = {**ANY, "content-type": "application/json"}
     response = await ask(app_on(backend), method, path, content=content, headers=headers)
-    assert (response.status_code, await backend.get_value()) == (422, False)
+    assert (response.status_code, backend.peek()) == (422, MaintenanceState())
     assert set(response.json()["detail"][0]) == {"loc", "msg", "type"}
 
 
@@ -258,48 +390,81 @@ async def test_body_without_end_is_not_read_to_its_end(method: str, path: str) -
 async def test_text_that_is_too_long_is_refused() -> None:
     app = app_on(MemoryBackend())
     for method, path, facts, field in (
-        ("PUT", "/maintenance", {"json": {"active": True, "message": "x" * 4097}}, "message"),
-        ("POST", "/maintenance/bypass", {"json": {"secret": "x" * 1025}}, "secret"),
-        ("GET", "/maintenance/bypass", {"params": {"token": "x" * 513}}, "token"),
+        ("PUT", SWITCH, {"json": {"on": True, "message": "x" * 4097}}, "message"),
+        ("PATCH", SWITCH, {"json": {"message": "x" * 4097}}, "message"),
+        ("POST", WINDOWS, {"json": {"starts_at": f"{NOW + HOUR}", "message": "x" * 4097}}, "message"),
+        ("POST", BYPASSED, {"json": {"secret": "x" * 1025}}, "secret"),
+        ("GET", BYPASSED, {"params": {"token": "x" * 513}}, "token"),
     ):
         response = await ask(app, method, path, headers=ANY, **facts)
-        (told,) = response.json()["detail"]
-        assert (response.status_code, told["loc"][-1], told["type"]) == (422, field, "string_too_long")
-    assert (await put(app, active=True, message="\U0001f6a7" * 4096)).status_code == 200
+        (problem,) = response.json()["detail"]
+        assert (response.status_code, problem["loc"][-1], problem["type"]) == (422, field, "string_too_long")
+    assert (await change(app, on=True, message="\U0001f6a7" * 4096)).status_code == 200
 
 
-async def test_state_that_is_too_big_with_its_holds_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("PUT", SWITCH, {"on": True}), ("PATCH", SWITCH, {"on": True}), ("POST", WINDOWS, {"starts_at": f"{NOW + HOUR}"})],
+)
+async def test_change_to_a_state_that_is_too_big_is_refused(method: str, path: str, body: dict[str, Any]) -> None:
     backend = MemoryBackend(state_of_size(65_000))
-    response = await put(app_on(backend), active=True, message="x" * 999)
+    response = await ask(app_on(backend), method, path, headers=ANY, json={**body, "message": "x" * 999})
     assert (response.status_code, backend.peek()) == (413, state_of_size(65_000))
     assert response.json()["detail"].startswith("a state must take at most 65535 bytes as text, got 66")
 
 
-# Holds of jobs that died
+# Planned windows, and holds of jobs that died
+
+
+async def test_window_is_planned_and_cancelled() -> None:
+    backend = MemoryBackend()
+    app = app_on(backend, by=lambda: "alice")
+    body = {"starts_at": f"{NOW + HOUR}", "ends_at": f"{NOW + 2 * HOUR}", "message": "New database"}
+    done = await ask(app, "POST", WINDOWS, headers=ADMIN, json=body)
+    (window,) = backend.peek().windows
+    assert (done.status_code, done.json()) == (201, shown(window))
+    assert (window.starts_at, window.ends_at, window.message) == (NOW + HOUR, NOW + 2 * HOUR, "New database")
+    assert (window.by, await backend.get_value()) == ("alice", False)
+    answers = [await ask(app, "DELETE", f"{WINDOWS}/{window.id}", headers=ADMIN) for _ in range(2)]
+    assert [(answer.status_code, answer.text) for answer in answers] == [
+        (204, ""),
+        (404, f'{{"detail":"no window has the id \'{window.id}\'"}}'),
+    ]
+    assert backend.peek() == MaintenanceState()
+
+
+async def test_window_that_has_begun_before_it_is_stored_is_a_conflict() -> None:
+    backend = DetailedStore()
+    with moved_clock() as clock:
+
+        async def pass_an_hour() -> None:
+            clock.move(hours=1)
+            await checkpoint()
+
+        backend.before_write = pass_an_hour
+        body = {"starts_at": f"{clock.now() + HOUR / 2}"}
+        response = await ask(app_on(backend), "POST", WINDOWS, headers=ADMIN, json=body)
+    assert (response.status_code, backend.memory.peek()) == (409, MaintenanceState())
+    assert response.json()["detail"].startswith("starts_at must be in the future, got ")
 
 
 async def test_delete_of_a_hold_removes_that_one() -> None:
-    holds = tuple(Hold(id=name, on=True) for name in ("dead", "of another"))
-    backend = MemoryBackend(MaintenanceState(switch=Switch(message="why", on=True), holds=holds))
+    dead, other = Hold(id="dead", on=True), Hold(id="of another", on=True)
+    backend = MemoryBackend(MaintenanceState(holds=(dead, other)))
     app = app_on(backend)
-    answers = [
-        await ask(app, "DELETE", f"/maintenance/holds/{name}", headers=headers)
-        for name, headers in (("dead", {}), ("de", ADMIN), ("dead", ADMIN))
-    ]
-    assert [answer.status_code for answer in answers] == [403, 404, 200]
-    assert [hold["id"] for hold in answers[-1].json()["holds"]] == ["of another"]
-    assert (await get(app)).json() == {**answers[-1].json(), "workers": []}
-    again = await ask(app, "DELETE", "/maintenance/holds/dead", headers=ADMIN)
-    assert (again.status_code, again.json()["detail"]) == (404, "no hold has the id 'dead'")
-    assert (await ask(app, "DELETE", "/maintenance/holds/of%20another", headers=ADMIN)).status_code == 200
-    assert backend.peek() == MaintenanceState(switch=Switch(message="why", on=True))
+    answers = [await ask(app, "DELETE", f"/maintenance/holds/{id_}", headers=ADMIN) for id_ in ("de", "dead", "dead")]
+    assert [answer.status_code for answer in answers] == [404, 204, 404]
+    assert (answers[1].text, answers[2].json()["detail"]) == ("", "no hold has the id 'dead'")
+    assert backend.peek() == MaintenanceState(holds=(other,))
+    assert (await ask(app, "DELETE", "/maintenance/holds/of%20another", headers=ADMIN)).status_code == 204
+    assert backend.peek() == MaintenanceState()
 
 
 async def test_deleted_hold_of_a_running_job_comes_back() -> None:
     backend = MemoryBackend()
     async with maintenance_mode_on(backend, lease=0.3):
         (hold,) = backend.peek().holds
-        assert (await ask(app_on(backend), "DELETE", f"/maintenance/holds/{hold.id}", headers=ADMIN)).status_code == 200
+        assert (await ask(app_on(backend), "DELETE", f"/maintenance/holds/{hold.id}", headers=ADMIN)).status_code == 204
 
         async def is_back() -> bool:
             return bool(backend.peek().holds)
@@ -313,16 +478,21 @@ async def test_write_that_a_backend_does_not_support_is_a_conflict(
     make: Callable[[], StateBackend], reason: str
 ) -> None:
     app = app_on(make())
-    removed = await ask(app, "DELETE", "/maintenance/holds/any", headers=ADMIN)
-    for response in (removed, await put(app, active=True, message="why")):
+    write = partial(ask, app, headers=ADMIN)
+    for response in (
+        await write("DELETE", "/maintenance/holds/any"),
+        await write("DELETE", f"{WINDOWS}/any"),
+        await write("POST", WINDOWS, json={"starts_at": f"{NOW + HOUR}"}),
+        await change(app, on=True, message="why"),
+    ):
         assert (response.status_code, reason in response.json()["detail"]) == (409, True)
 
 
 async def test_unavailable_store_is_a_503() -> None:
     backend = BareSwitch()
     app = app_on(backend)
-    backend.before_read = backend.before_write = be_down
-    for response in (await get(app), await put(app)):
+    backend.go_down()
+    for response in (await get(app), await get(app, SWITCH), await change(app, on=True)):
         said = "the store cannot be reached: ConnectionError"
         assert (response.status_code, response.json()["detail"]) == (503, said)
 
@@ -336,8 +506,8 @@ async def test_put_returns_what_was_set_if_the_store_fails_right_after() -> None
         await checkpoint()
 
     backend.after_write = go_away
-    response = await put(app)
-    assert (response.status_code, response.json()["active_now"]) == (200, True)
+    response = await change(app, on=True)
+    assert (response.status_code, response.json()["on"]) == (200, True)
 
 
 # Requests in progress
@@ -376,7 +546,7 @@ async def test_get_shows_the_requests_in_progress_of_each_worker_while_maintenan
         group.start_soon(ask, app, "POST", "/orders/a%0Ab")
         await eventually(lambda: is_told(0))
         assert (workers[0]["oldest_since"], workers[0]["oldest_route"]) == (None, None)
-        await put(app)
+        await change(app, on=True)
         await eventually(lambda: is_told(1))
         let_go.set()
     (worker,) = workers
@@ -415,37 +585,30 @@ class Directory:
 @pytest.mark.parametrize("by", [user, User, Directory(), lambda: "alice"])
 async def test_who_set_the_switch_is_shown_to_administrators(by: Callable[..., Any]) -> None:
     backend = MemoryBackend()
-    app = app_on(backend, by=by)
     before = datetime.now(UTC)
-    done = await put(app, user="alice")
-    assert (done.status_code, done.json()["by"], backend.peek().by) == (200, "alice", "alice")
-    since = datetime.fromisoformat(done.json()["since"])
-    assert before <= since <= datetime.now(UTC)
-    async with maintenance_mode_on(backend, by="the pipeline"):
-        seen = (await get(app)).json()
-        gone = (await ask(app, "DELETE", f"/maintenance/holds/{seen['holds'][0]['id']}", headers=ADMIN)).json()
-    for one in (seen, gone):
-        assert (one["by"], one["since"]) == ("alice", done.json()["since"])
-    (hold,) = seen["holds"]
-    assert hold["by"] == "the pipeline"
-    assert since <= datetime.fromisoformat(hold["since"])
+    done = await change(app_on(backend, by=by), user="alice", on=True)
+    assert (done.status_code, done.json()["by"], backend.peek().switch.by) == (200, "alice", "alice")
+    assert before <= datetime.fromisoformat(done.json()["since"]) <= datetime.now(UTC)
 
 
 async def test_dependency_that_returns_who_asks_can_refuse() -> None:
     backend = MemoryBackend()
     app = app_on(backend, by=user)
-    refused = await put(app, user="mallory")
+    refused = await change(app, user="mallory", on=True)
     assert (refused.status_code, backend.peek()) == (403, MaintenanceState())
-    unknown = await put(app)
+    unknown = await change(app, on=True)
     assert (unknown.status_code, unknown.json()["by"]) == (200, None)
 
 
 async def test_bare_switch_is_set_and_keeps_nobody() -> None:
-    app = app_on(BareSwitch(), by=lambda: "alice")
-    for response in (await put(app), await get(app)):
-        assert response.status_code == 200
-        assert [response.json()[name] for name in ("active", "by", "since")] == [True, None, None]
+    backend = BareSwitch()
+    app = app_on(backend, by=lambda: "alice")
+    for response in (await change(app, on=True), await change(app, "PATCH", ends_at=None), await get(app, SWITCH)):
+        assert (response.status_code, response.json()) == (200, shown(Switch(on=True)))
     assert (await ask(app, "GET", "/")).status_code == 503
+    async with maintenance_mode_off(backend):
+        assert (await change(app, "PATCH", on=True)).json() == shown(Switch(on=True))
+        assert (await ask(app, "GET", "/")).status_code == 200
 
 
 @pytest.mark.parametrize("answer", [as_json(), as_problem(), as_html()])
@@ -456,7 +619,7 @@ async def test_who_set_the_switch_is_never_shown_to_visitors(answer: SyncRespons
     app.include_router(maintenance_router(dependencies=[Depends(administrator)], by=lambda: "Alice Secret"))
     app.include_router(maintenance_notice())
     app.add_api_route("/", lambda: "open")
-    await put(app, active=True, message="Back at ten")
+    await change(app, on=True, message="Back at ten")
     async with maintenance_mode_on(backend, message="Deployment", by="Alice Secret"):
         for path, status in (("/", 503), ("/maintenance/notice", 200), ("/maintenance", 403)):
             response = await ask(app, "GET", path)
@@ -467,7 +630,7 @@ async def test_who_set_the_switch_is_never_shown_to_visitors(answer: SyncRespons
 
 
 async def test_router_of_two_apps_sets_the_switch_of_the_app_that_is_asked() -> None:
-    router = maintenance_router(dependencies=[], prefix="/switch")
+    router = maintenance_router(dependencies=[], prefix="/mode")
     backends = [MemoryBackend(), MemoryBackend()]
     apps = []
     for backend in backends:
@@ -477,15 +640,15 @@ async def test_router_of_two_apps_sets_the_switch_of_the_app_that_is_asked() -> 
         outer.include_router(router)
         app.include_router(outer)
         apps.append(app)
-    response = await ask(apps[0], "PUT", "/admin/switch", headers={"If-Match": "*"}, json={"active": True})
+    response = await ask(apps[0], "PUT", "/admin/mode/switch", headers={"If-Match": "*"}, json={"on": True})
     assert (response.status_code, [await backend.get_value() for backend in backends]) == (200, [True, False])
-    assert (await ask(apps[0], "GET", "/admin/switch")).status_code == 200
+    assert (await ask(apps[0], "GET", "/admin/mode/switch")).status_code == 200
 
 
 async def test_router_with_a_backend_sets_that_switch(tmp_path: Path) -> None:
     app = app_on(MemoryBackend(), backend=f"file:{tmp_path}/switch")
-    await put(app, active=True, message="why")
-    assert (await get_maintenance_state(LocalFileBackend(tmp_path / "switch"))).message == "why"
+    await change(app, on=True, message="why")
+    assert (await get_maintenance_state(LocalFileBackend(tmp_path / "switch"))).switch.message == "why"
     assert (await ask(app, "GET", "/")).status_code == 200
 
 
@@ -501,8 +664,12 @@ def test_router_is_documented_with_every_status() -> None:
     assert documented == {
         ("get", "/"): "200",
         ("get", "/maintenance"): "200 422 503",
-        ("put", "/maintenance"): "200 400 409 412 413 422 428 503",
-        ("delete", "/maintenance/holds/{hold_id}"): "200 404 409 422 503",
+        ("get", "/maintenance/switch"): "200 422 503",
+        ("put", "/maintenance/switch"): "200 400 409 412 413 422 428 503",
+        ("patch", "/maintenance/switch"): "200 400 409 412 413 422 428 503",
+        ("post", "/maintenance/windows"): "201 400 409 413 422 503",
+        ("delete", "/maintenance/windows/{window_id}"): "204 404 409 422 503",
+        ("delete", "/maintenance/holds/{hold_id}"): "204 404 409 422 503",
         ("get", "/maintenance/bypass"): "303 403 422",
         ("post", "/maintenance/bypass"): "200 400 403 413 422",
     }

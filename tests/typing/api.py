@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -22,16 +24,20 @@ from fastapi_maintenance import (
     BaseStateBackend,
     DetailedStateBackend,
     EnvVarBackend,
+    Hold,
     LocalFileBackend,
     MaintenanceModeMiddleware,
     MaintenanceState,
+    MaintenanceStatus,
     MemoryBackend,
     PeekableStateBackend,
     Predicate,
     StateBackend,
     StateChange,
+    Switch,
     SyncResponseCallback,
     WatchableStateBackend,
+    Window,
     all_of,
     any_of,
     as_html,
@@ -40,20 +46,28 @@ from fastapi_maintenance import (
     backend_from_url,
     bypass_cookie,
     cached,
+    cancel_maintenance,
     configure_backend,
+    current_status,
     document_maintenance,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     get_maintenance_mode,
     get_maintenance_state,
+    get_maintenance_status,
     header_equals,
+    maintenance_changes,
     maintenance_middleware,
+    maintenance_mode_off,
     maintenance_mode_on,
     negotiate,
     not_,
     path_prefix,
+    plan_maintenance,
     safe_method,
     set_maintenance_mode,
+    status_of,
+    wait_until_open,
     with_media_type,
 )
 from fastapi_maintenance.backends.redis import RedisBackend
@@ -136,10 +150,34 @@ not_detailed: DetailedStateBackend = DuckTyped()  # type: ignore[assignment]
 
 def close(state: MaintenanceState) -> MaintenanceState:
     """Be a change of a state."""
-    return state
+    return replace(state, switch=Switch(on=True))
 
 
 change: StateChange = close
+no_change: StateChange = status_of  # type: ignore[assignment]  # it needs the time, and returns a status
+
+# --- states and what they mean --------------------------------------------------------------------------------------
+
+now = datetime.now(UTC)
+window = Window(id="a", starts_at=now, ends_at=now + timedelta(hours=1), message="New database", by="alice", since=now)
+hold = Hold(id="a", on=True, message="New database", ends_at=now, expires_at=now, by="alice", since=now)
+state = MaintenanceState(switch=Switch(on=True, message="Back soon", ends_at=now), windows=(window,), holds=(hold,))
+status = status_of(state, now)
+assert_type(status, MaintenanceStatus)
+assert_type(status.active, bool)
+assert_type(status.ends_at, datetime | None)
+assert_type(status.decided_by, Switch | Window | Hold | None)
+assert_type(status.next_window, Window | None)
+status_of(state)  # type: ignore[call-arg]  # when?
+status_of(Switch(on=True), now)  # type: ignore[arg-type]
+state.switch = Switch()  # type: ignore[misc]  # it is frozen
+MaintenanceState(active=True)  # type: ignore[call-arg]
+MaintenanceState(switch=True)  # type: ignore[arg-type]
+Switch(True)  # type: ignore[call-arg]  # keywords only
+Switch(on=True, starts_at=now)  # type: ignore[call-arg]  # a window has it
+Window(id="a")  # type: ignore[call-arg]  # when?
+Window(id="a", starts_at="22:00")  # type: ignore[arg-type]
+Hold(id="a")  # type: ignore[call-arg]  # on or off?
 
 # --- the middleware -------------------------------------------------------------------------------------------------
 
@@ -205,6 +243,11 @@ async def async_response(request: Request) -> JSONResponse:
     return JSONResponse({"path": request.url.path})
 
 
+def status_response(request: Request) -> Response:
+    assert_type(current_status(request), MaintenanceStatus)
+    return Response(current_status(request).message, 503)
+
+
 def no_response(request: Request) -> dict[str, str]:
     return {"path": request.url.path}
 
@@ -212,6 +255,7 @@ def no_response(request: Request) -> dict[str, str]:
 assert_type(as_json(), SyncResponseCallback)
 maintenance_middleware(response=as_json("Back soon"))
 maintenance_middleware(response=async_response)
+maintenance_middleware(response=status_response)
 maintenance_middleware(response=lambda request: Response(str(request.url)))
 maintenance_middleware(response=no_response)  # type: ignore[arg-type]
 assert_type(as_html(), SyncResponseCallback)
@@ -219,6 +263,10 @@ maintenance_middleware(response=negotiate(as_html(), as_problem(), with_media_ty
 with_media_type("text/plain", "closed")  # type: ignore[arg-type]
 maintenance_middleware(retry_after=(60, 120))
 maintenance_middleware(retry_after=(60, 120, 180))  # type: ignore[arg-type]
+maintenance_middleware(retry_after=timedelta(minutes=1), read_timeout=timedelta(seconds=1))
+maintenance_middleware(retry_after=(timedelta(minutes=1), timedelta(minutes=2)))
+maintenance_middleware(retry_after=(timedelta(minutes=1), 120))  # type: ignore[arg-type]  # two units
+maintenance_middleware(read_timeout="1s")  # type: ignore[arg-type]
 
 # --- for operators --------------------------------------------------------------------------------------------------
 
@@ -273,7 +321,21 @@ async def control() -> None:
     await set_maintenance_mode(True, DuckTyped())
     await set_maintenance_mode("on")  # type: ignore[arg-type]
     await set_maintenance_mode(True, ends_at="tomorrow")  # type: ignore[arg-type]
-    async with maintenance_mode_on(message="Back soon"):
+    await set_maintenance_mode(True, starts_at=now)  # type: ignore[call-arg]  # a plan has it
+    assert_type(await get_maintenance_status(DuckTyped()), MaintenanceStatus)
+    assert_type(await plan_maintenance(now, now, DuckTyped(), message="New database", by="alice"), Window)
+    await plan_maintenance()  # type: ignore[call-arg]  # when?
+    await plan_maintenance(now, timedelta(hours=1))  # type: ignore[arg-type]  # an end, not a duration
+    await cancel_maintenance("a", DuckTyped())
+    await cancel_maintenance(window)  # type: ignore[arg-type]  # its id
+    await wait_until_open(timeout=timedelta(minutes=1))
+    async for each in maintenance_changes():
+        assert_type(each, MaintenanceStatus)
+    async with maintenance_mode_on(message="Back soon", ends_at=now, lease=timedelta(seconds=30), drain=10):
+        pass
+    async with maintenance_mode_on(drain="10s"):  # type: ignore[arg-type]
+        pass
+    async with maintenance_mode_off(message="Open"):  # type: ignore[call-arg]  # nobody is shown it
         pass
     with maintenance_mode_on():  # type: ignore[attr-defined]  # it has to wait for the store
         pass
@@ -302,7 +364,7 @@ async def make_and_close() -> AsyncGenerator[SQLAlchemyBackend]:
 
 assert_type(check_backend(DuckTyped), None)
 check_backend(lambda: LocalFileBackend("switch"), scenarios=SCENARIOS[:3], patience=0.5, event_loop="trio")
-check_backend(make_later)
+check_backend(make_later, patience=timedelta(seconds=1))
 check_backend(make_and_close)
 check_backend(DuckTyped())  # type: ignore[arg-type]  # it is to be made by the check
 check_backend(WriteOnly)  # type: ignore[arg-type]

@@ -163,6 +163,13 @@ class SQLAlchemyBackend(StoreBackend):
             yield self.get_state, anyio.sleep
 
 
+async def close_engine(engine: AsyncEngine) -> None:
+    """Close the connections of an engine when its operations have ended, which need the event loop until then."""
+    if engine.dialect.name == "sqlite":
+        await sqlite.finish()
+    await engine.dispose()
+
+
 def make_engine(url: str) -> tuple[AsyncEngine, str]:
     """Return an engine for a URL as SQLAlchemy has it, and the `key` in its query, or the default one.
 

@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-__all__ = ["note_files", "run"]
+__all__ = ["finish", "note_files", "run"]
 
 _T = TypeVar("_T")
 _FILE = "fastapi_maintenance.file"  # under which a connection keeps the identity of the file that it was opened on
@@ -43,6 +43,14 @@ async def run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_
         is_cancelled.set()
         raise
     return task.result()
+
+
+async def finish() -> None:
+    """Wait for the operations of this event loop that go on after they were cancelled."""
+    loop = asyncio.get_running_loop()
+    tasks = [task for task in _unfinished if task.get_loop() is loop]
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 async def _run(
