@@ -29,8 +29,16 @@ _CHANGES: dict[str, Any] = {
     "responses": refusals(400, 409, 412, 413, 428, 503),
     "openapi_extra": {"parameters": [_IF_MATCH]},  # a required Header of FastAPI would answer 422, not 428
 }
-_IfMatch = Annotated[str | None, Header(include_in_schema=False)]
 _Value = TypeVar("_Value")
+
+
+def _tags(if_match: Annotated[str | None, Header(include_in_schema=False)] = None) -> list[str]:
+    if if_match is None:
+        raise HTTPException(428, "If-Match must be the ETag of the switch to change, or * for any")
+    return [tag.strip() for tag in if_match.split(",")]
+
+
+_Tags = Annotated[list[str], Depends(_tags)]
 
 
 def add_switch(route: Route, backend: StateBackend | None, by: Callable[..., Any]) -> None:
@@ -43,22 +51,22 @@ def add_switch(route: Route, backend: StateBackend | None, by: Callable[..., Any
 
     @route("/switch", methods=["PUT"], summary="Replace the switch", **_CHANGES)
     async def put_switch(
-        setting: Setting, response: Response, author: Annotated[str | None, Depends(by)], if_match: _IfMatch = None
+        setting: Setting, response: Response, tags: _Tags, author: Annotated[str | None, Depends(by)]
     ) -> Switch:
         switch = _checked(setting, author)
         async with reached(backend) as store:
-            return _tagged(await _set(store, set_switch, switch, if_match), response)
+            return _tagged(await _set(store, set_switch, switch, tags), response)
 
     @route("/switch", methods=["PATCH"], summary="Change some fields of the switch", **_CHANGES)
     async def patch_switch(
-        patch: SettingPatch, response: Response, author: Annotated[str | None, Depends(by)], if_match: _IfMatch = None
+        patch: SettingPatch, response: Response, tags: _Tags, author: Annotated[str | None, Depends(by)]
     ) -> Switch:
         _checked(patch, author)
         changes = patch.model_dump(exclude_unset=True)
         if changes and author is not None:
             changes["by"] = author
         async with reached(backend) as store:
-            return _tagged(await _set(store, edit_switch, changes, if_match), response)
+            return _tagged(await _set(store, edit_switch, changes, tags), response)
 
 
 def _checked(setting: Setting, author: str | None) -> Switch:
@@ -66,11 +74,8 @@ def _checked(setting: Setting, author: str | None) -> Switch:
         return checked_switch(setting.on, message=setting.message, ends_at=setting.ends_at, by=author, name="on")
 
 
-async def _set(backend: StateBackend, change: Change[_Value], value: _Value, if_match: str | None) -> MaintenanceState:
-    """Change the switch if its tag is one of `If-Match`, and return the state."""
-    if if_match is None:
-        raise HTTPException(428, "If-Match must be the ETag of the switch to change, or * for any")
-    tags = [tag.strip() for tag in if_match.split(",")]
+async def _set(backend: StateBackend, change: Change[_Value], value: _Value, tags: list[str]) -> MaintenanceState:
+    """Change the switch if its tag is one of these, and return the state."""
     changed_since = HTTPException(412, "the switch has changed since that ETag; GET it again")
 
     def matched(state: MaintenanceState) -> MaintenanceState:
