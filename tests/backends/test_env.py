@@ -23,7 +23,7 @@ async def test_a_variable_says_on_or_off_in_words(
     monkeypatch.setenv("CLOSED", value)
     backend = EnvVarBackend("CLOSED")
     assert [expected, expected] == [backend.peek(), await backend.get_state()]
-    assert expected.active is await backend.get_value()
+    assert expected.switch.on is await backend.get_value()
 
 
 def test_a_variable_that_is_not_set_is_off_and_one_set_later_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,8 @@ pytestmark = pytest.mark.anyio
 ON, OFF = MaintenanceState(switch=Switch(on=True)), MaintenanceState()
 GARBAGE = {
     "no word": b"perhaps",
-    "truncated JSON": b'{"active": tr',
-    "JSON of something else": b'{"actively": true}',
+    "truncated JSON": b'{"switch": tr',
+    "JSON of something else": b'{"active": true}',
     "not UTF-8": b"\xff1\x00",
     "null characters": b"\0" * 20,
     "too big": b"1" + b" " * LIMIT,
@@ -42,9 +42,9 @@ any_garbage = pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
         (b"on\r\n", ON),
         (b"0\n", OFF),
         (b"\xef\xbb\xbf1\n", ON),
-        (b'{"active": true}', ON),
+        (b'{"switch": {"on": true}}', ON),
         (
-            b'\xef\xbb\xbf{"active": true, "message": "B\xc3\xa4h"}',
+            b'\xef\xbb\xbf{"switch": {"on": true, "message": "B\xc3\xa4h"}}',
             MaintenanceState(switch=Switch(on=True, message="Bäh")),
         ),
         (b"1" + b" " * (LIMIT - 1), ON),
@@ -56,7 +56,7 @@ async def test_a_file_is_read_as_people_and_programs_write_it(
     (tmp_path / "mode").write_bytes(content)
     backend = LocalFileBackend(tmp_path / "mode")
     assert [expected, expected] == [backend.peek(), await backend.get_state()]
-    assert expected.active is await backend.get_value()
+    assert expected.switch.on is await backend.get_value()
 
 
 async def test_a_file_that_is_not_there_is_off_and_reading_does_not_create_it(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ async def test_a_worker_is_counted_until_its_watch_was_held_up_twice(
 
     monkeypatch.setattr(LocalFileBackend, "_look", held_up)
     async with aclosing(backend.watch("host.1.one")) as states:  # type: ignore[type-var]  # a generator
-        assert not (await anext(states)).active
+        assert not (await anext(states)).switch.on
         monkeypatch.setattr(file_module, "WRITE_TIMEOUT", 0.6)
         if hangs > 1:
             with anyio.fail_after(30), pytest.raises(TimeoutError, match="has not answered"):
@@ -132,5 +132,5 @@ async def test_a_worker_is_counted_until_its_watch_was_held_up_twice(
         else:
             (tmp_path / "mode").write_text("1")
             with anyio.fail_after(30):
-                assert (await anext(states)).active
+                assert (await anext(states)).switch.on
         assert (hangs == 1) is ("host.1.one" in await backend.get_reports())

@@ -36,7 +36,7 @@ async def test_a_plain_switch_is_written_as_a_person_would_and_more_as_one_json_
     written.append(path.read_text())
     await backend.update_state(lambda _: MaintenanceState(switch=Switch(on=True, message="Zurück")))
     assert ["1\n", "0\n"] == written
-    assert {"active": True, "message": "Zurück"} == json.loads(path.read_text())
+    assert json.loads(path.read_text()) == {"switch": {"on": True, "message": "Zurück"}}
 
 
 async def test_a_write_leaves_the_file_and_its_lock_and_nothing_else(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ async def test_a_write_leaves_the_file_and_its_lock_and_nothing_else(tmp_path: P
 
 
 async def test_what_a_dead_writer_left_is_no_obstacle(tmp_path: Path) -> None:
-    (tmp_path / "mode.tmp").write_text('{"acti')
+    (tmp_path / "mode.tmp").write_text('{"swit')
     (tmp_path / "mode.lock").touch()
     backend = LocalFileBackend(tmp_path / "mode")
     await backend.set_value(True)

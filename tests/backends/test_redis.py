@@ -53,15 +53,15 @@ async def test_what_is_set_by_hand_while_a_change_is_made_is_what_is_changed(
 
         def change(state: MaintenanceState) -> MaintenanceState:
             if not seen:
-                by_hand.set("fastapi_maintenance_mode", '{"active": false, "message": "By hand"}')
+                by_hand.set("fastapi_maintenance_mode", '{"switch": {"on": false, "message": "By hand"}}')
             seen.append(state)
-            return replace(state, active=True)
+            return replace(state, switch=replace(state.switch, on=True))
 
         if before is not None:
             await place.write_by_hand(before)
         async with place.opened() as backend:
             assert MaintenanceState(switch=Switch(on=True, message="By hand")) == await backend.update_state(change)
-    assert [None, "By hand"] == [state.message for state in seen]
+    assert [None, "By hand"] == [state.switch.message for state in seen]
 
 
 @pytest.mark.parametrize("key", ["mode", "{shop}:mode", "a{b"])

@@ -25,6 +25,7 @@ from fastapi_maintenance import (
     NotSupportedError,
     StateBackend,
     Switch,
+    Window,
     backend_from_url,
     get_maintenance_mode,
     get_maintenance_state,
@@ -35,6 +36,7 @@ from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from fastapi_maintenance.testing import moved_clock
 from fastapi_maintenance.typing import DetailedStateBackend, WatchableStateBackend
+from tests.backends.helpers import IN_A_CENTURY, LONG_AGO
 from tests.backends.places import Place, counted, eventually_told, told
 from tests.middleware.test_failures import app_on, status
 from tests.servers import running
@@ -63,18 +65,31 @@ async def test_nothing_there_is_off_and_reading_makes_nothing(place: Place) -> N
                 assert [] == await connection.run_sync(lambda sync: sqlalchemy.inspect(sync).get_table_names())
 
 
-async def test_a_state_with_everything_is_read_by_others(place: Place) -> None:
-    starts_at = datetime.now(UTC) - timedelta(minutes=1)
-    ends_at = starts_at + timedelta(hours=1)
+async def test_state_with_everything_is_read_by_others_and_off_ends_the_window_in_force(place: Place) -> None:
+    details = {"message": "Zurück um zehn ☕", "by": "ops", "since": LONG_AGO}
+    in_force = Window(id="a", starts_at=LONG_AGO, ends_at=IN_A_CENTURY, **details)
+    planned = replace(in_force, id="b", starts_at=IN_A_CENTURY, ends_at=None)
+    switch = Switch(on=True, ends_at=IN_A_CENTURY, **details)
+    written = MaintenanceState(switch=switch, windows=(in_force, planned))
     async with place.opened() as one, place.opened() as other:
-        await set_maintenance_mode(True, one, message="Zurück um zehn ☕", starts_at=starts_at, ends_at=ends_at)
+        await one.update_state(lambda _: written)
         async with maintenance_mode_on(one, message="Deployment", lease=60):
             state = await other.get_state()
-            assert ("Zurück um zehn ☕", starts_at, ends_at) == (state.message, state.starts_at, state.ends_at)
-            assert ["Deployment"] == [hold.message for hold in state.holds]
+            assert replace(state, holds=()) == written
+            assert [hold.message for hold in state.holds] == ["Deployment"]
             await set_maintenance_mode(False, other)
             assert await get_maintenance_mode(other)
+        assert await one.get_state() == MaintenanceState(windows=(planned,))
         assert not await get_maintenance_mode(other)
+
+
+async def test_set_maintenance_mode_writes_what_version_0_0_5_reads(place: Place) -> None:
+    async with place.opened() as backend:
+        texts = []
+        for value in (True, False):
+            await set_maintenance_mode(value, backend)
+            texts.append(await place.read_by_hand())
+    assert texts == ["1", "0"]
 
 
 async def test_a_store_with_what_a_person_wrote_returns_that_state(place: Place) -> None:
@@ -83,7 +98,7 @@ async def test_a_store_with_what_a_person_wrote_returns_that_state(place: Place)
         "1": ON,
         " Yes\n": ON,
         "off": OFF,
-        '{"active": true, "message": "Hi"}': replace(ON, message="Hi"),
+        '{"switch": {"on": true, "message": "Hi"}}': MaintenanceState(switch=Switch(on=True, message="Hi")),
     }
     async with place.opened() as backend:
         for text, state in by_hand.items():
@@ -91,7 +106,7 @@ async def test_a_store_with_what_a_person_wrote_returns_that_state(place: Place)
             assert await backend.get_state() == state
 
 
-@pytest.mark.parametrize("text", ["perhaps", '{"active": tr', b"\xff\xfe"])
+@pytest.mark.parametrize("text", ["perhaps", '{"switch": tr', b"\xff\xfe"])
 async def test_garbage_is_an_error_to_readers_and_other_changes_and_replaced_when_the_switch_is_set(
     place: Place, text: str | bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -104,7 +119,7 @@ async def test_garbage_is_an_error_to_readers_and_other_changes_and_replaced_whe
         with pytest.raises(InvalidStateError):
             await backend.update_state(lambda state: state)
         await set_maintenance_mode(True, backend)
-        assert ON == replace(await backend.get_state(), since=None)
+        assert await backend.get_state() == ON
     (record,) = [record for record in caplog.records if record.name == "fastapi_maintenance"]
     message = record.getMessage()
     assert message.startswith(f"{backend!r} is replaced, as if it had been off: ")
@@ -154,7 +169,8 @@ def test_update_state_in_two_processes_on_one_sqlite_loses_no_change(tmp_path: P
         import sys
         import anyio
         from fastapi_maintenance import backend_from_url
-        from tests.backends.places import counted
+        from tests.backends.helpers import IN_A_CENTURY, LONG_AGO
+from tests.backends.places import counted
 
         async def change():
             backend = backend_from_url(sys.argv[1])
@@ -167,7 +183,7 @@ def test_update_state_in_two_processes_on_one_sqlite_loses_no_change(tmp_path: P
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), url]
     processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    assert anyio.run(get_maintenance_state, url).message == "100"
+    assert anyio.run(get_maintenance_state, url).switch.message == "100"
 
 
 async def test_what_is_written_by_url_counts_at_once_in_this_process(place: Place) -> None:
@@ -201,11 +217,11 @@ async def test_watching_tells_the_state_at_once_and_then_each_change(place: Plac
             for message in ["first", "second", "third"]:
 
                 async def is_told(wanted: str = message) -> bool:
-                    return wanted in [state.message for state in states]
+                    return wanted in [state.switch.message for state in states]
 
                 await set_maintenance_mode(True, writer, message=message)
                 await eventually(is_told)
-        assert ["first", "second", "third"] == list(dict.fromkeys(state.message for state in states))
+        assert ["first", "second", "third"] == list(dict.fromkeys(state.switch.message for state in states))
 
 
 async def test_a_change_by_hand_is_told_when_the_key_is_looked_at_again(place: Place) -> None:

@@ -15,11 +15,14 @@ from fastapi_maintenance import (
     EnvVarBackend,
     Hold,
     MaintenanceState,
+    MaintenanceStatus,
     MemoryBackend,
     StateBackend,
+    Switch,
     maintenance_changes,
     maintenance_mode_off,
     maintenance_mode_on,
+    plan_maintenance,
     set_maintenance_mode,
     wait_until_open,
 )
@@ -43,16 +46,16 @@ class Told:
     """What a task was told by `maintenance_changes`."""
 
     def __init__(self, backend: StateBackend) -> None:
-        self.states: list[MaintenanceState] = []
+        self.statuses: list[MaintenanceStatus] = []
         self._backend = backend
 
     async def listen(self) -> None:
-        async for state in maintenance_changes(self._backend):
-            self.states.append(state)
+        async for status in maintenance_changes(self._backend):
+            self.statuses.append(status)
 
     async def is_told(self, *expected: tuple[bool, str | None]) -> None:
         async def is_so() -> bool:
-            return list(expected) == [(state.switch.on, state.message) for state in self.states]
+            return list(expected) == [(status.active, status.message) for status in self.statuses]
 
         await eventually(is_so)
 
@@ -155,10 +158,10 @@ async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none(monkeypatc
 
             await eventually(is_renewed)
             await anyio.sleep(0.3)
-            assert 3 == len(told.states)
+            assert len(told.statuses) == 3
         await told.is_told((False, None), (True, "soon"), (True, "soon"), (True, "soon"))
         group.cancel_scope.cancel()
-    assert [0, 0, 1, 0] == [len(state.holds) for state in told.states]
+    assert [type(status.decided_by) for status in told.statuses] == [type(None), Switch, Hold, Switch]
     await nothing_is_left()
 
 
@@ -166,13 +169,15 @@ async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none(monkeypatc
 async def test_changes_yields_a_window_at_the_moment_when_it_begins_and_ends(make: Callable[[], Any]) -> None:
     backend = make()
     starts_at, ends_at = now_and(0.3), now_and(0.6)
-    await set_maintenance_mode(True, backend, starts_at=starts_at, ends_at=ends_at)
-    moments = []
-    async with aclosing(maintenance_changes(backend)) as states:
-        async for _ in states:
+    await plan_maintenance(starts_at, ends_at, backend)
+    moments, seen = [], []
+    async with aclosing(maintenance_changes(backend)) as statuses:
+        async for status in statuses:
             moments.append(clock.now())
-            if len(moments) == 3:
+            seen.append(status.active)
+            if len(seen) == 3:
                 break
+    assert seen == [False, True, False]
     assert starts_at <= moments[1] < starts_at + timedelta(seconds=0.25)
     assert ends_at <= moments[2] < ends_at + timedelta(seconds=0.25)
     await nothing_is_left()

@@ -301,9 +301,9 @@ async def test_a_decorated_function_is_drained_in_each_call() -> None:
     ("drain", "error", "text"),
     [
         (0, ValueError, "drain must be a finite number of seconds above 0, got 0"),
-        (timedelta(0), ValueError, "drain must be a finite number of seconds above 0, got 0.0"),
+        (timedelta(0), ValueError, "drain must be a finite number of seconds above 0, got datetime.timedelta(0)"),
         (math.inf, ValueError, "drain must be a finite number of seconds above 0, got inf"),
-        ("30s", TypeError, "drain must be a number of seconds, got str '30s'"),
+        ("30s", TypeError, "drain must be a number of seconds or a timedelta, got str '30s'"),
     ],
 )
 def test_a_time_that_is_none_is_refused_at_once(drain: float, error: type[Exception], text: str) -> None:

@@ -127,7 +127,7 @@ async def test_who_drains_is_told_who_is_waited_for_and_how_long_still() -> None
     async with served(service) as group:
         group.start_soon(service.get, "/work/a")
         await service.begun("a")
-        async with Block(backend, active=True, drain=60, progress=progress):
+        async with Block(backend, on=True, drain=60, progress=progress):
             assert ["a begins", "a ends"] == service.events
     assert {1} == {requests for requests, _ in told if requests}
     assert all(0 < seconds <= 60 for _, seconds in told)

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from fastapi_maintenance import MaintenanceState, set_maintenance_mode
+from fastapi_maintenance import MaintenanceState, Window, set_maintenance_mode
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import observer
 from tests.middleware.test_failures import app_on, hang, records, status
@@ -102,9 +102,10 @@ def test_a_window_that_was_announced_opens_and_closes_by_itself_in_every_app(run
         early, late = Service(store), Service(store)
         early.let_go.set()
         late.let_go.set()
-        window = [clock.now() + timedelta(seconds=seconds) for seconds in (10, 20)]
+        now = clock.now()
+        window = Window(id="a", starts_at=now + timedelta(seconds=10), ends_at=now + timedelta(seconds=20))
         async with living(early.app):
-            await store.update_state(lambda _: MaintenanceState(active=True, starts_at=window[0], ends_at=window[1]))
+            await store.update_state(lambda _: MaintenanceState(windows=(window,)))
             async with living(late.app):
                 statuses = []
                 for _ in range(3):
