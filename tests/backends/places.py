@@ -57,10 +57,11 @@ class Place:
         """Return the value as a person or another program reads it."""
         async with self.opened() as backend:
             if isinstance(backend, RedisBackend):
-                return (await backend.client.get(backend.key)).decode()
+                value = await backend.client.get(backend.key)
+                return value.decode() if isinstance(value, bytes) else str(value)
             assert isinstance(backend, SQLAlchemyBackend)
             async with backend.engine.connect() as connection:
-                return (await connection.execute(sqlalchemy.text("SELECT state FROM fastapi_maintenance"))).scalar_one()
+                return str(await connection.scalar(sqlalchemy.text("SELECT state FROM fastapi_maintenance")))
 
 
 def counted(state: MaintenanceState) -> MaintenanceState:

@@ -66,7 +66,7 @@ async def test_nothing_there_is_off_and_reading_makes_nothing(place: Place) -> N
 
 
 async def test_state_with_everything_is_read_by_others_and_off_ends_the_window_in_force(place: Place) -> None:
-    details = {"message": "Zurück um zehn ☕", "by": "ops", "since": LONG_AGO}
+    details: dict[str, Any] = {"message": "Zurück um zehn ☕", "by": "ops", "since": LONG_AGO}
     in_force = Window(id="a", starts_at=LONG_AGO, ends_at=IN_A_CENTURY, **details)
     planned = replace(in_force, id="b", starts_at=IN_A_CENTURY, ends_at=None)
     switch = Switch(on=True, ends_at=IN_A_CENTURY, **details)
