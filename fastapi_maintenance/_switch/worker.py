@@ -92,8 +92,9 @@ class Worker:
         if observer.can_be_followed and not observer.watches:
             return math.inf  # nothing has been told yet
         state = observer.peek() or await observer.read()
-        self._note(holds.with_local(observer.backend, state))
-        blocked = await self._blocked(state)
+        counted = holds.with_local(observer.backend, state)
+        self._note(counted)
+        blocked = await self._blocked(counted)
         for request in blocked:
             websocket = served.websockets.get(request)
             if websocket is not None:
@@ -138,11 +139,11 @@ class Worker:
 
     async def _blocked(self, state: MaintenanceState) -> dict[RequestInProgress, Blocked]:
         """Return the requests in progress that maintenance would block now, and why."""
-        if not (state.switch.on or state.windows or state.holds or holds.ledgers):
+        if not (state.switch.on or state.windows or state.holds):
             self._verdicts = {}  # else requests that have ended would be kept until maintenance begins again
             return {}
         requests = tuple(self._served.requests)
-        decided_by = state, status_of(state, clock.now()).active, bool(holds.ledgers)
+        decided_by = state, status_of(state, clock.now()).active, holds.local_holds(self.observer.backend)
         known = self._verdicts if decided_by == self._decided_by else {}
         self._decided_by = decided_by
         self._verdicts = {
