@@ -58,21 +58,27 @@ class _Member:
 
     def state(self) -> MaintenanceState:
         """Return the last known state, with the holds of this process."""
-        return holds.with_local(self._backend, self._observer.peek() or self._group.state)
+        return holds.with_local(self._backend, self._group.state)
 
     async def read(self) -> None:
         """Learn the state."""
-        self._group.state = await self._observer.read()
+        known = self._group.state
+        state = await self._observer.read()
+        if known is self._group.state and not self._observer.is_away:  # else the group knows it better
+            self._group.state = state
 
     async def wait(self, known: object) -> None:
         """Return when the status differs from the one that is known."""
         while known == self._compared():
-            change = next_change(self.state(), clock.now())
-            with anyio.move_on_after(math.inf if change is None else min(_POLL, clock.seconds_until(change))):
-                if self._group.has_leader:
-                    await self._group.news.wait()
-                else:
-                    await self._lead(known)
+            if self._group.has_leader:
+                await self._news()
+            else:
+                await self._lead(known)
+
+    async def _news(self) -> None:
+        change = next_change(self.state(), clock.now())
+        with anyio.move_on_after(math.inf if change is None else min(_POLL, clock.seconds_until(change))):
+            await self._group.news.wait()
 
     async def _lead(self, known: object) -> None:
         self._group.has_leader = True
@@ -81,11 +87,11 @@ class _Member:
                 tasks.start_soon(self._observer.follow, None, self._tell)
                 tasks.start_soon(self._poll)
                 while known == self._compared():
-                    await self._group.news.wait()
+                    await self._news()
                 tasks.cancel_scope.cancel()
         finally:
             self._group.has_leader = False
-            self._tell()  # another one leads now
+            self._group.tell(None)  # another one leads now
 
     async def _poll(self) -> NoReturn:
         while True:
@@ -95,7 +101,7 @@ class _Member:
                 self._tell()
 
     def _tell(self) -> None:
-        self._group.tell(self._observer.peek())
+        self._group.tell(None if self._observer.is_away else self._observer.peek())
 
     def status(self) -> MaintenanceStatus:
         """Return the status by the last known state."""

@@ -15,6 +15,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 
 import anyio
 from anyio.abc import TaskGroup
@@ -31,15 +32,15 @@ from fastapi_maintenance._switch.writes import key_of
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.url import close_if_made_here
-from fastapi_maintenance.state import Hold, MaintenanceState, next_change, status_of
+from fastapi_maintenance.state import MaintenanceState, next_change, status_of
 from fastapi_maintenance.typing import DrainableStateBackend
 
 _LOOK_AGAIN = 0.05  # seconds, while requests are waited for: one may end in another event loop
 _POLL = 1.0  # seconds
 _workers: dict[object, list[Worker]] = {}
 """Those of this process, by their switch."""
-_noted: dict[object, tuple[bool, bool]] = {}
-"""Whether maintenance is on, and by a hold, as it was logged last in this process, by the switch."""
+_noted: dict[object, tuple[bool, datetime]] = {}
+"""Whether maintenance is on, and when that was logged, the last time in this process, by the switch."""
 _logger = logging.getLogger("fastapi_maintenance")
 
 
@@ -92,8 +93,9 @@ class Worker:
         if observer.can_be_followed and not observer.watches:
             return math.inf  # nothing has been told yet
         state = observer.peek() or await observer.read()
-        self._note(holds.with_local(observer.backend, state))
-        blocked = await self._blocked(state)
+        counted = holds.with_local(observer.backend, state)
+        self._note(counted)
+        blocked = await self._blocked(counted)
         for request in blocked:
             websocket = served.websockets.get(request)
             if websocket is not None:
@@ -116,14 +118,14 @@ class Worker:
         if self.observer.is_away or active is self._active:
             return
         self._active = active
-        is_first, (was_active, was_held) = key not in _noted, _noted.get(key, (None, False))
+        was_active, logged_at = _noted.get(key, (None, now))
         if was_active is active:
             return
-        _noted[key] = active, isinstance(status.decided_by, Hold)
+        _noted[key] = active, now
         set_active(self._name, active)
-        if is_first and not active:
+        if was_active is None and not active:
             return
-        is_release = was_held and not active and status.decided_by is None  # nobody has set the switch off
+        is_release = not active and status.since is not None and status.since < logged_at  # nobody has set it off
         by, since = (None, None) if is_release else (status.by, status.since)
         times = {name: time and time.isoformat() for name, time in (("since", since), ("ends_at", status.ends_at))}
         details = {"active": active, "message": status.message, "by": by, **times}
@@ -138,11 +140,11 @@ class Worker:
 
     async def _blocked(self, state: MaintenanceState) -> dict[RequestInProgress, Blocked]:
         """Return the requests in progress that maintenance would block now, and why."""
-        if not (state.switch.on or state.windows or state.holds or holds.ledgers):
+        if not (state.switch.on or state.windows or state.holds):
             self._verdicts = {}  # else requests that have ended would be kept until maintenance begins again
             return {}
         requests = tuple(self._served.requests)
-        decided_by = state, status_of(state, clock.now()).active, bool(holds.ledgers)
+        decided_by = state, status_of(state, clock.now()).active, holds.local_holds(self.observer.backend)
         known = self._verdicts if decided_by == self._decided_by else {}
         self._decided_by = decided_by
         self._verdicts = {

@@ -12,7 +12,7 @@ import pytest
 from fastapi_maintenance import Hold, MaintenanceState
 from fastapi_maintenance.state import add_hold
 
-LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+LONG_AGO, IN_A_CENTURY = (datetime(year, 1, 1, tzinfo=UTC) for year in (2000, 2100))
 LIMIT = 65_536
 only_posix = pytest.mark.skipif(sys.platform == "win32", reason="what POSIX has and Windows has not")
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")

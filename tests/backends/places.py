@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import sqlalchemy
 
-from fastapi_maintenance import MaintenanceState, backend_from_url
+from fastapi_maintenance import MaintenanceState, Switch, backend_from_url
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.backends.url import close_if_made_here
@@ -53,11 +53,20 @@ class Place:
                     sqlalchemy.text("UPDATE fastapi_maintenance SET state = :text"), {"text": text}
                 )
 
+    async def read_by_hand(self) -> str:
+        """Return the value as a person or another program reads it."""
+        async with self.opened() as backend:
+            if isinstance(backend, RedisBackend):
+                value = await backend.client.get(backend.key)
+                return value.decode() if isinstance(value, bytes) else str(value)
+            assert isinstance(backend, SQLAlchemyBackend)
+            async with backend.engine.connect() as connection:
+                return str(await connection.scalar(sqlalchemy.text("SELECT state FROM fastapi_maintenance")))
+
 
 def counted(state: MaintenanceState) -> MaintenanceState:
     """Return the state with a message that counts how often this was done."""
-    switch = state.switch
-    return replace(state, switch=replace(switch, message=str(int(switch.message or "0") + 1)))
+    return replace(state, switch=Switch(message=str(int(state.switch.message or "0") + 1)))
 
 
 @asynccontextmanager

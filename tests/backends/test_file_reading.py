@@ -25,8 +25,8 @@ pytestmark = pytest.mark.anyio
 ON, OFF = MaintenanceState(switch=Switch(on=True)), MaintenanceState()
 GARBAGE = {
     "no word": b"perhaps",
-    "truncated JSON": b'{"switch": {"on": tr',
-    "JSON of something else": b'{"actively": true}',
+    "truncated JSON": b'{"switch": tr',
+    "JSON of something else": b'{"active": true}',
     "not UTF-8": b"\xff1\x00",
     "null characters": b"\0" * 20,
     "too big": b"1" + b" " * LIMIT,

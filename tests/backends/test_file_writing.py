@@ -10,13 +10,14 @@ import stat
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from fastapi_maintenance import LocalFileBackend, MaintenanceState, Switch
+from fastapi_maintenance import LocalFileBackend, MaintenanceState, Switch, set_maintenance_mode
 from fastapi_maintenance.backends import file as file_module
 from tests.backends.helpers import LIMIT, only_posix
 from tests.strategies import state_of_size
@@ -30,12 +31,12 @@ async def test_a_plain_switch_is_written_as_a_person_would_and_more_as_one_json_
     path = tmp_path / "mode"
     backend = LocalFileBackend(path)
     written = []
-    await backend.set_value(True)
-    written.append(path.read_text())
-    await backend.set_value(False)
-    written.append(path.read_text())
+    for set_switch in (backend.set_value, partial(set_maintenance_mode, backend=backend)):
+        for value in (True, False):
+            await set_switch(value)
+            written.append(path.read_text())
     await backend.update_state(lambda _: MaintenanceState(switch=Switch(on=True, message="Zurück")))
-    assert ["1\n", "0\n"] == written
+    assert written == ["1\n", "0\n"] * 2
     assert json.loads(path.read_text()) == {"switch": {"on": True, "message": "Zurück"}}
 
 
@@ -45,7 +46,7 @@ async def test_a_write_leaves_the_file_and_its_lock_and_nothing_else(tmp_path: P
 
 
 async def test_what_a_dead_writer_left_is_no_obstacle(tmp_path: Path) -> None:
-    (tmp_path / "mode.tmp").write_text('{"swi')
+    (tmp_path / "mode.tmp").write_text('{"swit')
     (tmp_path / "mode.lock").touch()
     backend = LocalFileBackend(tmp_path / "mode")
     await backend.set_value(True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from fastapi_maintenance import BaseStateBackend, MaintenanceState, MemoryBackend, Switch, Window
+from fastapi_maintenance import BaseStateBackend, MaintenanceState, MemoryBackend, Switch
 from tests.backends.helpers import adding
 from tests.stores import TextSwitch
 
@@ -35,15 +34,6 @@ def test_memory_refuses_to_begin_with_what_is_no_state(given: Any) -> None:  # n
         TypeError, match=rf"^state must be a MaintenanceState, True or False, got {type(given).__name__} {given!r}$"
     ):
         MemoryBackend(given)
-
-
-async def test_memory_says_on_only_within_the_window() -> None:
-    now = datetime.now(UTC)
-    hour = timedelta(hours=1)
-    spans = [(now - hour, now + hour), (now + hour, None), (now - 2 * hour, now - hour)]
-    windows = [Window(id="a", starts_at=start, ends_at=end) for start, end in spans]
-    backends = [MemoryBackend(MaintenanceState(windows=(window,))) for window in windows]
-    assert [await backend.get_value() for backend in backends] == [True, False, False]
 
 
 async def test_memory_returns_the_state_after_a_change_and_keeps_it() -> None:

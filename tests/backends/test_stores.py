@@ -25,17 +25,18 @@ from fastapi_maintenance import (
     NotSupportedError,
     StateBackend,
     Switch,
+    Window,
     backend_from_url,
     get_maintenance_mode,
     get_maintenance_state,
     maintenance_mode_on,
-    plan_maintenance,
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from fastapi_maintenance.testing import moved_clock
 from fastapi_maintenance.typing import DetailedStateBackend, WatchableStateBackend
+from tests.backends.helpers import IN_A_CENTURY, LONG_AGO
 from tests.backends.places import Place, counted, eventually_told, told
 from tests.middleware.test_failures import app_on, status
 from tests.servers import running
@@ -64,20 +65,31 @@ async def test_nothing_there_is_off_and_reading_makes_nothing(place: Place) -> N
                 assert [] == await connection.run_sync(lambda sync: sqlalchemy.inspect(sync).get_table_names())
 
 
-async def test_a_state_with_everything_is_read_by_others(place: Place) -> None:
-    ends_at = datetime.now(UTC) + timedelta(hours=1)
+async def test_state_with_everything_is_read_by_others_and_off_ends_the_window_in_force(place: Place) -> None:
+    details: dict[str, Any] = {"message": "Zurück um zehn ☕", "by": "ops", "since": LONG_AGO}
+    in_force = Window(id="a", starts_at=LONG_AGO, ends_at=IN_A_CENTURY, **details)
+    planned = replace(in_force, id="b", starts_at=IN_A_CENTURY, ends_at=None)
+    switch = Switch(on=True, ends_at=IN_A_CENTURY, **details)
+    written = MaintenanceState(switch=switch, windows=(in_force, planned))
     async with place.opened() as one, place.opened() as other:
-        await set_maintenance_mode(True, one, message="Zurück um zehn ☕", ends_at=ends_at, by="alice")
-        window = await plan_maintenance(ends_at, backend=one, message="New database")
+        await one.update_state(lambda _: written)
         async with maintenance_mode_on(one, message="Deployment", lease=60):
             state = await other.get_state()
-            switch = state.switch
-            assert (switch.message, switch.ends_at, switch.by) == ("Zurück um zehn ☕", ends_at, "alice")
-            assert state.windows == (window,)
-            assert ["Deployment"] == [hold.message for hold in state.holds]
+            assert replace(state, holds=()) == written
+            assert [hold.message for hold in state.holds] == ["Deployment"]
             await set_maintenance_mode(False, other)
             assert await get_maintenance_mode(other)
+        assert await one.get_state() == MaintenanceState(windows=(planned,))
         assert not await get_maintenance_mode(other)
+
+
+async def test_set_maintenance_mode_writes_what_version_0_0_5_reads(place: Place) -> None:
+    async with place.opened() as backend:
+        texts = []
+        for value in (True, False):
+            await set_maintenance_mode(value, backend)
+            texts.append(await place.read_by_hand())
+    assert texts == ["1", "0"]
 
 
 async def test_a_store_with_what_a_person_wrote_returns_that_state(place: Place) -> None:
@@ -94,7 +106,7 @@ async def test_a_store_with_what_a_person_wrote_returns_that_state(place: Place)
             assert await backend.get_state() == state
 
 
-@pytest.mark.parametrize("text", ["perhaps", '{"switch": {"on": tr', b"\xff\xfe"])
+@pytest.mark.parametrize("text", ["perhaps", '{"switch": tr', b"\xff\xfe"])
 async def test_garbage_is_an_error_to_readers_and_other_changes_and_replaced_when_the_switch_is_set(
     place: Place, text: str | bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -107,7 +119,7 @@ async def test_garbage_is_an_error_to_readers_and_other_changes_and_replaced_whe
         with pytest.raises(InvalidStateError):
             await backend.update_state(lambda state: state)
         await set_maintenance_mode(True, backend)
-        assert ON == replace(await backend.get_state(), since=None)
+        assert await backend.get_state() == ON
     (record,) = [record for record in caplog.records if record.name == "fastapi_maintenance"]
     message = record.getMessage()
     assert message.startswith(f"{backend!r} is replaced, as if it had been off: ")
@@ -157,7 +169,8 @@ def test_update_state_in_two_processes_on_one_sqlite_loses_no_change(tmp_path: P
         import sys
         import anyio
         from fastapi_maintenance import backend_from_url
-        from tests.backends.places import counted
+        from tests.backends.helpers import IN_A_CENTURY, LONG_AGO
+from tests.backends.places import counted
 
         async def change():
             backend = backend_from_url(sys.argv[1])

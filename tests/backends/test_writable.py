@@ -12,8 +12,8 @@ from typing import Any
 import anyio
 import pytest
 
-from fastapi_maintenance import Hold, LocalFileBackend, MaintenanceState, MemoryBackend, Switch
-from tests.backends.helpers import LONG_AGO, adding
+from fastapi_maintenance import Hold, LocalFileBackend, MaintenanceState, MemoryBackend, Switch, Window
+from tests.backends.helpers import IN_A_CENTURY, LONG_AGO, adding
 from tests.support import ROOT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_patient")]
@@ -25,15 +25,18 @@ def writable(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryBackend | 
     return MemoryBackend() if request.param == "memory" else LocalFileBackend(tmp_path / "mode")
 
 
-async def test_setting_the_switch_takes_message_and_window_away_and_leaves_the_holds(
-    writable: MemoryBackend | LocalFileBackend,
+@pytest.mark.parametrize("value", [True, False])
+async def test_set_value_with_windows_and_a_hold_clears_the_message_and_off_ends_the_window_in_force(
+    value: bool, writable: MemoryBackend | LocalFileBackend
 ) -> None:
     hold = Hold(id="a", on=False)
-    await writable.update_state(
-        lambda _: MaintenanceState(switch=Switch(on=True, message="Soon", since=LONG_AGO), holds=(hold,))
-    )
-    await writable.set_value(True)
-    assert MaintenanceState(switch=Switch(on=True), holds=(hold,)) == await writable.get_state()
+    in_force, planned = (Window(id="b", starts_at=starts_at) for starts_at in (LONG_AGO, IN_A_CENTURY))
+    switch = Switch(on=True, message="Soon")
+    await writable.update_state(lambda _: MaintenanceState(switch=switch, windows=(in_force, planned), holds=(hold,)))
+    await writable.set_value(value)
+    windows = (in_force, planned) if value else (planned,)
+    expected = MaintenanceState(switch=Switch(on=value), windows=windows, holds=(hold,))
+    assert await writable.get_state() == expected
     assert not await writable.get_value()
 
 
@@ -108,7 +111,7 @@ def test_no_change_by_one_of_several_processes_is_lost(tmp_path: Path) -> None:
         async def add():
             backend, now = LocalFileBackend(sys.argv[1]), datetime.now(UTC)
             for number in range(12):
-                hold = Hold(id=f"{sys.argv[2]}-{number}", active=True)
+                hold = Hold(id=f"{sys.argv[2]}-{number}", on=True)
                 await backend.update_state(lambda state: add_hold(state, hold, now))
 
         print("ready", flush=True)

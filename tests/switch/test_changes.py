@@ -19,6 +19,7 @@ from fastapi_maintenance import (
     MemoryBackend,
     StateBackend,
     Switch,
+    Window,
     maintenance_changes,
     maintenance_mode_off,
     maintenance_mode_on,
@@ -141,6 +142,51 @@ async def is_watched(backend: WatchableStore) -> None:
     await eventually(is_so)
 
 
+async def test_changes_with_two_listeners_yields_a_change_to_both_and_keeps_its_watch() -> None:
+    backend = WatchableStore(MaintenanceState(windows=(Window(id="planned", starts_at=now_and(3600)),)))
+    listeners = [Told(backend), Told(backend)]
+    async with anyio.create_task_group() as group:
+        for told in listeners:
+            group.start_soon(told.listen)
+        await is_watched(backend)
+        await anyio.sleep(0.1)
+        await backend.set_value(True)  # as another process would
+        for told in listeners:
+            await told.is_told((False, None), (True, None))
+        await is_watched(backend)
+        ended = backend.ended
+        await anyio.sleep(10)
+        assert (backend.watchers, backend.ended) == (1, ended)
+        group.cancel_scope.cancel()
+
+
+async def test_changes_when_the_watcher_leaves_during_an_outage_keeps_the_last_known_state() -> None:
+    backend = WatchableStore()
+    early, late, leaving = Told(backend), Told(backend), anyio.CancelScope()
+
+    async def watch() -> None:
+        with leaving:
+            await Told(backend).listen()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        await is_watched(backend)
+        group.start_soon(early.listen)
+        await early.is_told((False, None))
+        await backend.set_value(True)  # as another process would
+        await early.is_told((False, None), (True, None))
+        await is_watched(backend)
+        leaving.cancel()
+        backend.go_down()
+        backend.cut_off()
+        group.start_soon(late.listen)
+        await late.is_told((True, None))
+        await anyio.sleep(10)
+        await early.is_told((False, None), (True, None))
+        await late.is_told((True, None))
+        group.cancel_scope.cancel()
+
+
 async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block, "_RENEWALS_PER_LEASE", 600)
     backend = MemoryBackend()
@@ -161,8 +207,7 @@ async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none(monkeypatc
             assert len(told.statuses) == 3
         await told.is_told((False, None), (True, "soon"), (True, "soon"), (True, "soon"))
         group.cancel_scope.cancel()
-    deciders = [type(status.decided_by) for status in told.statuses]
-    assert deciders == [type(None), Switch, Hold, Switch]
+    assert [type(status.decided_by) for status in told.statuses] == [type(None), Switch, Hold, Switch]
     await nothing_is_left()
 
 
@@ -171,12 +216,14 @@ async def test_changes_yields_a_window_at_the_moment_when_it_begins_and_ends(mak
     backend = make()
     starts_at, ends_at = now_and(0.3), now_and(0.6)
     await plan_maintenance(starts_at, ends_at, backend)
-    moments = []
-    async with aclosing(maintenance_changes(backend)) as states:
-        async for _ in states:
+    moments, seen = [], []
+    async with aclosing(maintenance_changes(backend)) as statuses:
+        async for status in statuses:
             moments.append(clock.now())
-            if len(moments) == 3:
+            seen.append(status.active)
+            if len(seen) == 3:
                 break
+    assert seen == [False, True, False]
     assert starts_at <= moments[1] < starts_at + timedelta(seconds=0.25)
     assert ends_at <= moments[2] < ends_at + timedelta(seconds=0.25)
     await nothing_is_left()

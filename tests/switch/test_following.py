@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from fastapi_maintenance import MaintenanceState, Window, set_maintenance_mode
+from fastapi_maintenance import MaintenanceState, Switch, Window, maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import observer
 from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import WatchableStore, be_down
-from tests.support import RunJumping
+from tests.support import RunJumping, eventually
 from tests.switch.lifespans import ON, answers, answers_after, living
 from tests.switch.test_drain import Service
 
@@ -102,8 +104,8 @@ def test_a_window_that_was_announced_opens_and_closes_by_itself_in_every_app(run
         early, late = Service(store), Service(store)
         early.let_go.set()
         late.let_go.set()
-        starts_at, ends_at = (clock.now() + timedelta(seconds=seconds) for seconds in (10, 20))
-        window = Window(id="a", starts_at=starts_at, ends_at=ends_at)
+        now = clock.now()
+        window = Window(id="a", starts_at=now + timedelta(seconds=10), ends_at=now + timedelta(seconds=20))
         async with living(early.app):
             await store.update_state(lambda _: MaintenanceState(windows=(window,)))
             async with living(late.app):
@@ -114,6 +116,32 @@ def test_a_window_that_was_announced_opens_and_closes_by_itself_in_every_app(run
         assert statuses == [[200, 200], [503, 503], [200, 200]]
 
     run_jumping(main)
+
+
+async def test_log_of_off_names_who_set_it_only_where_that_was_during_this_maintenance(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "fastapi_maintenance")
+    store = WatchableStore(MaintenanceState(switch=Switch(by="old", since=datetime(2020, 1, 1, tzinfo=UTC))))
+
+    def logged() -> list[tuple[object, object]]:
+        return [(fields["maintenance_active"], fields.get("maintenance_by")) for fields in map(vars, caplog.records)]
+
+    async def is_logged(number: int) -> bool:
+        return len(logged()) == number
+
+    async with living(app_on(store)):
+        async with maintenance_mode_on(store, by="job"):
+            await eventually(partial(is_logged, 1))
+            await set_maintenance_mode(True, store)
+        await set_maintenance_mode(False, store, by="bob")
+        await eventually(partial(is_logged, 2))
+        async with maintenance_mode_on(store, by="job"):
+            await eventually(partial(is_logged, 3))
+        await eventually(partial(is_logged, 4))
+    assert logged() == [(True, "job"), (False, "bob"), (True, "job"), (False, None)]
+    values = [value for record in caplog.records for name, value in vars(record).items() if "maintenance_" in name]
+    assert {type(value) for value in values} == {bool, str}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 
 from fastapi_maintenance import (
     EnvVarBackend,
+    Hold,
     LocalFileBackend,
     MaintenanceState,
     MemoryBackend,
@@ -21,9 +23,15 @@ from fastapi_maintenance import (
     maintenance_mode_off,
     maintenance_mode_on,
 )
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._switch import worker
+from fastapi_maintenance.state import add_hold
+from tests.middleware.test_failures import status
+from tests.middleware.test_open_websockets import Client, Talk, service
 from tests.stores import ReadOnlySwitch
 from tests.support import client
 from tests.switch.blocks import BodyError, Make, any_backend, kept_by
+from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
 
@@ -37,8 +45,8 @@ async def test_a_block_holds_maintenance_on_and_then_off_again(make: Make, tmp_p
     before = await kept_by(store)
     async with maintenance_mode_on(store):
         during = await get_maintenance_mode(store)
-    assert (False, True, False) == (before.switch.on, during, await get_maintenance_mode(store))
-    assert before == await kept_by(store)
+    assert (during, await get_maintenance_mode(store)) == (True, False)
+    assert await kept_by(store) == before == MaintenanceState()
 
 
 @any_backend
@@ -105,6 +113,44 @@ async def test_requests_pass_while_a_block_holds_off_although_the_store_says_on(
             during = await http.get("/")
         after = await http.get("/")
     assert (200, 503) == (during.status_code, after.status_code)
+
+
+async def test_block_with_holds_of_another_process_keeps_its_place_in_their_order() -> None:
+    store, other = MemoryBackend(), Hold(id="other", on=True)
+    apps = {enabled: FastAPI() for enabled in (None, True, False)}
+    for enabled, app in apps.items():
+        app.add_api_route("/", lambda: "open")
+        app.add_middleware(maintenance_middleware(backend=store, enabled=enabled))
+
+    async def seen() -> list[object]:
+        return [await get_maintenance_mode(store), *[await status(app) for app in apps.values()]]
+
+    async with maintenance_mode_off(store):
+        await store.update_state(lambda state: add_hold(state, other, clock.now()))
+        with_both = await seen()
+        (own, _) = store.peek().holds
+        lapsed = replace(own, expires_at=clock.now())
+        await store.update_state(lambda _: MaintenanceState(holds=(other, lapsed)))
+        with_own_newest_and_lapsed = await seen()
+        await store.update_state(lambda _: MaintenanceState(holds=(other,)))
+        with_own_lost = await seen()
+    assert with_both == [True, 503, 503, 503]
+    assert with_own_newest_and_lapsed == with_own_lost == [False, 200, 200, 200]
+    assert await seen() == [True, 503, 503, 200]
+
+
+async def test_websocket_in_a_block_that_a_newer_block_closes_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_POLL", 0.01)
+    switch, talk, visitor = ReadOnlySwitch(), Talk(), Client()
+    app = service(switch, talk)
+    async with living(app), maintenance_mode_off(switch), anyio.create_task_group() as group:
+        group.start_soon(visitor.connect, app)
+        await talk.begun.wait()
+        await anyio.sleep(0.05)
+        async with maintenance_mode_on(switch):
+            await visitor.is_closed()
+    assert talk.told == [1012, "cleaned up"]
+    visitor.close()
 
 
 async def test_a_block_that_is_open_cannot_be_entered_again_and_stays_open() -> None:

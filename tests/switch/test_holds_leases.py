@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -72,21 +73,21 @@ async def test_a_lease_is_renewed_while_the_block_runs_and_not_after() -> None:
         (second,) = (await store.get_state()).holds
     late = after_next_write(store)
     await anyio.sleep(0.04)
-    assert (first.id, first.on) == (second.id, second.on)
+    assert (second.id, second.on) == (first.id, False)
     assert first.expires_at is not None
     assert second.expires_at is not None
     assert first.expires_at < second.expires_at
     assert not late.is_set()
 
 
-async def test_a_hold_that_others_dropped_comes_back_as_the_oldest_when_it_is_renewed() -> None:
+async def test_renewal_of_a_hold_that_others_dropped_puts_it_back_where_it_belongs_by_its_age() -> None:
     store = DetailedStore()
-    async with maintenance_mode_on(store, message="old", lease=0.03):
-        await store.update_state(lambda _: MaintenanceState())
-        async with maintenance_mode_off(store):
-            with fail_after(30):
-                await after_next_write(store).wait()
-            assert [True, False] == [hold.on for hold in (await store.get_state()).holds]
+    newer = Hold(id="newer", on=False, since=clock.now() + timedelta(seconds=1))
+    async with maintenance_mode_on(store, lease=0.03):
+        await store.update_state(lambda _: MaintenanceState(holds=(replace(newer, id="older", since=None), newer)))
+        with fail_after(30):
+            await after_next_write(store).wait()
+        assert [hold.on for hold in (await store.get_state()).holds] == [False, True, False]
 
 
 @ONLY_ASYNCIO  # on a clock that does not jump

@@ -194,7 +194,7 @@ async def test_a_change_by_the_operator_of_this_process_during_a_block_counts_af
         await set_maintenance_mode(changed, store)
         during = await get_maintenance_state(store)
         held = store.value
-    assert (not changed, changed, changed) == (held, during.switch.on, store.value)
+    assert (held, during.switch.on, store.value) == (not changed, changed, changed)
 
 
 async def test_the_second_change_by_the_operator_of_another_process_is_kept_too() -> None:
