@@ -51,7 +51,9 @@ class Part:
 PARTS = {
     "core": Part(
         modules={
-            "state": ("state",),
+            "state/values": ("state",),
+            "state/status": ("state",),
+            "state/changes": ("state",),
             "codec": ("codec",),
             "predicates/clients": ("clients", "predicates"),
             "predicates/combinators": ("laws", "openapi"),
@@ -59,11 +61,11 @@ PARTS = {
             "predicates/values": ("predicates",),
             "predicates/verdicts": ("laws", "openapi", "hints", "failures"),
             "middleware": ("decision", "middleware", "hints", "telemetry", "websockets", "failures"),
-            "_routing/layers": ("layers", "dispatch", "arrangements", "hints", "index", "left_to_app", "places"),
-            "_routing/finder": ("places", "order", "layers", "dispatch", "failing_routes", "index", "marks", *LEFT),
-            "_routing/endpoints": ("marks", "dispatch", "documentation", "index", *LEFT),
+            "_routing/layers": ("layers", "dispatch", "arrangements", "hints", "left_to_app", "places"),
+            "_routing/finder": ("places", "order", "layers", "dispatch", "failing_routes", "marks", *LEFT),
+            "_routing/endpoints": ("marks", "dispatch", "documentation", *LEFT),
             "_routing/left_to_app": ("left_to_app", "layers", "arrangements", "scope"),
-            "_routing/routes": ("places", "order", "failing_routes", "hints", "index", "openapi", *LEFT),
+            "_routing/routes": ("places", "order", "failing_routes", "hints", "openapi", *LEFT),
             "backends/base": ("base", "env", "memory", "writable", *FILE, "failures", "drain", "redis"),
             "backends/cached": ("cached",),
             "backends/env": ("env",),
