@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import anyio
 import httpx
@@ -184,12 +184,6 @@ async def test_whoever_is_no_administrator_is_refused(method: str, path: str) ->
     body = {"on": True} if path == "/switch" else {"starts_at": f"{NOW + HOUR}"}
     response = await ask(app_on(backend), method, f"/maintenance{path}", headers={"If-Match": "*"}, json=body)
     assert (response.status_code, backend.peek()) == (403, before)
-
-
-def test_router_without_dependencies_is_refused() -> None:
-    with pytest.raises(TypeError, match="dependencies"):
-        maintenance_router()  # type: ignore[call-arg]  # what is refused
-    assert maintenance_router(dependencies=[]).routes
 
 
 # Some fields
@@ -566,38 +560,14 @@ async def user(x_user: Annotated[str, Header()] = "") -> str | None:
     return x_user or None
 
 
-class User(str):
-    """Who asks, as a class that FastAPI makes of the request."""
-
-    __slots__ = ()
-
-    def __new__(cls, x_user: Annotated[str, Header()] = "nobody") -> Self:
-        return super().__new__(cls, x_user)
-
-
-class Directory:
-    """Who asks, by an object that can be called."""
-
-    def __call__(self, x_user: Annotated[str, Header()] = "") -> str:
-        return x_user
-
-
-@pytest.mark.parametrize("by", [user, User, Directory(), lambda: "alice"])
-async def test_who_set_the_switch_is_shown_to_administrators(by: Callable[..., Any]) -> None:
-    backend = MemoryBackend()
-    before = datetime.now(UTC)
-    done = await change(app_on(backend, by=by), user="alice", on=True)
-    assert (done.status_code, done.json()["by"], backend.peek().switch.by) == (200, "alice", "alice")
-    assert before <= datetime.fromisoformat(done.json()["since"]) <= datetime.now(UTC)
-
-
 async def test_dependency_that_returns_who_asks_can_refuse() -> None:
     backend = MemoryBackend()
     app = app_on(backend, by=user)
     refused = await change(app, user="mallory", on=True)
     assert (refused.status_code, backend.peek()) == (403, MaintenanceState())
-    unknown = await change(app, on=True)
-    assert (unknown.status_code, unknown.json()["by"]) == (200, None)
+    for name in ("", "alice"):
+        done = await change(app, user=name, on=True)
+        assert (done.status_code, done.json()["by"], backend.peek().switch.by) == (200, name or None, name or None)
 
 
 async def test_bare_switch_is_set_and_keeps_nobody() -> None:
@@ -684,13 +654,9 @@ def test_router_is_documented_with_every_status() -> None:
         ({"prefix": 1}, "prefix must be a str, got int 1"),
         ({"base_url": 1}, "base_url must be a str, got int 1"),
         ({"by": "alice"}, "by must be callable, got str 'alice'"),
+        ({"backend": "nosuch:"}, "backend must begin with"),
     ],
 )
-def test_setting_of_the_wrong_type_is_refused(settings: dict[str, Any], text: str) -> None:
-    with pytest.raises(TypeError, match=f"^{re.escape(text)}"):
+def test_invalid_setting_is_refused(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(text)}"):
         maintenance_router(**{"dependencies": [], **settings})
-
-
-def test_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^backend must begin with"):
-        maintenance_router(dependencies=[], backend="nosuch:")
