@@ -102,11 +102,11 @@ async def test_put_while_maintenance_is_on_sets_what_get_returns() -> None:
     app = app_on(MemoryBackend())
     seen = await get(app, SWITCH)
     assert (seen.status_code, seen.json()) == (200, shown(Switch()))
-    ends_at = NOW + HOUR
-    done = await change(app, if_match=seen.headers["etag"], on=True, message="Back at ten", ends_at=f"{ends_at}")
+    ends_at, message = NOW + HOUR, "\U0001f6a7" * 4096  # what takes the most as text
+    done = await change(app, if_match=seen.headers["etag"], on=True, message=message, ends_at=f"{ends_at}")
     assert (done.status_code, (await ask(app, "GET", "/")).status_code) == (200, 503)
     since = datetime.fromisoformat(done.json()["since"])
-    assert done.json() == shown(Switch(on=True, message="Back at ten", ends_at=ends_at, since=since))
+    assert done.json() == shown(Switch(on=True, message=message, ends_at=ends_at, since=since))
     seen = await get(app, SWITCH)
     assert (seen.json(), seen.headers["etag"]) == (done.json(), done.headers["etag"])
     assert (await change(app, on=False)).json() == shown(Switch())
@@ -153,20 +153,15 @@ async def test_get_of_the_whole_state_names_what_decides(state: MaintenanceState
 
 async def test_etag_changes_with_the_switch_and_the_windows_in_force_alone() -> None:
     backend = MemoryBackend(MaintenanceState(windows=(Window(id="planned", starts_at=NOW + HOUR),)))
-    app = app_on(backend)
-
-    async def tag() -> str:
-        etag: str = (await get(app, SWITCH)).headers["etag"]
-        return etag
-
-    before = await tag()
+    look = partial(get, app_on(backend), SWITCH)
+    before = (await look()).headers["etag"]
     async with maintenance_mode_on(backend, lease=60):
-        assert await tag() == before
+        assert (await look()).headers["etag"] == before
     with moved_clock() as clock:
         clock.move(hours=2)
-        assert await tag() != before
+        assert (await look()).headers["etag"] != before
     await set_maintenance_mode(True, backend)
-    assert await tag() != before
+    assert (await look()).headers["etag"] != before
 
 
 @pytest.mark.parametrize(
@@ -286,6 +281,7 @@ async def test_of_many_writers_with_one_tag_one_wins() -> None:
             for body in (
                 {"on": None}, {"on": "maybe"}, {"on": "true"}, {"on": 1}, {"on": False, "message": "why"},
                 *({"on": True, **one} for one in ({"massage": "typo"}, {"by": "mallory"}, {"since": f"{NOW}"})),
+                {"on": True, "message": "x" * 4097},
                 *({"on": True, "ends_at": end} for end in (4e9, "4000000000", True, ["2130-01-01T00:00:00Z"])),
                 *({"on": True, "ends_at": end} for end in ("2130-01-01T00:00:00", "2001-01-01T00:00:00Z")),
             )
@@ -297,6 +293,9 @@ async def test_of_many_writers_with_one_tag_one_wins() -> None:
         ("POST", WINDOWS, {"starts_at": "2130-01-01T00:00:00"}),
         ("POST", WINDOWS, {"starts_at": "2130-01-01T00:00:00Z", "ends_at": "2130-01-01T00:00:00Z"}),
         ("POST", WINDOWS, {"starts_at": "2130-01-01T00:00:00Z", "id": "mine"}),
+        ("POST", WINDOWS, {"starts_at": "2130-01-01T00:00:00Z", "message": "x" * 4097}),
+        ("POST", BYPASSED, {"secret": "x" * 1025}),
+        ("GET", f"{BYPASSED}?token={'x' * 513}", {}),
     ],
 )  # fmt: skip
 async def test_invalid_body_is_refused(method: str, path: str, body: dict[str, Any]) -> None:
@@ -354,21 +353,6 @@ async def test_body_without_end_is_not_read_to_its_end(method: str, path: str) -
     assert received == 70_000
 
 
-async def test_text_that_is_too_long_is_refused() -> None:
-    app = app_on(MemoryBackend())
-    for method, path, facts, field in (
-        ("PUT", SWITCH, {"json": {"on": True, "message": "x" * 4097}}, "message"),
-        ("PATCH", SWITCH, {"json": {"message": "x" * 4097}}, "message"),
-        ("POST", WINDOWS, {"json": {"starts_at": f"{NOW + HOUR}", "message": "x" * 4097}}, "message"),
-        ("POST", BYPASSED, {"json": {"secret": "x" * 1025}}, "secret"),
-        ("GET", BYPASSED, {"params": {"token": "x" * 513}}, "token"),
-    ):
-        response = await ask(app, method, path, headers=ANY, **facts)
-        (problem,) = response.json()["detail"]
-        assert (response.status_code, problem["loc"][-1], problem["type"]) == (422, field, "string_too_long")
-    assert (await change(app, on=True, message="\U0001f6a7" * 4096)).status_code == 200
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [("PUT", SWITCH, {"on": True}), ("PATCH", SWITCH, {"on": True}), ("POST", WINDOWS, {"starts_at": f"{NOW + HOUR}"})],
@@ -393,11 +377,8 @@ async def test_window_is_planned_and_cancelled() -> None:
     assert (window.starts_at, window.ends_at, window.message) == (NOW + HOUR, NOW + 2 * HOUR, "New database")
     assert (window.by, await backend.get_value()) == ("alice", False)
     answers = [await ask(app, "DELETE", f"{WINDOWS}/{window.id}", headers=ADMIN) for _ in range(2)]
-    assert [(answer.status_code, answer.text) for answer in answers] == [
-        (204, ""),
-        (404, f'{{"detail":"no window has the id \'{window.id}\'"}}'),
-    ]
-    assert backend.peek() == MaintenanceState()
+    assert ([answer.status_code for answer in answers], backend.peek()) == ([204, 404], MaintenanceState())
+    assert (answers[0].text, answers[1].json()["detail"]) == ("", f"no window has the id {window.id!r}")
 
 
 async def test_window_that_has_begun_before_it_is_stored_is_a_conflict() -> None:
@@ -420,22 +401,9 @@ async def test_delete_of_a_hold_removes_that_one() -> None:
     backend = MemoryBackend(MaintenanceState(holds=(dead, other)))
     app = app_on(backend)
     answers = [await ask(app, "DELETE", f"/maintenance/holds/{id_}", headers=ADMIN) for id_ in ("dead", "dead", "of")]
-    assert [answer.text for answer in answers[:2]] == ["", '{"detail":"no hold has the id \'dead\'"}']
+    assert (answers[0].text, answers[1].json()["detail"]) == ("", "no hold has the id 'dead'")
     assert ([answer.status_code for answer in answers], backend.peek().holds) == ([204, 404, 404], (other,))
     assert (await ask(app, "DELETE", "/maintenance/holds/of%20another", headers=ADMIN)).status_code == 204
-
-
-async def test_deleted_hold_of_a_running_job_comes_back() -> None:
-    backend = MemoryBackend()
-    async with maintenance_mode_on(backend, lease=0.3):
-        (hold,) = backend.peek().holds
-        assert (await ask(app_on(backend), "DELETE", f"/maintenance/holds/{hold.id}", headers=ADMIN)).status_code == 204
-
-        async def is_back() -> bool:
-            return bool(backend.peek().holds)
-
-        await eventually(is_back)
-    assert backend.peek() == MaintenanceState()
 
 
 @pytest.mark.parametrize(("make", "reason"), [(BareSwitch, "update_state"), (EnvVarBackend, "cannot be switched")])
