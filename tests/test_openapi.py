@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from fastapi_maintenance import (
     ExemptCallback,
@@ -91,9 +91,7 @@ def test_operation_that_maintenance_can_close_has_a_503_with_its_retry_after() -
         (always, {"GET /outer/inner/on"}),
     ],
 )
-def test_operation_that_is_forced_off_or_exempt_whatever_the_request_carries_has_none(
-    exempt: ExemptCallback, expected: set[str]
-) -> None:
+def test_operation_that_is_open_to_every_request_has_no_503(exempt: ExemptCallback, expected: set[str]) -> None:
     assert closable(documented_app(exempt=exempt).openapi()) == expected
 
 
@@ -133,9 +131,7 @@ def test_operation_with_a_503_of_its_own_keeps_it() -> None:
         (lambda _: PlainTextResponse("closed", 503), {"503": []}),
     ],
 )
-def test_response_is_documented_as_far_as_it_is_known(
-    response: ResponseCallback, expected: dict[str, list[str]]
-) -> None:
+def test_response_is_documented_as_far_as_known(response: ResponseCallback, expected: dict[str, list[str]]) -> None:
     responses = documented_app(response=response).openapi()["paths"]["/health"]["get"]["responses"]
     shown = {status: list(answer.get("content", {})) for status, answer in responses.items() if status != "200"}
     assert shown == expected
@@ -192,11 +188,7 @@ def test_wrapped_app_documents_what_wraps_it() -> None:
     assert closable(app.openapi()) == {"GET /items"}
 
 
-async def opaque(scope: Scope, receive: Receive, send: Send) -> None:
-    """Show no routes."""
-
-
-@pytest.mark.parametrize("within", [None, maintenance_middleware()(opaque)])
+@pytest.mark.parametrize("within", [None, maintenance_middleware()(PlainTextResponse("an app without routes"))])
 def test_app_without_maintenance_is_documented_as_it_is_with_a_warning(
     within: ASGIApp | None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -266,9 +258,7 @@ class Later:
         (all_of(), True),
     ],
 )
-def test_verdict_on_a_method_and_a_path_is_what_the_predicate_says_of_them_alone(
-    predicate: ExemptCallback, expected: bool | None
-) -> None:
+def test_verdict_is_what_is_known_from_method_and_path(predicate: ExemptCallback, expected: bool | None) -> None:
     assert verdict_on(predicate, "GET", "/items") is expected
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import anyio
 import httpx
 import pytest
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 from starlette.types import Message
@@ -170,9 +171,8 @@ async def test_etag_changes_with_the_switch_and_the_windows_in_force_alone() -> 
      ("DELETE", "/windows/tonight"), ("DELETE", "/holds/job")],
 )  # fmt: skip
 async def test_whoever_is_no_administrator_is_refused(method: str, path: str) -> None:
-    holds, windows = (Hold(id="job", on=True),), (Window(id="tonight", starts_at=NOW + HOUR),)
-    before = MaintenanceState(holds=holds, windows=windows)
-    backend = MemoryBackend(before)
+    windows = (Window(id="tonight", starts_at=NOW + HOUR),)
+    backend = MemoryBackend(before := MaintenanceState(holds=(Hold(id="job", on=True),), windows=windows))
     body = {"on": True} if path == "/switch" else {"starts_at": f"{NOW + HOUR}"}
     response = await ask(app_on(backend), method, f"/maintenance{path}", headers={"If-Match": "*"}, json=body)
     assert (response.status_code, backend.peek()) == (403, before)
@@ -384,12 +384,7 @@ async def test_window_is_planned_and_cancelled() -> None:
 async def test_window_that_has_begun_before_it_is_stored_is_a_conflict() -> None:
     backend = DetailedStore()
     with moved_clock() as clock:
-
-        async def pass_an_hour() -> None:
-            clock.move(hours=1)
-            await checkpoint()
-
-        backend.before_write = pass_an_hour
+        backend.before_write = lambda: to_thread.run_sync(lambda: clock.move(hours=1))
         body = {"starts_at": f"{clock.now() + HOUR / 2}"}
         response = await ask(app_on(backend), "POST", WINDOWS, headers=ADMIN, json=body)
     assert (response.status_code, backend.memory.peek()) == (409, MaintenanceState())
@@ -426,20 +421,14 @@ async def test_unavailable_store_is_a_503() -> None:
     app = app_on(backend)
     backend.go_down()
     for response in (await get(app), await get(app, SWITCH), await change(app, on=True)):
-        said = "the store cannot be reached: ConnectionError"
-        assert (response.status_code, response.json()["detail"]) == (503, said)
+        assert response.status_code == 503
+        assert response.json() == {"detail": "the store cannot be reached: ConnectionError"}
 
 
 async def test_put_returns_what_was_set_if_the_store_fails_right_after() -> None:
     backend = DetailedStore()
-    app = app_on(backend)
-
-    async def go_away() -> None:
-        backend.before_read = be_down
-        await checkpoint()
-
-    backend.after_write = go_away
-    response = await change(app, on=True)
+    backend.after_write = lambda: to_thread.run_sync(backend.go_down)
+    response = await change(app_on(backend), on=True)
     assert (response.status_code, response.json()["on"]) == (200, True)
 
 
