@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from fastapi_maintenance import (
     ExemptCallback,
@@ -70,16 +71,15 @@ def closable(document: dict[str, Any]) -> set[str]:
         f"{method.upper()} {path}"
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
-        if "summary" != method and "503" in operation["responses"]
+        if method != "summary" and "503" in operation["responses"]
     }
 
 
-def test_an_operation_that_maintenance_can_close_has_a_503_with_its_retry_after() -> None:
-    app = documented_app()
-    responses = app.openapi()["paths"]["/health"]["get"]["responses"]
-    assert {"200", "503"} == set(responses)
-    assert JSON == responses["503"]["content"]["application/json"]
-    assert {"Retry-After"} == set(responses["503"]["headers"])
+def test_operation_that_maintenance_can_close_has_a_503_with_its_retry_after() -> None:
+    responses = documented_app().openapi()["paths"]["/health"]["get"]["responses"]
+    assert set(responses) == {"200", "503"}
+    assert responses["503"]["content"]["application/json"] == JSON
+    assert set(responses["503"]["headers"]) == {"Retry-After"}
 
 
 @pytest.mark.parametrize(
@@ -91,49 +91,33 @@ def test_an_operation_that_maintenance_can_close_has_a_503_with_its_retry_after(
         (always, {"GET /outer/inner/on"}),
     ],
 )
-def test_what_is_forced_off_or_exempt_whatever_the_request_carries_has_none(
-    exempt: ExemptCallback, expected: set[str]
-) -> None:
-    app = documented_app(exempt=exempt)
-    assert expected == closable(app.openapi())
+def test_operation_that_is_open_to_every_request_has_no_503(exempt: ExemptCallback, expected: set[str]) -> None:
+    assert closable(documented_app(exempt=exempt).openapi()) == expected
 
 
-async def test_the_document_that_is_served_says_so_too() -> None:
-    app = documented_app(exempt=path_prefix("/outer"), enabled=True)
-    async with client(app) as http:
-        assert {"GET /health", "GET /outer/inner/on"} == closable((await http.get("/openapi.json")).json())
-
-
-async def test_each_operation_is_documented_as_it_is_answered() -> None:
+async def test_operations_are_documented_as_they_are_answered() -> None:
     app = documented_app(exempt=any_of(ADMIN, path_prefix("/outer/inner/items")), enabled=True)
-    document = app.openapi()
     async with client(app) as http:
+        document = (await http.get("/openapi.json")).json()
         for path, operations in document["paths"].items():
             for method in operations:
                 response = await http.request(method, path.replace("{item}", "7"))
-                assert (503 == response.status_code) is (f"{method.upper()} {path}" in closable(document))
+                assert (response.status_code == 503) is (f"{method.upper()} {path}" in closable(document))
 
 
-def test_the_admin_api_is_documented_as_always_open() -> None:
+def test_admin_api_is_documented_as_always_open() -> None:
     app = FastAPI()
     app.include_router(maintenance_router(dependencies=[]), prefix="/v1")
     before = {path: dict(operations) for path, operations in app.openapi()["paths"].items()}
     document_maintenance(app)
     app.add_middleware(maintenance_middleware())
-    assert before == app.openapi()["paths"]
+    assert app.openapi()["paths"] == before
 
 
-def test_a_503_that_an_operation_documents_itself_is_kept() -> None:
-    app = FastAPI()
+def test_operation_with_a_503_of_its_own_keeps_it() -> None:
+    app = documented_app()
     app.add_api_route("/", lambda: "open", responses={503: {"description": "Too busy"}})
-    app.add_middleware(maintenance_middleware())
-    document_maintenance(app)
-    assert {"description": "Too busy"} == app.openapi()["paths"]["/"]["get"]["responses"]["503"]
-
-
-def own_response(_: Request) -> PlainTextResponse:
-    """Answer in plain text."""
-    return PlainTextResponse("closed", 503)
+    assert app.openapi()["paths"]["/"]["get"]["responses"]["503"] == {"description": "Too busy"}
 
 
 @pytest.mark.parametrize(
@@ -144,85 +128,78 @@ def own_response(_: Request) -> PlainTextResponse:
         (negotiate(as_html(), as_json()), {"503": ["text/html", "application/json"]}),
         (negotiate(as_redirect("/closed"), as_json()), {"303": [], "503": ["application/json"]}),
         (as_redirect("/closed"), {"303": []}),
-        (own_response, {"503": []}),
+        (lambda _: PlainTextResponse("closed", 503), {"503": []}),
     ],
 )
-def test_what_it_is_answered_with_is_shown_as_far_as_it_is_known(
-    response: ResponseCallback, expected: dict[str, list[str]]
-) -> None:
-    app = documented_app(response=response)
-    responses = app.openapi()["paths"]["/health"]["get"]["responses"]
+def test_response_is_documented_as_far_as_known(response: ResponseCallback, expected: dict[str, list[str]]) -> None:
+    responses = documented_app(response=response).openapi()["paths"]["/health"]["get"]["responses"]
     shown = {status: list(answer.get("content", {})) for status, answer in responses.items() if status != "200"}
-    assert expected == shown
+    assert shown == expected
 
 
-def test_a_document_is_made_once_and_the_one_of_fastapi_is_left_as_it_was() -> None:
+def test_document_is_made_once_and_the_one_of_fastapi_is_left_as_it_was() -> None:
     app = documented_app()
     document = app.openapi()
     assert app.openapi() is document
     assert app.openapi_schema is not None
-    assert set() == closable(app.openapi_schema)
+    assert closable(app.openapi_schema) == set()
     app.openapi_schema = None
     app.add_api_route("/late", lambda: "later")
     assert "GET /late" in closable(app.openapi())
 
 
-def test_an_operation_that_only_the_document_knows_is_documented_by_its_path() -> None:
+def test_operation_that_only_the_document_knows_is_documented_by_its_path() -> None:
     app = FastAPI()
     app.add_middleware(maintenance_middleware(exempt=path_prefix("/open")))
     operation = {"responses": {"200": {"description": "By another layer"}}}
     document = {"paths": {"/open/metrics": {"get": operation, "summary": "Open"}, "/metrics": {"get": operation}}}
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's own way to extend it
     document_maintenance(app)
-    assert {"GET /metrics"} == closable(app.openapi())
+    assert closable(app.openapi()) == {"GET /metrics"}
 
 
-def test_the_class_is_looked_at_as_the_factory_is_and_two_middlewares_are_looked_at_both() -> None:
+def test_document_of_two_middlewares_is_of_both_whether_function_or_class() -> None:
     app = documented_app(exempt=path_prefix("/health"))
     app.add_middleware(
         MaintenanceModeMiddleware, exempt_callback=path_prefix("/outer/off"), response_callback=as_html()
     )
     responses = app.openapi()["paths"]
-    assert ["text/html"] == list(responses["/health"]["get"]["responses"]["503"]["content"])
-    assert ["application/json"] == list(responses["/outer/off"]["get"]["responses"]["503"]["content"])
+    for path, kind in (("/health", "text/html"), ("/outer/off", "application/json")):
+        assert list(responses[path]["get"]["responses"]["503"]["content"]) == [kind]
 
 
 @pytest.mark.parametrize("wrap", [FastAPI.build_middleware_stack, lambda app: app])
-async def test_a_mounted_app_documents_the_maintenance_of_the_one_around_it(wrap: Callable[[FastAPI], Any]) -> None:
+async def test_mounted_app_documents_the_maintenance_of_the_one_around_it(wrap: Callable[[FastAPI], Any]) -> None:
     app, sub = FastAPI(), FastAPI()
     sub.add_api_route("/items", lambda: "open")
     sub.add_api_route("/health", lambda: "alive")
     app.mount("/sub", wrap(sub))
     app.add_middleware(maintenance_middleware(exempt=path_is("/sub/health"), enabled=True))
     document_maintenance(sub, within=app)
-    assert {"GET /items"} == closable(sub.openapi())
+    assert closable(sub.openapi()) == {"GET /items"}
     async with client(app) as http:
-        assert [503, 200] == [(await http.get(path)).status_code for path in ("/sub/items", "/sub/health")]
+        assert [(await http.get(path)).status_code for path in ("/sub/items", "/sub/health")] == [503, 200]
 
 
-def test_an_app_that_is_wrapped_documents_what_wraps_it() -> None:
+def test_wrapped_app_documents_what_wraps_it() -> None:
     app = FastAPI()
     app.add_api_route("/items", lambda: "open")
     document_maintenance(app, within=maintenance_middleware()(app))
-    assert {"GET /items"} == closable(app.openapi())
+    assert closable(app.openapi()) == {"GET /items"}
 
 
-async def opaque(scope: Scope, receive: Receive, send: Send) -> None:
-    """Show no routes."""
-
-
-@pytest.mark.parametrize("within", [None, maintenance_middleware()(opaque)])
-def test_an_app_without_maintenance_is_told_so_and_documented_as_it_is(
+@pytest.mark.parametrize("within", [None, maintenance_middleware()(PlainTextResponse("an app without routes"))])
+def test_app_without_maintenance_is_documented_as_it_is_with_a_warning(
     within: ASGIApp | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = FastAPI()
     app.add_api_route("/items", lambda: "open")
     document_maintenance(app, within=within)
-    assert (within is not None) is bool(closable(app.openapi()))
-    assert (within is None) is ("no maintenance middleware" in caplog.text)
+    assert bool(closable(app.openapi())) is (within is not None)
+    assert ("no maintenance middleware" in caplog.text) is (within is None)
 
 
-def test_what_is_no_app_is_refused_at_once() -> None:
+def test_document_of_what_is_not_an_app_is_refused() -> None:
     with pytest.raises(TypeError, match="app must be a FastAPI app, got str 'app'"):
         document_maintenance("app")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="within must be callable, got str 'app'"):
@@ -239,16 +216,9 @@ async def on_header(request: Request) -> bool:
     return "x-admin" in request.headers
 
 
-class Pause:
-    """What lets others run first."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield
-
-
 async def on_path_later(request: Request) -> bool:
-    """Exempt by the path, after a while."""
-    await Pause()
+    """Exempt by the path, once others have run."""
+    await asyncio.sleep(0)
     return request.url.path == "/items"
 
 
@@ -288,10 +258,8 @@ class Later:
         (all_of(), True),
     ],
 )
-def test_what_a_predicate_can_say_is_known_from_the_method_and_the_path(
-    predicate: ExemptCallback, expected: bool | None
-) -> None:
-    assert expected is verdict_on(predicate, "GET", "/items")
+def test_verdict_is_what_is_known_from_method_and_path(predicate: ExemptCallback, expected: bool | None) -> None:
+    assert verdict_on(predicate, "GET", "/items") is expected
 
 
 LEAVES = st.sampled_from([ADMIN, safe_method, path_prefix("/items"), path_is("/"), on_path, on_header, always, never])
@@ -307,6 +275,8 @@ COMPOSED = st.recursive(
 
 
 @given(COMPOSED, st.sampled_from(["GET", "POST"]), st.sampled_from(["/", "/items", "/health"]), st.booleans())
-def test_no_request_is_told_otherwise(predicate: ExemptCallback, method: str, path: str, admin: bool) -> None:
+def test_verdict_on_a_method_and_a_path_holds_for_each_request(
+    predicate: ExemptCallback, method: str, path: str, admin: bool
+) -> None:
     request = make_request(path, method=method, headers=[("X-Admin", "yes")] if admin else [])
     assert verdict_on(predicate, method, path) in (None, verdict_of(predicate, request))

@@ -76,15 +76,12 @@ def maintenance_notice(
             state = asked.peek() or await asked.read()
         now = clock.now()
         status = status_of(state, now)
+        planned = [window for window in state.windows if window.starts_at > now]
         answer = Notice(
             active=status.active,
             message=status.message,
             ends_at=status.ends_at,
-            windows=[
-                NoticedWindow(starts_at=window.starts_at, ends_at=window.ends_at, message=window.message)
-                for window in state.windows
-                if window.starts_at > now
-            ],
+            windows=[NoticedWindow.model_validate(window, from_attributes=True) for window in planned],
         )
         tag = etag(answer.model_dump_json())
         headers = {"ETag": tag, "Cache-Control": kept, "Access-Control-Allow-Origin": "*"}

@@ -73,11 +73,6 @@ async def test_wrong_secret_gets_nothing(secret: str) -> None:
     assert SECRET not in response.text
 
 
-async def test_wrong_token_gets_nothing() -> None:
-    link = await ask(app_on(MemoryBackend(state=True)), "GET", "/maintenance/bypass", params={"token": "wrong"})
-    assert (link.status_code, link.json()["detail"], "set-cookie" in link.headers) == (403, "Forbidden", False)
-
-
 # Links
 
 
@@ -103,15 +98,14 @@ async def test_link_ends_after_ten_minutes_or_with_the_cookie_of_its_giver() -> 
     with moved_clock() as clock:
         link = (await give_secret(app)).json()["link"]
         early = brief.signed("link", brief.new_expiry())
-        clock.move(seconds=30)
-        assert brief.expiry_in(early, "link") is not None
-        clock.move(seconds=31)
-        assert brief.expiry_in(early, "link") is None
-        clock.move(seconds=509)
-        assert (await ask(app, "GET", link)).status_code == 303
-        clock.move(seconds=31)
-        late = await ask(app, "GET", link)
-        assert (late.status_code, "set-cookie" in late.headers) == (403, False)
+        for seconds, counts in ((30, True), (31, False)):
+            clock.move(seconds=seconds)
+            assert (brief.expiry_in(early, "link") is not None) is counts
+        for seconds, status in ((509, 303), (31, 403)):
+            clock.move(seconds=seconds)
+            answer = await ask(app, "GET", link)
+            assert (answer.status_code, "set-cookie" in answer.headers) == (status, status == 303)
+    assert answer.json()["detail"] == "Forbidden"
 
 
 async def test_link_and_its_redirect_name_no_host_that_a_request_forged() -> None:
@@ -188,17 +182,13 @@ def test_signed_cookie_lets_in_and_a_link_is_no_cookie() -> None:
 
 
 @given(st.integers(0, len(SIGNED) - 1), st.characters(codec="latin-1", min_codepoint=33))
-def test_altered_cookie_does_not_let_in(place: int, character: str) -> None:
+def test_altered_or_truncated_cookie_does_not_let_in(place: int, character: str) -> None:
     altered = SIGNED[:place] + character + SIGNED[place + 1 :]
     # At the end of the Base64 text only unused bits may differ, which decode to the same signature.
     is_same_signature = altered[:-1] == SIGNED[:-1] and altered[-1] != SIGNED[-1]
     assert lets_in(altered) == (altered == SIGNED) or character in ';," ' or is_same_signature
-
-
-@given(st.integers(0, len(SIGNED) - 1))
-def test_truncated_cookie_does_not_let_in(length: int) -> None:
-    assert not lets_in(SIGNED[:length])
-    assert not lets_in(SIGNED[-length or len(SIGNED) :])
+    assert not lets_in(SIGNED[:place])
+    assert not lets_in(SIGNED[-place or len(SIGNED) :])
 
 
 @given(st.text())
@@ -207,12 +197,6 @@ def test_truncated_cookie_does_not_let_in(length: int) -> None:
 def test_invented_text_does_not_let_in(text: str) -> None:
     assert COOKIE.expiry_in(text, "cookie") is None
     assert COOKIE.expiry_in(text, "link") is None
-
-
-def test_expired_cookie_does_not_let_in() -> None:
-    with moved_clock() as clock:
-        clock.move(seconds=3600)
-        assert not lets_in(SIGNED)
 
 
 def test_cookie_of_another_secret_or_name_does_not_let_in() -> None:

@@ -9,11 +9,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import anyio
 import httpx
 import pytest
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 from starlette.types import Message
@@ -102,11 +103,11 @@ async def test_put_while_maintenance_is_on_sets_what_get_returns() -> None:
     app = app_on(MemoryBackend())
     seen = await get(app, SWITCH)
     assert (seen.status_code, seen.json()) == (200, shown(Switch()))
-    ends_at = NOW + HOUR
-    done = await change(app, if_match=seen.headers["etag"], on=True, message="Back at ten", ends_at=f"{ends_at}")
+    ends_at, message = NOW + HOUR, "\U0001f6a7" * 4096  # what takes the most as text
+    done = await change(app, if_match=seen.headers["etag"], on=True, message=message, ends_at=f"{ends_at}")
     assert (done.status_code, (await ask(app, "GET", "/")).status_code) == (200, 503)
     since = datetime.fromisoformat(done.json()["since"])
-    assert done.json() == shown(Switch(on=True, message="Back at ten", ends_at=ends_at, since=since))
+    assert done.json() == shown(Switch(on=True, message=message, ends_at=ends_at, since=since))
     seen = await get(app, SWITCH)
     assert (seen.json(), seen.headers["etag"]) == (done.json(), done.headers["etag"])
     assert (await change(app, on=False)).json() == shown(Switch())
@@ -141,35 +142,27 @@ async def test_get_of_the_whole_state_shows_each_part_that_has_not_ended() -> No
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        (MaintenanceState(), (False, None)),
-        (MaintenanceState(switch=Switch(on=True)), (True, "switch")),
-        (MaintenanceState(windows=(Window(id="tonight", starts_at=NOW),)), (True, "window")),
-        (MaintenanceState(switch=Switch(on=True), holds=(Hold(id="job", on=False),)), (False, "hold")),
+        (MaintenanceState(), None),
+        (MaintenanceState(switch=Switch(on=True)), "switch"),
+        (MaintenanceState(windows=(Window(id="tonight", starts_at=NOW),)), "window"),
     ],
 )
-async def test_get_of_the_whole_state_names_what_decides(
-    state: MaintenanceState, expected: tuple[bool, str | None]
-) -> None:
+async def test_get_of_the_whole_state_names_what_decides(state: MaintenanceState, expected: str | None) -> None:
     status = (await get(app_on(MemoryBackend(state)))).json()["status"]
-    assert (status["active"], status["decided_by"]) == expected
+    assert (status["active"], status["decided_by"]) == (expected is not None, expected)
 
 
 async def test_etag_changes_with_the_switch_and_the_windows_in_force_alone() -> None:
     backend = MemoryBackend(MaintenanceState(windows=(Window(id="planned", starts_at=NOW + HOUR),)))
-    app = app_on(backend)
-
-    async def tag() -> str:
-        etag: str = (await get(app, SWITCH)).headers["etag"]
-        return etag
-
-    before = await tag()
+    look = partial(get, app_on(backend), SWITCH)
+    before = (await look()).headers["etag"]
     async with maintenance_mode_on(backend, lease=60):
-        assert await tag() == before
+        assert (await look()).headers["etag"] == before
     with moved_clock() as clock:
         clock.move(hours=2)
-        assert await tag() != before
+        assert (await look()).headers["etag"] != before
     await set_maintenance_mode(True, backend)
-    assert await tag() != before
+    assert (await look()).headers["etag"] != before
 
 
 @pytest.mark.parametrize(
@@ -178,18 +171,11 @@ async def test_etag_changes_with_the_switch_and_the_windows_in_force_alone() -> 
      ("DELETE", "/windows/tonight"), ("DELETE", "/holds/job")],
 )  # fmt: skip
 async def test_whoever_is_no_administrator_is_refused(method: str, path: str) -> None:
-    holds, windows = (Hold(id="job", on=True),), (Window(id="tonight", starts_at=NOW + HOUR),)
-    before = MaintenanceState(holds=holds, windows=windows)
-    backend = MemoryBackend(before)
+    windows = (Window(id="tonight", starts_at=NOW + HOUR),)
+    backend = MemoryBackend(before := MaintenanceState(holds=(Hold(id="job", on=True),), windows=windows))
     body = {"on": True} if path == "/switch" else {"starts_at": f"{NOW + HOUR}"}
     response = await ask(app_on(backend), method, f"/maintenance{path}", headers={"If-Match": "*"}, json=body)
     assert (response.status_code, backend.peek()) == (403, before)
-
-
-def test_router_without_dependencies_is_refused() -> None:
-    with pytest.raises(TypeError, match="dependencies"):
-        maintenance_router()  # type: ignore[call-arg]  # what is refused
-    assert maintenance_router(dependencies=[]).routes
 
 
 # Some fields
@@ -220,10 +206,8 @@ async def test_patch_keeps_what_is_absent_and_clears_what_is_null(
 
 
 async def test_patch_of_a_switch_that_is_off_needs_on() -> None:
-    backend = MemoryBackend()
-    response = await change(app_on(backend), "PATCH", message="Back")
-    assert (response.status_code, backend.peek()) == (409, MaintenanceState())
-    assert response.json()["detail"] == "on must be true to change a switch that is off"
+    response = await change(app_on(MemoryBackend()), "PATCH", message="Back")
+    assert (response.status_code, response.json()["detail"][:10]) == (409, "on must be")
 
 
 @pytest.mark.parametrize(("patch", "by"), [({}, "bob"), ({"message": "Soon"}, "alice")])
@@ -239,19 +223,14 @@ async def test_patch_that_changes_something_is_by_its_author(patch: dict[str, An
 async def test_change_without_if_match_is_refused(method: str) -> None:
     backend = MemoryBackend()
     response = await ask(app_on(backend), method, SWITCH, headers=ADMIN, json={"on": True})
-    assert (response.status_code, await backend.get_value()) == (428, False)
-    assert "If-Match" in response.json()["detail"]
+    assert (response.status_code, response.json()["detail"][:8], backend.peek().switch.on) == (428, "If-Match", False)
 
 
 @pytest.mark.parametrize(
     ("method", "body", "status", "text"),
-    [
-        ("PUT", {"on": True}, 200, "1\n"),
-        ("PATCH", {"on": True}, 200, "1\n"),
-        ("PATCH", {"message": "Back"}, 409, "1x"),
-        ("PATCH", {}, 412, "1x"),
-    ],
-)
+    [("PUT", {"on": True}, 200, "1\n"), ("PATCH", {"on": True}, 200, "1\n"),
+     ("PATCH", {"message": "Back"}, 409, "1x"), ("PATCH", {}, 412, "1x")],
+)  # fmt: skip
 async def test_change_of_an_unreadable_state_needs_on_and_an_asterisk(
     method: str, body: dict[str, Any], status: int, text: str, tmp_path: Path
 ) -> None:
@@ -300,20 +279,11 @@ async def test_of_many_writers_with_one_tag_one_wins() -> None:
             (method, SWITCH, body)
             for method in ("PUT", "PATCH")
             for body in (
-                {"on": None},
-                {"on": "maybe"},
-                {"on": "true"},
-                {"on": 1},
-                {"on": True, "massage": "typo"},
-                {"on": True, "by": "mallory"},
-                {"on": True, "since": "2030-01-01T00:00:00Z"},
-                {"on": True, "ends_at": "2130-01-01T00:00:00"},
-                {"on": True, "ends_at": "2001-01-01T00:00:00Z"},
-                {"on": False, "message": "why"},
-                {"on": True, "ends_at": 4e9},
-                {"on": True, "ends_at": "4000000000"},
-                {"on": True, "ends_at": True},
-                {"on": True, "ends_at": ["2130-01-01T00:00:00Z"]},
+                {"on": None}, {"on": "maybe"}, {"on": "true"}, {"on": 1}, {"on": False, "message": "why"},
+                *({"on": True, **one} for one in ({"massage": "typo"}, {"by": "mallory"}, {"since": f"{NOW}"})),
+                {"on": True, "message": "x" * 4097},
+                *({"on": True, "ends_at": end} for end in (4e9, "4000000000", True, ["2130-01-01T00:00:00Z"])),
+                *({"on": True, "ends_at": end} for end in ("2130-01-01T00:00:00", "2001-01-01T00:00:00Z")),
             )
         ],
         ("PUT", SWITCH, {"message": "why"}),
@@ -323,8 +293,11 @@ async def test_of_many_writers_with_one_tag_one_wins() -> None:
         ("POST", WINDOWS, {"starts_at": "2130-01-01T00:00:00"}),
         ("POST", WINDOWS, {"starts_at": "2130-01-01T00:00:00Z", "ends_at": "2130-01-01T00:00:00Z"}),
         ("POST", WINDOWS, {"starts_at": "2130-01-01T00:00:00Z", "id": "mine"}),
+        ("POST", WINDOWS, {"starts_at": "2130-01-01T00:00:00Z", "message": "x" * 4097}),
+        ("POST", BYPASSED, {"secret": "x" * 1025}),
+        ("GET", f"{BYPASSED}?token={'x' * 513}", {}),
     ],
-)
+)  # fmt: skip
 async def test_invalid_body_is_refused(method: str, path: str, body: dict[str, Any]) -> None:
     backend = MemoryBackend()
     response = await ask(app_on(backend), method, path, headers=ANY, json=body)
@@ -336,19 +309,12 @@ async def test_invalid_body_is_refused(method: str, path: str, body: dict[str, A
 @pytest.mark.parametrize(
     "content",
     [
-        r'{"on": true, "message": "\ud800"}',
-        r'{"on": true, "secret": "\ud800"}',
-        r'{"on": "\ud800", "secret": ["\ud800"]}',
-        r'{"on": true, "\ud800": 1}',
-        '{"on": NaN, "secret": NaN}',
-        '{"on": true, "message": Infinity, "secret": -Infinity}',
-        '{"on": true, "message": 1e999, "secret": 1e999}',
-        '{"on": true, "ends_at": NaN}',
-        "NaN",
-        r'"\ud800"',
-        "no JSON",
+        r'{"on": true, "message": "\ud800"}', r'{"on": true, "secret": "\ud800"}', r'{"on": true, "\ud800": 1}',
+        r'{"on": "\ud800", "secret": ["\ud800"]}', '{"on": NaN, "secret": NaN}', '{"on": true, "ends_at": NaN}',
+        '{"on": true, "message": Infinity, "secret": -Infinity}', '{"on": true, "message": 1e999, "secret": 1e999}',
+        "NaN", r'"\ud800"', "no JSON",
     ],
-)
+)  # fmt: skip
 async def test_body_that_no_json_can_repeat_is_refused(content: str, method: str, path: str) -> None:
     backend = MemoryBackend()
     headers = {**ANY, "content-type": "application/json"}
@@ -387,21 +353,6 @@ async def test_body_without_end_is_not_read_to_its_end(method: str, path: str) -
     assert received == 70_000
 
 
-async def test_text_that_is_too_long_is_refused() -> None:
-    app = app_on(MemoryBackend())
-    for method, path, facts, field in (
-        ("PUT", SWITCH, {"json": {"on": True, "message": "x" * 4097}}, "message"),
-        ("PATCH", SWITCH, {"json": {"message": "x" * 4097}}, "message"),
-        ("POST", WINDOWS, {"json": {"starts_at": f"{NOW + HOUR}", "message": "x" * 4097}}, "message"),
-        ("POST", BYPASSED, {"json": {"secret": "x" * 1025}}, "secret"),
-        ("GET", BYPASSED, {"params": {"token": "x" * 513}}, "token"),
-    ):
-        response = await ask(app, method, path, headers=ANY, **facts)
-        (problem,) = response.json()["detail"]
-        assert (response.status_code, problem["loc"][-1], problem["type"]) == (422, field, "string_too_long")
-    assert (await change(app, on=True, message="\U0001f6a7" * 4096)).status_code == 200
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [("PUT", SWITCH, {"on": True}), ("PATCH", SWITCH, {"on": True}), ("POST", WINDOWS, {"starts_at": f"{NOW + HOUR}"})],
@@ -426,22 +377,14 @@ async def test_window_is_planned_and_cancelled() -> None:
     assert (window.starts_at, window.ends_at, window.message) == (NOW + HOUR, NOW + 2 * HOUR, "New database")
     assert (window.by, await backend.get_value()) == ("alice", False)
     answers = [await ask(app, "DELETE", f"{WINDOWS}/{window.id}", headers=ADMIN) for _ in range(2)]
-    assert [(answer.status_code, answer.text) for answer in answers] == [
-        (204, ""),
-        (404, f'{{"detail":"no window has the id \'{window.id}\'"}}'),
-    ]
-    assert backend.peek() == MaintenanceState()
+    assert ([answer.status_code for answer in answers], backend.peek()) == ([204, 404], MaintenanceState())
+    assert (answers[0].text, answers[1].json()["detail"]) == ("", f"no window has the id {window.id!r}")
 
 
 async def test_window_that_has_begun_before_it_is_stored_is_a_conflict() -> None:
     backend = DetailedStore()
     with moved_clock() as clock:
-
-        async def pass_an_hour() -> None:
-            clock.move(hours=1)
-            await checkpoint()
-
-        backend.before_write = pass_an_hour
+        backend.before_write = lambda: to_thread.run_sync(lambda: clock.move(hours=1))
         body = {"starts_at": f"{clock.now() + HOUR / 2}"}
         response = await ask(app_on(backend), "POST", WINDOWS, headers=ADMIN, json=body)
     assert (response.status_code, backend.memory.peek()) == (409, MaintenanceState())
@@ -452,25 +395,10 @@ async def test_delete_of_a_hold_removes_that_one() -> None:
     dead, other = Hold(id="dead", on=True), Hold(id="of another", on=True)
     backend = MemoryBackend(MaintenanceState(holds=(dead, other)))
     app = app_on(backend)
-    answers = [await ask(app, "DELETE", f"/maintenance/holds/{id_}", headers=ADMIN) for id_ in ("de", "dead", "dead")]
-    assert [answer.status_code for answer in answers] == [404, 204, 404]
-    assert (answers[1].text, answers[2].json()["detail"]) == ("", "no hold has the id 'dead'")
-    assert backend.peek() == MaintenanceState(holds=(other,))
+    answers = [await ask(app, "DELETE", f"/maintenance/holds/{id_}", headers=ADMIN) for id_ in ("dead", "dead", "of")]
+    assert (answers[0].text, answers[1].json()["detail"]) == ("", "no hold has the id 'dead'")
+    assert ([answer.status_code for answer in answers], backend.peek().holds) == ([204, 404, 404], (other,))
     assert (await ask(app, "DELETE", "/maintenance/holds/of%20another", headers=ADMIN)).status_code == 204
-    assert backend.peek() == MaintenanceState()
-
-
-async def test_deleted_hold_of_a_running_job_comes_back() -> None:
-    backend = MemoryBackend()
-    async with maintenance_mode_on(backend, lease=0.3):
-        (hold,) = backend.peek().holds
-        assert (await ask(app_on(backend), "DELETE", f"/maintenance/holds/{hold.id}", headers=ADMIN)).status_code == 204
-
-        async def is_back() -> bool:
-            return bool(backend.peek().holds)
-
-        await eventually(is_back)
-    assert backend.peek() == MaintenanceState()
 
 
 @pytest.mark.parametrize(("make", "reason"), [(BareSwitch, "update_state"), (EnvVarBackend, "cannot be switched")])
@@ -493,20 +421,14 @@ async def test_unavailable_store_is_a_503() -> None:
     app = app_on(backend)
     backend.go_down()
     for response in (await get(app), await get(app, SWITCH), await change(app, on=True)):
-        said = "the store cannot be reached: ConnectionError"
-        assert (response.status_code, response.json()["detail"]) == (503, said)
+        assert response.status_code == 503
+        assert response.json() == {"detail": "the store cannot be reached: ConnectionError"}
 
 
 async def test_put_returns_what_was_set_if_the_store_fails_right_after() -> None:
     backend = DetailedStore()
-    app = app_on(backend)
-
-    async def go_away() -> None:
-        backend.before_read = be_down
-        await checkpoint()
-
-    backend.after_write = go_away
-    response = await change(app, on=True)
+    backend.after_write = lambda: to_thread.run_sync(backend.go_down)
+    response = await change(app_on(backend), on=True)
     assert (response.status_code, response.json()["on"]) == (200, True)
 
 
@@ -536,18 +458,18 @@ async def test_get_shows_the_requests_in_progress_of_each_worker_while_maintenan
     app.add_api_route("/orders/{name}", let_go.wait, methods=["POST"])
     workers: list[dict[str, Any]] = []
 
-    async def is_told(requests: int) -> bool:
+    async def reports(requests: int) -> bool:
         workers[:] = (await get(app)).json()["workers"]
-        return [requests] == [worker["requests"] for worker in workers]
+        return [worker["requests"] for worker in workers] == [requests]
 
     assert (await get(app)).json()["workers"] == []
     before = datetime.now(UTC)
     async with living(app), anyio.create_task_group() as group:
         group.start_soon(ask, app, "POST", "/orders/a%0Ab")
-        await eventually(lambda: is_told(0))
+        await eventually(lambda: reports(0))
         assert (workers[0]["oldest_since"], workers[0]["oldest_route"]) == (None, None)
         await change(app, on=True)
-        await eventually(lambda: is_told(1))
+        await eventually(lambda: reports(1))
         let_go.set()
     (worker,) = workers
     assert before <= datetime.fromisoformat(worker.pop("oldest_since")) <= datetime.now(UTC)
@@ -566,38 +488,14 @@ async def user(x_user: Annotated[str, Header()] = "") -> str | None:
     return x_user or None
 
 
-class User(str):
-    """Who asks, as a class that FastAPI makes of the request."""
-
-    __slots__ = ()
-
-    def __new__(cls, x_user: Annotated[str, Header()] = "nobody") -> Self:
-        return super().__new__(cls, x_user)
-
-
-class Directory:
-    """Who asks, by an object that can be called."""
-
-    def __call__(self, x_user: Annotated[str, Header()] = "") -> str:
-        return x_user
-
-
-@pytest.mark.parametrize("by", [user, User, Directory(), lambda: "alice"])
-async def test_who_set_the_switch_is_shown_to_administrators(by: Callable[..., Any]) -> None:
-    backend = MemoryBackend()
-    before = datetime.now(UTC)
-    done = await change(app_on(backend, by=by), user="alice", on=True)
-    assert (done.status_code, done.json()["by"], backend.peek().switch.by) == (200, "alice", "alice")
-    assert before <= datetime.fromisoformat(done.json()["since"]) <= datetime.now(UTC)
-
-
 async def test_dependency_that_returns_who_asks_can_refuse() -> None:
     backend = MemoryBackend()
     app = app_on(backend, by=user)
     refused = await change(app, user="mallory", on=True)
     assert (refused.status_code, backend.peek()) == (403, MaintenanceState())
-    unknown = await change(app, on=True)
-    assert (unknown.status_code, unknown.json()["by"]) == (200, None)
+    for name in ("", "alice"):
+        done = await change(app, user=name, on=True)
+        assert (done.status_code, done.json()["by"], backend.peek().switch.by) == (200, name or None, name or None)
 
 
 async def test_bare_switch_is_set_and_keeps_nobody() -> None:
@@ -631,17 +529,14 @@ async def test_who_set_the_switch_is_never_shown_to_visitors(answer: SyncRespons
 
 async def test_router_of_two_apps_sets_the_switch_of_the_app_that_is_asked() -> None:
     router = maintenance_router(dependencies=[], prefix="/mode")
-    backends = [MemoryBackend(), MemoryBackend()]
-    apps = []
-    for backend in backends:
-        app = FastAPI()
+    outer = APIRouter(prefix="/admin")
+    outer.include_router(router)
+    backends, apps = (MemoryBackend(), MemoryBackend()), (FastAPI(), FastAPI())
+    for backend, app in zip(backends, apps, strict=True):
         app.add_middleware(maintenance_middleware(backend=backend))
-        outer = APIRouter(prefix="/admin")
-        outer.include_router(router)
         app.include_router(outer)
-        apps.append(app)
     response = await ask(apps[0], "PUT", "/admin/mode/switch", headers={"If-Match": "*"}, json={"on": True})
-    assert (response.status_code, [await backend.get_value() for backend in backends]) == (200, [True, False])
+    assert (response.status_code, [backend.peek().switch.on for backend in backends]) == (200, [True, False])
     assert (await ask(apps[0], "GET", "/admin/mode/switch")).status_code == 200
 
 
@@ -654,8 +549,6 @@ async def test_router_with_a_backend_sets_that_switch(tmp_path: Path) -> None:
 
 def test_router_is_documented_with_every_status() -> None:
     document = app_on(MemoryBackend()).openapi()
-    worker = document["components"]["schemas"]["ServingWorker"]["properties"]
-    assert set(worker) == {"host", "process_id", "requests", "oldest_since", "oldest_route"}
     documented = {
         (method, path): " ".join(sorted(operation["responses"]))
         for path, operations in document["paths"].items()
@@ -684,13 +577,9 @@ def test_router_is_documented_with_every_status() -> None:
         ({"prefix": 1}, "prefix must be a str, got int 1"),
         ({"base_url": 1}, "base_url must be a str, got int 1"),
         ({"by": "alice"}, "by must be callable, got str 'alice'"),
+        ({"backend": "nosuch:"}, "backend must begin with"),
     ],
 )
-def test_setting_of_the_wrong_type_is_refused(settings: dict[str, Any], text: str) -> None:
-    with pytest.raises(TypeError, match=f"^{re.escape(text)}"):
+def test_invalid_setting_is_refused(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(text)}"):
         maintenance_router(**{"dependencies": [], **settings})
-
-
-def test_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^backend must begin with"):
-        maintenance_router(dependencies=[], backend="nosuch:")
