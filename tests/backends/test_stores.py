@@ -160,7 +160,7 @@ async def test_many_changes_at_once_are_all_made(place: Place) -> None:
             group.start_soon(one.update_state, counted)
             group.start_soon(other.update_state, counted)
     async with place.opened() as backend:
-        assert "20" == (await backend.get_state()).message
+        assert (await backend.get_state()).switch.message == "20"
 
 
 def test_update_state_in_two_processes_on_one_sqlite_loses_no_change(tmp_path: Path) -> None:
@@ -169,8 +169,7 @@ def test_update_state_in_two_processes_on_one_sqlite_loses_no_change(tmp_path: P
         import sys
         import anyio
         from fastapi_maintenance import backend_from_url
-        from tests.backends.helpers import IN_A_CENTURY, LONG_AGO
-from tests.backends.places import counted
+        from tests.backends.places import counted
 
         async def change():
             backend = backend_from_url(sys.argv[1])
