@@ -51,7 +51,9 @@ class Part:
 PARTS = {
     "core": Part(
         modules={
-            "state": ("state",),
+            "state/changes": ("state",),
+            "state/status": ("state",),
+            "state/values": ("state",),
             "codec": ("codec",),
             "predicates/clients": ("clients", "predicates"),
             "predicates/combinators": ("laws", "openapi"),
