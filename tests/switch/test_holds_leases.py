@@ -257,8 +257,8 @@ async def test_renewal_that_fails_or_hangs_is_logged_and_tried_again(
         assert len((await store.get_state()).holds) == 1
         await anyio.sleep(0.05)
     record, *later = [record for record in caplog.records if record.name == LOGGER]
-    assert record.getMessage() == f"A hold could not be renewed in {store!r}; it is tried again until it can"
-    assert [one.getMessage() for one in later] == [f"A hold has been renewed again in {store!r}"]
+    assert record.getMessage() == "A hold could not be renewed in DetailedStore; it is tried again until it can"
+    assert [one.getMessage() for one in later] == ["A hold has been renewed again in DetailedStore"]
     assert record.exc_info is not None
     assert record.exc_info[0] is error
 
