@@ -7,19 +7,18 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 import anyio
 import pytest
 from hypothesis import HealthCheck, settings
-from trio.testing import MockClock
 
 from fastapi_maintenance import EnvVarBackend, decorators
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import block, current_backend, holds
-from tests.support import JumpingLoop, RunJumping
+from tests.support import RunJumping, on_jumping_clock
 
 settings.register_profile(
     "default",
@@ -88,10 +87,7 @@ def jumping_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
     A module whose tests run on it returns it as its `anyio_backend`. Nothing in them may wait for a thread.
     """
-    began = clock.now()
-    monkeypatch.setattr(clock, "now", lambda: began + timedelta(seconds=anyio.current_time()))
-    name: str = request.param
-    return name, {"loop_factory": JumpingLoop} if name == "asyncio" else {"clock": MockClock(autojump_threshold=0)}
+    return on_jumping_clock(request.param, monkeypatch)
 
 
 @pytest.fixture

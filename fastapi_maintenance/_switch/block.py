@@ -22,6 +22,7 @@ from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.drain import Progress, get_workers, wait_until_drained
 from fastapi_maintenance._switch.requests import excused
 from fastapi_maintenance._switch.writes import key_of
+from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here
@@ -148,7 +149,7 @@ class Block:
         except Exception:
             if not quietly:
                 raise
-            _logger.exception("A hold could not be taken out of %r", backend)
+            _logger.exception("A hold could not be taken out of %s", name_of(backend))
         finally:
             if isinstance(self._backend, str):
                 await close_if_made_here(backend)
@@ -219,10 +220,12 @@ async def _keep_renewing(backend: DetailedStateBackend, hold: Hold, lease: timed
                 break
             except Exception:
                 if not failed:
-                    _logger.exception("A hold could not be renewed in %r; it is tried again until it can", backend)
+                    _logger.exception(
+                        "A hold could not be renewed in %s; it is tried again until it can", name_of(backend)
+                    )
                 failed, pause = True, min(period / 4, 1.0)
         if failed:
-            _logger.warning("A hold has been renewed again in %r", backend)
+            _logger.warning("A hold has been renewed again in %s", name_of(backend))
         failed = False
 
 
@@ -243,11 +246,11 @@ async def _compare_clocks(backend: StateBackend, lease: timedelta) -> None:
         return
     _warned_of_clocks.add(key_of(backend))
     _logger.warning(
-        "The clock of this host is %.1f seconds %s that of %r, more than a lease of %g seconds bears: other hosts may "
+        "The clock of this host is %.1f seconds %s that of %s, more than a lease of %g seconds bears: other hosts may "
         "take its holds for expired, or keep them too long. Leases and time windows go by the clock of each host: "
         "synchronize them",
         abs(ahead.total_seconds()),
         "ahead of" if ahead > timedelta() else "behind",
-        clocked,
+        name_of(clocked),
         lease.total_seconds(),
     )
