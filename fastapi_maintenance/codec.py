@@ -9,7 +9,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
 
-from fastapi_maintenance._helpers.checks import check_str
+from fastapi_maintenance._helpers.checks import check_str, reject
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import Hold, MaintenanceState, Switch, Window
 
@@ -95,8 +95,8 @@ def text_to_state(text: str) -> MaintenanceState:
             raise KeyError("switch")  # noqa: EM101, TRY301 -- becomes the reason below
         return MaintenanceState(
             switch=Switch() if found.get("switch") is None else _part(Switch, found["switch"]),
-            windows=tuple(_part(Window, window) for window in found.get("windows") or ()),
-            holds=tuple(_part(Hold, hold) for hold in found.get("holds") or ()),
+            windows=tuple(_part(Window, window) for window in _array_of(found, "windows")),
+            holds=tuple(_part(Hold, hold) for hold in _array_of(found, "holds")),
         )
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
@@ -114,8 +114,15 @@ def _plain(part: Switch | Window | Hold) -> dict[str, Any]:
     }
 
 
+def _array_of(found: dict[str, Any], name: str) -> list[Any]:
+    value = found.get(name)
+    return [] if value is None else value if isinstance(value, list) else reject(name, "a JSON array", value)
+
+
 def _part(kind: type[_Part], found: dict[str, Any]) -> _Part:
     """Return a part of a state from a JSON object; raise a `KeyError` if it lacks a field."""
+    if not isinstance(found, dict):
+        reject(f"a {kind.__name__.lower()}", "a JSON object", found)
     names = [field.name for field in fields(kind)]
     known: dict[str, Any] = {name: found[name] if name in _REQUIRED else found.get(name) for name in names}
     for name in _TIMES & known.keys():

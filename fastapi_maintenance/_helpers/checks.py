@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -63,7 +64,7 @@ def check_seconds(name: str, value: object) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         reject(name, "a number of seconds or a timedelta", value)
-    if seconds > 0 and math.isfinite(seconds):
+    if 0 < seconds <= sys.float_info.max:
         return seconds
     reject_value(name, "be a finite number of seconds above 0", value)
 

@@ -88,13 +88,18 @@ def _instant(naive: datetime, zone: tzinfo | None) -> datetime:
     moment = naive.replace(tzinfo=zone).astimezone(UTC)
     if shown_at(moment) == naive:
         return moment
-    first, last = (naive.replace(tzinfo=zone, microsecond=0, fold=fold).astimezone(UTC) for fold in (1, 0))
+    # Python 3.11 may take the two for each other.
+    first, last = sorted(naive.replace(tzinfo=zone, microsecond=0, fold=fold).astimezone(UTC) for fold in (0, 1))
     seconds = range(int((last - first).total_seconds()))
     return first + timedelta(seconds=bisect(seconds, naive, key=lambda passed: shown_at(first + timedelta(0, passed))))
 
 
 def shown_time(moment: datetime, zone: tzinfo | None = None) -> str:
     """Show a time in a zone, that of this machine by default, and in UTC."""
-    local, utc = moment.astimezone(zone), moment.astimezone(UTC)
+    utc = moment.astimezone(UTC)
+    try:
+        local = moment.astimezone(zone)
+    except OverflowError:  # after the year 9999 there
+        local = utc
     date = "" if local.date() == utc.date() else f"{utc:%Y-%m-%d} "
     return f"{local:%Y-%m-%d %H:%M:%S %Z} ({date}{utc:%H:%M:%S} UTC)"

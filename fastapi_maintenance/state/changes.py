@@ -31,10 +31,13 @@ def check_future(name: str, moment: datetime | None, now: datetime) -> None:
 
 
 def set_switch(state: MaintenanceState, switch: Switch, now: datetime) -> MaintenanceState:
-    """Return the state with a new switch and without ended windows. Switching off also ends the windows in force."""
+    """Return the state with a new switch. Switching off also ends the windows in force.
+
+    Ended windows are dropped, and holds that expired an hour before `now`, or longer.
+    """
     in_force = () if switch.on else parts_in_force(state, now)
     windows = tuple(one for one in state.windows if not _has_ended(one, now) and one not in in_force)
-    return replace(state, switch=switch, windows=windows)
+    return replace(state, switch=switch, windows=windows, holds=_without_long_expired(state.holds, now))
 
 
 def edit_switch(state: MaintenanceState, changes: Mapping[str, Any], now: datetime) -> MaintenanceState:
@@ -92,7 +95,7 @@ def add_hold(state: MaintenanceState, hold: Hold, now: datetime) -> MaintenanceS
 
     Until then an expired hold keeps its place, although it does not count: the clock of this host may be ahead.
     """
-    others = (other for other in state.holds if other.expires_at is None or now - other.expires_at < _KEPT_AFTER_EXPIRY)
+    others = _without_long_expired(state.holds, now)
     return replace(state, holds=(*(other for other in others if other.id != hold.id), hold))
 
 
@@ -108,6 +111,10 @@ def renew_hold(state: MaintenanceState, hold: Hold) -> MaintenanceState:
         newer = (place for place, other in enumerate(holds) if _is_newer(other, hold))
         holds.insert(next(newer, len(holds)), hold)
     return replace(state, holds=tuple(holds))
+
+
+def _without_long_expired(holds: tuple[Hold, ...], now: datetime) -> tuple[Hold, ...]:
+    return tuple(one for one in holds if one.expires_at is None or now - one.expires_at < _KEPT_AFTER_EXPIRY)
 
 
 def _is_newer(other: Hold, hold: Hold) -> bool:

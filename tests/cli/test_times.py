@@ -138,6 +138,11 @@ def test_time_without_a_zone_is_that_of_this_machine(text: str, expected: str, m
         time.tzset()
 
 
+def test_shown_time_after_the_year_9999_there_is_in_utc() -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    assert shown_time(last, ZoneInfo("Asia/Tokyo")) == "9999-12-31 23:59:59 UTC (23:59:59 UTC)"
+
+
 def test_zone_of_a_time_is_returned_with_it() -> None:
     starts_at, zone = time_of("2030-12-31T22:00-05:00", NOW)
     assert time_of("04:00", starts_at, zone)[0] == datetime(2031, 1, 1, 9, 0, tzinfo=UTC)
