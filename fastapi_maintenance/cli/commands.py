@@ -26,7 +26,7 @@ try:
     from fastapi_maintenance.cli.change import edit as change
     from fastapi_maintenance.cli.change import turn_off, turn_on
     from fastapi_maintenance.cli.help import Command, Group
-    from fastapi_maintenance.cli.hold import OneLine, run_held
+    from fastapi_maintenance.cli.hold import run_held
     from fastapi_maintenance.cli.show import facts, show, show_change, show_window, tell_error
     from fastapi_maintenance.cli.switch import act, fail, store_problem, tell_switch
     from fastapi_maintenance.cli.times import duration_of, end_of, time_of
@@ -47,7 +47,7 @@ app: typer.Typer = typer.Typer(
 )
 _command = partial(app.command, cls=Command)
 _logger = logging.getLogger("fastapi_maintenance")
-_logger.addHandler(logging.NullHandler())  # the command itself prints what fails
+_logger.addHandler(logging.NullHandler())  # `act` prints the records
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 -- Typer calls it so
@@ -179,7 +179,6 @@ def watch(backend: opt.Backend = None, app_path: opt.App = None) -> None:
 
     async def follow(switch: StateBackend) -> None:
         await get_maintenance_state(switch)  # where it cannot be read, there is nothing to watch
-        _logger.addHandler(OneLine())
         async for status in maintenance_changes(switch):
             show_change(status)
 

@@ -1,6 +1,5 @@
 """Hold maintenance on: while requests in progress end, and while another command runs."""
 
-import logging
 import math
 import os
 import signal
@@ -29,7 +28,6 @@ from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 _FIRST_LINE = 0.5  # seconds; most drains have ended by then, and workers have reported
 LEASE: timedelta = timedelta(seconds=30)
 _PAUSE = 5.0  # seconds, between two lines of a log
-_logger = logging.getLogger("fastapi_maintenance")
 
 
 @contextmanager
@@ -74,7 +72,6 @@ async def run_held(command: list[str], hold: dict[str, Any], backend: StateBacke
                 is_on = status_of(await read_state(uncached(backend)), clock.now()).active
             if not is_on:
                 fail(f"{backend!r} is not on: it can only be read, or a newer block keeps it off", status=1)
-            _logger.addHandler(OneLine())
             result = await run_command(command)
     except Exception as error:
         if result is None:
@@ -104,11 +101,3 @@ async def run_command(command: list[str]) -> int:
             code = await process.wait()
             group.cancel_scope.cancel()
     return 128 - code if code < 0 else code
-
-
-class OneLine(logging.Handler):
-    """Print log records on standard error, one line each, without tracebacks."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print the record's message."""
-        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- not of Rich: the command that runs owns the terminal

@@ -1,6 +1,7 @@
 """Act on the switch that is meant: the one at a URL, or the one that an app's middleware uses."""
 
 import importlib
+import logging
 import os
 import re
 import sys
@@ -30,6 +31,7 @@ _NAMES = {
     "plan_maintenance()": "plan",
     "cancel_maintenance()": "cancel",
 }
+_logger = logging.getLogger("fastapi_maintenance")
 _T = TypeVar("_T")
 
 
@@ -62,6 +64,8 @@ def act(
             tell_name(name)
             return await action(backend)
 
+    records = _OneLine()
+    _logger.addHandler(records)
     try:
         return anyio.run(find_and_act)
     except typer.Exit:
@@ -77,6 +81,8 @@ def act(
         fail(_renamed(str(error), names), status=_TIMED_OUT if isinstance(error, DrainTimeoutError) else 1)
     except Exception as error:  # noqa: BLE001 -- whatever a store raises
         fail(store_problem(error), status=1)
+    finally:
+        _logger.removeHandler(records)
 
 
 def _renamed(text: str, names: dict[str, str]) -> str:
@@ -139,3 +145,11 @@ def without_password(url: str) -> str:
     place, _, query = re.sub(r"//.*@", "//", url).partition("?")
     keys = parse_qs(query).get("key")
     return f"{place}?key={keys[-1]}" if keys else place
+
+
+class _OneLine(logging.Handler):
+    """Print log records on standard error, one line each, without tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record's message."""
+        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- not of Rich: the command that runs owns the terminal

@@ -15,7 +15,13 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text
 from fastapi_maintenance.decorators import force_maintenance_mode_off
-from fastapi_maintenance.errors import NoSuchHoldError, NoSuchWindowError, NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance.errors import (
+    InvalidStateError,
+    NoSuchHoldError,
+    NoSuchWindowError,
+    NotSupportedError,
+    ReadOnlyBackendError,
+)
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import StateBackend
 
@@ -27,7 +33,7 @@ _REFUSALS = {
     412: "The switch has changed since the `ETag` in `If-Match`",
     413: f"The body is longer than {SIZE_LIMIT} bytes, or the whole state would be",
     428: "`If-Match` is missing",
-    503: "The store cannot be reached",
+    503: "The store cannot be reached, or the stored value is not a valid state",
 }
 _logger = logging.getLogger("fastapi_maintenance")
 _Value = TypeVar("_Value")
@@ -65,6 +71,8 @@ async def reached(backend: StateBackend | None) -> AsyncGenerator[StateBackend]:
         raise HTTPException(404, str(error)) from None
     except (NotSupportedError, ReadOnlyBackendError) as error:
         raise HTTPException(409, str(error)) from None
+    except InvalidStateError as error:
+        raise HTTPException(503, f"the stored value is not a valid state: {error}") from error
     except Exception as error:
         _logger.exception("The switch could not be reached over HTTP")
         raise HTTPException(503, f"the store cannot be reached: {type(error).__name__}") from error

@@ -14,7 +14,7 @@ from fastapi_maintenance.control import checked_switch, get_maintenance_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.router.models import Setting, SettingPatch, SwitchModel, etag
 from fastapi_maintenance.router.refusals import Change, Route, body_refused, changed, reached, refusals
-from fastapi_maintenance.state import MaintenanceState, Switch, Window, edit_switch, parts_in_force, set_switch
+from fastapi_maintenance.state import MaintenanceState, Switch, edit_switch, parts_in_force, set_switch
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 _IF_MATCH = {
@@ -101,7 +101,7 @@ def _tagged(state: MaintenanceState, response: Response) -> Switch:
 
 
 def _tag(state: MaintenanceState) -> str:
-    """Return the tag of the switch and of the windows in force, which off would end; holds do not change it."""
-    switch = state.switch
-    in_force = [part.id for part in parts_in_force(state, clock.now()) if isinstance(part, Window)]
+    """Return the tag of the switch, and of what is in force, which off would end; holds do not change it."""
+    switch, parts = state.switch, parts_in_force(state, clock.now())
+    in_force = ["switch" if isinstance(part, Switch) else f"window {part.id}" for part in parts]
     return etag(switch.on, switch.message, str(switch.ends_at), sorted(in_force))

@@ -87,7 +87,8 @@ def test_run_does_not_send_twice_what_a_terminal_sends_to_the_command_itself(mon
 def test_run_does_not_start_the_command_if_the_hold_cannot_be_written() -> None:
     result = command("run", "--backend", "file:no/folder/switch", "--", "touch", "ran")
     assert (result.exit_code, Path("ran").exists()) == (1, False)
-    assert errors(result).startswith("error: the store cannot be reached: FileNotFoundError")
+    *_, last = errors(result).splitlines()
+    assert last.startswith("error: the store cannot be reached: FileNotFoundError")
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("exit 0", 0), ("kill -TERM $$", 143)])

@@ -11,8 +11,10 @@ from functools import partial
 
 import anyio
 import pytest
+from typer.testing import CliRunner
 
 from fastapi_maintenance import MaintenanceState, set_maintenance_mode
+from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.cli.show import show_change
 from fastapi_maintenance.cli.times import shown_time
 from fastapi_maintenance.state import Hold, MaintenanceStatus, Switch, Window, status_of
@@ -177,3 +179,10 @@ def test_watch_prints_each_change(kind: str) -> None:
             started.send_signal(signal.SIGINT)
             assert started.wait(timeout=60) == 130
     assert [line[10:].strip() for line in lines] == ["off", "on by alice", "off by alice"]
+
+
+def test_status_of_a_variable_that_is_no_boolean_prints_the_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOSED", "maybe")
+    done = CliRunner().invoke(cli, ["--backend", "env:CLOSED", "status"])
+    assert (done.exit_code, done.stdout) == (0, "off\n")
+    assert "fastapi-maintenance: The environment variable CLOSED counts as off: value must be" in done.stderr

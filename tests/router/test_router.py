@@ -583,3 +583,19 @@ def test_router_is_documented_with_every_status() -> None:
 def test_invalid_setting_is_refused(settings: dict[str, Any], text: str) -> None:
     with pytest.raises((TypeError, ValueError), match=f"^{re.escape(text)}"):
         maintenance_router(**{"dependencies": [], **settings})
+
+
+async def test_etag_changes_when_the_switch_ends() -> None:
+    backend = MemoryBackend(MaintenanceState(switch=Switch(on=True, ends_at=datetime.now(UTC) + HOUR)))
+    app = app_on(backend)
+    with moved_clock() as clock:
+        tag = (await ask(app, "GET", "/maintenance/switch", headers=ADMIN)).headers["etag"]
+        clock.move(hours=2)
+        assert (await ask(app, "GET", "/maintenance/switch", headers=ADMIN)).headers["etag"] != tag
+
+
+async def test_see_a_stored_value_that_is_not_a_state_names_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "mode").write_text("maybe")
+    response = await ask(app_on(LocalFileBackend(tmp_path / "mode")), "GET", "/maintenance", headers=ADMIN)
+    assert response.status_code == 503
+    assert response.json()["detail"].startswith("the stored value is not a valid state: ")
