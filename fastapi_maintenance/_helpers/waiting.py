@@ -39,7 +39,12 @@ def end_of(loop: object) -> Callable[[], bool]:
 
 
 async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
-    """Run a function in a thread of its own, one at a time; a caller that is cancelled does not wait for it."""
+    """Run a function in a thread of its own, one at a time; a caller that is cancelled does not wait for it.
+
+    Raises:
+        RuntimeError: No thread can be started now.
+        Exception: Whatever the function raises.
+    """
     # A thread of a pool that a file system holds would be missing there, and would keep the process from ending.
     while not is_busy.acquire(blocking=False):  # noqa: ASYNC110 -- an event would belong to one event loop
         await anyio.sleep(_POLL)
@@ -60,6 +65,10 @@ async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
     loop: Any = current_loop()
     call_soon = loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon
     is_done = anyio.Event()
-    threading.Thread(target=run, name="fastapi_maintenance", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="fastapi_maintenance", daemon=True).start()
+    except Exception:
+        is_busy.release()  # or nobody would be able to try again
+        raise
     await is_done.wait()
     return outcome.result()

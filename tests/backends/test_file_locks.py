@@ -1,0 +1,208 @@
+"""The file: locks of this process are free again after an error, and no worker is left that nobody runs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import pytest
+from fastapi import FastAPI
+
+from fastapi_maintenance import LocalFileBackend, MaintenanceState, maintenance_mode_on
+from tests.middleware.test_failures import app_on
+from tests.switch.lifespans import answers, living
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_patient")]
+
+
+class Threads:
+    """Which threads of the library cannot be started, counted from now on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        start = threading.Thread.start
+        self.failing: set[int] = set()
+        self.started = 0
+
+        def start_or_fail(thread: threading.Thread) -> None:
+            if thread.name == "fastapi_maintenance":
+                number, self.started = self.started, self.started + 1
+                if number in self.failing:
+                    message = "can't start new thread"
+                    raise RuntimeError(message)
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+
+    def fail(self, *numbers: int) -> None:
+        """Let the threads of these numbers fail; the next one has the number 0."""
+        self.failing, self.started = set(numbers), 0
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Threads:
+    return Threads(monkeypatch)
+
+
+async def first_of_a_watch(backend: LocalFileBackend) -> MaintenanceState:
+    async with aclosing(cast("Any", backend.watch())) as states:
+        return cast("MaintenanceState", await anext(states))
+
+
+Use = Callable[[LocalFileBackend], Awaitable[object]]
+USES: dict[str, Use] = {
+    "get_value": lambda backend: backend.get_value(),
+    "get_state": lambda backend: backend.get_state(),
+    "set_value": lambda backend: backend.set_value(True),
+    "update_state": lambda backend: backend.update_state(lambda state: state),
+    "watch": first_of_a_watch,
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_file_thread_cannot_be_started_once_raises_once(tmp_path: Path, threads: Threads, use: Use) -> None:
+    backend = LocalFileBackend(tmp_path / "switch")
+    threads.fail(0, 1)
+    with anyio.fail_after(10):
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await use(backend)
+        await use(backend)
+        await backend.set_value(True)
+        assert await backend.get_value() is True
+
+
+async def test_file_function_in_a_thread_raises_leaves_the_lock_free(tmp_path: Path) -> None:
+    def fail(_: MaintenanceState) -> MaintenanceState:
+        raise ZeroDivisionError
+
+    backend = LocalFileBackend(tmp_path / "switch")
+    with pytest.raises(ZeroDivisionError):
+        await backend.update_state(fail)
+    with anyio.fail_after(10):
+        await backend.set_value(True)
+
+
+async def is_drained(app: FastAPI, backend: LocalFileBackend) -> None:
+    """Fail unless a drained block is entered while the app is served."""
+    async with maintenance_mode_on(backend, drain=20):
+        await answers(app, 503)
+    await answers(app, 200)
+
+
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("many", [1, 2])
+async def test_app_on_a_file_threads_cannot_be_started_for_a_moment_is_drained(
+    tmp_path: Path, threads: Threads, number: int, many: int
+) -> None:
+    backend = LocalFileBackend(tmp_path / "switch")
+    app = app_on(backend)
+    threads.fail(*range(number, number + many))
+    async with living(app):
+        with anyio.fail_after(30):
+            while threads.started <= max(threads.failing):  # noqa: ASYNC110 -- they are started by the watch
+                await anyio.sleep(0.01)
+        await is_drained(app, backend)
+
+
+async def test_app_on_a_file_thread_cannot_be_started_at_its_end_leaves_no_worker(
+    tmp_path: Path, threads: Threads
+) -> None:
+    backend = LocalFileBackend(tmp_path / "switch")
+    async with living(app_on(backend)):
+        await backend.get_state()
+        threads.fail(0)
+    threads.fail()
+    app = app_on(backend)
+    async with living(app):
+        await is_drained(app, backend)
+
+
+class Failing:
+    """Let a method of `Path` fail the next times for the files with an ending."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.times = 0
+
+    def fail(self, method: str, ending: str, times: int = 1) -> None:
+        original: Any = getattr(Path, method)
+        self.times = times
+
+        def fail_or_do(path: Path, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 -- any method
+            if self.times and path.name.endswith(ending):
+                self.times -= 1
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return original(path, *arguments, **keywords)
+
+        self._monkeypatch.setattr(Path, method, fail_or_do)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
+    return Failing(monkeypatch)
+
+
+async def test_app_on_a_file_record_cannot_be_removed_at_its_end_leaves_no_worker(
+    tmp_path: Path, failing: Failing
+) -> None:
+    backend = LocalFileBackend(tmp_path / "switch")
+    async with living(app_on(backend)):
+        await backend.get_state()
+        failing.fail("unlink", ".json")
+    assert failing.times == 0
+    app = app_on(backend)
+    async with living(app):
+        await is_drained(app, backend)
+
+
+async def test_app_on_a_file_records_of_others_cannot_be_read_at_its_start_leaves_no_worker(
+    tmp_path: Path, failing: Failing
+) -> None:
+    backend = LocalFileBackend(tmp_path / "switch")
+    app = app_on(backend)
+    async with living(app):
+        failing.fail("read_text", ".json")
+        async with living(app_on(backend)):
+            assert failing.times == 0
+        await is_drained(app, backend)
+
+
+@pytest.mark.parametrize("method", ["write_text", "replace"])
+async def test_file_record_cannot_be_written_once_counts_the_worker_when_it_watches_again(
+    tmp_path: Path, failing: Failing, method: str
+) -> None:
+    backend = LocalFileBackend(tmp_path / "switch")
+    failing.fail(method, ".new")
+    counted = []
+    for _ in range(2):
+        async with aclosing(cast("Any", backend.watch("host.1.0"))) as states:
+            await anext(states)
+            counted.append(dict(await backend.get_reports()))
+    assert counted == [{}, {"host.1.0": ""}]
+
+
+async def test_file_worker_that_is_counted_too_late_is_counted_when_it_watches_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, goes_on = LocalFileBackend(tmp_path / "switch"), threading.Event()
+    write_text = Path.write_text
+
+    def write_late(path: Path, *arguments: Any, **keywords: Any) -> int:  # noqa: ANN401 -- as the method has it
+        goes_on.wait()
+        return write_text(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "write_text", write_late)
+    with anyio.move_on_after(0.1):
+        await anext(cast("Any", backend.watch("host.1.0")))
+    goes_on.set()
+    assert await backend.get_reports() == {}
+    async with aclosing(cast("Any", backend.watch("host.1.0"))) as states:
+        await anext(states)
+        assert await backend.get_reports() == {"host.1.0": ""}
+    assert await backend.get_reports() == {}
