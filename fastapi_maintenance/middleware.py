@@ -6,10 +6,12 @@
 import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from time import time
 from typing import TypeGuard, Unpack
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance._helpers.telemetry import request_was_blocked
@@ -255,8 +257,14 @@ class MaintenanceModeMiddleware(MaintainedApp):
 
 
 def maintained_layers(app: ASGIApp) -> Iterator[MaintainedApp]:
-    """Yield the maintenance middlewares around an app, the outermost first."""
-    return (layer for layer in all_layers_of(app) if is_maintenance(layer))
+    """Yield the maintenance middlewares around an app, the outermost first.
+
+    Before the app has built its layers, each of these is made for this call; nobody else's middleware is.
+    """
+    for layer in all_layers_of(app):
+        made = layer.cls(app, *layer.args, **layer.kwargs) if _is_maintenance_to_build(layer) else layer
+        if is_maintenance(made):
+            yield made
 
 
 def backend_of(app: Starlette) -> StateBackend | None:
@@ -267,6 +275,15 @@ def backend_of(app: Starlette) -> StateBackend | None:
 def is_maintenance(layer: object) -> TypeGuard[MaintainedApp]:
     """Tell whether this is an app with maintenance around it."""
     return isinstance(layer, MaintainedApp)
+
+
+def _is_maintenance_to_build(layer: object) -> TypeGuard[Middleware]:
+    if not isinstance(layer, Middleware):
+        return False
+    kind: object = layer.cls
+    while isinstance(kind, partial):
+        kind = kind.func
+    return issubclass(kind, MaintainedApp) if isinstance(kind, type) else getattr(kind, "__module__", "") == __name__
 
 
 def _check_one_name(name: str, callback: object, handler: object) -> None:

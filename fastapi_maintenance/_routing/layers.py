@@ -44,10 +44,14 @@ def layers_of(app: ASGIApp) -> Iterator[Any]:
 
 
 def all_layers_of(app: ASGIApp) -> list[Any]:
-    """Return the same, and where that ends in an application, the layers that were added to it."""
+    """Return the same, and where that ends in an application, the layers that were added to it.
+
+    Until the application has built these, they are the `Middleware` objects that it will build them from.
+    """
     layers = list(layers_of(app))
     if isinstance(layers[-1], Starlette):
-        layers += layers_of(_stack_of(layers[-1]) or layers[-1].build_middleware_stack())
+        stack = _stack_of(layers[-1])
+        layers += layers[-1].user_middleware if stack is None else layers_of(stack)
     return layers
 
 
