@@ -66,21 +66,24 @@ class WorkerStatus:
 
 
 class DrainTimeoutError(MaintenanceError, TimeoutError):
-    """Requests were still in progress when the time of a drain ran out, or a worker had not told that it has none.
+    """Requests were still in progress when the time of a drain ran out, or a worker had not confirmed that it has none.
+
+    The text is that of the moment at which the error was made.
 
     Args:
-        seconds: How long was waited.
-        workers: The workers that were still waited for, as far as the store told of them.
+        seconds: How long the drain waited.
+        workers: The workers that were still waited for, as far as the store reported them.
     """
 
     def __init__(self, seconds: float, workers: tuple[WorkerStatus, ...]) -> None:
         super().__init__(seconds, workers)
         self.seconds = seconds
         self.workers = workers
+        left = "; ".join(map(str, workers)) or "the store has not reported which workers there are"
+        self._text = f"requests are not drained after {seconds:g} s: {left}"
 
     def __str__(self) -> str:
-        left = "; ".join(map(str, self.workers)) or "the store has not told which workers there are"
-        return f"requests are not drained after {self.seconds:g} s: {left}"
+        return self._text
 
 
 class NoSuchHoldError(MaintenanceError):
