@@ -9,7 +9,7 @@ import math
 import os
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from datetime import datetime, timedelta
 from typing import Literal, overload
 
@@ -19,10 +19,10 @@ from fastapi_maintenance._helpers.waiting import in_time
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.block import Block
 from fastapi_maintenance._switch.changes import changes
-from fastapi_maintenance._switch.writes import update_state
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
+from fastapi_maintenance.backends.known import update_state
 from fastapi_maintenance.backends.url import as_backend, opened
 from fastapi_maintenance.errors import NoSuchWindowError
 from fastapi_maintenance.state import (
@@ -38,6 +38,8 @@ from fastapi_maintenance.state import (
     status_of,
 )
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
+
+_READ_TIMEOUT = 5.0  # seconds
 
 __all__ = [
     "cancel_maintenance",
@@ -363,8 +365,8 @@ async def wait_until_open(
     >>> from fastapi_maintenance import MemoryBackend
     >>> asyncio.run(wait_until_open(MemoryBackend()))
 
-    A store that cannot be read leaves the last known state, off where none is known. However many wait in a process,
-    one connection watches for all of them.
+    While the store cannot be read, the last known state counts; if none is known, this waits until one is. However many
+    callers wait in an event loop, one connection watches for all of them.
 
     Args:
         backend: The switch, or its URL; None: the current app's backend, else the default.
@@ -373,18 +375,23 @@ async def wait_until_open(
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: `timeout` is not above zero.
-        TimeoutError: Maintenance is still on when the time is over.
+        TimeoutError: Maintenance is still on, or its state is not known yet, when the time is over.
     """
     seconds = math.inf if timeout is None else check_seconds("timeout", timeout)
-    with in_time(seconds, "maintenance is still on after {:g} seconds"):
-        async with aclosing(maintenance_changes(backend)) as statuses:
-            async for status in statuses:
-                if not status.active:
+    text = "it is not known after {:g} seconds that maintenance is off"
+    async with _current(backend) as current:
+        with in_time(seconds, text):
+            with suppress(Exception), in_time(_READ_TIMEOUT):
+                if not (await get_maintenance_status(current)).active:
                     return
+            async with aclosing(changes(current)) as statuses:
+                async for status in statuses:
+                    if not status.active:
+                        return
 
 
 async def maintenance_changes(backend: StateBackend | str | None = None) -> AsyncGenerator[MaintenanceStatus]:
-    """Yield the status at once, then each time that it changes.
+    """Yield the status as soon as it is known, then each time that it changes.
 
     The beginning and the end of windows and the expiry of leases are reported to the moment; the renewal of a lease is
     not a change. Changes are pushed by a backend that can be watched; any other is read once a second. While the store

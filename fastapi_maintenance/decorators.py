@@ -9,6 +9,7 @@ from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
 from fastapi_maintenance._helpers.checks import check_callable
+from fastapi_maintenance._helpers.process import remembered
 
 __all__ = ["force_maintenance_mode_off", "force_maintenance_mode_on", "has_forced_on", "mark_of", "marks_put"]
 
@@ -16,7 +17,7 @@ _Endpoint = TypeVar("_Endpoint")
 _MARK = "__fastapi_maintenance_mark__"
 _METHOD_MARKS = "__fastapi_maintenance_method_marks__"
 
-_forced_on: list[bool] = []
+_forced_on: list[bool] = remembered([])
 _marks_put = [0]
 
 

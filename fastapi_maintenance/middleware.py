@@ -3,8 +3,8 @@
 `maintenance_middleware(...)` makes it, and `MaintenanceModeMiddleware` is a class for those who prefer one.
 """
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
 from time import time
@@ -14,24 +14,28 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.telemetry import request_was_blocked
+from fastapi_maintenance._helpers.waiting import in_time
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, with_hints
 from fastapi_maintenance._routing.layers import all_layers_of
+from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, RetryAfter, Settings, Unmatched
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, Served, enter, leave
-from fastapi_maintenance._switch.writes import key_of
+from fastapi_maintenance.backends.known import key_of
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
 from fastapi_maintenance.predicates.verdicts import exempts
 from fastapi_maintenance.responses import as_json
 from fastapi_maintenance.responses.sending import send_blocked
+from fastapi_maintenance.state import MaintenanceStatus
 from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
 
 __all__ = ["MaintenanceModeMiddleware", "backend_of", "is_maintenance", "maintained_layers", "maintenance_middleware"]
 
-_logger = logging.getLogger("fastapi_maintenance")
+_logger = get_logger()
 
 
 def decide(  # noqa: PLR0913 -- one keyword for each fact
@@ -73,7 +77,7 @@ class MaintainedApp:
         self.app = app
         self.settings = settings
         self._finder = RouteFinder(app, made_by)
-        self._served = Served(self._blocked)
+        self._served = Served(self._blocked_now)
         self._switch = AppSwitch(self, settings)
 
     @property
@@ -84,6 +88,7 @@ class MaintainedApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         served, request = self._served, RequestInProgress(scope)
         request.began, request.switch, request.token = time(), self._switch, enter(request)
+        request.context = copy_context()
         served.requests.add(request)
         kind = scope["type"]
         try:
@@ -93,34 +98,33 @@ class MaintainedApp:
                     self.app, served, scope, receive, with_hints(scope, send, self._hints(scope))
                 )
                 return
-            state = self._switch.peek()
-            # One look shows that maintenance is off, as it nearly always is, or that it takes a closer look.
-            if state is None or state.switch.on or state.windows or state.holds or has_forced_on():
-                blocked = await self._blocked(scope)
-                if blocked is not None:
-                    served.requests.remove(request)
-                    request_was_blocked(blocked.route)
-                    settings = self.settings
-                    await send_blocked(scope, receive, send, blocked.status, settings.response, settings.retry_seconds)
-                    return
+            if kind in ("http", "websocket"):
+                status = self._switch.status(scope) or await self._switch.read_status()
+                if status.active or has_forced_on():
+                    self._switch.hint_at_missing_lifespan()
+                    blocked = await self._blocked(scope, status, self._is_exempt)
+                    if blocked is not None:
+                        served.requests.remove(request)
+                        request_was_blocked(blocked.route)
+                        settings = self.settings
+                        await send_blocked(
+                            scope, receive, send, blocked.status, settings.response, settings.retry_seconds
+                        )
+                        return
             if kind == "websocket" and self.settings.close_websockets:
-                await served.run_websocket(request, self.app, scope, receive, send)
+                await self._switch.run_websocket(self.app, served, request, scope, receive, send)
                 return
             await self.app(scope, receive, send)
         finally:
-            leave(request.token)
             served.requests.discard(request)
+            leave(request)
             if served.on_end is not None:
                 served.on_end()
 
-    async def _blocked(self, scope: Scope) -> Blocked | None:
-        """Return why a request is blocked; None if it passes."""
-        if scope["type"] not in ("http", "websocket"):
-            return None
-        status = await self._switch.status(scope)
-        if not status.active and not has_forced_on():
-            return None
-        self._switch.hint_at_missing_lifespan()
+    async def _blocked(
+        self, scope: Scope, status: MaintenanceStatus, is_exempt: Callable[[Scope], Awaitable[bool]]
+    ) -> Blocked | None:
+        """Return why a request is blocked by this status; None if it passes."""
         scope, answer = self._finder.find(scope)
         blocks = decide(
             mark=answer.mark,
@@ -131,9 +135,30 @@ class MaintainedApp:
             exempt_docs=self.settings.exempt_docs,
         )
         if blocks is None:
-            exempt = self.settings.exempt
-            blocks = exempt is never or not await exempts(exempt, scope)
+            blocks = not await is_exempt(scope)
         return Blocked(ON if answer.mark else status, answer.path) if blocks else None
+
+    async def _blocked_now(self, request: RequestInProgress) -> Blocked | None:
+        """Return why a request in progress would be blocked if it began now; None if it would pass."""
+        if request["type"] == "lifespan":
+            return None
+        status = self._switch.status(request) or await self._switch.read_status()
+        return await self._blocked(request, status, self._is_exempt_in_time)
+
+    async def _is_exempt(self, scope: Scope) -> bool:
+        exempt = self.settings.exempt
+        return exempt is not never and await exempts(exempt, scope)
+
+    async def _is_exempt_in_time(self, scope: Scope) -> bool:
+        """Ask the predicate again for a request in progress; if it takes too long, it does not exempt the request."""
+        seconds = self._switch.read_seconds
+        try:
+            with in_time(seconds):
+                return await self._is_exempt(scope)
+        except TimeoutError:
+            text = "The predicate %r, asked again, took longer than %g seconds; the request is not exempt"
+            _logger.error(text, self.settings.exempt, seconds)  # noqa: TRY400 -- nothing of the predicate raised it
+            return False
 
     def _hints(self, scope: Scope) -> Iterator[tuple[str, str]]:
         switches = [key_of(layer.backend) for layer in maintained_layers(self.app)]
@@ -181,7 +206,7 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
         fail_closed: Whether there is maintenance while the backend cannot be read and no state is known.
         read_timeout: Seconds, or a timedelta, that one read of the backend may hold a request.
         close_websockets: Whether WebSockets that are open when maintenance begins, and that it blocks, are closed with
-            1012 (service restart); the app is told `websocket.disconnect` with that code.
+            1012 (service restart); the app receives `websocket.disconnect` with 1001 (going away).
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -200,6 +225,8 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
         read_timeout=read_timeout,
         close_websockets=close_websockets,
     )
+
+    current_backend.remember(settings)
 
     def maintenance(app: ASGIApp) -> ASGIApp:  # Starlette before 0.39 gives it by its name
         return MaintainedApp(app, settings, made_by=maintenance)
@@ -253,6 +280,7 @@ class MaintenanceModeMiddleware(MaintainedApp):
             response=as_json() if response is None else response,
             **common,
         )
+        current_backend.remember(settings)
         super().__init__(app, settings, made_by=type(self))
 
 

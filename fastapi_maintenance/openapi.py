@@ -1,7 +1,6 @@
 """The 503 of maintenance in an API's own documentation."""
 
 import json
-import logging
 import re
 from typing import Any
 
@@ -9,6 +8,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._routing.layers import Layers
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance._switch.app_switch import Settings
@@ -19,7 +19,7 @@ from fastapi_maintenance.responses.callbacks import answers_of
 
 __all__ = ["document_maintenance"]
 
-_logger = logging.getLogger("fastapi_maintenance")
+_logger = get_logger()
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")  # OpenAPI 3.1, 4.8.9
 _CLOSED, _ELSEWHERE = 503, 303
 _TEXT, _URI = {"type": "string"}, {"type": "string", "format": "uri-reference"}

@@ -15,9 +15,8 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fastapi_maintenance import EnvVarBackend, decorators
-from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._switch import block, current_backend, holds
+from fastapi_maintenance._helpers import clock, process
+from fastapi_maintenance._switch import holds
 from tests.support import RunJumping, on_jumping_clock
 
 settings.register_profile(
@@ -53,14 +52,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let each test begin as a new process does: nothing configured, made, held, forced or in the environment."""
     monkeypatch.delenv("FASTAPI_MAINTENANCE_MODE", raising=False)
-    monkeypatch.setattr(current_backend, "_configured", [])
-    monkeypatch.setattr(current_backend, "_made_last", [None])
-    monkeypatch.setattr(current_backend, "_ENVIRONMENT", EnvVarBackend())
-    monkeypatch.setattr(block, "_warned_of_clocks", set())
-    monkeypatch.setattr(decorators, "_forced_on", [])
+    process.reset()
     yield
     left = dict(holds.ledgers)
-    holds.ledgers.clear()  # or each test after this one would fail too
+    process.reset()  # or each test after this one would fail too
     assert left == {}, "a hold outlived its test"
 
 

@@ -2,7 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-_ahead = [timedelta()]
+from fastapi_maintenance._helpers.process import remembered
+
+_ahead = remembered([timedelta()])
 
 
 def now() -> datetime:

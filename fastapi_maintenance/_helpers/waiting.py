@@ -1,8 +1,9 @@
 """Waiting for a store, within bounds."""
 
+import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import anyio
 
 _T = TypeVar("_T")
 _POLL = 0.001  # seconds
-ANSWER_TIMEOUT = 2.0  # seconds that a follower waits for an answer before it counts the store as away
+ANSWER_TIMEOUT = 2.0  # seconds to wait for an answer in the background before the store counts as unavailable
 WRITE_TIMEOUT = 10.0  # seconds that a write may take
 
 
@@ -38,6 +39,33 @@ def end_of(loop: object) -> Callable[[], bool]:
     return getattr(loop, "is_closed", lambda: False)
 
 
+def call_soon(loop: Any, function: Callable[[], object]) -> None:  # noqa: ANN401 -- of asyncio or trio
+    """Call a function in an event loop: at once in this one, soon in that of another thread, never in a closed one."""
+    if loop is current_loop():
+        function()
+        return
+    with suppress(RuntimeError):  # it has ended
+        if hasattr(loop, "call_soon_threadsafe"):
+            loop.call_soon_threadsafe(function)
+        elif loop is not None:
+            loop.run_sync_soon(function)
+
+
+async def guarded(awaitable: Awaitable[_T]) -> _T:
+    """Await something of the user's. A cancellation that nobody asked for becomes a `RuntimeError`.
+
+    Code on asyncio may let out the `CancelledError` of a task of its own, which would end this task in silence.
+    """
+    try:
+        return await awaitable
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        msg = "it raised CancelledError, although its task was not cancelled"
+        raise RuntimeError(msg) from error
+
+
 async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
     """Run a function in a thread of its own, one at a time; a caller that is cancelled does not wait for it.
 
@@ -59,12 +87,9 @@ async def in_thread(is_busy: threading.Lock, function: Callable[[], _T]) -> _T:
         else:
             is_busy.release()
             outcome.set_result(result)
-        with suppress(RuntimeError):  # the event loop has ended
-            call_soon(is_done.set)
+        call_soon(loop, is_done.set)
 
-    loop: Any = current_loop()
-    call_soon = loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon
-    is_done = anyio.Event()
+    loop, is_done = current_loop(), anyio.Event()
     try:
         threading.Thread(target=run, name="fastapi_maintenance", daemon=True).start()
     except Exception:

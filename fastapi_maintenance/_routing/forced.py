@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance.state import MaintenanceStatus
 
@@ -32,7 +33,7 @@ class Forcing:
         return any(app is layer for layer in self.layers)
 
 
-open_forcings: list[Forcing] = []
+open_forcings: list[Forcing] = remembered([])
 _lock = threading.Lock()
 
 

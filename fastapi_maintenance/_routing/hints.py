@@ -1,6 +1,5 @@
 """Hints at start-up, in the logger `fastapi_maintenance.hints.<topic>`: what in an app will surprise its owner."""
 
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,6 +10,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Message, Scope, Send
 
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Layers, all_layers_of
@@ -92,10 +92,10 @@ def log_hints(hints: Iterable[tuple[str, str]], logged: set[str]) -> None:
         for topic, text in hints:
             if text not in logged:
                 logger = f"{_LOGGER}.{topic}"
-                logging.getLogger(logger).warning("%s (silenced by the logger %s)", text, logger)
+                get_logger(logger).warning("%s (silenced by the logger %s)", text, logger)
                 logged.add(text)
-    except Exception:
-        logging.getLogger(_LOGGER).debug("The app could not be looked at for hints", exc_info=True)
+    except Exception:  # noqa: BLE001 -- the app starts
+        get_logger(_LOGGER).debug("The app could not be looked at for hints", exc_info=True)
 
 
 def _name_of(layer: Any) -> str:  # noqa: ANN401 -- anything can be a layer

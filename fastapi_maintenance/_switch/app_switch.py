@@ -1,34 +1,42 @@
 """The status for the requests of one app: by a test that forces it, `enabled`, or the state of its switch."""
 
-import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, TypedDict
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_retry_after, check_seconds
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
 from fastapi_maintenance._routing import forced
 from fastapi_maintenance._switch import current_backend, holds
-from fastapi_maintenance._switch.observer import Observer, observe, watched_by
-from fastapi_maintenance._switch.requests import Served
-from fastapi_maintenance._switch.worker import Lifespan, Worker
+from fastapi_maintenance._switch.membership import Membership
+from fastapi_maintenance._switch.requests import RequestInProgress, Served
+from fastapi_maintenance._switch.source import Source, source_of
+from fastapi_maintenance._switch.websockets import ClosableWebSocket
+from fastapi_maintenance.backends.known import uncached
 from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus, Switch, next_change, status_of
-from fastapi_maintenance.typing import DrainableStateBackend, ExemptCallback, ResponseCallback, StateBackend
+from fastapi_maintenance.typing import (
+    DrainableStateBackend,
+    ExemptCallback,
+    ResponseCallback,
+    StateBackend,
+)
 
 _NO_LIFESPAN = (
     "no lifespan runs for this app, so a drain does not wait for its requests, and open WebSockets are not closed: let "
     "the server run it, and add the middleware to the outermost app and not to one that is mounted in it"
 )
-_hints = logging.getLogger("fastapi_maintenance.hints.lifespan")
+_hints = get_logger("fastapi_maintenance.hints.lifespan")
 Unmatched = Literal["pass", "block"]
 RetryAfter = int | timedelta | tuple[int, int] | tuple[timedelta, timedelta]
-ON, _OFF = MaintenanceStatus(active=True), MaintenanceStatus(active=False)
+ON, OFF = MaintenanceStatus(active=True), MaintenanceStatus(active=False)
 """The status where no backend was asked."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Settings:
     """The settings of one middleware, checked at once; see `maintenance_middleware` for their meaning."""
 
@@ -58,7 +66,6 @@ class Settings:
         check_bool("close_websockets", self.close_websockets)
         object.__setattr__(self, "retry_seconds", check_retry_after("retry_after", self.retry_after))
         object.__setattr__(self, "read_seconds", check_seconds("read_timeout", self.read_timeout))
-        current_backend.made(self.backend)
 
 
 class CommonSettings(TypedDict, total=False):
@@ -73,96 +80,141 @@ class CommonSettings(TypedDict, total=False):
 
 
 class AppSwitch:
-    """The switch of one app, as its middleware was told.
+    """The switch of one app, by the settings of its middleware.
 
     Args:
         layer: The middleware.
-        settings: What it was told.
+        settings: Its settings.
     """
 
     def __init__(self, layer: ASGIApp, settings: Settings) -> None:
         self._layer = layer
         self._settings = settings
         self.given = settings.backend
-        self._is_overruled = settings.enabled is not None
-        self._observer = self._observe()
-        self._lifespan: Lifespan | None = None
+        self._source = source_of(current_backend.default_backend() if settings.backend is None else settings.backend)
+        self._unknown = MaintenanceState(switch=Switch(on=settings.fail_closed))
+        self.read_seconds = settings.read_seconds
+        self._membership: Membership | None = None
         self._had_lifespan = False
-        self._known: tuple[MaintenanceState, MaintenanceStatus, datetime, datetime | None] | None = None
+        self._last: tuple[MaintenanceState, MaintenanceStatus, datetime, datetime | None] | None = None
 
     @property
     def backend(self) -> StateBackend:
         """The backend that is asked."""
-        return self._current_observer().backend
+        return self._current_source().backend
 
-    def peek(self) -> MaintenanceState | None:
-        """Return the state that the backend is known to be in; None where that takes a closer look."""
-        if holds.ledgers or forced.open_forcings or self._is_overruled:
-            return None
-        return (self._observer if self.given is not None else self._current_observer()).peek()
+    def status(self, scope: Scope) -> MaintenanceStatus | None:
+        """Return the status for a request; None: the backend has to be read first, see `read_status`.
+
+        It is the one that a test forces, else by `enabled`, unless this process holds the switch, else by the state.
+        """
+        if forced.open_forcings:
+            forcing = forced.forcing_of(self._layer, scope)
+            if forcing is not None:
+                return forcing.status
+        source = self._source if self.given is not None else self._current_source()
+        if not holds.ledgers:  # as it is nearly always
+            if self._settings.enabled is not None:
+                return ON if self._settings.enabled else OFF
+            state = source.peek()
+            if state is None:
+                return None
+            if not (state.switch.on or state.windows or state.holds):
+                return OFF
+            return self._status_of(state)
+        state = self._overruled(source) or source.peek()
+        return None if state is None else self._status_of(holds.with_local(source.backend, state))
+
+    async def read_status(self) -> MaintenanceStatus:
+        """Return the status after reading the backend; never raise what that raises."""
+        return self._status_of(await self.known_state())
 
     async def known_state(self) -> MaintenanceState:
-        """Return the state of the backend, the last known one while it is away, or what overrules it."""
-        observer = self._current_observer()
-        if self._is_overruled and not holds.local_holds(observer.backend):
-            return MaintenanceState(switch=Switch(on=bool(self._settings.enabled)))
-        return holds.with_local(observer.backend, observer.peek() or await observer.read())
+        """Return the state of the backend, the last known one while it is unavailable, or what overrules it."""
+        source = self._current_source()
+        state = self._overruled(source) or source.peek() or await source.read(self.read_seconds)
+        return holds.with_local(source.backend, self._unknown if state is None else state)
 
-    async def status(self, scope: Scope) -> MaintenanceStatus:
-        """Return the status for a request: the one that a test forces, else by `enabled`, else by the state.
+    async def run_lifespan(self, app: ASGIApp, served: Served, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the lifespan of the app, with a worker from its start to its shutdown.
 
-        `enabled` does not count while this process holds the switch.
+        Nothing is awaited after the app has sent the last message, since a server may cancel what goes on then.
         """
-        forcing = forced.forcing_of(self._layer, scope)
-        if forcing is not None:
-            return forcing.status
-        observer = self._current_observer()
-        if self._is_overruled and not holds.local_holds(observer.backend):
-            return ON if self._settings.enabled else _OFF
-        return self._status_of(holds.with_local(observer.backend, observer.peek() or await observer.read()))
 
-    def _status_of(self, state: MaintenanceState) -> MaintenanceStatus:
-        """Return the status of a state; the last one is remembered until time may change it."""
-        now = clock.now()
-        if self._known is not None:
-            known, status, begins, ends = self._known
-            if state is known and begins <= now and (ends is None or now < ends):
-                return status
-        status = status_of(state, now)
-        self._known = state, status, now, next_change(state, now)
-        return status
+        async def receive_and_leave() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":  # before the app closes the client that it is followed with
+                await self._leave()
+            return message
+
+        async def join_and_send(message: Message) -> None:
+            # After the app has opened or configured the backend. While a test forces the app, it follows no backend.
+            if message["type"] == "lifespan.startup.complete" and forced.forcing_of(self._layer, scope) is None:
+                self._membership = Membership(self.backend, served)
+                await self._membership.worker.ready(self.read_seconds)
+            await send(message)
+
+        self._had_lifespan = True
+        try:
+            await app(scope, receive_and_leave, join_and_send)
+        except Exception:
+            await self._leave()
+            raise
+        finally:
+            membership, self._membership = self._membership, None
+            if membership is not None:
+                membership.end()
+
+    async def run_websocket(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and whose they are
+        self, app: ASGIApp, served: Served, request: RequestInProgress, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Run an app for a WebSocket that is closed when maintenance begins and blocks it."""
+        membership = None
+        served.websockets[request] = websocket = ClosableWebSocket(receive, send)
+        try:
+            if self._membership is None or self._membership.worker.loop is not websocket.loop:
+                membership = Membership(self.backend, served, counted=False)
+            else:
+                self._membership.worker.wake()
+            await app(scope, websocket.receive, websocket.send)
+        finally:
+            del served.websockets[request]
+            if membership is not None:
+                membership.end()
 
     def hint_at_missing_lifespan(self) -> None:
-        """Log once that no drain waits for this app, where nobody has run its lifespan."""
+        """Log once that no drain waits for this app, if nobody has run its lifespan."""
         if self._had_lifespan:
             return
         self._had_lifespan = True
-        if isinstance(watched_by(self.backend), DrainableStateBackend):
+        if isinstance(uncached(self.backend), DrainableStateBackend):
             _hints.warning("%s (silenced by the logger %s)", _NO_LIFESPAN, _hints.name)
 
-    async def run_lifespan(self, app: ASGIApp, served: Served, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the lifespan of the app, and have a worker meanwhile."""
+    def _overruled(self, source: Source) -> MaintenanceState | None:
+        """Return the state by `enabled`, None if the backend decides."""
+        if self._settings.enabled is None or holds.local_holds(source.backend):
+            return None
+        return MaintenanceState(switch=Switch(on=self._settings.enabled))
 
-        def choose() -> Worker | None:
-            observer = self._current_observer()
-            # an app that starts while a test forces it follows nothing
-            return Worker(observer, served) if forced.forcing_of(self._layer, scope) is None else None
+    def _status_of(self, state: MaintenanceState) -> MaintenanceStatus:
+        """Return the status of a state; the last one is kept until time may change it."""
+        now = clock.now()
+        if self._last is not None:
+            last, status, begins, ends = self._last
+            if state is last and begins <= now and (ends is None or now < ends):
+                return status
+        status = status_of(state, now)
+        self._last = state, status, now, next_change(state, now)
+        return status
 
-        self._had_lifespan = True
-        self._lifespan = Lifespan(choose, patience=self._settings.read_seconds)
-        try:
-            await self._lifespan.run(app, scope, receive, send)
-        finally:
-            self._lifespan = None
+    def _current_source(self) -> Source:
+        if self.given is None and self._source.backend is not current_backend.default_backend():
+            self._source = source_of(current_backend.default_backend())  # another one has been configured
+            if self._membership is not None:
+                self._membership.move(self._source.backend)
+        return self._source
 
-    def _current_observer(self) -> Observer:
-        if self.given is None and self._observer.backend is not current_backend.default_backend():
-            self._observer = self._observe()  # another default backend has been configured
-            if self._lifespan is not None:
-                self._lifespan.choose_again()
-        return self._observer
-
-    def _observe(self) -> Observer:
-        settings = self._settings
-        backend = current_backend.default_backend() if settings.backend is None else settings.backend
-        return observe(backend, fail_closed=settings.fail_closed, read_timeout=settings.read_seconds)
+    async def _leave(self) -> None:
+        membership, self._membership = self._membership, None
+        if membership is not None:
+            await membership.end().ended(2 * ANSWER_TIMEOUT)

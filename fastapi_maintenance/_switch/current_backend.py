@@ -1,34 +1,64 @@
-"""Which backend is meant where none is given: that of the running app, of the middleware made last, or the default."""
+"""The backend that is used where none is given: the running app's, the newest middleware's, else the default."""
 
+from typing import Protocol
+from weakref import WeakSet
+
+from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._switch.requests import running_request
 from fastapi_maintenance.backends.base import check_backend
 from fastapi_maintenance.backends.env import EnvVarBackend
+from fastapi_maintenance.backends.known import key_of
 from fastapi_maintenance.typing import StateBackend
 
-_ENVIRONMENT = EnvVarBackend()
-_configured: list[StateBackend] = []
-_made_last: list[StateBackend | None] = [None]
+
+class HasBackend(Protocol):
+    """The settings of a middleware."""
+
+    @property
+    def backend(self) -> StateBackend | None:
+        """Its backend; None: the default."""
+
+
+_default: list[StateBackend] = remembered([])
+_newest: list[StateBackend | None] = remembered([None])
+_middlewares: WeakSet[HasBackend] = remembered(WeakSet())
 
 
 def configure(backend: StateBackend) -> None:
     """Make this backend the default."""
-    _configured[:] = [backend]
+    _default[:] = [backend]
 
 
-def made(backend: StateBackend | None) -> None:
-    """Note the backend of a middleware that was just made."""
-    _made_last[:] = [backend]
+def remember(settings: HasBackend) -> None:
+    """Remember the newest middleware's backend, and the switches of all middlewares of this process."""
+    _newest[:] = [settings.backend]
+    _middlewares.add(settings)
+
+
+def is_used_here(backend: StateBackend) -> bool:
+    """Return whether a middleware of this process is on the switch of this backend."""
+    return any(key_of(_of(each)) == key_of(backend) for each in _middlewares)
 
 
 def default_backend() -> StateBackend:
     """Return the configured backend, else the environment variable `FASTAPI_MAINTENANCE_MODE`."""
-    return _configured[0] if _configured else _ENVIRONMENT
+    if not _default:
+        _default.append(EnvVarBackend())
+    return _default[0]
 
 
 def resolve(backend: StateBackend | None) -> StateBackend:
-    """Return the backend that is meant; raises `TypeError` for what is none."""
+    """Return the backend, or if it is None the current app's, else the newest middleware's, else the default.
+
+    Raises:
+        TypeError: It is not a backend.
+    """
     if backend is not None:
         return check_backend("backend", backend)
     running = running_request()
-    meant = _made_last[0] if running is None else running.switch.given
-    return default_backend() if meant is None else meant
+    current = _newest[0] if running is None else running.switch.given
+    return default_backend() if current is None else current
+
+
+def _of(settings: HasBackend) -> StateBackend:
+    return default_backend() if settings.backend is None else settings.backend

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import anyio
 
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress
-from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance.backends.known import uncached
 from fastapi_maintenance.errors import DrainTimeoutError, NotSupportedError, WorkerStatus
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import DrainableStateBackend, StateBackend

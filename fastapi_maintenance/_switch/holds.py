@@ -16,12 +16,12 @@ from typing import cast
 import anyio
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.waiting import current_loop, end_of
-from fastapi_maintenance._switch.writes import key_of, set_value, update_state
+from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.waiting import current_loop, end_of, guarded
 from fastapi_maintenance.backends.base import read_value
-from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance.backends.known import key_of, known_of, set_value, uncached, update_state
 from fastapi_maintenance.errors import MaintenanceError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
-from fastapi_maintenance.state import Hold, MaintenanceState, Switch, add_hold, release_hold, renew_hold
+from fastapi_maintenance.state import Hold, MaintenanceState, Switch, add_hold, release_hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 _LOCK_POLL = 0.001  # seconds
@@ -53,7 +53,7 @@ class _Ledger:
         return not self.users and not self.holds and self.ours <= {self.operator}
 
 
-ledgers: dict[object, _Ledger] = {}
+ledgers: dict[object, _Ledger] = remembered({})
 """Those of all backends that this process holds; empty nearly always."""
 # A process that is forked within a block has none open: the block goes on in its parent.
 with suppress(AttributeError):  # Windows knows no forks
@@ -105,28 +105,33 @@ def the_one_id(wanted: str, ids: Collection[str], *, prefix: bool, kind: str, er
     raise error(msg)
 
 
-async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) -> None:
-    """Open a hold in this process, and in the store where it can be written; raises what the store raises.
+async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) -> bool:
+    """Open a hold in this process, and in the store; raise what the store raises. Return False if that is read-only.
 
     The lease begins when the hold is written, however long the store was waited for.
     """
+    is_stored = True
     async with _locked(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
-            with suppress(ReadOnlyBackendError):
-                await update_state(backend, lambda state: add_hold(state, _leased(hold, lease), clock.now()))
+            try:
+                await update_state(backend, lambda state: add_hold(state, leased(hold, lease), clock.now()))
+            except ReadOnlyBackendError:
+                is_stored = False
         with _ledgers_lock:  # a release takes no lock for its first step
             ledger.holds = (*ledger.holds, hold)  # without an expiry: it is open for as long as its block runs
         if not isinstance(backend, DetailedStateBackend):
-            await _follow(backend, ledger)
+            is_stored = await _follow(backend, ledger)
+    known_of(backend).notify()
+    return is_stored
 
 
-async def renew(backend: DetailedStateBackend, hold: Hold, lease: timedelta) -> None:
-    """Let the lease of the hold in the store begin anew; raises what the store raises."""
-    with suppress(ReadOnlyBackendError):
-        await update_state(backend, lambda state: renew_hold(state, _leased(hold, lease)))
+def is_open(backend: StateBackend, hold: Hold) -> bool:
+    """Return whether a hold is open in this process."""
+    return any(each.id == hold.id for each in local_holds(backend))
 
 
-def _leased(hold: Hold, lease: timedelta | None) -> Hold:
+def leased(hold: Hold, lease: timedelta | None) -> Hold:
+    """Return the hold with a lease that begins now, if it has one."""
     return hold if lease is None else replace(hold, expires_at=clock.now() + lease)
 
 
@@ -135,6 +140,7 @@ async def release(backend: StateBackend, hold: Hold) -> None:
     with _ledgers_lock:
         ledger = ledgers.get(key_of(backend), _Ledger())
         ledger.holds = tuple(other for other in ledger.holds if other.id != hold.id)
+    known_of(backend).notify()
     async with _locked(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             with suppress(ReadOnlyBackendError):
@@ -163,17 +169,20 @@ async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noq
 async def bare_state(backend: StateBackend) -> MaintenanceState:
     """Return the state of a backend that has nothing but a switch: the operator's value and this process's holds."""
     async with _locked(backend) as ledger:
-        ledger.see(await read_value(uncached(backend)))
+        ledger.see(await guarded(read_value(uncached(backend))))
         return MaintenanceState(switch=Switch(on=ledger.operator), holds=ledger.holds)
 
 
-async def _follow(backend: StateBackend, ledger: _Ledger) -> None:
-    """Set a bare switch to what the ledger wants, where it is not."""
-    observed = await read_value(uncached(backend))
+async def _follow(backend: StateBackend, ledger: _Ledger) -> bool:
+    """Set a bare switch to what the ledger wants, if it is not; return False if it can only be read."""
+    observed = await guarded(read_value(uncached(backend)))
     ledger.see(observed)
     if ledger.wanted() is not observed:
-        with suppress(ReadOnlyBackendError):
+        try:
             await _write(backend, ledger, ledger.wanted())
+        except ReadOnlyBackendError:
+            return False
+    return True
 
 
 async def _write(backend: StateBackend, ledger: _Ledger, value: bool) -> None:  # noqa: FBT001 -- as set_value has it

@@ -1,252 +1,229 @@
-"""A worker: an app in this process while it is served, which follows its switch and knows its requests in progress.
+"""A worker: this process behind a switch in one event loop, while it serves an app. It knows the requests in progress.
 
-Why no request slips through a drain: a backend counts a worker before the worker reads its first state, and whoever
-drains writes a hold before asking which workers are counted. So a worker that is not asked reads the hold before it
-serves. A worker that is asked reports which holds it has read, and how many of its requests in progress they block. It
-notes each request before that looks at the state, and looks at the state before it goes through what it noted. So a
-request that is missing from a report looked at the state after the hold was read, and was blocked.
+Why no request slips through a drain: a backend counts a worker before the worker reads its first state, and a drain
+writes a hold before it asks which workers are counted. So a worker that is not asked reads the hold before it serves.
+A worker that is asked reports which holds it has read, and how many of its requests in progress they block. It records
+each request before that looks at the state, and looks at the state before it goes through its records. So a request
+that is missing from a report looked at the state after the hold was read, and was blocked.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import socket
 import uuid
-from collections.abc import Callable
-from datetime import datetime
+from functools import partial
+from typing import NoReturn
 
 import anyio
-from anyio.abc import TaskGroup
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers import background, clock
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._helpers.telemetry import set_active
-from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, in_time
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance._switch import holds
+from fastapi_maintenance._switch.changes import without_lease
 from fastapi_maintenance._switch.drain import report_of
-from fastapi_maintenance._switch.observer import Observer, watched_by
-from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, Served, is_excused
-from fastapi_maintenance._switch.writes import key_of
+from fastapi_maintenance._switch.follower import Subscription, subscribe, unsubscribe
+from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, Served, is_draining, is_in_block
 from fastapi_maintenance.backends.base import name_of
-from fastapi_maintenance.backends.cached import uncached
-from fastapi_maintenance.backends.url import close_if_made_here
-from fastapi_maintenance.state import MaintenanceState, next_change, status_of
-from fastapi_maintenance.typing import DrainableStateBackend
+from fastapi_maintenance.backends.known import Known, key_of, uncached
+from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus, status_of
+from fastapi_maintenance.typing import DrainableStateBackend, StateBackend
 
 _LOOK_AGAIN = 0.05  # seconds, while requests are waited for: one may end in another event loop
-_POLL = 1.0  # seconds
-_workers: dict[object, list[Worker]] = {}
-"""Those of this process, by their switch."""
-_noted: dict[object, tuple[bool, datetime]] = {}
-"""Whether maintenance is on, and when that was logged, the last time in this process, by the switch."""
-_logger = logging.getLogger("fastapi_maintenance")
+_ASKED_AT_ONCE = 100  # predicates
+_REPORT_AGAIN = 1.0  # seconds, where the store has refused a report
+_logger = get_logger()
 
 
 class Worker:
-    """Follow the state for as long as an app is served; report requests in progress, close WebSockets, log changes.
+    """Log each change, close WebSockets that maintenance blocks, and report requests in progress.
 
     Args:
-        observer: Knows the state.
-        served: What is in progress.
+        backend: The switch.
+        counted: Whether a drain waits for this worker, and all requests are its own; else it is about the WebSockets of
+            this event loop alone.
     """
 
-    def __init__(self, observer: Observer, served: Served) -> None:
-        self.id = f"{socket.gethostname()[:64]}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
-        self.observer = observer
-        self._name = name_of(observer.backend)
-        self._served = served
-        self._loop = current_loop()
+    def __init__(self, backend: StateBackend, *, counted: bool) -> None:
+        self.loop = current_loop()
+        self.has_ended = end_of(self.loop)
+        self.served: list[Served] = []
+        self._backend = backend
+        self._counted = counted
+        self._id = f"{socket.gethostname()[:64]}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
         self._changed = anyio.Event()
-        self._decided_by: object = None
+        self._decided: object = None
         self._verdicts: dict[RequestInProgress, Blocked | None] = {}
-        self._active: bool | None = None
+        self._asking: dict[RequestInProgress, background.Task] = {}
         self._reported: object = None
+        self._limiter = anyio.CapacityLimiter(_ASKED_AT_ONCE)
+        worker = self._id if counted else None
+        self._subscription = Subscription(backend, self.wake, push=counted, worker=worker)
+        self._follower = subscribe(self._subscription)
+        self._task = background.start(self._run)
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Do so until this is cancelled; call `ready` when the state is known, or the store is away."""
-
-        def notice() -> None:
-            ready()
-            self._changed.set()
-
-        key = key_of(self.observer.backend)
-        _workers.setdefault(key, []).append(self)
+    async def ready(self, patience: float) -> None:
+        """Wait until a state is known that was read after this worker was counted, for so many seconds at most."""
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self.observer.follow, self.id, notice)
-                while True:
-                    self._changed = changed = anyio.Event()
-                    pause = await self._look(group)
-                    with anyio.move_on_after(pause):
-                        await changed.wait()
-        finally:
-            _workers[key].remove(self)
-            if not _workers[key]:
-                del _workers[key]
-                _noted.pop(key, None)
+            with in_time(patience):
+                await self._follower.ready.wait()
+        except TimeoutError as error:
+            self._follower.known.fail(error)
 
-    async def _look(self, group: TaskGroup) -> float:
-        """Do what the state asks for; return the seconds after which to look again though nothing is told."""
-        observer, served = self.observer, self._served
-        if observer.can_be_followed and not observer.watches:
-            return math.inf  # nothing has been told yet
-        state = observer.peek() or await observer.read()
-        counted = holds.with_local(observer.backend, state)
-        self._note(counted)
-        blocked = await self._blocked(counted)
-        for request in blocked:
+    def wake(self) -> None:
+        """Look at the state and the requests again."""
+        self._changed.set()
+
+    def end(self) -> background.Task | None:
+        """End its work; return the watch that ends with it, if one does."""
+        self._task.stop()
+        self._forget_verdicts()
+        return unsubscribe(self._follower, self._subscription)
+
+    async def _run(self) -> NoReturn:
+        while True:
+            self._changed = changed = anyio.Event()
+            pause = await self._look()
+            with anyio.move_on_after(pause):
+                await changed.wait()
+
+    async def _look(self) -> float:
+        """Apply the state; return the seconds until the next check if nothing changes before."""
+        known = self._follower.known
+        stored = known.state
+        if stored is None:
+            return math.inf
+        state = holds.with_local(self._backend, stored)
+        status = status_of(state, clock.now())
+        if known.is_available:
+            _log_change(known, status, name_of(self._backend))
+        self._ask(status)
+        blocked = [(request, why) for request, why in self._verdicts.items() if why is not None]
+        for request, _ in blocked:
+            self._close(request)
+        if not self._counted:
+            return math.inf
+        waited_for = [(request, why) for request, why in blocked if not is_draining(request)]
+        for served in self.served:
+            served.on_end = partial(call_soon, self.loop, self.wake) if waited_for else None
+        if not self._asking and not await self._report(stored, waited_for):
+            return _REPORT_AGAIN
+        return _LOOK_AGAIN if waited_for else math.inf
+
+    def _ask(self, status: MaintenanceStatus) -> None:
+        """Where the status has changed, ask again about each request in progress whether maintenance blocks it.
+
+        A request that begins later has looked at this status itself.
+        """
+        decided = without_lease(status), holds.local_holds(self._backend)
+        requests = self._requests() if status.active else {}
+        is_new = decided != self._decided
+        if is_new:
+            self._decided = decided
+            self._forget_verdicts()
+        self._verdicts = {request: why for request, why in self._verdicts.items() if request in requests}
+        if not is_new and self._counted:
+            return
+        for request, served in requests.items():
+            context = request.context
+            if request not in self._verdicts and request not in self._asking and context is not None:
+                work = partial(self._ask_about, request, served, self._decided)
+                self._asking[request] = background.start(work, context=context.copy())
+
+    def _requests(self) -> dict[RequestInProgress, Served]:
+        if self._counted:
+            return {request: served for served in self.served for request in tuple(served.requests)}
+        websockets = ((served, *item) for served in self.served for item in tuple(served.websockets.items()))
+        return {request: served for served, request, websocket in websockets if websocket.loop is self.loop}
+
+    async def _ask_about(self, request: RequestInProgress, served: Served, decided: object) -> None:
+        async with self._limiter:
+            blocked = await served.ask_again(request)
+        if decided is self._decided:  # else the status has changed again
+            self._asking.pop(request, None)
+            self._verdicts[request] = blocked
+            self.wake()
+
+    def _close(self, request: RequestInProgress) -> None:
+        """Close a WebSocket of this event loop, unless its handler has a block open."""
+        for served in self.served:
             websocket = served.websockets.get(request)
-            if websocket is not None:
-                group.start_soon(websocket.close)
-        waited_for = [(request, why) for request, why in blocked.items() if not is_excused(request)]
-        served.on_end = self._request_ended if waited_for else None
-        is_reported = await self._report(state, waited_for)
-        poll = math.inf if observer.is_followed and is_reported else _POLL
-        change = next_change(state, clock.now())
-        return min(
-            _LOOK_AGAIN if waited_for else poll,
-            math.inf if change is None else min(_POLL, clock.seconds_until(change)),
-        )
+            if websocket is None or websocket.is_closing or websocket.loop is not self.loop or is_in_block(request):
+                continue
+            background.start(websocket.close)
 
-    def _note(self, state: MaintenanceState) -> None:
-        """Log that maintenance has begun or ended, once in this process, and tell it to OpenTelemetry."""
-        now, key = clock.now(), key_of(self.observer.backend)
-        status = status_of(state, now)
-        active = status.active
-        if self.observer.is_away or active is self._active:
-            return
-        self._active = active
-        was_active, logged_at = _noted.get(key, (None, now))
-        if was_active is active:
-            return
-        _noted[key] = active, now
-        set_active(self._name, active)
-        if was_active is None and not active:
-            return
-        is_release = not active and status.since is not None and status.since < logged_at  # nobody has set it off
-        by, since = (None, None) if is_release else (status.by, status.since)
-        times = {name: time and time.isoformat() for name, time in (("since", since), ("ends_at", status.ends_at))}
-        details = {"active": active, "message": status.message, "by": by, **times}
-        shown = [f"set by {by!r}"] * (by is not None) + [repr(status.message)] * (status.message is not None)
-        _logger.info(
-            "Maintenance is %s by %s%s",
-            "on" if active else "off",
-            self._name,
-            "".join(f", {one}" for one in shown),
-            extra={f"maintenance_{name}": value for name, value in details.items() if value is not None},
-        )
-
-    async def _blocked(self, state: MaintenanceState) -> dict[RequestInProgress, Blocked]:
-        """Return the requests in progress that maintenance would block now, and why."""
-        if not (state.switch.on or state.windows or state.holds):
-            self._verdicts = {}  # else requests that have ended would be kept until maintenance begins again
-            return {}
-        requests = tuple(self._served.requests)
-        decided_by = state, status_of(state, clock.now()).active, holds.local_holds(self.observer.backend)
-        known = self._verdicts if decided_by == self._decided_by else {}
-        self._decided_by = decided_by
-        self._verdicts = {
-            request: known[request] if request in known else await self._served.blocked_now(request)
-            for request in requests
-        }
-        return {request: why for request, why in self._verdicts.items() if why and request in self._served.requests}
+    def _forget_verdicts(self) -> None:
+        for task in self._asking.values():
+            task.stop()
+        self._asking, self._verdicts = {}, {}
 
     async def _report(self, state: MaintenanceState, requests: list[tuple[RequestInProgress, Blocked]]) -> bool:
-        """Report what has changed since the last report; tell whether that is done."""
-        backend = watched_by(self.observer.backend)
+        """Report what has changed since the last report; return whether that is done."""
+        backend = uncached(self._backend)
         report = report_of(state, requests)
-        wanted = self.observer.watches, report  # a new watch has been counted anew
+        wanted = self._follower.watches, report  # with each watch the worker is counted anew
         if not isinstance(backend, DrainableStateBackend) or wanted == self._reported:
             return True
         try:
             with in_time(ANSWER_TIMEOUT):
-                await backend.report(self.id, report)
-        except Exception:  # noqa: BLE001 -- the observer logs that the store is away
+                await guarded(backend.report(self._id, report))
+        except Exception:  # noqa: BLE001 -- the follower logs that the store is unavailable
             return False
         self._reported = wanted
         return True
 
-    def _request_ended(self) -> None:
-        if current_loop() is self._loop:
-            self._changed.set()
+
+_workers: dict[tuple[object, object, bool], Worker] = remembered({})
+"""Those that run, by event loop, switch, and whether they are counted."""
 
 
-class Lifespan:
-    """Have a worker from the app's start to its shutdown.
+def join(backend: StateBackend, served: Served, *, counted: bool) -> Worker:
+    """Add what an app serves to the worker of its switch in this event loop, until `leave`."""
+    for key in [key for key, worker in _workers.items() if worker.has_ended()]:
+        _workers.pop(key).end()
+    key = current_loop(), key_of(backend), counted
+    worker = _workers.get(key)
+    if worker is None:
+        worker = _workers[key] = Worker(backend, counted=counted)
+    worker.served.append(served)
+    worker.wake()
+    return worker
 
-    Args:
-        choose: Makes the worker, when the app has started; None: there shall be none.
-        patience: Seconds that the start waits for the first state; the app starts without it too.
-    """
 
-    def __init__(self, choose: Callable[[], Worker | None], *, patience: float) -> None:
-        self._choose = choose
-        self._patience = patience
-        self._loop = current_loop()
-        self._worker: Worker | None = None
-        self._scope = anyio.CancelScope()
-        self._current = anyio.CancelScope()
-        self._ready = anyio.Event()
-        self._ended = anyio.Event()
+def leave(worker: Worker, served: Served) -> background.Task | None:
+    """Undo `join`; return the watch that ends with it, if one does."""
+    worker.served.remove(served)
+    worker.wake()
+    if worker.served:
+        return None
+    for key in [key for key, each in _workers.items() if each is worker]:
+        del _workers[key]
+    return worker.end()
 
-    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the lifespan of the app; what it raises comes out as it is, and in no group."""
-        raised: BaseException | None = None
-        async with anyio.create_task_group() as group:
 
-            async def receive_and_end() -> Message:
-                message = await receive()
-                if message["type"] == "lifespan.shutdown":  # before the app closes the client that it is followed with
-                    await self._end()
-                return message
-
-            async def begin_and_send(message: Message) -> None:
-                if message["type"] == "lifespan.startup.complete":  # after the app has opened or configured it
-                    await self._begin(group)
-                await send(message)
-
-            try:
-                await app(scope, receive_and_end, begin_and_send)
-            except anyio.get_cancelled_exc_class():
-                raise
-            except BaseException as error:  # noqa: BLE001 -- raised again below
-                raised = error
-            finally:
-                await self._end()
-        if raised is not None:
-            raise raised
-
-    def choose_again(self) -> None:
-        """Have another worker from now on, as far as the same event loop asks for it."""
-        if self._worker is not None and self._loop is current_loop():
-            self._current.cancel()
-
-    async def _begin(self, group: TaskGroup) -> None:
-        self._worker = self._choose()
-        if self._worker is None:
-            return
-        group.start_soon(self._work, self._worker)
-        with anyio.move_on_after(self._patience):
-            await self._ready.wait()
-        if not self._ready.is_set():
-            self._worker.observer.gave_up()
-
-    async def _end(self) -> None:
-        self._scope.cancel()
-        if self._worker is not None:
-            with anyio.CancelScope(shield=True):  # what is waited for takes a few seconds at most
-                await self._ended.wait()
-                await close_if_made_here(uncached(self._worker.observer.backend))
-
-    async def _work(self, worker: Worker) -> None:
-        try:
-            with self._scope:
-                while True:
-                    with anyio.CancelScope() as self._current:
-                        await worker.run(self._ready.set)
-                    await close_if_made_here(uncached(worker.observer.backend))
-                    self._worker = worker = self._choose() or worker
-        finally:
-            self._ended.set()
+def _log_change(known: Known, status: MaintenanceStatus, switch: str) -> None:
+    """Log that maintenance has begun or ended, once in this process, and record it for OpenTelemetry."""
+    now, logged = clock.now(), known.logged
+    was_active, logged_at = (None, now) if logged is None else logged
+    if was_active is status.active:
+        return
+    known.logged = status.active, now
+    set_active(switch, status.active)
+    if was_active is None and not status.active:
+        return
+    is_release = not status.active and status.since is not None and status.since < logged_at  # nobody has set it off
+    by, since = (None, None) if is_release else (status.by, status.since)
+    times = {name: time and time.isoformat() for name, time in (("since", since), ("ends_at", status.ends_at))}
+    details = {"active": status.active, "message": status.message, "by": by, **times}
+    shown = [f"set by {by!r}"] * (by is not None) + [repr(status.message)] * (status.message is not None)
+    _logger.info(
+        "Maintenance is %s by %s%s",
+        "on" if status.active else "off",
+        switch,
+        "".join(f", {one}" for one in shown),
+        extra={f"maintenance_{name}": value for name, value in details.items() if value is not None},
+    )

@@ -1,6 +1,5 @@
 """What backends share: base classes, how a backend is checked and read, and how a change is applied."""
 
-import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -12,6 +11,7 @@ import anyio
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_name, check_seconds, reject_kind
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance.codec import bool_to_str, str_to_bool
 from fastapi_maintenance.errors import InvalidStateError
@@ -47,7 +47,7 @@ Read = Callable[[], Awaitable[MaintenanceState]]
 Wait = Callable[[float], Awaitable[object]]
 """Returns when there was a notification, or the seconds are over."""
 
-_logger = logging.getLogger("fastapi_maintenance")
+_logger = get_logger()
 _Change = TypeVar("_Change", bound=StateChange)
 
 

@@ -1,9 +1,9 @@
 """The state in an environment variable, which can be read only."""
 
-import logging
 import os
 
 from fastapi_maintenance._helpers.checks import check_str
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance.backends.base import DetailedBackend
 from fastapi_maintenance.codec import str_to_bool
 from fastapi_maintenance.errors import InvalidStateError, ReadOnlyBackendError
@@ -14,7 +14,7 @@ __all__ = ["DEFAULT_VARIABLE", "EnvVarBackend"]
 
 DEFAULT_VARIABLE = "FASTAPI_MAINTENANCE_MODE"
 
-_logger = logging.getLogger("fastapi_maintenance")
+_logger = get_logger()
 
 
 class EnvVarBackend(DetailedBackend):

@@ -1,6 +1,5 @@
 """The state in Redis or Valkey, pushed to all who follow it."""
 
-import logging
 import re
 from collections.abc import AsyncGenerator, Hashable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from fastapi_maintenance._helpers.checks import reject_kind
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply, counted
 from fastapi_maintenance.codec import state_to_text, text_to_state
@@ -55,7 +55,7 @@ return 1
 The second key counts the changes. So a change that was cancelled while it was on its way, and arrives after what was
 done instead, finds another count and is refused, also where the text is the same again.
 """
-_logger = logging.getLogger("fastapi_maintenance")
+_logger = get_logger()
 
 
 class RedisBackend(StoreBackend):

@@ -7,8 +7,8 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch.block import Block
 from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance._switch.holds import check_detailed
-from fastapi_maintenance._switch.writes import update_state
 from fastapi_maintenance.backends.base import replacing
+from fastapi_maintenance.backends.known import update_state
 from fastapi_maintenance.cli.hold import LEASE, shown_progress
 from fastapi_maintenance.cli.show import plain, say_who_holds, show, tell
 from fastapi_maintenance.cli.times import shown_time

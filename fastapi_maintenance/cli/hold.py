@@ -17,7 +17,7 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch.block import Block
 from fastapi_maintenance._switch.drain import Progress
 from fastapi_maintenance.backends.base import read_state
-from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance.backends.known import uncached
 from fastapi_maintenance.cli.show import in_progress, plain, tell, tell_error
 from fastapi_maintenance.cli.switch import fail
 from fastapi_maintenance.cli.times import shown_duration

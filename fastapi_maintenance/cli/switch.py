@@ -15,7 +15,7 @@ import anyio
 import typer
 from starlette.applications import Starlette
 
-from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance.backends.known import uncached
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.cli.show import plain, tell, tell_error

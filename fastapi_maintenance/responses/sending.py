@@ -1,7 +1,6 @@
 """Sending the response to a blocked request, with its `Retry-After`, also to a WebSocket handshake."""
 
 import inspect
-import logging
 import random
 from collections.abc import Iterable
 from functools import lru_cache
@@ -13,7 +12,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import reject
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.scope import as_http
+from fastapi_maintenance._helpers.waiting import guarded
 from fastapi_maintenance.responses.callbacks import STATUS_KEY, MessageCallback, as_json
 from fastapi_maintenance.state import MaintenanceStatus, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
@@ -22,7 +23,7 @@ _Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
 _OVERDUE = 30  # seconds
 _TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
-_logger = logging.getLogger("fastapi_maintenance")
+_logger = get_logger()
 _default = cast("MessageCallback", as_json())
 
 
@@ -53,8 +54,7 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
 
         try:
             request = Request({**as_http(scope), STATUS_KEY: status}, receive)
-            made: Any = response(request)
-            made = await made if inspect.isawaitable(made) else made
+            made = await guarded(_made(response, request))
             if not isinstance(made, Response):
                 reject("what the response callback returns", "a Response", made)
             await made(request.scope, receive, send_completed)
@@ -68,6 +68,11 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
     code, headers, body = _rendered(response, status.message or response.default, seconds)
     await send({"type": "http.response.start", "status": code, "headers": headers.copy()})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _made(response: ResponseCallback, request: Request) -> object:
+    made: Any = response(request)
+    return await made if inspect.isawaitable(made) else made
 
 
 def _seconds(status: MaintenanceStatus, retry_after: tuple[int, int]) -> int:

@@ -1,6 +1,5 @@
 """An admin API to include in the app: see the state, set the switch, plan windows, let people in during maintenance."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -10,9 +9,10 @@ from fastapi import APIRouter, Depends, Response, params
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_callable, reject
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance._switch.holds import check_detailed, remove_hold
-from fastapi_maintenance._switch.writes import update_state
+from fastapi_maintenance.backends.known import update_state
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.control import cancel_maintenance, checked_window, get_maintenance_state
 from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
@@ -24,7 +24,7 @@ from fastapi_maintenance.router.switch import add_switch
 from fastapi_maintenance.state import MaintenanceState, Window, add_window, open_holds, status_of
 from fastapi_maintenance.typing import StateBackend
 
-_logger = logging.getLogger("fastapi_maintenance")
+_logger = get_logger()
 
 
 def maintenance_router(  # noqa: PLR0913 -- each is a setting

@@ -8,12 +8,12 @@ from pydantic import BaseModel, Field
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds
 from fastapi_maintenance._switch.current_backend import resolve
-from fastapi_maintenance._switch.observer import observe
 from fastapi_maintenance._switch.requests import running_request
+from fastapi_maintenance._switch.source import source_of
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.router.models import check_prefix, etag
-from fastapi_maintenance.state import status_of
+from fastapi_maintenance.state import MaintenanceState, status_of
 from fastapi_maintenance.typing import StateBackend
 
 _READ_TIMEOUT = 1.0  # seconds
@@ -59,7 +59,7 @@ def maintenance_notice(
             zero.
     """
     given = None if backend is None else as_backend("backend", backend)
-    observer = None if given is None else observe(given, fail_closed=False, read_timeout=_READ_TIMEOUT)
+    source = None if given is None else source_of(given)
     kept = f"public, max-age={round(check_seconds('max_age', max_age))}"
     router = APIRouter(prefix=check_prefix(prefix), tags=["maintenance"])
 
@@ -69,11 +69,11 @@ def maintenance_notice(
     @force_maintenance_mode_off
     async def notice(request: Request, response: Response) -> Notice:
         running = running_request()
-        if observer is None and running is not None:
+        if source is None and running is not None:
             state = await running.switch.known_state()
         else:
-            asked = observer or observe(resolve(None), fail_closed=False, read_timeout=_READ_TIMEOUT)
-            state = asked.peek() or await asked.read()
+            asked = source or source_of(resolve(None))
+            state = asked.peek() or await asked.read(_READ_TIMEOUT) or MaintenanceState()
         now = clock.now()
         status = status_of(state, now)
         planned = [window for window in state.windows if window.starts_at > now]

@@ -1,6 +1,5 @@
 """What the admin API refuses, and with which status."""
 
-import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -12,6 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.types import Message
 
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text
 from fastapi_maintenance.decorators import force_maintenance_mode_off
@@ -35,7 +35,7 @@ _REFUSALS = {
     428: "`If-Match` is missing",
     503: "The store cannot be reached, or the stored value is not a valid state",
 }
-_logger = logging.getLogger("fastapi_maintenance")
+_logger = get_logger()
 _Value = TypeVar("_Value")
 
 Route = Callable[..., Callable[[Any], Any]]

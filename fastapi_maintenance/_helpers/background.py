@@ -1,0 +1,95 @@
+"""Background work: started in one way, in nobody's task group. When it fails it is tried again, and fails nobody."""
+
+import asyncio
+import random
+import sys
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+
+import anyio
+
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.waiting import call_soon, current_loop, guarded
+
+__all__ = ["Task", "start"]
+
+_STABLE_AFTER = 1.0  # seconds without a failure, after which the next one is the first in a row again
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before the next try; the last one over and over
+_tasks: set[asyncio.Task[None]] = remembered(set())
+"""Those that run: asyncio itself keeps no task alive that nobody waits for."""
+_Work = Callable[[], Awaitable[None]]
+_OnError = Callable[[BaseException], Awaitable[None]]
+_logger = get_logger()
+
+
+class Task:
+    """Background work in the event loop in which it was started; it ends with that loop at the latest."""
+
+    def __init__(self, work: _Work, on_error: _OnError | None) -> None:
+        self._work = work
+        self._on_error = self._log_once if on_error is None else on_error
+        self._loop = current_loop()
+        self._scope = anyio.CancelScope()
+        self._ended = anyio.Event()
+        self._failures = 0
+
+    def stop(self) -> None:
+        """End it soon. Any thread may call this; if the event loop is closed, nothing is left to end."""
+        call_soon(self._loop, self._scope.cancel)
+
+    async def ended(self, within: float) -> None:
+        """Wait for its end, for so many seconds at most; not at all in another event loop."""
+        if self._loop is current_loop():
+            with anyio.move_on_after(within):
+                await self._ended.wait()
+
+    async def run(self) -> None:
+        """Run the work until it returns or is stopped; after a failure again, each time after a longer pause."""
+        try:
+            with self._scope:
+                while not await self._succeeds():
+                    pause = _PAUSES[min(self._failures, len(_PAUSES)) - 1]
+                    await anyio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 -- no secret
+        finally:
+            self._ended.set()
+
+    async def _succeeds(self) -> bool:
+        """Run the work once; False if it has failed."""
+        began = anyio.current_time()
+        error: BaseException | None
+        try:
+            await guarded(self._work())
+        except (Exception, SystemExit) as raised:  # noqa: BLE001 -- nobody waits for what is raised here
+            error = raised
+        except BaseExceptionGroup as group:  # of a task group of the user's, perhaps with the cancellation of this task
+            error = group.split(anyio.get_cancelled_exc_class())[1]
+        else:
+            return True
+        self._failures = 1 if anyio.current_time() - began > _STABLE_AFTER else self._failures + 1
+        if error is not None:
+            await self._on_error(error)
+        return False
+
+    async def _log_once(self, error: BaseException) -> None:
+        if self._failures == 1:
+            _logger.error("Background work failed; it is tried again until it succeeds", exc_info=error)
+
+
+def start(work: _Work, *, on_error: _OnError | None = None, context: Context | None = None) -> Task:
+    """Start work in the running event loop, outside of every task group.
+
+    Args:
+        work: An async function. When it returns, the task has ended.
+        on_error: An async function that handles a failure; None: the first of several in a row is logged.
+        context: The context to run in; None: an empty one, in which no request is running.
+    """
+    task = Task(work, on_error)
+    context = Context() if context is None else context
+    if "trio" in sys.modules and "trio" in type(current_loop()).__module__:
+        sys.modules["trio"].lowlevel.spawn_system_task(task.run, context=context)
+    else:  # not `create_task` of the loop, with which a task may begin to run at once
+        asyncio_task = asyncio.Task(task.run(), context=context)
+        _tasks.add(asyncio_task)
+        asyncio_task.add_done_callback(_tasks.discard)
+    return task

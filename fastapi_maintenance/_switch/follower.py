@@ -1,0 +1,249 @@
+"""The follower of a switch: it keeps what is known of the switch current, in one event loop, while anybody subscribes.
+
+It watches the backend where that can be watched, and reads it each second where it cannot, or where a watch fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn, cast
+
+import anyio
+
+from fastapi_maintenance._helpers import background, clock
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, end_of, guarded, in_time
+from fastapi_maintenance.backends.base import check_state, name_of, read_state
+from fastapi_maintenance.backends.known import Cache, Known, key_of, known_of, moment, uncached
+from fastapi_maintenance.state import MaintenanceState, next_change
+from fastapi_maintenance.typing import DrainableStateBackend, StateBackend, WatchableStateBackend
+
+_POLL = 1.0  # seconds
+_LOGGED_AT = 2  # failures of a watch in a row: the first may be due to a restart of the store
+_logger = get_logger()
+
+
+@dataclass(eq=False)
+class Subscription:
+    """A subscriber to a switch in one event loop.
+
+    Args:
+        backend: Through which the switch is followed, as long as no earlier subscriber has another one.
+        notify: Called in this event loop after each change, when time changes the status, and each second.
+        push: Whether the backend is watched for this subscriber.
+        worker: Who is counted, by a backend that can do that, while it is watched; None: nobody.
+    """
+
+    backend: StateBackend
+    notify: Callable[[], None]
+    push: bool = True
+    worker: str | None = None
+
+
+class Follower:
+    """The follower of one switch in one event loop.
+
+    Args:
+        backend: A backend on the switch.
+    """
+
+    def __init__(self, backend: StateBackend) -> None:
+        self.known = known_of(backend)
+        self.watches = 0
+        """How often a watch has begun; with each a worker is counted anew."""
+        self.ready = anyio.Event()
+        """Set when the store has answered, or failed to, since the watch was chosen."""
+        self._has_ended = end_of(current_loop())
+        self._subscriptions: list[Subscription] = []
+        self._unsubscribe = self.known.subscribe(self._notify)
+        self._watched: Subscription | None = None
+        self._watch_task: background.Task | None = None
+        self._is_pushed = False
+        self._watches_failed = 0
+        self._has_asked = False  # what is known may be from long ago until then
+        self._last_write = self.known.last_write, -math.inf
+        self._tick_task = background.start(self._tick)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its event loop was closed under it."""
+        return self._has_ended()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether it has subscribers."""
+        return bool(self._subscriptions)
+
+    def add(self, subscription: Subscription) -> None:
+        """Add a subscriber."""
+        self._subscriptions.append(subscription)
+        self._choose()
+
+    def remove(self, subscription: Subscription) -> background.Task | None:
+        """Remove a subscriber; return the watch that ends with it, if one does."""
+        self._subscriptions.remove(subscription)
+        ending = self._watch_task if self._watched is subscription else None
+        if self._subscriptions:
+            self._choose()
+        else:
+            self.end()
+        return ending
+
+    def end(self) -> None:
+        """Follow no longer."""
+        self._unsubscribe()
+        self.known.unfollow()
+        for task in (self._tick_task, self._watch_task):
+            if task is not None:
+                task.stop()
+
+    def _choose(self) -> None:
+        """Watch for a subscriber that is counted, else for the first one."""
+        wanted = [one for one in self._subscriptions if one.push and _is_watchable(one.backend)]
+        first = min(wanted, key=lambda one: one.worker is None, default=None)
+        if first is self._watched:
+            return
+        if self._watch_task is not None:
+            self._watch_task.stop()
+        self._watched, self._watch_task, self._is_pushed, self._watches_failed = first, None, False, 0
+        if first is not None:
+            self.ready = ready = anyio.Event()
+            watch = partial(self._watch, first, ready)
+            self._watch_task = background.start(watch, on_error=partial(self._watch_failed, first, ready))
+
+    async def _watch(self, subscription: Subscription, ready: anyio.Event) -> NoReturn:
+        """Accept each state that a watch yields; raise what it raises, or that it has ended."""
+        states, asked = _watch(_watchable(subscription.backend), subscription.worker), moment()
+        is_first = True
+        try:
+            while True:
+                try:
+                    state = check_state(await guarded(anext(states)))
+                except StopAsyncIteration:
+                    msg = "watch() has ended"
+                    raise EOFError(msg) from None
+                if self.known.last_write > asked:  # what was yielded may be from before that
+                    asked = moment()
+                    with in_time(ANSWER_TIMEOUT):
+                        state = await guarded(read_state(uncached(subscription.backend)))
+                self.watches += is_first
+                self.known.put(state, asked)
+                self._is_pushed, self._watches_failed = True, 0
+                self._answered()
+                ready.set()
+                if is_first:
+                    self._notify()  # a worker has been counted anew
+                is_first, asked = False, moment()
+        finally:
+            if self._watched is subscription:
+                self._is_pushed = False
+            if isinstance(states, AsyncGenerator):
+                with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
+                    await states.aclose()
+
+    async def _watch_failed(self, subscription: Subscription, ready: anyio.Event, error: BaseException) -> None:
+        """Read the store instead; if that works, it is not unavailable, it only cannot be watched."""
+        self._watches_failed += 1
+        if await self._read(subscription.backend, ttl=0) and self._watches_failed == _LOGGED_AT:
+            text = "Changes of %s are not pushed, so it is read each second: %s: %s"
+            _logger.warning(text, name_of(uncached(subscription.backend)), type(error).__name__, error)
+        ready.set()
+
+    async def _tick(self) -> NoReturn:
+        """Read what is not pushed each second, and notify the subscribers, also when time changes the status."""
+        is_first = True
+        while True:
+            if self._has_asked:
+                self.known.follow()
+            if self._subscriptions and (self._watched is None or not (self._is_pushed or is_first)):
+                backend = self._subscriptions[0].backend
+                await self._read(backend, ttl=backend.ttl if isinstance(backend, Cache) else 0)
+                self.ready.set()
+            elif self._is_undone_unseen():
+                await self._read(self._subscriptions[0].backend, ttl=0)
+            is_first = False
+            self._notify()
+            state = self.known.state
+            change = None if state is None else next_change(state, clock.now())
+            await anyio.sleep(_POLL if change is None else min(_POLL, clock.seconds_until(change)))
+
+    def _is_undone_unseen(self) -> bool:
+        """Return whether a write was made whose undoing a watch may not notice, which compares what it sees."""
+        write, seen_at = self._last_write
+        if write != self.known.last_write:
+            self._last_write = self.known.last_write, anyio.current_time()
+            return True
+        return anyio.current_time() - seen_at <= 2 * _POLL
+
+    async def _read(self, backend: StateBackend, ttl: float) -> bool:
+        await self.known.read(uncached(backend), ttl, ANSWER_TIMEOUT)
+        self._answered()
+        return self.known.is_available
+
+    def _answered(self) -> None:
+        self._has_asked = True
+        self.known.follow()
+
+    def _notify(self) -> None:
+        for subscription in self._subscriptions.copy():
+            subscription.notify()
+
+
+_followers: dict[tuple[object, object], Follower] = remembered({})
+"""Those that run, by event loop and switch."""
+
+
+def subscribe(subscription: Subscription) -> Follower:
+    """Follow a switch for a subscriber in this event loop, until `unsubscribe`."""
+    for key in [key for key, follower in _followers.items() if follower.has_ended]:
+        _followers.pop(key).end()
+    key = current_loop(), key_of(subscription.backend)
+    follower = _followers.get(key)
+    if follower is None:
+        follower = _followers[key] = Follower(subscription.backend)
+    follower.add(subscription)
+    return follower
+
+
+def unsubscribe(follower: Follower, subscription: Subscription) -> background.Task | None:
+    """End a subscription, in whatever task; return the watch that ends with it, if one does."""
+    ending = follower.remove(subscription)
+    for key in [key for key, each in _followers.items() if each is follower and not each.is_needed]:
+        del _followers[key]
+    return ending
+
+
+@contextmanager
+def following(backend: StateBackend, notify: Callable[[], None]) -> Iterator[Known]:
+    """Follow a switch in this event loop while a block runs."""
+    subscription = Subscription(backend, notify)
+    follower = subscribe(subscription)
+    try:
+        yield follower.known
+    finally:
+        unsubscribe(follower, subscription)
+
+
+def is_drainable(backend: StateBackend) -> bool:
+    """Return whether the workers of this backend can be counted."""
+    return isinstance(uncached(backend), DrainableStateBackend)
+
+
+def _watchable(backend: StateBackend) -> StateBackend:
+    """Return the backend to watch: the one behind a cache only if it supports drains."""
+    return uncached(backend) if is_drainable(backend) else backend
+
+
+def _is_watchable(backend: StateBackend) -> bool:
+    return isinstance(_watchable(backend), WatchableStateBackend)
+
+
+def _watch(backend: StateBackend, worker: str | None) -> AsyncIterator[MaintenanceState]:
+    if isinstance(backend, DrainableStateBackend):
+        return backend.watch(worker)
+    return aiter(cast("WatchableStateBackend", backend).watch())

@@ -1,0 +1,169 @@
+"""The keeper of a hold: while its block runs, it renews the lease, and puts the hold back if it vanishes."""
+
+import math
+from datetime import datetime, timedelta
+from typing import NoReturn, Protocol, runtime_checkable
+
+import anyio
+
+from fastapi_maintenance._helpers import background, clock
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, guarded, in_time
+from fastapi_maintenance._switch import holds
+from fastapi_maintenance.backends.base import name_of
+from fastapi_maintenance.backends.known import key_of, known_of, uncached, update_state
+from fastapi_maintenance.state import Hold, MaintenanceState, renew_hold
+from fastapi_maintenance.typing import DetailedStateBackend
+
+_LOOK = 1.0  # seconds between two looks for the hold
+_RENEWALS_PER_LEASE = 3
+_warned_of_clocks: set[object] = remembered(set())
+_logger = get_logger()
+
+
+class Keeper:
+    """Keep a hold that was written to a backend until `stop`.
+
+    Args:
+        backend: The backend.
+        hold: The hold, without an expiry.
+        lease: Its lease, None if it has none.
+        began: When its writing began, by the clock of the event loop.
+    """
+
+    def __init__(self, backend: DetailedStateBackend, hold: Hold, lease: timedelta | None, began: float) -> None:
+        self.lapsed_for = timedelta()
+        """For how long its lease had run out, in all."""
+        self._backend = backend
+        self._hold = hold
+        self._lease = lease
+        self._began = began
+        self._expires_at = None if lease is None else clock.now() + lease
+        self._took = 0.0
+        self._is_failing = False
+        self._tasks = [background.start(self._keep)]
+        if lease is not None:
+            self._tasks.append(background.start(self._compare_clocks))
+
+    def stop(self) -> None:
+        """Keep it no longer. What is in progress cannot put it back once it is released in this process."""
+        self._check_lapse()
+        for task in self._tasks:
+            task.stop()
+
+    async def ended(self) -> None:
+        """Wait for the end of what is in progress."""
+        for task in self._tasks:
+            await task.ended(ANSWER_TIMEOUT)
+
+    async def _keep(self) -> NoReturn:
+        """Look for the hold, and renew its lease in time for what the last renewals took."""
+        while True:
+            now = anyio.current_time()
+            renewal = self._renewal_at()
+            await anyio.sleep(max(min(renewal, now + _LOOK) - now, 0))
+            try:
+                if anyio.current_time() >= renewal:
+                    await self._renew()
+                elif not await self._is_stored():
+                    await self.put()
+            except Exception:
+                if not self._is_failing:
+                    text = "A hold could not be renewed in %s; it is tried again until it can"
+                    _logger.exception(text, name_of(self._backend))
+                self._is_failing = True
+                await anyio.sleep(min(self._period / 4, 1.0))
+                continue
+            if self._is_failing:
+                _logger.warning("A hold has been renewed again in %s", name_of(self._backend))
+            self._is_failing = False
+
+    @property
+    def _period(self) -> float:
+        return _LOOK if self._lease is None else self._lease.total_seconds() / _RENEWALS_PER_LEASE
+
+    def _renewal_at(self) -> float:
+        if self._lease is None:
+            return math.inf
+        return self._began + min(self._period, self._lease.total_seconds() - 2 * self._took)
+
+    async def _renew(self) -> None:
+        """Write the hold with a new lease, within what is left of the old one, or twice the time that it took last."""
+        expires = self._began + (self._lease or timedelta()).total_seconds()
+        began = anyio.current_time()
+        with in_time(max(expires - began, 2 * self._took, self._period)):
+            await self.put()
+        self._began, self._took = began, max(anyio.current_time() - began, self._took / 2)
+
+    async def _is_stored(self) -> bool:
+        """Return whether the store has the hold; True while it is unavailable."""
+        known = known_of(self._backend)
+        state = known.state if known.is_followed else await known.read(uncached(self._backend), 0, ANSWER_TIMEOUT)
+        return state is None or not known.is_available or any(hold.id == self._hold.id for hold in state.holds)
+
+    async def put(self) -> None:
+        """Write the hold to where it was, or if it has vanished to where it belongs, unless it has been released."""
+        written: list[Hold] = []
+        vanished: list[bool] = []
+
+        def put(state: MaintenanceState) -> MaintenanceState:
+            if not holds.is_open(self._backend, self._hold):
+                return state
+            written[:] = [holds.leased(self._hold, self._lease)]
+            vanished[:] = [all(hold.id != self._hold.id for hold in state.holds)]
+            return renew_hold(state, written[0])
+
+        await update_state(self._backend, put)
+        if written:
+            self._check_lapse()
+            self._expires_at = written[0].expires_at
+        if any(vanished):
+            _logger.warning("A hold had vanished from %s while its block runs; it was put back", name_of(self._backend))
+
+    def _check_lapse(self) -> None:
+        """Log it if the lease has run out."""
+        late = timedelta() if self._expires_at is None else clock.now() - self._expires_at
+        if late <= timedelta():
+            return
+        self.lapsed_for += late
+        _logger.warning(
+            "The lease of a hold in %s had run out %.1f seconds before it was renewed or released: in this time other "
+            "processes did not count it. This process or its event loop was blocked, or the store was unavailable",
+            name_of(self._backend),
+            late.total_seconds(),
+        )
+
+    async def _compare_clocks(self) -> None:
+        """Warn once if the clock of this host differs from that of the store by more than a third of a lease."""
+        clocked, lease = uncached(self._backend), self._lease or timedelta()
+        if not isinstance(clocked, _ClockedBackend):
+            return
+        before = clock.now()
+        try:
+            with in_time(ANSWER_TIMEOUT):
+                there: datetime = await guarded(clocked.now())
+        except Exception:  # noqa: BLE001 -- the block goes on
+            return
+        halfway = (clock.now() - before) / 2
+        ahead = before + halfway - there
+        if abs(ahead) - halfway <= lease / _RENEWALS_PER_LEASE or key_of(clocked) in _warned_of_clocks:
+            return
+        _warned_of_clocks.add(key_of(clocked))
+        _logger.warning(
+            "The clock of this host is %.1f seconds %s that of %s, more than a lease of %g seconds bears: other hosts "
+            "may take its holds for expired, or keep them too long. Leases and time windows go by the clock of each "
+            "host: synchronize them",
+            abs(ahead.total_seconds()),
+            "ahead of" if ahead > timedelta() else "behind",
+            name_of(clocked),
+            lease.total_seconds(),
+        )
+
+
+@runtime_checkable
+class _ClockedBackend(Protocol):
+    """A backend whose store has a clock."""
+
+    async def now(self) -> datetime:
+        """Return the store's time, aware."""

@@ -1,0 +1,44 @@
+"""What one app serves, as a part of the worker of its switch."""
+
+from functools import partial
+
+from fastapi_maintenance._helpers import background
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
+from fastapi_maintenance._switch import worker
+from fastapi_maintenance._switch.requests import Served
+from fastapi_maintenance.backends.known import uncached
+from fastapi_maintenance.backends.url import close_if_made_here
+from fastapi_maintenance.typing import StateBackend
+
+
+class Membership:
+    """A part of the worker of a switch in this event loop, until it ends.
+
+    Args:
+        backend: The switch.
+        served: What the app serves.
+        counted: Whether a drain waits for it.
+    """
+
+    def __init__(self, backend: StateBackend, served: Served, *, counted: bool = True) -> None:
+        self._backend = backend
+        self._served = served
+        self._counted = counted
+        self.worker = worker.join(backend, served, counted=counted)
+
+    def move(self, backend: StateBackend) -> None:
+        """Move to the worker of another switch, unless this is another event loop."""
+        if self.worker.loop is current_loop():
+            self.end()
+            self._backend, self.worker = backend, worker.join(backend, self._served, counted=self._counted)
+
+    def end(self) -> background.Task:
+        """Leave the worker, and close the client of a backend that was made from a URL; return the task that does."""
+        watch = worker.leave(self.worker, self._served)
+        return background.start(partial(_close, self._backend, watch))
+
+
+async def _close(backend: StateBackend, watch: background.Task | None) -> None:
+    if watch is not None:
+        await watch.ended(ANSWER_TIMEOUT)
+    await close_if_made_here(uncached(backend))

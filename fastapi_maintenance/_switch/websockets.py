@@ -1,0 +1,70 @@
+"""An open WebSocket that can be closed while its app runs."""
+
+from contextlib import suppress
+
+import anyio
+from starlette.types import Message, Receive, Send
+
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
+
+_SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
+_GOING_AWAY = 1001  # a normal end to Starlette and others, which they neither log nor trace as an error
+
+
+class ClosableWebSocket:
+    """The two channels of a WebSocket, through which it can be closed from outside.
+
+    The client receives 1012 (service restart). The app receives `websocket.disconnect` with 1001; what it sends after
+    that raises `OSError`, as the ASGI specification has it for a client that is gone.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self.loop = current_loop()
+        self._receive = receive
+        self._send = send
+        self._is_accepted = False
+        self.is_closing = False
+        """Whether it is closed, or will be as soon as it is accepted."""
+        self._is_closed = False
+        self._is_over = False
+        self._waiting = anyio.CancelScope()
+
+    async def receive(self) -> Message:
+        """Receive a message, or the disconnect if the WebSocket has been closed from outside."""
+        if not self._is_over:
+            with anyio.CancelScope() as self._waiting:
+                message = await self._receive()
+                if message["type"] != "websocket.disconnect" or not self.is_closed_here():
+                    return message
+        return {"type": "websocket.disconnect", "code": _GOING_AWAY, "reason": "maintenance"}
+
+    async def send(self, message: Message) -> None:
+        """Send a message, unless the WebSocket has been closed from outside."""
+        kind = message["type"]
+        if self._is_over:
+            if kind == "websocket.close":
+                return
+            msg = "the WebSocket is closed, since maintenance has begun"
+            raise OSError(msg)
+        self._is_accepted |= kind == "websocket.accept"
+        self._is_closed |= kind in {"websocket.close", "websocket.http.response.start"}
+        await self._send(message)
+        if self.is_closing:  # it was when it was not accepted yet
+            await self._close_accepted()
+
+    def is_closed_here(self) -> bool:
+        """Return whether it has been closed from outside; the server may report that with a code of its own."""
+        return self._is_over
+
+    async def close(self) -> None:
+        """Close it; one that has not been accepted yet as soon as it is."""
+        self.is_closing = True
+        await self._close_accepted()
+
+    async def _close_accepted(self) -> None:
+        if self._is_closed or self._is_over or not self._is_accepted:
+            return
+        self._is_over = True
+        with suppress(Exception), anyio.move_on_after(ANSWER_TIMEOUT):  # the client may be gone, or slow
+            await self._send({"type": "websocket.close", "code": _SERVICE_RESTART, "reason": "maintenance"})
+        self._waiting.cancel()

@@ -1,0 +1,307 @@
+"""What this process knows of each switch: states that were read, pushed and written, in the order of asking for them.
+
+All that use one switch share what is known of it: middlewares, `cached()`, followers and those who write. Each state
+has the moment at which it was asked for, or at which its writing began. A later moment wins, in whatever order the
+answers arrive. So a process sees its own writes at once: a read that began before a write never replaces it.
+"""
+
+import itertools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Hashable
+from datetime import datetime
+from typing import Protocol, cast, runtime_checkable
+
+import anyio
+
+from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, guarded, in_time
+from fastapi_maintenance.backends.base import check_state, name_of, read_state
+from fastapi_maintenance.state import MaintenanceState, Switch, status_of
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
+
+__all__ = ["Cache", "Known", "key_of", "known_of", "moment", "set_value", "uncached", "update_state"]
+
+_FOLLOWED_FOR = 3.0  # seconds after the last sign of life of a follower
+_moments = itertools.count(1)
+_logger = get_logger()
+
+
+def moment() -> int:
+    """Return a number that is greater than all before, in whatever thread."""
+    return next(_moments)
+
+
+@runtime_checkable
+class SharedBackend(Protocol):
+    """A backend that identifies its switch, so that two on one switch are known to be that."""
+
+    @property
+    def switch_identity(self) -> Hashable:
+        """What no backend on another switch has."""
+
+
+class Cache:
+    """The base of caches.
+
+    Args:
+        backend: The backend behind it.
+        ttl: Seconds for which an answer of that counts.
+    """
+
+    def __init__(self, backend: StateBackend, ttl: float) -> None:
+        self.backend = backend
+        self.ttl = ttl
+
+
+class _Reading:
+    """A read in progress. Only the event loop in which it began can wait for it."""
+
+    def __init__(self) -> None:
+        self.has_outcome = False
+        self.loop = current_loop()
+        self.ended = anyio.Event()
+
+
+class Known:
+    """What this process knows of one switch. Threads with event loops of their own may share it.
+
+    Args:
+        name: The name of the switch in logs.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.state: MaintenanceState | None = None
+        """The last known state; None: none is known yet."""
+        self.is_available = True
+        """Whether the store answered when it was asked last."""
+        self.last_write = 0
+        """The moment at which the last write by this process began or ended."""
+        self.logged: tuple[bool, datetime] | None = None
+        """Whether maintenance was on when that was logged last, and when that was."""
+        self._name = name
+        self._asked = 0
+        self._error: Exception | None = None
+        self._answered_at = -float("inf")
+        self._followed_until = -float("inf")
+        self._reading: _Reading | None = None
+        self._subscribers: dict[object, tuple[object, Callable[[], None]]] = {}
+        self._lock = threading.RLock()  # the collector may end a subscription while it is held
+
+    def peek(self, ttl: float) -> MaintenanceState | None:
+        """Return the state if it is followed, or was read less than `ttl` seconds ago; None: it has to be read."""
+        now = time.monotonic()
+        if now < self._followed_until or (now < self._answered_at + ttl and self._error is None):
+            return self.state
+        return None
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether each change becomes known without reading."""
+        return time.monotonic() < self._followed_until
+
+    def follow(self) -> None:
+        """Note that a follower lives, which counts for three seconds."""
+        self._followed_until = time.monotonic() + _FOLLOWED_FOR
+
+    def unfollow(self) -> None:
+        """Note that a follower has ended; another one that lives will note so within a second."""
+        self._followed_until = -float("inf")
+
+    async def read(self, backend: StateBackend, ttl: float, timeout: float) -> MaintenanceState | None:  # noqa: ASYNC109 -- one word
+        """Return the state of the backend, the last known one if that fails or takes too long, None if none is known.
+
+        Args:
+            backend: What to ask.
+            ttl: Seconds for which an answer counts; callers share one read at a time. 0: each caller asks by itself.
+            timeout: Seconds to wait at most.
+        """
+        try:
+            with in_time(timeout):
+                if ttl:
+                    return await self.get(backend, ttl)
+                asked = moment()
+                state = await guarded(read_state(backend))
+        except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
+            if error is not self._error:  # else it is known, and others get it until the next try
+                self.fail(error)
+            return self.state
+        self.put(state, asked)
+        return state  # what this caller was told counts for it, also if another one has been told something newer
+
+    async def get(self, backend: StateBackend, ttl: float) -> MaintenanceState:
+        """Return the state, no older than `ttl` seconds; raises what reading it raises.
+
+        While the store is unavailable, one caller at a time tries again; the others get its last error at once.
+        """
+        while time.monotonic() >= self._answered_at + ttl:
+            reading = self._reading
+            if reading is None or reading.loop is not current_loop():
+                await self._read_now(backend)
+                break
+            if self._error is not None:
+                break
+            await reading.ended.wait()
+            if reading.has_outcome:  # else its caller was cancelled
+                break
+        error = self._error
+        if error is not None:
+            raise error.with_traceback(None)
+        return cast("MaintenanceState", self.state)  # which has been read
+
+    def put(self, state: MaintenanceState, asked: int) -> bool:
+        """Accept a state that was asked for, or written, at that moment, unless a later one is known."""
+        with self._lock:
+            if asked < self._asked:
+                return False
+            is_new = state != self.state or not self.is_available
+            self.state, self._asked, self._error = state, asked, None
+            self._answered_at = time.monotonic()
+            was_available, self.is_available = self.is_available, True
+        if not was_available:
+            _logger.warning("The maintenance state can be read again from %s", self._name)
+        if is_new:
+            self.notify()
+        return True
+
+    def fail(self, error: Exception) -> None:
+        """Note that the store is unavailable; the first of several times in a row is logged."""
+        with self._lock:
+            self._answered_at, self._error = time.monotonic(), error
+            self._reading = None  # it may never end
+            was_available, self.is_available = self.is_available, False
+            state = self.state
+        if not was_available:
+            return
+        if state is None:
+            until_then = "no state is known yet, so the setting fail_closed decides"
+        else:
+            until_then = f"maintenance stays {'on' if status_of(state, clock.now()).active else 'off'}"
+        text = "The maintenance state cannot be read from %s; until it can, %s: %s: %s"
+        _logger.warning(text, self._name, until_then, type(error).__name__, error)
+        self.notify()
+
+    def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]:
+        """Call `notify` in this event loop after each change, until the function that this returns is called."""
+        subscription = object()
+        self._subscribers[subscription] = current_loop(), notify
+        return lambda: self._subscribers.pop(subscription, None) and None
+
+    def notify(self) -> None:
+        """Call all subscribers."""
+        for loop, notify in list(self._subscribers.values()):
+            call_soon(loop, notify)
+
+    def note_write(self) -> int:
+        """Note that a write begins or ends, and return that moment."""
+        self.last_write = moment()
+        return self.last_write
+
+    async def written(self, backend: StateBackend, state: MaintenanceState, began: int) -> None:
+        """Accept the result of a write that began at that moment and has just succeeded.
+
+        If another write or read was in progress, nobody knows which is the newest, so the backend is asked.
+        """
+        alone = self.last_write == began
+        self.note_write()
+        with self._lock:
+            if alone and self.put(state, began):
+                self._asked = moment()  # what was asked for while it was written may be older, and arrive later
+                return
+        asked = moment()
+        try:
+            with in_time(ANSWER_TIMEOUT):
+                state = await guarded(read_state(backend))
+        except Exception:  # noqa: BLE001 -- the write has succeeded
+            asked = moment()
+        self.put(state, asked)
+
+    def forget_parent(self) -> None:
+        """Forget, in a child that was forked, what only lives on in its parent."""
+        self._lock = threading.RLock()
+        self._subscribers.clear()
+        self._reading = None
+        self.unfollow()
+
+    async def _read_now(self, backend: StateBackend) -> None:
+        self._reading = reading = _Reading()
+        asked = moment()
+        try:
+            self.put(await guarded(read_state(backend)), asked)
+            reading.has_outcome = True
+        except Exception as error:  # noqa: BLE001 -- kept for all who ask until the next try
+            self.fail(error)
+            reading.has_outcome = True
+        finally:
+            if self._reading is reading:
+                self._reading = None
+            reading.ended.set()
+
+
+_known: weakref.WeakValueDictionary[object, Known] = weakref.WeakValueDictionary()
+
+
+def _after_fork() -> None:
+    for known in list(_known.values()):
+        known.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):  # Windows knows no forks
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def uncached(backend: StateBackend) -> StateBackend:
+    """Return the backend behind the cache, if there is one."""
+    return backend.backend if isinstance(backend, Cache) else backend
+
+
+def key_of(backend: StateBackend) -> object:
+    """Return what distinguishes switches: the identity that a backend gives, else the backend if it can be hashed.
+
+    A cache has the key of the backend behind it.
+    """
+    backend = uncached(backend)
+    if isinstance(backend, SharedBackend):
+        return backend.switch_identity
+    try:
+        hash(backend)
+    except TypeError:
+        return id(backend)
+    return backend
+
+
+def known_of(backend: StateBackend) -> Known:
+    """Return what this process knows of the switch of a backend; it lasts as long as somebody keeps it."""
+    key = key_of(backend)
+    known = _known.get(key)
+    if known is None:
+        known = _known.setdefault(key, Known(name_of(uncached(backend))))
+    return known
+
+
+async def update_state(backend: DetailedStateBackend, change: StateChange) -> MaintenanceState:
+    """Apply a change. When this returns, the store has it and this process knows it."""
+    backend, known = cast("DetailedStateBackend", uncached(backend)), known_of(backend)
+    began = known.note_write()
+    try:
+        state = check_state(await guarded(backend.update_state(change)))
+    except BaseException:
+        known.note_write()  # it may have been made all the same
+        raise
+    await known.written(backend, state, began)
+    return state
+
+
+async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- as the Protocol has it
+    """Set a bare switch. When this returns, the store has it and this process knows it."""
+    backend, known = uncached(backend), known_of(backend)
+    began = known.note_write()
+    try:
+        await guarded(backend.set_value(value))
+    except BaseException:
+        known.note_write()  # as above
+        raise
+    await known.written(backend, MaintenanceState(switch=Switch(on=value)), began)
