@@ -1,7 +1,7 @@
-"""Blocks that are entered in one task and left in another: neither task is disturbed, and the lease is renewed between.
+"""Blocks that are entered in one task and left in another: neither is disturbed, and the lease is renewed between.
 
-That is how fixtures of pytest, dropped generators, and start and stop hooks use them. Each test has an event loop of its
-own, so that a block that breaks one breaks no other test.
+That is how fixtures of pytest, dropped generators, and start and stop hooks use them. Each test has an event loop of
+its own, so that a block that breaks one breaks no other test.
 """
 
 from __future__ import annotations
