@@ -1,4 +1,7 @@
-"""WebSockets that are open when maintenance begins, and that it blocks, are closed with 1012 (service restart)."""
+"""WebSockets that are open when maintenance begins, and that it blocks, are closed with 1012 (service restart).
+
+The app gets 1001 (going away), which frameworks take for a normal end.
+"""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -109,7 +112,7 @@ async def test_it_is_closed_and_the_app_is_told(backend: type[MemoryBackend | Wa
         await set_maintenance_mode(True, switch)
         await client.is_closed()
     assert [CLOSED] == client.sent[1:]
-    assert ["hello", 1012, "cleaned up"] == talk.told
+    assert ["hello", 1001, "cleaned up"] == talk.told
     client.close()
 
 
@@ -126,7 +129,7 @@ async def test_one_that_is_exempt_or_forced_off_stays() -> None:
         await clients[2].is_closed()
         for client in clients[:2]:
             await client.to_app.send({"type": "websocket.disconnect", "code": 1000})
-    assert [[1000, "cleaned up"], [1000, "cleaned up"], [1012, "cleaned up"]] == [talk.told for talk in talks]
+    assert [[1000, "cleaned up"], [1000, "cleaned up"], [1001, "cleaned up"]] == [talk.told for talk in talks]
     for client in clients:
         client.close()
 
@@ -181,7 +184,7 @@ async def test_one_that_is_being_accepted_is_closed_as_soon_as_it_is() -> None:
         await websocket.accept()
         with pytest.raises(WebSocketDisconnect) as raised:
             await websocket.receive_text()
-        assert 1012 == raised.value.code
+        assert 1001 == raised.value.code
 
     app = service(switch, slow)
     async with living(app), anyio.create_task_group() as group:
@@ -248,7 +251,7 @@ async def test_a_client_that_is_gone_or_takes_nothing_holds_up_no_other() -> Non
             group.start_soon(client.connect, app, path)
             await talk.begun.wait()
         await set_maintenance_mode(True, switch)
-    assert [[1012, "cleaned up"]] * 3 == [talk.told for talk in talks]
+    assert [[1001, "cleaned up"]] * 3 == [talk.told for talk in talks]
     for client in clients:
         client.close()
 

@@ -99,9 +99,9 @@ class Service(NamedTuple):
             yield websocket
 
     async def has_cleaned_up(self) -> bool:
-        """Return whether the app was told 1012, once, and wrote it down."""
+        """Return whether the app was given 1001, once, and wrote it down."""
         lines = (self.folder / "log").read_text(encoding="utf-8").splitlines()
-        return lines.count("1012 cleaned up") == 1
+        return lines.count("1001 cleaned up") == 1
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
