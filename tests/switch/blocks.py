@@ -17,6 +17,7 @@ from fastapi_maintenance import (
     MemoryBackend,
     StateBackend,
     Switch,
+    maintenance_middleware,
 )
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch
 
@@ -30,6 +31,12 @@ class BodyError(Exception):
     """What goes wrong in a block."""
 
 
+def served(backend: StateBackend) -> StateBackend:
+    """Return a backend that a middleware of this process is on: one that cannot be written is held nowhere else."""
+    maintenance_middleware(backend=backend)
+    return backend
+
+
 def memory(_folder: Path) -> StateBackend:
     return MemoryBackend()
 
@@ -39,7 +46,7 @@ def file(folder: Path) -> StateBackend:
 
 
 def environment(_folder: Path) -> StateBackend:
-    return EnvVarBackend("HOLDS_MODE")
+    return served(EnvVarBackend("HOLDS_MODE"))
 
 
 def bare(_folder: Path) -> StateBackend:
@@ -47,7 +54,7 @@ def bare(_folder: Path) -> StateBackend:
 
 
 def read_only(_folder: Path) -> StateBackend:
-    return ReadOnlySwitch()
+    return served(ReadOnlySwitch())
 
 
 def detailed(_folder: Path) -> StateBackend:
