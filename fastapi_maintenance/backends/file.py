@@ -157,10 +157,25 @@ class LocalFileBackend(DetailedBackend):
 
     async def _add_worker(self, worker: str) -> None:
         self._off_if_folder_exists()  # a missing one is an outage, and not a refusal
-        await in_thread(self._is_counting, partial(self._workers.add, worker))
+        was_cancelled = threading.Event()
+
+        def add() -> None:
+            self._workers.add(worker)
+            if was_cancelled.is_set():
+                self._workers.remove(worker)
+
+        try:
+            await in_thread(self._is_counting, add)
+        except BaseException:  # the thread goes on
+            was_cancelled.set()
+            raise
 
     async def _remove_worker(self, worker: str) -> None:
-        await in_thread(self._is_counting, partial(self._workers.remove, worker))
+        while True:  # as long as the caller waits: drains wait for a worker that is not removed
+            try:
+                return await in_thread(self._is_counting, partial(self._workers.remove, worker))
+            except RuntimeError:  # no thread can be started now
+                await anyio.sleep(_POLL)
 
     def _look(self, told: MaintenanceState, has_ended: threading.Event) -> MaintenanceState:
         """Return the state when it is another one, and after a second at the latest: a thread for each look costs."""

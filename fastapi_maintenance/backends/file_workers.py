@@ -39,15 +39,25 @@ class FileWorkers:
             if _user() == 0:
                 like = self._folder.parent.stat()
                 os.chown(self._folder, like.st_uid, like.st_gid)
-        lock = self._lock(worker)
-        lock.acquire(timeout=0)
-        self._locks[worker] = lock
-        self.report(worker, "")
-        self.reports()  # whoever drains may be a user who cannot take away what dead ones of this user have left
+        if worker not in self._locks:  # else it could not be removed when it was counted before
+            lock = self._lock(worker)
+            lock.acquire(timeout=0)
+            self._locks[worker] = lock
+        try:
+            self.report(worker, "")
+        except BaseException:
+            self.remove(worker)
+            raise
+        with suppress(
+            OSError
+        ):  # whoever drains may be a user who cannot remove the reports of this user's dead workers
+            self.reports()
 
     def remove(self, worker: str) -> None:
-        """Count a worker of this process no longer."""
-        self._forget(worker, self._locks.pop(worker))
+        """Stop counting a worker of this process; if its report cannot be removed, it counts as dead."""
+        lock = self._locks.pop(worker, None)
+        if lock is not None:
+            self._forget(worker, lock)
 
     def report(self, worker: str, text: str) -> None:
         """Replace the report of a worker of this process that is counted."""
@@ -76,8 +86,10 @@ class FileWorkers:
         return False
 
     def _forget(self, worker: str, lock: BaseFileLock) -> None:
-        self._report(worker).unlink(missing_ok=True)
-        lock.release()
+        try:
+            self._report(worker).unlink(missing_ok=True)
+        finally:
+            lock.release()
         with suppress(OSError):  # Windows lets go of it by itself
             Path(lock.lock_file).unlink()
 
