@@ -20,6 +20,10 @@ from tests.switch.lifespans import answers, living
 pytestmark = pytest.mark.anyio
 
 
+async def endpoint() -> str:
+    return "open"
+
+
 @pytest.fixture
 def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
     """Let no test wait for the seconds between two looks at a store."""
@@ -70,7 +74,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
 def app_on(backend: MemoryBackend) -> FastAPI:
     app = FastAPI(telemetry={"tracing": False, "metrics": False}) if _has_telemetry() else FastAPI()
     app.add_middleware(maintenance_middleware(backend=backend, read_timeout=60))
-    app.add_api_route("/", lambda: "open")
+    app.add_api_route("/", endpoint)
     return app
 
 

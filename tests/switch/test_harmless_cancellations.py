@@ -29,6 +29,10 @@ from tests.switch.lifespans import living
 pytestmark = pytest.mark.anyio
 
 
+async def endpoint() -> str:
+    return "open"
+
+
 @pytest.fixture
 def anyio_backend(monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
     """Run on asyncio, whose cancellation is an exception like others, and wait for no seconds."""
@@ -61,7 +65,7 @@ class Peekable(MemoryBackend):
 def app_on(backend: StateBackend, **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
     app = FastAPI()
     app.add_middleware(maintenance_middleware(backend=backend, **{"read_timeout": 60, **settings}))
-    app.add_api_route("/", lambda: "open")
+    app.add_api_route("/", endpoint)
     return app
 
 

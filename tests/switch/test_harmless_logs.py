@@ -31,6 +31,10 @@ from tests.switch.lifespans import answers, living
 pytestmark = pytest.mark.anyio
 
 
+async def endpoint() -> str:
+    return "open"
+
+
 @pytest.fixture
 def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
     """Let no test wait for the seconds between two looks at a store."""
@@ -59,12 +63,14 @@ LOGGERS = ["fastapi_maintenance", "fastapi_maintenance.hints", *(f"fastapi_maint
 
 
 @pytest.fixture(params=["filter", "handler", "handler of the root", "record factory"])
-def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broken]:
+def broken(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Iterator[Broken]:
     """Let what this library logs raise."""
     broken = Broken()
     broken.setLevel(logging.DEBUG)
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    monkeypatch.setattr(loggers[0], "level", logging.DEBUG)
+    caplog.set_level(logging.DEBUG, loggers[0].name)
     factory = logging.getLogRecordFactory()
     if request.param == "filter":
         for logger in loggers:
@@ -97,7 +103,7 @@ async def served(backend: StateBackend, **settings: Any) -> AsyncGenerator[FastA
 
     app = FastAPI(lifespan=lifespan)
     app.add_middleware(maintenance_middleware(backend=backend, **{"read_timeout": 60, **settings}))
-    app.add_api_route("/", lambda: "open")
+    app.add_api_route("/", endpoint)
     async with living(app) as sent:
         assert (opened, sent) == ([True], ["lifespan.startup.complete"])
         yield app
@@ -108,7 +114,7 @@ async def served(backend: StateBackend, **settings: Any) -> AsyncGenerator[FastA
 def app_on(backend: StateBackend | None, **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
     app = FastAPI()
     app.add_middleware(maintenance_middleware(backend=backend, **{"read_timeout": 60, **settings}))
-    app.add_api_route("/", lambda: "open")
+    app.add_api_route("/", endpoint)
     return app
 
 

@@ -27,6 +27,10 @@ Running = Coroutine[Any, Any, None]
 End = Callable[[list[Running]], None]
 
 
+async def endpoint() -> str:
+    return "open"
+
+
 @pytest.fixture
 def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
     """Let no test wait for the seconds of a drain."""
@@ -148,7 +152,7 @@ async def test_request_coroutine_is_closed_in_a_callback_is_no_longer_in_progres
 ) -> None:
     backend = MemoryBackend(state=True)
     app = FastAPI()
-    app.add_api_route("/", lambda: "open")
+    app.add_api_route("/", endpoint)
     app.add_middleware(maintenance_middleware(backend=backend, **settings))
     async with living(app):
         running = [begin(app, scope_of("http"))]
@@ -160,7 +164,7 @@ async def test_request_coroutine_is_closed_in_a_callback_is_no_longer_in_progres
 async def test_request_coroutine_is_closed_while_the_state_is_read_leaves_others_alone(end: End) -> None:
     store = DetailedStore()
     app = FastAPI()
-    app.add_api_route("/", lambda: "open")
+    app.add_api_route("/", endpoint)
     app.add_middleware(maintenance_middleware(backend=store))
     store.before_read = cast("Callable[[], Awaitable[object]]", suspend)
     running = [begin(app, scope_of("http"))]
