@@ -17,29 +17,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import math
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
-from itertools import cycle, islice, product
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import psutil
-from soaked import WAYS
+from soaking import Soak
 from tables import print_table
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 from workers import HERE
 
 from fastapi_maintenance import get_maintenance_state
@@ -57,181 +52,13 @@ SERVERS = {
 STORES = {"redis": "redis", "postgresql": "asyncpg", "psycopg": "psycopg", "file": "", "memory": "", "none": ""}
 """Each store, and how `tests.servers` calls it if it is a process. Those that are not work on trio too."""
 
-_CONNECTIONS = 8
-_FAULTS = [
-    ("switch", False, "stopped"),
-    ("block", True, "killed"),
-    ("block", True, "stopped"),
-    ("switch", True, "killed"),
-]
-"""What befalls the store, and how maintenance began before, inside the process or not."""
-
-_FAULT_SECONDS = 3.0
-_MORE_MIB, _MORE_OBJECTS = 5.0, 1000  # up to which growth is taken for noise
-
-
-@dataclass
-class Soak:
-    """A process that is served, what was asked of it, and what it answered."""
-
-    port: int
-    url: str | None
-    store: Server | None
-    wrong: Counter[str] = field(default_factory=Counter)
-    answers: Counter[str] = field(default_factory=Counter)
-    last: str = ""
-    in_a_row: int = 0
-    slowest: float = 0.0
-    closed: int = 0
-
-    async def ask(self) -> None:
-        """Ask without pause; where the server ends the connection in good order, go on with another one."""
-        while True:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                with closing(writer):
-                    while await self._ask_once(reader, writer):
-                        pass
-            except (OSError, EOFError) as error:
-                self.wrong[f"request: {type(error).__name__}"] += 1
-                await asyncio.sleep(0.1)
-
-    async def _ask_once(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        begin = time.perf_counter()
-        writer.write(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
-        async with asyncio.timeout(10):
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            await reader.readexactly(int(re.findall(rb"\r\ncontent-length: *(\d+)\r\n", head)[0]))
-        self.slowest = max(self.slowest, time.perf_counter() - begin)
-        status = head[9:12].decode()
-        answer = "on" if status == "503" and b"\r\nretry-after: " in head else status
-        self.in_a_row = self.in_a_row + 1 if answer == self.last else 1
-        self.last = answer
-        self.answers[answer] += 1
-        if answer not in {"200", "on"}:
-            self.wrong[f"request: {answer}"] += 1
-        return b"\r\nconnection: close\r\n" not in head
-
-    async def listen(self, path: str) -> None:
-        """Keep a WebSocket open. If it is not exempt, maintenance may close it with 1012, or refuse it."""
-        exempt = path.startswith("/exempt")
-        while True:
-            try:
-                async with connect(f"ws://127.0.0.1:{self.port}{path}", ping_interval=None) as websocket:
-                    while True:
-                        await websocket.recv()
-            except InvalidStatus as error:
-                if exempt or error.response.status_code not in {403, 503}:
-                    self.wrong[f"{path}: {error.response.status_code}"] += 1
-            except (ConnectionClosed, OSError) as error:
-                code = error.rcvd.code if isinstance(error, ConnectionClosed) and error.rcvd else type(error).__name__
-                self.closed += 1
-                if exempt or code != 1012:  # noqa: PLR2004 -- "service restart"
-                    self.wrong[f"{path}: {code}"] += 1
-            await asyncio.sleep(0.1)
-
-    async def until(self, answer: str, after: str) -> None:
-        """Wait until this is what every connection is answered."""
-        if not await poll(lambda: self.last == answer and self.in_a_row >= 2 * _CONNECTIONS, 10):
-            self.wrong[f"not {answer} after {after}"] += 1
-
-    async def change(self, way: str, inside: bool, fault: str = "") -> None:  # noqa: FBT001 -- a row of a table
-        """Let maintenance begin and end; while it is on, the store may be stopped or killed for a while."""
-        name = f"{way} {'inside' if inside else 'outside'}"
-        try:
-            async with self._closed_inside(way) if inside else WAYS[way](self.url):
-                await self.until("on", f"{name} began")
-                if fault and self.store is not None:
-                    await self._fail(self.store, fault)
-        except Exception as error:  # noqa: BLE001 -- whatever a write raises is a result
-            self.wrong[f"{name}: {error!r:.80}"] += 1
-        await self.until("200", f"{name} ended")
-
-    @asynccontextmanager
-    async def _closed_inside(self, way: str) -> AsyncGenerator[None]:
-        async with self.client() as http:
-            closing_it = asyncio.create_task(http.post(f"/exempt/close/{way}"))
-            yield
-            (await http.post("/exempt/open")).raise_for_status()
-            (await closing_it).raise_for_status()
-
-    async def _fail(self, store: Server, fault: str) -> None:
-        before = self.answers["200"]
-        await asyncio.to_thread(store.kill if fault == "killed" else store.freeze)
-        await asyncio.sleep(_FAULT_SECONDS)
-        await asyncio.to_thread(store.start if fault == "killed" else store.thaw)
-        assert self.url is not None
-        await asyncio.wait_for(get_maintenance_state(self.url), 30)
-        await asyncio.sleep(_FAULT_SECONDS)
-        if opened := self.answers["200"] - before:
-            self.wrong[f"200 after the store was {fault}"] += opened
-
-    def client(self) -> httpx.AsyncClient:
-        """Return a client whose connections are not kept."""
-        limits = httpx.Limits(max_keepalive_connections=0)
-        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=120, limits=limits)
-
-    async def load(self, requests: int, changes: int, *, faults: bool = False) -> None:
-        """Send at least so many requests; meanwhile maintenance begins or ends so often, and the store fails."""
-        first, pairs = self.answers.total(), changes // 2 if self.url else 0
-        kinds: list[tuple[Any, ...]] = list(product(WAYS, [True] if self.url == "memory:" else [False, True]))
-        kinds = list(islice(cycle(kinds), pairs))
-        for number, fault in enumerate(_FAULTS if faults else [], start=1):
-            kinds.insert(number * pairs // len(_FAULTS), fault)
-        paths = ["/ws", "/ws", "/exempt/ws", "/exempt/ws"]
-        tasks = [asyncio.create_task(self.ask()) for _ in range(_CONNECTIONS)]
-        tasks += [asyncio.create_task(self.listen(path)) for path in paths]
-        for number, kind in enumerate(kinds):
-            await poll(lambda: self.answers.total() >= first + requests * number // len(kinds))  # noqa: B023 -- awaited
-            await self.change(*kind)
-        await poll(lambda: self.answers.total() >= first + requests)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def holds(self, before: dict[str, float] | None = None) -> tuple[dict[str, float], Any]:
-        """Return what the process holds, and what it says of itself.
-
-        That is as soon as it is no more than before, or after 30 seconds; without `before`, after 12 seconds, within
-        which threads that have nothing to do end.
-        """
-        end = time.monotonic() + (12 if before is None else 30)
-        while True:
-            async with self.client() as http:
-                said = (await http.get("/exempt/figures")).json()
-            process = psutil.Process(said["process"])
-            ports = [connection.raddr.port for connection in process.net_connections("tcp") if connection.raddr]
-            figures = {
-                "MiB": process.memory_info().rss / 2**20,
-                "objects": said["objects"],
-                "tasks": len(said["tasks"]),
-                "threads": process.num_threads(),
-                "files": process.num_fds(),
-                "store": ports.count(self.store.port) if self.store else 0,
-            }
-            if time.monotonic() > end or (before is not None and not more(before, figures)):
-                return figures, said
-            await asyncio.sleep(0.5)
-
-
-async def poll(condition: Callable[[], bool], seconds: float = math.inf) -> bool:
-    """Return whether the condition comes true within these seconds, as soon as it does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        await asyncio.sleep(0.01)
-    return True
+_NOISE = {"MiB": 10, "objects": 1000, "files": 2, "store": 2}  # a pool is as wide as chance had it
 
 
 def more(before: dict[str, float], after: dict[str, float]) -> list[str]:
     """Return of what there is more than before."""
-    noise = {"MiB": _MORE_MIB, "objects": _MORE_OBJECTS}
-    return [
-        f"{name} {after[name] - before[name]:+.0f}"
-        for name in before
-        if after[name] > before[name] + noise.get(name, 0)
-    ]
+    growth = {name: after[name] - before[name] for name in before}
+    return [f"{name} {grown:+.0f}" for name, grown in growth.items() if grown > _NOISE.get(name, 0)]
 
 
 @contextmanager
@@ -261,10 +88,34 @@ def stop(process: subprocess.Popen[bytes], worker: psutil.Process, log: Path) ->
         process.wait(30)
     said = log.read_bytes()[serving:].decode(errors="replace")
     wrong = [] if process.returncode in {0, -signal.SIGTERM} else [f"stop: status {process.returncode}"]
-    if "Traceback" in said or "Error" in said:
-        wrong.append("stop: an error is logged")
-        print(said, file=sys.stderr)
+    if errors := re.findall(r"^.*(?:Traceback|\w(?:Error|Exception)\b|Task (?:exception|was)).*$", said, re.MULTILINE):
+        wrong.append(f"stop: {errors[-1]:.60}")
     return [*wrong, *(["stop: its worker still runs"] if worker.is_running() else [])]
+
+
+async def holds(one: Soak, before: dict[str, float] | None = None) -> tuple[dict[str, float], Any]:
+    """Return what the process holds, and what it says of itone.
+
+    That is as soon as it is no more than before, or after 30 seconds; without `before`, after 12 seconds, within
+    which threads that have nothing to do end.
+    """
+    end = time.monotonic() + (12 if before is None else 30)
+    async with one.client() as http:
+        while True:
+            said = (await http.get("/exempt/figures")).json()
+            process = psutil.Process(said["process"])
+            ports = [connection.raddr.port for connection in process.net_connections("tcp") if connection.raddr]
+            figures = {
+                "MiB": process.memory_info().rss / 2**20,
+                "objects": said["objects"],
+                "tasks": len(said["tasks"]),
+                "threads": process.num_threads(),
+                "files": process.num_fds(),
+                "store": ports.count(one.store.port) if one.store else 0,
+            }
+            if time.monotonic() > end or (before is not None and not more(before, figures)):
+                return figures, said
+            await asyncio.sleep(0.5)
 
 
 async def soak(server: str, name: str, options: argparse.Namespace, folder: Path, store: Server | None) -> list[str]:
@@ -273,11 +124,11 @@ async def soak(server: str, name: str, options: argparse.Namespace, folder: Path
     one = Soak(free_port(), store.url if store else urls[name], store)
     log = folder / f"{server}-{name}.log"
     with served(server, one.port, one.url, log) as process:
-        await one.load(max(options.requests // 10, 1000), 24)
-        before, _ = await one.holds()
-        warm, one.closed, one.slowest = one.answers.total(), 0, 0.0
+        await one.load(max(options.requests // 10, 1000), 24, faults=store is not None)
+        before, _ = await holds(one)
+        warm, one.closed, one.slowest = one.answers.total(), 0, 0.0  # what went wrong until here is wrong too
         await one.load(options.requests, options.changes, faults=store is not None)
-        after, said = await one.holds(before)
+        after, said = await holds(one, before)
         if one.url not in {None, "memory:"}:
             state = await get_maintenance_state(one.url)
             one.wrong["left in the store"] += len(state.holds) + len(state.windows) + state.switch.on

@@ -36,7 +36,7 @@ async def switched(store: str | None) -> AsyncGenerator[None]:
 @asynccontextmanager
 async def planned(store: str | None) -> AsyncGenerator[None]:
     """Close with a window that begins by itself."""
-    window = await plan_maintenance(datetime.now(UTC) + timedelta(seconds=0.2), None, store)
+    window = await plan_maintenance(datetime.now(UTC) + timedelta(seconds=1), None, store)
     yield
     await cancel_maintenance(window.id, store)
 
