@@ -1,11 +1,12 @@
 """What does a process hold after many requests, changes and failures of its store, and how does it stop?
 
-For each server and store one process serves an app with the middleware. It is warmed up, and what it holds is counted.
-Then clients ask it without pause and keep WebSockets open. Meanwhile maintenance begins and ends in different ways,
-inside the process and outside, and the store is stopped and continued, killed and restarted. At the end what the
-process holds is counted again, and it is stopped with SIGTERM. The script ends with 1 if anything is wrong: a request
-that is answered with anything but 200 or the middleware's own 503, an answer that does not follow a change within ten
-seconds, more held than before, or a stop that is not clean.
+For each server and store, one process serves an app with the middleware. Clients send requests without pause and keep
+WebSockets open. While they do, maintenance begins and ends in different ways, from inside the process and from outside,
+and the store is stopped and continued, killed and restarted. A first, shorter round warms the process up. What it holds
+after that is compared with what it holds at the end. Then it is stopped with SIGTERM.
+
+The script ends with 1 if anything is wrong: a request that gets anything but 200 or the middleware's own 503, answers
+that do not follow a change within ten seconds, a change that raises, growth, or a stop that is not clean.
 
     python benchmarks/soak.py redis postgresql --server uvicorn --server granian
 
@@ -50,13 +51,13 @@ SERVERS = {
     "gunicorn-uvicorn": "gunicorn soaked:app --bind 127.0.0.1:{} --no-control-socket -k uvicorn.workers.UvicornWorker",
 }
 STORES = {"redis": "redis", "postgresql": "asyncpg", "psycopg": "psycopg", "file": "", "memory": "", "none": ""}
-"""Each store, and how `tests.servers` calls it if it is a process. Those that are not work on trio too."""
+"""Each store, and its name in `tests.servers` if it is a process. The others work on trio too."""
 
-_NOISE = {"MiB": 10, "objects": 1000, "files": 2, "store": 2}  # a pool is as wide as chance had it
+_NOISE = {"MiB": 10, "objects": 1000, "files": 2, "store": 2}  # pools grow by chance
 
 
 def more(before: dict[str, float], after: dict[str, float]) -> list[str]:
-    """Return of what there is more than before."""
+    """Return what has grown by more than noise."""
     growth = {name: after[name] - before[name] for name in before}
     return [f"{name} {grown:+.0f}" for name, grown in growth.items() if grown > _NOISE.get(name, 0)]
 
@@ -94,10 +95,10 @@ def stop(process: subprocess.Popen[bytes], worker: psutil.Process, log: Path) ->
 
 
 async def holds(one: Soak, before: dict[str, float] | None = None) -> tuple[dict[str, float], Any]:
-    """Return what the process holds, and what it says of itone.
+    """Return what the process holds, and its own answer, which names its tasks.
 
-    That is as soon as it is no more than before, or after 30 seconds; without `before`, after 12 seconds, within
-    which threads that have nothing to do end.
+    Wait until it holds no more than `before`, for 30 seconds at most. Without `before`, wait for 12 seconds, since idle
+    threads and connections end within ten.
     """
     end = time.monotonic() + (12 if before is None else 30)
     async with one.client() as http:
@@ -119,7 +120,7 @@ async def holds(one: Soak, before: dict[str, float] | None = None) -> tuple[dict
 
 
 async def soak(server: str, name: str, options: argparse.Namespace, folder: Path, store: Server | None) -> list[str]:
-    """Return the cells of a row: what was done, what the process held before and after, and what is wrong."""
+    """Soak one process; return the cells of its row."""
     urls = {"file": f"file:{folder / 'switch'}", "memory": "memory:", "none": None}
     one = Soak(free_port(), store.url if store else urls[name], store)
     log = folder / f"{server}-{name}.log"
@@ -154,7 +155,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.stores) - STORES.keys():
         parser.error(f"there is no store {', '.join(sorted(unknown))}")
-    logging.disable()  # of this process, whose changes also see the faults
+    logging.disable()  # only here: the changes from outside see the faults too
     rows: list[tuple[str, list[str]]] = []
     for server, name in product(options.server or ["uvicorn"], options.stores or ["redis", "postgresql"]):
         if find_spec(SERVERS[server].split()[0]) is None or (server == "hypercorn-trio" and STORES[name]):

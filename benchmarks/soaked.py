@@ -1,4 +1,4 @@
-"""The app that `soak.py` serves, and the ways in which it is closed, from this process or from another one."""
+"""The app that `soak.py` serves, and the ways in which maintenance begins and ends, inside its process and outside."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fastapi_maintenance import (
 
 @asynccontextmanager
 async def switched(store: str | None) -> AsyncGenerator[None]:
-    """Close with the operator's switch."""
+    """Turn maintenance on and off by the operator's switch."""
     await set_maintenance_mode(True, store)  # noqa: FBT003 -- as the API has it
     yield
     await set_maintenance_mode(False, store)  # noqa: FBT003 -- as the API has it
@@ -35,7 +35,7 @@ async def switched(store: str | None) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def planned(store: str | None) -> AsyncGenerator[None]:
-    """Close with a window that begins by itself."""
+    """Plan a window that begins by itself, and cancel it."""
     window = await plan_maintenance(datetime.now(UTC) + timedelta(seconds=1), None, store)
     yield
     await cancel_maintenance(window.id, store)
@@ -46,7 +46,7 @@ WAYS: dict[str, Callable[[str | None], AbstractAsyncContextManager[Any]]] = {
     "window": planned,
     "block": partial(maintenance_mode_on, lease=1),
 }
-"""Ways to close a store (None: the app's own) for as long as a context lasts."""
+"""Context managers in which maintenance is on, for the URL of a store; None: the app's own."""
 
 app = FastAPI()
 if "SOAK_STORE" in os.environ:
@@ -55,7 +55,7 @@ if "SOAK_STORE" in os.environ:
 
 @app.get("/")
 async def root() -> str:
-    """Answer what is blocked during maintenance."""
+    """Answer a request that maintenance blocks."""
     return "open"
 
 
@@ -89,7 +89,7 @@ async def until_closed(websocket: WebSocket) -> None:
 
 @app.post("/exempt/close/{way}")
 async def close(way: str) -> None:
-    """Close this app in one of the ways, until `open_again` is asked."""
+    """Have maintenance on until a request to `open_again`."""
     app.state.opened = opened = anyio.Event()
     async with WAYS[way](None):
         await opened.wait()
@@ -97,13 +97,13 @@ async def close(way: str) -> None:
 
 @app.post("/exempt/open")
 async def open_again() -> None:
-    """Let `close` go on."""
+    """End the request to `close`."""
     app.state.opened.set()
 
 
 @app.get("/exempt/figures")
 async def figures() -> dict[str, Any]:
-    """Return what this process holds, once all garbage has gone."""
+    """Return what this process holds after a garbage collection."""
     for _ in range(3):
         gc.collect()
     ctypes.CDLL(None).malloc_trim(0)

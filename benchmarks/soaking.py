@@ -1,4 +1,4 @@
-"""Clients that ask without pause and listen, while maintenance begins and ends, and the store fails."""
+"""The clients of `soak.py`: they send requests, keep WebSockets open, change the switch and let the store fail."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _FAULTS = [
     ("block", True, "stopped"),
     ("switch", True, "killed"),
 ]
-"""What befalls the store, and how maintenance began before, inside the process or not."""
+"""How maintenance begins, whether inside the process, and what happens to the store while it is on."""
 
 _FAULT_SECONDS = 3.0
 
 
 @dataclass
 class Soak:
-    """A process that is served, what was asked of it, and what it answered."""
+    """The clients of one process, and what they were answered."""
 
     port: int
     url: str | None
@@ -49,7 +49,7 @@ class Soak:
     closed: int = 0
 
     async def ask(self) -> None:
-        """Ask without pause; where the server ends the connection in good order, go on with another one."""
+        """Send requests without pause, over a new connection where the server has closed one in good order."""
         while True:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -95,12 +95,12 @@ class Soak:
             await asyncio.sleep(0.1)
 
     async def until(self, answer: str, after: str) -> None:
-        """Wait until this is what every connection is answered."""
+        """Wait until every connection gets this answer."""
         if not await poll(lambda: self.last == answer and self.in_a_row >= 2 * _CONNECTIONS, 10):
             self.wrong[f"not {answer} after {after}"] += 1
 
     async def change(self, way: str, inside: bool, fault: str = "") -> None:  # noqa: FBT001 -- a row of a table
-        """Let maintenance begin and end; while it is on, the store may be stopped or killed for a while."""
+        """Begin and end maintenance; while it is on, let the store fail if a fault is given."""
         name = f"{way} {'inside' if inside else 'outside'}"
         try:
             async with self._closed_inside(way) if inside else WAYS[way](self.url):
@@ -137,7 +137,7 @@ class Soak:
         return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
 
     async def load(self, requests: int, changes: int, *, faults: bool = False) -> None:
-        """Send at least so many requests; meanwhile maintenance begins or ends so often, and the store fails."""
+        """Send at least this many requests, with the changes and faults spread evenly among them."""
         first, pairs = self.answers.total(), changes // 2 if self.url else 0
         kinds: list[tuple[Any, ...]] = list(product(WAYS, [True] if self.url == "memory:" else [False, True]))
         kinds = list(islice(cycle(kinds), pairs))
@@ -156,7 +156,7 @@ class Soak:
 
 
 async def poll(condition: Callable[[], bool], seconds: float = math.inf) -> bool:
-    """Return whether the condition comes true within these seconds, as soon as it does."""
+    """Wait until the condition is true; return whether it was within these seconds."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
