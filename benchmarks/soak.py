@@ -43,13 +43,16 @@ from tests.servers import Server, running
 from tests.support import free_port, wait_for_port
 
 SERVERS = {
-    "uvicorn": "uvicorn soaked:app --port {} --log-level warning",
-    "hypercorn": "hypercorn soaked:app --bind 127.0.0.1:{}",
-    "hypercorn-trio": "hypercorn soaked:app --bind 127.0.0.1:{} --worker-class trio",
+    "uvicorn": "uvicorn soaked:app --port {} --log-level warning --timeout-keep-alive 75",
+    "hypercorn": "hypercorn soaked:app --bind 127.0.0.1:{} --keep-alive 75",
+    "hypercorn-trio": "hypercorn soaked:app --bind 127.0.0.1:{} --keep-alive 75 -k trio",
     "granian": "granian soaked:app --port {} --interface asgi",
-    "gunicorn": "gunicorn soaked:app --bind 127.0.0.1:{} --no-control-socket --worker-class asgi",
-    "gunicorn-uvicorn": "gunicorn soaked:app --bind 127.0.0.1:{} --no-control-socket -k uvicorn.workers.UvicornWorker",
+    "gunicorn": "gunicorn soaked:app -b 127.0.0.1:{} --keep-alive 75 --no-control-socket -k asgi",
+    "gunicorn-uvicorn": "gunicorn soaked:app -b 127.0.0.1:{} --keep-alive 75 --no-control-socket"
+    " -k uvicorn.workers.UvicornWorker",
 }
+"""How each server is started. No connection is closed because this process had to wait for the processor."""
+
 STORES = {"redis": "redis", "postgresql": "asyncpg", "psycopg": "psycopg", "file": "", "memory": "", "none": ""}
 """Each store, and its name in `tests.servers` if it is a process. The others work on trio too."""
 

@@ -106,7 +106,7 @@ class Soak:
             async with self._closed_inside(way) if inside else WAYS[way](self.url):
                 await self.until("on", f"{name} began")
                 if fault and self.store is not None:
-                    await self._fail(self.store, fault)
+                    await self._fail(self.store, fault, name)
         except Exception as error:  # noqa: BLE001 -- whatever a write raises is a result
             self.wrong[f"{name}: {error!r:.80}"] += 1
             if self.store is not None:
@@ -121,7 +121,7 @@ class Soak:
             (await http.post("/exempt/open")).raise_for_status()
             (await closing_it).raise_for_status()
 
-    async def _fail(self, store: Server, fault: str) -> None:
+    async def _fail(self, store: Server, fault: str, way: str) -> None:
         before = self.answers["200"]
         await asyncio.to_thread(store.kill if fault == "killed" else store.freeze)
         await asyncio.sleep(_FAULT_SECONDS)
@@ -130,7 +130,7 @@ class Soak:
         await asyncio.wait_for(get_maintenance_state(self.url), 30)
         await asyncio.sleep(_FAULT_SECONDS)
         if opened := self.answers["200"] - before:
-            self.wrong[f"200 after the store was {fault}"] += opened
+            self.wrong[f"200 while on by {way}, store {fault}"] += opened
 
     def client(self) -> httpx.AsyncClient:
         """Return a client of the app."""
