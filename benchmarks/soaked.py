@@ -49,6 +49,7 @@ WAYS: dict[str, Callable[[str | None], AbstractAsyncContextManager[Any]]] = {
 """Context managers in which maintenance is on, for the URL of a store; None: the app's own."""
 
 app = FastAPI()
+app.state.opened = None
 if "SOAK_STORE" in os.environ:
     app.add_middleware(maintenance_middleware(backend=os.environ["SOAK_STORE"], exempt=path_prefix("/exempt")))
 
@@ -90,15 +91,23 @@ async def until_closed(websocket: WebSocket) -> None:
 @app.post("/exempt/close/{way}")
 async def close(way: str) -> None:
     """Have maintenance on until a request to `open_again`."""
-    app.state.opened = opened = anyio.Event()
+    opened = anyio.Event()
     async with WAYS[way](None):
+        app.state.opened = opened
         await opened.wait()
+
+
+@app.get("/exempt/entered")
+async def has_entered() -> bool:
+    """Return whether `close` waits for `open_again`."""
+    return app.state.opened is not None
 
 
 @app.post("/exempt/open")
 async def open_again() -> None:
     """End the request to `close`."""
     app.state.opened.set()
+    app.state.opened = None
 
 
 @app.get("/exempt/figures")

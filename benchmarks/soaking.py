@@ -117,6 +117,8 @@ class Soak:
     async def _closed_inside(self, way: str) -> AsyncGenerator[None]:
         async with self.client() as http:
             closing_it = asyncio.create_task(http.post(f"/exempt/close/{way}"))
+            while not (closing_it.done() or (await http.get("/exempt/entered")).json()):  # noqa: ASYNC110 -- elsewhere
+                await asyncio.sleep(0.01)
             yield
             (await http.post("/exempt/open")).raise_for_status()
             (await closing_it).raise_for_status()
