@@ -43,12 +43,12 @@ from tests.servers import Server, running
 from tests.support import free_port, wait_for_port
 
 SERVERS = {
-    "uvicorn": "uvicorn soaked:app --port {} --log-level warning --timeout-keep-alive 75",
-    "hypercorn": "hypercorn soaked:app --bind 127.0.0.1:{} --keep-alive 75",
-    "hypercorn-trio": "hypercorn soaked:app --bind 127.0.0.1:{} --keep-alive 75 -k trio",
+    "uvicorn": "uvicorn soaked:app --port {} --log-level warning --timeout-keep-alive 15",
+    "hypercorn": "hypercorn soaked:app --bind 127.0.0.1:{} --keep-alive 15",
+    "hypercorn-trio": "hypercorn soaked:app --bind 127.0.0.1:{} --keep-alive 15 -k trio",
     "granian": "granian soaked:app --port {} --interface asgi",
-    "gunicorn": "gunicorn soaked:app -b 127.0.0.1:{} --keep-alive 75 --no-control-socket -k asgi",
-    "gunicorn-uvicorn": "gunicorn soaked:app -b 127.0.0.1:{} --keep-alive 75 --no-control-socket"
+    "gunicorn": "gunicorn soaked:app -b 127.0.0.1:{} --keep-alive 15 --no-control-socket -k asgi",
+    "gunicorn-uvicorn": "gunicorn soaked:app -b 127.0.0.1:{} --keep-alive 15 --no-control-socket"
     " -k uvicorn.workers.UvicornWorker",
 }
 """How each server is started. No connection is closed because this process had to wait for the processor."""
@@ -100,10 +100,10 @@ def stop(process: subprocess.Popen[bytes], worker: psutil.Process, log: Path) ->
 async def holds(one: Soak, before: dict[str, float] | None = None) -> tuple[dict[str, float], Any]:
     """Return what the process holds, and its own answer, which names its tasks.
 
-    Wait until it holds no more than `before`, for 30 seconds at most. Without `before`, wait for 12 seconds, since idle
-    threads and connections end within ten.
+    Wait until it holds no more than `before`, for 40 seconds at most. Without `before`, wait for 20 seconds, since idle
+    threads and connections end within 15.
     """
-    end = time.monotonic() + (12 if before is None else 30)
+    end = time.monotonic() + (20 if before is None else 40)
     async with one.client() as http:
         while True:
             said = (await http.get("/exempt/figures")).json()
