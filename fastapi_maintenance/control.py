@@ -15,7 +15,7 @@ from typing import Literal, overload
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_seconds, check_str
-from fastapi_maintenance._helpers.waiting import in_time
+from fastapi_maintenance._helpers.waiting import guarded, in_time
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.block import Block
 from fastapi_maintenance._switch.changes import changes
@@ -23,7 +23,7 @@ from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.known import update_state
-from fastapi_maintenance.backends.url import as_backend, opened
+from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here, opened
 from fastapi_maintenance.errors import NoSuchWindowError
 from fastapi_maintenance.state import (
     MaintenanceState,
@@ -133,7 +133,7 @@ async def get_maintenance_state(backend: StateBackend | str | None = None) -> Ma
     async with _current(backend) as meant:
         if not isinstance(meant, DetailedStateBackend):
             return await holds.bare_state(meant)
-        return holds.with_local(meant, await meant.get_state())
+        return holds.with_local(meant, await guarded(meant.get_state()))
 
 
 async def set_maintenance_mode(
@@ -306,7 +306,9 @@ def maintenance_mode_on(  # noqa: PLR0913 -- each is a detail of the hold
 
     The newest open hold decides, of whatever process. When the last one is released, the operator's switch and the
     planned windows apply again. So blocks may overlap, in one process and across hosts. It also decorates async
-    functions.
+    functions. A block may be left in another task than the one that entered it. If its hold vanishes from the store
+    while it runs, the hold is put back within two seconds, and that is logged. If a WebSocket's handler opens a block,
+    maintenance does not close that WebSocket while the block is open.
 
     Args:
         backend: The backend, or its URL; None: the current app's backend where the block begins, else the default.
@@ -314,10 +316,11 @@ def maintenance_mode_on(  # noqa: PLR0913 -- each is a detail of the hold
         ends_at: When you expect the block to end, an aware datetime in the future, for `Retry-After` and visitors. It
             ends nothing; after it, clients are asked to come back every 30 seconds.
         lease: Seconds, or a timedelta, after which the hold no longer counts in other processes unless it is renewed.
-            It is renewed three times as often while the block runs, so only the hold of a process that died runs
-            out. None: it counts until it is released. Where it cannot be renewed, the block goes on and it is tried
+            While the block runs it is renewed after each third of that time, so that the hold of a process that died
+            runs out. None: it counts until it is released. If it cannot be renewed, the block goes on and it is tried
             again and again; other processes stop counting the hold when its time is over. A record is logged when
-            that begins, and when it ends.
+            that begins, and when it ends. A lease that had run out, also because this process was stopped or its event
+            loop blocked, is logged as a warning when it is renewed or released.
         drain: Seconds, or a timedelta, to wait on entering until no request that this switch blocks is in progress
             in any worker. Exempt requests, and the request that opens the block, are not waited for. None: the block
             begins at once, while requests from before may still run.
@@ -325,8 +328,10 @@ def maintenance_mode_on(  # noqa: PLR0913 -- each is a detail of the hold
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `lease` or `drain` is not above zero, `ends_at` is naive or has passed, or a text is longer than
-            4,096 characters.
+        ValueError: `lease` or `drain` is not above zero, `ends_at` is naive or has passed, a text is longer than 4,096
+            characters, or `backend` is the URL `memory:`, which is another switch each time.
+        ReadOnlyBackendError: On entering, if the backend can only be read, such as an environment variable, and no
+            middleware of this process is on it: the block would hold nothing.
         NotSupportedError: On entering, where the backend has nothing but a switch and is given more than that; or
             cannot tell who serves behind it and is given `drain`. Nothing has been changed then.
         DrainTimeoutError: On entering, where requests are in progress when the time of `drain` is over. The hold has
@@ -359,7 +364,7 @@ async def wait_until_open(
     *,
     timeout: float | timedelta | None = None,  # noqa: ASYNC109 -- the name is part of the API
 ) -> None:
-    """Wait while maintenance is on; return at once where it is off. For consumers and jobs, before they take work.
+    """Wait while maintenance is on; return at once if it is off. For consumers and jobs, before they take work.
 
     >>> import asyncio
     >>> from fastapi_maintenance import MemoryBackend
@@ -378,7 +383,7 @@ async def wait_until_open(
         TimeoutError: Maintenance is still on, or its state is not known yet, when the time is over.
     """
     seconds = math.inf if timeout is None else check_seconds("timeout", timeout)
-    text = "it is not known after {:g} seconds that maintenance is off"
+    text = "maintenance is still on, or its state is unknown, after {:g} seconds"
     async with _current(backend) as current:
         with in_time(seconds, text):
             with suppress(Exception), in_time(_READ_TIMEOUT):
@@ -395,7 +400,8 @@ async def maintenance_changes(backend: StateBackend | str | None = None) -> Asyn
 
     The beginning and the end of windows and the expiry of leases are reported to the moment; the renewal of a lease is
     not a change. Changes are pushed by a backend that can be watched; any other is read once a second. While the store
-    cannot be read the last known state is used, which is logged when it begins and when it ends.
+    cannot be read the last known state is used, which is logged when it begins and when it ends; if none is known,
+    nothing is yielded.
 
     >>> async def end_streams() -> None:
     ...     async for status in maintenance_changes():
@@ -408,9 +414,14 @@ async def maintenance_changes(backend: StateBackend | str | None = None) -> Asyn
     Raises:
         TypeError: `backend` is not a backend.
     """
-    async with _current(backend) as meant, aclosing(changes(meant)) as statuses:
-        async for status in statuses:
-            yield status
+    current = backend_from_url(backend) if isinstance(backend, str) else current_backend.resolve(backend)
+    try:
+        async with aclosing(changes(current)) as statuses:
+            async for status in statuses:
+                yield status
+    finally:
+        if isinstance(backend, str):
+            await close_if_made_here(current)
 
 
 def _current(backend: StateBackend | str | None) -> AbstractAsyncContextManager[StateBackend]:

@@ -30,7 +30,9 @@ class InvalidStateError(MaintenanceError, ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """What a worker, an app that a process serves behind a middleware, last reported of its requests in progress.
+    """What a worker last reported of its requests in progress.
+
+    A worker is a process behind the switch, in one event loop, while it serves an app.
 
     Args:
         host: The name of its host.
@@ -99,7 +101,7 @@ class NotSupportedError(MaintenanceError):
 
 
 class ReadOnlyBackendError(MaintenanceError):
-    """The backend can be read but not written; the message says what to do instead."""
+    """The backend can be read but not written, so a block may hold nothing; the message says what to do instead."""
 
 
 class PromiseBrokenError(MaintenanceError, AssertionError):

@@ -3,7 +3,7 @@
 `maintenance_middleware(...)` makes it, and `MaintenanceModeMiddleware` is a class for those who prefer one.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
@@ -77,7 +77,7 @@ class MaintainedApp:
         self.app = app
         self.settings = settings
         self._finder = RouteFinder(app, made_by)
-        self._served = Served(self._blocked_now)
+        self._served = Served(self._ask_again)
         self._switch = AppSwitch(self, settings)
 
     @property
@@ -86,24 +86,24 @@ class MaintainedApp:
         return self._switch.backend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        served, request = self._served, RequestInProgress(scope)
-        request.began, request.switch, request.token = time(), self._switch, enter(request)
+        served, switch, kind, request = self._served, self._switch, scope["type"], RequestInProgress(scope)
+        request.began, request.switch, request.token = time(), switch, enter(request)
         request.context = copy_context()
         served.requests.add(request)
-        kind = scope["type"]
         try:
             if kind == "lifespan":
                 served.requests.remove(request)
-                await self._switch.run_lifespan(
-                    self.app, served, scope, receive, with_hints(scope, send, self._hints(scope))
-                )
+                await switch.run_lifespan(self.app, served, scope, receive, with_hints(scope, send, self._hints(scope)))
                 return
             if kind in ("http", "websocket"):
-                status = self._switch.status(scope) or await self._switch.read_status()
+                status = switch.status(scope) or await switch.read_status()
                 if status.active or has_forced_on():
-                    self._switch.hint_at_missing_lifespan()
-                    blocked = await self._blocked(scope, status, self._is_exempt)
-                    if blocked is not None:
+                    switch.hint_at_missing_lifespan()
+                    blocks, blocked, as_read = self._decide(scope, status)
+                    if blocks is None:
+                        exempt = self.settings.exempt
+                        blocks = exempt is never or not await exempts(exempt, as_read)
+                    if blocks:
                         served.requests.remove(request)
                         request_was_blocked(blocked.route)
                         settings = self.settings
@@ -112,7 +112,7 @@ class MaintainedApp:
                         )
                         return
             if kind == "websocket" and self.settings.close_websockets:
-                await self._switch.run_websocket(self.app, served, request, scope, receive, send)
+                await switch.run_websocket(self.app, served, request, scope, receive, send)
                 return
             await self.app(scope, receive, send)
         finally:
@@ -121,11 +121,12 @@ class MaintainedApp:
             if served.on_end is not None:
                 served.on_end()
 
-    async def _blocked(
-        self, scope: Scope, status: MaintenanceStatus, is_exempt: Callable[[Scope], Awaitable[bool]]
-    ) -> Blocked | None:
-        """Return why a request is blocked by this status; None if it passes."""
-        scope, answer = self._finder.find(scope)
+    def _decide(self, scope: Scope, status: MaintenanceStatus) -> tuple[bool | None, Blocked, Scope]:
+        """Return whether to block a request by this status, why, and the scope as the application reads it.
+
+        None: the predicate decides.
+        """
+        as_read, answer = self._finder.find(scope)
         blocks = decide(
             mark=answer.mark,
             active=status.active,
@@ -134,31 +135,25 @@ class MaintainedApp:
             unmatched=self.settings.unmatched,
             exempt_docs=self.settings.exempt_docs,
         )
-        if blocks is None:
-            blocks = not await is_exempt(scope)
-        return Blocked(ON if answer.mark else status, answer.path) if blocks else None
+        return blocks, Blocked(ON if answer.mark else status, answer.path), as_read
 
-    async def _blocked_now(self, request: RequestInProgress) -> Blocked | None:
-        """Return why a request in progress would be blocked if it began now; None if it would pass."""
-        if request["type"] == "lifespan":
-            return None
+    async def _ask_again(self, request: RequestInProgress) -> Blocked | None:
+        """Return why a request in progress would be blocked if it began now; None if it would pass.
+
+        A predicate that takes too long does not exempt it.
+        """
         status = self._switch.status(request) or await self._switch.read_status()
-        return await self._blocked(request, status, self._is_exempt_in_time)
-
-    async def _is_exempt(self, scope: Scope) -> bool:
-        exempt = self.settings.exempt
-        return exempt is not never and await exempts(exempt, scope)
-
-    async def _is_exempt_in_time(self, scope: Scope) -> bool:
-        """Ask the predicate again for a request in progress; if it takes too long, it does not exempt the request."""
-        seconds = self._switch.read_seconds
-        try:
-            with in_time(seconds):
-                return await self._is_exempt(scope)
-        except TimeoutError:
-            text = "The predicate %r, asked again, took longer than %g seconds; the request is not exempt"
-            _logger.error(text, self.settings.exempt, seconds)  # noqa: TRY400 -- nothing of the predicate raised it
-            return False
+        blocks, blocked, as_read = self._decide(request, status)
+        exempt, seconds = self.settings.exempt, self._switch.read_seconds
+        if blocks is None:
+            try:
+                with in_time(seconds):
+                    blocks = not await exempts(exempt, as_read)
+            except TimeoutError:
+                text = "The predicate %r, asked again, took longer than %g seconds; the request is not exempt"
+                _logger.error(text, exempt, seconds)  # noqa: TRY400 -- nothing of the predicate raised it
+                blocks = True
+        return blocked if blocks else None
 
     def _hints(self, scope: Scope) -> Iterator[tuple[str, str]]:
         switches = [key_of(layer.backend) for layer in maintained_layers(self.app)]
@@ -204,9 +199,12 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
             maintenance is not known; or a (min, max) pair: each response gets a random value in it, and if the end is
             known up to max - min seconds more, so that clients do not all come back at once.
         fail_closed: Whether there is maintenance while the backend cannot be read and no state is known.
-        read_timeout: Seconds, or a timedelta, that one read of the backend may hold a request.
+        read_timeout: Seconds, or a timedelta, that one read of the backend may hold a request. It also limits how long
+            the predicate may take when it is asked again about a request in progress, for a drain or an open WebSocket;
+            the request is not exempt if it takes longer.
         close_websockets: Whether WebSockets that are open when maintenance begins, and that it blocks, are closed with
-            1012 (service restart); the app receives `websocket.disconnect` with 1001 (going away).
+            1012 (service restart); the app receives `websocket.disconnect` with 1001 (going away). A WebSocket whose
+            handler has a block such as `maintenance_mode_on()` open is not closed until that block ends.
 
     Raises:
         TypeError: An argument is of the wrong type.

@@ -34,17 +34,17 @@ class StateBackend(Protocol):
     """Where the switch is kept."""
 
     async def get_value(self) -> bool:
-        """Return whether there is maintenance; an exception counts as an outage of the store."""
+        """Return whether maintenance is on; an exception, also a `CancelledError` of its own, counts as an outage."""
 
     async def set_value(self, value: bool, /) -> None:  # noqa: FBT001 -- the spec's own signature
         """Set the switch; return when it is kept, raise when it could not be."""
 
 
 class StateChange(Protocol):
-    """A pure function from the state that is to the state that shall be."""
+    """A pure function from the current state to the new state."""
 
     def __call__(self, state: MaintenanceState, /) -> MaintenanceState:
-        """Return the state that shall be; it may be called again with a newer state."""
+        """Return the new state; it may be called again with a newer current state."""
 
 
 @runtime_checkable
@@ -68,24 +68,31 @@ class PeekableStateBackend(StateBackend, Protocol):
 
 @runtime_checkable
 class WatchableStateBackend(StateBackend, Protocol):
-    """A backend that tells of each change."""
+    """A backend that pushes each change.
+
+    It is watched once in each event loop, however many middlewares and other callers use it there.
+    """
 
     def watch(self) -> AsyncIterator[MaintenanceState]:
-        """Yield the state at once, then again after each change; it does no harm to tell a state twice."""
+        """Yield the state at once, then again after each change; to yield a state twice does no harm.
+
+        If it raises or ends, it is called again after a pause, and until then the backend is read each second.
+        """
 
 
 @runtime_checkable
 class DrainableStateBackend(DetailedStateBackend, Protocol):
     """A backend that counts who serves behind its switch, so that a drain can wait for all of them.
 
-    A worker is an app in a process. Its id begins with the name of its host and the id of its process.
+    A worker is a process behind the switch, in one event loop, while it serves an app. Its id begins with the name of
+    its host and the id of its process.
     """
 
     def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
-        """Watch as a `WatchableStateBackend` does; a worker that is given is counted meanwhile.
+        """Watch as a `WatchableStateBackend` does; a worker that is given is counted.
 
-        It is counted before its first state is read, until the iteration ends or its process does. One that cannot
-        tell, because its process hangs, stays counted.
+        It is counted before its first state is read, until the iteration ends or its process does. One whose process
+        hangs stays counted.
         """
 
     async def report(self, worker: str, text: str, /) -> None:

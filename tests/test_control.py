@@ -30,6 +30,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.testing import moved_clock
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch
+from tests.switch.blocks import served
 
 pytestmark = pytest.mark.anyio
 
@@ -194,7 +195,7 @@ async def test_the_newest_block_of_this_process_decides_what_is_read() -> None:
 
 
 async def test_the_state_of_a_backend_that_cannot_keep_holds_tells_of_those_of_this_process() -> None:
-    async with maintenance_mode_on(EnvVarBackend(), message="Back soon", lease=60):
+    async with maintenance_mode_on(served(EnvVarBackend()), message="Back soon", lease=60):
         state = await get_maintenance_state(EnvVarBackend())
     assert [(hold.on, hold.message) for hold in state.holds] == [(True, "Back soon")]
 

@@ -10,7 +10,7 @@ import anyio
 
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
-from fastapi_maintenance._helpers.waiting import call_soon, current_loop, guarded
+from fastapi_maintenance._helpers.waiting import call_soon, current_loop, guarded, is_cancelled
 
 __all__ = ["Task", "start"]
 
@@ -38,6 +38,11 @@ class Task:
         """End it soon. Any thread may call this; if the event loop is closed, nothing is left to end."""
         call_soon(self._loop, self._scope.cancel)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended."""
+        return self._ended.is_set()
+
     async def ended(self, within: float) -> None:
         """Wait for its end, for so many seconds at most; not at all in another event loop."""
         if self._loop is current_loop():
@@ -60,16 +65,28 @@ class Task:
         error: BaseException | None
         try:
             await guarded(self._work())
-        except (Exception, SystemExit) as raised:  # noqa: BLE001 -- nobody waits for what is raised here
-            error = raised
+        except (anyio.get_cancelled_exc_class(), GeneratorExit, KeyboardInterrupt):
+            raise
         except BaseExceptionGroup as group:  # of a task group of the user's, perhaps with the cancellation of this task
             error = group.split(anyio.get_cancelled_exc_class())[1]
+        except BaseException as raised:  # noqa: BLE001 -- nobody waits for what is raised here
+            error = raised
         else:
+            return True
+        if is_cancelled():  # which the work has turned into something else
             return True
         self._failures = 1 if anyio.current_time() - began > _STABLE_AFTER else self._failures + 1
         if error is not None:
-            await self._on_error(error)
+            await self._handle(error)
         return False
+
+    async def _handle(self, error: BaseException) -> None:
+        try:
+            await guarded(self._on_error(error))
+        except (anyio.get_cancelled_exc_class(), GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as another:  # noqa: BLE001 -- as above
+            await self._log_once(another)
 
     async def _log_once(self, error: BaseException) -> None:
         if self._failures == 1:
@@ -86,7 +103,7 @@ def start(work: _Work, *, on_error: _OnError | None = None, context: Context | N
     """
     task = Task(work, on_error)
     context = Context() if context is None else context
-    if "trio" in sys.modules and "trio" in type(current_loop()).__module__:
+    if "trio" in type(current_loop()).__module__:
         sys.modules["trio"].lowlevel.spawn_system_task(task.run, context=context)
     else:  # not `create_task` of the loop, with which a task may begin to run at once
         asyncio_task = asyncio.Task(task.run(), context=context)

@@ -51,6 +51,15 @@ def call_soon(loop: Any, function: Callable[[], object]) -> None:  # noqa: ANN40
             loop.run_sync_soon(function)
 
 
+def is_cancelled() -> bool:
+    """Return whether the current task of asyncio is being cancelled; False on trio."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is None or task.cancelling() > 0
+
+
 async def guarded(awaitable: Awaitable[_T]) -> _T:
     """Await something of the user's. A cancellation that nobody asked for becomes a `RuntimeError`.
 
@@ -59,8 +68,7 @@ async def guarded(awaitable: Awaitable[_T]) -> _T:
     try:
         return await awaitable
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if is_cancelled():
             raise
         msg = "it raised CancelledError, although its task was not cancelled"
         raise RuntimeError(msg) from error

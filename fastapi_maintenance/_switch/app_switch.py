@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_retry_after, check_seconds
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
@@ -26,8 +26,8 @@ from fastapi_maintenance.typing import (
 )
 
 _NO_LIFESPAN = (
-    "no lifespan runs for this app, so a drain does not wait for its requests, and open WebSockets are not closed: let "
-    "the server run it, and add the middleware to the outermost app and not to one that is mounted in it"
+    "no lifespan runs for this app, so a drain does not wait for its requests: let the server run it, and add the "
+    "middleware to the outermost app and not to one that is mounted in it"
 )
 _hints = get_logger("fastapi_maintenance.hints.lifespan")
 Unmatched = Literal["pass", "block"]
@@ -94,7 +94,8 @@ class AppSwitch:
         self._source = source_of(current_backend.default_backend() if settings.backend is None else settings.backend)
         self._unknown = MaintenanceState(switch=Switch(on=settings.fail_closed))
         self.read_seconds = settings.read_seconds
-        self._membership: Membership | None = None
+        self._enabled = settings.enabled
+        self._memberships: list[Membership] = []
         self._had_lifespan = False
         self._last: tuple[MaintenanceState, MaintenanceStatus, datetime, datetime | None] | None = None
 
@@ -114,8 +115,8 @@ class AppSwitch:
                 return forcing.status
         source = self._source if self.given is not None else self._current_source()
         if not holds.ledgers:  # as it is nearly always
-            if self._settings.enabled is not None:
-                return ON if self._settings.enabled else OFF
+            if self._enabled is not None:
+                return ON if self._enabled else OFF
             state = source.peek()
             if state is None:
                 return None
@@ -140,30 +141,44 @@ class AppSwitch:
 
         Nothing is awaited after the app has sent the last message, since a server may cancel what goes on then.
         """
+        membership: Membership | None = None
 
         async def receive_and_leave() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":  # before the app closes the client that it is followed with
-                await self._leave()
+                await leave()
             return message
 
         async def join_and_send(message: Message) -> None:
+            nonlocal membership
             # After the app has opened or configured the backend. While a test forces the app, it follows no backend.
             if message["type"] == "lifespan.startup.complete" and forced.forcing_of(self._layer, scope) is None:
-                self._membership = Membership(self.backend, served)
-                await self._membership.worker.ready(self.read_seconds)
+                membership = Membership(self.backend, served)
+                self._memberships.append(membership)
+                await membership.worker.ready(self.read_seconds)
             await send(message)
+
+        def end() -> background.Task | None:
+            nonlocal membership
+            ending, membership = membership, None
+            if ending is None:
+                return None
+            self._memberships.remove(ending)
+            return ending.end()
+
+        async def leave() -> None:
+            closing = end()
+            if closing is not None:
+                await closing.ended(2 * ANSWER_TIMEOUT)
 
         self._had_lifespan = True
         try:
             await app(scope, receive_and_leave, join_and_send)
         except Exception:
-            await self._leave()
+            await leave()
             raise
         finally:
-            membership, self._membership = self._membership, None
-            if membership is not None:
-                membership.end()
+            end()
 
     async def run_websocket(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and whose they are
         self, app: ASGIApp, served: Served, request: RequestInProgress, scope: Scope, receive: Receive, send: Send
@@ -172,13 +187,14 @@ class AppSwitch:
         membership = None
         served.websockets[request] = websocket = ClosableWebSocket(receive, send)
         try:
-            if self._membership is None or self._membership.worker.loop is not websocket.loop:
-                membership = Membership(self.backend, served, counted=False)
+            counted = [each.worker for each in self._memberships if each.worker.loop is websocket.loop]
+            if counted:
+                counted[0].wake()
             else:
-                self._membership.worker.wake()
+                membership = Membership(self.backend, served, counted=False)
             await app(scope, websocket.receive, websocket.send)
         finally:
-            del served.websockets[request]
+            served.websockets.pop(request, None)
             if membership is not None:
                 membership.end()
 
@@ -192,9 +208,9 @@ class AppSwitch:
 
     def _overruled(self, source: Source) -> MaintenanceState | None:
         """Return the state by `enabled`, None if the backend decides."""
-        if self._settings.enabled is None or holds.local_holds(source.backend):
+        if self._enabled is None or holds.local_holds(source.backend):
             return None
-        return MaintenanceState(switch=Switch(on=self._settings.enabled))
+        return MaintenanceState(switch=Switch(on=self._enabled))
 
     def _status_of(self, state: MaintenanceState) -> MaintenanceStatus:
         """Return the status of a state; the last one is kept until time may change it."""
@@ -210,11 +226,6 @@ class AppSwitch:
     def _current_source(self) -> Source:
         if self.given is None and self._source.backend is not current_backend.default_backend():
             self._source = source_of(current_backend.default_backend())  # another one has been configured
-            if self._membership is not None:
-                self._membership.move(self._source.backend)
+            for membership in self._memberships.copy():
+                membership.move(self._source.backend)
         return self._source
-
-    async def _leave(self) -> None:
-        membership, self._membership = self._membership, None
-        if membership is not None:
-            await membership.end().ended(2 * ANSWER_TIMEOUT)

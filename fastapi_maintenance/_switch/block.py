@@ -61,7 +61,7 @@ class Block:
         self._within = ExitStack()
         self._open: tuple[StateBackend, Hold] | None = None
         self._keeper: Keeper | None = None
-        self.lapsed_for = timedelta()
+        self.lapsed_for: timedelta = timedelta()
         """For how long its lease had run out, in all, when it was closed."""
 
     @property
@@ -134,7 +134,7 @@ class Block:
                 await self._keeper.put()  # what was written has expired
         elif not is_stored and not current_backend.is_used_here(backend):
             msg = (
-                f"{name_of(backend)} cannot be written, and no middleware of this process is on it, so the block would "
+                f"{name_of(backend)} can only be read, and no middleware of this process is on it, so the block would "
                 "close nothing: name the backend of the service, as in maintenance_mode_on(backend)"
             )
             raise ReadOnlyBackendError(msg)
@@ -153,9 +153,7 @@ class Block:
             keeper.stop()
             self.lapsed_for += keeper.lapsed_for
         try:
-            await _release(backend, hold)
-            if keeper is not None:
-                await keeper.ended()
+            await _release(backend, hold, keeper)
         except Exception:
             if not quietly:
                 raise
@@ -168,13 +166,15 @@ class Block:
             await close_if_made_here(backend)
 
 
-async def _release(backend: StateBackend, hold: Hold) -> None:
+async def _release(backend: StateBackend, hold: Hold, keeper: Keeper | None) -> None:
     """Release the hold even if this is cancelled: a cancelled block has to lift its maintenance too."""
     cancellation: BaseException | None = None
     while True:
         try:
             with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSE_TIMEOUT):
                 await holds.release(backend, hold)
+                if keeper is not None:
+                    await keeper.ended()
             break
         except anyio.get_cancelled_exc_class() as error:  # asyncio's own, as of `asyncio.timeout`, knows no shield
             cancellation = error

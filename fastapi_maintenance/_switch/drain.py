@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import anyio
 
+from fastapi_maintenance._helpers.waiting import guarded
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress
 from fastapi_maintenance.backends.known import uncached
 from fastapi_maintenance.errors import DrainTimeoutError, NotSupportedError, WorkerStatus
@@ -49,7 +50,7 @@ def _status_of(worker: str, text: str) -> WorkerStatus:
 
 async def get_workers(backend: StateBackend) -> tuple[WorkerStatus, ...]:
     """Return what the workers behind a switch have reported; raises as `check_drains`, and what the store raises."""
-    reports = await check_drains(backend).get_reports()
+    reports = await guarded(check_drains(backend).get_reports())
     return tuple(_status_of(worker, text) for worker, text in sorted(reports.items()))
 
 

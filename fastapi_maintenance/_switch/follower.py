@@ -17,7 +17,7 @@ import anyio
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
-from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, end_of, guarded, in_time
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance.backends.base import check_state, name_of, read_state
 from fastapi_maintenance.backends.known import Cache, Known, key_of, known_of, moment, uncached
 from fastapi_maintenance.state import MaintenanceState, next_change
@@ -58,13 +58,16 @@ class Follower:
         """How often a watch has begun; with each a worker is counted anew."""
         self.ready = anyio.Event()
         """Set when the store has answered, or failed to, since the watch was chosen."""
-        self._has_ended = end_of(current_loop())
+        self._loop = current_loop()
+        self._has_ended = end_of(self._loop)
         self._subscriptions: list[Subscription] = []
         self._unsubscribe = self.known.subscribe(self._notify)
         self._watched: Subscription | None = None
         self._watch_task: background.Task | None = None
         self._is_pushed = False
         self._watches_failed = 0
+        self._watch_began = 0.0
+        self._changed = anyio.Event()
         self._has_asked = False  # what is known may be from long ago until then
         self._last_write = self.known.last_write, -math.inf
         self._tick_task = background.start(self._tick)
@@ -85,11 +88,13 @@ class Follower:
         self._choose()
 
     def remove(self, subscription: Subscription) -> background.Task | None:
-        """Remove a subscriber; return the watch that ends with it, if one does."""
+        """Remove a subscriber, in whatever thread, once or twice; return the watch that ends with it, if one does."""
+        if subscription not in self._subscriptions:
+            return None
         self._subscriptions.remove(subscription)
         ending = self._watch_task if self._watched is subscription else None
         if self._subscriptions:
-            self._choose()
+            call_soon(self._loop, self._choose)
         else:
             self.end()
         return ending
@@ -119,7 +124,7 @@ class Follower:
     async def _watch(self, subscription: Subscription, ready: anyio.Event) -> NoReturn:
         """Accept each state that a watch yields; raise what it raises, or that it has ended."""
         states, asked = _watch(_watchable(subscription.backend), subscription.worker), moment()
-        is_first = True
+        self._watch_began, is_first = anyio.current_time(), True
         try:
             while True:
                 try:
@@ -127,17 +132,17 @@ class Follower:
                 except StopAsyncIteration:
                     msg = "watch() has ended"
                     raise EOFError(msg) from None
-                if self.known.last_write > asked:  # what was yielded may be from before that
-                    asked = moment()
+                if self.known.last_write > asked or not self.known.put(state, asked):
+                    asked = moment()  # what was yielded may be older than what became known since, or newer
                     with in_time(ANSWER_TIMEOUT):
                         state = await guarded(read_state(uncached(subscription.backend)))
+                    self.known.put(state, asked)
                 self.watches += is_first
-                self.known.put(state, asked)
-                self._is_pushed, self._watches_failed = True, 0
+                self._is_pushed = True
                 self._answered()
                 ready.set()
                 if is_first:
-                    self._notify()  # a worker has been counted anew
+                    self._notify_subscribers()  # a worker has been counted anew
                 is_first, asked = False, moment()
         finally:
             if self._watched is subscription:
@@ -148,7 +153,8 @@ class Follower:
 
     async def _watch_failed(self, subscription: Subscription, ready: anyio.Event, error: BaseException) -> None:
         """Read the store instead; if that works, it is not unavailable, it only cannot be watched."""
-        self._watches_failed += 1
+        lasted = anyio.current_time() - self._watch_began
+        self._watches_failed = 1 if lasted > _POLL else self._watches_failed + 1
         if await self._read(subscription.backend, ttl=0) and self._watches_failed == _LOGGED_AT:
             text = "Changes of %s are not pushed, so it is read each second: %s: %s"
             _logger.warning(text, name_of(uncached(subscription.backend)), type(error).__name__, error)
@@ -156,21 +162,32 @@ class Follower:
 
     async def _tick(self) -> NoReturn:
         """Read what is not pushed each second, and notify the subscribers, also when time changes the status."""
+        read_at = now = anyio.current_time()
         is_first = True
         while True:
-            if self._has_asked:
-                self.known.follow()
-            if self._subscriptions and (self._watched is None or not (self._is_pushed or is_first)):
-                backend = self._subscriptions[0].backend
-                await self._read(backend, ttl=backend.ttl if isinstance(backend, Cache) else 0)
-                self.ready.set()
-            elif self._is_undone_unseen():
-                await self._read(self._subscriptions[0].backend, ttl=0)
-            is_first = False
-            self._notify()
+            if now >= read_at:
+                await self._read_if_needed(is_first=is_first)
+                read_at, is_first = now + _POLL, False
+            self._notify_subscribers()
+            self._changed = changed = anyio.Event()
             state = self.known.state
             change = None if state is None else next_change(state, clock.now())
-            await anyio.sleep(_POLL if change is None else min(_POLL, clock.seconds_until(change)))
+            pause = max(read_at - anyio.current_time(), 0)
+            with anyio.move_on_after(pause if change is None else min(pause, clock.seconds_until(change))):
+                await changed.wait()
+            now = anyio.current_time()
+
+    async def _read_if_needed(self, *, is_first: bool) -> None:
+        if self._has_asked:
+            self.known.follow()
+        if not self._subscriptions:
+            return
+        backend = self._subscriptions[0].backend
+        if self._watched is None or not (self._is_pushed or is_first):
+            await self._read(backend, ttl=backend.ttl if isinstance(backend, Cache) else 0)
+            self.ready.set()
+        elif self._is_undone_unseen():
+            await self._read(backend, ttl=0)
 
     def _is_undone_unseen(self) -> bool:
         """Return whether a write was made whose undoing a watch may not notice, which compares what it sees."""
@@ -181,6 +198,7 @@ class Follower:
         return anyio.current_time() - seen_at <= 2 * _POLL
 
     async def _read(self, backend: StateBackend, ttl: float) -> bool:
+        """Read the store; return whether it is available."""
         await self.known.read(uncached(backend), ttl, ANSWER_TIMEOUT)
         self._answered()
         return self.known.is_available
@@ -190,22 +208,27 @@ class Follower:
         self.known.follow()
 
     def _notify(self) -> None:
+        self._changed.set()
+        self._notify_subscribers()
+
+    def _notify_subscribers(self) -> None:
         for subscription in self._subscriptions.copy():
             subscription.notify()
 
 
-_followers: dict[tuple[object, object], Follower] = remembered({})
+followers: dict[tuple[object, object], Follower] = remembered({})
 """Those that run, by event loop and switch."""
 
 
 def subscribe(subscription: Subscription) -> Follower:
     """Follow a switch for a subscriber in this event loop, until `unsubscribe`."""
-    for key in [key for key, follower in _followers.items() if follower.has_ended]:
-        _followers.pop(key).end()
+    for key, each in list(followers.items()):
+        if each.has_ended and followers.pop(key, None) is not None:
+            each.end()
     key = current_loop(), key_of(subscription.backend)
-    follower = _followers.get(key)
+    follower = followers.get(key)
     if follower is None:
-        follower = _followers[key] = Follower(subscription.backend)
+        follower = followers[key] = Follower(subscription.backend)
     follower.add(subscription)
     return follower
 
@@ -213,8 +236,9 @@ def subscribe(subscription: Subscription) -> Follower:
 def unsubscribe(follower: Follower, subscription: Subscription) -> background.Task | None:
     """End a subscription, in whatever task; return the watch that ends with it, if one does."""
     ending = follower.remove(subscription)
-    for key in [key for key, each in _followers.items() if each is follower and not each.is_needed]:
-        del _followers[key]
+    for key, each in list(followers.items()):
+        if each is follower and not each.is_needed:
+            followers.pop(key, None)
     return ending
 
 

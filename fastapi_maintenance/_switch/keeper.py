@@ -33,14 +33,14 @@ class Keeper:
     """
 
     def __init__(self, backend: DetailedStateBackend, hold: Hold, lease: timedelta | None, began: float) -> None:
-        self.lapsed_for = timedelta()
+        self.lapsed_for: timedelta = timedelta()
         """For how long its lease had run out, in all."""
         self._backend = backend
         self._hold = hold
         self._lease = lease
         self._began = began
         self._expires_at = None if lease is None else clock.now() + lease
-        self._took = 0.0
+        self._took = anyio.current_time() - began
         self._is_failing = False
         self._tasks = [background.start(self._keep)]
         if lease is not None:
@@ -48,7 +48,7 @@ class Keeper:
 
     def stop(self) -> None:
         """Keep it no longer. What is in progress cannot put it back once it is released in this process."""
-        self._check_lapse()
+        self._check_lapse(clock.now())
         for task in self._tasks:
             task.stop()
 
@@ -62,9 +62,10 @@ class Keeper:
         while True:
             now = anyio.current_time()
             renewal = self._renewal_at()
-            await anyio.sleep(max(min(renewal, now + _LOOK) - now, 0))
+            look = now + _LOOK if now + _LOOK + self._took < renewal else math.inf  # else a renewal would be late
+            await anyio.sleep(max(min(renewal, look) - now, 0))
             try:
-                if anyio.current_time() >= renewal:
+                if look > renewal:
                     await self._renew()
                 elif not await self._is_stored():
                     await self.put()
@@ -104,32 +105,33 @@ class Keeper:
 
     async def put(self) -> None:
         """Write the hold to where it was, or if it has vanished to where it belongs, unless it has been released."""
-        written: list[Hold] = []
+        written: list[tuple[Hold, datetime]] = []
         vanished: list[bool] = []
 
         def put(state: MaintenanceState) -> MaintenanceState:
             if not holds.is_open(self._backend, self._hold):
                 return state
-            written[:] = [holds.leased(self._hold, self._lease)]
-            vanished[:] = [all(hold.id != self._hold.id for hold in state.holds)]
-            return renew_hold(state, written[0])
+            hold = holds.leased(self._hold, self._lease)
+            written[:] = [(hold, clock.now())]
+            vanished[:] = [all(other.id != hold.id for other in state.holds)]
+            return renew_hold(state, hold)
 
         await update_state(self._backend, put)
-        if written:
-            self._check_lapse()
-            self._expires_at = written[0].expires_at
+        for hold, written_at in written:
+            self._check_lapse(written_at)
+            self._expires_at = hold.expires_at
         if any(vanished):
             _logger.warning("A hold had vanished from %s while its block runs; it was put back", name_of(self._backend))
 
-    def _check_lapse(self) -> None:
-        """Log it if the lease has run out."""
-        late = timedelta() if self._expires_at is None else clock.now() - self._expires_at
+    def _check_lapse(self, at: datetime) -> None:
+        """Log it if the lease had run out at that moment."""
+        late = timedelta() if self._expires_at is None else at - self._expires_at
         if late <= timedelta():
             return
         self.lapsed_for += late
         _logger.warning(
-            "The lease of a hold in %s had run out %.1f seconds before it was renewed or released: in this time other "
-            "processes did not count it. This process or its event loop was blocked, or the store was unavailable",
+            "A hold in %s had lapsed for %.1f s before it was renewed or released, and did not count elsewhere in that "
+            "time: this process or its event loop was blocked, or the store was unavailable",
             name_of(self._backend),
             late.total_seconds(),
         )

@@ -21,21 +21,24 @@ class Membership:
     """
 
     def __init__(self, backend: StateBackend, served: Served, *, counted: bool = True) -> None:
-        self._backend = backend
-        self._served = served
+        self.backend = backend
+        self.served = served
         self._counted = counted
-        self.worker = worker.join(backend, served, counted=counted)
+        self.worker = worker.join(self, counted=counted)
 
     def move(self, backend: StateBackend) -> None:
         """Move to the worker of another switch, unless this is another event loop."""
         if self.worker.loop is current_loop():
             self.end()
-            self._backend, self.worker = backend, worker.join(backend, self._served, counted=self._counted)
+            self.backend = backend
+            self.worker = worker.join(self, counted=self._counted)
 
-    def end(self) -> background.Task:
-        """Leave the worker, and close the client of a backend that was made from a URL; return the task that does."""
-        watch = worker.leave(self.worker, self._served)
-        return background.start(partial(_close, self._backend, watch))
+    def end(self) -> background.Task | None:
+        """Leave the worker; return the task that then closes the client of a backend that was made from a URL."""
+        watch = worker.leave(self)
+        if not self._counted or self.worker.loop is not current_loop():  # as when the collector ends it
+            return None
+        return background.start(partial(_close, self.backend, watch))
 
 
 async def _close(backend: StateBackend, watch: background.Task | None) -> None:

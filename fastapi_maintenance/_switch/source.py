@@ -25,11 +25,11 @@ class Source:
 
     def peek(self) -> MaintenanceState | None:
         """Return the state; None: it has to be read."""
-        return self.known.peek(self.ttl)
+        return self.known.peek(self.ttl) if self.ttl else None
 
     async def read(self, timeout: float) -> MaintenanceState | None:  # noqa: ASYNC109 -- as of `Known.read`
         """Read the state; return the last known one if that fails, None if none is known."""
-        if self.known.is_followed and not self.known.is_available:
+        if self.ttl and self.known.is_followed and not self.known.is_available:
             return self.known.state
         return await self.known.read(uncached(self.backend), self.ttl, timeout)
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 import anyio
 from starlette.types import Message, Receive, Send
 
-from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, end_of
 
 _SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
 _GOING_AWAY = 1001  # a normal end to Starlette and others, which they neither log nor trace as an error
@@ -20,6 +20,7 @@ class ClosableWebSocket:
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self.loop = current_loop()
+        self.has_ended = end_of(self.loop)
         self._receive = receive
         self._send = send
         self._is_accepted = False

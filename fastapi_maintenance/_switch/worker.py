@@ -14,7 +14,7 @@ import os
 import socket
 import uuid
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import anyio
 
@@ -26,7 +26,7 @@ from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, curr
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.changes import without_lease
 from fastapi_maintenance._switch.drain import report_of
-from fastapi_maintenance._switch.follower import Subscription, subscribe, unsubscribe
+from fastapi_maintenance._switch.follower import Follower, Subscription, subscribe, unsubscribe
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, Served, is_draining, is_in_block
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.known import Known, key_of, uncached
@@ -37,6 +37,14 @@ _LOOK_AGAIN = 0.05  # seconds, while requests are waited for: one may end in ano
 _ASKED_AT_ONCE = 100  # predicates
 _REPORT_AGAIN = 1.0  # seconds, where the store has refused a report
 _logger = get_logger()
+
+
+class Member(Protocol):
+    """What one app serves."""
+
+    backend: StateBackend
+    served: Served
+    worker: Worker
 
 
 class Worker:
@@ -51,20 +59,36 @@ class Worker:
     def __init__(self, backend: StateBackend, *, counted: bool) -> None:
         self.loop = current_loop()
         self.has_ended = end_of(self.loop)
-        self.served: list[Served] = []
+        self.members: list[Member] = []
         self._backend = backend
         self._counted = counted
-        self._id = f"{socket.gethostname()[:64]}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
         self._changed = anyio.Event()
         self._decided: object = None
         self._verdicts: dict[RequestInProgress, Blocked | None] = {}
         self._asking: dict[RequestInProgress, background.Task] = {}
         self._reported: object = None
         self._limiter = anyio.CapacityLimiter(_ASKED_AT_ONCE)
-        worker = self._id if counted else None
-        self._subscription = Subscription(backend, self.wake, push=counted, worker=worker)
-        self._follower = subscribe(self._subscription)
+        self._id = ""
+        self._subscription, self._follower = self._subscribe()
+        self.known = self._follower.known
         self._task = background.start(self._run)
+
+    def _subscribe(self) -> tuple[Subscription, Follower]:
+        """Follow the switch as another worker than before, which is counted before it reads a state."""
+        self._id = f"{socket.gethostname()[:64]}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
+        worker = self._id if self._counted else None
+        subscription = Subscription(self._backend, self.wake, push=self._counted, worker=worker)
+        return subscription, subscribe(subscription)
+
+    def use(self, backend: StateBackend) -> background.Task | None:
+        """Follow the switch through the backend of an app that is still served; return the watch that ends with it."""
+        self.wake()
+        if backend is self._backend or self.has_ended():
+            return None
+        before = self._follower, self._subscription
+        self._backend = backend
+        self._subscription, self._follower = self._subscribe()
+        return unsubscribe(*before)
 
     async def ready(self, patience: float) -> None:
         """Wait until a state is known that was read after this worker was counted, for so many seconds at most."""
@@ -72,17 +96,21 @@ class Worker:
             with in_time(patience):
                 await self._follower.ready.wait()
         except TimeoutError as error:
-            self._follower.known.fail(error)
+            self.known.fail(error)
 
     def wake(self) -> None:
-        """Look at the state and the requests again."""
-        self._changed.set()
+        """Look at the state and the requests again; any thread may call this."""
+        call_soon(self.loop, lambda: self._changed.set())  # noqa: PLW0108 -- the event of that moment
 
     def end(self) -> background.Task | None:
         """End its work; return the watch that ends with it, if one does."""
         self._task.stop()
         self._forget_verdicts()
         return unsubscribe(self._follower, self._subscription)
+
+    @property
+    def _served(self) -> dict[Served, None]:
+        return dict.fromkeys(member.served for member in self.members)
 
     async def _run(self) -> NoReturn:
         while True:
@@ -93,9 +121,9 @@ class Worker:
 
     async def _look(self) -> float:
         """Apply the state; return the seconds until the next check if nothing changes before."""
-        known = self._follower.known
+        known = self.known
         stored = known.state
-        if stored is None:
+        if stored is None or not self.members:  # nothing is known yet, or this has ended
             return math.inf
         state = holds.with_local(self._backend, stored)
         status = status_of(state, clock.now())
@@ -108,8 +136,8 @@ class Worker:
         if not self._counted:
             return math.inf
         waited_for = [(request, why) for request, why in blocked if not is_draining(request)]
-        for served in self.served:
-            served.on_end = partial(call_soon, self.loop, self.wake) if waited_for else None
+        for served in self._served:
+            served.on_end = self.wake if waited_for else None
         if not self._asking and not await self._report(stored, waited_for):
             return _REPORT_AGAIN
         return _LOOK_AGAIN if waited_for else math.inf
@@ -126,6 +154,8 @@ class Worker:
             self._decided = decided
             self._forget_verdicts()
         self._verdicts = {request: why for request, why in self._verdicts.items() if request in requests}
+        for request in self._asking.keys() - requests.keys():  # which have ended
+            self._asking.pop(request).stop()
         if not is_new and self._counted:
             return
         for request, served in requests.items():
@@ -135,14 +165,25 @@ class Worker:
                 self._asking[request] = background.start(work, context=context.copy())
 
     def _requests(self) -> dict[RequestInProgress, Served]:
+        for served in self._served:
+            for request, websocket in tuple(served.websockets.items()):
+                if websocket.has_ended():  # its event loop was closed around it
+                    served.requests.discard(request)
         if self._counted:
-            return {request: served for served in self.served for request in tuple(served.requests)}
-        websockets = ((served, *item) for served in self.served for item in tuple(served.websockets.items()))
+            return {request: served for served in self._served for request in tuple(served.requests)}
+        websockets = ((served, *item) for served in self._served for item in tuple(served.websockets.items()))
         return {request: served for served, request, websocket in websockets if websocket.loop is self.loop}
 
     async def _ask_about(self, request: RequestInProgress, served: Served, decided: object) -> None:
+        blocked: Blocked | None
         async with self._limiter:
-            blocked = await served.ask_again(request)
+            try:
+                blocked = await served.ask_again(request)
+            except (anyio.get_cancelled_exc_class(), GeneratorExit, KeyboardInterrupt):
+                raise
+            except BaseException:
+                _logger.exception("A request in progress could not be asked about; it counts as blocked")
+                blocked = Blocked(MaintenanceStatus(active=True), None)
         if decided is self._decided:  # else the status has changed again
             self._asking.pop(request, None)
             self._verdicts[request] = blocked
@@ -150,7 +191,7 @@ class Worker:
 
     def _close(self, request: RequestInProgress) -> None:
         """Close a WebSocket of this event loop, unless its handler has a block open."""
-        for served in self.served:
+        for served in self._served:
             websocket = served.websockets.get(request)
             if websocket is None or websocket.is_closing or websocket.loop is not self.loop or is_in_block(request):
                 continue
@@ -181,27 +222,33 @@ _workers: dict[tuple[object, object, bool], Worker] = remembered({})
 """Those that run, by event loop, switch, and whether they are counted."""
 
 
-def join(backend: StateBackend, served: Served, *, counted: bool) -> Worker:
+def join(member: Member, *, counted: bool) -> Worker:
     """Add what an app serves to the worker of its switch in this event loop, until `leave`."""
-    for key in [key for key, worker in _workers.items() if worker.has_ended()]:
-        _workers.pop(key).end()
-    key = current_loop(), key_of(backend), counted
-    worker = _workers.get(key)
-    if worker is None:
-        worker = _workers[key] = Worker(backend, counted=counted)
-    worker.served.append(served)
-    worker.wake()
-    return worker
+    for key, worker in list(_workers.items()):
+        if worker.has_ended() and _workers.pop(key, None) is not None:
+            worker.end()
+    key = current_loop(), key_of(member.backend), counted
+    found = _workers.get(key)
+    if found is None:
+        found = _workers[key] = Worker(member.backend, counted=counted)
+    found.members.append(member)
+    found.wake()
+    return found
 
 
-def leave(worker: Worker, served: Served) -> background.Task | None:
-    """Undo `join`; return the watch that ends with it, if one does."""
-    worker.served.remove(served)
-    worker.wake()
-    if worker.served:
+def leave(member: Member) -> background.Task | None:
+    """Undo `join`, in whatever thread, once or twice; return the watch that ends with it, if one does."""
+    worker = member.worker
+    if member not in worker.members:
         return None
-    for key in [key for key, each in _workers.items() if each is worker]:
-        del _workers[key]
+    worker.members.remove(member)
+    if worker.members:
+        return worker.use(worker.members[0].backend)
+    for key, each in list(_workers.items()):
+        if each is worker:
+            _workers.pop(key, None)
+    if all(each.known is not worker.known for each in list(_workers.values())):
+        worker.known.logged = None  # an app that starts later logs it again
     return worker.end()
 
 
@@ -215,7 +262,7 @@ def _log_change(known: Known, status: MaintenanceStatus, switch: str) -> None:
     set_active(switch, status.active)
     if was_active is None and not status.active:
         return
-    is_release = not status.active and status.since is not None and status.since < logged_at  # nobody has set it off
+    is_release = not status.active and status.since is not None and status.since <= logged_at  # nobody has set it off
     by, since = (None, None) if is_release else (status.by, status.since)
     times = {name: time and time.isoformat() for name, time in (("since", since), ("ends_at", status.ends_at))}
     details = {"active": status.active, "message": status.message, "by": by, **times}

@@ -124,7 +124,7 @@ class StoreBackend(DetailedBackend, ABC):
     async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
         """Yield the state at once, after each change, and after each `poll_interval`; raises as `get_state` does.
 
-        A worker that is given is counted meanwhile.
+        A worker that is given is counted until the iteration ends.
 
         Raises:
             TimeoutError: The store has not answered for two seconds.

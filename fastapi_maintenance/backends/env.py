@@ -24,7 +24,8 @@ class EnvVarBackend(DetailedBackend):
     EnvVarBackend('SHOP_IS_CLOSED')
 
     A value that is not a boolean counts as off, and is warned about once. Two instances for the same variable are
-    equal.
+    equal. A block such as `maintenance_mode_on()` holds maintenance in its own process, if a middleware there is on
+    this variable; else it raises `ReadOnlyBackendError`.
 
     Args:
         var_name: The variable's name; None: `FASTAPI_MAINTENANCE_MODE`.

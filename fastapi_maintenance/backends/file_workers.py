@@ -48,9 +48,7 @@ class FileWorkers:
         except BaseException:
             self.remove(worker)
             raise
-        with suppress(
-            OSError
-        ):  # whoever drains may be a user who cannot remove the reports of this user's dead workers
+        with suppress(OSError):  # it removes what dead workers of this user left, which who drains may not be able to
             self.reports()
 
     def remove(self, worker: str) -> None:

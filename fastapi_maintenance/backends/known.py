@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from datetime import datetime
 from typing import Protocol, cast, runtime_checkable
 
@@ -76,9 +77,9 @@ class Known:
     def __init__(self, name: str) -> None:
         self.state: MaintenanceState | None = None
         """The last known state; None: none is known yet."""
-        self.is_available = True
+        self.is_available: bool = True
         """Whether the store answered when it was asked last."""
-        self.last_write = 0
+        self.last_write: int = 0
         """The moment at which the last write by this process began or ended."""
         self.logged: tuple[bool, datetime] | None = None
         """Whether maintenance was on when that was logged last, and when that was."""
@@ -220,7 +221,7 @@ class Known:
         self.put(state, asked)
 
     def forget_parent(self) -> None:
-        """Forget, in a child that was forked, what only lives on in its parent."""
+        """Forget who follows, reads and subscribes, and a lock that another thread may hold."""
         self._lock = threading.RLock()
         self._subscribers.clear()
         self._reading = None
@@ -244,13 +245,14 @@ class Known:
 _known: weakref.WeakValueDictionary[object, Known] = weakref.WeakValueDictionary()
 
 
-def _after_fork() -> None:
+def forget_parents() -> None:
+    """Forget, in a child that was forked, what only lives on in its parent."""
     for known in list(_known.values()):
         known.forget_parent()
 
 
-if hasattr(os, "register_at_fork"):  # Windows knows no forks
-    os.register_at_fork(after_in_child=_after_fork)
+with suppress(AttributeError):  # Windows knows no forks
+    os.register_at_fork(after_in_child=forget_parents)
 
 
 def uncached(backend: StateBackend) -> StateBackend:

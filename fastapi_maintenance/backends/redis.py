@@ -68,8 +68,8 @@ class RedisBackend(StoreBackend):
     `redis.RedisError` where the store cannot be read or written.
 
     Args:
-        client: A client that you made and that you close; with or without `decode_responses`. Each process that follows
-            the state keeps one connection of it for the channel.
+        client: A client that you made and that you close; with or without `decode_responses`. Each event loop in
+            which the state is followed keeps one connection of it for the channel.
         key: The key.
         poll_interval: Seconds, or a timedelta, between two reads of the key while it is followed. They also show
             whether the store can still be reached.

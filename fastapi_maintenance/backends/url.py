@@ -36,7 +36,7 @@ def backend_from_url(url: str) -> StateBackend:
     |---|---|
     | `env:NAME`, `env:` | `EnvVarBackend` |
     | `file:relative/path`, `file:///absolute/path` (percent-encoded, RFC 8089) | `LocalFileBackend` |
-    | `memory:` | `MemoryBackend` |
+    | `memory:` | `MemoryBackend`, another one each time |
     | `redis://`, `rediss://` (TLS), `unix://` (a socket), `redis+cluster://`, `rediss+cluster://` | `RedisBackend` |
     | `postgresql+asyncpg://`, `sqlite+aiosqlite://`, any other of SQLAlchemy's async drivers | `SQLAlchemyBackend` |
 

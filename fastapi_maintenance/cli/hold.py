@@ -26,6 +26,7 @@ from fastapi_maintenance.state import status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 _FIRST_LINE = 0.5  # seconds; most drains have ended by then, and workers have reported
+_LAPSED = 76  # the exit status
 LEASE: timedelta = timedelta(seconds=30)
 _PAUSE = 5.0  # seconds, between two lines of a log
 
@@ -58,7 +59,8 @@ def shown_progress() -> Iterator[Progress]:
 async def run_held(command: list[str], hold: dict[str, Any], backend: StateBackend) -> int:
     """Run a command while a hold keeps maintenance on, and return its exit status; raises what the block raises.
 
-    Of what goes wrong after the command has ended, a line is printed, and the exit status stays.
+    If the hold lapsed while the command ran, the status is 76 unless the command itself has failed. What goes wrong
+    after the command has ended is printed, and the exit status stays.
     """
     result = None
     detailed = isinstance(backend, DetailedStateBackend)
@@ -66,7 +68,8 @@ async def run_held(command: list[str], hold: dict[str, Any], backend: StateBacke
     try:
         async with AsyncExitStack() as stack:
             with shown_progress() as progress:
-                await stack.enter_async_context(Block(backend, on=True, progress=progress, **hold))
+                block = Block(backend, on=True, progress=progress, **hold)
+                await stack.enter_async_context(block)
             is_on = True
             with suppress(Exception):  # the hold was written, which is enough
                 is_on = status_of(await read_state(uncached(backend)), clock.now()).active
@@ -78,7 +81,7 @@ async def run_held(command: list[str], hold: dict[str, Any], backend: StateBacke
             raise
         then = f"counts up to {shown_duration(hold['lease'])} longer" if detailed else "leaves the switch on"
         tell_error(f"the hold could not be released and {then}: {type(error).__name__}: {error}")
-    return result or 0
+    return result or (_LAPSED if block.lapsed_for else 0)
 
 
 async def run_command(command: list[str]) -> int:

@@ -1,6 +1,7 @@
 """What a predicate says: of a request, or of all requests of one method and path."""
 
 import inspect
+from asyncio import CancelledError
 from collections.abc import Awaitable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +13,7 @@ from starlette.types import Scope
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, as_http
-from fastapi_maintenance._helpers.waiting import guarded
+from fastapi_maintenance._helpers.waiting import is_cancelled
 from fastapi_maintenance.typing import ExemptCallback
 
 _logger = get_logger()
@@ -31,15 +32,13 @@ def verdict_of(said: object) -> Verdict:
 async def exempts(predicate: ExemptCallback, scope: Scope) -> bool:
     """Tell whether a predicate exempts a request; one that raises does not, and is logged with its traceback."""
     try:
-        return verdict_of(await guarded(_said(predicate, Request(as_http(scope))))) is True
-    except Exception:
+        said: Any = predicate(Request(as_http(scope)))  # anybody's, so it may be anything
+        return verdict_of(await said if inspect.isawaitable(said) else said) is True
+    except (Exception, CancelledError) as error:
+        if isinstance(error, CancelledError) and is_cancelled():
+            raise
         _logger.exception("The predicate %r failed; the request is not exempt", predicate)
         return False
-
-
-async def _said(predicate: Any, request: Request) -> object:  # noqa: ANN401 -- anybody's, so it may be anything
-    said = predicate(request)
-    return await said if inspect.isawaitable(said) else said
 
 
 def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN401 -- sync or async

@@ -110,7 +110,7 @@ class StatusModel(BaseModel):
 
 
 class ServingWorker(BaseModel):
-    """A worker, an app that a process serves, and what it last reported of its requests in progress."""
+    """A worker, a process that serves the app, and what it last reported of its requests in progress."""
 
     host: str
     process_id: int

@@ -66,6 +66,7 @@ from fastapi_maintenance.typing import DetailedStateBackend, StateChange
 from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch
 from tests.strategies import NOW, states
+from tests.switch.blocks import served
 
 TOO_MANY = tuple(Hold(id=str(number), on=True, message="x" * 4096) for number in range(16))
 MESSAGES = st.none() | st.text(st.characters(codec="utf-8"), max_size=5)
@@ -264,7 +265,7 @@ class OnFile(Agreement):
 
 class OnEnvironment(Agreement):
     def make_backend(self) -> StateBackend:
-        return EnvVarBackend("FASTAPI_MAINTENANCE_MODE_OF_THE_STATE_MACHINE")
+        return served(EnvVarBackend("FASTAPI_MAINTENANCE_MODE_OF_THE_STATE_MACHINE"))
 
 
 class OnDetailedStore(Agreement):
@@ -289,7 +290,7 @@ class OnBareSwitch(Agreement):
 
 class OnReadOnlySwitch(Agreement):
     def make_backend(self) -> StateBackend:
-        return ReadOnlySwitch()
+        return served(ReadOnlySwitch())
 
 
 class OnTextSwitch(Agreement):

@@ -166,10 +166,12 @@ async def test_app_on_a_file_records_of_others_cannot_be_read_at_its_start_leave
 ) -> None:
     backend = LocalFileBackend(tmp_path / "switch")
     app = app_on(backend)
-    async with living(app):
+    async with aclosing(cast("Any", backend.watch("host.1.0"))) as states:
+        await anext(states)
         failing.fail("read_text", ".json")
-        async with living(app_on(backend)):
+        async with living(app):
             assert failing.times == 0
+    async with living(app):
         await is_drained(app, backend)
 
 

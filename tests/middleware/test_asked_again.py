@@ -245,6 +245,28 @@ async def test_predicate_that_hangs_when_asked_again_counts_as_not_exempt_for_a_
     assert [1] == [worker.requests for worker in raised.value.workers]
 
 
+class OddError(BaseException):
+    """What extensions in other languages raise."""
+
+
+@pytest.mark.parametrize("error", [OddError(), SystemExit(1), BaseExceptionGroup("several", [OddError()])], ids=repr)
+async def test_predicate_that_raises_no_exception_when_asked_again_counts_as_not_exempt(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: Request) -> bool:
+        raise error
+
+    switch = MemoryBackend()
+    app = service(switch, Talk(), exempt=fails)
+    async with open_websockets(app, ["/one"]) as (websocket,):
+        await set_maintenance_mode(True, switch)
+        await websocket.is_closed()
+        async with maintenance_mode_on(switch, drain=20):
+            pass
+    (record,) = [record for record in of_the_middleware(caplog) if record.levelno >= logging.WARNING]
+    assert record.exc_info is not None
+
+
 async def test_predicate_that_hangs_is_asked_no_more_when_maintenance_ends() -> None:
     asked, given_up = anyio.Event(), anyio.Event()
 
@@ -266,3 +288,32 @@ async def test_predicate_that_hangs_is_asked_no_more_when_maintenance_ends() -> 
             await given_up.wait()
         await anyio.sleep(2 * READ_TIMEOUT)
         assert ["websocket.accept"] == [message["type"] for message in hanging.sent]
+
+
+async def test_request_that_ends_while_its_predicate_is_asked_again_is_not_waited_for() -> None:
+    asked = anyio.Event()
+
+    async def hangs(_: Request) -> bool:
+        asked.set()
+        await anyio.sleep_forever()
+        return True
+
+    switch = MemoryBackend()
+    app = service(switch, Talk(), exempt=hangs, read_timeout=3600)
+    drained = anyio.Event()
+
+    async def drain() -> None:
+        async with maintenance_mode_on(switch, drain=60):
+            drained.set()
+
+    async with living(app), anyio.create_task_group() as group:
+        one = Client()
+        talk = Talk()
+        app.add_api_websocket_route("/one", talk)
+        group.start_soon(one.connect, app, "/one")
+        await talk.begun.wait()
+        group.start_soon(drain)
+        await asked.wait()
+        await one.to_app.send({"type": "websocket.disconnect", "code": 1000})
+        await drained.wait()
+        one.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import pytest
@@ -27,13 +28,18 @@ ONLY_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 LOGGER = "fastapi_maintenance"
 
 
+_middlewares: list[object] = []
+_Backend = TypeVar("_Backend", bound=StateBackend)
+
+
 class BodyError(Exception):
     """What goes wrong in a block."""
 
 
-def served(backend: StateBackend) -> StateBackend:
+def served(backend: _Backend) -> _Backend:
     """Return a backend that a middleware of this process is on: one that cannot be written is held nowhere else."""
-    maintenance_middleware(backend=backend)
+    _middlewares.append(maintenance_middleware(backend=backend))
+    del _middlewares[:-10]
     return backend
 
 

@@ -78,7 +78,7 @@ async def cancelled_everywhere(service: Service, run: Callable[[int, list[int]],
         await checkpoint()
         assert () == (await get_maintenance_state(service.backend)).holds
         assert {} == holds.ledgers
-        assert [] == requests._excused
+        assert [] == requests._in_block
         assert before == len(anyio.get_running_tasks()), number
         if not acted:
             return number

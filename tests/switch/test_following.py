@@ -13,10 +13,11 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import MaintenanceState, Switch, Window, maintenance_mode_on, set_maintenance_mode
-from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._switch import observer
+from fastapi_maintenance._helpers import background, clock
+from fastapi_maintenance._switch import source
+from fastapi_maintenance.backends.known import known_of, moment
 from tests.middleware.test_failures import app_on, hang, records, status
-from tests.stores import WatchableStore, be_down
+from tests.stores import BareSwitch, WatchableStore, be_down
 from tests.support import RunJumping, eventually
 from tests.switch.lifespans import ON, answers, answers_after, living
 from tests.switch.test_drain import Service
@@ -32,6 +33,25 @@ async def test_a_request_reads_a_local_value_while_the_store_is_followed() -> No
         assert [503, 503] == [await status(app) for _ in range(2)]
         assert 1 == store.watchers
     assert (0, 1) == (store.watchers, store.ended)
+
+
+async def test_backend_that_can_only_be_asked_is_asked_on_each_request_of_an_app_with_a_lifespan() -> None:
+    switch = BareSwitch()
+    app = app_on(switch)
+    async with living(app):
+        for value in (True, False, True):
+            switch.value = value  # as another process would
+            assert await status(app) == (503 if value else 200)
+
+
+async def test_pushed_state_counts_although_another_one_became_known_since_the_last() -> None:
+    store = WatchableStore()
+    app = app_on(store)
+    async with living(app):
+        await answers(app, 200)
+        known_of(store).put(MaintenanceState(), moment())  # as a request reads it
+        await store.set_value(True)  # as another process would
+        await answers(app, 503)
 
 
 async def test_each_change_is_pushed() -> None:
@@ -60,12 +80,12 @@ async def test_an_app_starts_although_its_store_hangs_or_is_down(
 ) -> None:
     for failure, patience in ((hang, 0.05), (be_down, 60)):
         store = WatchableStore(not closed)
-        store.before_tell = failure
+        store.before_read = store.before_tell = failure
         app = app_on(store, read_timeout=patience, fail_closed=closed)
         async with living(app) as sent:
             assert ["lifespan.startup.complete"] == sent
             assert (503 if closed else 200) == await status(app)
-            store.before_tell = checkpoint
+            store.before_read = store.before_tell = checkpoint
             if failure is be_down:
                 await answers(app, 200 if closed else 503)
         assert ["lifespan.startup.complete", "lifespan.shutdown.complete"] == sent
@@ -82,12 +102,14 @@ async def test_a_lost_store_is_followed_again_with_two_records_for_each_outage(
     app = app_on(store)
     async with living(app):
         for _ in range(3):
+            store.go_down()
             store.cut_off()
             await answers_after(caplog, "cannot be read")
             assert 503 == await status(app)
-            await store.set_value(False)
+            await store.memory.set_value(False)
             await anyio.sleep(0.2)  # several tries
             assert 503 == await status(app)
+            store.come_back()
             store.before_tell = checkpoint
             await answers(app, 200)
             (ended,) = records(caplog)
@@ -144,41 +166,54 @@ async def test_log_of_off_names_who_set_it_only_where_that_was_during_this_maint
     assert {type(value) for value in values} == {bool, str}
 
 
+# A watch that fails, of a store that can be read
+
+
+NOT_PUSHED = "Changes of {} are not pushed, so it is read each second: {}"
+
+
 @pytest.fixture
-def _tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an observer that has lost its store not try again."""
-    monkeypatch.setattr(observer, "_PAUSES", (3600,))
+def _tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "_PAUSES", (0.001,))
 
 
-@pytest.mark.usefixtures("_tried_once")
-async def test_a_watch_that_ends_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.usefixtures("_tried_at_once")
+async def test_watch_that_ends_is_logged_once_and_the_store_is_polled(caplog: pytest.LogCaptureFixture) -> None:
     class Ending(WatchableStore):
         async def watch(self) -> AsyncIterator[MaintenanceState]:
-            yield await self.get_state()
+            await checkpoint()
+            for state in list[MaintenanceState]():
+                yield state
 
-    app = app_on(Ending(True))
+    store = Ending(True)
+    app = app_on(store)
     async with living(app):
-        await answers_after(caplog, "EOFError: watch() has ended")
+        await answers_after(caplog, NOT_PUSHED.format("Ending", "EOFError: watch() has ended"))
         assert 503 == await status(app)
+        await store.set_value(False)
+        await answers(app, 200)
+    assert records(caplog) == []
     caplog.clear()
 
 
-@pytest.mark.usefixtures("_tried_once")
-async def test_nonsense_from_a_watch_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.usefixtures("_tried_at_once")
+async def test_watch_that_yields_no_state_is_logged_once_and_the_store_is_polled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Talking(WatchableStore):
         async def watch(self) -> AsyncIterator[MaintenanceState]:
-            yield ON
-            yield "off"  # type: ignore[misc]  # the nonsense that is tested
+            await checkpoint()
+            yield "off"  # type: ignore[misc]  # what is tested
 
-    app = app_on(Talking())
+    app = app_on(Talking(True))
     async with living(app):
-        await answers_after(caplog, "must return a MaintenanceState, got str 'off'")
+        error = "InvalidStateError: a backend must return a MaintenanceState, got str 'off'"
+        await answers_after(caplog, NOT_PUSHED.format("Talking", error))
         assert 503 == await status(app)
     caplog.clear()
 
 
-@pytest.mark.usefixtures("_tried_once")
-async def test_a_watch_without_aclose_will_do(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_watch_without_aclose_will_do() -> None:
     class States:
         def __init__(self) -> None:
             self.told = False
@@ -197,18 +232,16 @@ async def test_a_watch_without_aclose_will_do(caplog: pytest.LogCaptureFixture) 
         def watch(self) -> States:
             return States()
 
-    app = app_on(Store())
+    app = app_on(Store(True))
     async with living(app):
         assert 503 == await status(app)
-        await answers_after(caplog, "EOFError: watch() has ended")
-    caplog.clear()
 
 
 # Without a lifespan
 
 
 async def test_without_a_lifespan_one_read_serves_all_requests_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observer, "_UNFOLLOWED_TTL", 3600)
+    monkeypatch.setattr(source, "_UNFOLLOWED_TTL", 3600)
     store = WatchableStore(True)
     reads = 0
 
@@ -278,7 +311,7 @@ async def test_without_a_lifespan_a_write_counts_at_once() -> None:
 async def test_without_a_lifespan_a_store_that_hangs_holds_the_first_request_only(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observer, "_UNFOLLOWED_TTL", 3600)
+    monkeypatch.setattr(source, "_UNFOLLOWED_TTL", 3600)
     store = WatchableStore(True)
     hung = 0
 

@@ -24,13 +24,12 @@ from fastapi_maintenance import (
     maintenance_mode_on,
 )
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._switch import worker
 from fastapi_maintenance.state import add_hold
 from tests.middleware.test_failures import status
 from tests.middleware.test_open_websockets import Client, Talk, service
 from tests.stores import ReadOnlySwitch
 from tests.support import client
-from tests.switch.blocks import BodyError, Make, any_backend, kept_by
+from tests.switch.blocks import BodyError, Make, any_backend, kept_by, served
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
@@ -128,8 +127,7 @@ async def test_block_with_holds_of_another_process_keeps_its_place_in_their_orde
     assert await seen() == [True, 503, 503, 200]
 
 
-async def test_websocket_in_a_block_that_a_newer_block_closes_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_POLL", 0.01)
+async def test_websocket_in_a_block_that_a_newer_block_closes_is_closed() -> None:
     switch, talk, visitor = ReadOnlySwitch(), Talk(), Client()
     app = service(switch, talk)
     async with living(app), maintenance_mode_off(switch), anyio.create_task_group() as group:
@@ -167,7 +165,7 @@ async def test_a_backend_that_cannot_be_hashed_is_told_apart_by_its_identity() -
     class Unhashable(ReadOnlySwitch):
         __hash__ = None  # type: ignore[assignment]  # as a dataclass with equality has it
 
-    one, other = Unhashable(), Unhashable()
+    one, other = served(Unhashable()), Unhashable()
     async with maintenance_mode_on(one):
         assert (True, False) == (await get_maintenance_mode(one), await get_maintenance_mode(other))
 
@@ -176,6 +174,7 @@ async def test_a_block_without_a_backend_acts_on_the_one_that_is_meant_where_it_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     block = maintenance_mode_on()
+    served(EnvVarBackend())
     async with block:
         assert await get_maintenance_mode(EnvVarBackend())
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")

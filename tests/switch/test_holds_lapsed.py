@@ -71,6 +71,17 @@ async def is_back(store: DetailedStateBackend, *, within: float) -> None:
     await eventually(check, within=within)
 
 
+async def is_back_and_logged(store: DetailedStateBackend, caplog: pytest.LogCaptureFixture) -> None:
+    """Wait until it is back and logged: a block that ends in between cancels the log record."""
+
+    async def check() -> bool:
+        await checkpoint()
+        return bool(warnings_of(caplog))
+
+    await is_back(store, within=20)
+    await eventually(check, within=20)
+
+
 # Lapsed
 
 
@@ -221,7 +232,7 @@ def test_hold_whose_file_is_deleted_is_put_back_with_a_warning(
     async def main() -> None:
         async with maintenance_mode_on(store, lease=lease):
             Path(store.file_path).unlink()
-            await is_back(store, within=20)
+            await is_back_and_logged(store, caplog)
 
     anyio.run(main, backend=anyio_backend)
     (warning,) = warnings_of(caplog)
@@ -239,7 +250,7 @@ def test_hold_whose_redis_is_flushed_is_put_back_with_a_warning(
             async with maintenance_mode_on(store, lease=lease):
                 with redis.Redis.from_url(redis_url) as other:
                     other.flushall()
-                await is_back(store, within=20)
+                await is_back_and_logged(store, caplog)
             assert (await store.get_state()).holds == ()
 
     anyio.run(main, backend="asyncio")

@@ -33,7 +33,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance._switch import holds
 from tests.stores import DetailedStore
 from tests.support import ROOT
-from tests.switch.blocks import Make, bare, file, kept_by, memory
+from tests.switch.blocks import Make, bare, file, kept_by, memory, served
 
 pytestmark = pytest.mark.anyio
 
@@ -89,7 +89,7 @@ def _hasty_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_hasty_threads")
 def test_no_block_is_forgotten_while_those_of_other_threads_begin_and_end() -> None:
-    store = EnvVarBackend("HOLDS_MODE")  # which keeps nothing, so that this process has to
+    store = served(EnvVarBackend("HOLDS_MODE"))  # which keeps nothing, so that this process has to
 
     async def job(name: str) -> None:
         for _ in range(200):
@@ -118,7 +118,7 @@ def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_n
                 begun.wait(0.2)  # in vain, as long as nobody changes what is just being changed
             return super().__iter__()
 
-    store = Meeting("HOLDS_MODE")
+    store = served(Meeting("HOLDS_MODE"))
 
     async def other_job() -> None:
         async with maintenance_mode_on(store):

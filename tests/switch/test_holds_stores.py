@@ -26,7 +26,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance._switch import block, holds
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, be_down
 from tests.support import eventually
-from tests.switch.blocks import LOGGER, BodyError, Make, any_hooked, file, kept_by, messages_of
+from tests.switch.blocks import LOGGER, BodyError, Make, any_hooked, file, kept_by, messages_of, served
 
 pytestmark = pytest.mark.anyio
 
@@ -244,7 +244,7 @@ async def test_a_write_that_was_not_made_is_not_taken_for_one_of_this_process_la
 
 
 async def test_a_switch_that_cannot_be_written_is_left_alone() -> None:
-    store = ReadOnlySwitch()
+    store = served(ReadOnlySwitch())
     async with maintenance_mode_on(store):
         assert (True, False) == (await get_maintenance_mode(store), store.value)
         store.value = True

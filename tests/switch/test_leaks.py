@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import cast
@@ -15,7 +16,9 @@ from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 
 from fastapi_maintenance import backend_from_url, maintenance_middleware
-from fastapi_maintenance._switch import current_backend, observer, writes
+from fastapi_maintenance._helpers import background, process
+from fastapi_maintenance._switch import follower
+from fastapi_maintenance.backends.known import known_of
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import close_if_made_here
 from tests.middleware.test_failures import app_on, status
@@ -92,15 +95,17 @@ async def are_clients(most: int, operator: RedisBackend) -> bool:
 async def test_outages_and_recoveries_of_a_store_leave_nothing(
     monkeypatch: pytest.MonkeyPatch, logged: Counting
 ) -> None:
-    monkeypatch.setattr(observer, "_PAUSES", (0.0001,))
+    monkeypatch.setattr(background, "_PAUSES", (0.0001,))
     store = WatchableStore(True)
     app = app_on(store)
 
     async def fail_and_come_back() -> None:
         before = logged.count
+        store.go_down()
         store.cut_off()
         while logged.count < before + 1:
             await checkpoint()
+        store.come_back()
         store.before_tell = checkpoint
         while logged.count < before + 2:
             await checkpoint()
@@ -115,7 +120,7 @@ async def test_outages_and_recoveries_of_a_store_leave_nothing(
 
 @pytest.mark.usefixtures("logged")
 async def test_connections_that_are_cut_leave_nothing(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
-    monkeypatch.setattr(observer, "_PAUSES", (0.0001,))
+    monkeypatch.setattr(background, "_PAUSES", (0.0001,))
     operator = cast("RedisBackend", backend_from_url(redis_url))
     await operator.set_value(True)
     app = app_on(redis_url)
@@ -131,7 +136,8 @@ async def test_connections_that_are_cut_leave_nothing(monkeypatch: pytest.Monkey
     async with living(app):
         await assert_leaves_nothing(cut_and_come_back)
         await answers(app, 503)
-        await eventually(partial(are_clients, 3, operator))
+        # this one, the subscription, and those of the pool: one for the watch, one for a read beside it
+        await eventually(partial(are_clients, 4, operator))
     await eventually(partial(are_clients, 1, operator))
     await close_if_made_here(operator)
 
@@ -150,8 +156,9 @@ async def test_apps_leave_nothing(redis_url: str) -> None:
 
     await assert_leaves_nothing(live)
     await eventually(partial(are_clients, 1, operator))
-    current_backend.made(None)  # from Python 3.15 on, connections keep the context, and so the app, they began in
+    assert {} == follower.followers
+    process.reset()  # from Python 3.15 on, connections keep the context, and so the app, they began in
     gc.collect()
-    key = writes.key_of(operator)
-    assert [] == [one for one in writes._listeners if key == writes.key_of(one.backend)]
+    known = weakref.ref(known_of(operator))
+    assert known() is None
     await close_if_made_here(operator)

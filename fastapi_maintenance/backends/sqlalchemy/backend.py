@@ -34,13 +34,13 @@ class SQLAlchemyBackend(StoreBackend):
     """Keep the state in a row of a small table, which is made when it is first written and missing.
 
     A missing table or row is off. (SQLite itself makes an empty file where there is none.) On PostgreSQL, with asyncpg
-    or psycopg, followers are told of each change through `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and of
-    what is set in another way, they learn within `poll_interval`. It runs on asyncio, as SQLAlchemy does. Where the
-    database cannot be read or written, its methods raise a `sqlalchemy.exc.SQLAlchemyError`.
+    or psycopg, each change reaches followers through `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and if
+    it is made in another way, within `poll_interval`. It runs on asyncio, as SQLAlchemy does. Where the database
+    cannot be read or written, its methods raise a `sqlalchemy.exc.SQLAlchemyError`.
 
     Args:
-        engine: An engine that you made and that you dispose of. On PostgreSQL each process that follows the state keeps
-            one connection of its pool.
+        engine: An engine that you made and that you dispose of. On PostgreSQL each event loop in which the state is
+            followed keeps one connection of its pool.
         key: Tells this switch from others in the same table; at most 255 characters.
         metadata: The `MetaData` to put the table in, so that migrations see it; its schema is used.
         table_name: The table's name.

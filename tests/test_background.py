@@ -1,0 +1,121 @@
+"""Background work: what it raises is logged once and tried again, and nobody else learns of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from fastapi_maintenance._helpers import background
+from fastapi_maintenance._helpers.process import remembered, reset
+from tests.support import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+class OddError(BaseException):
+    """What extensions in other languages raise."""
+
+
+FAILURES = [
+    ValueError("wrong"),
+    SystemExit(3),
+    OddError(),
+    ExceptionGroup("several", [ValueError("wrong")]),
+    BaseExceptionGroup("several", [OddError()]),
+    asyncio.CancelledError(),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+async def test_start_work_that_raises_is_logged_once_and_tried_again(
+    failure: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = 0
+
+    async def work() -> None:
+        nonlocal tries
+        tries += 1
+        await checkpoint()
+        if tries < 3:
+            raise failure
+
+    task = background.start(work)
+    await task.ended(30)
+    assert tries == 3
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info is not None) == (logging.ERROR, True)
+
+
+async def test_start_work_that_raises_with_its_cancellation_in_a_group_ends_when_it_is_stopped() -> None:
+    async def work() -> None:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class() as error:
+            errors = [error, ValueError()]
+            msg = "what a task group raises"
+            raise BaseExceptionGroup(msg, errors) from None
+
+    task = background.start(work)
+    await anyio.sleep(0.01)
+    task.stop()
+    await task.ended(30)
+    assert task.has_ended
+
+
+async def test_stop_in_another_thread_ends_the_task() -> None:
+    task = background.start(anyio.sleep_forever)
+    await anyio.sleep(0.01)
+    await anyio.to_thread.run_sync(task.stop)
+    await task.ended(30)
+    assert task.has_ended
+
+
+def test_stop_after_the_event_loop_was_closed_does_nothing() -> None:
+    async def begin() -> background.Task:
+        return background.start(anyio.sleep_forever)
+
+    task = asyncio.run(begin())
+    task.stop()
+    assert task.has_ended
+
+
+async def test_ended_in_another_event_loop_returns_at_once() -> None:
+    task = background.start(anyio.sleep_forever)
+    thread = threading.Thread(target=anyio.run, args=(task.ended, 60))
+    thread.start()
+    await anyio.to_thread.run_sync(thread.join)
+    task.stop()
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_start_keeps_a_task_that_nobody_else_refers_to() -> None:
+    has_run = anyio.Event()
+
+    async def work() -> None:
+        await checkpoint()
+        gc.collect()
+        has_run.set()
+
+    background.start(work)
+
+    async def is_run() -> bool:
+        await checkpoint()
+        return has_run.is_set()
+
+    await eventually(is_run)
+
+
+def test_reset_brings_back_what_was_registered() -> None:
+    numbers, names, ids = remembered([1]), remembered({"a": 1}), remembered({1})
+    numbers.append(2)
+    names["b"] = 2
+    ids.clear()
+    reset()
+    assert (numbers, names, ids) == ([1], {"a": 1}, {1})
