@@ -62,13 +62,13 @@ class Task:
     async def _succeeds(self) -> bool:
         """Run the work once; False if it has failed."""
         began = anyio.current_time()
-        error: BaseException | None
+        error: BaseException
         try:
             await guarded(self._work())
         except (anyio.get_cancelled_exc_class(), GeneratorExit, KeyboardInterrupt):
             raise
         except BaseExceptionGroup as group:  # of a task group of the user's, perhaps with the cancellation of this task
-            error = group.split(anyio.get_cancelled_exc_class())[1]
+            error = group.split(anyio.get_cancelled_exc_class())[1] or group
         except BaseException as raised:  # noqa: BLE001 -- nobody waits for what is raised here
             error = raised
         else:
@@ -76,8 +76,7 @@ class Task:
         if is_cancelled():  # which the work has turned into something else
             return True
         self._failures = 1 if anyio.current_time() - began > _STABLE_AFTER else self._failures + 1
-        if error is not None:
-            await self._handle(error)
+        await self._handle(error)
         return False
 
     async def _handle(self, error: BaseException) -> None:

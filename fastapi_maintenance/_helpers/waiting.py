@@ -47,7 +47,7 @@ def call_soon(loop: Any, function: Callable[[], object]) -> None:  # noqa: ANN40
     with suppress(RuntimeError):  # it has ended
         if hasattr(loop, "call_soon_threadsafe"):
             loop.call_soon_threadsafe(function)
-        elif loop is not None:
+        else:
             loop.run_sync_soon(function)
 
 

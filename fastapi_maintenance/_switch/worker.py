@@ -123,8 +123,8 @@ class Worker:
         """Apply the state; return the seconds until the next check if nothing changes before."""
         known = self.known
         stored = known.state
-        if stored is None or not self.members:  # nothing is known yet, or this has ended
-            return math.inf
+        if stored is None or not self._follower.ready.is_set() or not self.members:
+            return math.inf  # what is known may be from before this worker was counted, or this has ended
         state = holds.with_local(self._backend, stored)
         status = status_of(state, clock.now())
         if known.is_available:
@@ -237,10 +237,8 @@ def join(member: Member, *, counted: bool) -> Worker:
 
 
 def leave(member: Member) -> background.Task | None:
-    """Undo `join`, in whatever thread, once or twice; return the watch that ends with it, if one does."""
+    """Undo `join`, in whatever thread; return the watch that ends with it, if one does."""
     worker = member.worker
-    if member not in worker.members:
-        return None
     worker.members.remove(member)
     if worker.members:
         return worker.use(worker.members[0].backend)

@@ -16,6 +16,7 @@ from fastapi_maintenance import (
     MemoryBackend,
     NotSupportedError,
     StateBackend,
+    Switch,
     cached,
     get_maintenance_mode,
     maintenance_mode_on,
@@ -23,6 +24,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance._helpers.waiting import current_loop
+from fastapi_maintenance.backends.known import known_of, moment
 from fastapi_maintenance.testing import moved_clock
 from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBackend, WatchableStateBackend
 from tests.middleware.test_failures import app_on, hang, records, status
@@ -321,3 +323,13 @@ def test_outside_of_event_loops_there_is_none() -> None:
 def test_a_library_of_event_loops_that_was_not_imported_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "trio.lowlevel", raising=False)
     assert current_loop() is None
+
+
+async def test_known_read_that_began_during_a_write_and_ends_after_it_is_dropped() -> None:
+    store = DetailedStore()
+    known = known_of(store)
+    began = known.note_write()
+    asked = moment()  # of a read that saw the store before the write
+    await known.written(store, MaintenanceState(switch=Switch(on=True)), began)
+    assert not known.put(MaintenanceState(), asked)
+    assert known.state == MaintenanceState(switch=Switch(on=True))

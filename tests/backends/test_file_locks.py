@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_maintenance import LocalFileBackend, MaintenanceState, maintenance_mode_on
+from fastapi_maintenance.backends.file_workers import FileWorkers
 from tests.middleware.test_failures import app_on
 from tests.switch.lifespans import answers, living
 
@@ -208,3 +209,13 @@ async def test_file_worker_that_is_counted_too_late_is_counted_when_it_watches_a
         await anext(states)
         assert await backend.get_reports() == {"host.1.0": ""}
     assert await backend.get_reports() == {}
+
+
+def test_workers_that_are_added_or_removed_twice_are_as_after_the_first_time(tmp_path: Path) -> None:
+    workers = FileWorkers(str(tmp_path / "switch"))
+    for _ in range(2):
+        workers.add("host.1.0")
+        assert workers.reports() == {"host.1.0": ""}
+    for _ in range(2):
+        workers.remove("host.1.0")
+        assert workers.reports() == {}

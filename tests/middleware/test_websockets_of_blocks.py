@@ -1,7 +1,5 @@
 """A WebSocket whose handler holds maintenance on is not closed by it; the app gets one code on every server."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial

@@ -335,3 +335,30 @@ async def test_sqlite_refuses_before_anything_changes(tmp_path: Path) -> None:
             pytest.fail("the body ran")
     assert MaintenanceState() == await backend.get_state()
     await engine.dispose()
+
+
+async def test_worker_that_is_counted_anew_reports_anew() -> None:
+    class Failing(MemoryBackend):
+        fails = False
+
+        async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
+            async with aclosing(super().watch(worker)) as states:  # type: ignore[type-var]  # it is a generator
+                async for state in states:
+                    if self.fails:
+                        self.fails = False
+                        raise ConnectionError
+                    yield state
+
+    backend = Failing()
+    service = Service(backend)
+    async with served(service):
+        await until_drained(backend, service)
+        backend.fails = True
+        await backend.set_value(True)
+        await backend.set_value(False)
+
+        async def has_failed() -> bool:
+            return not backend.fails and [0] == [worker.requests for worker in await get_workers(backend)]
+
+        await eventually(has_failed)
+        await until_drained(backend, service)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import anyio
 import pytest
@@ -13,15 +14,18 @@ from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import (
     MaintenanceState,
+    MemoryBackend,
     get_maintenance_mode,
     get_maintenance_state,
     get_maintenance_status,
     maintenance_changes,
+    set_maintenance_mode,
 )
 from fastapi_maintenance._helpers import background
 from fastapi_maintenance._switch import follower
 from fastapi_maintenance.backends.known import forget_parents, known_of
 from tests.middleware.test_failures import app_on, status
+from tests.middleware.test_open_websockets import Client, Talk, service
 from tests.stores import DetailedStore, WatchableStore, be_down
 from tests.switch.lifespans import answers, answers_after, living
 
@@ -135,6 +139,38 @@ async def test_store_and_its_handling_that_both_raise_what_is_no_exception_end_n
         await answers(app, 200)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     caplog.clear()
+
+
+async def test_websocket_of_an_app_without_lifespan_is_closed_after_another_app_has_ended() -> None:
+    switch, talk, visitor = MemoryBackend(), Talk(), Client()
+    app = service(switch, talk)
+    async with anyio.create_task_group() as group:
+        async with living(app_on(switch)):
+            group.start_soon(visitor.connect, app)
+            await talk.begun.wait()
+        await set_maintenance_mode(True, switch)
+        await visitor.is_closed()
+    visitor.close()
+
+
+def test_changes_that_are_kept_after_their_event_loop_was_closed_leave_the_switch_to_the_next() -> None:
+    store = WatchableStore()
+    loop = asyncio.new_event_loop()
+    kept = maintenance_changes(store)
+    loop.run_until_complete(anext(kept))
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
+    loop.close()
+    store._changed = anyio.Event()  # a store has none of an event loop
+
+    async def follow() -> tuple[bool, int]:
+        async with aclosing(maintenance_changes(store)) as statuses:
+            return (await anext(statuses)).active, len(follower.followers)
+
+    assert asyncio.run(follow()) == (False, 1)
+    del kept
+    gc.collect()
+    assert follower.followers == {}
 
 
 def test_changes_dropped_after_their_event_loop_was_closed_leave_nothing() -> None:
