@@ -109,6 +109,10 @@ async def handshake(app: ASGIApp, scope: Scope, *, impatient: bool = False) -> l
     return sent
 
 
+class OddError(BaseException):
+    """An exception that is no `Exception`, as extensions in other languages raise."""
+
+
 async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float = 30.0) -> None:
     """Return when the condition has come true; raise when it has not within these seconds."""
     with anyio.fail_after(within):

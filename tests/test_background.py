@@ -13,13 +13,9 @@ from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance._helpers import background
 from fastapi_maintenance._helpers.process import remembered, reset
-from tests.support import eventually
+from tests.support import OddError, eventually
 
 pytestmark = pytest.mark.anyio
-
-
-class OddError(BaseException):
-    """What extensions in other languages raise."""
 
 
 FAILURES = [

@@ -25,7 +25,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.typing import ExemptCallback
 from tests.middleware.test_failures import of_the_middleware
 from tests.middleware.test_open_websockets import CLOSED, Client, Talk, service
-from tests.support import client, on_jumping_clock
+from tests.support import OddError, client, on_jumping_clock
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
@@ -243,10 +243,6 @@ async def test_predicate_that_hangs_when_asked_again_counts_as_not_exempt_for_a_
             async with maintenance_mode_on(switch, drain=20):
                 pytest.fail("a request is in progress that may not be exempt")
     assert [1] == [worker.requests for worker in raised.value.workers]
-
-
-class OddError(BaseException):
-    """What extensions in other languages raise."""
 
 
 @pytest.mark.parametrize("error", [OddError(), SystemExit(1), BaseExceptionGroup("several", [OddError()])], ids=repr)

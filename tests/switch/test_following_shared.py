@@ -27,13 +27,10 @@ from fastapi_maintenance.backends.known import forget_parents, known_of
 from tests.middleware.test_failures import app_on, status
 from tests.middleware.test_open_websockets import Client, Talk, service
 from tests.stores import DetailedStore, WatchableStore, be_down
+from tests.support import OddError
 from tests.switch.lifespans import answers, answers_after, living
 
 pytestmark = pytest.mark.anyio
-
-
-class OddError(BaseException):
-    """What extensions in other languages raise."""
 
 
 class OwnClient(WatchableStore):
