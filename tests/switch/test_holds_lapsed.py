@@ -85,6 +85,27 @@ async def is_back_and_logged(store: DetailedStateBackend, caplog: pytest.LogCapt
 # Lapsed
 
 
+def test_hold_that_lapsed_during_a_renewal_is_warned_of(
+    run_jumping: RunJumping, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process is stopped when the renewed hold has been made, and goes on before that would expire."""
+
+    async def main() -> None:
+        store = DetailedStore()
+
+        async def block_once() -> None:
+            store.after_write = checkpoint
+            block_the_loop(LEASE - 1)
+            await checkpoint()
+
+        async with maintenance_mode_on(store, lease=LEASE):
+            store.after_write = block_once
+            await anyio.sleep(LEASE)
+
+    run_jumping(main)
+    assert lapses_of(caplog) == [pytest.approx(LEASE / 3 - 1, abs=1)]
+
+
 @pytest.mark.parametrize("kind", [DetailedStore, WatchableStore, MemoryBackend])
 def test_hold_that_lapsed_while_the_event_loop_was_blocked_is_renewed_with_a_warning(
     kind: type[DetailedStore | MemoryBackend], run_jumping: RunJumping, caplog: pytest.LogCaptureFixture
