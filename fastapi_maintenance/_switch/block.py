@@ -127,12 +127,12 @@ class Block:
 
     async def _acquire(self, backend: StateBackend, hold: Hold) -> None:
         began = anyio.current_time()
-        is_stored = await holds.acquire(backend, hold, self._lease)
-        if is_stored and isinstance(backend, DetailedStateBackend):
-            self._keeper = Keeper(backend, hold, self._lease, began)
-            if self._lease is not None and anyio.current_time() - began >= self._lease.total_seconds():
-                await self._keeper.put()  # what was written has expired
-        elif not is_stored and not current_backend.is_used_here(backend):
+        stored = await holds.acquire(backend, hold, self._lease)
+        if stored is not None and isinstance(backend, DetailedStateBackend):
+            self._keeper = Keeper(backend, hold, self._lease, began, stored.expires_at)
+            if stored.expires_at is not None and stored.expires_at <= clock.now():
+                await self._keeper.put()
+        elif stored is None and not current_backend.is_used_here(backend):
             msg = (
                 f"{name_of(backend)} can only be read, and no middleware of this process is on it, so the block would "
                 "close nothing: name the backend of the service, as in maintenance_mode_on(backend)"

@@ -105,24 +105,31 @@ def the_one_id(wanted: str, ids: Collection[str], *, prefix: bool, kind: str, er
     raise error(msg)
 
 
-async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) -> bool:
-    """Open a hold in this process, and in the store; raise what the store raises. Return False if that is read-only.
+async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) -> Hold | None:
+    """Open a hold in this process, and in the store; raise what the store raises.
 
-    The lease begins when the hold is written, however long the store was waited for.
+    Return it with its expiry, None if the store can only be read. The lease begins when the hold is written, however
+    long the store was waited for.
     """
-    is_stored = True
+    stored: Hold | None = hold
+
+    def add(state: MaintenanceState) -> MaintenanceState:
+        nonlocal stored
+        stored = leased(hold, lease)
+        return add_hold(state, stored, clock.now())
+
     async with _locked(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
             try:
-                await update_state(backend, lambda state: add_hold(state, leased(hold, lease), clock.now()))
+                await update_state(backend, add)
             except ReadOnlyBackendError:
-                is_stored = False
+                stored = None
         with _ledgers_lock:  # a release takes no lock for its first step
             ledger.holds = (*ledger.holds, hold)  # without an expiry: it is open for as long as its block runs
-        if not isinstance(backend, DetailedStateBackend):
-            is_stored = await _follow(backend, ledger)
+        if not isinstance(backend, DetailedStateBackend) and not await _follow(backend, ledger):
+            stored = None
     known_of(backend).notify()
-    return is_stored
+    return stored
 
 
 def is_open(backend: StateBackend, hold: Hold) -> bool:

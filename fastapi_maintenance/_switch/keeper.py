@@ -30,16 +30,24 @@ class Keeper:
         hold: The hold, without an expiry.
         lease: Its lease, None if it has none.
         began: When its writing began, by the clock of the event loop.
+        expires_at: When it expires as it was written, None if it has no lease.
     """
 
-    def __init__(self, backend: DetailedStateBackend, hold: Hold, lease: timedelta | None, began: float) -> None:
+    def __init__(
+        self,
+        backend: DetailedStateBackend,
+        hold: Hold,
+        lease: timedelta | None,
+        began: float,
+        expires_at: datetime | None,
+    ) -> None:
         self.lapsed_for: timedelta = timedelta()
         """For how long its lease had run out, in all."""
         self._backend = backend
         self._hold = hold
         self._lease = lease
         self._began = began
-        self._expires_at = None if lease is None else clock.now() + lease
+        self._expires_at = expires_at
         self._took = anyio.current_time() - began
         self._is_failing = False
         self._tasks = [background.start(self._keep)]
