@@ -114,7 +114,7 @@ class AppSwitch:
             if forcing is not None:
                 return forcing.status
         source = self._source if self.given is not None else self._current_source()
-        if not holds.ledgers:  # as it is nearly always
+        if not holds.ledgers:  # the usual case
             if self._enabled is not None:
                 return ON if self._enabled else OFF
             state = source.peek()

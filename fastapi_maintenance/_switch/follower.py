@@ -253,14 +253,10 @@ def following(backend: StateBackend, notify: Callable[[], None]) -> Iterator[Kno
         unsubscribe(follower, subscription)
 
 
-def is_drainable(backend: StateBackend) -> bool:
-    """Return whether the workers of this backend can be counted."""
-    return isinstance(uncached(backend), DrainableStateBackend)
-
-
 def _watchable(backend: StateBackend) -> StateBackend:
     """Return the backend to watch: the one behind a cache only if it supports drains."""
-    return uncached(backend) if is_drainable(backend) else backend
+    behind = uncached(backend)
+    return behind if isinstance(behind, DrainableStateBackend) else backend
 
 
 def _is_watchable(backend: StateBackend) -> bool:

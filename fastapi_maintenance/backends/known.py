@@ -131,7 +131,7 @@ class Known:
                 self.fail(error)
             return self.state
         self.put(state, asked)
-        return state  # what this caller was told counts for it, also if another one has been told something newer
+        return state  # this caller's own answer, although another caller may have received a newer one
 
     async def get(self, backend: StateBackend, ttl: float) -> MaintenanceState:
         """Return the state, no older than `ttl` seconds; raises what reading it raises.
