@@ -87,25 +87,24 @@ class Follower:
         self._subscriptions.append(subscription)
         self._choose()
 
-    def remove(self, subscription: Subscription) -> background.Task | None:
-        """Remove a subscriber, in whatever thread, once or twice; return the watch that ends with it, if one does."""
+    def remove(self, subscription: Subscription) -> list[background.Task]:
+        """Remove a subscriber, in whatever thread, once or twice; return the tasks that end with it."""
         if subscription not in self._subscriptions:
-            return None
+            return []
         self._subscriptions.remove(subscription)
-        ending = self._watch_task if self._watched is subscription else None
-        if self._subscriptions:
-            call_soon(self._loop, self._choose)
-        else:
-            self.end()
-        return ending
+        if not self._subscriptions:
+            return self.end()
+        call_soon(self._loop, self._choose)
+        return [self._watch_task] if self._watch_task is not None and self._watched is subscription else []
 
-    def end(self) -> None:
-        """Follow no longer."""
+    def end(self) -> list[background.Task]:
+        """Follow no longer; return the tasks that end."""
         self._unsubscribe()
         self.known.unfollow()
-        for task in (self._tick_task, self._watch_task):
-            if task is not None:
-                task.stop()
+        ending = [task for task in (self._tick_task, self._watch_task) if task is not None]
+        for task in ending:
+            task.stop()
+        return ending
 
     def _choose(self) -> None:
         """Watch for a subscriber that is counted, else for the first one."""
@@ -233,8 +232,8 @@ def subscribe(subscription: Subscription) -> Follower:
     return follower
 
 
-def unsubscribe(follower: Follower, subscription: Subscription) -> background.Task | None:
-    """End a subscription, in whatever task; return the watch that ends with it, if one does."""
+def unsubscribe(follower: Follower, subscription: Subscription) -> list[background.Task]:
+    """End a subscription, in whatever task; return the tasks that end with it, which use the backend until then."""
     ending = follower.remove(subscription)
     for key, each in list(followers.items()):
         if each is follower and not each.is_needed:

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import anyio
+
 from fastapi_maintenance._helpers import background
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
 from fastapi_maintenance._switch import worker
@@ -35,13 +37,14 @@ class Membership:
 
     def end(self) -> background.Task | None:
         """Leave the worker; return the task that then closes the client of a backend that was made from a URL."""
-        watch = worker.leave(self)
+        ending = worker.leave(self)
         if not self._counted or self.worker.loop is not current_loop():  # as when the collector ends it
             return None
-        return background.start(partial(_close, self.backend, watch))
+        return background.start(partial(_close, self.backend, ending))
 
 
-async def _close(backend: StateBackend, watch: background.Task | None) -> None:
-    if watch is not None:
-        await watch.ended(ANSWER_TIMEOUT)
+async def _close(backend: StateBackend, ending: list[background.Task]) -> None:
+    with anyio.move_on_after(ANSWER_TIMEOUT):
+        for task in ending:
+            await task.ended(ANSWER_TIMEOUT)
     await close_if_made_here(uncached(backend))

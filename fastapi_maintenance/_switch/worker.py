@@ -80,11 +80,11 @@ class Worker:
         subscription = Subscription(self._backend, self.wake, push=self._counted, worker=worker)
         return subscription, subscribe(subscription)
 
-    def use(self, backend: StateBackend) -> background.Task | None:
-        """Follow the switch through the backend of an app that is still served; return the watch that ends with it."""
+    def use(self, backend: StateBackend) -> list[background.Task]:
+        """Follow the switch through the backend of an app that is still served; return the tasks that end."""
         self.wake()
         if backend is self._backend or self.has_ended():
-            return None
+            return []
         before = self._follower, self._subscription
         self._backend = backend
         self._subscription, self._follower = self._subscribe()
@@ -102,11 +102,11 @@ class Worker:
         """Look at the state and the requests again; any thread may call this."""
         call_soon(self.loop, lambda: self._changed.set())  # noqa: PLW0108 -- the event of that moment
 
-    def end(self) -> background.Task | None:
-        """End its work; return the watch that ends with it, if one does."""
+    def end(self) -> list[background.Task]:
+        """End its work; return the tasks that end with it."""
         self._task.stop()
         self._forget_verdicts()
-        return unsubscribe(self._follower, self._subscription)
+        return [self._task, *unsubscribe(self._follower, self._subscription)]
 
     @property
     def _served(self) -> dict[Served, None]:
@@ -236,8 +236,8 @@ def join(member: Member, *, counted: bool) -> Worker:
     return found
 
 
-def leave(member: Member) -> background.Task | None:
-    """Undo `join`, in whatever thread; return the watch that ends with it, if one does."""
+def leave(member: Member) -> list[background.Task]:
+    """Undo `join`, in whatever thread; return the tasks that end with it, which use the backend until then."""
     worker = member.worker
     worker.members.remove(member)
     if worker.members:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -24,10 +23,10 @@ from fastapi_maintenance import (
 from fastapi_maintenance._helpers import background
 from fastapi_maintenance._switch import follower
 from fastapi_maintenance.backends.known import forget_parents, known_of
-from tests.middleware.test_failures import app_on, status
+from tests.middleware.test_failures import app_on, records, status
 from tests.middleware.test_open_websockets import Client, Talk, service
 from tests.stores import DetailedStore, WatchableStore, be_down
-from tests.support import OddError
+from tests.support import OddError, eventually
 from tests.switch.lifespans import answers, answers_after, living
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +98,27 @@ async def test_store_that_lets_out_a_cancellation_is_an_error_of_the_store() -> 
     for get in (get_maintenance_mode, get_maintenance_status, get_maintenance_state):
         with pytest.raises(RuntimeError, match="although its task was not cancelled"):
             await get(Store())
+
+
+async def test_read_in_progress_at_the_shutdown_ends_before_the_app_does() -> None:
+    store, reads = DetailedStore(), [0, 0]
+
+    async def read_slowly() -> None:
+        reads[0] += 1
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.05)  # as it takes to give a connection back to its pool
+            reads[1] += 1
+
+    async def is_reading() -> bool:
+        return reads[0] > reads[1]
+
+    async with living(app_on(store)):
+        store.before_read = read_slowly
+        await eventually(is_reading)
+    assert reads == [1, 1]
 
 
 async def test_forked_child_takes_no_switch_for_followed() -> None:
@@ -208,4 +228,4 @@ async def test_work_that_turns_its_cancellation_into_an_error_ends(caplog: pytes
     running.cancel()
     await task.ended(30)
     assert task.has_ended
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert records(caplog) == []
