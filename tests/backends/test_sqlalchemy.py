@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -26,8 +28,7 @@ from sqlalchemy.schema import CreateTable
 
 from fastapi_maintenance import MaintenanceState, Switch, backend_from_url, get_maintenance_state, set_maintenance_mode
 from fastapi_maintenance.backends import base as base_module
-from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
-from fastapi_maintenance.backends.sqlalchemy import sqlite as sqlite_module
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table, operations
 from fastapi_maintenance.backends.url import close_if_made_here, opened
 from tests.backends.places import Place
 from tests.middleware.test_failures import app_on, status
@@ -78,7 +79,7 @@ async def test_what_a_database_has_done_is_not_kept(tmp_path: Path) -> None:
         await backend.set_value(True)
 
         async def nothing_is_kept() -> bool:
-            return not sqlite_module._unfinished
+            return not operations._unfinished
 
         await eventually(nothing_is_kept)
 
@@ -86,7 +87,7 @@ async def test_what_a_database_has_done_is_not_kept(tmp_path: Path) -> None:
 async def test_an_operation_that_is_cancelled_with_its_event_loop_is_not_complained_of() -> None:
     future = asyncio.get_running_loop().create_future()
     future.cancel()
-    sqlite_module._forget(future)
+    operations._forget(future)
     assert future.cancelled()
 
 
@@ -279,23 +280,26 @@ async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: s
         group.cancel_scope.cancel()
 
     async def nothing_goes_on() -> bool:  # the last look, which was cut off, ends by itself
-        return not sqlite_module._unfinished
+        return not operations._unfinished
 
     await eventually(nothing_goes_on)
     await engine.dispose()
 
 
-async def test_close_engine_waits_for_operations_of_sqlite_that_were_cancelled(tmp_path: Path) -> None:
+async def test_close_engine_waits_for_operations_of_sqlite_that_were_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "_GRACE", 0)
     backend = backend_from_url(f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60")
     reading = asyncio.ensure_future(backend.get_value())
-    while not sqlite_module._unfinished:  # noqa: ASYNC110 -- it has no event
+    while not operations._unfinished:  # noqa: ASYNC110 -- it has no event
         await asyncio.sleep(0)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert len(sqlite_module._unfinished) == 1
+    assert len(operations._unfinished) == 1
     await close_if_made_here(backend)
-    assert sqlite_module._unfinished == set()
+    assert operations._unfinished == set()
     await close_if_made_here(backend)
 
 
@@ -321,3 +325,23 @@ def test_the_table_is_one_that_each_database_can_make(dialect: ModuleType) -> No
         "CREATE TABLE fastapi_maintenance ( key VARCHAR(255) NOT NULL, state TEXT NOT NULL, "
         "version INTEGER DEFAULT '0' NOT NULL, PRIMARY KEY (key) )"
     ) == words
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_reads_that_are_cut_off_leave_no_connection_to_the_collector(
+    driver: str, url_of: Callable[[str], str]
+) -> None:
+    async with Place(driver, url_of(driver)).opened() as backend:
+        await backend.set_value(True)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for turns in range(60):
+                if turns % 4 == 0:
+                    await backend.engine.dispose()  # so that some have to connect
+                reading = asyncio.ensure_future(backend.get_state())
+                for _ in range(turns):
+                    await anyio.lowlevel.checkpoint()
+                reading.cancel()
+                await asyncio.wait([reading])
+            gc.collect()
+    assert [str(warning.message) for warning in caught] == []

@@ -103,7 +103,7 @@ PARTS = {
             "backends/redis_workers": ("stores", "redis"),
             "backends/sqlalchemy/backend": ("stores", "sqlalchemy", "url"),
             "backends/sqlalchemy/postgresql": ("stores", "sqlalchemy"),
-            "backends/sqlalchemy/sqlite": ("stores", "sqlalchemy"),
+            "backends/sqlalchemy/operations": ("stores", "sqlalchemy"),
             "backends/sqlalchemy/table": ("stores", "sqlalchemy"),
         },
         tests=("agreement", "stores", "redis", "sqlalchemy", "url"),

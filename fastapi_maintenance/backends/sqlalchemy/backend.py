@@ -9,7 +9,7 @@ from typing import TypeVar
 import anyio
 
 try:
-    from sqlalchemy import MetaData, Table, func, make_url, select
+    from sqlalchemy import MetaData, Table, make_url
     from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 except ImportError as _error:
@@ -18,7 +18,7 @@ except ImportError as _error:
 
 from fastapi_maintenance._helpers.checks import check_name, reject, reject_kind
 from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply, counted
-from fastapi_maintenance.backends.sqlalchemy import postgresql, sqlite
+from fastapi_maintenance.backends.sqlalchemy import operations, postgresql
 from fastapi_maintenance.backends.sqlalchemy.table import KEY_LENGTH, maintenance_table, read_row, write_row
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import NotSupportedError
@@ -73,7 +73,7 @@ class SQLAlchemyBackend(StoreBackend):
         # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         if engine.dialect.name == "sqlite":
-            sqlite.note_files(engine)
+            operations.note_files(engine)
 
     @property
     def switch_identity(self) -> Hashable:
@@ -99,16 +99,10 @@ class SQLAlchemyBackend(StoreBackend):
         if self.engine.dialect.name != "postgresql":
             msg = f"now() is known of PostgreSQL alone, and not of {self!r}"
             raise NotSupportedError(msg)
-        async with self._engine.connect() as connection:
-            time: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
-        return time
+        return await self._run(postgresql.now)
 
     async def _run(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
-        """Do the work with a connection of the pool."""
-        if self.engine.dialect.name == "sqlite":
-            return await sqlite.run(self._engine, work)
-        async with self._engine.connect() as connection:
-            return await work(connection)
+        return await operations.run(self._engine, work)
 
     async def _read(self) -> MaintenanceState:
         return await self._run(self._read_on)
@@ -165,8 +159,7 @@ class SQLAlchemyBackend(StoreBackend):
 
 async def close_engine(engine: AsyncEngine) -> None:
     """Close the connections of an engine when its operations have ended, which need the event loop until then."""
-    if engine.dialect.name == "sqlite":
-        await sqlite.finish()
+    await operations.finish()
     await engine.dispose()
 
 

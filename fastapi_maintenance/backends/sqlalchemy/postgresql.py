@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -12,13 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance.backends.base import Wait
+from fastapi_maintenance.backends.sqlalchemy.operations import connect
 from fastapi_maintenance.backends.sqlalchemy.table import Row, read_rows, write_row
 
 if TYPE_CHECKING:
     import asyncpg
     import psycopg
 
-__all__ = ["add_worker", "can_listen", "listening", "notify", "remove_worker", "report", "reports"]
+__all__ = ["add_worker", "can_listen", "listening", "notify", "now", "remove_worker", "report", "reports"]
 
 _CHANNEL = "fastapi_maintenance"
 _LOCKS = (
@@ -36,6 +38,12 @@ def can_listen(engine: AsyncEngine) -> bool:
     return engine.dialect.name == "postgresql" and engine.dialect.driver in _LISTENERS
 
 
+async def now(connection: AsyncConnection) -> datetime:
+    """Return the time by the clock of the database."""
+    time: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+    return time
+
+
 async def notify(connection: AsyncConnection, key: str) -> None:
     """Tell the followers that the state under the key has changed."""
     await connection.execute(select(func.pg_notify(_CHANNEL, key)))
@@ -45,7 +53,7 @@ async def notify(connection: AsyncConnection, key: str) -> None:
 async def listening(engine: AsyncEngine) -> AsyncGenerator[tuple[AsyncConnection, Wait]]:
     """Give a connection that listens, and so does not go back to the pool, and a function that waits for a change."""
     with in_time(ANSWER_TIMEOUT):
-        connection = await engine.connect()
+        connection = await connect(engine)
     try:
         with in_time(ANSWER_TIMEOUT):
             wait = await _LISTENERS[engine.dialect.driver](connection)
