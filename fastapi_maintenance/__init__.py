@@ -14,6 +14,7 @@ from fastapi_maintenance.control import (
     get_maintenance_mode,
     get_maintenance_state,
     get_maintenance_status,
+    get_workers,
     maintenance_changes,
     maintenance_mode_off,
     maintenance_mode_on,
@@ -28,6 +29,7 @@ from fastapi_maintenance.errors import (
     MaintenanceError,
     NoSuchWindowError,
     NotSupportedError,
+    NoWorkersError,
     ReadOnlyBackendError,
     WorkerStatus,
 )
@@ -75,6 +77,7 @@ from fastapi_maintenance.typing import (
     StateChange,
     SyncResponseCallback,
     WatchableStateBackend,
+    WorkerRegistry,
 )
 
 __all__ = [
@@ -95,6 +98,7 @@ __all__ = [
     "MaintenanceStatus",
     "MemoryBackend",
     "NoSuchWindowError",
+    "NoWorkersError",
     "NotSupportedError",
     "PeekableStateBackend",
     "Predicate",
@@ -106,6 +110,7 @@ __all__ = [
     "SyncResponseCallback",
     "WatchableStateBackend",
     "Window",
+    "WorkerRegistry",
     "WorkerStatus",
     "__version__",
     "all_of",
@@ -130,6 +135,7 @@ __all__ = [
     "get_maintenance_mode",
     "get_maintenance_state",
     "get_maintenance_status",
+    "get_workers",
     "header_equals",
     "header_present",
     "host_is",

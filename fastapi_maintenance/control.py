@@ -16,7 +16,7 @@ from typing import Literal, overload
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_seconds, check_str
 from fastapi_maintenance._helpers.waiting import guarded, in_time
-from fastapi_maintenance._switch import current_backend, holds
+from fastapi_maintenance._switch import current_backend, holds, reports
 from fastapi_maintenance._switch.block import Block
 from fastapi_maintenance._switch.changes import changes
 from fastapi_maintenance.backends.base import replacing
@@ -24,7 +24,7 @@ from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.known import update_state
 from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here, opened
-from fastapi_maintenance.errors import NoSuchWindowError
+from fastapi_maintenance.errors import NoSuchWindowError, WorkerStatus
 from fastapi_maintenance.state import (
     MaintenanceState,
     MaintenanceStatus,
@@ -47,6 +47,7 @@ __all__ = [
     "get_maintenance_mode",
     "get_maintenance_state",
     "get_maintenance_status",
+    "get_workers",
     "maintenance_changes",
     "maintenance_mode_off",
     "maintenance_mode_on",
@@ -289,6 +290,29 @@ async def remove_window(window_id: str, backend: StateBackend, *, prefix: bool =
     return await update_state(holds.check_detailed(backend, "cancel_maintenance()"), change)
 
 
+async def get_workers(backend: StateBackend | str | None = None) -> tuple[WorkerStatus, ...]:
+    """Return what each worker behind a switch has reported of itself: a process that serves an app, in an event loop.
+
+    >>> import asyncio
+    >>> from fastapi_maintenance import MemoryBackend
+    >>> asyncio.run(get_workers(MemoryBackend()))
+    ()
+
+    A worker reports each change, and signs in again each second. One that is killed stays in it until the store knows
+    that it is gone: at once on a file and PostgreSQL, within five seconds on Redis.
+
+    Args:
+        backend: The switch, or its URL; None: the current app's backend, else the default.
+
+    Raises:
+        TypeError: `backend` is not a backend.
+        NotSupportedError: The backend cannot count workers.
+        Exception: Whatever the store raises.
+    """
+    async with _current(backend) as current:
+        return await reports.get_workers(current)
+
+
 def maintenance_mode_on(  # noqa: PLR0913 -- each is a detail of the hold
     backend: StateBackend | str | None = None,
     *,
@@ -296,6 +320,7 @@ def maintenance_mode_on(  # noqa: PLR0913 -- each is a detail of the hold
     ends_at: datetime | None = None,
     lease: float | timedelta | None = None,
     drain: float | timedelta | None = None,
+    workers: int | None = None,
     by: str | None = None,
 ) -> Block:
     """Hold maintenance on for as long as a block runs.
@@ -323,23 +348,29 @@ def maintenance_mode_on(  # noqa: PLR0913 -- each is a detail of the hold
             loop blocked, is logged as a warning when it is renewed or released.
         drain: Seconds, or a timedelta, to wait on entering until no request that this switch blocks is in progress
             in any worker. Exempt requests, and the request that opens the block, are not waited for. None: the block
-            begins at once, while requests from before may still run.
+            begins at once, while requests from before may still run. At least two seconds, except on memory: so long
+            a worker whose record was lost takes to write it again.
+        workers: How many processes must have confirmed at least, with `drain`; None: one. 0: none has to be there, but
+            those that are there are waited for. As many as your service has leaves no worker out.
         by: Who opens the block, in your own words, for operators. When it begins is kept too, in UTC.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `lease` or `drain` is not above zero, `ends_at` is naive or has passed, a text is longer than 4,096
-            characters, or `backend` is the URL `memory:`, which is another switch each time.
+        ValueError: `lease` or `drain` is not above zero, or `drain` is too short, `workers` is below zero or given
+            without `drain`, `ends_at` is naive or has passed, a text is longer than 4,096 characters, or `backend` is
+            the URL `memory:`, which is another switch each time.
         ReadOnlyBackendError: On entering, if the backend can only be read, such as an environment variable, and no
             middleware of this process is on it: the block would hold nothing.
         NotSupportedError: On entering, where the backend has nothing but a switch and is given more than that; or
             cannot tell who serves behind it and is given `drain`. Nothing has been changed then.
-        DrainTimeoutError: On entering, where requests are in progress when the time of `drain` is over. The hold has
-            been given back then, and the block does not run.
+        DrainTimeoutError: On entering, if requests are in progress when the time of `drain` is over, or if it is not
+            certain that there are none. The hold has been given back then, and the block does not run.
+        NoWorkersError: On entering, if no worker serves behind the switch. It may not be the switch of the service, or
+            its server runs no lifespan. The hold has been given back then, too.
         Exception: On entering and leaving, whatever the store raises. Where the block itself raised, that goes on,
             and what the store raised is logged.
     """
-    block = Block(backend, on=True, message=message, ends_at=ends_at, lease=lease, drain=drain, by=by)
+    block = Block(backend, on=True, message=message, ends_at=ends_at, lease=lease, drain=drain, workers=workers, by=by)
     check_future("ends_at", block.expected_end, clock.now())
     return block
 

@@ -13,6 +13,7 @@ __all__ = [
     "MaintenanceError",
     "NoSuchHoldError",
     "NoSuchWindowError",
+    "NoWorkersError",
     "NotSupportedError",
     "PromiseBrokenError",
     "ReadOnlyBackendError",
@@ -30,33 +31,43 @@ class InvalidStateError(MaintenanceError, ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """What a worker last reported of its requests in progress.
+    """What a worker last reported of itself.
 
     A worker is a process behind the switch, in one event loop, while it serves an app.
 
     Args:
         host: The name of its host.
         process_id: The id of its process there.
-        holds: The ids of the holds that it has read.
+        is_current: Whether it goes by the state that is stored now, leases aside; None: it has not said so.
+        is_on: Whether maintenance is on for it, by its own clock; None: it has not said so.
         requests: How many requests it runs that maintenance would block if they began now, WebSockets and background
             tasks of responses included; None: it has not reported yet.
         oldest_since: When the oldest of them began, aware and in UTC, by the clock of that host.
         oldest_route: The method and path of that one.
+        clock_ahead: How many seconds its clock is ahead of that of the store; None: it has not compared them, or the
+            store has no clock of its own.
+        holds: The holds of running jobs that it confirms, for drains.
     """
 
     host: str
     process_id: int
-    holds: frozenset[str] = frozenset()
+    is_current: bool | None = None
+    is_on: bool | None = None
     requests: int | None = None
     oldest_since: datetime | None = None
     oldest_route: str | None = None
+    clock_ahead: float | None = None
+    holds: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         who = f"process {self.process_id} on {self.host}"
         if self.requests is None:
             return f"{who} has not reported"
         if not self.requests:
-            return f"{who} has not reported that it knows of the maintenance"
+            clock_hint = f"; its clock is {self.clock_ahead:g} s ahead" if abs(self.clock_ahead or 0) >= 1 else ""
+            if self.is_current and not self.is_on:
+                return f"{who} takes maintenance for off, by its clock or a block of its own{clock_hint}"
+            return f"{who} has not confirmed that maintenance is on{clock_hint}"
         many = "1 request" if self.requests == 1 else f"{self.requests} requests"
         which = "" if self.requests == 1 else "the oldest "
         return f"{who} has {many} in progress, {which}{self.oldest_route} for {self.oldest_for:.0f} s"
@@ -68,24 +79,29 @@ class WorkerStatus:
 
 
 class DrainTimeoutError(MaintenanceError, TimeoutError):
-    """Requests were still in progress when the time of a drain ran out, or a worker had not confirmed that it has none.
+    """Requests were still in progress when the time of a drain ran out, or it was not certain that there were none.
 
     The text is that of the moment at which the error was made.
 
     Args:
         seconds: How long the drain waited.
         workers: The workers that were still waited for, as far as the store reported them.
+        reason: What else stood in the way; an empty text if nothing did.
     """
 
-    def __init__(self, seconds: float, workers: tuple[WorkerStatus, ...]) -> None:
-        super().__init__(seconds, workers)
+    def __init__(self, seconds: float, workers: tuple[WorkerStatus, ...], reason: str = "") -> None:
+        super().__init__(seconds, workers, reason)
         self.seconds = seconds
         self.workers = workers
-        left = "; ".join(map(str, workers)) or "the store has not reported which workers there are"
+        left = "; ".join([*map(str, workers), *[reason] * bool(reason)])
         self._text = f"requests are not drained after {seconds:g} s: {left}"
 
     def __str__(self) -> str:
         return self._text
+
+
+class NoWorkersError(MaintenanceError):
+    """A drain has found no process that serves an app behind its switch: nothing shows that the service is closed."""
 
 
 class NoSuchHoldError(MaintenanceError):

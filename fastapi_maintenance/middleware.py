@@ -22,7 +22,7 @@ from fastapi_maintenance._routing.hints import hints_on, with_hints
 from fastapi_maintenance._routing.layers import all_layers_of
 from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, RetryAfter, Settings, Unmatched
-from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, Served, enter, leave
+from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, enter, leave
 from fastapi_maintenance.backends.known import key_of
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import has_forced_on
@@ -77,23 +77,27 @@ class MaintainedApp:
         self.app = app
         self.settings = settings
         self._finder = RouteFinder(app, made_by)
-        self._served = Served(self._ask_again)
-        self._switch = AppSwitch(self, settings)
+        self._switch = AppSwitch(self, settings, self._ask_again)
+        self._served = self._switch.served
 
     @property
     def backend(self) -> StateBackend:
         """The backend that it asks."""
         return self._switch.backend
 
+    def forget(self) -> None:
+        """Take no part in drains: this was made to be looked at."""
+        self._switch.forget()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         served, switch, kind, request = self._served, self._switch, scope["type"], RequestInProgress(scope)
         request.began, request.switch, request.token = time(), switch, enter(request)
-        request.context = copy_context()
+        request.context, request.has_passed = copy_context(), False
         served.requests.add(request)
         try:
             if kind == "lifespan":
                 served.requests.remove(request)
-                await switch.run_lifespan(self.app, served, scope, receive, with_hints(scope, send, self._hints(scope)))
+                await switch.run_lifespan(self.app, scope, receive, with_hints(scope, send, self._hints(scope)))
                 return
             if kind in ("http", "websocket"):
                 status = switch.status(scope) or await switch.read_status()
@@ -111,8 +115,9 @@ class MaintainedApp:
                             scope, receive, send, blocked.status, settings.response, settings.retry_seconds
                         )
                         return
+                    request.has_passed = status.active
             if kind == "websocket" and self.settings.close_websockets:
-                await switch.run_websocket(self.app, served, request, scope, receive, send)
+                await switch.run_websocket(self.app, request, scope, receive, send)
                 return
             await self.app(scope, receive, send)
         finally:
@@ -288,8 +293,11 @@ def maintained_layers(app: ASGIApp) -> Iterator[MaintainedApp]:
     Before the app has built its layers, each of these is made for this call; nobody else's middleware is.
     """
     for layer in all_layers_of(app):
-        made = layer.cls(app, *layer.args, **layer.kwargs) if _is_maintenance_to_build(layer) else layer
+        is_to_build = _is_maintenance_to_build(layer)
+        made = layer.cls(app, *layer.args, **layer.kwargs) if is_to_build else layer
         if is_maintenance(made):
+            if is_to_build:
+                made.forget()
             yield made
 
 

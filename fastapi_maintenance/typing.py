@@ -26,6 +26,7 @@ __all__ = [
     "StateChange",
     "SyncResponseCallback",
     "WatchableStateBackend",
+    "WorkerRegistry",
 ]
 
 
@@ -81,29 +82,40 @@ class WatchableStateBackend(StateBackend, Protocol):
 
 
 @runtime_checkable
-class DrainableStateBackend(DetailedStateBackend, Protocol):
-    """A backend that counts who serves behind its switch, so that a drain can wait for all of them.
+class WorkerRegistry(Protocol):
+    """The records of the workers behind a switch.
 
     A worker is a process behind the switch, in one event loop, while it serves an app. Its id begins with the name of
     its host and the id of its process.
+
+    A registry whose records cannot be lost before the state itself is may say so: `is_durable = True`. Drains of any
+    other last two seconds at least, in which each worker that runs signs again.
     """
 
-    def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
-        """Watch as a `WatchableStateBackend` does; a worker that is given is counted.
+    async def sign(self, worker: str, report: str, /) -> None:
+        """Write the record of a worker, or replace it; raise if it cannot be kept.
 
-        It is counted before its first state is read, until the iteration ends or its process does. One whose process
-        hangs stays counted.
+        A worker calls this whenever its report changes, and each second: to show that it lives, and since its record
+        may have been lost.
         """
 
-    async def report(self, worker: str, text: str, /) -> None:
-        """Keep what a counted worker reports, in the place of its last report; of any other worker keep nothing."""
+    async def leave(self, worker: str, /) -> None:
+        """Remove the record of a worker, which serves no longer."""
 
-    async def get_reports(self) -> Mapping[str, str]:
-        """Return the last report of each worker that is counted now, an empty text where it has made none.
+    async def reports(self) -> Mapping[str, str]:
+        """Return the last report of every worker that has not left and is not known to be dead.
 
-        Raises:
-            NotSupportedError: This store cannot count workers; raised here and nowhere else.
+        One that hangs stays in it, and so does one that this process has seen before if nothing but its record is gone.
         """
+
+
+@runtime_checkable
+class DrainableStateBackend(DetailedStateBackend, Protocol):
+    """A backend that knows who serves behind its switch, so that a drain can wait for all of them."""
+
+    @property
+    def workers(self) -> WorkerRegistry | None:
+        """The records of the workers; None: this store cannot count them."""
 
 
 class Predicate(Protocol):

@@ -3,16 +3,16 @@
 import asyncio
 import random
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
 
 import anyio
 
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
-from fastapi_maintenance._helpers.waiting import call_soon, current_loop, guarded, is_cancelled
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, guarded, is_cancelled
 
-__all__ = ["Task", "start"]
+__all__ = ["Task", "all_ended", "start"]
 
 _STABLE_AFTER = 1.0  # seconds without a failure, after which the next one is the first in a row again
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before the next try; the last one over and over
@@ -43,11 +43,10 @@ class Task:
         """Whether it has ended."""
         return self._ended.is_set()
 
-    async def ended(self, within: float) -> None:
-        """Wait for its end, for so many seconds at most; not at all in another event loop."""
+    async def ended(self) -> None:
+        """Wait for its end; not at all in another event loop."""
         if self._loop is current_loop():
-            with anyio.move_on_after(within):
-                await self._ended.wait()
+            await self._ended.wait()
 
     async def run(self) -> None:
         """Run the work until it returns or is stopped; after a failure again, each time after a longer pause."""
@@ -90,6 +89,13 @@ class Task:
     async def _log_once(self, error: BaseException) -> None:
         if self._failures == 1:
             _logger.error("Background work failed; it is tried again until it succeeds", exc_info=error)
+
+
+async def all_ended(tasks: Iterable[Task]) -> None:
+    """Wait for the end of these tasks, even if this is cancelled, for two seconds at most."""
+    with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
+        for task in tasks:
+            await task.ended()
 
 
 def start(work: _Work, *, on_error: _OnError | None = None, context: Context | None = None) -> Task:

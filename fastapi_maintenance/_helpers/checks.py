@@ -59,6 +59,13 @@ def check_token(name: str, value: object) -> str:
     reject_value(name, "be a token (letters, digits and !#$%&'*+-.^_`|~, no spaces)", text)
 
 
+def check_count(name: str, value: object) -> int:
+    """Return the value if it is an integer that is not below zero."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        reject(name, "an int", value)
+    return value if value >= 0 else reject_value(name, "be at least 0", value)
+
+
 def check_seconds(name: str, value: object) -> float:
     """Return the value in seconds if it is a duration above zero: a finite number of seconds, or a timedelta."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value

@@ -2,21 +2,25 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal, TypedDict
+from weakref import WeakSet
 
+import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_retry_after, check_seconds
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
 from fastapi_maintenance._routing import forced
 from fastapi_maintenance._switch import current_backend, holds
-from fastapi_maintenance._switch.membership import Membership
-from fastapi_maintenance._switch.requests import RequestInProgress, Served
+from fastapi_maintenance._switch.requests import AskAgain, RequestInProgress, Served
 from fastapi_maintenance._switch.source import Source, source_of
 from fastapi_maintenance._switch.websockets import ClosableWebSocket
-from fastapi_maintenance.backends.known import uncached
+from fastapi_maintenance._switch.worker import Membership
+from fastapi_maintenance.backends.known import key_of, uncached
+from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus, Switch, next_change, status_of
 from fastapi_maintenance.typing import (
     DrainableStateBackend,
@@ -29,6 +33,7 @@ _NO_LIFESPAN = (
     "no lifespan runs for this app, so a drain does not wait for its requests: let the server run it, and add the "
     "middleware to the outermost app and not to one that is mounted in it"
 )
+_QUIET_POLL = 0.05  # seconds
 _hints = get_logger("fastapi_maintenance.hints.lifespan")
 Unmatched = Literal["pass", "block"]
 RetryAfter = int | timedelta | tuple[int, int] | tuple[timedelta, timedelta]
@@ -85,9 +90,11 @@ class AppSwitch:
     Args:
         layer: The middleware.
         settings: Its settings.
+        ask_again: Returns why a request in progress would be blocked if it began now; None: it would pass.
     """
 
-    def __init__(self, layer: ASGIApp, settings: Settings) -> None:
+    def __init__(self, layer: ASGIApp, settings: Settings, ask_again: AskAgain) -> None:
+        self.served = Served(ask_again)
         self._layer = layer
         self._settings = settings
         self.given = settings.backend
@@ -97,7 +104,17 @@ class AppSwitch:
         self._enabled = settings.enabled
         self._memberships: list[Membership] = []
         self._had_lifespan = False
+        self._has_ended = False
         self._last: tuple[MaintenanceState, MaintenanceStatus, datetime, datetime | None] | None = None
+        _switches.add(self)
+
+    def forget(self) -> None:
+        """Take no part in drains: the middleware was made to be looked at."""
+        _switches.discard(self)
+
+    def join(self) -> Membership | None:
+        """Let drains wait for what is served until the membership ends; None: they do anyway, or the app has ended."""
+        return None if self._memberships or self._has_ended else Membership(self.backend, self.served)
 
     @property
     def backend(self) -> StateBackend:
@@ -136,7 +153,7 @@ class AppSwitch:
         state = self._overruled(source) or source.peek() or await source.read(self.read_seconds)
         return holds.with_local(source.backend, self._unknown if state is None else state)
 
-    async def run_lifespan(self, app: ASGIApp, served: Served, scope: Scope, receive: Receive, send: Send) -> None:
+    async def run_lifespan(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the lifespan of the app, with a worker from its start to its shutdown.
 
         Nothing is awaited after the app has sent the last message, since a server may cancel what goes on then.
@@ -153,9 +170,10 @@ class AppSwitch:
             nonlocal membership
             # After the app has opened or configured the backend. While a test forces the app, it follows no backend.
             if message["type"] == "lifespan.startup.complete" and forced.forcing_of(self._layer, scope) is None:
-                membership = Membership(self.backend, served)
+                membership = Membership(self.backend, self.served)
                 self._memberships.append(membership)
-                await membership.worker.ready(self.read_seconds)
+                with anyio.move_on_after(self.read_seconds):
+                    await membership.worker.ready.wait()
             await send(message)
 
         def end() -> background.Task | None:
@@ -164,37 +182,41 @@ class AppSwitch:
             if ending is None:
                 return None
             self._memberships.remove(ending)
-            return ending.end()
+            is_here = ending.worker.loop is current_loop()  # else the collector ends it
+            tasks = [] if is_here and self.served.requests else ending.end()
+            return background.start(partial(_end, ending, tasks)) if is_here else None
 
         async def leave() -> None:
             closing = end()
-            if closing is not None:
-                await closing.ended(2 * ANSWER_TIMEOUT)
+            if closing is not None and not self.served.requests:
+                with anyio.move_on_after(2 * ANSWER_TIMEOUT):
+                    await closing.ended()
 
-        self._had_lifespan = True
+        self._had_lifespan, self._has_ended = True, False
         try:
             await app(scope, receive_and_leave, join_and_send)
         except Exception:
             await leave()
             raise
         finally:
+            self._has_ended = True
             end()
 
-    async def run_websocket(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and whose they are
-        self, app: ASGIApp, served: Served, request: RequestInProgress, scope: Scope, receive: Receive, send: Send
+    async def run_websocket(
+        self, app: ASGIApp, request: RequestInProgress, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Run an app for a WebSocket that is closed when maintenance begins and blocks it."""
         membership = None
-        served.websockets[request] = websocket = ClosableWebSocket(receive, send)
+        self.served.websockets[request] = websocket = ClosableWebSocket(receive, send)
         try:
             counted = [each.worker for each in self._memberships if each.worker.loop is websocket.loop]
             if counted:
                 counted[0].wake()
             else:
-                membership = Membership(self.backend, served, counted=False)
+                membership = Membership(self.backend, self.served, counted=False)
             await app(scope, websocket.receive, websocket.send)
         finally:
-            served.websockets.pop(request, None)
+            self.served.websockets.pop(request, None)
             if membership is not None:
                 membership.end()
 
@@ -229,3 +251,27 @@ class AppSwitch:
             for membership in self._memberships.copy():
                 membership.move(self._source.backend)
         return self._source
+
+
+_switches: WeakSet[AppSwitch] = WeakSet()
+"""Those of the middlewares of this process."""
+
+
+def join_here(backend: StateBackend) -> list[Membership]:
+    """Let drains wait for the middlewares of this process on a switch that have no lifespan, until this ends."""
+    joined = [each.join() for each in list(_switches) if key_of(each.backend) == key_of(backend)]
+    return [membership for membership in joined if membership is not None]
+
+
+async def _end(membership: Membership, tasks: list[background.Task]) -> None:
+    """Close the client of a backend that was made from a URL when these tasks have ended.
+
+    Without tasks, the worker is left when no request is in progress: some servers shut the app down while the
+    background tasks of responses still run.
+    """
+    if not tasks:
+        while membership.served.requests:  # noqa: ASYNC110 -- one may end in another event loop
+            await anyio.sleep(_QUIET_POLL)
+        tasks = membership.end()
+    await background.all_ended(tasks)
+    await close_if_made_here(uncached(membership.backend))

@@ -3,7 +3,7 @@
 import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,16 +14,17 @@ from typing import Any, ParamSpec, TypeVar, cast
 import anyio
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_seconds, reject
+from fastapi_maintenance._helpers.checks import check_count, check_seconds, reject
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import current_backend, holds
-from fastapi_maintenance._switch.drain import Progress, get_workers, wait_until_drained
+from fastapi_maintenance._switch.app_switch import join_here
+from fastapi_maintenance._switch.drain import Drain, Progress
 from fastapi_maintenance._switch.keeper import Keeper
 from fastapi_maintenance._switch.requests import in_block
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here
-from fastapi_maintenance.errors import ReadOnlyBackendError
+from fastapi_maintenance.errors import NotSupportedError, ReadOnlyBackendError
 from fastapi_maintenance.state import Hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -45,6 +46,7 @@ class Block:
         ends_at: datetime | None = None,
         lease: float | timedelta | None = None,
         drain: float | timedelta | None = None,
+        workers: int | None = None,
         by: str | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -56,13 +58,22 @@ class Block:
         self._unused = [made] * isinstance(backend, str)  # made to check the URL; the first use takes it
         self._wanted = Hold(id="not open", on=on, message=message, ends_at=ends_at, by=by)
         self._lease = None if lease is None else _checked_lease(lease)
-        self._drain = None if drain is None else check_seconds("drain", drain)
+        self._seconds = None if drain is None else check_seconds("drain", drain)
+        if workers is not None and drain is None:
+            msg = "workers needs drain: it says how many processes have to confirm"
+            raise ValueError(msg)
+        self._workers = 1 if workers is None else check_count("workers", workers)
         self._progress = progress
+        if made is not None:
+            with suppress(NotSupportedError):  # raised when the block is entered, with all that it may raise
+                self._drain_of(made)
         self._within = ExitStack()
         self._open: tuple[StateBackend, Hold] | None = None
         self._keeper: Keeper | None = None
         self.lapsed_for: timedelta = timedelta()
         """For how long its lease had run out, in all, when it was closed."""
+        self.confirmed_by: int = 0
+        """How many processes had confirmed when it was drained."""
 
     @property
     def expected_end(self) -> datetime | None:
@@ -89,11 +100,20 @@ class Block:
             msg = "this block is open already: make one for each `async with`"
             raise RuntimeError(msg)
         backend = self._take_backend()
-        try:
-            await self._check(backend)
-        except BaseException:
-            await self._close_client(backend)
-            raise
+        async with AsyncExitStack() as stack:
+            try:
+                wanted = self._wanted
+                details = {"message": wanted.message, "ends_at": wanted.ends_at, "lease": self._lease, "by": wanted.by}
+                holds.check_keeps(backend, **details)
+                drain = self._drain_of(backend)
+                if drain is not None:
+                    await stack.enter_async_context(drain.begun(join_here(backend)))
+            except BaseException:
+                await self._close_client(backend)
+                raise
+            await self._begin(backend, drain)
+
+    async def _begin(self, backend: StateBackend, drain: Drain | None) -> None:
         hold = replace(self._wanted, id=uuid.uuid4().hex, since=clock.now())
         self._open = backend, hold
         try:
@@ -101,13 +121,14 @@ class Block:
         except BaseException:
             await self._close(quietly=True)  # a write that was cut off half-way may have been made
             raise
-        self._within.enter_context(in_block(drains=self._drain is not None))
-        if self._drain is not None:
+        self._within.enter_context(in_block(drains=drain is not None))
+        if drain is not None:
             try:
-                await wait_until_drained(backend, hold.id, self._drain, self._progress)
+                await drain.wait(hold)
             except BaseException as error:
                 await self.__aexit__(type(error), error, None)
                 raise
+            self.confirmed_by = drain.workers
 
     def _take_backend(self) -> StateBackend:
         """Return the backend, or make the one that a URL names."""
@@ -118,12 +139,11 @@ class Block:
         except IndexError:
             return backend_from_url(self._backend)
 
-    async def _check(self, backend: StateBackend) -> None:
-        """Refuse what the backend cannot do, before anything is changed."""
-        wanted = self._wanted
-        holds.check_keeps(backend, message=wanted.message, ends_at=wanted.ends_at, lease=self._lease, by=wanted.by)
-        if self._drain is not None:
-            await get_workers(backend)
+    def _drain_of(self, backend: StateBackend) -> Drain | None:
+        """Return the drain that is wanted, None if none is; refuse what the backend cannot do."""
+        if self._seconds is None:
+            return None
+        return Drain(backend, self._seconds, self._workers, self._progress)
 
     async def _acquire(self, backend: StateBackend, hold: Hold) -> None:
         began = anyio.current_time()

@@ -1,4 +1,4 @@
-"""Each change of the status of a switch."""
+"""Each change of the status of a switch: for those who wait for it, and in the log."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -6,17 +6,23 @@ from dataclasses import replace
 import anyio
 
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.telemetry import set_active
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.follower import following
+from fastapi_maintenance.backends.known import Known
 from fastapi_maintenance.state import Hold, MaintenanceStatus, status_of
 from fastapi_maintenance.typing import StateBackend
+
+_logger = get_logger()
 
 
 async def changes(backend: StateBackend) -> AsyncGenerator[MaintenanceStatus]:
     """Yield the status as soon as it is known, then each time that it changes; never raise what the store raises."""
     changed = anyio.Event()
     compared: MaintenanceStatus | None = None
-    with following(backend, lambda: changed.set()) as known:  # noqa: PLW0108 -- each time another event
+    async with following(backend, lambda: changed.set()) as follower:  # noqa: PLW0108 -- each time another event
+        known = follower.known
         while True:
             changed = anyio.Event()
             state = known.state if known.is_followed else None
@@ -33,3 +39,27 @@ def without_lease(status: MaintenanceStatus) -> MaintenanceStatus:
     """Return the status for a comparison: the renewal of a lease is not a change."""
     hold = status.decided_by
     return replace(status, decided_by=replace(hold, expires_at=None)) if isinstance(hold, Hold) else status
+
+
+def log_change(known: Known, status: MaintenanceStatus, switch: str) -> None:
+    """Log that maintenance has begun or ended, once in this process, and record it for OpenTelemetry."""
+    now, logged = clock.now(), known.logged
+    was_active, logged_at = (None, now) if logged is None else logged
+    if was_active is status.active:
+        return
+    known.logged = status.active, now
+    set_active(switch, status.active)
+    if was_active is None and not status.active:
+        return
+    is_release = not status.active and status.since is not None and status.since <= logged_at  # nobody has set it off
+    by, since = (None, None) if is_release else (status.by, status.since)
+    times = {name: time and time.isoformat() for name, time in (("since", since), ("ends_at", status.ends_at))}
+    details = {"active": status.active, "message": status.message, "by": by, **times}
+    shown = [f"set by {by!r}"] * (by is not None) + [repr(status.message)] * (status.message is not None)
+    _logger.info(
+        "Maintenance is %s by %s%s",
+        "on" if status.active else "off",
+        switch,
+        "".join(f", {one}" for one in shown),
+        extra={f"maintenance_{name}": value for name, value in details.items() if value is not None},
+    )

@@ -1,87 +1,176 @@
-"""Drains: what workers report of their requests in progress, and waiting until there are none."""
+"""Waiting until no worker runs a request that a hold blocks.
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
-from urllib.parse import quote
+Why no worker is missing: each that runs writes its record again within two seconds if that is lost, and a drain lasts
+as long. So a worker that has no record then does not run, or is cut off from the store. A worker whose record was found
+is waited for until it confirms the hold, or has been gone for two seconds; the registry keeps it if nothing but its
+record is gone. If the drain's own mark is lost, if the hold vanishes, or if another block opens the service in between,
+the two seconds begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from uuid import uuid4
 
 import anyio
 
-from fastapi_maintenance._helpers.waiting import guarded
-from fastapi_maintenance._switch.requests import Blocked, RequestInProgress
+from fastapi_maintenance._helpers import background, clock
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, guarded, in_time
+from fastapi_maintenance._switch import holds
+from fastapi_maintenance._switch.follower import following
+from fastapi_maintenance._switch.reports import mark_of, registry_of, workers_of
+from fastapi_maintenance._switch.worker import Membership, end_orphans
+from fastapi_maintenance.backends.base import name_of, read_state
 from fastapi_maintenance.backends.known import uncached
-from fastapi_maintenance.errors import DrainTimeoutError, NotSupportedError, WorkerStatus
-from fastapi_maintenance.state import MaintenanceState
-from fastapi_maintenance.typing import DrainableStateBackend, StateBackend
+from fastapi_maintenance.errors import DrainTimeoutError, NoWorkersError, WorkerStatus
+from fastapi_maintenance.state import Hold, MaintenanceState, status_of
+from fastapi_maintenance.typing import StateBackend
 
-_POLL = 0.02  # seconds
+SHORTEST = 2.0  # seconds that a drain lasts where records can be lost
+_POLL = 0.1  # seconds
+_SIGN_EACH = 1.0  # seconds
 Progress = Callable[[Sequence[WorkerStatus], float], None]
 """Called with the workers that are waited for, and the seconds that are left."""
 
 
-def report_of(state: MaintenanceState, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:
-    """Return what a worker reports that goes by this state, and runs these requests that it blocks."""
-    report: dict[str, object] = {"holds": [hold.id for hold in state.holds], "requests": len(requests)}
-    if requests:
-        oldest, blocked = min(requests, key=lambda pair: pair[0].began)
-        began = datetime.fromtimestamp(oldest.began, UTC)
-        method = oldest.get("method", "WebSocket")
-        path = blocked.route or quote(oldest["path"])
-        report |= {"since": began.isoformat(), "route": f"{method} {path}"}
-    return json.dumps(report)
+class Drain:
+    """A drain of a switch.
 
-
-def _status_of(worker: str, text: str) -> WorkerStatus:
-    host, process_id, *_ = worker.rsplit(".", 2)
-    who = WorkerStatus(host=host, process_id=int(process_id))
-    if not text:
-        return who
-    report = json.loads(text)
-    since = report.get("since")
-    return replace(
-        who,
-        holds=frozenset(report["holds"]),
-        requests=report["requests"],
-        oldest_since=None if since is None else datetime.fromisoformat(since),
-        oldest_route=report.get("route"),
-    )
-
-
-async def get_workers(backend: StateBackend) -> tuple[WorkerStatus, ...]:
-    """Return what the workers behind a switch have reported; raises as `check_drains`, and what the store raises."""
-    reports = await guarded(check_drains(backend).get_reports())
-    return tuple(_status_of(worker, text) for worker, text in sorted(reports.items()))
-
-
-def check_drains(backend: StateBackend) -> DrainableStateBackend:
-    """Return the backend if it has what a drain needs.
+    Args:
+        backend: The switch.
+        seconds: How long it may take.
+        wanted: How many processes must have confirmed at least.
+        progress: Called while it waits.
 
     Raises:
-        NotSupportedError: It has not.
+        NotSupportedError: The workers behind the switch cannot be counted.
+        ValueError: The time is too short to prove anything.
     """
-    behind = uncached(backend)
-    if isinstance(behind, DrainableStateBackend):
-        return behind
-    msg = f"drain needs a backend with the methods watch(worker), report() and get_reports(), which {backend!r} has not"
-    raise NotSupportedError(msg)
 
+    def __init__(self, backend: StateBackend, seconds: float, wanted: int, progress: Progress | None = None) -> None:
+        self._backend = backend
+        self._registry = registry_of(backend)
+        self._seconds = seconds
+        self._wanted = wanted
+        self._progress = progress
+        self._mark = ""
+        self._shortest = 0.0 if getattr(self._registry, "is_durable", False) else SHORTEST
+        self._not_before = 0.0
+        self._seen: dict[str, tuple[WorkerStatus, float]] = {}
+        self._confirmed: set[str] = set()
+        self._sign_mark_at = 0.0
+        self._reason = ""
+        self.workers: int = 0
+        """How many processes have confirmed."""
+        if seconds < self._shortest:
+            msg = f"drain must be at least {self._shortest:g} seconds on {name_of(backend)}, got {seconds:g}"
+            raise ValueError(msg)
 
-async def wait_until_drained(backend: StateBackend, hold_id: str, seconds: float, progress: Progress | None) -> None:
-    """Return when each worker has read this hold, and none of its requests in progress is one that it blocks.
+    @asynccontextmanager
+    async def begun(self, own: Sequence[Membership] = ()) -> AsyncGenerator[None]:
+        """Follow the switch, and write the mark of this drain, while a block runs; raises what the store raises.
 
-    Raises:
-        DrainTimeoutError: That is not so when the seconds are over.
-        Exception: Whatever the store raises.
-    """
-    left: tuple[WorkerStatus, ...] = ()
-    ends_at = anyio.current_time() + seconds
-    with anyio.move_on_after(seconds):
+        Args:
+            own: The middlewares of this process that drains wait for only now.
+        """
+        await background.all_ended(end_orphans())
+        async with following(self._backend, lambda: None):
+            try:
+                for membership in own:
+                    with anyio.move_on_after(ANSWER_TIMEOUT):
+                        await membership.worker.ready.wait()
+                await self._write_mark()
+                yield
+            finally:
+                with anyio.move_on_after(ANSWER_TIMEOUT, shield=True), suppress(Exception):
+                    await guarded(self._registry.leave(self._mark))
+                await background.all_ended([task for membership in own for task in membership.end()])
+
+    async def wait(self, hold: Hold) -> None:
+        """Return when each worker confirms this hold, which is in the store, and runs no request that it blocks.
+
+        Raises:
+            DrainTimeoutError: That is not so when the time is over.
+            NoWorkersError: There is no worker.
+        """
+        began = anyio.current_time()
+        self._not_before = began + self._shortest
         while True:
-            left = tuple(one for one in await get_workers(backend) if one.requests != 0 or hold_id not in one.holds)
-            if not left:
+            now = anyio.current_time()
+            try:
+                with in_time(ANSWER_TIMEOUT):
+                    is_done = await self._look(hold)
+            except Exception as error:  # noqa: BLE001 -- the store may answer again in time
+                is_done, self._reason = False, f"the store does not answer: {type(error).__name__}: {error}"
+            if is_done and now >= self._not_before:
                 return
-            if progress is not None:
-                progress(left, ends_at - anyio.current_time())
-            await anyio.sleep(_POLL)
-    raise DrainTimeoutError(seconds, left)
+            left = tuple(status for worker, (status, _) in self._seen.items() if worker not in self._confirmed)
+            if not self._seen and self._wanted and not self._reason and now - began >= min(SHORTEST, self._seconds):
+                msg = (
+                    f"no worker has signed in behind {name_of(self._backend)}: is this the switch of the service, and "
+                    "does its server run the lifespan of the app? workers=0 says that none has to be there"
+                )
+                raise NoWorkersError(msg)
+            if now >= began + self._seconds:
+                raise DrainTimeoutError(self._seconds, left, self._reason)
+            if self._progress is not None:
+                self._progress(left, began + self._seconds - now)
+            await anyio.sleep(min(_POLL, began + self._seconds - now))
+
+    async def _look(self, hold: Hold) -> bool:
+        """Return whether all is as it has to be."""
+        reports = await guarded(self._registry.reports())
+        state = await guarded(read_state(uncached(self._backend)))
+        self._reason = self._reason if anyio.current_time() < self._not_before else ""
+        if self._mark not in reports:
+            self._begin_anew("the records of the workers were lost")
+            await self._write_mark()
+        elif anyio.current_time() >= self._sign_mark_at:
+            await self._sign_mark()
+        self._update(reports, state, hold)
+        problem = self._problem_of(state, hold)
+        if problem is not None:
+            self._begin_anew(problem)
+            return False
+        if self._seen and self.workers < self._wanted:
+            self._reason = f"{self.workers} of {self._wanted} processes have confirmed"
+            return False
+        return self._seen.keys() == self._confirmed and (bool(self._seen) or not self._wanted)
+
+    def _update(self, reports: Mapping[str, str], state: MaintenanceState, hold: Hold) -> None:
+        """Compare the reports with what this drain has seen."""
+        now, workers = anyio.current_time(), workers_of(reports, state)
+        recent = {worker: seen for worker, seen in self._seen.items() if now - seen[1] < self._shortest}
+        self._seen = recent | {worker: (status, now) for worker, status in workers.items()}
+        self._confirmed = {one for one, status in workers.items() if hold.id in status.holds and status.requests == 0}
+        self.workers = len({worker.rpartition(".")[2].partition("-")[0] for worker in self._confirmed})
+
+    def _problem_of(self, state: MaintenanceState, hold: Hold) -> str | None:
+        """Return why maintenance is not on by the hold, None if it is."""
+        if all(stored.id != hold.id for stored in state.holds):
+            return "the hold of this block is not in the store"
+        status = status_of(holds.with_local(self._backend, state), clock.now())
+        if status.active:
+            return None
+        other = status.decided_by
+        if not isinstance(other, Hold):
+            return "the hold of this block has expired by the clock of this host"
+        return f"the block {other.id[:8]}{f' by {other.by}' if other.by else ''} keeps maintenance off"
+
+    def _begin_anew(self, reason: str) -> None:
+        """Wait long enough for each worker that runs to report again."""
+        self._not_before = anyio.current_time() + SHORTEST
+        self._reason = reason
+
+    async def _write_mark(self) -> None:
+        lost, self._mark = self._mark, mark_of(uuid4().hex)
+        await self._sign_mark()
+        if lost:
+            with suppress(Exception):
+                await guarded(self._registry.leave(lost))
+
+    async def _sign_mark(self) -> None:
+        with in_time(2 * ANSWER_TIMEOUT):
+            await guarded(self._registry.sign(self._mark, "{}"))
+        self._sign_mark_at = anyio.current_time() + _SIGN_EACH

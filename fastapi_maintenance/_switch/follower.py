@@ -6,8 +6,8 @@ It watches the backend where that can be watched, and reads it each second where
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn, cast
@@ -19,7 +19,7 @@ from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance.backends.base import check_state, name_of, read_state
-from fastapi_maintenance.backends.known import Cache, Known, key_of, known_of, moment, uncached
+from fastapi_maintenance.backends.known import Cache, key_of, known_of, moment, uncached
 from fastapi_maintenance.state import MaintenanceState, next_change
 from fastapi_maintenance.typing import DrainableStateBackend, StateBackend, WatchableStateBackend
 
@@ -36,13 +36,11 @@ class Subscription:
         backend: Through which the switch is followed, as long as no earlier subscriber has another one.
         notify: Called in this event loop after each change, when time changes the status, and each second.
         push: Whether the backend is watched for this subscriber.
-        worker: Who is counted, by a backend that can do that, while it is watched; None: nobody.
     """
 
     backend: StateBackend
     notify: Callable[[], None]
     push: bool = True
-    worker: str | None = None
 
 
 class Follower:
@@ -54,10 +52,6 @@ class Follower:
 
     def __init__(self, backend: StateBackend) -> None:
         self.known = known_of(backend)
-        self.watches = 0
-        """How often a watch has begun; with each a worker is counted anew."""
-        self.ready = anyio.Event()
-        """Set when the store has answered, or failed to, since the watch was chosen."""
         self._loop = current_loop()
         self._has_ended = end_of(self._loop)
         self._subscriptions: list[Subscription] = []
@@ -106,24 +100,29 @@ class Follower:
             task.stop()
         return ending
 
+    async def refresh(self) -> None:
+        """Read the store now; what is known afterwards was asked for after this began, unless that fails."""
+        if self._subscriptions:
+            await self._read(self._subscriptions[0].backend, ttl=0)
+
     def _choose(self) -> None:
-        """Watch for a subscriber that is counted, else for the first one."""
-        wanted = [one for one in self._subscriptions if one.push and _is_watchable(one.backend)]
-        first = min(wanted, key=lambda one: one.worker is None, default=None)
+        """Watch the backend of the first subscriber for whom that can be done."""
+        wanted = (one for one in self._subscriptions if one.push and _is_watchable(one.backend))
+        first = next(wanted, None)
         if first is self._watched:
             return
         if self._watch_task is not None:
             self._watch_task.stop()
         self._watched, self._watch_task, self._is_pushed, self._watches_failed = first, None, False, 0
         if first is not None:
-            self.ready = ready = anyio.Event()
-            watch = partial(self._watch, first, ready)
-            self._watch_task = background.start(watch, on_error=partial(self._watch_failed, first, ready))
+            watch, on_error = partial(self._watch, first), partial(self._watch_failed, first)
+            self._watch_task = background.start(watch, on_error=on_error)
 
-    async def _watch(self, subscription: Subscription, ready: anyio.Event) -> NoReturn:
+    async def _watch(self, subscription: Subscription) -> NoReturn:
         """Accept each state that a watch yields; raise what it raises, or that it has ended."""
-        states, asked = _watch(_watchable(subscription.backend), subscription.worker), moment()
-        self._watch_began, is_first = anyio.current_time(), True
+        states: AsyncIterator[MaintenanceState] = aiter(_watchable(subscription.backend).watch())
+        asked = moment()
+        self._watch_began = anyio.current_time()
         try:
             while True:
                 try:
@@ -136,13 +135,9 @@ class Follower:
                     with in_time(ANSWER_TIMEOUT):
                         state = await guarded(read_state(uncached(subscription.backend)))
                     self.known.put(state, asked)
-                self.watches += is_first
                 self._is_pushed = True
                 self._answered()
-                ready.set()
-                if is_first:
-                    self._notify_subscribers()  # a worker has been counted anew
-                is_first, asked = False, moment()
+                asked = moment()
         finally:
             if self._watched is subscription:
                 self._is_pushed = False
@@ -150,14 +145,13 @@ class Follower:
                 with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
                     await states.aclose()
 
-    async def _watch_failed(self, subscription: Subscription, ready: anyio.Event, error: BaseException) -> None:
+    async def _watch_failed(self, subscription: Subscription, error: BaseException) -> None:
         """Read the store instead; if that works, it is not unavailable, it only cannot be watched."""
         lasted = anyio.current_time() - self._watch_began
         self._watches_failed = 1 if lasted > _POLL else self._watches_failed + 1
         if await self._read(subscription.backend, ttl=0) and self._watches_failed == _LOGGED_AT:
             text = "Changes of %s are not pushed, so it is read each second: %s: %s"
             _logger.warning(text, name_of(uncached(subscription.backend)), type(error).__name__, error)
-        ready.set()
 
     async def _tick(self) -> NoReturn:
         """Read what is not pushed each second, and notify the subscribers, also when time changes the status."""
@@ -184,7 +178,6 @@ class Follower:
         backend = self._subscriptions[0].backend
         if self._watched is None or not (self._is_pushed or is_first):
             await self._read(backend, ttl=backend.ttl if isinstance(backend, Cache) else 0)
-            self.ready.set()
         elif self._is_undone_unseen():
             await self._read(backend, ttl=0)
 
@@ -241,28 +234,22 @@ def unsubscribe(follower: Follower, subscription: Subscription) -> list[backgrou
     return ending
 
 
-@contextmanager
-def following(backend: StateBackend, notify: Callable[[], None]) -> Iterator[Known]:
-    """Follow a switch in this event loop while a block runs."""
+@asynccontextmanager
+async def following(backend: StateBackend, notify: Callable[[], None]) -> AsyncGenerator[Follower]:
+    """Follow a switch in this event loop while a block runs; when this ends, nothing uses the backend any more."""
     subscription = Subscription(backend, notify)
     follower = subscribe(subscription)
     try:
-        yield follower.known
+        yield follower
     finally:
-        unsubscribe(follower, subscription)
+        await background.all_ended(unsubscribe(follower, subscription))
 
 
-def _watchable(backend: StateBackend) -> StateBackend:
+def _watchable(backend: StateBackend) -> WatchableStateBackend:
     """Return the backend to watch: the one behind a cache only if it supports drains."""
     behind = uncached(backend)
-    return behind if isinstance(behind, DrainableStateBackend) else backend
+    return cast("WatchableStateBackend", behind if isinstance(behind, DrainableStateBackend) else backend)
 
 
 def _is_watchable(backend: StateBackend) -> bool:
     return isinstance(_watchable(backend), WatchableStateBackend)
-
-
-def _watch(backend: StateBackend, worker: str | None) -> AsyncIterator[MaintenanceState]:
-    if isinstance(backend, DrainableStateBackend):
-        return backend.watch(worker)
-    return aiter(cast("WatchableStateBackend", backend).watch())

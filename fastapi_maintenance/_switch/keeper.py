@@ -2,15 +2,16 @@
 
 import math
 from datetime import datetime, timedelta
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import NoReturn
 
 import anyio
 
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
-from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, guarded, in_time
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance._switch import holds
+from fastapi_maintenance._switch.clocks import difference_to
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.known import key_of, known_of, uncached, update_state
 from fastapi_maintenance.state import Hold, MaintenanceState, renew_hold
@@ -62,8 +63,7 @@ class Keeper:
 
     async def ended(self) -> None:
         """Wait for the end of what is in progress."""
-        for task in self._tasks:
-            await task.ended(ANSWER_TIMEOUT)
+        await background.all_ended(self._tasks)
 
     async def _keep(self) -> NoReturn:
         """Look for the hold, and renew its lease in time for what the last renewals took."""
@@ -149,34 +149,20 @@ class Keeper:
 
     async def _compare_clocks(self) -> None:
         """Warn once if the clock of this host differs from that of the store by more than a third of a lease."""
-        clocked, lease = uncached(self._backend), self._lease or timedelta()
-        if not isinstance(clocked, _ClockedBackend):
+        lease, switch = self._lease or timedelta(), key_of(self._backend)
+        difference = await difference_to(self._backend, ANSWER_TIMEOUT)
+        if difference is None or switch in _warned_of_clocks:
             return
-        before = clock.now()
-        try:
-            with in_time(ANSWER_TIMEOUT):
-                there: datetime = await guarded(clocked.now())
-        except Exception:  # noqa: BLE001 -- the block goes on
+        ahead = difference.ahead
+        if abs(ahead) - difference.uncertainty <= lease / _RENEWALS_PER_LEASE:
             return
-        halfway = (clock.now() - before) / 2
-        ahead = before + halfway - there
-        if abs(ahead) - halfway <= lease / _RENEWALS_PER_LEASE or key_of(clocked) in _warned_of_clocks:
-            return
-        _warned_of_clocks.add(key_of(clocked))
+        _warned_of_clocks.add(switch)
         _logger.warning(
             "The clock of this host is %.1f seconds %s that of %s, more than a lease of %g seconds bears: other hosts "
             "may take its holds for expired, or keep them too long. Leases and time windows go by the clock of each "
             "host: synchronize them",
             abs(ahead.total_seconds()),
             "ahead of" if ahead > timedelta() else "behind",
-            name_of(clocked),
+            name_of(uncached(self._backend)),
             lease.total_seconds(),
         )
-
-
-@runtime_checkable
-class _ClockedBackend(Protocol):
-    """A backend whose store has a clock."""
-
-    async def now(self) -> datetime:
-        """Return the store's time, aware."""

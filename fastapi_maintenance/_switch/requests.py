@@ -35,7 +35,7 @@ class RequestInProgress(dict[str, Any]):
     middleware sets the attributes of each, since a method for that would cost more than all of them.
     """
 
-    __slots__ = ("began", "context", "switch", "token")
+    __slots__ = ("began", "context", "has_passed", "switch", "token")
     __hash__ = object.__hash__  # type: ignore[assignment]  # each is another one
     __eq__ = object.__eq__
 
@@ -43,6 +43,8 @@ class RequestInProgress(dict[str, Any]):
     """When, as `time.time` has it."""
     context: Context | None
     """The context in which it began, to ask its predicate again in; None when it has ended."""
+    has_passed: bool
+    """Whether it has passed while maintenance was on."""
     switch: Switch
     """That of the middleware."""
     token: Token[RequestInProgress | None]
@@ -105,6 +107,9 @@ def is_draining(request: RequestInProgress) -> bool:
     return (request, True) in _in_block
 
 
+AskAgain = Callable[[RequestInProgress], Awaitable[Blocked | None]]
+
+
 class Served:
     """What is in progress behind one middleware.
 
@@ -112,7 +117,7 @@ class Served:
         ask_again: Returns why a request would be blocked if it began now; None: it would pass.
     """
 
-    def __init__(self, ask_again: Callable[[RequestInProgress], Awaitable[Blocked | None]]) -> None:
+    def __init__(self, ask_again: AskAgain) -> None:
         self.ask_again = ask_again
         self.requests: set[RequestInProgress] = set()
         self.websockets: WeakValueDictionary[RequestInProgress, ClosableWebSocket] = WeakValueDictionary()

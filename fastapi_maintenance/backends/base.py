@@ -2,8 +2,8 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -28,7 +28,6 @@ __all__ = [
     "apply",
     "check_backend",
     "check_state",
-    "counted",
     "name_of",
     "read_state",
     "read_value",
@@ -38,7 +37,6 @@ __all__ = [
 
 DEFAULT_KEY = "fastapi_maintenance_mode"
 
-_SIGN_OF_LIFE = 1.0  # seconds
 _MAX_PAUSE = 0.02  # seconds between two tries of a change, where another process was faster
 
 Read = Callable[[], Awaitable[MaintenanceState]]
@@ -121,23 +119,20 @@ class StoreBackend(DetailedBackend, ABC):
                     return after
                 await anyio.sleep(random.uniform(0, _MAX_PAUSE))  # noqa: S311 -- no secret
 
-    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
         """Yield the state at once, after each change, and after each `poll_interval`; raises as `get_state` does.
-
-        A worker that is given is counted until the iteration ends.
 
         Raises:
             TimeoutError: The store has not answered for two seconds.
         """
-        interval = self.poll_interval if worker is None else min(self.poll_interval, _SIGN_OF_LIFE)
-        async with self._listening(worker) as (read, wait):
+        async with self._listening() as (read, wait):
             missed = 0
             while missed <= 1:  # one may be due to this process, which was stopped or busy
                 with in_time(ANSWER_TIMEOUT):
                     state = await read()
                 yield state
-                with anyio.move_on_after(interval + ANSWER_TIMEOUT) as limit:
-                    await wait(interval)
+                with anyio.move_on_after(self.poll_interval + ANSWER_TIMEOUT) as limit:
+                    await wait(self.poll_interval)
                 missed = missed + 1 if limit.cancelled_caught else 0
             msg = "the end of waiting for a notification was missed twice"
             raise TimeoutError(msg)
@@ -151,44 +146,8 @@ class StoreBackend(DetailedBackend, ABC):
         """Apply a change and return the result; None where the content has changed since it was read."""
 
     @abstractmethod
-    def _listening(self, worker: str | None) -> AbstractAsyncContextManager[tuple[Read, Wait]]:
-        """Give a function that reads the state, and one that waits for a change; count the worker meanwhile."""
-
-
-@asynccontextmanager
-async def counted(  # noqa: PLR0913 -- each differs between stores
-    backend: StateBackend,
-    worker: str | None,
-    add: Callable[[str], Awaitable[None]],
-    remove: Callable[[str], Awaitable[None]],
-    *,
-    refusals: type[Exception],
-    lingers: bool = False,
-) -> AsyncGenerator[bool]:
-    """Count a worker for a while, and tell whether it is; where the store refuses that, log it and go on.
-
-    Where the store forgets it by itself, it `lingers`: when its watch fails it serves on, and counts until the next.
-    """
-    if worker is not None:
-        try:
-            with in_time(ANSWER_TIMEOUT):
-                await add(worker)
-        except refusals as error:
-            is_outage = isinstance(error, (FileNotFoundError, TimeoutError))
-            if is_outage or getattr(error, "connection_invalidated", False):
-                raise
-            text = "No drain waits for the requests of this process, as it cannot be registered in %r: %s: %s"
-            _logger.warning(text, backend, type(error).__name__, error)
-            worker = None
-    try:
-        yield worker is not None
-    except Exception:
-        worker = None if lingers else worker
-        raise
-    finally:
-        if worker is not None:
-            with anyio.move_on_after(ANSWER_TIMEOUT, shield=True), suppress(Exception):  # it counts as dead soon
-                await remove(worker)
+    def _listening(self) -> AbstractAsyncContextManager[tuple[Read, Wait]]:
+        """Give a function that reads the state, and one that waits for a change."""
 
 
 def check_backend(name: str, value: object) -> StateBackend:

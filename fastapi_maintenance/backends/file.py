@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
@@ -16,7 +16,7 @@ import anyio
 
 from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_thread, in_time
-from fastapi_maintenance.backends.base import DetailedBackend, apply, counted
+from fastapi_maintenance.backends.base import DetailedBackend, apply
 from fastapi_maintenance.backends.file_workers import FileWorkers
 from fastapi_maintenance.backends.file_writing import new_file, replace_durably
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text, text_to_state
@@ -72,10 +72,10 @@ class LocalFileBackend(DetailedBackend):
         self.switch_identity: tuple[str, str] = "file", os.path.realpath(self._path)
         """What no backend on another file has; it stays the same where a link on the way is changed."""
         self._seen: tuple[_Signature, MaintenanceState] | None = None
-        self._workers = FileWorkers(self.switch_identity[1])
+        self.workers: FileWorkers = FileWorkers(self._path)
+        """Who serves behind this switch."""
         self._is_reading = threading.Lock()
         self._is_writing = threading.Lock()
-        self._is_counting = threading.Lock()
 
     def __repr__(self) -> str:
         """Show the path."""
@@ -123,65 +123,31 @@ class LocalFileBackend(DetailedBackend):
             was_cancelled.set()
             raise
 
-    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
-        """Yield the state at once, and within a tenth of a second after each change; raises as `get_state` does.
-
-        A worker that is given has a report in the folder `<file>.workers`, for as long as it watches.
-        """
-        async with counted(self, worker, self._add_worker, self._remove_worker, refusals=OSError):
-            is_looking, has_ended = threading.Lock(), threading.Event()
-            try:
-                told = await self.get_state()
-                yield told
-                missed = 0
-                while missed <= 1:  # one may be due to this process, which was stopped or busy
-                    state = told
-                    with anyio.move_on_after(WRITE_TIMEOUT) as limit:
-                        state = await in_thread(is_looking, partial(self._look, told, has_ended))
-                    missed = missed + 1 if limit.cancelled_caught else 0
-                    if state != told:
-                        told = state
-                        yield state
-                msg = f"the file system has not answered for {2 * WRITE_TIMEOUT:g} seconds"
-                raise TimeoutError(msg)
-            finally:
-                has_ended.set()
-
-    async def report(self, worker: str, text: str, /) -> None:
-        """Keep what a counted worker reports; raises `OSError` where it cannot be written."""
-        await in_thread(self._is_counting, partial(self._workers.report, worker, text))
-
-    async def get_reports(self) -> Mapping[str, str]:
-        """Return the last report of each worker that is counted; raises `OSError` where they cannot be read."""
-        return await in_thread(self._is_counting, self._workers.reports)
-
-    async def _add_worker(self, worker: str) -> None:
-        self._off_if_folder_exists()  # a missing one is an outage, and not a refusal
-        was_cancelled = threading.Event()
-
-        def add() -> None:
-            self._workers.add(worker)
-            if was_cancelled.is_set():
-                self._workers.remove(worker)
-
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        """Yield the state at once, and within a tenth of a second after each change; raises as `get_state` does."""
+        is_looking, has_ended = threading.Lock(), threading.Event()
         try:
-            await in_thread(self._is_counting, add)
-        except BaseException:  # the thread goes on
-            was_cancelled.set()
-            raise
+            yielded = await self.get_state()
+            yield yielded
+            missed = 0
+            while missed <= 1:  # one may be due to this process, which was stopped or busy
+                state = yielded
+                with anyio.move_on_after(WRITE_TIMEOUT) as limit:
+                    state = await in_thread(is_looking, partial(self._look, yielded, has_ended))
+                missed = missed + 1 if limit.cancelled_caught else 0
+                if state != yielded:
+                    yielded = state
+                    yield state
+            msg = f"the file system has not answered for {2 * WRITE_TIMEOUT:g} seconds"
+            raise TimeoutError(msg)
+        finally:
+            has_ended.set()
 
-    async def _remove_worker(self, worker: str) -> None:
-        while True:  # as long as the caller waits: drains wait for a worker that is not removed
-            try:
-                return await in_thread(self._is_counting, partial(self._workers.remove, worker))
-            except RuntimeError:  # no thread can be started now
-                await anyio.sleep(_POLL)
-
-    def _look(self, told: MaintenanceState, has_ended: threading.Event) -> MaintenanceState:
+    def _look(self, yielded: MaintenanceState, has_ended: threading.Event) -> MaintenanceState:
         """Return the state when it is another one, and after a second at the latest: a thread for each look costs."""
         for _ in range(_LOOKS):
             state = self.peek()
-            if state != told or has_ended.wait(_POLL):
+            if state != yielded or has_ended.wait(_POLL):
                 break
         return state
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import AsyncIterator, Mapping
+from typing import ClassVar
 
 import anyio
 
@@ -13,7 +14,7 @@ from fastapi_maintenance.typing import StateChange
 
 __all__ = ["MemoryBackend"]
 
-_POLL = 0.05  # seconds: a watcher in another event loop could not be told
+_POLL = 0.05  # seconds: an event would belong to one event loop
 
 
 class MemoryBackend(DetailedBackend):
@@ -35,7 +36,8 @@ class MemoryBackend(DetailedBackend):
             reject("state", "a MaintenanceState, True or False", state)
         self._state = MaintenanceState(switch=Switch(on=state)) if isinstance(state, bool) else state
         self._lock = threading.Lock()
-        self._reports: dict[str, str] = {}
+        self.workers: MemoryWorkers = MemoryWorkers()
+        """Who serves behind this switch."""
 
     def __repr__(self) -> str:
         """Show no state, which changes: this is the name of the switch in logs and telemetry."""
@@ -61,26 +63,32 @@ class MemoryBackend(DetailedBackend):
             self._state = after
             return after
 
-    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
-        """Yield the state at once, and within 50 milliseconds after each change; a worker that is given is counted."""
-        if worker is not None:
-            self._reports[worker] = ""
-        try:
-            told = None
-            while True:
-                if told is not self._state:
-                    told = self._state
-                    yield told
-                await anyio.sleep(_POLL)
-        finally:
-            if worker is not None:
-                del self._reports[worker]
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        """Yield the state at once, and within 50 milliseconds after each change."""
+        yielded = None
+        while True:
+            if yielded is not self._state:
+                yielded = self._state
+                yield yielded
+            await anyio.sleep(_POLL)
 
-    async def report(self, worker: str, text: str, /) -> None:
-        """Keep what a counted worker reports."""
-        if worker in self._reports:
-            self._reports[worker] = text
 
-    async def get_reports(self) -> Mapping[str, str]:
-        """Return the last report of each worker that is counted."""
+class MemoryWorkers:
+    """The records of the workers in this process."""
+
+    is_durable: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._reports: dict[str, str] = {}
+
+    async def sign(self, worker: str, report: str, /) -> None:
+        """Keep the report of a worker."""
+        self._reports[worker] = report
+
+    async def leave(self, worker: str, /) -> None:
+        """Forget a worker."""
+        self._reports.pop(worker, None)
+
+    async def reports(self) -> Mapping[str, str]:
+        """Return the last report of each worker."""
         return self._reports.copy()

@@ -1,8 +1,8 @@
 """The state in Redis or Valkey, pushed to all who follow it."""
 
 import re
-from collections.abc import AsyncGenerator, Hashable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Hashable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from urllib.parse import urlsplit
@@ -11,8 +11,9 @@ import anyio
 
 from fastapi_maintenance._helpers.checks import reject_kind
 from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.process import let_go_in_children
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
-from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply, counted
+from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState
@@ -94,7 +95,8 @@ class RedisBackend(StoreBackend):
         # in the same slot of a Cluster as the key, whose own {tag} decides on that where it has one
         slot = key if has_tag else f"{{{key}}}"
         self._count_key = f"{slot}:changes"
-        self._workers = RedisWorkers(client, key, slot)
+        self.workers: RedisWorkers = RedisWorkers(client, slot)
+        """Who serves behind this switch."""
 
     @property
     def switch_identity(self) -> Hashable:
@@ -140,20 +142,8 @@ class RedisBackend(StoreBackend):
                 raise
             return InvalidStateError(f"{self.key} must be a string: {error}")
 
-    async def report(self, worker: str, text: str, /) -> None:
-        """Keep what a counted worker reports; raises `redis.RedisError`."""
-        await self._workers.report(worker, text)
-
-    async def get_reports(self) -> Mapping[str, str]:
-        """Return the last report of each worker that is counted; raises `redis.RedisError`.
-
-        A process is gone when the server has no subscription of it and has not heard of it for four seconds. One that
-        may not subscribe is counted by the latter alone.
-        """
-        return await self._workers.reports()
-
     @asynccontextmanager
-    async def _listening(self, worker: str | None) -> AsyncGenerator[tuple[Read, Wait]]:
+    async def _listening(self) -> AsyncGenerator[tuple[Read, Wait]]:
         """Subscribe to the channel of the changes, without the client's own retries where nobody answers."""
         # redis-py before 8 has no subscription for a Cluster: there the key is only polled
         pubsub = self.client.pubsub() if hasattr(self.client, "pubsub") else None
@@ -162,40 +152,44 @@ class RedisBackend(StoreBackend):
                 if isinstance(self.client, Redis):
                     await _connect_once(self.client)
                 await self.client.initialize()  # a Cluster has to know its nodes
-                wait = anyio.sleep if pubsub is None else await self._subscribe(pubsub, worker)
-            count, remove = self._workers.count, self._workers.remove
-            async with counted(self, worker, count, remove, refusals=ResponseError, lingers=True) as is_counted:
-                yield (partial(self._read_as, worker) if worker is not None and is_counted else self.get_state), wait
+                is_subscribed = pubsub is not None and await self._subscribe(pubsub, self.key)
+                self.workers.can_subscribe = (
+                    pubsub is not None and is_subscribed and await self._subscribe(pubsub, self.workers.channel())
+                )
+            fileno = partial(_fileno, pubsub)
+            let_go_in_children(fileno)
+            if pubsub is None or not is_subscribed:
+                yield self.get_state, anyio.sleep
+            else:
+                yield self.get_state, lambda seconds: pubsub.get_message(timeout=seconds)
         finally:
             if pubsub is not None:
                 await _close(pubsub)
 
-    async def _read_as(self, worker: str) -> MaintenanceState:
-        with suppress(ResponseError):  # Redis refuses to write, for example when it is full, but it can be read
-            await self._workers.count(worker)  # it still lives
-        return await self._read()
-
-    async def _subscribe(self, pubsub: PubSub, worker: str | None) -> Wait:
-        """Subscribe, and return how to wait for a message; where that is not permitted, log it once."""
+    async def _subscribe(self, pubsub: PubSub, channel: str) -> bool:
+        """Subscribe, and return whether that is permitted; if it is not, log it once."""
         try:
-            await pubsub.subscribe(self.key)
+            await pubsub.subscribe(channel)
             await pubsub.get_message(timeout=ANSWER_TIMEOUT)  # the answer to that
-            if worker is not None:  # nothing is published there: that it is subscribed to shows that the process lives
-                await pubsub.subscribe(self._workers.channel(worker))
-                await pubsub.get_message(timeout=ANSWER_TIMEOUT)
         except ResponseError as error:
             if not self._is_polled:
                 self._is_polled = True
-                _logger.warning("Changes of %s are not pushed, the key is only polled: %s", self.key, error)
-            await _close(pubsub)
-            return anyio.sleep
-        return lambda seconds: pubsub.get_message(timeout=seconds)
+                text = "The channel %s cannot be subscribed to, so the key is only polled, or a drain waits longer: %s"
+                _logger.warning(text, channel, error)
+            return False
+        return True
 
 
 def _state_of(found: str | InvalidStateError | None) -> MaintenanceState:
     if isinstance(found, InvalidStateError):
         raise found
     return text_to_state(found or "")
+
+
+def _fileno(pubsub: PubSub | None) -> int:
+    """Return the number of the socket of a subscription, -1 if it has none now."""
+    writer = getattr(getattr(pubsub, "connection", None), "_writer", None)  # redis-py has no public way to it
+    return -1 if writer is None else writer.get_extra_info("socket").fileno()
 
 
 async def _close(pubsub: PubSub) -> None:

@@ -1,84 +1,117 @@
-"""The workers behind a switch in Redis: a hash of their reports, and when each was last heard of.
+"""The workers behind a switch in Redis: a hash of their records, each with the time at which it was written last.
 
-A worker also subscribes to a channel of its own, on which nothing is published: the server knows at once when its
-process is gone, and still has the subscription of one that hangs.
+A record also names a channel, to which its process subscribes and on which nothing is published. So the server knows at
+once when the process is gone, and still has the subscription of one that hangs. A process that has no subscription is
+known by the time of its record alone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from redis.exceptions import RedisError
+
+from fastapi_maintenance._helpers.process import identity
+from fastapi_maintenance._helpers.waiting import current_loop
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
 
-_GONE_AFTER = 4  # seconds
-_COUNT = """
-redis.call('HSETNX', KEYS[1], ARGV[1], '')
-redis.call('ZADD', KEYS[2], redis.call('TIME')[1], ARGV[1])
-"""
-"""Count a worker, or note that it still lives."""
+_GONE_AFTER = 4.0  # seconds without a sign of life, and without a subscription
+_SILENT_FOR = 60.0  # seconds without a sign of life, for a process that cannot subscribe
+_SIGN = "redis.call('HSET', KEYS[1], ARGV[1], redis.call('TIME')[1] .. ' ' .. ARGV[2])"
+_READ = "return {redis.call('TIME')[1], redis.call('HGETALL', KEYS[1])}"
 
-_REPORT = """
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
-    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-end
-"""
-"""Keep the report of a worker that is counted."""
 
-_FORGET = """
-local gone = {}
-for i = 2, #ARGV do
-    local seen = redis.call('ZSCORE', KEYS[2], ARGV[i])
-    if not seen or tonumber(seen) + tonumber(ARGV[1]) <= tonumber(redis.call('TIME')[1]) then
-        redis.call('HDEL', KEYS[1], ARGV[i])
-        redis.call('ZREM', KEYS[2], ARGV[i])
-        gone[#gone + 1] = ARGV[i]
-    end
-end
-return gone
-"""
-"""Forget those of the workers that have not shown that they live for so many seconds, and return them."""
+class _Record(NamedTuple):
+    """The record of a worker, and when it last showed that it lives, by the clock of this process."""
+
+    channel: str
+    report: str
+    heard: float
 
 
 class RedisWorkers:
-    """The workers behind one switch. Each method raises `redis.RedisError`.
+    """The records of the workers behind one switch. Each method raises `redis.RedisError`.
 
     Args:
         client: The client.
-        key: The key of the switch.
-        slot: The same, with the tag by which it lies in one slot of a Cluster with other keys.
+        slot: The key of the switch, with a tag by which it lies in one slot of a Cluster with other keys.
     """
 
-    def __init__(self, client: Redis | RedisCluster, key: str, slot: str) -> None:
+    def __init__(self, client: Redis | RedisCluster, slot: str) -> None:
         self._client = client
-        self._key = key
-        self._keys = f"{slot}:workers", f"{slot}:workers:seen"
+        self._slot = slot
+        self._key = f"{slot}:workers"
+        self._seen: dict[str, _Record] = {}
+        self.can_subscribe: bool = True
+        """Whether processes of this kind subscribe to their channels."""
 
-    def channel(self, worker: str) -> str:
-        """Return the channel that a worker subscribes to while it lives."""
-        return f"{self._key}:worker:{worker}"
+    def channel(self) -> str:
+        """Return the channel to which this process subscribes in this event loop."""
+        return f"{self._slot}:worker:{identity()}:{id(current_loop())}"
 
-    async def count(self, worker: str) -> None:
-        """Count a worker, or note that it still lives."""
-        await self._client.eval(_COUNT, 2, *self._keys, worker)
+    async def sign(self, worker: str, report: str, /) -> None:
+        """Write the record of a worker of this event loop."""
+        channel = self.channel() if self.can_subscribe else ""
+        await self._client.eval(_SIGN, 1, self._key, worker, f"{channel} {report}")
 
-    async def remove(self, worker: str) -> None:
-        """Count a worker no longer."""
-        await self._client.eval(_FORGET, 2, *self._keys, 0, worker)
+    async def leave(self, worker: str, /) -> None:
+        """Remove the record of a worker."""
+        self._seen.pop(worker, None)
+        await self._client.hdel(self._key, worker)
 
-    async def report(self, worker: str, text: str) -> None:
-        """Replace the report of a worker that is counted."""
-        await self._client.eval(_REPORT, 1, self._keys[0], worker, text)
+    async def reports(self) -> Mapping[str, str]:
+        """Return the last report of each worker that has not left and is not known to be dead.
 
-    async def reports(self) -> dict[str, str]:
-        """Return the report of each living worker, and take away what dead ones have left."""
-        found: dict[bytes | str, bytes | str] = await self._client.hgetall(self._keys[0])
-        reports = {_text(worker): _text(report) for worker, report in found.items()}
-        channels = {self.channel(worker): worker for worker in reports}
-        subscribed = await self._client.pubsub_numsub(*channels) if channels else []
-        silent = [channels[_text(channel)] for channel, number in subscribed if not number]
-        dead = await self._client.eval(_FORGET, 2, *self._keys, _GONE_AFTER, *silent) if silent else []
-        return {worker: report for worker, report in reports.items() if worker not in set(map(_text, dead))}
+        A process is known to be dead when the server has no subscription of it, and has not heard of it for four
+        seconds; one that could not subscribe, when it has not been heard of for a minute. One that was seen here and
+        whose record is lost has that time too.
+        """
+        before, records = self._seen, await self._read()
+        lost = {worker: record for worker, record in before.items() if worker not in records}
+        found = lost | records
+        subscribed = await self._subscribed({record.channel for record in found.values()})
+        now = time.monotonic()
+        alive, dead = {}, []
+        for worker, record in found.items():
+            patience = _GONE_AFTER if record.channel else _SILENT_FOR
+            if record.channel in subscribed:
+                alive[worker] = record._replace(heard=now) if worker in lost else record
+            elif now - record.heard < patience:
+                alive[worker] = record
+            elif worker in records:
+                dead.append(worker)
+        self._seen = alive
+        if dead:
+            with suppress(RedisError):  # it may be read by somebody who may not write
+                await self._client.hdel(self._key, *dead)
+        return {worker: record.report for worker, record in alive.items()}
+
+    async def _read(self) -> dict[str, _Record]:
+        time_there, flat = await self._client.eval(_READ, 1, self._key)
+        now, texts = time.monotonic(), [_text(each) for each in flat]
+        records = {}
+        for worker, text in zip(texts[::2], texts[1::2], strict=True):
+            written, channel, report = (*text.split(" ", 2), "", "")[:3]
+            age = int(time_there) - int(written) if written.isdecimal() else 0
+            records[worker] = _Record(channel, report, now - age)
+        return records
+
+    async def _subscribed(self, channels: set[str]) -> set[str]:
+        """Return those of the channels to which somebody subscribes; all of them if a node cannot be asked."""
+        asked = sorted(channels - {""})
+        if not asked:
+            return set()
+        options = {} if hasattr(self._client, "connection_pool") else {"target_nodes": "all"}  # those of a Cluster
+        try:
+            numbers = await self._client.pubsub_numsub(*asked, **options)
+        except RedisError:
+            return set(asked)
+        return {_text(channel) for channel, number in numbers if number}
 
 
 def _text(found: bytes | str) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch.block import Block
-from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance._switch.holds import check_detailed
+from fastapi_maintenance._switch.reports import get_workers
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.known import update_state
 from fastapi_maintenance.cli.hold import LEASE, shown_progress

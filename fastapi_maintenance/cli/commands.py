@@ -12,8 +12,8 @@ from typing import Annotated
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.version import __version__
-from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance._switch.holds import remove_hold
+from fastapi_maintenance._switch.reports import get_workers
 from fastapi_maintenance.control import get_maintenance_state, maintenance_changes, plan_maintenance, remove_window
 from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
 from fastapi_maintenance.state import MaintenanceState, status_of

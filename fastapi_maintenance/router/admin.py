@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Response, params
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_callable, reject
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance._switch.holds import check_detailed, remove_hold
+from fastapi_maintenance._switch.reports import get_workers
 from fastapi_maintenance.backends.known import update_state
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.control import cancel_maintenance, checked_window, get_maintenance_state

@@ -1,7 +1,7 @@
 """The backend on SQLAlchemy, for any of its async drivers."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -17,9 +17,11 @@ except ImportError as _error:
     raise ImportError(msg, name=_error.name) from _error
 
 from fastapi_maintenance._helpers.checks import check_name, reject, reject_kind
-from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply, counted
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply
 from fastapi_maintenance.backends.sqlalchemy import operations, postgresql
 from fastapi_maintenance.backends.sqlalchemy.table import KEY_LENGTH, maintenance_table, read_row, write_row
+from fastapi_maintenance.backends.sqlalchemy.workers import PostgreSQLWorkers
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import MaintenanceState
@@ -27,7 +29,9 @@ from fastapi_maintenance.typing import StateChange
 
 __all__ = ["SQLAlchemyBackend", "make_engine"]
 
+_LISTEN_AGAIN = 30.0  # seconds after which it is tried again to listen where that was refused
 _T = TypeVar("_T")
+_logger = get_logger()
 
 
 class SQLAlchemyBackend(StoreBackend):
@@ -70,6 +74,7 @@ class SQLAlchemyBackend(StoreBackend):
         self.table: Table = maintenance_table(
             MetaData() if metadata is None else metadata, check_name("table_name", table_name)
         )
+        self._workers = PostgreSQLWorkers(self._run, self.table, key)
         # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         if engine.dialect.name == "sqlite":
@@ -129,32 +134,37 @@ class SQLAlchemyBackend(StoreBackend):
             await postgresql.notify(connection, self.key)
         return after
 
-    async def report(self, worker: str, text: str, /) -> None:
-        """Keep what a counted worker reports, in a row of its own; raises `sqlalchemy.exc.SQLAlchemyError`."""
-        await self._run(partial(postgresql.report, table=self.table, key=self.key, worker=worker, text=text))
-
-    async def get_reports(self) -> Mapping[str, str]:
-        """Return the last report of each worker that is counted: those whose connection holds an advisory lock.
-
-        Raises:
-            NotSupportedError: It is not PostgreSQL through asyncpg or psycopg.
-            sqlalchemy.exc.SQLAlchemyError: The database cannot be read.
-        """
-        if not postgresql.can_listen(self.engine):
-            msg = f"a drain needs PostgreSQL through asyncpg or psycopg to know its workers, which {self!r} is not"
-            raise NotSupportedError(msg)
-        return await self._run(partial(postgresql.reports, table=self.table, key=self.key))
+    @property
+    def workers(self) -> PostgreSQLWorkers | None:
+        """Who serves behind this switch; None: it is not PostgreSQL through asyncpg or psycopg."""
+        return self._workers if postgresql.can_listen(self.engine) else None
 
     @asynccontextmanager
-    async def _listening(self, worker: str | None) -> AsyncGenerator[tuple[Read, Wait]]:
-        if postgresql.can_listen(self.engine):
-            async with postgresql.listening(self._engine) as (connection, wait):
-                add = partial(postgresql.add_worker, connection, self.table, self.key)
-                remove = partial(postgresql.remove_worker, connection, self.table, self.key)
-                async with counted(self, worker, add, remove, refusals=DBAPIError):
-                    yield partial(self._read_on, connection), wait
-        else:
+    async def _listening(self) -> AsyncGenerator[tuple[Read, Wait]]:
+        if not postgresql.can_listen(self.engine):
             yield self.get_state, anyio.sleep
+            return
+        async with AsyncExitStack() as stack:
+            try:
+                connection, wait = await stack.enter_async_context(postgresql.listening(self._engine))
+            except postgresql.NotPushedError as error:
+                if self._workers.not_pushed is None:
+                    text = "Changes of %r are not pushed, it is read each %g s, and no drain waits for this process: %s"
+                    _logger.warning(text, self, self.poll_interval, error)
+                self._workers.not_pushed = str(error)
+                until = anyio.current_time() + _LISTEN_AGAIN
+                yield self.get_state, partial(_sleep_until, until)
+                return
+            await stack.enter_async_context(self._workers.listening(connection))
+            self._workers.not_pushed = None
+            yield partial(self._read_on, connection), wait
+
+
+async def _sleep_until(until: float, seconds: float) -> None:
+    if anyio.current_time() > until:
+        msg = "it is time to try again whether changes are pushed"
+        raise TimeoutError(msg)
+    await anyio.sleep(seconds)
 
 
 async def close_engine(engine: AsyncEngine) -> None:

@@ -1,40 +1,44 @@
 """What PostgreSQL does for a switch: it pushes changes by `LISTEN` and `NOTIFY`, through each of its drivers."""
 
-import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import anyio
-from sqlalchemy import BigInteger, Table, bindparam, column, delete, func, select, update
-from sqlalchemy import text as sql
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from fastapi_maintenance._helpers.process import let_go_in_children
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance.backends.base import Wait
-from fastapi_maintenance.backends.sqlalchemy.operations import connect
-from fastapi_maintenance.backends.sqlalchemy.table import Row, read_rows, write_row
+from fastapi_maintenance.backends.sqlalchemy import operations
 
 if TYPE_CHECKING:
     import asyncpg
     import psycopg
 
-__all__ = ["add_worker", "can_listen", "listening", "notify", "now", "remove_worker", "report", "reports"]
+__all__ = ["NotPushedError", "can_listen", "listening", "notify", "now"]
 
 _CHANNEL = "fastapi_maintenance"
-_LOCKS = (
-    sql(
-        "SELECT (classid::bigint << 32) | objid::bigint AS number FROM pg_locks WHERE locktype = 'advisory' "
-        "AND objsubid = 1 AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    )
-    .columns(column("number", BigInteger))
-    .subquery()
-)
+_ARRIVES_WITHIN = 1.0  # seconds
+
+
+class NotPushedError(Exception):
+    """Notifications are refused, or do not arrive."""
+
+
+class _Listener(NamedTuple):
+    """A connection that listens."""
+
+    wait: Wait
+    process_id: int
+    """Of the server's process, as the driver was told at the beginning."""
+    fileno: Callable[[], int]
 
 
 def can_listen(engine: AsyncEngine) -> bool:
-    """Tell whether this is PostgreSQL through a driver that passes notifications on."""
+    """Return whether this is PostgreSQL through a driver that passes notifications on."""
     return engine.dialect.name == "postgresql" and engine.dialect.driver in _LISTENERS
 
 
@@ -45,70 +49,52 @@ async def now(connection: AsyncConnection) -> datetime:
 
 
 async def notify(connection: AsyncConnection, key: str) -> None:
-    """Tell the followers that the state under the key has changed."""
+    """Notify the followers that the state under the key has changed."""
     await connection.execute(select(func.pg_notify(_CHANNEL, key)))
 
 
 @asynccontextmanager
 async def listening(engine: AsyncEngine) -> AsyncGenerator[tuple[AsyncConnection, Wait]]:
-    """Give a connection that listens, and so does not go back to the pool, and a function that waits for a change."""
+    """Give a connection that listens, and so does not go back to the pool, and a function that waits for a change.
+
+    Raises:
+        NotPushedError: The server refuses to listen, as a standby does, or notifications do not arrive, since a pooler
+            gives each transaction another connection.
+    """
     with in_time(ANSWER_TIMEOUT):
-        connection = await connect(engine)
+        connection = await operations.connect(engine)
     try:
-        with in_time(ANSWER_TIMEOUT):
-            wait = await _LISTENERS[engine.dialect.driver](connection)
-        yield connection, wait
+        with in_time(2 * ANSWER_TIMEOUT):
+            try:
+                listener = await _LISTENERS[engine.dialect.driver](connection)
+            except Exception as error:  # of the driver, which SQLAlchemy does not wrap here
+                msg = f"{type(error).__name__}: {error}"
+                raise NotPushedError(msg) from error
+            is_direct = listener.process_id == (await connection.execute(select(func.pg_backend_pid()))).scalar_one()
+            if not is_direct and not await _is_notified(engine, listener.wait):
+                msg = "a pooler between this process and the database gives each transaction another connection"
+                raise NotPushedError(msg)
+        let_go_in_children(listener.fileno)
+        yield connection, listener.wait
     finally:
         with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
             await connection.invalidate()
             await connection.close()
 
 
-async def add_worker(connection: AsyncConnection, table: Table, key: str, worker: str) -> None:
-    """Count a worker for as long as this connection lives.
+async def _is_notified(engine: AsyncEngine, wait: Wait) -> bool:
+    """Return whether a notification by another connection arrives."""
 
-    It takes an advisory lock, which the database lifts when the connection is closed, and then adds a row; so a row
-    whose lock is free is that of a dead worker. The lock is a shared one, as the database may not know yet that the
-    connection on which this worker had it before is lost.
-    """
-    row = _worker_key(key, worker)
-    await connection.execute(select(func.pg_advisory_lock_shared(_lock_number(row))))
-    await write_row(connection, table, row, "", Row())  # one that it left before is as good
+    async def notify_all(connection: AsyncConnection) -> None:
+        await notify(connection, "")
 
-
-async def remove_worker(connection: AsyncConnection, table: Table, key: str, worker: str) -> None:
-    """Count a worker no longer; its lock is lifted with its connection."""
-    await connection.execute(delete(table).where(table.c.key == _worker_key(key, worker)))
+    began = anyio.current_time()
+    await operations.run(engine, notify_all)
+    await wait(_ARRIVES_WITHIN)
+    return anyio.current_time() - began < _ARRIVES_WITHIN
 
 
-async def report(connection: AsyncConnection, *, table: Table, key: str, worker: str, text: str) -> None:
-    """Replace the report of a worker, if it has a row."""
-    await connection.execute(update(table).where(table.c.key == _worker_key(key, worker)).values(state=text))
-
-
-async def reports(connection: AsyncConnection, *, table: Table, key: str) -> dict[str, str]:
-    """Return the report of each worker whose lock is taken, and take away the rows of the others."""
-    prefix = _worker_key(key, "")
-    statement = select(table.c.key, table.c.state).where(table.c.key.startswith(prefix, autoescape=True))
-    rows = await read_rows(connection, table, statement)
-    taken = set((await connection.execute(select(_LOCKS.c.number))).scalars())
-    dead = [row for row, _ in rows if _lock_number(row) not in taken]
-    for row in dead:
-        number = bindparam("number", _lock_number(row), BigInteger)
-        await connection.execute(delete(table).where(table.c.key == row, number.not_in(select(_LOCKS.c.number))))
-    return {row.removeprefix(prefix): text for row, text in rows if row not in dead}
-
-
-def _worker_key(key: str, worker: str) -> str:
-    """Return the key of a worker's row, which is short enough for every key of a switch."""
-    return f"worker/{hashlib.sha256(key.encode()).hexdigest()[:16]}/{worker}"
-
-
-def _lock_number(row: str) -> int:
-    return int.from_bytes(hashlib.sha256(row.encode()).digest()[:8], "big", signed=True)
-
-
-async def _listen_with_asyncpg(connection: AsyncConnection) -> Wait:
+async def _listen_with_asyncpg(connection: AsyncConnection) -> _Listener:
     driver = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
     notified = anyio.Event()
 
@@ -123,10 +109,11 @@ async def _listen_with_asyncpg(connection: AsyncConnection) -> Wait:
 
     await driver.add_listener(_CHANNEL, note)
     driver.add_termination_listener(note)
-    return wait
+    transport = driver._transport  # noqa: SLF001 -- asyncpg has no public way to it
+    return _Listener(wait, driver.get_server_pid(), lambda: transport.get_extra_info("socket").fileno())
 
 
-async def _listen_with_psycopg(connection: AsyncConnection) -> Wait:
+async def _listen_with_psycopg(connection: AsyncConnection) -> _Listener:
     driver = cast("psycopg.AsyncConnection[object]", (await connection.get_raw_connection()).driver_connection)
 
     async def wait(seconds: float) -> None:
@@ -134,7 +121,10 @@ async def _listen_with_psycopg(connection: AsyncConnection) -> Wait:
             pass
 
     await driver.execute(f"LISTEN {_CHANNEL}")
-    return wait
+    return _Listener(wait, driver.info.backend_pid, lambda: driver.fileno())  # noqa: PLW0108 -- it is kept weakly
 
 
-_LISTENERS = {"asyncpg": _listen_with_asyncpg, "psycopg": _listen_with_psycopg}
+_LISTENERS: dict[str, Callable[[AsyncConnection], Awaitable[_Listener]]] = {
+    "asyncpg": _listen_with_asyncpg,
+    "psycopg": _listen_with_psycopg,
+}

@@ -1,0 +1,113 @@
+"""What a worker reports of itself, and what is read from that."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from fastapi_maintenance._helpers.waiting import guarded
+from fastapi_maintenance._switch.requests import Blocked, RequestInProgress
+from fastapi_maintenance.backends.base import read_state
+from fastapi_maintenance.backends.known import uncached
+from fastapi_maintenance.codec import state_to_text
+from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
+from fastapi_maintenance.state import Hold, MaintenanceState
+from fastapi_maintenance.typing import DrainableStateBackend, StateBackend, WorkerRegistry
+
+_MARK = "mark."  # the ids of drains begin with it
+
+
+@dataclass(frozen=True)
+class Goes:
+    """What a worker goes by.
+
+    Args:
+        state: The stored state; None: it is not known yet.
+        is_on: Whether maintenance is on for this worker, by its own clock and the holds of its process.
+        confirmed: The holds that count by its clock; none while a request is asked about.
+        ahead: How many seconds its clock is ahead of that of the store; None: the store has none.
+    """
+
+    state: MaintenanceState | None = None
+    is_on: bool = False
+    confirmed: Sequence[Hold] = ()
+    ahead: float | None = None
+
+
+def report_of(goes: Goes, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:
+    """Return the report of a worker that runs these requests, which maintenance blocks."""
+    report: dict[str, object] = {
+        "holds": [hold.id for hold in goes.confirmed] if goes.is_on else [],
+        "requests": len(requests),
+        "on": goes.is_on,
+        "state": None if goes.state is None else _fingerprint(goes.state),
+        "ahead": goes.ahead,
+    }
+    if requests:
+        oldest, blocked = min(requests, key=lambda pair: pair[0].began)
+        began = datetime.fromtimestamp(oldest.began, UTC)
+        method = oldest.get("method", "WebSocket")
+        path = blocked.route or quote(oldest["path"])
+        report |= {"since": began.isoformat(), "route": f"{method} {path}"}
+    return json.dumps(report)
+
+
+def mark_of(token: str) -> str:
+    """Return the id of the record of a drain."""
+    return _MARK + token
+
+
+def workers_of(reports: Mapping[str, str], state: MaintenanceState) -> dict[str, WorkerStatus]:
+    """Return what the reports say, by worker, without the marks of drains."""
+    stored = _fingerprint(state)
+    found = sorted(reports.items())
+    return {worker: _read(worker, text, stored) for worker, text in found if not worker.startswith(_MARK)}
+
+
+async def get_workers(backend: StateBackend) -> tuple[WorkerStatus, ...]:
+    """Return what the workers behind a switch have reported; raises as `registry_of`, and what the store raises."""
+    registry, behind = registry_of(backend), uncached(backend)
+    state = await guarded(read_state(behind))
+    return tuple(workers_of(await guarded(registry.reports()), state).values())
+
+
+def registry_of(backend: StateBackend) -> WorkerRegistry:
+    """Return the records of the workers behind a switch.
+
+    Raises:
+        NotSupportedError: The backend cannot count workers.
+    """
+    behind = uncached(backend)
+    registry = behind.workers if isinstance(behind, DrainableStateBackend) else None
+    if registry is not None:
+        return registry
+    msg = f"the workers of {behind!r} cannot be counted: that needs a backend whose attribute workers is a registry"
+    raise NotSupportedError(msg)
+
+
+def _read(worker: str, text: str, stored: str) -> WorkerStatus:
+    host, _, process = worker.rpartition(".")[0].rpartition(".")
+    who = WorkerStatus(host=host, process_id=int(process) if process.isdecimal() else 0)
+    try:
+        report = json.loads(text)
+        since = report.get("since")
+        return replace(
+            who,
+            holds=frozenset(report["holds"]),
+            requests=report["requests"],
+            is_on=report["on"],
+            is_current=report["state"] == stored,
+            clock_ahead=report["ahead"],
+            oldest_since=None if since is None else datetime.fromisoformat(since),
+            oldest_route=report.get("route"),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError):  # of another version: it confirms nothing
+        return who
+
+
+def _fingerprint(state: MaintenanceState) -> str:
+    """Return what differs between states; the renewal of a lease is not a change."""
+    holds = tuple(replace(hold, expires_at=None) for hold in state.holds)
+    return hashlib.sha256(state_to_text(replace(state, holds=holds)).encode()).hexdigest()[:16]

@@ -1,0 +1,127 @@
+"""The workers behind a switch in PostgreSQL: each has a row, which names an advisory lock.
+
+The connection that listens for changes holds the lock, and the database lifts it when that connection is closed. So a
+row whose lock is free is that of a dead worker.
+"""
+
+import hashlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import anyio
+from sqlalchemy import BigInteger, Table, bindparam, column, delete, func, select, update
+from sqlalchemy import text as sql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastapi_maintenance._helpers.process import identity, remembered
+from fastapi_maintenance._helpers.waiting import current_loop
+from fastapi_maintenance.backends.sqlalchemy.table import Row, read_row, read_rows, write_row
+from fastapi_maintenance.errors import NotSupportedError
+
+__all__ = ["PostgreSQLWorkers"]
+
+_POLL = 0.02  # seconds
+_LOCKS = (
+    sql(
+        "SELECT (classid::bigint << 32) | objid::bigint AS number FROM pg_locks WHERE locktype = 'advisory' "
+        "AND objsubid = 1 AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    .columns(column("number", BigInteger))
+    .subquery()
+)
+_held: list[int] = remembered([])
+"""The locks of the connections of this process that listen."""
+
+
+class PostgreSQLWorkers:
+    """The records of the workers behind one switch. Each method raises `sqlalchemy.exc.SQLAlchemyError`.
+
+    Args:
+        run: Does work with a connection of the pool.
+        table: The table of the switch.
+        key: Its key.
+    """
+
+    def __init__(
+        self, run: Callable[[Callable[[AsyncConnection], Awaitable[Any]]], Awaitable[Any]], table: Table, key: str
+    ) -> None:
+        self._run = run
+        self._table = table
+        self._switch = hashlib.sha256(key.encode()).hexdigest()[:16]  # short enough for every key of a switch
+        self.not_pushed: str | None = None
+        """Why changes are not pushed, so that nothing shows whether a process lives; None: they are."""
+
+    @asynccontextmanager
+    async def listening(self, connection: AsyncConnection) -> AsyncGenerator[None]:
+        """Show by this connection that this process lives, as long as its event loop listens.
+
+        The lock is a shared one, as the database may not know yet that the connection is lost on which it was before.
+        """
+        number = self._lock()
+        await connection.execute(select(func.pg_advisory_lock_shared(number)))
+        _held.append(number)
+        try:
+            yield
+        finally:
+            _held.remove(number)
+
+    async def sign(self, worker: str, report: str, /) -> None:
+        """Write the row of a worker of this event loop, when a connection listens.
+
+        Raises:
+            NotSupportedError: None can.
+        """
+        number = self._lock()
+        while number not in _held:  # as at the start
+            if self.not_pushed is not None:
+                msg = f"drains need a connection of each worker that listens, which cannot be had: {self.not_pushed}"
+                raise NotSupportedError(msg)
+            await anyio.sleep(_POLL)
+        await self._run(partial(self._write, row=self._row(worker), text=f"{number} {report}"))
+
+    async def leave(self, worker: str, /) -> None:
+        """Remove the row of a worker."""
+
+        async def remove(connection: AsyncConnection) -> None:
+            await connection.execute(delete(self._table).where(self._table.c.key == self._row(worker)))
+
+        await self._run(remove)
+
+    async def reports(self) -> Mapping[str, str]:
+        """Return the report of each worker whose lock is held, and remove the rows of the others."""
+        reports: dict[str, str] = await self._run(self._read)
+        return reports
+
+    async def _write(self, connection: AsyncConnection, *, row: str, text: str) -> None:
+        table, found = self._table, await read_row(connection, self._table, row)
+        if found.version is None:
+            await write_row(connection, table, row, text, Row())
+        elif found.state != text:
+            await connection.execute(update(table).where(table.c.key == row).values(state=text))
+
+    async def _read(self, connection: AsyncConnection) -> dict[str, str]:
+        table, prefix = self._table, self._row("")
+        statement = select(table.c.key, table.c.state).where(table.c.key.startswith(prefix, autoescape=True))
+        rows = await read_rows(connection, table, statement)
+        held = {str(number) for number in (await connection.execute(select(_LOCKS.c.number))).scalars()}
+        reports = {}
+        for row, text in rows:
+            number, _, report = text.partition(" ")
+            if number in held:
+                reports[row.removeprefix(prefix)] = report
+                continue
+            dead = (table.c.key == row) & (table.c.state == text)
+            bound = bindparam("number", int(number) if number.lstrip("-").isdecimal() else 0, BigInteger)
+            await connection.execute(delete(table).where(dead, bound.not_in(select(_LOCKS.c.number))))
+        return reports
+
+    def _row(self, worker: str) -> str:
+        """Return the key of a worker's row."""
+        return f"worker/{self._switch}/{worker}"
+
+    def _lock(self) -> int:
+        """Return the number of the lock of this process, in this event loop, on this switch."""
+        name = f"{identity()} {id(current_loop())} {self._table.fullname} {self._switch}"
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
