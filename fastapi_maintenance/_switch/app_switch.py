@@ -112,9 +112,9 @@ class AppSwitch:
         """Take no part in drains: the middleware was made to be looked at."""
         _switches.discard(self)
 
-    def join(self) -> Membership | None:
+    def join(self, backend: StateBackend) -> Membership | None:
         """Let drains wait for what is served until the membership ends; None: they do anyway, or the app has ended."""
-        return None if self._memberships or self._has_ended else Membership(self.backend, self.served)
+        return None if self._memberships or self._has_ended else Membership(backend, self.served)
 
     @property
     def backend(self) -> StateBackend:
@@ -259,7 +259,7 @@ _switches: WeakSet[AppSwitch] = WeakSet()
 
 def join_here(backend: StateBackend) -> list[Membership]:
     """Let drains wait for the middlewares of this process on a switch that have no lifespan, until this ends."""
-    joined = [each.join() for each in list(_switches) if key_of(each.backend) == key_of(backend)]
+    joined = [each.join(backend) for each in list(_switches) if key_of(each.backend) == key_of(backend)]
     return [membership for membership in joined if membership is not None]
 
 

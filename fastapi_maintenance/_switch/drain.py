@@ -22,7 +22,7 @@ from fastapi_maintenance._switch.follower import following
 from fastapi_maintenance._switch.reports import mark_of, registry_of, workers_of
 from fastapi_maintenance._switch.worker import Membership, end_orphans
 from fastapi_maintenance.backends.base import name_of, read_state
-from fastapi_maintenance.backends.known import uncached
+from fastapi_maintenance.backends.known import known_of, uncached
 from fastapi_maintenance.errors import DrainTimeoutError, NoWorkersError, WorkerStatus
 from fastapi_maintenance.state import Hold, MaintenanceState, status_of
 from fastapi_maintenance.typing import StateBackend
@@ -55,6 +55,7 @@ class Drain:
         self._wanted = wanted
         self._progress = progress
         self._mark = ""
+        self._hold: Hold | None = None
         self._shortest = 0.0 if getattr(self._registry, "is_durable", False) else SHORTEST
         self._not_before = 0.0
         self._seen: dict[str, tuple[WorkerStatus, float]] = {}
@@ -75,7 +76,7 @@ class Drain:
             own: The middlewares of this process that drains wait for only now.
         """
         await background.all_ended(end_orphans())
-        async with following(self._backend, lambda: None):
+        async with following(self._backend, self._observe):
             try:
                 for membership in own:
                     with anyio.move_on_after(ANSWER_TIMEOUT):
@@ -95,12 +96,12 @@ class Drain:
             NoWorkersError: There is no worker.
         """
         began = anyio.current_time()
-        self._not_before = began + self._shortest
+        self._hold, self._not_before = hold, began + self._shortest
         while True:
             now = anyio.current_time()
             try:
                 with in_time(ANSWER_TIMEOUT):
-                    is_done = await self._look(hold)
+                    is_done = await self._look()
             except Exception as error:  # noqa: BLE001 -- the store may answer again in time
                 is_done, self._reason = False, f"the store does not answer: {type(error).__name__}: {error}"
             if is_done and now >= self._not_before:
@@ -118,7 +119,14 @@ class Drain:
                 self._progress(left, began + self._seconds - now)
             await anyio.sleep(min(_POLL, began + self._seconds - now))
 
-    async def _look(self, hold: Hold) -> bool:
+    def _observe(self) -> None:
+        """Notice each state that becomes known, also between two looks."""
+        state = known_of(self._backend).state
+        problem = None if state is None else self._problem_of(state)
+        if problem is not None:
+            self._begin_anew(problem)
+
+    async def _look(self) -> bool:
         """Return whether all is as it has to be."""
         reports = await guarded(self._registry.reports())
         state = await guarded(read_state(uncached(self._backend)))
@@ -128,8 +136,8 @@ class Drain:
             await self._write_mark()
         elif anyio.current_time() >= self._sign_mark_at:
             await self._sign_mark()
-        self._update(reports, state, hold)
-        problem = self._problem_of(state, hold)
+        self._update(reports, state)
+        problem = self._problem_of(state)
         if problem is not None:
             self._begin_anew(problem)
             return False
@@ -138,17 +146,20 @@ class Drain:
             return False
         return self._seen.keys() == self._confirmed and (bool(self._seen) or not self._wanted)
 
-    def _update(self, reports: Mapping[str, str], state: MaintenanceState, hold: Hold) -> None:
+    def _update(self, reports: Mapping[str, str], state: MaintenanceState) -> None:
         """Compare the reports with what this drain has seen."""
         now, workers = anyio.current_time(), workers_of(reports, state)
         recent = {worker: seen for worker, seen in self._seen.items() if now - seen[1] < self._shortest}
         self._seen = recent | {worker: (status, now) for worker, status in workers.items()}
-        self._confirmed = {one for one, status in workers.items() if hold.id in status.holds and status.requests == 0}
+        hold = "" if self._hold is None else self._hold.id
+        self._confirmed = {one for one, status in workers.items() if hold in status.holds and status.requests == 0}
         self.workers = len({worker.rpartition(".")[2].partition("-")[0] for worker in self._confirmed})
 
-    def _problem_of(self, state: MaintenanceState, hold: Hold) -> str | None:
-        """Return why maintenance is not on by the hold, None if it is."""
-        if all(stored.id != hold.id for stored in state.holds):
+    def _problem_of(self, state: MaintenanceState) -> str | None:
+        """Return why maintenance is not on by the hold that is waited with, None if it is."""
+        if self._hold is None:
+            return None
+        if all(stored.id != self._hold.id for stored in state.holds):
             return "the hold of this block is not in the store"
         status = status_of(holds.with_local(self._backend, state), clock.now())
         if status.active:
