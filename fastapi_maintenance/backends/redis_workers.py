@@ -50,6 +50,7 @@ class RedisWorkers:
         self._slot = slot
         self._key = f"{slot}:workers"
         self._seen: dict[str, _Record] = {}
+        self._looked_at = 0.0
         self.can_subscribe: bool = True
         """Whether processes of this kind subscribe to their channels."""
 
@@ -73,6 +74,9 @@ class RedisWorkers:
         seconds; one that could not subscribe, when it has not been heard of for a minute. One that was seen here and
         whose record is lost has that time too.
         """
+        self._looked_at, before = time.monotonic(), self._looked_at
+        if self._looked_at - before > _KEPT_FOR / 2:
+            self._seen.clear()  # they may have left so long ago that this is no longer known
         records, left = await self._read()
         lost = {worker: record for worker, record in self._seen.items() if worker not in records | left}
         found = lost | records
