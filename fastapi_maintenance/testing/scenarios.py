@@ -51,8 +51,8 @@ _STATES = (
     replace(ON, holds=(Hold(id="3", on=False, expires_at=_PAST),)),
 )
 _TURNS = (1, 2, 3, 4, 5, 10, 30, 100)  # of the event loop, after which a write is cancelled
-_IDLE, _BUSY = '{"holds": [], "requests": 0}', '{"holds": ["1"], "requests": 1, "route": "POST /orders/{id}"}'
-_REPORTS = (_IDLE, _BUSY, _IDLE, _IDLE, "{}", json.dumps({"holds": [f"hold {each}" for each in range(100)]}), _BUSY)
+IDLE, BUSY = '{"holds": [], "requests": 0}', '{"holds": ["1"], "requests": 1, "route": "POST /orders/{id}"}'
+_REPORTS = (IDLE, BUSY, IDLE, IDLE, "{}", json.dumps({"holds": [f"hold {each}" for each in range(100)]}), BUSY)
 
 
 def needs(*methods: str) -> Callable[[_Scenario], _Scenario]:
@@ -255,12 +255,12 @@ async def a_worker_that_has_signed_is_known_until_it_leaves(a: Instance, b: Inst
     """reports() has every worker from the end of its first sign() until leave(), whichever instance it uses."""
     one, two = _new_workers(2)
     async with _followed(a, b):
-        await a.sign(one, _IDLE)
-        await _expect_reports((b, a), {one: _IDLE})
-        await b.sign(two, _BUSY)
-        await _expect_reports((a, b), {one: _IDLE, two: _BUSY})
+        await a.sign(one, IDLE)
+        await _expect_reports((b, a), {one: IDLE})
+        await b.sign(two, BUSY)
+        await _expect_reports((a, b), {one: IDLE, two: BUSY})
         await a.leave(one)
-        await _expect_reports((a, b), {two: _BUSY}, one)
+        await _expect_reports((a, b), {two: BUSY}, one)
         await b.leave(two)
         await _expect_reports((a, b), {}, one, two)
 
@@ -286,12 +286,12 @@ async def a_worker_that_leaves_removes_no_other(a: Instance, b: Instance) -> Non
     one, two, three, stranger = _new_workers(4)
     async with _followed(a, b):
         for worker in (one, two, three):
-            await a.sign(worker, _IDLE)
+            await a.sign(worker, IDLE)
         for instance, worker in ((b, stranger), (a, two), (a, two)):
             await instance.leave(worker)
-        await _expect_reports((a, b), {one: _IDLE, three: _IDLE}, two, stranger)
-        await a.sign(one, _BUSY)
-        await _expect_reports((a, b), {one: _BUSY, three: _IDLE}, two, stranger)
+        await _expect_reports((a, b), {one: IDLE, three: IDLE}, two, stranger)
+        await a.sign(one, BUSY)
+        await _expect_reports((a, b), {one: BUSY, three: IDLE}, two, stranger)
         await a.leave(one)
         await a.leave(three)
 
@@ -302,16 +302,16 @@ async def no_concurrent_sign_is_lost(a: Instance, b: Instance) -> None:
     async with _followed(a, b):
         for instances in ((a, a), (a, b), (b, a, b, a)):
             signed = dict(zip(_new_workers(len(instances)), instances, strict=True))
-            await _at_once(*(partial(instance.sign, worker, _IDLE) for worker, instance in signed.items()))
-            await _expect_reports((a, b), dict.fromkeys(signed, _IDLE))
+            await _at_once(*(partial(instance.sign, worker, IDLE) for worker, instance in signed.items()))
+            await _expect_reports((a, b), dict.fromkeys(signed, IDLE))
             first, *others = signed
             late = _new_workers(1)[0]
             await _at_once(
                 partial(signed[first].leave, first),
-                partial(b.sign, late, _BUSY),
-                *(partial(signed[worker].sign, worker, _BUSY) for worker in others),
+                partial(b.sign, late, BUSY),
+                *(partial(signed[worker].sign, worker, BUSY) for worker in others),
             )
-            await _expect_reports((a, b), dict.fromkeys([late, *others], _BUSY), first)
+            await _expect_reports((a, b), dict.fromkeys([late, *others], BUSY), first)
             await b.leave(late)
             for worker in others:
                 await signed[worker].leave(worker)
@@ -322,14 +322,14 @@ async def a_cancelled_sign_is_whole_or_not_made(a: Instance, b: Instance) -> Non
     """A sign that is cancelled leaves the report before it or the one after it, and the registry usable."""
     one, two = _new_workers(2)
     async with _followed(a, b):
-        await b.sign(two, _IDLE)
+        await b.sign(two, IDLE)
         for turns in _TURNS:
-            await a.sign(one, _IDLE)
-            await _at_once(partial(a.sign, one, _BUSY), turns=turns)
+            await a.sign(one, IDLE)
+            await _at_once(partial(a.sign, one, BUSY), turns=turns)
             for reader in (a, b):
                 reports = await reader.reports()
-                expect(reports.get(one), _IDLE, _BUSY)  # it may still come, as from a thread
-                expect(reports.get(two), _IDLE)
+                expect(reports.get(one), IDLE, BUSY)  # it may still come, as from a thread
+                expect(reports.get(two), IDLE)
         await a.leave(one)
         await b.leave(two)
 
