@@ -51,6 +51,7 @@ class FileWorkers:
         self._records: dict[str, _Record] = {}
         self._left: set[str] = set()
         self._seen: dict[str, str] = {}
+        self._looked_at = 0.0
         self._is_busy = threading.Lock()
 
     async def sign(self, worker: str, report: str, /) -> None:
@@ -112,6 +113,9 @@ class FileWorkers:
 
     def _reports(self) -> dict[str, str]:
         folder = self._folder()
+        self._looked_at, before = time.monotonic(), self._looked_at
+        if self._looked_at - before > _KEPT_FOR / 2:
+            self._seen.clear()  # what would show their end may have been removed since
         found = {path.stem: path for path in folder.glob("*.json")}
         for worker in found.keys() | self._seen.keys():
             if not self._is_alive(folder, worker, has_record=worker in found):

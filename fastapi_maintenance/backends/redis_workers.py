@@ -2,7 +2,8 @@
 
 A record also names a channel, to which its process subscribes and on which nothing is published. So the server knows at
 once when the process is gone, and still has the subscription of one that hangs. A process that has no subscription is
-known by the time of its record alone.
+known by the time of its record alone. Of a worker that has left, the time is kept, since its process may still
+subscribe.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 _GONE_AFTER = 4.0  # seconds without a sign of life, and without a subscription
 _SILENT_FOR = 60.0  # seconds without a sign of life, for a process that cannot subscribe
+_KEPT_FOR = 60.0  # seconds after a worker has left
 _SIGN = "redis.call('HSET', KEYS[1], ARGV[1], redis.call('TIME')[1] .. ' ' .. ARGV[2])"
+_LEAVE = "redis.call('HSET', KEYS[1], ARGV[1], redis.call('TIME')[1])"
 _READ = "return {redis.call('TIME')[1], redis.call('HGETALL', KEYS[1])}"
 
 
@@ -47,6 +50,7 @@ class RedisWorkers:
         self._slot = slot
         self._key = f"{slot}:workers"
         self._seen: dict[str, _Record] = {}
+        self._looked_at = 0.0
         self.can_subscribe: bool = True
         """Whether processes of this kind subscribe to their channels."""
 
@@ -60,9 +64,8 @@ class RedisWorkers:
         await self._client.eval(_SIGN, 1, self._key, worker, f"{channel} {report}")
 
     async def leave(self, worker: str, /) -> None:
-        """Remove the record of a worker."""
-        self._seen.pop(worker, None)
-        await self._client.hdel(self._key, worker)
+        """Replace the record of a worker by the time at which it has left."""
+        await self._client.eval(_LEAVE, 1, self._key, worker)
 
     async def reports(self) -> Mapping[str, str]:
         """Return the last report of each worker that has not left and is not known to be dead.
@@ -71,12 +74,15 @@ class RedisWorkers:
         seconds; one that could not subscribe, when it has not been heard of for a minute. One that was seen here and
         whose record is lost has that time too.
         """
-        before, records = self._seen, await self._read()
-        lost = {worker: record for worker, record in before.items() if worker not in records}
+        self._looked_at, before = time.monotonic(), self._looked_at
+        if self._looked_at - before > _KEPT_FOR / 2:
+            self._seen.clear()  # they may have left so long ago that this is no longer known
+        records, left = await self._read()
+        lost = {worker: record for worker, record in self._seen.items() if worker not in records | left}
         found = lost | records
         subscribed = await self._subscribed({record.channel for record in found.values()})
         now = time.monotonic()
-        alive, dead = {}, []
+        alive, dead = {}, [worker for worker, age in left.items() if age > _KEPT_FOR]
         for worker, record in found.items():
             patience = _GONE_AFTER if record.channel else _SILENT_FOR
             if record.channel in subscribed:
@@ -91,15 +97,20 @@ class RedisWorkers:
                 await self._client.hdel(self._key, *dead)
         return {worker: record.report for worker, record in alive.items()}
 
-    async def _read(self) -> dict[str, _Record]:
+    async def _read(self) -> tuple[dict[str, _Record], dict[str, int]]:
+        """Return the records, and for how many seconds the workers that have left are gone."""
         time_there, flat = await self._client.eval(_READ, 1, self._key)
         now, texts = time.monotonic(), [_text(each) for each in flat]
-        records = {}
+        records, left = {}, {}
         for worker, text in zip(texts[::2], texts[1::2], strict=True):
-            written, channel, report = (*text.split(" ", 2), "", "")[:3]
+            written, *rest = text.split(" ", 2)
             age = int(time_there) - int(written) if written.isdecimal() else 0
-            records[worker] = _Record(channel, report, now - age)
-        return records
+            if written.isdecimal() and not rest:
+                left[worker] = age
+            else:
+                channel, report = (*rest, "", "")[:2]
+                records[worker] = _Record(channel, report, now - age)
+        return records, left
 
     async def _subscribed(self, channels: set[str]) -> set[str]:
         """Return those of the channels to which somebody subscribes; all of them if a node cannot be asked."""

@@ -11,8 +11,8 @@ from typing import Literal
 from anyio.from_thread import start_blocking_portal
 
 from fastapi_maintenance._helpers.checks import check_callable, check_seconds, reject
-from fastapi_maintenance.errors import NotSupportedError, PromiseBrokenError
-from fastapi_maintenance.testing.instances import Broken, Instance, MakeBackend, made
+from fastapi_maintenance.errors import PromiseBrokenError
+from fastapi_maintenance.testing.instances import Broken, MakeBackend, made
 from fastapi_maintenance.testing.scenarios import OFF, SCENARIOS, Scenario, methods_of
 
 __all__ = ["check_backend"]
@@ -35,7 +35,7 @@ def check_backend(
     The promises are the functions in `SCENARIOS`, in `fastapi_maintenance.testing.scenarios`: each is short, and may be
     run alone, as by `pytest.mark.parametrize("scenario", SCENARIOS)`. A scenario is left out if the backend lacks a
     method that it needs; if it writes, and `set_value` raises `ReadOnlyBackendError`; or if it is about workers, and
-    `get_reports` raises `NotSupportedError`.
+    the backend has no attribute `workers`, or None there.
 
     `make_backend` is called twice, and both calls must give backends on one switch, as two processes have them: on one
     key of a store, on one path; or the same object twice, if the switch lives in that. Nobody else may use this switch
@@ -89,7 +89,7 @@ async def _run(make_backend: MakeBackend, scenarios: list[Scenario], patience: f
         try:
             for instance in (a, b):
                 instance.check_kind()
-            missing = await _missing_methods(a)
+            missing = {"set_value", "update_state"} if await a.is_read_only() else set()
             for scenario in scenarios:
                 if not all(a.has(method) and method not in missing for method in methods_of(scenario)):
                     continue
@@ -105,15 +105,3 @@ async def _run(make_backend: MakeBackend, scenarios: list[Scenario], patience: f
             error.__cause__ = broken.__cause__
             return error
     return None
-
-
-async def _missing_methods(instance: Instance) -> set[str]:
-    """Return the methods that the backend has and that always refuse."""
-    missing: set[str] = set()
-    if await instance.is_read_only():
-        missing |= {"set_value", "update_state", "get_reports"}
-    elif instance.has("get_reports", "report", "update_state") and await instance.refuses(
-        NotSupportedError, "get_reports"
-    ):
-        missing.add("get_reports")
-    return missing

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import anyio
@@ -20,10 +21,18 @@ __all__ = ["Broken", "ChangeFailedError", "Instance", "MakeBackend", "expect", "
 MakeBackend = Callable[[], StateBackend | Awaitable[StateBackend] | AbstractAsyncContextManager[StateBackend]]
 KIND = "a backend has the async methods get_value() and set_value(value)"
 TOGETHER = "get_state() and update_state(change) come together"
+DRAINABLE = "a backend with workers has get_state() and update_state(change) too"
 ASYNC = "every method but peek() and watch() is async"
-TYPES = "get_value() returns True or False, and a state is a MaintenanceState"
+REGISTRY = "workers is None, or has the async methods sign(worker, report), leave(worker) and reports()"
+TYPES = "get_value() returns True or False, a state is a MaintenanceState, and reports() a Mapping of str to str"
 WORKS = "a call succeeds, and returns, while the store is available"
-_TYPES = {"set_value": object, "get_value": bool, "report": object, "get_reports": Mapping}
+_TYPES = {
+    "set_value": object,
+    "get_value": bool,
+    "workers.sign": object,
+    "workers.leave": object,
+    "workers.reports": Mapping,
+}
 _POLL = 0.001  # seconds
 _MOST_AFTER_CANCELLATION = 3  # states that a watch may yield after it was cancelled: they came just before
 
@@ -80,12 +89,12 @@ class Instance:
         self.calls = calls
         self.patience = patience
 
-    def has(self, *methods: str) -> bool:
-        """Return whether it has these methods."""
-        return all(hasattr(self.backend, method) for method in methods)
+    def has(self, *names: str) -> bool:
+        """Return whether it has these methods, or attributes."""
+        return all(getattr(self.backend, name, None) is not None for name in names)
 
     def check_kind(self) -> None:
-        """Check that it has the methods of a backend."""
+        """Check that it has the methods of a backend, and those of a registry if it has one."""
         name = type(self.backend).__name__
         if isinstance(self.backend, type):
             raise Broken(KIND, f"make_backend() returned the class {self.backend.__name__}, not an object of it")
@@ -95,6 +104,14 @@ class Instance:
         if self.has("get_state") is not self.has("update_state"):
             there, missing = ("get_state", "update_state") if self.has("get_state") else ("update_state", "get_state")
             raise Broken(TOGETHER, f"make_backend() returned {name}, which has {there}() but lacks {missing}()")
+        if not self.has("workers"):
+            return
+        if not self.has("get_state"):
+            raise Broken(DRAINABLE, f"make_backend() returned {name}, which has workers but lacks get_state()")
+        for method in ("sign", "leave", "reports"):
+            if not callable(getattr(self.backend.workers, method, None)):
+                kind = type(self.backend.workers).__name__
+                raise Broken(REGISTRY, f"make_backend() returned {name}, whose workers ({kind}) lack {method}()")
 
     async def get_value(self) -> bool:
         """Return whether maintenance is on."""
@@ -128,13 +145,20 @@ class Instance:
         state: MaintenanceState = await self._call("peek")
         return state
 
-    async def report(self, worker: str, text: str) -> None:
-        """Report for a worker."""
-        await self._call("report", worker, text)
+    async def sign(self, worker: str, report: str) -> None:
+        """Write the record of a worker."""
+        await self._call("workers.sign", worker, report)
 
-    async def get_reports(self) -> dict[str, str]:
-        """Return the report of each worker that is counted."""
-        return dict(await self._call("get_reports"))
+    async def leave(self, worker: str) -> None:
+        """Remove the record of a worker."""
+        await self._call("workers.leave", worker)
+
+    async def reports(self) -> Mapping[str, str]:
+        """Return the last report of each worker."""
+        reports: Mapping[str, str] = await self._call("workers.reports")
+        if not all(isinstance(each, str) for pair in reports.items() for each in pair):
+            raise Broken(TYPES, f"got {shown(reports)}")
+        return reports
 
     async def refuses(self, refusal: type[Exception], method: str, *args: object) -> bool:
         """Call a method; return whether it raises this refusal."""
@@ -155,7 +179,7 @@ class Instance:
         self.calls.append(f"{self.name}: {method}({', '.join(map(repr, args)) if text is None else text})")
         try:
             with in_time(self.patience):
-                answer = getattr(self.backend, method)(*args)
+                answer = attrgetter(method)(self.backend)(*args)
                 is_async = inspect.isawaitable(answer)
                 if is_async:
                     answer = await answer
@@ -177,15 +201,12 @@ class Watch:
 
     Args:
         instance: The backend to watch.
-        worker: The worker to count while it runs.
         is_busy: Whether it asks for the next state only when that is wanted, and not as soon as it can.
     """
 
-    def __init__(self, instance: Instance, worker: str | None = None, *, is_busy: bool = False) -> None:
+    def __init__(self, instance: Instance, *, is_busy: bool = False) -> None:
         self.instance = instance
-        self.first: MaintenanceState | None = None
         self.last: MaintenanceState | None = None
-        self._worker = worker
         self._is_busy = is_busy
         self._is_wanted = False
         self._after_cancellation = 0
@@ -195,11 +216,10 @@ class Watch:
 
     async def run(self) -> None:
         """Watch, and keep what it yields or raises."""
-        argument = "" if self._worker is None else repr(self._worker)
-        self.instance.calls.append(f"{self.instance.name}: watch({argument})")
+        self.instance.calls.append(f"{self.instance.name}: watch()")
         try:
             with self._scope:
-                states = self.instance.backend.watch(*filter(None, [self._worker]))
+                states = self.instance.backend.watch()
                 if inspect.iscoroutine(states):
                     states.close()
                     raise Broken(ASYNC, "watch() is a coroutine, not an async iterator")  # noqa: TRY301 -- kept too
@@ -220,7 +240,7 @@ class Watch:
             self._after_cancellation += self._scope.cancel_called
             if self._after_cancellation == _MOST_AFTER_CANCELLATION:
                 return
-            self.first, self.last = self.first or state, state
+            self.last = state
             self._is_wanted = not self._is_busy
             while not self._is_wanted:  # noqa: ASYNC110 -- plainer than an event for each state
                 await anyio.sleep(_POLL)
@@ -258,11 +278,11 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(instance: Instance, worker: str | None = None, *, is_busy: bool = False) -> AsyncGenerator[Watch]:
+async def watching(instance: Instance, *, is_busy: bool = False) -> AsyncGenerator[Watch]:
     """Run a watch for a while."""
     raised: Broken | None = None
     async with anyio.create_task_group() as group:
-        watch = Watch(instance, worker, is_busy=is_busy)
+        watch = Watch(instance, is_busy=is_busy)
         group.start_soon(watch.run)
         try:
             yield watch

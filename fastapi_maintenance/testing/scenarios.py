@@ -4,11 +4,14 @@ A scenario gets two instances of a backend on one switch, as two processes have 
 each one for which the backend has the methods.
 """
 
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -48,11 +51,12 @@ _STATES = (
     replace(ON, holds=(Hold(id="3", on=False, expires_at=_PAST),)),
 )
 _TURNS = (1, 2, 3, 4, 5, 10, 30, 100)  # of the event loop, after which a write is cancelled
-_BEGINNINGS = range(10)  # turns of the event loop after which somebody drains while a worker begins
+IDLE, BUSY = '{"holds": [], "requests": 0}', '{"holds": ["1"], "requests": 1, "route": "POST /orders/{id}"}'
+_REPORTS = (IDLE, BUSY, IDLE, IDLE, "{}", json.dumps({"holds": [f"hold {each}" for each in range(100)]}), BUSY)
 
 
 def needs(*methods: str) -> Callable[[_Scenario], _Scenario]:
-    """Mark a scenario as one for backends with these methods."""
+    """Mark a scenario as one for backends with these methods, or attributes."""
 
     def mark(scenario: _Scenario) -> _Scenario:
         vars(scenario)["methods"] = methods
@@ -62,7 +66,7 @@ def needs(*methods: str) -> Callable[[_Scenario], _Scenario]:
 
 
 def methods_of(scenario: Scenario) -> tuple[str, ...]:
-    """Return the methods that a backend needs for a scenario, besides `get_value`."""
+    """Return the methods and attributes that a backend needs for a scenario, besides `get_value`."""
     return getattr(scenario, "methods", ())
 
 
@@ -246,56 +250,88 @@ async def a_cancelled_watch_ends(a: Instance, b: Instance) -> None:
 # --- workers ----------------------------------------------------------------------------------------------------------
 
 
-@needs("get_reports")
-async def a_worker_is_counted_while_it_watches(a: Instance, b: Instance) -> None:
-    """watch(worker) counts the worker from before its first state is read until it ends, for all instances."""
-    one, two = "host.1.one", "host.2.two"
-    async with watching(a, one, is_busy=True) as watch:
-        await watch.expect(OFF)
-        await _expect_reports(a, {one: ""})
-        await _expect_reports(b, {one: ""})
-        async with watching(b, two) as other:
-            await other.expect(OFF)
-            await _expect_reports(b, {one: "", two: ""})
-            await a.report(one, "busy")
-        await _expect_reports(b, {one: "busy"})
-    await _expect_reports(b, {})
-    async with watching(b, one) as again:
-        await again.expect(OFF)
-        await _expect_reports(a, {one: ""})
+@needs("workers", "update_state")
+async def a_worker_that_has_signed_is_known_until_it_leaves(a: Instance, b: Instance) -> None:
+    """reports() has every worker from the end of its first sign() until leave(), whichever instance it uses."""
+    one, two = _new_workers(2)
+    async with _followed(a, b):
+        await a.sign(one, IDLE)
+        await _expect_reports((b, a), {one: IDLE})
+        await b.sign(two, BUSY)
+        await _expect_reports((a, b), {one: IDLE, two: BUSY})
+        await a.leave(one)
+        await _expect_reports((a, b), {two: BUSY}, one)
+        await b.leave(two)
+        await _expect_reports((a, b), {}, one, two)
 
 
-@needs("get_reports")
+@needs("workers", "update_state")
 async def the_last_report_of_each_worker_is_kept(a: Instance, b: Instance) -> None:
-    """get_reports() has the last report of each worker that is counted, and no other."""
-    one, two = "host.1.one", "host.2.two"
-    await a.report(one, "busy")
-    await _expect_reports(b, {})
-    async with watching(a, one) as watch, watching(b, two) as other:
-        await watch.expect(OFF)
-        await other.expect(OFF)
-        reports = {one: "", two: ""}
-        for worker, text in ((two, "busy"), (one, "drained"), (two, "drained"), (one, "busy")):
-            reports[worker] = text
-            writer, reader = (a, b) if worker == one else (b, a)
-            await writer.report(worker, text)
-            await _expect_reports(reader, reports)
+    """reports() has the last report of each worker, to the letter."""
+    one, two = _new_workers(2, host="host" * 20)  # some are as long
+    reports: dict[str, str] = {}
+    async with _followed(a, b):
+        for text in _REPORTS:
+            for instance, worker in ((a, one), (b, two)):
+                reports[worker] = text
+                await instance.sign(worker, text)
+                await _expect_reports((b, a), reports)
+        await a.leave(one)
+        await b.leave(two)
 
 
-@needs("get_reports")
-async def a_worker_that_is_not_counted_yet_reads_the_newest_state(a: Instance, b: Instance) -> None:
-    """A worker that get_reports() does not have begins with a state that is no older than that answer."""
-    for turns in _BEGINNINGS:
-        worker = f"host.3.{turns}"
-        async with watching(a, worker) as watch:
-            for _ in range(turns):
-                await checkpoint()
-            await b.set_state(ON)
-            reports = await b.get_reports()
-            await watch.expect(ON)
-            if worker not in reports:
-                expect(watch.first, ON)
-        await a.set_state(OFF)
+@needs("workers", "update_state")
+async def a_worker_that_leaves_removes_no_other(a: Instance, b: Instance) -> None:
+    """leave() removes that worker alone, and does no harm where it has no record."""
+    one, two, three, stranger = _new_workers(4)
+    async with _followed(a, b):
+        for worker in (one, two, three):
+            await a.sign(worker, IDLE)
+        for instance, worker in ((b, stranger), (a, two), (a, two)):
+            await instance.leave(worker)
+        await _expect_reports((a, b), {one: IDLE, three: IDLE}, two, stranger)
+        await a.sign(one, BUSY)
+        await _expect_reports((a, b), {one: BUSY, three: IDLE}, two, stranger)
+        await a.leave(one)
+        await a.leave(three)
+
+
+@needs("workers", "update_state")
+async def no_concurrent_sign_is_lost(a: Instance, b: Instance) -> None:
+    """Of workers that sign at the same time, or while another one leaves, none is lost."""
+    async with _followed(a, b):
+        for instances in ((a, a), (a, b), (b, a, b, a)):
+            signed = dict(zip(_new_workers(len(instances)), instances, strict=True))
+            await _at_once(*(partial(instance.sign, worker, IDLE) for worker, instance in signed.items()))
+            await _expect_reports((a, b), dict.fromkeys(signed, IDLE))
+            first, *others = signed
+            late = _new_workers(1)[0]
+            await _at_once(
+                partial(signed[first].leave, first),
+                partial(b.sign, late, BUSY),
+                *(partial(signed[worker].sign, worker, BUSY) for worker in others),
+            )
+            await _expect_reports((a, b), dict.fromkeys([late, *others], BUSY), first)
+            await b.leave(late)
+            for worker in others:
+                await signed[worker].leave(worker)
+
+
+@needs("workers", "update_state")
+async def a_cancelled_sign_is_whole_or_not_made(a: Instance, b: Instance) -> None:
+    """A sign that is cancelled leaves the report before it or the one after it, and the registry usable."""
+    one, two = _new_workers(2)
+    async with _followed(a, b):
+        await b.sign(two, IDLE)
+        for turns in _TURNS:
+            await a.sign(one, IDLE)
+            await _at_once(partial(a.sign, one, BUSY), turns=turns)
+            for reader in (a, b):
+                reports = await reader.reports()
+                expect(reports.get(one), IDLE, BUSY)  # it may still come, as from a thread
+                expect(reports.get(two), IDLE)
+        await a.leave(one)
+        await b.leave(two)
 
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -313,9 +349,11 @@ SCENARIOS: tuple[Scenario, ...] = (
     a_watch_begins_with_the_state,
     a_watch_yields_the_last_state,
     a_cancelled_watch_ends,
-    a_worker_is_counted_while_it_watches,
+    a_worker_that_has_signed_is_known_until_it_leaves,
     the_last_report_of_each_worker_is_kept,
-    a_worker_that_is_not_counted_yet_reads_the_newest_state,
+    a_worker_that_leaves_removes_no_other,
+    no_concurrent_sign_is_lost,
+    a_cancelled_sign_is_whole_or_not_made,
 )
 
 
@@ -330,12 +368,31 @@ async def _expect_reads(reader: Instance, state: MaintenanceState) -> None:
         expect(await reader.peek(), state)
 
 
-async def _expect_reports(reader: Instance, expected: dict[str, str]) -> None:
-    """Compare the reports; one that is too many is given time to go, as a store may notice an end later."""
-    with anyio.move_on_after(reader.patience):
-        while (reports := await reader.get_reports()).items() > expected.items():  # noqa: ASYNC110 -- a store has no event
-            await anyio.sleep(0.01)
-    expect(reports, expected)
+def _new_workers(number: int, host: str = "host") -> list[str]:
+    """Return ids that no worker has had before: none signs again after it has left."""
+    return [f"{host}.{each}.{uuid4().hex[:12]}" for each in range(number)]
+
+
+@asynccontextmanager
+async def _followed(*instances: Instance) -> AsyncGenerator[None]:
+    """Watch the instances that can be watched, as every process does that signs."""
+    async with AsyncExitStack() as stack:
+        for instance in instances:
+            if instance.has("watch"):
+                watch = await stack.enter_async_context(watching(instance))
+                await watch.expect(OFF)
+        yield
+
+
+async def _expect_reports(readers: Iterable[Instance], expected: Mapping[str, str], *left: str) -> None:
+    """Compare the reports of these workers; those that have left are given time to go, as a store may be slow."""
+    for reader in readers:
+        reports = await reader.reports()
+        with anyio.move_on_after(reader.patience):
+            while not reports.keys().isdisjoint(left):
+                await anyio.sleep(0.01)
+                reports = await reader.reports()
+        expect({worker: text for worker, text in reports.items() if worker in (*expected, *left)}, dict(expected))
 
 
 async def _at_once(*writes: Callable[[], Awaitable[object]], turns: int | None = None) -> None:

@@ -365,155 +365,171 @@ class TellsOnWhenCancelled(Watchable):
                 await anyio.sleep(0.005)
 
 
-# --- that count workers -----------------------------------------------------------------------------------------------
+# --- that know their workers -----------------------------------------------------------------------------------------
 
 
-class Drainable(Watchable):
-    """One that keeps its promises, as a base; its reports are a dictionary that all instances share."""
+class Registry:
+    """One that keeps its promises, as a base."""
 
-    def __init__(self, memory: MemoryBackend | None = None, reports: dict[str, str] | None = None) -> None:
-        super().__init__()
-        self.memory = self.memory if memory is None else memory
-        self.kept = {} if reports is None else reports
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
 
-    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
-        if worker is not None:
-            await self.add(worker)
-        try:
-            while True:
-                changed = self._changed
-                yield await self.get_state()
-                await changed.wait()
-        finally:
-            if worker is not None:
-                self.remove(worker)
-
-    async def add(self, worker: str) -> None:
+    async def sign(self, worker: str, report: str, /) -> None:
         await checkpoint()
-        self.kept[worker] = ""
+        self.kept[worker] = report
 
-    def remove(self, worker: str) -> None:
-        del self.kept[worker]
-
-    async def report(self, worker: str, text: str, /) -> None:
+    async def leave(self, worker: str, /) -> None:
         await checkpoint()
-        if worker in self.kept:
-            self.kept[worker] = text
+        self.kept.pop(worker, None)
 
-    async def get_reports(self) -> Mapping[str, str]:
+    async def reports(self) -> Mapping[str, str]:
         await checkpoint()
         return dict(self.kept)
 
 
-class CountsAfterItsFirstState(Drainable):
-    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
-        yield await self.get_state()
-        async for state in super().watch(worker):
-            yield state
+class Drainable(Watchable):
+    """One that keeps its promises, as far as its registry does."""
 
-
-class CountsAfterItHasRead(Drainable):
-    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:
-        first = await self.get_state()
-        await checkpoint()
-        states = super().watch(worker)
-        newer = await anext(states)
-        yield first
-        while True:
-            yield newer
-            newer = await anext(states)
-
-
-class CountsTheEnded(Drainable):
-    def remove(self, worker: str) -> None:
-        """Do nothing."""
-
-
-class CountsNobody(Drainable):
-    async def add(self, worker: str) -> None:
-        """Do nothing."""
-
-    def remove(self, worker: str) -> None:
-        """Do nothing."""
-
-
-class CountsTheNewestAlone(Drainable):
-    async def add(self, worker: str) -> None:
-        self.kept.clear()
-        await super().add(worker)
-
-    def remove(self, worker: str) -> None:
-        self.kept.pop(worker, None)
-
-
-class CountsItsOwnAlone(Drainable):
-    """One with which each instance knows only the workers that it has counted."""
-
-    def __init__(self, other: Drainable | None = None) -> None:
-        super().__init__(None if other is None else other.memory)
-        self.other = other
-
-    def ring(self) -> None:
-        super().ring()
-        if self.other is not None:
-            self.other.ring()
-
-
-class KeepsReportsOfOthers(Drainable):
-    async def report(self, worker: str, text: str, /) -> None:
-        self.kept[worker] = text
-
-    def remove(self, worker: str) -> None:
-        self.kept.pop(worker, None)
-
-
-class KeepsReportsOfTheEnded(Drainable):
-    def __init__(self) -> None:
+    def __init__(self, workers: Any = None, memory: MemoryBackend | None = None) -> None:  # noqa: ANN401 -- also a wrong one
         super().__init__()
-        self.kept_of_ended: dict[str, str] = {}
-
-    async def add(self, worker: str) -> None:
-        self.kept[worker] = self.kept_of_ended.get(worker, "")
-
-    def remove(self, worker: str) -> None:
-        self.kept_of_ended[worker] = self.kept.pop(worker)
+        self.workers = workers
+        self.memory = memory or self.memory
 
 
-class MixesReportsUp(Drainable):
-    async def report(self, worker: str, text: str, /) -> None:
-        if worker in self.kept:
-            self.kept[min(self.kept)] = text
+class CountsWithoutStates(BareSwitch):
+    workers = Registry()
 
 
-class ReportsTheOneBefore(Drainable):
+class HasTheNumberOfItsWorkers(DetailedStore):
+    workers = 4
+
+
+class CannotLeave(DetailedStore):
+    class Records:
+        sign, reports = Registry.sign, Registry.reports
+
+    workers = Records()
+
+
+class SignsInVain(Registry):
+    async def sign(self, worker: str, report: str, /) -> None:
+        """Do nothing."""
+
+
+class KeepsTheNewestAlone(Registry):
+    async def sign(self, worker: str, report: str, /) -> None:
+        self.kept.clear()
+        await super().sign(worker, report)
+
+
+class KeepsTheFirstReport(Registry):
+    async def sign(self, worker: str, report: str, /) -> None:
+        await super().sign(worker, self.kept.get(worker, report))
+
+
+class KeepsTheReportBefore(Registry):
     def __init__(self) -> None:
         super().__init__()
         self.newest: dict[str, str] = {}
 
-    async def report(self, worker: str, text: str, /) -> None:
-        await super().report(worker, self.newest.get(worker, ""))
-        self.newest[worker] = text
+    async def sign(self, worker: str, report: str, /) -> None:
+        await super().sign(worker, self.newest.get(worker, report))
+        self.newest[worker] = report
 
 
-class KeepsTheFirstReport(Drainable):
-    async def report(self, worker: str, text: str, /) -> None:
-        if not self.kept.get(worker):
-            await super().report(worker, text)
+class MixesReportsUp(Registry):
+    async def sign(self, worker: str, report: str, /) -> None:
+        await super().sign(worker, report)
+        self.kept[min(self.kept)] = report
 
 
-class ReportsAtOnce(Drainable):
-    def get_reports(self) -> Any:  # noqa: ANN401 -- wrong on purpose
+class ShortensReports(Registry):
+    async def sign(self, worker: str, report: str, /) -> None:
+        await super().sign(worker, report[:255])
+
+
+class ShortensIds(Registry):
+    async def sign(self, worker: str, report: str, /) -> None:
+        await super().sign(worker[:64], report)
+
+
+class KeepsThoseThatLeft(Registry):
+    async def leave(self, worker: str, /) -> None:
+        """Do nothing."""
+
+
+class ForgetsAllWhenOneLeaves(Registry):
+    async def leave(self, worker: str, /) -> None:
+        await super().leave(worker)
+        self.kept.clear()
+
+
+class FailsToRemoveWhatIsNotThere(Registry):
+    async def leave(self, worker: str, /) -> None:
+        await checkpoint()
+        del self.kept[worker]
+
+
+class RemovesAnotherInItsPlace(Registry):
+    async def leave(self, worker: str, /) -> None:
+        await checkpoint()
+        self.kept.pop(worker if worker in self.kept else min(self.kept, default=worker), None)
+
+
+class LosesConcurrentSigns(Registry):
+    async def sign(self, worker: str, report: str, /) -> None:
+        kept = await self.reports()
+        await checkpoint()
+        self.kept = {**kept, worker: report}
+
+
+class LosesSignsWhileOneLeaves(Registry):
+    async def leave(self, worker: str, /) -> None:
+        kept = await self.reports()
+        await checkpoint()
+        self.kept = {each: report for each, report in kept.items() if each != worker}
+
+
+class RemovesBeforeItWrites(Registry):
+    async def sign(self, worker: str, report: str, /) -> None:
+        await self.leave(worker)
+        await super().sign(worker, report)
+
+
+class KeepsItsConnectionWhenCutOff(Registry):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = anyio.Semaphore(1)
+
+    async def sign(self, worker: str, report: str, /) -> None:
+        await self.lock.acquire()
+        await super().sign(worker, report)
+        self.lock.release()
+
+
+class SignsAtOnce(Registry):
+    def sign(self, worker: str, report: str, /) -> Any:  # noqa: ANN401 -- wrong on purpose
+        self.kept[worker] = report
+
+
+class ReportsAtOnce(Registry):
+    def reports(self) -> Any:  # noqa: ANN401 -- wrong on purpose
         return self.kept
 
 
-class ListsReports(Drainable):
-    async def get_reports(self) -> Any:  # noqa: ANN401 -- wrong on purpose
-        return list((await super().get_reports()).items())
+class ListsReports(Registry):
+    async def reports(self) -> Any:  # noqa: ANN401 -- wrong on purpose
+        return list((await super().reports()).items())
 
 
-class CannotCountNowAndThen(Drainable):
-    async def get_reports(self) -> Mapping[str, str]:
-        if len(self.kept) > 1:
+class ReportsBytes(Registry):
+    async def reports(self) -> Any:  # noqa: ANN401 -- wrong on purpose
+        return {worker.encode(): report.encode() for worker, report in (await super().reports()).items()}
+
+
+class CannotSignNowAndThen(Registry):
+    async def sign(self, worker: str, report: str, /) -> None:
+        if self.kept.keys() - {worker}:
             message = "this store counts one worker at most"
             raise NotSupportedError(message)
-        return await super().get_reports()
+        await super().sign(worker, report)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,6 @@ from fastapi_maintenance import (
     MaintenanceError,
     MaintenanceState,
     MemoryBackend,
-    NotSupportedError,
     StateBackend,
     Switch,
     backend_from_url,
@@ -35,7 +35,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.testing import SCENARIOS, MakeBackend, PromiseBrokenError, Scenario, check_backend, scenarios
-from fastapi_maintenance.testing.instances import ASYNC, KIND, TOGETHER, TYPES, WORKS
+from fastapi_maintenance.testing.instances import ASYNC, DRAINABLE, KIND, REGISTRY, TOGETHER, TYPES, WORKS
 from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch
 from tests.testing import broken
@@ -99,19 +99,12 @@ class KeepsMessages(DetailedStore):
         await self.memory.update_state(lambda state: replace(state, switch=replace(state.switch, on=value)))
 
 
-class CannotCount(broken.Drainable):
-    """One that has the methods for workers, and a store that cannot count them."""
+class DrainableStore(DetailedStore):
+    """One that knows its workers, and that cannot be watched."""
 
-    async def add(self, worker: str) -> None:
-        """Do nothing."""
-
-    def remove(self, worker: str) -> None:
-        """Do nothing."""
-
-    async def get_reports(self) -> Mapping[str, str]:
-        await checkpoint()
-        message = "this store cannot count workers"
-        raise NotSupportedError(message)
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers = broken.Registry()
 
 
 class IteratesItself(WatchableSwitch):
@@ -160,8 +153,9 @@ GOOD: dict[str, Callable[[], object]] = {
     "detailed": DetailedStore,
     "detailed with a set_value that keeps messages": KeepsMessages,
     "watchable": broken.Watchable,
-    "drainable": broken.Drainable,
-    "with methods to drain that it does not support": CannotCount,
+    "drainable": lambda: broken.Drainable(broken.Registry()),
+    "drainable that cannot be watched": DrainableStore,
+    "with workers that it cannot count": broken.Drainable,
     "cached": lambda: cached(DetailedStore(), ttl=60),
     "read-only with two methods": ReadOnlySwitch,
     "environment variable": EnvVarBackend,
@@ -192,7 +186,7 @@ def test_check_backend_file_passes(tmp_path: Path, event_loop: Literal["asyncio"
 @pytest.mark.servers
 @pytest.mark.usefixtures("_patient")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of psycopg, see below
-@pytest.mark.parametrize("kind", ["redis", "asyncpg", "psycopg"])
+@pytest.mark.parametrize("kind", ["redis", "cluster", "asyncpg", "psycopg"])
 def test_check_backend_server_url_passes(kind: str) -> None:
     with running(kind) as server:
         url = f"{server.url}?key={uuid.uuid4()}"
@@ -296,28 +290,50 @@ FINDS: dict[type[object], tuple[Scenario | str, str]] = {
     broken.TellsTheNewestWatcherAlone: (scenarios.a_watch_yields_the_last_state, f"yielded {IS_OFF} last"),
     broken.WatchesOnWhenCancelled: (scenarios.a_cancelled_watch_ends, "watch() goes on"),
     broken.TellsOnWhenCancelled: (scenarios.a_cancelled_watch_ends, "watch() goes on"),
-    broken.CountsAfterItsFirstState: (scenarios.a_worker_is_counted_while_it_watches, "got {}, expected {"),
-    broken.CountsAfterItHasRead: (
-        scenarios.a_worker_that_is_not_counted_yet_reads_the_newest_state,
-        f"got {IS_OFF}, expected {IS_ON}",
+    broken.CountsWithoutStates: (DRAINABLE, "CountsWithoutStates, which has workers but lacks get_state()"),
+    broken.HasTheNumberOfItsWorkers: (REGISTRY, "HasTheNumberOfItsWorkers, whose workers (int) lack sign()"),
+    broken.CannotLeave: (REGISTRY, "returned CannotLeave, whose workers (Records) lack leave()"),
+    broken.SignsInVain: (scenarios.a_worker_that_has_signed_is_known_until_it_leaves, "got {}, expected {'host.0."),
+    broken.KeepsTheNewestAlone: (
+        scenarios.a_worker_that_has_signed_is_known_until_it_leaves,
+        f"got {{'host.1.*': {scenarios.BUSY!r}}}, expected {{'host.0.*': ",
     ),
-    broken.CountsTheEnded: (scenarios.a_worker_is_counted_while_it_watches, "expected {'host.1.one': 'busy'}"),
-    broken.CountsNobody: (scenarios.a_worker_is_counted_while_it_watches, "got {}, expected {'host.1.one': ''}"),
-    broken.CountsTheNewestAlone: (
-        scenarios.a_worker_is_counted_while_it_watches,
-        "got {'host.2.two': ''}, expected {'host.1.one': '', 'host.2.two': ''}",
+    broken.KeepsTheFirstReport: (
+        scenarios.the_last_report_of_each_worker_is_kept,
+        f": {scenarios.IDLE!r}}}, expected {{",
     ),
-    broken.KeepsReportsOfOthers: (scenarios.the_last_report_of_each_worker_is_kept, "got {'host.1.one': 'busy'}"),
-    broken.KeepsReportsOfTheEnded: (
-        scenarios.a_worker_is_counted_while_it_watches,
-        "got {'host.1.one': 'busy'}, expected {'host.1.one': ''}",
+    broken.KeepsTheReportBefore: (
+        scenarios.the_last_report_of_each_worker_is_kept,
+        f": {scenarios.IDLE!r}}}, expected {{",
     ),
-    broken.MixesReportsUp: (scenarios.the_last_report_of_each_worker_is_kept, "'host.2.two': ''}, expected {"),
-    broken.ReportsTheOneBefore: (scenarios.a_worker_is_counted_while_it_watches, "expected {'host.1.one': 'busy'}"),
-    broken.KeepsTheFirstReport: (scenarios.the_last_report_of_each_worker_is_kept, "'drained', 'host.2.two': 'busy'}"),
-    broken.ReportsAtOnce: (ASYNC, "get_reports() is not async"),
-    broken.ListsReports: (TYPES, "got []"),
-    broken.CannotCountNowAndThen: (WORKS, "raised NotSupportedError: this store counts one worker at most"),
+    broken.MixesReportsUp: (
+        scenarios.a_worker_that_has_signed_is_known_until_it_leaves,
+        f"got {{'host.0.*': {scenarios.BUSY!r}, 'host.1.*': {scenarios.BUSY!r}}}, ",
+    ),
+    broken.ShortensReports: (scenarios.the_last_report_of_each_worker_is_kept, '"hold 22", "\', \'hosthost'),
+    broken.ShortensIds: (scenarios.the_last_report_of_each_worker_is_kept, "got {}, expected {'hosthost"),
+    broken.KeepsThoseThatLeft: (
+        scenarios.a_worker_that_has_signed_is_known_until_it_leaves,
+        f"got {{'host.0.*': {scenarios.IDLE!r}, 'host.1.*': {scenarios.BUSY!r}}}, expected {{'host.1.*': ",
+    ),
+    broken.ForgetsAllWhenOneLeaves: (
+        scenarios.a_worker_that_has_signed_is_known_until_it_leaves,
+        "got {}, expected {'host.1.*': ",
+    ),
+    broken.FailsToRemoveWhatIsNotThere: (WORKS, "raised KeyError: 'host.3.*'"),
+    broken.RemovesAnotherInItsPlace: (
+        scenarios.a_worker_that_leaves_removes_no_other,
+        "got {}, expected {'host.0.*': ",
+    ),
+    broken.LosesConcurrentSigns: (scenarios.no_concurrent_sign_is_lost, f"got {{'host.1.*': {scenarios.IDLE!r}}}, exp"),
+    broken.LosesSignsWhileOneLeaves: (scenarios.no_concurrent_sign_is_lost, f": {scenarios.IDLE!r}}}, expected {{"),
+    broken.RemovesBeforeItWrites: (scenarios.a_cancelled_sign_is_whole_or_not_made, "got None, expected "),
+    broken.KeepsItsConnectionWhenCutOff: (WORKS, "raised TimeoutError: no answer within 1 seconds"),
+    broken.SignsAtOnce: (ASYNC, "workers.sign() is not async"),
+    broken.ReportsAtOnce: (ASYNC, "workers.reports() is not async"),
+    broken.ListsReports: (TYPES, "got [('host.0.*', "),
+    broken.ReportsBytes: (TYPES, "got {b'host.0.*': b'"),
+    broken.CannotSignNowAndThen: (WORKS, "raised NotSupportedError: this store counts one worker at most"),
 }
 """The promise that each breaks, by its scenario or in words, and what is seen."""
 
@@ -332,6 +348,8 @@ def broken_promise(make_backend: MakeBackend, **settings: Any) -> PromiseBrokenE
 def one(kind: type[Any]) -> MakeBackend:
     """Return what makes the same backend of this kind each time."""
     backend = kind({}) if issubclass(kind, TextSwitch) else kind()
+    if isinstance(backend, broken.Registry):
+        backend = broken.Drainable(backend)
     return lambda: cast("StateBackend", backend)
 
 
@@ -340,7 +358,8 @@ def test_check_backend_broken_backend_names_the_promise(kind: type[object]) -> N
     promise, seen = FINDS[kind]
     error = broken_promise(one(kind), patience=1)
     expected = promise if isinstance(promise, str) else promise.__doc__
-    assert (error.promise, seen in error.seen, str(error).count(error.seen)) == (expected, True, 1), error
+    shown = re.sub(r"(?<=host\.\d\.)\w{12}", "*", error.seen)
+    assert (error.promise, seen in shown, str(error).count(error.seen)) == (expected, True, 1), error
 
 
 def test_check_backend_scenario_alone_finds_what_it_is_about() -> None:
@@ -363,10 +382,10 @@ def test_check_backend_two_switches_are_reported(event_loop: str) -> None:
 
 
 def test_check_backend_worker_of_another_instance_is_missed() -> None:
-    first = broken.CountsItsOwnAlone()
-    pair = iter((first, broken.CountsItsOwnAlone(first)))
-    error = broken_promise(lambda: next(pair), scenarios=[scenarios.a_worker_is_counted_while_it_watches])
-    assert (error.calls[-1], error.seen) == ("b: get_reports()", "got {}, expected {'host.1.one': ''}")
+    first = broken.Drainable(broken.Registry())
+    pair = iter((first, broken.Drainable(broken.Registry(), first.memory)))
+    error = broken_promise(lambda: next(pair), scenarios=[scenarios.no_concurrent_sign_is_lost])
+    assert (error.calls[-1], error.seen[:26]) == ("b: workers.reports()", "got {}, expected {'host.0.")
 
 
 def test_promise_broken_error_many_calls_shows_the_last() -> None:
