@@ -64,6 +64,8 @@ class Block:
             raise ValueError(msg)
         self._workers = 1 if workers is None else check_count("workers", workers)
         self._progress = progress
+        self.is_given_back: bool = False
+        """Whether its hold was released; False if that has failed."""
         if made is not None:
             with suppress(NotSupportedError):  # raised when the block is entered, with all that it may raise
                 self._drain_of(made)
@@ -174,6 +176,7 @@ class Block:
             self.lapsed_for += keeper.lapsed_for
         try:
             await _release(backend, hold, keeper)
+            self.is_given_back = True
         except Exception:
             if not quietly:
                 raise

@@ -6,22 +6,26 @@ from typing import Any
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch.block import Block
 from fastapi_maintenance._switch.holds import check_detailed
-from fastapi_maintenance._switch.reports import get_workers
+from fastapi_maintenance._switch.reports import registry_of
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.known import update_state
-from fastapi_maintenance.cli.hold import LEASE, shown_progress
+from fastapi_maintenance.cli.hold import LEASE, drained
 from fastapi_maintenance.cli.show import plain, say_who_holds, show, tell
 from fastapi_maintenance.cli.times import shown_time
+from fastapi_maintenance.cli.workers import say_who_has_it
 from fastapi_maintenance.control import checked_switch, get_maintenance_state, set_maintenance_mode
 from fastapi_maintenance.errors import MaintenanceError
 from fastapi_maintenance.state import MaintenanceState, Switch, edit_switch, parts_in_force, status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 
-async def turn_on(changes: dict[str, Any], drain: timedelta | None, backend: StateBackend) -> None:
-    """Turn the switch on and show the state; then wait until no request that it blocks is in progress."""
-    if drain is not None:
-        await get_workers(backend)  # where that cannot be done, nothing has been changed yet
+async def turn_on(
+    changes: dict[str, Any], drain: timedelta | None, workers: int | None, backend: StateBackend, name: str
+) -> None:
+    """Turn the switch on, show the state and who has it; then wait until no request that it blocks is in progress."""
+    if drain is not None:  # what cannot be done is refused before anything is changed
+        registry_of(backend)
+        Block(backend, on=True, drain=drain, workers=workers)
     if isinstance(backend, DetailedStateBackend):
         checked_switch(True, **changes)  # noqa: FBT003 -- as the parameter is called here
         all_changes = {"on": True, **changes}
@@ -30,25 +34,27 @@ async def turn_on(changes: dict[str, Any], drain: timedelta | None, backend: Sta
         await set_maintenance_mode(True, backend, **changes)  # noqa: FBT003 -- as above
         state = await get_maintenance_state(backend)
     _show(state, changes)
+    await say_who_has_it("on", name, backend)
     if drain is not None:
-        ends_at, by = state.switch.ends_at, state.switch.by
-        with shown_progress() as progress:
-            async with Block(backend, on=True, ends_at=ends_at, lease=LEASE, drain=drain, by=by, progress=progress):
-                pass
+        details = {"ends_at": state.switch.ends_at, "by": state.switch.by}
+        async with drained(backend, {**details, "lease": LEASE, "drain": drain, "workers": workers}):
+            pass
 
 
-async def edit(changes: dict[str, Any], backend: StateBackend) -> None:
-    """Change the switch while it is on, and show the state; raises a `MaintenanceError` if it is off."""
+async def edit(changes: dict[str, Any], backend: StateBackend, name: str) -> None:
+    """Change the switch while it is on, show the state and who has it; raises a `MaintenanceError` if it is off."""
     checked_switch(True, **changes)  # noqa: FBT003 -- as above
     _show(await update_state(check_detailed(backend, "edit"), lambda state: _edited(state, changes)), changes)
+    await say_who_has_it("on", name, backend)
 
 
-async def turn_off(by: str | None, backend: StateBackend) -> None:
-    """Turn the switch off and show the state."""
+async def turn_off(by: str | None, backend: StateBackend, name: str) -> None:
+    """Turn the switch off, show the state and who has it."""
     await set_maintenance_mode(False, backend, by=by)  # noqa: FBT003 -- as above
     state = await get_maintenance_state(backend)
     show(state)
     say_who_holds(state)
+    await say_who_has_it("off", name, backend)
 
 
 def _edited(state: MaintenanceState, changes: dict[str, Any]) -> MaintenanceState:

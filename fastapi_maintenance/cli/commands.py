@@ -16,7 +16,7 @@ from fastapi_maintenance._switch.holds import remove_hold
 from fastapi_maintenance._switch.reports import get_workers
 from fastapi_maintenance.control import get_maintenance_state, maintenance_changes, plan_maintenance, remove_window
 from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
-from fastapi_maintenance.state import MaintenanceState, status_of
+from fastapi_maintenance.state import MaintenanceState, Window, status_of
 from fastapi_maintenance.typing import StateBackend
 
 try:
@@ -28,8 +28,9 @@ try:
     from fastapi_maintenance.cli.help import Command, Group
     from fastapi_maintenance.cli.hold import run_held
     from fastapi_maintenance.cli.show import facts, show, show_change, show_window, tell_error
-    from fastapi_maintenance.cli.switch import act, fail, store_problem, tell_switch
+    from fastapi_maintenance.cli.switch import Which, act, fail, store_problem, tell_switch
     from fastapi_maintenance.cli.times import duration_of, end_of, time_of
+    from fastapi_maintenance.cli.workers import show_workers
 except ImportError as _error:
     msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
     raise ImportError(msg, name=_error.name) from _error
@@ -60,7 +61,9 @@ Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_
 
 
 @app.callback()
-def _options(backend: opt.Backend = None, app_path: opt.App = None, *, _version: Version = False) -> None: ...
+def _options(
+    backend: opt.Backend = None, app_path: opt.App = None, switch: opt.Switch = None, *, _version: Version = False
+) -> None: ...
 
 
 def main() -> None:
@@ -76,10 +79,12 @@ def main() -> None:
 def on(  # noqa: PLR0913, PLR0917 -- its options
     backend: opt.Backend = None,
     app_path: opt.App = None,
+    switch: opt.Switch = None,
     message: opt.Message = None,
     lasting: opt.For = None,
     until: opt.Until = None,
     drain: opt.Drain = None,
+    workers: opt.Workers = None,
     by: opt.By = None,
     start: opt.NotFrom = None,
     *,
@@ -91,19 +96,22 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
         fail("--from belongs to `plan`; `on` begins now")
     changes, option = opt.read_changes(message, lasting, until, by, no_end=no_end, no_message=no_message)
     patience = opt.read("--drain", drain, duration_of)
-    act(partial(turn_on, changes, patience), backend, app_path, end_option=option)
+    if workers is not None and patience is None:
+        fail("--workers needs --drain: it says how many processes have to confirm")
+    act(partial(turn_on, changes, patience, workers), Which(backend, app_path, switch), end_option=option)
 
 
 @_command()
-def off(backend: opt.Backend = None, app_path: opt.App = None, by: opt.By = None) -> None:
+def off(backend: opt.Backend = None, app_path: opt.App = None, switch: opt.Switch = None, by: opt.By = None) -> None:
     """Turn maintenance off. What is planned for later stays."""
-    act(partial(turn_off, by), backend, app_path)
+    act(partial(turn_off, by), Which(backend, app_path, switch))
 
 
 @_command()
 def edit(  # noqa: PLR0913, PLR0917 -- its options
     backend: opt.Backend = None,
     app_path: opt.App = None,
+    switch: opt.Switch = None,
     message: opt.Message = None,
     lasting: opt.For = None,
     until: opt.Until = None,
@@ -116,7 +124,7 @@ def edit(  # noqa: PLR0913, PLR0917 -- its options
     changes, option = opt.read_changes(message, lasting, until, by, no_end=no_end, no_message=no_message)
     if not changes:
         fail("nothing to change: give --message, --no-message, --for, --until, --no-end or --by")
-    act(partial(change, changes), backend, app_path, end_option=option)
+    act(partial(change, changes), Which(backend, app_path, switch), end_option=option)
 
 
 @_command()
@@ -124,6 +132,7 @@ def plan(  # noqa: PLR0913, PLR0917 -- its options
     start: opt.From,
     backend: opt.Backend = None,
     app_path: opt.App = None,
+    switch: opt.Switch = None,
     message: opt.Message = None,
     lasting: opt.For = None,
     until: opt.Until = None,
@@ -133,21 +142,25 @@ def plan(  # noqa: PLR0913, PLR0917 -- its options
     now = clock.now()
     starts_at, zone = opt.read("--from", start, lambda text: time_of(text, now)) or (now, None)
     option, ends_at = opt.read_end(lasting, until, starts_at, zone)
-    add = partial(plan_maintenance, starts_at, ends_at, message=message, by=by)
-    show_window(act(add, backend, app_path, end_option=option or "--until"))
+
+    async def add(backend: StateBackend, _name: str) -> Window:
+        return await plan_maintenance(starts_at, ends_at, backend, message=message, by=by)
+
+    show_window(act(add, Which(backend, app_path, switch), end_option=option or "--until"))
 
 
 @_command()
-def cancel(window_id: opt.Id, backend: opt.Backend = None, app_path: opt.App = None) -> None:
+def cancel(window_id: opt.Id, backend: opt.Backend = None, app_path: opt.App = None, switch: opt.Switch = None) -> None:
     """Cancel planned maintenance; if it has begun, end it."""
     prefix = len(window_id) >= _SHORTEST_PREFIX
-    show(act(lambda switch: remove_window(window_id, switch, prefix=prefix), backend, app_path))
+    show(act(lambda backend, _: remove_window(window_id, backend, prefix=prefix), Which(backend, app_path, switch)))
 
 
 @_command()
 def status(
     backend: opt.Backend = None,
     app_path: opt.App = None,
+    switch: opt.Switch = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 3 if maintenance is on.")] = False,
@@ -155,16 +168,16 @@ def status(
     """Show whether maintenance is on, and why, and what is planned."""
     names: list[str] = []
 
-    async def look(switch: StateBackend) -> tuple[MaintenanceState, Sequence[WorkerStatus] | None]:
-        state, workers = await get_maintenance_state(switch), None
+    async def look(backend: StateBackend, _name: str) -> tuple[MaintenanceState, Sequence[WorkerStatus] | None]:
+        state, workers = await get_maintenance_state(backend), None
         try:
             with suppress(NotSupportedError):
-                workers = await get_workers(switch)
+                workers = await get_workers(backend)
         except Exception as error:  # noqa: BLE001 -- whatever a store raises: the state is known all the same
             tell_error(store_problem(error))
         return state, workers
 
-    state, workers = act(look, backend, app_path, names.append if as_json else tell_switch)
+    state, workers = act(look, Which(backend, app_path, switch), names.append if as_json else tell_switch)
     if as_json:
         typer.echo(json.dumps(facts(names[0], state, workers), default=datetime.isoformat))
     else:
@@ -174,15 +187,25 @@ def status(
 
 
 @_command()
-def watch(backend: opt.Backend = None, app_path: opt.App = None) -> None:
+def workers(backend: opt.Backend = None, app_path: opt.App = None, switch: opt.Switch = None) -> None:
+    """Show the processes that serve behind the switch, and whether they have its state."""
+
+    async def look(backend: StateBackend, name: str) -> None:
+        show_workers(await get_workers(backend), name)
+
+    act(look, Which(backend, app_path, switch))
+
+
+@_command()
+def watch(backend: opt.Backend = None, app_path: opt.App = None, switch: opt.Switch = None) -> None:
     """Print each change as it happens, until you press Ctrl-C."""
 
-    async def follow(switch: StateBackend) -> None:
-        await get_maintenance_state(switch)  # where it cannot be read, there is nothing to watch
-        async for status in maintenance_changes(switch):
+    async def follow(backend: StateBackend, _name: str) -> None:
+        await get_maintenance_state(backend)  # where it cannot be read, there is nothing to watch
+        async for status in maintenance_changes(backend):
             show_change(status)
 
-    act(follow, backend, app_path)
+    act(follow, Which(backend, app_path, switch))
 
 
 @_command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -190,10 +213,12 @@ def run(  # noqa: PLR0913, PLR0917 -- its options
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run, after --.")],
     backend: opt.Backend = None,
     app_path: opt.App = None,
+    switch: opt.Switch = None,
     message: opt.Message = None,
     expect: opt.Expect = None,
     lease: opt.Lease = None,
     drain: opt.Drain = None,
+    workers: opt.Workers = None,
     by: opt.By = None,
 ) -> None:
     """Turn maintenance on while a command runs, and off again whatever happens."""
@@ -202,13 +227,14 @@ def run(  # noqa: PLR0913, PLR0917 -- its options
         "ends_at": opt.read("--expect", expect, lambda text: end_of(text, clock.now())),
         "lease": opt.read("--lease", lease, duration_of),
         "drain": opt.read("--drain", drain, duration_of),
+        "workers": workers,
         "by": by,
     }
-    raise typer.Exit(act(partial(run_held, command, hold), backend, app_path, end_option="--expect"))
+    raise typer.Exit(act(partial(run_held, command, hold), Which(backend, app_path, switch), end_option="--expect"))
 
 
 @_command()
-def release(hold_id: opt.Id, backend: opt.Backend = None, app_path: opt.App = None) -> None:
+def release(hold_id: opt.Id, backend: opt.Backend = None, app_path: opt.App = None, switch: opt.Switch = None) -> None:
     """Remove the hold of a job that died. A running job puts its hold back."""
     prefix = len(hold_id) >= _SHORTEST_PREFIX
-    show(act(lambda switch: remove_hold(hold_id, switch, prefix=prefix), backend, app_path))
+    show(act(lambda backend, _: remove_hold(hold_id, backend, prefix=prefix), Which(backend, app_path, switch)))

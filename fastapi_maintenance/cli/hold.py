@@ -5,8 +5,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -18,9 +18,10 @@ from fastapi_maintenance._switch.block import Block
 from fastapi_maintenance._switch.drain import Progress
 from fastapi_maintenance.backends.base import read_state
 from fastapi_maintenance.backends.known import uncached
-from fastapi_maintenance.cli.show import in_progress, plain, tell, tell_error
+from fastapi_maintenance.cli.show import counted, in_progress, plain, tell, tell_error
 from fastapi_maintenance.cli.switch import fail
 from fastapi_maintenance.cli.times import shown_duration
+from fastapi_maintenance.cli.workers import say_who_has_it
 from fastapi_maintenance.errors import WorkerStatus
 from fastapi_maintenance.state import status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
@@ -56,32 +57,77 @@ def shown_progress() -> Iterator[Progress]:
         status.stop()
 
 
-async def run_held(command: list[str], hold: dict[str, Any], backend: StateBackend) -> int:
+@asynccontextmanager
+async def drained(
+    backend: StateBackend, hold: dict[str, Any], begins: Callable[[], object] = lambda: None
+) -> AsyncGenerator[Block]:
+    """Hold maintenance on while a block runs, drained first if that is wanted; raises what the block raises.
+
+    Args:
+        backend: The switch.
+        hold: The details of the block.
+        begins: Called when maintenance has begun.
+    """
+    has_begun = False
+
+    def show(workers: Sequence[WorkerStatus], seconds: float) -> None:
+        nonlocal has_begun
+        if not has_begun:
+            begins()
+        has_begun = True
+        progress(workers, seconds)
+
+    block = Block(backend, on=True, progress=show, **hold)
+    began = anyio.current_time()
+    async with AsyncExitStack() as stack:
+        with shown_progress() as progress:
+            try:
+                await stack.enter_async_context(block)
+            except anyio.get_cancelled_exc_class():
+                if block.is_given_back:
+                    tell("interrupted: the hold was given back", stderr=True)
+                raise
+        if not has_begun:
+            begins()
+        if hold["drain"] is not None:
+            who = counted(block.confirmed_by, "process", "processes")
+            tell(f"drained after {anyio.current_time() - began:.1f} s, confirmed by {who}", stderr=True)
+        yield block
+
+
+async def run_held(command: list[str], hold: dict[str, Any], backend: StateBackend, name: str) -> int:
     """Run a command while a hold keeps maintenance on, and return its exit status; raises what the block raises.
 
     If the hold lapsed while the command ran, the status is 76 unless the command itself has failed. What goes wrong
     after the command has ended is printed, and the exit status stays.
     """
-    result = None
+    result, block = None, None
     detailed = isinstance(backend, DetailedStateBackend)
     hold = {**hold, "lease": hold["lease"] or (LEASE if detailed else None)}
+    began = clock.now()
     try:
-        async with AsyncExitStack() as stack:
-            with shown_progress() as progress:
-                block = Block(backend, on=True, progress=progress, **hold)
-                await stack.enter_async_context(block)
+        async with drained(backend, hold, lambda: tell("maintenance begins", stderr=True)) as block:
             is_on = True
             with suppress(Exception):  # the hold was written, which is enough
                 is_on = status_of(await read_state(uncached(backend)), clock.now()).active
             if not is_on:
                 fail(f"{backend!r} is not on: it can only be read, or a newer block keeps it off", status=1)
+            await say_who_has_it("on", name, backend)
             result = await run_command(command)
+        await _say_end(backend, clock.now() - began)
     except Exception as error:
         if result is None:
             raise
         then = f"counts up to {shown_duration(hold['lease'])} longer" if detailed else "leaves the switch on"
         tell_error(f"the hold could not be released and {then}: {type(error).__name__}: {error}")
-    return result or (_LAPSED if block.lapsed_for else 0)
+    return result or (_LAPSED if block is not None and block.lapsed_for else 0)
+
+
+async def _say_end(backend: StateBackend, lasted: timedelta) -> None:
+    with suppress(Exception):  # the hold was released, which is enough
+        is_on = status_of(await read_state(uncached(backend)), clock.now()).active
+        then = "maintenance is still on" if is_on else "maintenance is off"
+        tell(f"released after {shown_duration(lasted)}; {then}", stderr=True)
 
 
 async def run_command(command: list[str]) -> int:

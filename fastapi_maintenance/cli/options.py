@@ -28,16 +28,19 @@ _time = partial(typer.Option, metavar="TIME")
 _BACKEND_HELP = (
     "Where the switch is kept, such as redis://host or file:maintenance.txt; by default FASTAPI_MAINTENANCE_BACKEND."
 )
+_SWITCH_HELP = "Which switch of an app with several: a part of its name."
+_WORKERS_HELP = "How many processes have to confirm at least, with --drain; by default 1."
 _APP_HELP = "The app whose switch is meant; by default the entrypoint in pyproject.toml."
 _DRAIN_HELP = (
     "How long to wait until no request that maintenance blocks is in progress. If some are left then, the exit status "
-    "is 75: on leaves maintenance on, run does not start the command."
+    "is 75: on leaves maintenance on, run does not start the command. At least 2s."
 )
 _LEASE_HELP = "How long maintenance stays on if this machine dies; by default 30s."
 _ID_HELP = "As status shows it, or its first 6 characters."
 _EXPECT_HELP = "How long you expect it to take: clients are asked to come back then."
 Backend = Annotated[str | None, _once(metavar="URL", help=_BACKEND_HELP)]
 App = Annotated[str | None, _once("--app", metavar="MODULE:ATTRIBUTE", help=_APP_HELP)]
+Switch = Annotated[str | None, _once("--switch", metavar="NAME", help=_SWITCH_HELP)]
 By = Annotated[str | None, typer.Option(metavar="TEXT", help="Who does it, for operators.")]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="What to tell visitors.")]
 For = Annotated[str | None, _duration("--for", help="How long it lasts: 90s, 30m, 2h, 1d.")]
@@ -47,6 +50,7 @@ NotFrom = Annotated[str | None, typer.Option("--from", hidden=True)]
 NoEnd = Annotated[bool, typer.Option("--no-end", help="It has no end.")]
 NoMessage = Annotated[bool, typer.Option("--no-message", help="It has no message.")]
 Drain = Annotated[str | None, _duration(help=_DRAIN_HELP)]
+Workers = Annotated[int | None, typer.Option(metavar="N", min=0, help=_WORKERS_HELP)]
 Lease = Annotated[str | None, _duration(help=_LEASE_HELP)]
 Expect = Annotated[str | None, _duration(help=_EXPECT_HELP)]
 Id = Annotated[str, typer.Argument(metavar="ID", help=_ID_HELP)]

@@ -62,9 +62,9 @@ def in_progress(workers: Sequence[WorkerStatus]) -> str:
     return ", ".join(parts) or "no requests in progress"
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def show(state: MaintenanceState, workers: Sequence[WorkerStatus] | None = None) -> None:

@@ -7,20 +7,22 @@ import re
 import sys
 import tomllib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 from urllib.parse import parse_qs
 
 import anyio
 import typer
 from starlette.applications import Starlette
 
-from fastapi_maintenance.backends.known import uncached
+from fastapi_maintenance.backends.file import LocalFileBackend
+from fastapi_maintenance.backends.known import key_of, uncached
 from fastapi_maintenance.backends.memory import MemoryBackend
-from fastapi_maintenance.backends.url import opened
+from fastapi_maintenance.backends.url import backend_from_url, opened
 from fastapi_maintenance.cli.show import plain, tell, tell_error
-from fastapi_maintenance.errors import DrainTimeoutError, InvalidStateError, MaintenanceError
-from fastapi_maintenance.middleware import backend_of
+from fastapi_maintenance.errors import DrainTimeoutError, InvalidStateError, MaintenanceError, NoWorkersError
+from fastapi_maintenance.middleware import maintained_layers
 from fastapi_maintenance.typing import StateBackend
 
 _VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
@@ -40,29 +42,36 @@ def tell_switch(name: str) -> None:
     tell(f"[dim]switch: {plain(name)}[/]", stderr=True)
 
 
+class Which(NamedTuple):
+    """Which switch is meant, as the options say."""
+
+    url: str | None
+    app_path: str | None
+    name: str | None = None
+
+
 def act(
-    action: Callable[[StateBackend], Awaitable[_T]],
-    url: str | None,
-    app_path: str | None,
+    action: Callable[[StateBackend, str], Awaitable[_T]],
+    which: Which,
     tell_name: Callable[[str], None] = tell_switch,
     *,
     end_option: str = "--until",
 ) -> _T:
-    """Print the name of the switch, act on its backend and return the result; an error ends the command with one line.
+    """Print the name of the switch, act on its backend by that name, and return the result.
 
     The first that is given counts: the URL, the app at `module:attribute`, the URL in the environment variable, the
-    `entrypoint` of `[tool.fastapi]` in the `pyproject.toml` of this folder. Errors name options, such as `end_option`,
-    instead of parameters.
+    `entrypoint` of `[tool.fastapi]` in the `pyproject.toml` of this folder. An error ends the command with one line,
+    which names options, such as `end_option`, instead of parameters.
     """
     names = {**_NAMES, "ends_at": end_option}
 
     async def find_and_act() -> _T:
-        source, name = _find(url, app_path)
+        source, name = _find(which)
         async with opened(source) as backend:
             if isinstance(uncached(backend), MemoryBackend):
                 fail(f"the switch {name} is in the memory of its own process: give it a store, such as a file or Redis")
             tell_name(name)
-            return await action(backend)
+            return await action(backend, name)
 
     records = _OneLine()
     _logger.addHandler(records)
@@ -78,7 +87,9 @@ def act(
     except (ValueError, ImportError) as error:
         fail(_renamed(str(error), names))
     except MaintenanceError as error:
-        fail(_renamed(str(error), names), status=_TIMED_OUT if isinstance(error, DrainTimeoutError) else 1)
+        is_drain = isinstance(error, (DrainTimeoutError, NoWorkersError))
+        text = _renamed(str(error), names).replace("workers=0", "--workers 0")
+        fail(text, status=_TIMED_OUT if is_drain else 1)
     except Exception as error:  # noqa: BLE001 -- whatever a store raises
         fail(store_problem(error), status=1)
     finally:
@@ -91,14 +102,16 @@ def _renamed(text: str, names: dict[str, str]) -> str:
     return re.sub(pattern, lambda found: names[found[0]], text) if re.match(pattern, text) else text
 
 
-def _find(url: str | None, app_path: str | None) -> tuple[StateBackend | str, str]:
+def _find(which: Which) -> tuple[StateBackend | str, str]:
     """Return what is meant, and its name."""
-    named = url if url is not None or app_path is not None else os.environ.get(_VARIABLE) or None
-    if named is not None:
-        return named, without_password(named)
-    path = _entrypoint() if app_path is None else app_path
-    backend = find_backend(path)
-    return backend, f"{backend!r} of {path}"
+    url = which.url if which.url is not None or which.app_path is not None else os.environ.get(_VARIABLE) or None
+    if url is not None:
+        if which.name is not None:
+            fail("--switch chooses among those of an app; a URL names one by itself")
+        return url, without_password(url)
+    path = _entrypoint() if which.app_path is None else which.app_path
+    backend = find_backend(path, which.name)
+    return backend, f"{_name_of(backend)} of {path}"
 
 
 def fail(text: str, *, status: int = 2) -> NoReturn:
@@ -112,8 +125,8 @@ def store_problem(error: Exception) -> str:
     return f"the store cannot be reached: {type(error).__name__}: {error}"
 
 
-def find_backend(path: str) -> StateBackend:
-    """Return the backend of the maintenance middleware of the app at `module:attribute`."""
+def find_backend(path: str, name: str | None) -> StateBackend:
+    """Return the backend of the app at `module:attribute`; if it has several, the one whose name has this in it."""
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         fail(f"--app must be of the form module:attribute, got {path!r}")
@@ -122,9 +135,24 @@ def find_backend(path: str) -> StateBackend:
         app = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # noqa: BLE001 -- whatever the app's module raises
         fail(f"the app {path} cannot be imported: {type(error).__name__}: {error}")
-    return (backend_of(app) if isinstance(app, Starlette) else None) or fail(
-        f"{path} is no app with a maintenance middleware"
-    )
+    layers = maintained_layers(app) if isinstance(app, Starlette) else ()
+    switches = {key_of(layer.backend): layer.backend for layer in layers}
+    if not switches:
+        fail(f"{path} is not an app with a maintenance middleware")
+    found = [each for each in switches.values() if name is None or name in _name_of(each)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(map(_name_of, switches.values()))
+    if name is None:
+        fail(f"{path} has {len(switches)} switches, {names}: choose one with --switch")
+    fail(f"--switch must be a part of the name of one switch of {path}, which has {names}; got {name!r}")
+
+
+def _name_of(backend: StateBackend) -> str:
+    behind = uncached(backend)
+    if isinstance(behind, LocalFileBackend):
+        return f"file:{os.path.abspath(behind.file_path)}"  # noqa: PTH100 -- a link stays a link
+    return repr(behind)
 
 
 def _entrypoint() -> str:
@@ -139,7 +167,10 @@ def _entrypoint() -> str:
 
 
 def without_password(url: str) -> str:
-    """Return the URL without its user, and of its query only the key, which tells switches of one store apart."""
+    """Return the URL without its user, and of its query only the key; a file has its absolute path."""
+    if url.startswith("file:"):
+        with suppress(ValueError):  # it is refused, with the reason, when it is used
+            return _name_of(backend_from_url(url))
     if url.startswith(("env:", "file:")):
         return url
     place, _, query = re.sub(r"//.*@", "//", url).partition("?")
