@@ -6,13 +6,14 @@ row whose lock is free is that of a dead worker.
 
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 import anyio
 from sqlalchemy import BigInteger, Table, bindparam, column, delete, func, select, update
 from sqlalchemy import text as sql
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_maintenance._helpers.process import identity, remembered
@@ -114,7 +115,8 @@ class PostgreSQLWorkers:
                 continue
             dead = (table.c.key == row) & (table.c.state == text)
             bound = bindparam("number", int(number) if number.lstrip("-").isdecimal() else 0, BigInteger)
-            await connection.execute(delete(table).where(dead, bound.not_in(select(_LOCKS.c.number))))
+            with suppress(DBAPIError):  # it may be read by somebody who may not write
+                await connection.execute(delete(table).where(dead, bound.not_in(select(_LOCKS.c.number))))
         return reports
 
     def _row(self, worker: str) -> str:
