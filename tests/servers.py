@@ -184,7 +184,10 @@ class ValkeyCluster(Valkey):
             here.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, other.config["cluster-port"])
             name = there.cluster("MYID")
             for _ in range(600):
-                if name in str(here.execute_command("CLUSTER NODES")) and "ok" == there.cluster("INFO")["cluster_state"]:
+                if (
+                    name in str(here.execute_command("CLUSTER NODES"))
+                    and "ok" == there.cluster("INFO")["cluster_state"]
+                ):
                     break
                 time.sleep(0.05)
             for client in (there, here):

@@ -19,7 +19,8 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
-from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, backend as backend_module
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+from fastapi_maintenance.backends.sqlalchemy import backend as backend_module
 from fastapi_maintenance.backends.url import opened
 from tests.backends.helpers import messages_of
 from tests.backends.workers import WORKER, counted, is_drained
