@@ -140,8 +140,6 @@ class Valkey(Server):
         """Take away what a test left: data, users, settings and connections."""
         with Redis(port=self.port) as client:
             client.config_set("maxmemory", 0)
-            client.replicaof("NO", "ONE")
-            client.config_set("min-replicas-to-write", 0)
             client.acl_deluser("app", "reader")
             client.flushall()
             for kind in ("normal", "pubsub"):

@@ -60,6 +60,14 @@ async def behind(url: str, driver: str) -> AsyncGenerator[SQLAlchemyBackend]:
     await engine.dispose()
 
 
+@asynccontextmanager
+async def switch(url: str) -> AsyncGenerator[SQLAlchemyBackend]:
+    """Give a backend with an engine of its own."""
+    async with opened(url) as backend:
+        assert isinstance(backend, SQLAlchemyBackend)
+        yield backend
+
+
 async def logged_once(caplog: pytest.LogCaptureFixture, backend: SQLAlchemyBackend) -> str:
     """Wait until it is logged that changes are polled, and return why."""
     text = f"Changes of {backend!r} are not pushed, it is read each 1 s, and no drain waits for this process: "
@@ -80,11 +88,11 @@ async def test_app_behind_a_pooler_of_transactions_polls_says_so_at_the_start_an
     postgres: Postgres, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with postgres.pooler("transaction") as url:
-        async with behind(url, driver) as backend, opened(postgres.url) as direct, living(app := app_on(backend)):
+        async with behind(url, driver) as backend, switch(postgres.url) as direct, living(app := app_on(backend)):
             assert "gives each transaction another connection" in await logged_once(caplog, backend)
-            for switch in (backend, SQLAlchemyBackend(backend.engine)):
+            for each in (backend, SQLAlchemyBackend(backend.engine)):
                 with pytest.raises(NotSupportedError, match="each worker that listens, which cannot be had: a pooler"):
-                    async with maintenance_mode_on(switch, drain=60):
+                    async with maintenance_mode_on(each, drain=60):
                         pytest.fail("the body ran")
             assert await direct.get_state() == MaintenanceState()
             for value in (True, False):
@@ -106,9 +114,10 @@ async def test_app_on_a_hot_standby_polls_and_is_drained_after_that_is_promoted(
 ) -> None:
     monkeypatch.setattr(backend_module, "_LISTEN_AGAIN", 0.1)
     with running(driver) as server:
+        assert isinstance(server, Postgres)
         await set_maintenance_mode(True, server.url)
         with server.standby() as standby:
-            async with opened(standby.url) as backend, living(app := app_on(backend)):
+            async with switch(standby.url) as backend, living(app := app_on(backend)):
                 await answers(app, 503)
                 assert "during recovery" in await logged_once(caplog, backend)
                 with pytest.raises(NotSupportedError, match="during recovery"):
@@ -128,8 +137,7 @@ async def test_reports_by_a_user_who_may_only_read_leave_out_a_dead_worker(
     driver: str, url_of: Callable[[str], str]
 ) -> None:
     url = url_of(driver)
-    async with opened(url) as backend:
-        assert isinstance(backend, SQLAlchemyBackend)
+    async with switch(url) as backend:
         await set_maintenance_mode(False, backend)
         async with backend.engine.begin() as connection:
             row = f"worker/{backend._workers._switch}/{WORKER}"

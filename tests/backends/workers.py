@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi_maintenance import StateBackend, get_workers, maintenance_mode_on
 from tests.middleware.test_failures import status
 from tests.support import ROOT, eventually
+from tests.switch.lifespans import answers
 
 WORKER = "host.1.process-1"
 FORKING = """
@@ -50,6 +51,7 @@ async def is_drained(app: FastAPI, backend: StateBackend) -> None:
     """Fail unless a drained block is entered while the app is served, and the app is closed in it."""
     async with maintenance_mode_on(backend, drain=60, workers=1):
         assert 503 == await status(app)
+    await answers(app, 200)
 
 
 @contextmanager
