@@ -147,7 +147,7 @@ class Valkey(Server):
 
 
 class ValkeyCluster(Valkey):
-    """A cluster of one node."""
+    """A cluster of one node, and of more that join it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, **{"cluster-enabled": "yes", "cluster-port": free_port()})
@@ -169,6 +169,28 @@ class ValkeyCluster(Valkey):
                 time.sleep(0.05)
         message = "the cluster has not formed"
         raise TimeoutError(message)
+
+    @contextlib.contextmanager
+    def second_node(self) -> Iterator[int]:
+        """Run one more node, which has the slot 0; give its port."""
+        folder = self.folder.with_name("second")
+        with (
+            Valkey(folder, **self.config | {"cluster-port": free_port()}) as other,
+            Redis(port=self.port, decode_responses=True) as here,
+            Redis(port=other.port, decode_responses=True) as there,
+        ):
+            here.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, other.config["cluster-port"])
+            name = there.cluster("MYID")
+            for _ in range(600):
+                if (
+                    name in str(here.execute_command("CLUSTER NODES"))
+                    and "ok" == there.cluster("INFO")["cluster_state"]
+                ):
+                    break
+                time.sleep(0.05)
+            for client in (there, here):
+                client.execute_command("CLUSTER", "SETSLOT", 0, "NODE", name)
+            yield other.port
 
 
 class Postgres(Server):
@@ -232,12 +254,55 @@ class Postgres(Server):
             client.execute("DROP TABLE IF EXISTS fastapi_maintenance")
             client.execute("DROP ROLE IF EXISTS reader")
 
+    @contextlib.contextmanager
+    def standby(self) -> Iterator[Postgres]:
+        """Run a hot standby on a copy of the data; this server is stopped for that, and has to be started again."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(timeout=60)
+        other = _Standby(self.folder.with_name("standby"), self.driver)
+        other.original = self.folder
+        with other:
+            yield other
+
+    @contextlib.contextmanager
+    def pooler(self, mode: str) -> Iterator[str]:
+        """Run PgBouncer in front, with this mode of pooling; give its URL."""
+        program, port = shutil.which("pgbouncer"), free_port()
+        if program is None:
+            pytest.skip("PgBouncer is not installed")
+        config = self.folder.with_name(f"{mode}.ini")
+        config.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={self.port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {port}\nauth_type = any\npool_mode = {mode}\nunix_socket_dir =\n",
+            encoding="utf-8",
+        )
+        command: list[str | Path] = [program, "--quiet", config]
+        process = subprocess.Popen(command, user=installed().system_user, stderr=subprocess.DEVNULL)
+        try:
+            wait_for_port(port, process)
+            yield self.url.replace(f":{self.port}/", f":{port}/")
+        finally:
+            process.kill()
+            process.wait(timeout=30)
+
     def ask_for_passwords(self, *, ask: bool) -> None:
         """Let nobody in who has no password, from the next connection on, or everybody again."""
         rule = "scram-sha-256" if ask else "trust"
         self.folder.joinpath("pg_hba.conf").write_text(f"host all all 127.0.0.1/32 {rule}\n", encoding="utf-8")
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGHUP)
+
+
+class _Standby(Postgres):
+    """A server that can only be read, on a copy of the data of another one."""
+
+    original: Path
+
+    def fill_folder(self) -> None:
+        """Copy the data."""
+        subprocess.run(["cp", "-a", self.original, self.folder], check=True)  # noqa: S607 -- wherever cp is
+        self.folder.joinpath("standby.signal").touch()
 
 
 @cache

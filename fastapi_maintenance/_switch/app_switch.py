@@ -249,7 +249,10 @@ class AppSwitch:
         if self.given is None and self._source.backend is not current_backend.default_backend():
             self._source = source_of(current_backend.default_backend())  # another one has been configured
             for membership in self._memberships.copy():
-                membership.move(self._source.backend)
+                before = membership.backend
+                ending = membership.move(self._source.backend)
+                if membership.backend is not before:
+                    background.start(partial(_close, before, ending))
         return self._source
 
 
@@ -264,7 +267,7 @@ def join_here(backend: StateBackend) -> list[Membership]:
 
 
 async def _end(membership: Membership, tasks: list[background.Task]) -> None:
-    """Close the client of a backend that was made from a URL when these tasks have ended.
+    """Close the client of a membership that ends with these tasks.
 
     Without tasks, the worker is left when no request is in progress: some servers shut the app down while the
     background tasks of responses still run.
@@ -273,5 +276,10 @@ async def _end(membership: Membership, tasks: list[background.Task]) -> None:
         while membership.served.requests:  # noqa: ASYNC110 -- one may end in another event loop
             await anyio.sleep(_QUIET_POLL)
         tasks = membership.end()
+    await _close(membership.backend, tasks)
+
+
+async def _close(backend: StateBackend, tasks: list[background.Task]) -> None:
+    """Close the client of a backend that was made from a URL when these tasks have ended."""
     await background.all_ended(tasks)
-    await close_if_made_here(uncached(membership.backend))
+    await close_if_made_here(uncached(backend))

@@ -198,11 +198,13 @@ class Membership:
         self.worker.members.append(self)
         self.worker.wake()
 
-    def move(self, backend: StateBackend) -> None:
-        """Move to the worker of another switch, unless this is another event loop."""
-        if self.worker.loop is current_loop():
-            self.end()
-            self._join(backend)
+    def move(self, backend: StateBackend) -> list[background.Task]:
+        """Move to the worker of another switch, unless this is another event loop; return the tasks that end."""
+        if self.worker.loop is not current_loop():
+            return []
+        ending = self.end()
+        self._join(backend)
+        return ending
 
     def end(self) -> list[background.Task]:
         """Leave the worker, in whatever thread; return the tasks that end, which use the backend until then."""

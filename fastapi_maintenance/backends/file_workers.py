@@ -112,30 +112,29 @@ class FileWorkers:
             _end(record, worker)
 
     def _reports(self) -> dict[str, str]:
-        folder = self._folder()
-        self._looked_at, before = time.monotonic(), self._looked_at
-        if self._looked_at - before > _KEPT_FOR / 2:
-            self._seen.clear()  # what would show their end may have been removed since
+        folder, before, self._looked_at = self._folder(), self._looked_at, time.monotonic()
+        if self._looked_at > before + _KEPT_FOR / 2:  # the evidence of an end may have come and gone since then
+            self._seen.clear()
         found = {path.stem: path for path in folder.glob("*.json")}
         for worker in found.keys() | self._seen.keys():
-            if not self._is_alive(folder, worker, has_record=worker in found):
+            if not self._is_alive(folder, worker):
                 self._seen.pop(worker, None)
                 if worker in found:
-                    with suppress(PermissionError):
-                        found[worker].unlink(missing_ok=True)
+                    with suppress(OSError):  # it may be read by somebody who may not write
+                        _bury(found[worker])
                 continue
             if worker in found:
                 with suppress(FileNotFoundError):  # it has just been lost, or has left
                     self._seen[worker] = found[worker].read_text(encoding="utf-8")
         return self._seen.copy()
 
-    def _is_alive(self, folder: Path, worker: str, *, has_record: bool) -> bool:
+    def _is_alive(self, folder: Path, worker: str) -> bool:
         """Return whether a worker is not known to be dead."""
         if worker in self._records:
             return True
         lock = _lock(folder, worker)
-        if not has_record and not Path(lock.lock_file).exists():
-            return True  # its record was lost, and with it what would show its end
+        if not Path(lock.lock_file).exists():
+            return True  # it was lost, and with it what would show the end of the worker
         try:
             lock.acquire(timeout=0)
         except OSError:  # it is taken, or belongs to another user and cannot be tried
@@ -154,11 +153,16 @@ def _end(record: _Record, worker: str, *, is_moved: bool = True) -> None:
     """Remove a record and let go of its lock; the file of that is kept as evidence."""
     try:
         if is_moved:
-            (record.folder / f"{worker}.json").unlink(missing_ok=True)
-            with suppress(FileNotFoundError):
-                os.utime(record.lock.lock_file)
+            _bury(record.folder / f"{worker}.json")
     finally:
         record.lock.release()
+
+
+def _bury(path: Path) -> None:
+    """Remove the record of a worker that has ended; its lock file shows from now on that it has."""
+    with suppress(OSError):  # it is missing, or belongs to another user
+        os.utime(path.with_suffix(".lock"))
+    path.unlink(missing_ok=True)
 
 
 def _clean(folder: Path) -> None:
@@ -166,12 +170,14 @@ def _clean(folder: Path) -> None:
     for path in folder.glob("*.lock"):
         if path.stat().st_mtime > time.time() - _KEPT_FOR:
             continue
-        lock = _lock(folder, path.stem)
+        lock, record = _lock(folder, path.stem), path.with_suffix(".json")
         with suppress(OSError):
             lock.acquire(timeout=0)
             try:
-                path.with_suffix(".json").unlink(missing_ok=True)
-                path.unlink()
+                if record.exists():
+                    _bury(record)
+                else:
+                    path.unlink()
             finally:
                 lock.release()
 

@@ -147,6 +147,8 @@ class RedisBackend(StoreBackend):
         """Subscribe to the channel of the changes, without the client's own retries where nobody answers."""
         # redis-py before 8 has no subscription for a Cluster: there the key is only polled
         pubsub = self.client.pubsub() if hasattr(self.client, "pubsub") else None
+        fileno = partial(_fileno, pubsub)
+        let_go_in_children(fileno)
         try:
             with in_time(ANSWER_TIMEOUT):
                 if isinstance(self.client, Redis):
@@ -156,8 +158,6 @@ class RedisBackend(StoreBackend):
                 self.workers.can_subscribe = (
                     pubsub is not None and is_subscribed and await self._subscribe(pubsub, self.workers.channel())
                 )
-            fileno = partial(_fileno, pubsub)
-            let_go_in_children(fileno)
             if pubsub is None or not is_subscribed:
                 yield self.get_state, anyio.sleep
             else:

@@ -33,8 +33,7 @@ class Silent(StoreBackend):
         await anyio.sleep(60 if self.endless.pop(0) else seconds)
 
     @asynccontextmanager
-    async def _listening(self, worker: str | None) -> AsyncGenerator[tuple[Read, Wait]]:
-        del worker
+    async def _listening(self) -> AsyncGenerator[tuple[Read, Wait]]:
         yield self._read, self._wait
 
 

@@ -12,12 +12,12 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from fastapi import FastAPI
 
-from fastapi_maintenance import LocalFileBackend, MaintenanceState, maintenance_mode_on
+from fastapi_maintenance import LocalFileBackend, MaintenanceState
 from fastapi_maintenance.backends.file_workers import FileWorkers
+from tests.backends.workers import WORKER, is_drained
 from tests.middleware.test_failures import app_on
-from tests.switch.lifespans import answers, living
+from tests.switch.lifespans import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_patient")]
 
@@ -89,13 +89,6 @@ async def test_file_function_in_a_thread_raises_leaves_the_lock_free(tmp_path: P
         await backend.set_value(True)
 
 
-async def is_drained(app: FastAPI, backend: LocalFileBackend) -> None:
-    """Fail unless a drained block is entered while the app is served."""
-    async with maintenance_mode_on(backend, drain=20):
-        await answers(app, 503)
-    await answers(app, 200)
-
-
 @pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("many", [1, 2])
 async def test_app_on_a_file_threads_cannot_be_started_for_a_moment_is_drained(
@@ -162,38 +155,23 @@ async def test_app_on_a_file_record_cannot_be_removed_at_its_end_leaves_no_worke
         await is_drained(app, backend)
 
 
-async def test_app_on_a_file_records_of_others_cannot_be_read_at_its_start_leaves_no_worker(
-    tmp_path: Path, failing: Failing
+@pytest.mark.parametrize(("method", "ending"), [("write_text", ".new"), ("replace", ".new"), ("read_text", ".json")])
+async def test_file_record_cannot_be_written_once_is_written_at_the_next_try(
+    tmp_path: Path, failing: Failing, method: str, ending: str
 ) -> None:
-    backend = LocalFileBackend(tmp_path / "switch")
-    app = app_on(backend)
-    async with aclosing(cast("Any", backend.watch("host.1.0"))) as states:
-        await anext(states)
-        failing.fail("read_text", ".json")
-        async with living(app):
-            assert failing.times == 0
-    async with living(app):
-        await is_drained(app, backend)
+    workers = FileWorkers(str(tmp_path / "switch"))
+    failing.fail(method, ending)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        await workers.sign(WORKER, "idle")
+    assert await workers.reports() == {}
+    await workers.sign(WORKER, "idle")
+    assert await workers.reports() == {WORKER: "idle"}
 
 
-@pytest.mark.parametrize("method", ["write_text", "replace"])
-async def test_file_record_cannot_be_written_once_counts_the_worker_when_it_watches_again(
-    tmp_path: Path, failing: Failing, method: str
-) -> None:
-    backend = LocalFileBackend(tmp_path / "switch")
-    failing.fail(method, ".new")
-    counted = []
-    for _ in range(2):
-        async with aclosing(cast("Any", backend.watch("host.1.0"))) as states:
-            await anext(states)
-            counted.append(dict(await backend.get_reports()))
-    assert counted == [{}, {"host.1.0": ""}]
-
-
-async def test_file_worker_that_is_counted_too_late_is_counted_when_it_watches_again(
+async def test_file_worker_that_leaves_while_its_record_is_written_leaves_after_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend, goes_on = LocalFileBackend(tmp_path / "switch"), threading.Event()
+    workers, goes_on = FileWorkers(str(tmp_path / "switch")), threading.Event()
     write_text = Path.write_text
 
     def write_late(path: Path, *arguments: Any, **keywords: Any) -> int:  # noqa: ANN401 -- as the method has it
@@ -202,20 +180,12 @@ async def test_file_worker_that_is_counted_too_late_is_counted_when_it_watches_a
 
     monkeypatch.setattr(Path, "write_text", write_late)
     with anyio.move_on_after(0.1):
-        await anext(cast("Any", backend.watch("host.1.0")))
-    goes_on.set()
-    assert await backend.get_reports() == {}
-    async with aclosing(cast("Any", backend.watch("host.1.0"))) as states:
-        await anext(states)
-        assert await backend.get_reports() == {"host.1.0": ""}
-    assert await backend.get_reports() == {}
-
-
-def test_workers_that_are_added_or_removed_twice_are_as_after_the_first_time(tmp_path: Path) -> None:
-    workers = FileWorkers(str(tmp_path / "switch"))
+        await workers.sign(WORKER, "busy")
+    async with anyio.create_task_group() as group:
+        group.start_soon(workers.leave, WORKER)
+        await anyio.wait_all_tasks_blocked()
+        goes_on.set()
     for _ in range(2):
-        workers.add("host.1.0")
-        assert workers.reports() == {"host.1.0": ""}
-    for _ in range(2):
-        workers.remove("host.1.0")
-        assert workers.reports() == {}
+        await workers.sign(WORKER, "busy")  # too late
+        assert await workers.reports() == {}
+        await workers.leave(WORKER)

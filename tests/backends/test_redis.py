@@ -126,38 +126,6 @@ async def test_a_channel_is_given_the_time_to_close_where_its_watch_is_cancelled
     assert [True] == closed
 
 
-async def test_a_worker_whose_watch_fails_counts_until_its_next_one(redis_url: str) -> None:
-    with redis.Redis.from_url(redis_url) as by_hand:
-        async with Place("redis", redis_url).opened() as backend:
-            states = backend.watch("host.1.one")
-            await anext(states)
-            await backend.report("host.1.one", "busy")
-            by_hand.set("fastapi_maintenance_mode", "garbage")
-            with pytest.raises(InvalidStateError):
-                await anext(states)
-            assert {"host.1.one": "busy"} == await backend.get_reports()
-            by_hand.set("fastapi_maintenance_mode", "0")
-            async with aclosing(backend.watch("host.1.one")) as states:
-                await anext(states)
-                assert {"host.1.one": "busy"} == await backend.get_reports()
-            assert {} == await backend.get_reports()
-
-
-async def test_watch_of_a_full_redis_goes_on_and_counts_its_worker_again_later(redis_url: str) -> None:
-    """Its sign of life is refused; the state can be read all the same, so that this is no outage."""
-    async with Place("redis", redis_url).opened() as backend:
-        await backend.set_value(True)
-        backend.poll_interval = 0.01
-        async with aclosing(backend.watch("host.1.one")) as states:
-            assert await anext(states) == ON
-            await backend.client.config_set("maxmemory", "1")
-            assert [await anext(states), await anext(states)] == [ON, ON]
-            await backend.client.delete(f"{{{backend.key}}}:workers")
-            await backend.client.config_set("maxmemory", "0")
-            assert await anext(states) == ON
-            assert await backend.get_reports() == {"host.1.one": ""}
-
-
 async def test_a_full_redis_refuses_and_goes_on_telling_what_it_has(redis_url: str) -> None:
     backend = cast("RedisBackend", backend_from_url(redis_url))
     await backend.set_value(True)
@@ -200,7 +168,9 @@ async def test_a_user_who_may_not_listen_looks_now_and_then(redis_url: str, capl
                 await set_maintenance_mode(active, f"{url}/0")
                 await answers(app, 503 if active else 200)
     (record,) = [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance"]
-    assert record.startswith("Changes of fastapi_maintenance_mode are not pushed, the key is only polled: ")
+    assert record.startswith(
+        "The channel fastapi_maintenance_mode cannot be subscribed to, so the key is only polled, "
+    )
     assert not record.endswith("None")
 
 

@@ -6,13 +6,14 @@ row whose lock is free is that of a dead worker.
 
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 import anyio
 from sqlalchemy import BigInteger, Table, bindparam, column, delete, func, select, update
 from sqlalchemy import text as sql
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_maintenance._helpers.process import identity, remembered
@@ -33,6 +34,8 @@ _LOCKS = (
 )
 _held: list[int] = remembered([])
 """The locks of the connections of this process that listen."""
+_refused: dict[int, str] = remembered({})
+"""The locks that no connection can hold, and why."""
 
 
 class PostgreSQLWorkers:
@@ -50,8 +53,18 @@ class PostgreSQLWorkers:
         self._run = run
         self._table = table
         self._switch = hashlib.sha256(key.encode()).hexdigest()[:16]  # short enough for every key of a switch
-        self.not_pushed: str | None = None
-        """Why changes are not pushed, so that nothing shows whether a process lives; None: they are."""
+
+    @property
+    def not_pushed(self) -> str | None:
+        """Why changes are not pushed to this event loop, so that nothing shows whether it lives; None: they are."""
+        return _refused.get(self._lock())
+
+    @not_pushed.setter
+    def not_pushed(self, reason: str | None) -> None:
+        if reason is None:
+            _refused.pop(self._lock(), None)
+        else:
+            _refused[self._lock()] = reason
 
     @asynccontextmanager
     async def listening(self, connection: AsyncConnection) -> AsyncGenerator[None]:
@@ -75,8 +88,9 @@ class PostgreSQLWorkers:
         """
         number = self._lock()
         while number not in _held:  # as at the start
-            if self.not_pushed is not None:
-                msg = f"drains need a connection of each worker that listens, which cannot be had: {self.not_pushed}"
+            reason = self.not_pushed
+            if reason is not None:
+                msg = f"drains need a connection of each worker that listens, which cannot be had: {reason}"
                 raise NotSupportedError(msg)
             await anyio.sleep(_POLL)
         await self._run(partial(self._write, row=self._row(worker), text=f"{number} {report}"))
@@ -114,7 +128,8 @@ class PostgreSQLWorkers:
                 continue
             dead = (table.c.key == row) & (table.c.state == text)
             bound = bindparam("number", int(number) if number.lstrip("-").isdecimal() else 0, BigInteger)
-            await connection.execute(delete(table).where(dead, bound.not_in(select(_LOCKS.c.number))))
+            with suppress(DBAPIError):  # it may be read by somebody who may not write
+                await connection.execute(delete(table).where(dead, bound.not_in(select(_LOCKS.c.number))))
         return reports
 
     def _row(self, worker: str) -> str:

@@ -1,0 +1,151 @@
+"""The workers behind PostgreSQL: with a pooler in between, on a standby, and dead ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from fastapi_maintenance import (
+    MaintenanceState,
+    NotSupportedError,
+    get_workers,
+    maintenance_mode_on,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+from fastapi_maintenance.backends.sqlalchemy import backend as backend_module
+from fastapi_maintenance.backends.url import opened
+from tests.backends.helpers import messages_of
+from tests.backends.workers import WORKER, counted, is_drained
+from tests.middleware.test_failures import app_on
+from tests.servers import Postgres, running
+from tests.support import eventually
+from tests.switch.lifespans import answers, living
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
+each_driver = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+UNPREPARED: dict[str, dict[str, Any]] = {
+    "asyncpg": {"statement_cache_size": 0, "prepared_statement_name_func": lambda: f"statement_{uuid4()}"},
+    "psycopg": {"prepare_threshold": None},
+}
+"""What each driver needs behind a pooler that knows no prepared statements."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as the clients do."""
+    return "asyncio"
+
+
+@pytest.fixture
+def postgres(_servers: Callable[[str], Postgres]) -> Postgres:
+    """Give an empty PostgreSQL."""
+    server = _servers("asyncpg")
+    server.empty()
+    return server
+
+
+@asynccontextmanager
+async def behind(url: str, driver: str) -> AsyncGenerator[SQLAlchemyBackend]:
+    """Give a backend whose driver works behind any pooler."""
+    engine = create_async_engine(url.replace("asyncpg", driver), connect_args=UNPREPARED[driver])
+    yield SQLAlchemyBackend(engine)
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def switch(url: str) -> AsyncGenerator[SQLAlchemyBackend]:
+    """Give a backend with an engine of its own."""
+    async with opened(url) as backend:
+        assert isinstance(backend, SQLAlchemyBackend)
+        yield backend
+
+
+async def logged_once(caplog: pytest.LogCaptureFixture, backend: SQLAlchemyBackend) -> str:
+    """Wait until it is logged that changes are polled, and return why."""
+    text = f"Changes of {backend!r} are not pushed, it is read each 1 s, and no drain waits for this process: "
+
+    def reasons() -> list[str]:
+        return [record.removeprefix(text) for record in messages_of(caplog) if record.startswith(text)]
+
+    async def is_logged() -> bool:
+        return len(reasons()) > 0
+
+    await eventually(is_logged)
+    [reason] = reasons()
+    return reason
+
+
+@each_driver
+async def test_app_behind_a_pooler_of_transactions_polls_says_so_at_the_start_and_a_drain_refuses(
+    postgres: Postgres, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with postgres.pooler("transaction") as url:
+        async with behind(url, driver) as backend, switch(postgres.url) as direct, living(app := app_on(backend)):
+            assert "gives each transaction another connection" in await logged_once(caplog, backend)
+            for each in (backend, SQLAlchemyBackend(backend.engine)):
+                with pytest.raises(NotSupportedError, match="each worker that listens, which cannot be had: a pooler"):
+                    async with maintenance_mode_on(each, drain=60):
+                        pytest.fail("the body ran")
+            assert await direct.get_state() == MaintenanceState()
+            for value in (True, False):
+                await set_maintenance_mode(value, direct)
+                await answers(app, 503 if value else 200)
+            await logged_once(caplog, backend)
+
+
+@each_driver
+async def test_app_behind_a_pooler_of_sessions_is_drained(postgres: Postgres, driver: str) -> None:
+    with postgres.pooler("session") as url:
+        async with behind(url, driver) as backend, living(app := app_on(backend)):
+            await is_drained(app, backend)
+
+
+@each_driver
+async def test_app_on_a_hot_standby_polls_and_is_drained_after_that_is_promoted(
+    driver: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_module, "_LISTEN_AGAIN", 0.1)
+    with running(driver) as server:
+        assert isinstance(server, Postgres)
+        await set_maintenance_mode(True, server.url)
+        with server.standby() as standby:
+            async with switch(standby.url) as backend, living(app := app_on(backend)):
+                await answers(app, 503)
+                assert "during recovery" in await logged_once(caplog, backend)
+                with pytest.raises(NotSupportedError, match="during recovery"):
+                    async with maintenance_mode_on(backend, drain=60):
+                        pytest.fail("the body ran")
+                async with backend.engine.connect() as connection:
+                    await connection.execute(text("SELECT pg_promote()"))
+                async with opened(standby.url) as other:
+                    await set_maintenance_mode(False, other)
+                await answers(app, 200)
+                await counted(backend, os.getpid())
+                await is_drained(app, backend)
+
+
+@each_driver
+async def test_reports_by_a_user_who_may_only_read_leave_out_a_dead_worker(
+    driver: str, url_of: Callable[[str], str]
+) -> None:
+    url = url_of(driver)
+    async with switch(url) as backend:
+        await set_maintenance_mode(False, backend)
+        async with backend.engine.begin() as connection:
+            row = f"worker/{backend._workers._switch}/{WORKER}"
+            await connection.execute(backend.table.insert().values(key=row, state="1 {}"))
+            await connection.execute(text("CREATE ROLE reader LOGIN"))
+            await connection.execute(text("GRANT SELECT ON fastapi_maintenance TO reader"))
+        for user, left in (("reader", 2), ("postgres", 1)):
+            async with opened(url.replace("postgres@", f"{user}@")) as reading:
+                assert await get_workers(reading) == ()
+            async with backend.engine.connect() as connection:
+                assert await connection.scalar(text("SELECT count(*) FROM fastapi_maintenance")) == left

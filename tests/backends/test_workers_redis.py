@@ -1,0 +1,167 @@
+"""The workers behind Redis: their records are lost, they cannot subscribe, or the Cluster has more than one node."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import pytest
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from fastapi_maintenance.backends.redis import RedisBackend
+from fastapi_maintenance.backends.url import opened
+from tests.backends.workers import WORKER, counted, is_drained
+from tests.middleware.test_failures import app_on
+from tests.servers import ValkeyCluster, running
+from tests.support import eventually
+from tests.switch.lifespans import living
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
+RECORDS = "{fastapi_maintenance_mode}:workers"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as the clients do."""
+    return "asyncio"
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that lets so many seconds pass for the readers of records."""
+    ahead, now = [0.0], time.monotonic
+
+    def pass_by(seconds: float) -> None:
+        ahead[0] += seconds
+
+    monkeypatch.setattr("fastapi_maintenance.backends.redis_workers.time.monotonic", lambda: now() + ahead[0])
+    return pass_by
+
+
+@asynccontextmanager
+async def switch(url: str) -> AsyncGenerator[RedisBackend]:
+    """Give a backend with a client of its own."""
+    async with opened(url) as backend:
+        assert isinstance(backend, RedisBackend)
+        yield backend
+
+
+@asynccontextmanager
+async def subscribed(backend: RedisBackend) -> AsyncGenerator[None]:
+    """Follow the switch, as a process does in which a worker runs, while a block runs."""
+    async with aclosing(backend.watch()) as states:  # type: ignore[type-var]  # a generator
+        await anext(states)
+        yield
+
+
+async def be_silent(backend: RedisBackend, seconds: int) -> None:
+    """Let the record look as if it had been written so long ago."""
+    record: Any = await backend.client.hget(RECORDS, WORKER)
+    written, _, rest = record.decode().partition(" ")
+    await backend.client.hset(RECORDS, WORKER, f"{int(written) - seconds} {rest}")
+
+
+@pytest.mark.parametrize("command", ["FLUSHALL", f"DEL {RECORDS}"])
+async def test_redis_worker_whose_record_is_lost_signs_again(redis_url: str, command: str) -> None:
+    async with switch(redis_url) as backend, switch(redis_url) as other, living(app := app_on(backend)):
+        await counted(other, os.getpid())
+        await other.client.execute_command(*command.split())
+
+        async def has_signed_again() -> bool:
+            return await other.client.hlen(RECORDS) == 1
+
+        await eventually(has_signed_again)
+        await is_drained(app, other)
+
+
+async def test_redis_reports_keep_a_worker_whose_record_is_lost_while_its_process_is_subscribed(
+    redis_url: str, later: Callable[[float], None]
+) -> None:
+    async with switch(redis_url) as backend, switch(redis_url) as other:
+        async with subscribed(backend):
+            await backend.workers.sign(WORKER, "busy")
+            assert await other.workers.reports() == {WORKER: "busy"}
+            await other.client.flushall()
+            for _ in range(2):
+                later(100)
+                assert await other.workers.reports() == {WORKER: "busy"}
+        later(3)
+        assert await other.workers.reports() == {WORKER: "busy"}
+        later(2)
+
+        async def is_gone() -> bool:  # as soon as the server has noticed the end of the connection
+            return await other.workers.reports() == {}
+
+        await eventually(is_gone)
+
+
+async def test_redis_reports_keep_a_worker_that_hangs_and_remove_it_when_its_process_is_gone(redis_url: str) -> None:
+    async with switch(redis_url) as backend, switch(redis_url) as other:
+        async with subscribed(backend):
+            await backend.workers.sign(WORKER, "busy")
+            await be_silent(other, 3600)
+            assert await other.workers.reports() == {WORKER: "busy"}
+
+        async def is_removed() -> bool:
+            return await other.workers.reports() == {} and await other.client.hlen(RECORDS) == 0
+
+        await eventually(is_removed)
+
+
+async def test_redis_worker_that_may_not_subscribe_is_counted_until_it_is_silent_for_a_minute(redis_url: str) -> None:
+    async with switch(redis_url) as other:
+        rules = ["on", ">secret", "~*", "resetchannels", "&fastapi_maintenance_mode", "+@all"]
+        await other.client.execute_command("ACL", "SETUSER", "app", *rules)
+        async with switch(redis_url.replace("//", "//app:secret@")) as backend:
+            async with subscribed(backend):
+                await backend.workers.sign(WORKER, "busy")
+            for seconds, expected in ((0, {WORKER: "busy"}), (30, {WORKER: "busy"}), (61, {})):
+                await be_silent(other, seconds)
+                assert await other.workers.reports() == expected
+
+
+async def test_redis_reports_by_a_user_who_may_only_read_leave_out_a_dead_worker(redis_url: str) -> None:
+    async with switch(redis_url) as other:
+        await other.client.hset(RECORDS, WORKER, "0 channel {}")
+        await other.client.hset(RECORDS, "of another version", "")
+        await other.client.execute_command("ACL", "SETUSER", "reader", "on", ">x", "~*", "&*", "+@all", "-hdel")
+        async with switch(redis_url.replace("//", "//reader:x@")) as reading:
+            assert await reading.workers.reports() == {"of another version": ""}
+        assert await other.client.hlen(RECORDS) == 2
+        await other.workers.leave(WORKER)
+        assert await other.client.hkeys(RECORDS) == [b"of another version"]
+
+
+async def test_cluster_worker_that_hangs_is_counted_where_its_process_is_subscribed_on_any_node() -> None:
+    with running("cluster") as server:
+        assert isinstance(server, ValkeyCluster)
+        with server.second_node() as port:
+            async with switch(server.url) as backend, redis.asyncio.Redis(port=port) as node:
+                await backend.client.hset(RECORDS, WORKER, "0 channel busy")
+                pubsub = node.pubsub()
+                await pubsub.subscribe("channel")
+                assert await pubsub.get_message(timeout=30)
+                assert await backend.workers.reports() == {WORKER: "busy"}
+                await pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
+
+                async def is_gone() -> bool:
+                    return await backend.workers.reports() == {}
+
+                await eventually(is_gone)
+
+
+async def test_redis_worker_is_not_taken_for_dead_when_its_subscription_cannot_be_asked_for(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:  # noqa: ANN401 -- those of the method
+        message = "a node is down"
+        raise RedisError(message)
+
+    async with switch(redis_url) as backend:
+        await backend.client.hset(RECORDS, WORKER, "0 channel busy")
+        monkeypatch.setattr(backend.client, "pubsub_numsub", fail)
+        assert await backend.workers.reports() == {WORKER: "busy"}
