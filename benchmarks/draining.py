@@ -45,7 +45,8 @@ _SHORT, _LONG, _LONG_SHARE = (
     0.02,
 )  # seconds that a request takes; how many are longer than a drain
 _CLIENTS = 3  # of each worker
-_UNTIL_SIGNED = 1.5  # seconds
+_TO_SIGN = 2.0  # seconds that a worker has to write its record again
+_TO_GO_ON = 0.1  # seconds
 
 
 class Fault(NamedTuple):
@@ -243,9 +244,21 @@ class Service:
         It did not run at all for two seconds before, and lost its record, or what shows that it lives.
         """
         lost = [one for one in self.injected if one.kind not in _OF_WORKERS]
-        for stop in self.injected:
-            if (stop.kind, stop.worker) != ("stopped", request.worker) or min(stop.ended, began) - stop.began < 2:  # noqa: PLR2004 -- as documented
-                continue
-            if any(one.began < min(stop.ended, began) and stop.began - _UNTIL_SIGNED < one.ended for one in lost):
+        for stopped, continued in self._pauses(request.worker):
+            until = min(continued, began)
+            if until - stopped >= _TO_SIGN and any(
+                one.began < until and stopped - _TO_SIGN < one.ended for one in lost
+            ):
                 return True
         return False
+
+    def _pauses(self, worker: int) -> list[tuple[float, float]]:
+        """Return from when to when a worker was stopped; one that was stopped again at once did not run between."""
+        pauses: list[tuple[float, float]] = []
+        for one in sorted(self.injected, key=lambda one: one.began):
+            if (one.kind, one.worker) == ("stopped", worker):
+                if pauses and one.began - pauses[-1][1] < _TO_GO_ON:
+                    pauses[-1] = pauses[-1][0], one.ended
+                else:
+                    pauses.append((one.began, one.ended))
+        return pauses

@@ -1,14 +1,15 @@
 """The workers behind a file: each has a report in the folder `<file>.workers`, and a lock beside it.
 
 The operating system lifts the lock when the process dies. So a worker whose lock is free is dead, or has left; if its
-lock file is missing, its record was lost, and nothing is known of it. Lock files are kept for a minute after the end of
-their workers, as the evidence of that end.
+lock file is missing, its record was lost, and only who has opened that file before knows more. Lock files are kept for
+a minute after the end of their workers, as the evidence of that end.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ import anyio
 
 from fastapi_maintenance._helpers.waiting import in_thread
 
+if sys.platform != "win32":
+    import fcntl
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
@@ -39,6 +42,38 @@ class _Record(NamedTuple):
     inode: int
 
 
+class _LockFile:
+    """The lock file of another worker, which is kept open: its lock can be tried after the file was removed.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._number = os.open(path, os.O_RDONLY)
+        self.inode: int = os.fstat(self._number).st_ino
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # it could not be opened
+            os.close(self._number)
+
+    def is_free(self) -> bool:
+        """Return whether no process holds the lock."""
+        if sys.platform != "win32":  # which removes no file that is open, so this is not needed there
+            with suppress(BlockingIOError):
+                fcntl.flock(self._number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._number, fcntl.LOCK_UN)
+                return True
+        return False
+
+
+class _Seen(NamedTuple):
+    """What was found of a worker."""
+
+    report: str
+    lock_file: _LockFile | None
+
+
 class FileWorkers:
     """The records of the workers behind a file. Each method raises `OSError` if the file system refuses it.
 
@@ -50,7 +85,7 @@ class FileWorkers:
         self._path = path
         self._records: dict[str, _Record] = {}
         self._left: set[str] = set()
-        self._seen: dict[str, str] = {}
+        self._seen: dict[str, _Seen] = {}
         self._is_busy = threading.Lock()
 
     async def sign(self, worker: str, report: str, /) -> None:
@@ -122,16 +157,28 @@ class FileWorkers:
                 continue
             if worker in found:
                 with suppress(FileNotFoundError):  # it has just been lost, or has left
-                    self._seen[worker] = found[worker].read_text(encoding="utf-8")
-        return self._seen.copy()
+                    report = found[worker].read_text(encoding="utf-8")
+                    self._seen[worker] = _Seen(report, self._opened(folder / f"{worker}.lock", worker))
+        return {worker: seen.report for worker, seen in self._seen.items()}
+
+    def _opened(self, path: Path, worker: str) -> _LockFile | None:
+        """Return the lock file of a worker; None: it could not be opened."""
+        before = self._seen[worker].lock_file if worker in self._seen else None
+        with suppress(OSError):  # it has just been lost, or belongs to another user
+            if sys.platform != "win32" and (before is None or before.inode != path.stat().st_ino):
+                return _LockFile(path)
+        return before
 
     def _is_alive(self, folder: Path, worker: str, *, has_record: bool) -> bool:
         """Return whether a worker is not known to be dead."""
         if worker in self._records:
             return True
-        lock = _lock(folder, worker)
+        lock, seen = _lock(folder, worker), self._seen.get(worker)
+        lock_file = None if seen is None else seen.lock_file
+        if lock_file is not None and not lock_file.is_free():
+            return True
         if not has_record and not Path(lock.lock_file).exists():
-            return True  # its record was lost, and with it what would show its end
+            return lock_file is None  # its record was lost, and with it what would show its end
         try:
             lock.acquire(timeout=0)
         except OSError:  # it is taken, or belongs to another user and cannot be tried
