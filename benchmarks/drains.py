@@ -34,7 +34,7 @@ from tables import print_table
 from fastapi_maintenance import get_maintenance_state, maintenance_mode_on
 from fastapi_maintenance._switch.holds import remove_hold
 from fastapi_maintenance.backends.url import opened
-from fastapi_maintenance.errors import NoSuchHoldError
+from fastapi_maintenance.errors import DrainTimeoutError, NoSuchHoldError, NoWorkersError
 from tests.servers import running
 
 _SERVERS = {"redis": "redis", "postgresql": "asyncpg"}
@@ -52,6 +52,11 @@ class Blocks:
     bodies: list[tuple[float, float]] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+    """Why the body did not run."""
+    undrained: list[tuple[float, float, str]] = field(default_factory=list)
+    """When a drain that did not succeed began and ended, and what it said."""
+    unreleased: Counter[str] = field(default_factory=Counter)
+    """Why the hold could not be released after the body."""
     is_in_body: bool = False
 
     async def enter(self, seconds: float, backend: object) -> None:
@@ -66,7 +71,9 @@ class Blocks:
         except Exception as error:  # noqa: BLE001 -- whatever a store raises is a result
             said = f"{type(error).__name__}: {error}".partition("\n")[0]
             said = re.sub(r"\b[0-9a-f]{8,}\b|\d+(\.\d+)?", "#", said)
-            self.refused[f"{'after the body: ' if self.is_in_body else ''}{said:.250}"] += 1
+            (self.unreleased if self.is_in_body else self.refused)[f"{said:.250}"] += 1
+            if isinstance(error, (DrainTimeoutError, NoWorkersError)):
+                self.undrained.append((asked, time.monotonic(), f"{type(error).__name__}: {error}"))
             self.is_in_body = False
             await self._tidy()
         finally:
@@ -86,22 +93,22 @@ class Blocks:
     def overlaps(self) -> list[tuple[str, bool]]:
         """Return a description of each request in a body, and whether the documentation excludes it."""
         found = []
-        for worker in self.service.workers:
-            for request in worker.requests():
-                for number, (began, ended) in enumerate(self.bodies):
-                    if request.began < ended and began < request.ended:
-                        near = [one for one in self.service.injected if began - 20 < one.ended and one.began < ended]
-                        faults = "".join(
-                            f"\n    {kind}, worker {hit}, {at - began:+.3f} to {until - began:+.3f}"
-                            for kind, hit, at, until in near
-                        )
-                        text = (
-                            f"body {number} to {ended - began:+.3f}, drained for {self.took[number]:.3f}: worker "
-                            f"{request.worker} ({request.process}) from {request.began - began:+.3f} to "
-                            f"{request.ended - began:+.3f}{faults}"
-                        )
-                        found.append((text, self.service.is_excluded(request, began)))
+        for request in (request for worker in self.service.workers for request in worker.requests()):
+            for number, (began, ended) in enumerate(self.bodies):
+                if request.began < ended and began < request.ended:
+                    text = (
+                        f"body {number} to {ended - began:+.3f}, drained for {self.took[number]:.3f}: worker "
+                        f"{request.worker} ({request.process}) from {request.began - began:+.3f} to "
+                        f"{request.ended - began:+.3f}{self.faults(began, ended)}"
+                    )
+                    found.append((text, self.service.is_excluded(request, began)))
         return found
+
+    def faults(self, began: float, ended: float) -> str:
+        """Describe the faults of the time from 20 seconds before a beginning to an end, relative to the beginning."""
+        near = [one for one in self.service.injected if began - 20 < one.ended and one.began < ended]
+        lines = [f"{kind}, worker {worker}, {at - began:+.3f} to {to - began:+.3f}" for kind, worker, at, to in near]
+        return "".join(f"\n    {line}" for line in lines)
 
 
 async def drain(service: Service, options: argparse.Namespace) -> Blocks:
@@ -125,6 +132,31 @@ async def drain(service: Service, options: argparse.Namespace) -> Blocks:
     return blocks
 
 
+def measure(store: str, options: argparse.Namespace) -> tuple[list[str], list[str], int]:
+    """Drain a store; return the cells of its row, details, and how many overlaps are not excluded."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="maintenance-drains-")))
+        server = stack.enter_context(running(_SERVERS[store])) if store in _SERVERS else None
+        service = Service(store, server.url if server else f"file:{folder / 'switch'}", server, folder)
+        blocks = asyncio.run(drain(service, options))
+        overlaps = blocks.overlaps()
+    excluded = sum(is_excluded for _, is_excluded in overlaps)
+    wrong = len(overlaps) - excluded
+    times = [statistics.median(blocks.took), max(blocks.took)] if blocks.took else [0.0, 0.0]
+    counts = [len(blocks.bodies), blocks.refused.total(), wrong, excluded, service.answers.total()]
+    injected = Counter(one.kind for one in service.injected)
+    said: dict[str, Counter[str]] = {"refused": blocks.refused, "not released": blocks.unreleased, "injected": injected}
+    details = [
+        f"{store}, {title}: {what} ({times})"
+        for title, counted in said.items()
+        for what, times in counted.most_common()
+    ]
+    details += [f"{store}, {text}, after {to - at:.3f}{blocks.faults(at, to)}" for at, to, text in blocks.undrained]
+    details.append(f"{store}, answers: {dict(service.answers)}")
+    details += [f"{store}, {'excluded' if is_excluded else 'OVERLAP'}: {text}" for text, is_excluded in overlaps]
+    return [*map(str, counts), *(f"{each:.2f} s" for each in times)], details, wrong
+
+
 def main() -> int:
     """Drain each store, print a table with what was refused and injected, and return 1 if a request was in a body."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -137,32 +169,15 @@ def main() -> int:
     if unknown := set(options.stores) - FAULTS.keys():
         parser.error(f"there is no store {', '.join(sorted(unknown))}")
     logging.disable()  # the drains see the faults
-    rows, details, wrong = [], [], 0
-    for store in options.stores or FAULTS:
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="maintenance-drains-")))
-            server = stack.enter_context(running(_SERVERS[store])) if store in _SERVERS else None
-            service = Service(store, server.url if server else f"file:{folder / 'switch'}", server, folder)
-            blocks = asyncio.run(drain(service, options))
-            overlaps = blocks.overlaps()
-        unexcused = [text for text, is_excluded in overlaps if not is_excluded]
-        wrong += len(unexcused)
-        counts = [len(blocks.bodies), blocks.refused.total(), len(unexcused)]
-        counts += [len(overlaps) - len(unexcused), service.answers.total()]
-        times = (
-            [f"{each:.2f} s" for each in (statistics.median(blocks.took), max(blocks.took))]
-            if blocks.took
-            else ["-"] * 2
-        )
-        rows.append((store, [*map(str, counts), *times]))
-        injected = Counter(one.kind for one in service.injected)
-        for title, counted in (("refused", blocks.refused), ("injected", injected), ("answers", service.answers)):
-            details += [f"{store}, {title}: {what} ({times})" for what, times in counted.most_common()]
-        details += [f"{store}, {'excluded' if is_excluded else 'OVERLAP'}: {text}" for text, is_excluded in overlaps]
+    found = {store: measure(store, options) for store in options.stores or FAULTS}
     columns = ["store", "ran", "refused", "overlaps", "excluded", "requests", "median drain", "longest"]
-    print_table("Drained blocks while workers, records and stores fail", columns, rows)
-    print(*details, sep="\n")
-    return int(wrong > 0)
+    print_table(
+        "Drained blocks while workers, records and stores fail",
+        columns,
+        [(store, cells) for store, (cells, *_) in found.items()],
+    )
+    print(*(line for _, details, _ in found.values() for line in details), sep="\n")
+    return int(any(wrong for *_, wrong in found.values()))
 
 
 if __name__ == "__main__":
