@@ -114,7 +114,8 @@ class AppSwitch:
 
     def join(self) -> Membership | None:
         """Let drains wait for what is served until the membership ends; None: they do anyway, or the app has ended."""
-        return None if self._memberships or self._has_ended else Membership(self.backend, self.served)
+        is_counted = any(not each.worker.has_ended() for each in self._memberships)
+        return None if is_counted or self._has_ended else Membership(self.backend, self.served)
 
     @property
     def backend(self) -> StateBackend:

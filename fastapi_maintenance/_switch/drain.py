@@ -94,9 +94,9 @@ class Drain:
 
         Raises:
             DrainTimeoutError: That is not so when the time is over.
-            NoWorkersError: There is no worker.
+            NoWorkersError: There has been no worker for two seconds.
         """
-        began = anyio.current_time()
+        began = alone_since = anyio.current_time()
         self._not_before = began + self._shortest
         while True:
             now = anyio.current_time()
@@ -108,7 +108,8 @@ class Drain:
             if is_done and now >= self._not_before:
                 return
             left = tuple(status for worker, (status, _) in self._seen.items() if worker not in self._confirmed)
-            if not self._seen and self._wanted and not self._reason and now - began >= min(SHORTEST, self._seconds):
+            alone_since = now if self._seen else alone_since
+            if self._wanted and not self._reason and now - alone_since >= min(SHORTEST, self._seconds):
                 msg = (
                     f"no worker has signed in behind {name_of(self._backend)}: is this the switch of the service, and "
                     "does its server run the lifespan of the app? workers=0 says that none has to be there"
