@@ -184,7 +184,7 @@ class AppSwitch:
                 return None
             self._memberships.remove(ending)
             is_here = ending.worker.loop is current_loop()  # else the collector ends it
-            tasks = [] if is_here and self.served.requests else ending.end()
+            tasks = None if is_here and self.served.requests else ending.end()
             return background.start(partial(_end, ending, tasks)) if is_here else None
 
         async def leave() -> None:
@@ -264,13 +264,13 @@ def join_here(backend: StateBackend) -> list[Membership]:
     return [membership for membership in joined if membership is not None]
 
 
-async def _end(membership: Membership, tasks: list[background.Task]) -> None:
+async def _end(membership: Membership, tasks: list[background.Task] | None) -> None:
     """Close the client of a backend that was made from a URL when these tasks have ended.
 
-    Without tasks, the worker is left when no request is in progress: some servers shut the app down while the
+    None: the worker is left when no request is in progress: some servers shut the app down while the
     background tasks of responses still run.
     """
-    if not tasks:
+    if tasks is None:
         while membership.served.requests:  # noqa: ASYNC110 -- one may end in another event loop
             await anyio.sleep(_QUIET_POLL)
         tasks = membership.end()

@@ -31,6 +31,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._switch import drain
 from fastapi_maintenance._switch.block import Block
 from fastapi_maintenance._switch.reports import Goes, report_of
 from fastapi_maintenance.backends.file_workers import FileWorkers
@@ -197,6 +198,24 @@ def test_event_loop_that_was_closed_around_a_worker_leaves_none_and_its_app_is_l
     left.let_go()
 
 
+def test_app_that_shares_its_worker_with_another_is_shut_down_at_once_and_in_silence(
+    run_jumping: RunJumping, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        backend = MemoryBackend()
+        async with served(Service(backend)):
+            began = anyio.current_time()
+            async with served(Service(backend)):
+                assert len(await get_workers(backend)) == 1
+            assert len(await get_workers(backend)) == 1
+            assert anyio.current_time() - began < 1
+            await anyio.sleep(5)
+        assert await get_workers(backend) == ()
+
+    run_jumping(main)
+    assert records(caplog) == []
+
+
 def test_app_that_is_shut_down_while_a_request_runs_is_signed_until_that_has_ended(run_jumping: RunJumping) -> None:
     async def main() -> None:
         backend = MemoryBackend()
@@ -291,7 +310,10 @@ async def test_dead_worker_behind_a_file_is_not_counted_and_what_it_left_goes(tm
     await workers.leave("host.2.0")
 
 
-async def test_workers_of_one_file_are_counted_by_each_other_and_through_a_link(tmp_path: Path) -> None:
+async def test_workers_of_one_file_are_counted_by_each_other_and_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "SHORTEST", 0.1)
     file, link = tmp_path / "switch ä", tmp_path / "link"
     link.symlink_to(file)
     services = [Service(LocalFileBackend(path)) for path in (file, link)]
