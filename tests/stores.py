@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -147,3 +147,42 @@ class WatchableStore(DetailedStore):
         finally:
             self.watchers -= 1
             self.ended += 1
+
+
+class Records(Hooked):
+    """The records of workers in a store that may lose them; drains of it last two seconds at least."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reported: dict[str, str] = {}
+
+    async def sign(self, worker: str, report: str, /) -> None:
+        await self.before_write()
+        self.reported[worker] = report
+        await self.after_write()
+
+    async def leave(self, worker: str, /) -> None:
+        await self.before_write()
+        self.reported.pop(worker, None)
+
+    async def reports(self) -> Mapping[str, str]:
+        await self.before_read()
+        return self.reported.copy()
+
+
+class DrainableStore(DetailedStore):
+    """A detailed store that counts workers.
+
+    Args:
+        beside: The same store, as another process has it.
+    """
+
+    def __init__(self, beside: DrainableStore | None = None) -> None:
+        super().__init__()
+        self.workers = Records()
+        if beside is not None:
+            self.memory, self.workers = beside.memory, beside.workers
+
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        async for state in self.memory.watch():
+            yield state

@@ -42,7 +42,7 @@ async def test_start_work_that_raises_is_logged_once_and_tried_again(
             raise failure
 
     task = background.start(work)
-    await task.ended(30)
+    await background.all_ended([task])
     assert tries == 3
     (record,) = caplog.records
     assert (record.levelno, record.exc_info is not None) == (logging.ERROR, True)
@@ -60,7 +60,7 @@ async def test_start_work_that_raises_with_its_cancellation_in_a_group_ends_when
     task = background.start(work)
     await anyio.sleep(0.01)
     task.stop()
-    await task.ended(30)
+    await background.all_ended([task])
     assert task.has_ended
 
 
@@ -68,7 +68,7 @@ async def test_stop_in_another_thread_ends_the_task() -> None:
     task = background.start(anyio.sleep_forever)
     await anyio.sleep(0.01)
     await anyio.to_thread.run_sync(task.stop)
-    await task.ended(30)
+    await background.all_ended([task])
     assert task.has_ended
 
 
@@ -83,7 +83,7 @@ def test_stop_after_the_event_loop_was_closed_does_nothing() -> None:
 
 async def test_ended_in_another_event_loop_returns_at_once() -> None:
     task = background.start(anyio.sleep_forever)
-    thread = threading.Thread(target=anyio.run, args=(task.ended, 60))
+    thread = threading.Thread(target=anyio.run, args=(task.ended,))
     thread.start()
     await anyio.to_thread.run_sync(thread.join)
     task.stop()

@@ -43,9 +43,14 @@ class Task:
         """Whether it has ended."""
         return self._ended.is_set()
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether it runs in this event loop, and has not ended."""
+        return self._loop is current_loop() and not self.has_ended
+
     async def ended(self) -> None:
         """Wait for its end; not at all in another event loop."""
-        if self._loop is current_loop():
+        if self.runs_here:
             await self._ended.wait()
 
     async def run(self) -> None:
@@ -93,8 +98,11 @@ class Task:
 
 async def all_ended(tasks: Iterable[Task]) -> None:
     """Wait for the end of these tasks, even if this is cancelled, for two seconds at most."""
+    here = [task for task in tasks if task.runs_here]
+    if not here:  # perhaps no event loop runs: the collector ends a generator
+        return
     with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
-        for task in tasks:
+        for task in here:
             await task.ended()
 
 

@@ -114,7 +114,8 @@ class AppSwitch:
 
     def join(self, backend: StateBackend) -> Membership | None:
         """Let drains wait for what is served until the membership ends; None: they do anyway, or the app has ended."""
-        return None if self._memberships or self._has_ended else Membership(backend, self.served)
+        is_counted = any(not each.worker.has_ended() for each in self._memberships)
+        return None if is_counted or self._has_ended else Membership(backend, self.served)
 
     @property
     def backend(self) -> StateBackend:
@@ -183,7 +184,7 @@ class AppSwitch:
                 return None
             self._memberships.remove(ending)
             is_here = ending.worker.loop is current_loop()  # else the collector ends it
-            tasks = [] if is_here and self.served.requests else ending.end()
+            tasks = None if is_here and self.served.requests else ending.end()
             return background.start(partial(_end, ending, tasks)) if is_here else None
 
         async def leave() -> None:
@@ -225,7 +226,8 @@ class AppSwitch:
         if self._had_lifespan:
             return
         self._had_lifespan = True
-        if isinstance(uncached(self.backend), DrainableStateBackend):
+        behind = uncached(self.backend)
+        if isinstance(behind, DrainableStateBackend) and behind.workers is not None:
             _hints.warning("%s (silenced by the logger %s)", _NO_LIFESPAN, _hints.name)
 
     def _overruled(self, source: Source) -> MaintenanceState | None:
@@ -266,13 +268,13 @@ def join_here(backend: StateBackend) -> list[Membership]:
     return [membership for membership in joined if membership is not None]
 
 
-async def _end(membership: Membership, tasks: list[background.Task]) -> None:
+async def _end(membership: Membership, tasks: list[background.Task] | None) -> None:
     """Close the client of a membership that ends with these tasks.
 
-    Without tasks, the worker is left when no request is in progress: some servers shut the app down while the
-    background tasks of responses still run.
+    None: it ends when no request is in progress. Some servers shut the app down while the background tasks of responses
+    still run.
     """
-    if not tasks:
+    if tasks is None:
         while membership.served.requests:  # noqa: ASYNC110 -- one may end in another event loop
             await anyio.sleep(_QUIET_POLL)
         tasks = membership.end()

@@ -103,6 +103,7 @@ class Block:
             raise RuntimeError(msg)
         backend = self._take_backend()
         async with AsyncExitStack() as stack:
+            stack.push_async_exit(self._undo)
             try:
                 wanted = self._wanted
                 details = {"message": wanted.message, "ends_at": wanted.ends_at, "lease": self._lease, "by": wanted.by}
@@ -115,6 +116,13 @@ class Block:
                 raise
             await self._begin(backend, drain)
 
+    async def _undo(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the hold if entering has failed after that was opened, or is cancelled at the very end of a drain."""
+        if error is not None and self._open is not None:
+            await self.__aexit__(kind, error, trace)
+
     async def _begin(self, backend: StateBackend, drain: Drain | None) -> None:
         hold = replace(self._wanted, id=uuid.uuid4().hex, since=clock.now())
         self._open = backend, hold
@@ -125,11 +133,7 @@ class Block:
             raise
         self._within.enter_context(in_block(drains=drain is not None))
         if drain is not None:
-            try:
-                await drain.wait(hold)
-            except BaseException as error:
-                await self.__aexit__(type(error), error, None)
-                raise
+            await drain.wait(hold)
             self.confirmed_by = drain.workers
 
     def _take_backend(self) -> StateBackend:

@@ -10,7 +10,9 @@ the two seconds begin anew.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import cast
 from uuid import uuid4
 
 import anyio
@@ -20,7 +22,7 @@ from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, guarded, in_tim
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.follower import following
 from fastapi_maintenance._switch.reports import mark_of, registry_of, workers_of
-from fastapi_maintenance._switch.worker import Membership, end_orphans
+from fastapi_maintenance._switch.worker import Membership, end_orphans, leave
 from fastapi_maintenance.backends.base import name_of, read_state
 from fastapi_maintenance.backends.known import known_of, uncached
 from fastapi_maintenance.errors import DrainTimeoutError, NoWorkersError, WorkerStatus
@@ -83,19 +85,19 @@ class Drain:
                         await membership.worker.ready.wait()
                 await self._write_mark()
                 yield
-            finally:
-                with anyio.move_on_after(ANSWER_TIMEOUT, shield=True), suppress(Exception):
-                    await guarded(self._registry.leave(self._mark))
-                await background.all_ended([task for membership in own for task in membership.end()])
+            finally:  # in the background, since a cancellation of asyncio's own knows no shield
+                ending = [task for membership in own for task in membership.end()]
+                ending.append(background.start(partial(leave, self._registry, self._mark)))
+                await background.all_ended(ending)
 
     async def wait(self, hold: Hold) -> None:
         """Return when each worker confirms this hold, which is in the store, and runs no request that it blocks.
 
         Raises:
             DrainTimeoutError: That is not so when the time is over.
-            NoWorkersError: There is no worker.
+            NoWorkersError: There has been no worker for two seconds.
         """
-        began = anyio.current_time()
+        began = alone_since = anyio.current_time()
         self._hold, self._not_before = hold, began + self._shortest
         while True:
             now = anyio.current_time()
@@ -107,7 +109,8 @@ class Drain:
             if is_done and now >= self._not_before:
                 return
             left = tuple(status for worker, (status, _) in self._seen.items() if worker not in self._confirmed)
-            if not self._seen and self._wanted and not self._reason and now - began >= min(SHORTEST, self._seconds):
+            alone_since = now if self._seen else alone_since
+            if self._wanted and not self._reason and now - alone_since >= min(SHORTEST, self._seconds):
                 msg = (
                     f"no worker has signed in behind {name_of(self._backend)}: is this the switch of the service, and "
                     "does its server run the lifespan of the app? workers=0 says that none has to be there"
@@ -141,7 +144,7 @@ class Drain:
         if problem is not None:
             self._begin_anew(problem)
             return False
-        if self._seen and self.workers < self._wanted:
+        if max(self.workers, 1) < self._wanted and self._seen:
             self._reason = f"{self.workers} of {self._wanted} processes have confirmed"
             return False
         return self._seen.keys() == self._confirmed and (bool(self._seen) or not self._wanted)
@@ -164,9 +167,7 @@ class Drain:
         status = status_of(holds.with_local(self._backend, state), clock.now())
         if status.active:
             return None
-        other = status.decided_by
-        if not isinstance(other, Hold):
-            return "the hold of this block has expired by the clock of this host"
+        other = cast("Hold", status.decided_by)  # a newer one, since that of this block does not expire here
         return f"the block {other.id[:8]}{f' by {other.by}' if other.by else ''} keeps maintenance off"
 
     def _begin_anew(self, reason: str) -> None:
@@ -178,8 +179,7 @@ class Drain:
         lost, self._mark = self._mark, mark_of(uuid4().hex)
         await self._sign_mark()
         if lost:
-            with suppress(Exception):
-                await guarded(self._registry.leave(lost))
+            await leave(self._registry, lost)
 
     async def _sign_mark(self) -> None:
         with in_time(2 * ANSWER_TIMEOUT):

@@ -103,7 +103,7 @@ class Worker:
         """Remove the record in the background, after the end of these tasks."""
         if self._registry is None or current_loop() is None:
             return []
-        return [background.start(partial(_leave, self._registry, self._id, before))]
+        return [background.start(partial(leave, self._registry, self._id, before))]
 
     async def _run(self) -> NoReturn:
         await self._sign()
@@ -236,7 +236,8 @@ def _registry_of(backend: StateBackend) -> WorkerRegistry | None:
     return None
 
 
-async def _leave(registry: WorkerRegistry, worker: str, before: Iterable[background.Task]) -> None:
+async def leave(registry: WorkerRegistry, worker: str, before: Iterable[background.Task] = ()) -> None:
+    """Remove a record after the end of these tasks, if the store does that in time."""
     await background.all_ended(before)
     with suppress(Exception), in_time(ANSWER_TIMEOUT):  # it counts as dead soon
         await guarded(registry.leave(worker))

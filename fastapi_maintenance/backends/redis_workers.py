@@ -55,8 +55,9 @@ class RedisWorkers:
         """Whether processes of this kind subscribe to their channels."""
 
     def channel(self) -> str:
-        """Return the channel to which this process subscribes in this event loop."""
-        return f"{self._slot}:worker:{identity()}:{id(current_loop())}"
+        """Return the channel to which this process subscribes in this event loop, without spaces."""
+        slot = self._slot.replace("%", "%25").replace(" ", "%20")
+        return f"{slot}:worker:{identity()}:{id(current_loop())}"
 
     async def sign(self, worker: str, report: str, /) -> None:
         """Write the record of a worker of this event loop."""

@@ -49,7 +49,7 @@ from fastapi_maintenance import (
     state_to_text,
     text_to_state,
 )
-from fastapi_maintenance._switch.drain import get_workers
+from fastapi_maintenance._switch.reports import get_workers
 from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.testing import PromiseBrokenError, moved_clock
 from tests.documents import DOCS, as_shown, ask, example, examples_of, statuses

@@ -14,8 +14,7 @@ import anyio
 import httpx
 import psutil
 
-from fastapi_maintenance import StateBackend, maintenance_mode_on
-from fastapi_maintenance._switch.drain import get_workers
+from fastapi_maintenance import StateBackend, get_workers, maintenance_mode_on
 from fastapi_maintenance.backends.url import opened
 from tests.servers import Server, running
 from tests.support import eventually, uvicorn_process

@@ -5,39 +5,40 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import FastAPI
 from starlette.requests import Request
 
 from fastapi_maintenance import (
     DrainTimeoutError,
     EnvVarBackend,
+    LocalFileBackend,
     MemoryBackend,
     NotSupportedError,
+    NoWorkersError,
     StateBackend,
     cached,
-    force_maintenance_mode_off,
+    configure_backend,
     get_maintenance_mode,
+    get_workers,
     maintenance_middleware,
-    maintenance_mode_off,
     maintenance_mode_on,
     path_prefix,
     set_maintenance_mode,
 )
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import requests
-from fastapi_maintenance._switch.drain import get_workers, wait_until_drained
+from fastapi_maintenance._switch.drain import Drain
 from fastapi_maintenance.state import Hold, add_hold
-from tests.stores import BareSwitch, DetailedStore, WatchableStore
+from tests.stores import BareSwitch, DetailedStore, DrainableStore, WatchableStore
 from tests.support import client, eventually
 from tests.switch.lifespans import living
+from tests.switch.services import Elsewhere, Service, refused, seconds_to_body, served, until_drained
 
 pytestmark = pytest.mark.anyio
 
@@ -46,64 +47,6 @@ pytestmark = pytest.mark.anyio
 def anyio_backend(jumping_loop: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     """Wait for nothing in vain."""
     return jumping_loop
-
-
-class Service:
-    """An app whose requests wait until they are let go, and what happened in which order."""
-
-    def __init__(self, backend: StateBackend, **settings: Any) -> None:  # noqa: ANN401 -- those of the middleware
-        self.backend = backend
-        self.app = FastAPI()
-        self.app.add_middleware(maintenance_middleware(backend=backend, **{"read_timeout": 60, **settings}))
-        self.events: list[str] = []
-        self.let_go = anyio.Event()
-        self.app.add_api_route("/work/{name}", self.work)
-        self.app.add_api_route("/health/{name}", self.work)
-        self.app.add_api_route("/open/{name}", force_maintenance_mode_off(self.work_on))
-        self.app.add_api_route("/later/{name}", self.work_later)
-
-    async def work(self, name: str) -> str:
-        self.events.append(f"{name} begins")
-        await self.let_go.wait()
-        self.events.append(f"{name} ends")
-        return name
-
-    async def work_on(self, name: str) -> str:
-        return await self.work(name)
-
-    async def work_later(self, name: str, tasks: BackgroundTasks) -> str:
-        tasks.add_task(self.work, name)
-        return name
-
-    async def get(self, path: str) -> int:
-        async with client(self.app) as http:
-            return (await http.get(path)).status_code
-
-    async def begun(self, *names: str) -> None:
-        async def has_begun() -> bool:
-            await checkpoint()
-            return all(f"{name} begins" in self.events for name in names)
-
-        await eventually(has_begun)
-
-
-@asynccontextmanager
-async def served(*services: Service) -> AsyncGenerator[anyio.abc.TaskGroup]:
-    async with AsyncExitStack() as stack:
-        for service in services:
-            await stack.enter_async_context(living(service.app))
-        group = await stack.enter_async_context(anyio.create_task_group())
-        yield group
-        for service in services:
-            service.let_go.set()
-
-
-async def until_drained(backend: StateBackend, *services: Service) -> None:
-    """Enter and leave a drained block, and note in the events when its body runs."""
-    async with maintenance_mode_on(backend, drain=60):
-        for service in services:
-            service.events.append("body")
-            assert 503 == await service.get("/work/late")
 
 
 async def test_the_body_begins_when_requests_in_every_app_have_ended_and_none_begins_in_it() -> None:
@@ -155,7 +98,9 @@ async def test_a_middleware_that_the_switch_does_not_decide_about_is_not_waited_
         await service.begun("a")
         hold = Hold(id="of another process", on=True)
         await backend.update_state(lambda state: add_hold(state, hold, clock.now()))
-        await wait_until_drained(backend, hold.id, 60, None)
+        drain = Drain(backend, 60, 1)
+        async with drain.begun():
+            await drain.wait(hold)
         assert ["a begins"] == service.events
 
 
@@ -251,7 +196,10 @@ async def test_what_the_body_raises_comes_out_and_the_block_ends() -> None:
 async def test_a_backend_that_cannot_tell_who_serves_is_refused_before_anything_is_changed(
     backend: StateBackend,
 ) -> None:
-    with pytest.raises(NotSupportedError, match="drain needs a backend with the methods"):
+    with pytest.raises(
+        NotSupportedError,
+        match=r"the workers of .* cannot be counted: that needs a backend whose attribute workers is a registry",
+    ):
         async with maintenance_mode_on(backend, drain=1):
             pytest.fail("the body ran")
     assert not await backend.get_value()
@@ -323,33 +271,6 @@ async def test_a_cache_is_drained_as_what_is_behind_it() -> None:
     assert ["a begins", "a ends", "body"] == service.events
 
 
-async def test_an_app_that_has_ended_is_not_waited_for() -> None:
-    backend = MemoryBackend()
-    async with served(Service(backend)):
-        assert 1 == len(await get_workers(backend))
-    assert () == await get_workers(backend)
-
-
-async def test_an_app_that_a_newer_block_reopens_is_not_waited_for() -> None:
-    backend = MemoryBackend()
-    service = Service(backend)
-    async with served(service) as group:
-        group.start_soon(service.get, "/work/a")
-        await service.begun("a")
-        drained = anyio.Event()
-
-        async def drain() -> None:
-            async with maintenance_mode_on(backend, drain=60):
-                drained.set()
-
-        group.start_soon(drain)
-        await anyio.sleep(0.1)
-        assert not drained.is_set()
-        async with maintenance_mode_off(backend):
-            with anyio.fail_after(30):
-                await drained.wait()
-
-
 async def test_a_request_that_begins_as_maintenance_does_is_waited_for_until_it_is_answered() -> None:
     backend = MemoryBackend()
     waiting, go_on = anyio.Event(), anyio.Event()
@@ -387,3 +308,98 @@ async def test_where_no_lifespan_runs_a_hint_says_once_that_no_drain_waits(caplo
     assert 503 == await other.get("/work/a")
     [text] = [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance.hints.lifespan"]
     assert text.startswith("no lifespan runs for this app, so a drain does not wait for its requests")
+
+
+# How many have confirmed
+
+
+@pytest.mark.parametrize(
+    ("make", "drain", "seconds"), [(MemoryBackend, 60, 2), (MemoryBackend, 1, 1), (DrainableStore, 60, 2)]
+)
+async def test_drain_without_workers_raises_after_two_seconds_or_its_time(
+    make: type[MemoryBackend | DrainableStore], drain: float, seconds: float
+) -> None:
+    backend, began = make(), anyio.current_time()
+    text = await refused(NoWorkersError, backend, drain)
+    assert anyio.current_time() - began == pytest.approx(seconds, abs=0.2)
+    assert f"no worker has signed in behind {make.__name__}" in text
+    assert "the lifespan of the app" in text
+
+
+async def test_drain_after_the_lifespan_of_its_app_has_ended_finds_no_worker() -> None:
+    backend = MemoryBackend()
+    async with served(Service(backend)):
+        assert len(await get_workers(backend)) == 1
+    await refused(NoWorkersError, backend, 60)
+    assert await get_workers(backend) == ()
+
+
+async def test_drain_that_wants_no_worker_waits_for_those_that_are_there() -> None:
+    backend, service = MemoryBackend(), Service(MemoryBackend())
+    service = Service(backend)
+    assert await seconds_to_body(backend, workers=0) == pytest.approx(0, abs=0.2)
+    assert await seconds_to_body(DrainableStore(), workers=0) == pytest.approx(2, abs=0.2)
+    async with served(service) as group:
+        group.start_soon(service.get, "/work/a")
+        await service.begun("a")
+        assert "process" in await refused(DrainTimeoutError, backend, 5, workers=0)
+
+
+async def test_drain_that_too_few_confirm_says_how_many_have() -> None:
+    store = DrainableStore()
+    other = Elsewhere(store, 7)
+    async with served(Service(store), Service(DrainableStore(beside=store))):  # two workers, and one process
+        assert len(await get_workers(store)) == 2
+        text = "requests are not drained after 5 s: 1 of 2 processes have confirmed"
+        assert await refused(DrainTimeoutError, store, 5, workers=2) == text
+        store.after_write = lambda: other.sign(confirms=True)
+        async with maintenance_mode_on(store, drain=5, workers=2) as block:
+            assert block is None
+    store.come_back()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"workers": 1}, ValueError, "workers needs drain: it says how many processes have to confirm"),
+        ({"workers": -1, "drain": 5}, ValueError, "workers must be at least 0, got -1"),
+        ({"workers": True, "drain": 5}, TypeError, "workers must be an int, got bool True"),
+        ({"workers": 1.0, "drain": 5}, TypeError, "workers must be an int, got float 1.0"),
+        ({"drain": 1.9, "backend": DrainableStore()}, ValueError, "drain must be at least 2 seconds on DrainableStore"),
+        ({"drain": 1.9, "backend": LocalFileBackend("switch")}, ValueError, "drain must be at least 2 seconds on "),
+    ],
+)
+def test_block_with_a_drain_that_proves_nothing_is_refused_at_once(
+    settings: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=re.escape(text)):
+        maintenance_mode_on(**{"backend": MemoryBackend(), **settings})
+
+
+async def test_block_with_a_drain_too_short_for_the_default_backend_is_refused_when_it_is_entered() -> None:
+    store = DrainableStore()
+    configure_backend(store)
+    block = maintenance_mode_on(drain=1.9)
+    with pytest.raises(ValueError, match=r"drain must be at least 2 seconds on DrainableStore, got 1\.9"):
+        async with block:
+            pytest.fail("the body ran")
+    assert ((await store.get_state()).holds, store.workers.reported) == ((), {})
+
+
+# Middlewares without a lifespan
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/work/a", ["a begins", "a ends", "body"]), ("/open/a", ["a begins", "body", "a ends"])]
+)
+async def test_drain_looks_at_a_middleware_of_its_process_without_a_lifespan(path: str, expected: list[str]) -> None:
+    backend = MemoryBackend()
+    service = Service(backend)
+    async with anyio.create_task_group() as group:
+        group.start_soon(service.get, path)
+        await service.begun("a")
+        group.start_soon(until_drained, backend, service)
+        await anyio.sleep(5)
+        service.let_go.set()
+    assert service.events == expected
+    assert await get_workers(backend) == ()

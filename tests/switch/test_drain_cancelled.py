@@ -1,4 +1,4 @@
-"""A drained block that is cancelled at any of its checkpoints leaves no hold, no task and nobody excused."""
+"""A drained block that is cancelled at any of its checkpoints leaves no hold, no mark, no task and nobody excused."""
 
 from __future__ import annotations
 
@@ -24,12 +24,18 @@ from fastapi_maintenance import (
     maintenance_mode_on,
 )
 from fastapi_maintenance._switch import holds, requests
+from fastapi_maintenance._switch.reports import registry_of
+from fastapi_maintenance.backends.memory import MemoryWorkers
 from tests.support import RunJumping
-from tests.switch.test_drain import Service, served
+from tests.switch.services import Service, served
 
 
 class PausingBackend(MemoryBackend):
     """One that waits before and after all that it does, as a store does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers = PausingWorkers()
 
     async def update_state(self, change: StateChange) -> MaintenanceState:
         await checkpoint()
@@ -37,9 +43,22 @@ class PausingBackend(MemoryBackend):
         await checkpoint()
         return state
 
-    async def get_reports(self) -> Mapping[str, str]:
+
+class PausingWorkers(MemoryWorkers):
+    """The records of such a one."""
+
+    async def sign(self, worker: str, report: str, /) -> None:
         await checkpoint()
-        return await super().get_reports()
+        await super().sign(worker, report)
+        await checkpoint()
+
+    async def leave(self, worker: str, /) -> None:
+        await checkpoint()
+        await super().leave(worker)
+
+    async def reports(self) -> Mapping[str, str]:
+        await checkpoint()
+        return await super().reports()
 
 
 DRAIN = 0.06  # seconds: some looks at what is left
@@ -75,7 +94,8 @@ async def cancelled_everywhere(service: Service, run: Callable[[int, list[int]],
     for number in range(1, MOST):
         acted: list[int] = []
         await run(number, acted)
-        await checkpoint()
+        await anyio.sleep(1)
+        assert 1 == len(await registry_of(service.backend).reports()), number
         assert () == (await get_maintenance_state(service.backend)).holds
         assert {} == holds.ledgers
         assert [] == requests._in_block

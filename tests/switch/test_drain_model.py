@@ -28,9 +28,9 @@ from starlette.types import Message
 from fastapi_maintenance import MaintenanceState, NoWorkersError, maintenance_middleware
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import drain as drain_module
-from fastapi_maintenance._switch import worker as worker_module
 from fastapi_maintenance._switch.drain import Drain
 from fastapi_maintenance._switch.reports import Goes, report_of
+from fastapi_maintenance._switch.requests import Blocked, RequestInProgress
 from fastapi_maintenance.errors import DrainTimeoutError
 from fastapi_maintenance.state import Hold, add_hold, release_hold
 from fastapi_maintenance.typing import StateChange
@@ -404,7 +404,7 @@ def test_drain_leaves_no_request_inside_of_a_block(numbers: random.Random, lengt
     assert [] == world.violations
 
 
-def confirms_what_it_has_read(goes: Goes, requests: Any) -> str:
+def confirms_what_it_has_read(goes: Goes, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:
     """Report as a worker did that confirmed each hold that it had read."""
     holds = () if goes.state is None else goes.state.holds
     return report_of(replace(goes, is_on=True, confirmed=holds), requests)

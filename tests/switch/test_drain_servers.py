@@ -14,9 +14,9 @@ import pytest
 from fastapi_maintenance import (
     DrainTimeoutError,
     get_maintenance_state,
+    get_workers,
     maintenance_mode_on,
 )
-from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance.backends.url import opened
 from tests.support import eventually
 from tests.switch.scenes import STORES, Scene, drained_under_load, staged, violations, waits

@@ -20,7 +20,7 @@ from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import BareSwitch, WatchableStore, be_down
 from tests.support import RunJumping, eventually
 from tests.switch.lifespans import ON, answers, answers_after, living
-from tests.switch.test_drain import Service
+from tests.switch.services import Service
 
 pytestmark = pytest.mark.anyio
 

@@ -226,6 +226,6 @@ async def test_work_that_turns_its_cancellation_into_an_error_ends(caplog: pytes
     await anyio.sleep(0.01)
     (running,) = background._tasks
     running.cancel()
-    await task.ended(30)
+    await background.all_ended([task])
     assert task.has_ended
     assert records(caplog) == []

@@ -22,7 +22,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from tests.middleware.test_failures import status
-from tests.stores import BareSwitch, DetailedStore, Hook, WatchableStore
+from tests.stores import BareSwitch, DetailedStore, DrainableStore, Hook, WatchableStore
 from tests.support import client, on_jumping_clock
 from tests.switch.lifespans import living
 
@@ -195,22 +195,13 @@ async def test_served_app_starts_while_its_watch_is_cancelled_by_itself() -> Non
         assert await outcome(status(app)) == 503
 
 
-class Reporting(MemoryBackend):
-    """A backend that cannot take reports for a while."""
-
-    failures = 5
-
-    async def report(self, worker: str, text: str, /) -> None:
-        if self.failures:
-            self.failures -= 1
-            await cancel()
-        await super().report(worker, text)
-
-
-async def test_served_app_report_is_cancelled_by_itself_is_drained() -> None:
-    backend = Reporting()
-    async with served(backend):
-        assert await outcome(drain(backend)) == "drained"
+async def test_served_app_its_record_is_cancelled_by_itself_is_drained() -> None:
+    store = DrainableStore()
+    store.workers.before_write = cancel
+    async with served(store):
+        await anyio.sleep(3)
+        store.workers.come_back()
+        assert await outcome(drain(store)) == "drained"
 
 
 async def drain(backend: StateBackend) -> str:
