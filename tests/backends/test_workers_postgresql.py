@@ -85,8 +85,9 @@ async def logged_once(caplog: pytest.LogCaptureFixture, backend: SQLAlchemyBacke
 
 @each_driver
 async def test_app_behind_a_pooler_of_transactions_polls_says_so_at_the_start_and_a_drain_refuses(
-    postgres: Postgres, driver: str, caplog: pytest.LogCaptureFixture
+    postgres: Postgres, driver: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(backend_module, "_LISTEN_AGAIN", 0.1)  # which fails again, and is not logged again
     with postgres.pooler("transaction") as url:
         async with behind(url, driver) as backend, switch(postgres.url) as direct, living(app := app_on(backend)):
             assert "gives each transaction another connection" in await logged_once(caplog, backend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -12,6 +13,7 @@ import pytest
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from fastapi_maintenance._helpers import process
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import opened
 from tests.backends.workers import WORKER, counted, is_drained
@@ -165,3 +167,12 @@ async def test_redis_worker_is_not_taken_for_dead_when_its_subscription_cannot_b
         await backend.client.hset(RECORDS, WORKER, "0 channel busy")
         monkeypatch.setattr(backend.client, "pubsub_numsub", fail)
         assert await backend.workers.reports() == {WORKER: "busy"}
+
+
+async def test_redis_subscription_is_known_as_a_socket_that_children_let_go_of(redis_url: str) -> None:
+    before = set(process._descriptors)
+    async with switch(redis_url) as backend:
+        async with subscribed(backend):
+            [fileno] = set(process._descriptors) - before
+            assert stat.S_ISSOCK(os.fstat(fileno()).st_mode)
+        assert fileno() == -1

@@ -141,23 +141,24 @@ class SQLAlchemyBackend(StoreBackend):
 
     @asynccontextmanager
     async def _listening(self) -> AsyncGenerator[tuple[Read, Wait]]:
-        if not postgresql.can_listen(self.engine):
-            yield self.get_state, anyio.sleep
-            return
         async with AsyncExitStack() as stack:
-            try:
-                connection, wait = await stack.enter_async_context(postgresql.listening(self._engine))
-            except postgresql.NotPushedError as error:
-                if self._workers.not_pushed is None:
-                    text = "Changes of %r are not pushed, it is read each %g s, and no drain waits for this process: %s"
-                    _logger.warning(text, self, self.poll_interval, error)
-                self._workers.not_pushed = str(error)
-                until = anyio.current_time() + _LISTEN_AGAIN
-                yield self.get_state, partial(_sleep_until, until)
-                return
-            await stack.enter_async_context(self._workers.listening(connection))
-            self._workers.not_pushed = None
-            yield partial(self._read_on, connection), wait
+            if not postgresql.can_listen(self.engine):
+                yield self.get_state, anyio.sleep
+            else:
+                yield await self._listen(stack)
+
+    async def _listen(self, stack: AsyncExitStack) -> tuple[Read, Wait]:
+        try:
+            connection, wait = await stack.enter_async_context(postgresql.listening(self._engine))
+        except postgresql.NotPushedError as error:
+            if self._workers.not_pushed is None:
+                text = "Changes of %r are not pushed, it is read each %g s, and no drain waits for this process: %s"
+                _logger.warning(text, self, self.poll_interval, error)
+            self._workers.not_pushed = str(error)
+            return self.get_state, partial(_sleep_until, anyio.current_time() + _LISTEN_AGAIN)
+        await stack.enter_async_context(self._workers.listening(connection))
+        self._workers.not_pushed = None
+        return partial(self._read_on, connection), wait
 
 
 async def _sleep_until(until: float, seconds: float) -> None:
