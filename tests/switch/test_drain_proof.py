@@ -17,6 +17,7 @@ from fastapi_maintenance import (
     get_maintenance_state,
     maintenance_mode_off,
     maintenance_mode_on,
+    set_maintenance_mode,
 )
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import worker
@@ -56,6 +57,9 @@ async def test_worker_whose_clock_is_ahead_by_more_than_the_lease_does_not_confi
         text = await refused(DrainTimeoutError, store, 5, lease=30)
         assert "takes maintenance for off, by its clock or a block of its own; its clock is 60 s ahead" in text
         assert await seconds_to_body(store, lease=120) == pytest.approx(2, abs=0.2)
+        await set_maintenance_mode(True, store)  # on, but not by the hold
+        text = await refused(DrainTimeoutError, store, 5, lease=30)
+        assert "has not confirmed that maintenance is on; its clock is 60 s ahead" in text
 
 
 async def test_worker_with_an_older_block_of_its_own_that_its_store_has_lost_does_not_confirm() -> None:

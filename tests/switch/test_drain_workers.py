@@ -24,6 +24,7 @@ from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
     NotSupportedError,
+    NoWorkersError,
     WorkerStatus,
     configure_backend,
     get_workers,
@@ -195,6 +196,26 @@ def test_event_loop_that_was_closed_around_a_worker_leaves_none_and_its_app_is_l
 
     left = Abandoned(live())
     asyncio.run(drain_twice())
+    left.let_go()
+
+
+@left_behind
+def test_event_loop_that_was_closed_around_a_worker_of_another_switch_since_leaves_none() -> None:
+    first, second = MemoryBackend(), MemoryBackend()
+    configure_backend(first)
+    app = app_on(None)
+
+    async def live() -> None:
+        async with living(app):
+            await asyncio.sleep(60)
+
+    async def drain_first() -> None:
+        await refused(NoWorkersError, first, 0.5)
+        assert await get_workers(first) == ()
+
+    left = Abandoned(live())
+    configure_backend(second)
+    asyncio.run(drain_first())
     left.let_go()
 
 
