@@ -65,12 +65,15 @@ async def listening(engine: AsyncEngine) -> AsyncGenerator[tuple[AsyncConnection
         connection = await operations.connect(engine)
     try:
         with in_time(2 * ANSWER_TIMEOUT):
+            process_id = select(func.pg_backend_pid())
+            await connection.execute(process_id)  # raises if the pool held a connection from before a restart
             try:
                 listener = await _LISTENERS[engine.dialect.driver](connection)
             except Exception as error:  # of the driver, which SQLAlchemy does not wrap here
+                await connection.execute(process_id)  # raises if the connection is lost, and not refused
                 msg = f"{type(error).__name__}: {error}"
                 raise NotPushedError(msg) from error
-            is_direct = listener.process_id == (await connection.execute(select(func.pg_backend_pid()))).scalar_one()
+            is_direct = listener.process_id == (await connection.execute(process_id)).scalar_one()
             if not is_direct and not await _is_notified(engine, listener.wait):
                 msg = "a pooler between this process and the database gives each transaction another connection"
                 raise NotPushedError(msg)
