@@ -141,19 +141,20 @@ async def test_redis_reports_by_a_user_who_may_only_read_leave_out_a_dead_worker
 async def test_cluster_worker_that_hangs_is_counted_where_its_process_is_subscribed_on_any_node() -> None:
     with running("cluster") as server:
         assert isinstance(server, ValkeyCluster)
-        with server.second_node() as port:
-            async with switch(server.url) as backend, redis.asyncio.Redis(port=port) as node:
-                await backend.client.hset(RECORDS, WORKER, "0 channel busy")
-                pubsub = node.pubsub()
-                await pubsub.subscribe("channel")
-                assert await pubsub.get_message(timeout=30)
-                assert await backend.workers.reports() == {WORKER: "busy"}
-                await pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
+        with server.second_node() as second:
+            for port in (server.port, second):
+                async with switch(server.url) as backend, redis.asyncio.Redis(port=port) as node:
+                    await backend.client.hset(RECORDS, WORKER, "0 channel busy")
+                    pubsub = node.pubsub()
+                    await pubsub.subscribe("channel")
+                    assert await pubsub.get_message(timeout=30)
+                    assert await backend.workers.reports() == {WORKER: "busy"}
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
 
-                async def is_gone() -> bool:
-                    return await backend.workers.reports() == {}
+                    async def is_gone(backend: RedisBackend = backend) -> bool:
+                        return await backend.workers.reports() == {}
 
-                await eventually(is_gone)
+                    await eventually(is_gone)
 
 
 async def test_redis_worker_is_not_taken_for_dead_when_its_subscription_cannot_be_asked_for(
