@@ -150,3 +150,18 @@ async def test_reports_by_a_user_who_may_only_read_leave_out_a_dead_worker(
                 assert await get_workers(reading) == ()
             async with backend.engine.connect() as connection:
                 assert await connection.scalar(text("SELECT count(*) FROM fastapi_maintenance")) == left
+
+
+@each_driver
+async def test_postgresql_connection_that_the_server_has_closed_is_no_refusal_to_push(
+    postgres: Postgres, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with switch(postgres.url.replace("asyncpg", driver)) as backend, switch(postgres.url) as other:
+        await backend.set_value(False)  # the pool keeps the connection
+        async with other.engine.connect() as connection:
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            await connection.execute(text(f"{others} AND datname = current_database()"))
+        async with living(app := app_on(backend)):
+            await counted(backend, os.getpid())
+            await is_drained(app, backend)
+    assert [message for message in messages_of(caplog) if "not pushed" in message] == []
