@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from fastapi_maintenance.backends.file_workers import FileWorkers
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.backends.url import opened
+from fastapi_maintenance.state import Hold
 from tests.middleware.test_failures import app_on, records, status
 from tests.servers import running
 from tests.stores import DrainableStore, be_down
@@ -74,6 +76,11 @@ class Clocked(DrainableStore):
         return clock.now() - timedelta(seconds=60)
 
 
+def expiring(hold: Hold) -> Hold:
+    """Return a hold whose lease has just been renewed."""
+    return replace(hold, expires_at=clock.now() + timedelta(seconds=30))
+
+
 def test_get_workers_returns_what_each_goes_by_and_runs(run_jumping: RunJumping) -> None:
     async def main() -> None:
         store = Clocked()
@@ -98,6 +105,10 @@ def test_get_workers_returns_what_each_goes_by_and_runs(run_jumping: RunJumping)
             assert worker.oldest_route == "GET /work/{name}"
             assert worker.oldest_for == pytest.approx(41, abs=5)
             assert worker.clock_ahead == pytest.approx(60, abs=1)
+            async with maintenance_mode_on(store, lease=30):
+                await anyio.sleep(1)
+                await store.memory.update_state(lambda state: replace(state, holds=(expiring(state.holds[0]),)))
+                assert [worker.is_current for worker in await get_workers(store)] == [True]
         assert await get_workers(store) == ()
 
     run_jumping(main)
