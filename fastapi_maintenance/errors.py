@@ -46,7 +46,7 @@ class WorkerStatus:
         oldest_route: The method and path of that one.
         clock_ahead: How many seconds its clock is ahead of that of the store; None: it has not compared them, or the
             store has no clock of its own.
-        holds: The holds of running jobs that it confirms, for drains.
+        holds: What it confirms for drains: the id of each hold that it counts, and since when that is held.
     """
 
     host: str

@@ -4,13 +4,15 @@ Why no worker is missing: each that runs writes its record again within two seco
 as long. So a worker that has no record then does not run, or is cut off from the store. A worker whose record was found
 is waited for until it confirms the hold, or has been gone for two seconds; the registry keeps it if nothing but its
 record is gone. If the drain's own mark is lost, if the hold vanishes, or if another block opens the service in between,
-the two seconds begin anew.
+the two seconds begin anew, and each worker has to confirm again, also one that has stalled since it confirmed.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import cast
 from uuid import uuid4
@@ -21,13 +23,13 @@ from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, guarded, in_time
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.follower import following
-from fastapi_maintenance._switch.reports import mark_of, registry_of, workers_of
+from fastapi_maintenance._switch.reports import confirmation_of, mark_of, registry_of, workers_of
 from fastapi_maintenance._switch.worker import Membership, end_orphans, leave
 from fastapi_maintenance.backends.base import name_of, read_state
-from fastapi_maintenance.backends.known import known_of, uncached
+from fastapi_maintenance.backends.known import known_of, uncached, update_state
 from fastapi_maintenance.errors import DrainTimeoutError, NoWorkersError, WorkerStatus
-from fastapi_maintenance.state import Hold, MaintenanceState, status_of
-from fastapi_maintenance.typing import StateBackend
+from fastapi_maintenance.state import Hold, MaintenanceState, renew_hold, status_of
+from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 SHORTEST = 2.0  # seconds that a drain lasts where records can be lost
 _POLL = 0.1  # seconds
@@ -64,6 +66,7 @@ class Drain:
         self._confirmed: set[str] = set()
         self._sign_mark_at = 0.0
         self._reason = ""
+        self._asks_anew = False
         self.workers: int = 0
         """How many processes have confirmed."""
         if seconds < self._shortest:
@@ -143,7 +146,14 @@ class Drain:
         problem = self._problem_of(state)
         if problem is not None:
             self._begin_anew(problem)
-            return False
+        elif self._asks_anew:
+            self._asks_anew = False
+            await update_state(cast("DetailedStateBackend", self._backend), self._renewed)
+        else:
+            return self._is_confirmed()
+        return False
+
+    def _is_confirmed(self) -> bool:
         if max(self.workers, 1) < self._wanted and self._seen:
             self._reason = f"{self.workers} of {self._wanted} processes have confirmed"
             return False
@@ -154,8 +164,8 @@ class Drain:
         now, workers = anyio.current_time(), workers_of(reports, state)
         recent = {worker: seen for worker, seen in self._seen.items() if now - seen[1] < self._shortest}
         self._seen = recent | {worker: (status, now) for worker, status in workers.items()}
-        hold = "" if self._hold is None else self._hold.id
-        self._confirmed = {one for one, status in workers.items() if hold in status.holds and status.requests == 0}
+        own = {confirmation_of(hold) for hold in state.holds if self._hold is not None and hold.id == self._hold.id}
+        self._confirmed = {one for one, status in workers.items() if own & status.holds and status.requests == 0}
         self.workers = len({worker.rpartition(".")[2].partition("-")[0] for worker in self._confirmed})
 
     def _problem_of(self, state: MaintenanceState) -> str | None:
@@ -174,6 +184,15 @@ class Drain:
         """Wait long enough for each worker that runs to report again."""
         self._not_before = anyio.current_time() + SHORTEST
         self._reason = reason
+        self._asks_anew = True
+
+    def _renewed(self, state: MaintenanceState) -> MaintenanceState:
+        """Let the hold count since now: a worker that has confirmed it and then stalled has to confirm it again."""
+        own = next((hold for hold in state.holds if self._hold is not None and hold.id == self._hold.id), None)
+        if own is None:
+            return state
+        since = clock.now() if own.since is None else max(clock.now(), own.since + timedelta(microseconds=1))
+        return renew_hold(state, replace(own, since=since))
 
     async def _write_mark(self) -> None:
         lost, self._mark = self._mark, mark_of(uuid4().hex)

@@ -119,7 +119,8 @@ class Keeper:
         def put(state: MaintenanceState) -> MaintenanceState:
             if not holds.is_open(self._backend, self._hold):
                 return state
-            hold = holds.leased(self._hold, self._lease)
+            stored = next((other for other in state.holds if other.id == self._hold.id), self._hold)
+            hold = holds.leased(stored, self._lease)
             written[:] = [(hold, clock.now())]
             vanished[:] = [all(other.id != hold.id for other in state.holds)]
             return renew_hold(state, hold)

@@ -39,7 +39,7 @@ class Goes:
 def report_of(goes: Goes, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:
     """Return the report of a worker that runs these requests, which maintenance blocks."""
     report: dict[str, object] = {
-        "holds": [hold.id for hold in goes.confirmed] if goes.is_on else [],
+        "holds": [confirmation_of(hold) for hold in goes.confirmed] if goes.is_on else [],
         "requests": len(requests),
         "on": goes.is_on,
         "state": None if goes.state is None else _fingerprint(goes.state),
@@ -52,6 +52,11 @@ def report_of(goes: Goes, requests: Sequence[tuple[RequestInProgress, Blocked]])
         path = blocked.route or quote(oldest["path"])
         report |= {"since": began.isoformat(), "route": f"{method} {path}"}
     return json.dumps(report)
+
+
+def confirmation_of(hold: Hold) -> str:
+    """Return what a worker reports that confirms a hold: another text each time that its drain begins anew."""
+    return f"{hold.id} {'' if hold.since is None else hold.since.isoformat()}"
 
 
 def mark_of(token: str) -> str:

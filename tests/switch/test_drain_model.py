@@ -307,7 +307,7 @@ class World:
         for client, hold in self._draining.values():
             if hold.id not in self._vanished and self._left["vanishing"]:
                 possible.append(partial(self.vanish, hold))
-            elif hold.id in self._vanished and client.read is not None and hold not in client.read.holds:
+            elif hold.id in self._vanished and client.read and hold.id not in [one.id for one in client.read.holds]:
                 possible.append(partial(self.put_back, hold))
         return possible
 
@@ -422,9 +422,8 @@ def confirms_what_it_has_read(goes: Goes, requests: Sequence[tuple[RequestInProg
 
 BROKEN: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
     "a report needs a record": ({"process": 3, "job": 2, "loss": 1}, {}),
-    "no record is proof": ({"process": 4, "job": 3, "loss": 4}, {"drain.SHORTEST": 0.0}),
     "a refused registration is not tried again": (
-        {"process": 4, "job": 3, "refusal": 6},
+        {"process": 3, "job": 2, "refusal": 6},
         {"worker._SIGN_AGAIN": 1000.0},
     ),
     "a hold that was read is confirmed": (
