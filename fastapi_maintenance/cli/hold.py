@@ -125,7 +125,7 @@ async def run_held(command: list[str], hold: dict[str, Any], backend: StateBacke
     detailed = isinstance(backend, DetailedStateBackend)
     hold = {**hold, "lease": hold["lease"] or (LEASE if detailed else None)}
     began = clock.now()
-    otherwise = "the hold was given back; the command was not started"
+    otherwise = "the hold was given back, and the command was not started"
     begins = partial(tell, "maintenance begins", stderr=True)
     try:
         async with drained(backend, name, hold, otherwise, begins) as block:

@@ -49,7 +49,8 @@ async def say_who_has_it(state: MaintenanceState, name: str, backend: StateBacke
         hosts = counted(len({one.host for one in those}), "host")
         _say(state, f"{counted(len(those), 'worker')} on {hosts} {'has' if len(those) == 1 else 'have'} it")
     for one in others:
-        _say(state, ", ".join([f"{_who(one)} {_has(one)}", *_which(one), *_skew(one)]), is_bad=True)
+        which = [] if one.is_on is None else [f"maintenance is {'on' if one.is_on else 'off'} for it"]
+        _say(state, "; ".join([f"{_who(one)} {_has(one)}", *which, *_skew(one)]), is_bad=True)
 
 
 def _say(state: MaintenanceState, text: str, *, is_bad: bool = False) -> None:
@@ -62,8 +63,8 @@ def show_workers(workers: Sequence[WorkerStatus], name: str) -> None:
     if not workers:
         tell(f"no worker has signed in behind {plain(name)}")
     for one in workers:
-        known = [] if one.is_on is None else [word_of(is_on=one.is_on)]
-        tell(*known, _who(one), _has(one), *_requests(one), *_skew(one))
+        known = "" if one.is_on is None else f"{word_of(is_on=one.is_on)}  "
+        tell(known + _who(one), _has(one), *_requests(one), *_skew(one))
 
 
 def _who(worker: WorkerStatus) -> str:
@@ -72,11 +73,6 @@ def _who(worker: WorkerStatus) -> str:
 
 def _has(worker: WorkerStatus) -> str:
     return {True: "has the state", False: "does not have the state", None: "has not reported"}[worker.is_current]
-
-
-def _which(worker: WorkerStatus) -> list[str]:
-    """Say what a worker goes by that is not as the state says."""
-    return [] if worker.is_on is None else [f"and takes maintenance for {'on' if worker.is_on else 'off'}"]
 
 
 def _requests(worker: WorkerStatus) -> list[str]:
