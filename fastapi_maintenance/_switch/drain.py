@@ -142,7 +142,8 @@ class Drain:
             self._begin_anew(problem)
             return False
         if self._seen and self.workers < self._wanted:
-            self._reason = f"{self.workers} of {self._wanted} processes have confirmed"
+            if self._wanted > 1:  # else the worker that has not confirmed is named
+                self._reason = f"{self.workers} of {self._wanted} processes have confirmed"
             return False
         return self._seen.keys() == self._confirmed and (bool(self._seen) or not self._wanted)
 
