@@ -99,7 +99,7 @@ async def drained(
             tell_error(str(error).replace(name_of(backend), name).replace("workers=0", "--workers 0"))
             _say_otherwise(block, otherwise)
             raise typer.Exit(_TIMED_OUT) from None
-        except anyio.get_cancelled_exc_class():
+        except (anyio.get_cancelled_exc_class(), SystemExit):  # Ctrl-C, and other signals
             _say_otherwise(block, f"interrupted; {otherwise}")
             raise
         if hold["drain"] is not None:

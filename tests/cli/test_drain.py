@@ -22,6 +22,7 @@ from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import MaintenanceState, MemoryBackend
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._switch.reports import Goes
 from fastapi_maintenance.cli.hold import shown_progress
 from fastapi_maintenance.errors import WorkerStatus
 from fastapi_maintenance.state import Switch, status_of
@@ -161,6 +162,76 @@ def test_on_with_drain_has_the_end_of_the_switch_while_it_waits(of_app: OfApp) -
     assert command("on", "--for", "30m", "-m", "why", "--by", "alice", "--drain", "1s", *APP).exit_code == 75
     assert type(statuses[-1].decided_by).__name__ == "Hold"
     assert (statuses[-1].ends_at, statuses[-1].message, statuses[-1].by) == (at(30), "why", "alice")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("on", "on: 1 worker on 1 host has it\ndrained after 0.0 s, confirmed by 1 process\n"),
+        (
+            "run -- touch ran",
+            (
+                "maintenance begins\ndrained after 0.0 s, confirmed by 1 process\n"
+                "released after 1s; maintenance is still on\n"
+            ),
+        ),
+    ],
+)
+def test_drain_that_is_done_at_once_says_by_how_many(of_app: OfApp, words: str, text: str) -> None:
+    store = of_app()
+
+    async def confirm() -> None:
+        await checkpoint()
+        stored = store.memory.peek()
+        store.workers.records["web.1.id"] = report(Goes(stored, is_on=True, confirmed=stored.holds))
+
+    store.workers.before_reports = confirm
+    word, *others = words.split()
+    result = command(word, "--drain", "9s", *APP, *others)
+    said = re.sub(r"0\.\d s", "0.0 s", result.stderr)
+    assert (result.exit_code, said.partition("\n")[2], Path("ran").exists()) == (0, text, word == "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("on", "on: 1 worker on 1 host has it\ninterrupted; maintenance stays on\n"),
+        ("run -- touch ran", "interrupted; the hold was given back, and the command was not started\n"),
+    ],
+)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_drain_that_is_interrupted_says_what_became_of_maintenance(
+    of_app: OfApp, words: str, text: str, number: signal.Signals, status: int
+) -> None:
+    store = of_app(web_1=report())
+
+    async def interrupt() -> None:
+        if store.memory.peek().holds:
+            signal.raise_signal(number)
+        await checkpoint()
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as main() has it
+    store.workers.before_reports = interrupt
+    word, *others = words.split()
+    result = command(word, "--drain", "9s", *APP, *others)
+    signal.signal(signal.SIGTERM, before)
+    assert (result.exit_code, result.stderr.partition("\n")[2].strip()) == (status, text.strip())
+    assert (store.memory.peek().holds, Path("ran").exists()) == ((), False)
+
+
+def test_drain_does_not_say_that_a_hold_was_given_back_if_it_was_not(of_app: OfApp) -> None:
+    store = of_app(web_1=report())
+
+    async def go_down() -> None:
+        await checkpoint()
+        if store.memory.peek().holds:
+            store.before_write = be_down
+
+    store.workers.before_reports = go_down
+    result = command("run", "--drain", "1s", *APP, "--", "touch", "ran")
+    assert (result.exit_code, Path("ran").exists()) == (75, False)
+    assert "fastapi-maintenance: A hold could not be taken out of CountingStore\n" in result.stderr
+    assert "given back" not in result.stderr
 
 
 NO_WORKER = (
