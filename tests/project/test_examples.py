@@ -42,6 +42,7 @@ from fastapi_maintenance import (
     configure_backend,
     get_maintenance_mode,
     get_maintenance_state,
+    get_workers,
     maintenance_middleware,
     maintenance_mode_on,
     plan_maintenance,
@@ -49,7 +50,6 @@ from fastapi_maintenance import (
     state_to_text,
     text_to_state,
 )
-from fastapi_maintenance._switch.drain import get_workers
 from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.testing import PromiseBrokenError, moved_clock
 from tests.documents import DOCS, as_shown, ask, example, examples_of, statuses
