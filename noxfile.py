@@ -64,6 +64,7 @@ SLOW = [
     *(
         "tests/cli/test_run.py",
         "tests/cli/test_drain.py",
+        "tests/cli/test_workers.py",
         "tests/middleware/test_uvicorn.py",
         "tests/router/test_router_schema.py",
     ),

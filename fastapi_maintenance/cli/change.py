@@ -23,9 +23,9 @@ async def turn_on(
     changes: dict[str, Any], drain: timedelta | None, workers: int | None, backend: StateBackend, name: str
 ) -> None:
     """Turn the switch on, show the state and who has it; then wait until no request that it blocks is in progress."""
-    if drain is not None:  # what cannot be done is refused before anything is changed
-        registry_of(backend)
+    if drain is not None or workers is not None:  # what cannot be done is refused before anything is changed
         Block(backend, on=True, drain=drain, workers=workers)
+        registry_of(backend)
     if isinstance(backend, DetailedStateBackend):
         checked_switch(True, **changes)  # noqa: FBT003 -- as the parameter is called here
         all_changes = {"on": True, **changes}
@@ -34,18 +34,20 @@ async def turn_on(
         await set_maintenance_mode(True, backend, **changes)  # noqa: FBT003 -- as above
         state = await get_maintenance_state(backend)
     _show(state, changes)
-    await say_who_has_it("on", name, backend)
+    await say_who_has_it(state, name, backend)
     if drain is not None:
         details = {"ends_at": state.switch.ends_at, "by": state.switch.by}
-        async with drained(backend, {**details, "lease": LEASE, "drain": drain, "workers": workers}):
+        hold = {**details, "lease": LEASE, "drain": drain, "workers": workers}
+        async with drained(backend, name, hold, "maintenance stays on"):
             pass
 
 
 async def edit(changes: dict[str, Any], backend: StateBackend, name: str) -> None:
     """Change the switch while it is on, show the state and who has it; raises a `MaintenanceError` if it is off."""
     checked_switch(True, **changes)  # noqa: FBT003 -- as above
-    _show(await update_state(check_detailed(backend, "edit"), lambda state: _edited(state, changes)), changes)
-    await say_who_has_it("on", name, backend)
+    state = await update_state(check_detailed(backend, "edit"), lambda state: _edited(state, changes))
+    _show(state, changes)
+    await say_who_has_it(state, name, backend)
 
 
 async def turn_off(by: str | None, backend: StateBackend, name: str) -> None:
@@ -54,7 +56,7 @@ async def turn_off(by: str | None, backend: StateBackend, name: str) -> None:
     state = await get_maintenance_state(backend)
     show(state)
     say_who_holds(state)
-    await say_who_has_it("off", name, backend)
+    await say_who_has_it(state, name, backend)
 
 
 def _edited(state: MaintenanceState, changes: dict[str, Any]) -> MaintenanceState:

@@ -96,8 +96,6 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
         fail("--from belongs to `plan`; `on` begins now")
     changes, option = opt.read_changes(message, lasting, until, by, no_end=no_end, no_message=no_message)
     patience = opt.read("--drain", drain, duration_of)
-    if workers is not None and patience is None:
-        fail("--workers needs --drain: it says how many processes have to confirm")
     act(partial(turn_on, changes, patience, workers), Which(backend, app_path, switch), end_option=option)
 
 

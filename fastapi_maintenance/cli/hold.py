@@ -8,26 +8,29 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import anyio
+import typer
 from rich.console import Console
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch.block import Block
 from fastapi_maintenance._switch.drain import Progress
-from fastapi_maintenance.backends.base import read_state
+from fastapi_maintenance.backends.base import name_of, read_state
 from fastapi_maintenance.backends.known import uncached
 from fastapi_maintenance.cli.show import counted, in_progress, plain, tell, tell_error
 from fastapi_maintenance.cli.switch import fail
 from fastapi_maintenance.cli.times import shown_duration
 from fastapi_maintenance.cli.workers import say_who_has_it
-from fastapi_maintenance.errors import WorkerStatus
+from fastapi_maintenance.errors import DrainTimeoutError, NoWorkersError, WorkerStatus
 from fastapi_maintenance.state import status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 _FIRST_LINE = 0.5  # seconds; most drains have ended by then, and workers have reported
-_LAPSED = 76  # the exit status
+_TIMED_OUT = 75  # an exit status; EX_TEMPFAIL of sysexits.h: the same may succeed later
+_LAPSED = 76  # an exit status
 LEASE: timedelta = timedelta(seconds=30)
 _PAUSE = 5.0  # seconds, between two lines of a log
 
@@ -42,7 +45,8 @@ def shown_progress() -> Iterator[Progress]:
 
     def tell_progress(workers: Sequence[WorkerStatus], seconds: float) -> None:
         nonlocal said, say_from
-        text = f"waiting for {in_progress(workers)}; {math.ceil(seconds)} s left"
+        what = f"waiting for {in_progress(workers)}" if workers else "checking that no worker is missing"
+        text = f"{what}; {math.ceil(seconds)} s left"
         numbers = sum(one.requests or 0 for one in workers), len(workers)
         if console.is_interactive and console.file.isatty():
             status.update(text)
@@ -59,14 +63,22 @@ def shown_progress() -> Iterator[Progress]:
 
 @asynccontextmanager
 async def drained(
-    backend: StateBackend, hold: dict[str, Any], begins: Callable[[], object] = lambda: None
+    backend: StateBackend,
+    name: str,
+    hold: dict[str, Any],
+    otherwise: str,
+    begins: Callable[[], object] = lambda: None,
 ) -> AsyncGenerator[Block]:
     """Hold maintenance on while a block runs, drained first if that is wanted; raises what the block raises.
 
+    If it cannot be drained, the exit status of the command is 75.
+
     Args:
         backend: The switch.
+        name: Its name.
         hold: The details of the block.
-        begins: Called when maintenance has begun.
+        otherwise: What to print if it is not drained, or interrupted, and its hold was given back.
+        begins: Called when maintenance has begun, before it is drained.
     """
     has_begun = False
 
@@ -80,19 +92,27 @@ async def drained(
     block = Block(backend, on=True, progress=show, **hold)
     began = anyio.current_time()
     async with AsyncExitStack() as stack:
-        with shown_progress() as progress:
-            try:
+        try:
+            with shown_progress() as progress:
                 await stack.enter_async_context(block)
-            except anyio.get_cancelled_exc_class():
-                if block.is_given_back:
-                    tell("interrupted: the hold was given back", stderr=True)
-                raise
-        if not has_begun:
-            begins()
+        except (DrainTimeoutError, NoWorkersError) as error:
+            tell_error(str(error).replace(name_of(backend), name).replace("workers=0", "--workers 0"))
+            _say_otherwise(block, otherwise)
+            raise typer.Exit(_TIMED_OUT) from None
+        except (anyio.get_cancelled_exc_class(), SystemExit):  # Ctrl-C, and other signals
+            _say_otherwise(block, f"interrupted; {otherwise}")
+            raise
         if hold["drain"] is not None:
+            if not has_begun:
+                begins()
             who = counted(block.confirmed_by, "process", "processes")
             tell(f"drained after {anyio.current_time() - began:.1f} s, confirmed by {who}", stderr=True)
         yield block
+
+
+def _say_otherwise(block: Block, text: str) -> None:
+    if block.is_given_back:  # else the log says that it could not be
+        tell(text, stderr=True)
 
 
 async def run_held(command: list[str], hold: dict[str, Any], backend: StateBackend, name: str) -> int:
@@ -105,14 +125,19 @@ async def run_held(command: list[str], hold: dict[str, Any], backend: StateBacke
     detailed = isinstance(backend, DetailedStateBackend)
     hold = {**hold, "lease": hold["lease"] or (LEASE if detailed else None)}
     began = clock.now()
+    otherwise = "the hold was given back, and the command was not started"
+    begins = partial(tell, "maintenance begins", stderr=True)
     try:
-        async with drained(backend, hold, lambda: tell("maintenance begins", stderr=True)) as block:
-            is_on = True
+        async with drained(backend, name, hold, otherwise, begins) as block:
+            state = None
             with suppress(Exception):  # the hold was written, which is enough
-                is_on = status_of(await read_state(uncached(backend)), clock.now()).active
-            if not is_on:
+                state = await read_state(uncached(backend))
+            if state is not None and not status_of(state, clock.now()).active:
                 fail(f"{backend!r} is not on: it can only be read, or a newer block keeps it off", status=1)
-            await say_who_has_it("on", name, backend)
+            if hold["drain"] is None:
+                begins()
+            if state is not None and not block.confirmed_by:
+                await say_who_has_it(state, name, backend)
             result = await run_command(command)
         await _say_end(backend, clock.now() - began)
     except Exception as error:

@@ -62,6 +62,11 @@ def in_progress(workers: Sequence[WorkerStatus]) -> str:
     return ", ".join(parts) or "no requests in progress"
 
 
+def word_of(*, is_on: bool) -> str:
+    """Return whether maintenance is on, in colour."""
+    return "[bold red]on[/]" if is_on else "[bold green]off[/]"
+
+
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
@@ -115,10 +120,9 @@ def show_change(status: MaintenanceStatus) -> None:
 
 
 def _parts_of(status: MaintenanceStatus, now: datetime) -> list[str]:
-    word = "[bold red]on[/]" if status.active else "[bold green]off[/]"
     lasting = timedelta() if status.since is None else now - status.since
     age = f" for {shown_age(lasting)}" if lasting >= timedelta(seconds=1) else ""
-    parts = [word + age + _by_and_why(status.by, status.message)]
+    parts = [word_of(is_on=status.active) + age + _by_and_why(status.by, status.message)]
     if status.ends_at is not None and status.ends_at > now:
         parts.append(f"until {shown_time(status.ends_at)}, for {shown_duration(status.ends_at - now)}")
     elif status.ends_at is not None:

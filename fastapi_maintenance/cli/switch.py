@@ -16,22 +16,24 @@ import anyio
 import typer
 from starlette.applications import Starlette
 
+from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.known import key_of, uncached
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import backend_from_url, opened
 from fastapi_maintenance.cli.show import plain, tell, tell_error
-from fastapi_maintenance.errors import DrainTimeoutError, InvalidStateError, MaintenanceError, NoWorkersError
+from fastapi_maintenance.errors import InvalidStateError, MaintenanceError
 from fastapi_maintenance.middleware import maintained_layers
 from fastapi_maintenance.typing import StateBackend
 
 _VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
-_TIMED_OUT = 75  # the exit status; EX_TEMPFAIL of sysexits.h: the same may succeed later
 _NAMES = {
     "starts_at": "--from",
     "hold_id": "release",
     "plan_maintenance()": "plan",
     "cancel_maintenance()": "cancel",
+    "drain must": "--drain must",
+    "workers needs drain": "--workers needs --drain",
 }
 _logger = logging.getLogger("fastapi_maintenance")
 _T = TypeVar("_T")
@@ -87,9 +89,7 @@ def act(
     except (ValueError, ImportError) as error:
         fail(_renamed(str(error), names))
     except MaintenanceError as error:
-        is_drain = isinstance(error, (DrainTimeoutError, NoWorkersError))
-        text = _renamed(str(error), names).replace("workers=0", "--workers 0")
-        fail(text, status=_TIMED_OUT if is_drain else 1)
+        fail(_renamed(str(error), names), status=1)
     except Exception as error:  # noqa: BLE001 -- whatever a store raises
         fail(store_problem(error), status=1)
     finally:
@@ -139,7 +139,8 @@ def find_backend(path: str, name: str | None) -> StateBackend:
     switches = {key_of(layer.backend): layer.backend for layer in layers}
     if not switches:
         fail(f"{path} is not an app with a maintenance middleware")
-    found = [each for each in switches.values() if name is None or name in _name_of(each)]
+    found = [each for each in switches.values() if name in {None, _name_of(each)}]
+    found = found or [each for each in switches.values() if str(name) in _name_of(each)]
     if len(found) == 1:
         return found[0]
     names = ", ".join(map(_name_of, switches.values()))
@@ -152,7 +153,7 @@ def _name_of(backend: StateBackend) -> str:
     behind = uncached(backend)
     if isinstance(behind, LocalFileBackend):
         return f"file:{os.path.abspath(behind.file_path)}"  # noqa: PTH100 -- a link stays a link
-    return repr(behind)
+    return name_of(behind)
 
 
 def _entrypoint() -> str:

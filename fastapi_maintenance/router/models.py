@@ -110,20 +110,29 @@ class StatusModel(BaseModel):
 
 
 class ServingWorker(BaseModel):
-    """A worker, a process that serves the app, and what it last reported of its requests in progress."""
+    """A worker, a process that serves the app, and what it last reported."""
 
     host: str
     process_id: int
+    is_current: bool | None = Field(
+        description="Whether it goes by the state that is stored now, leases aside; null: it has not reported."
+    )
+    is_on: bool | None = Field(
+        description="Whether maintenance is on for it, by its own clock; null: it has not reported."
+    )
     requests: int | None = Field(
-        description="How many it runs that maintenance would block if they began now: none while maintenance is off; "
-        "null: it has not reported."
+        description="How many requests it runs that maintenance would block if they began now; none while maintenance "
+        "is off; null: it has not reported."
     )
     oldest_since: datetime | None = Field(description="When the oldest of them began, by the clock of that host.")
     oldest_route: str | None = Field(description="The method and path of that one.", examples=["POST /orders"])
+    clock_ahead: float | None = Field(
+        description="How many seconds its clock is ahead of that of the store; null: that is not known."
+    )
 
 
 class Overview(BaseModel):
-    """The whole state, and the requests in progress by worker."""
+    """The whole state, and the workers behind the switch."""
 
     status: StatusModel
     switch: SwitchModel

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastapi_maintenance._helpers import clock
-from tests.cli.driving import NOW
+from tests.cli.driving import NOW, CountingStore, OfApp, use
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,20 @@ def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FASTAPI_MAINTENANCE_BACKEND", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("fastapi_maintenance.cli.workers._PATIENCE", 0)  # nobody serves
     monkeypatch.setattr(logging.getLogger("fastapi_maintenance"), "handlers", [])
+
+
+@pytest.fixture
+def of_app(monkeypatch: pytest.MonkeyPatch) -> OfApp:
+    """Let the app of `--app` have a store whose workers report this."""
+
+    def have(**reports: str) -> CountingStore:
+        store = CountingStore(**reports)
+        use(monkeypatch, store)
+        return store
+
+    return have
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,68 +22,26 @@ from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import MaintenanceState, MemoryBackend
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._switch.reports import Goes
 from fastapi_maintenance.cli.hold import shown_progress
 from fastapi_maintenance.errors import WorkerStatus
 from fastapi_maintenance.state import Switch, status_of
 from tests.cli.driving import (
     APP,
     OFF,
+    OfApp,
     at,
     command,
     errors,
     on_each_store,
     process,
+    report,
     state,
     switch,
-    use,
     wait_until,
 )
-from tests.stores import DetailedStore, Hook, be_down
+from tests.stores import be_down
 from tests.support import uvicorn_process
-
-
-def report(*holds: str, requests: int = 0, seconds: float = 0, route: str = "POST /orders") -> str:
-    """Return what a worker reports that has read these holds, and whose oldest request began so many seconds ago."""
-    facts: dict[str, object] = {"holds": holds, "requests": requests}
-    if requests:
-        began = datetime.now(UTC) - timedelta(seconds=seconds)
-        facts |= {"since": began.isoformat(), "route": route}
-    return json.dumps(facts)
-
-
-class CountingStore(DetailedStore):
-    """A store whose workers report what a test wants."""
-
-    def __init__(self, **reports: str) -> None:
-        super().__init__(state=True)
-        self.before_reports: Hook = checkpoint
-        self.reports = {f"{worker.replace('_', '.')}.id": text for worker, text in reports.items()}
-
-    async def watch(self, worker: str | None = None) -> AsyncIterator[MaintenanceState]:  # noqa: ARG002 -- as the Protocol has it
-        yield await self.get_state()
-
-    async def report(self, worker: str, text: str, /) -> None:
-        self.reports[worker] = text
-
-    async def get_reports(self) -> Mapping[str, str]:
-        await self.before_reports()
-        return self.reports
-
-
-OfApp = Callable[..., CountingStore]
-
-
-@pytest.fixture
-def of_app(monkeypatch: pytest.MonkeyPatch) -> OfApp:
-    """Let the app of `--app` have a store whose workers report this."""
-
-    def have(**reports: str) -> CountingStore:
-        store = CountingStore(**reports)
-        use(monkeypatch, store)
-        return store
-
-    return have
-
 
 SERVED = """
 import asyncio
@@ -133,12 +90,12 @@ def test_status_counts_requests_in_progress(
 
 
 def test_status_has_requests_in_progress_by_worker_for_programs(of_app: OfApp) -> None:
-    of_app(web_1=report(requests=2), web_2="")
+    of_app(web_1=report(requests=2, ahead=0.5), web_2="")
     first, second = json.loads(command("status", "--json", *APP).stdout)["workers"]
     assert datetime.fromisoformat(first.pop("oldest_since")).tzinfo is not None
-    assert first == {"host": "web", "process_id": 1, "requests": 2, "oldest_route": "POST /orders"}
-    unknown = {"requests": None, "oldest_since": None, "oldest_route": None}
-    assert second == {"host": "web", "process_id": 2, **unknown}
+    known = {"is_current": True, "is_on": True, "clock_ahead": 0.5, "requests": 2, "oldest_route": "POST /orders"}
+    assert first == {"host": "web", "process_id": 1, **known}
+    assert second == {"host": "web", "process_id": 2, **dict.fromkeys([*known, "oldest_since"])}
 
 
 @pytest.mark.parametrize("url", ["env:CLOSED", "sqlite+aiosqlite:///switch.db"])
@@ -148,7 +105,7 @@ def test_status_of_a_store_that_cannot_count_leaves_requests_out(url: str) -> No
 
 
 def test_status_is_shown_if_workers_cannot_be_read(of_app: OfApp) -> None:
-    of_app().before_reports = be_down
+    of_app().workers.before_reports = be_down
     result = command("status", *APP)
     assert (result.exit_code, result.stdout) == (0, "on\n")
     assert errors(result) == "error: the store cannot be reached: ConnectionError: the store is down\n"
@@ -170,11 +127,12 @@ def test_run_that_times_out_releases_its_hold_and_does_not_start_the_command(
         "process 1 on web has 2 requests in progress, the oldest POST /orders for N s",
         "process 2 on web has 1 request in progress, POST /orders for N s",
         "process 3 on web has not reported",
-        "process 4 on web has not reported that it knows of the maintenance",
+        "process 4 on web has not confirmed that maintenance is on",
     ]
     assert re.sub(r"\b\d+ s\b", "N s", errors(result)).splitlines() == [
         "waiting for 3 requests in progress on 2 workers, the oldest for N s, 2 workers yet to report; N s left",
         "error: requests are not drained after N s: " + "; ".join(left),
+        "the hold was given back, and the command was not started",
     ]
 
 
@@ -183,32 +141,143 @@ def test_on_that_times_out_leaves_maintenance_on(of_app: OfApp) -> None:
     store.memory = MemoryBackend()
     result = command("on", "--message", "why", "--drain", "1s", *APP)
     assert (result.exit_code, result.stdout) == (75, "on: why\n")
-    assert errors(result).splitlines()[-1].startswith("error: requests are not drained after 1 s: process 1 on")
+    error, then = errors(result).splitlines()[-2:]
+    assert error.startswith("error: requests are not drained after 1 s: process 1 on")
+    assert then == "maintenance stays on"
     kept = store.memory.peek()
     assert (kept.switch.on, kept.switch.message, kept.holds) == (True, "why", ())
 
 
 @pytest.mark.usefixtures("_at_noon")
 def test_on_with_drain_has_the_end_of_the_switch_while_it_waits(of_app: OfApp) -> None:
-    store = of_app()
+    store = of_app(web_1=report())
     statuses = []
 
     async def look() -> None:
         await checkpoint()
         statuses.append(status_of(store.memory.peek(), clock.now()))
 
-    store.before_reports = look
+    store.workers.before_reports = look
     store.memory = MemoryBackend()
-    assert command("on", "--for", "30m", "-m", "why", "--by", "alice", "--drain", "9s", *APP).exit_code == 0
+    assert command("on", "--for", "30m", "-m", "why", "--by", "alice", "--drain", "1s", *APP).exit_code == 75
     assert type(statuses[-1].decided_by).__name__ == "Hold"
     assert (statuses[-1].ends_at, statuses[-1].message, statuses[-1].by) == (at(30), "why", "alice")
 
 
-@pytest.mark.parametrize("words", [["on", "--drain", "9s"], ["run", "--drain", "9s", "--", "touch", "ran"]])
-def test_drain_of_nothing_prints_nothing(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("on", "on: 1 worker on 1 host has it\ndrained after 0.0 s, confirmed by 1 process\n"),
+        (
+            "run -- touch ran",
+            (
+                "maintenance begins\ndrained after 0.0 s, confirmed by 1 process\n"
+                "released after 1s; maintenance is still on\n"
+            ),
+        ),
+    ],
+)
+def test_drain_that_is_done_at_once_says_by_how_many(of_app: OfApp, words: str, text: str) -> None:
+    store = of_app()
+
+    async def confirm() -> None:
+        await checkpoint()
+        stored = store.memory.peek()
+        store.workers.records["web.1.id"] = report(Goes(stored, is_on=True, confirmed=stored.holds))
+
+    store.workers.before_reports = confirm
+    word, *others = words.split()
+    result = command(word, "--drain", "9s", *APP, *others)
+    said = re.sub(r"0\.\d s", "0.0 s", result.stderr)
+    assert (result.exit_code, said.partition("\n")[2], Path("ran").exists()) == (0, text, word == "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("on", "on: 1 worker on 1 host has it\ninterrupted; maintenance stays on\n"),
+        ("run -- touch ran", "interrupted; the hold was given back, and the command was not started\n"),
+    ],
+)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_drain_that_is_interrupted_says_what_became_of_maintenance(
+    of_app: OfApp, words: str, text: str, number: signal.Signals, status: int
+) -> None:
+    store = of_app(web_1=report())
+
+    async def interrupt() -> None:
+        if store.memory.peek().holds:
+            signal.raise_signal(number)
+        await checkpoint()
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as main() has it
+    store.workers.before_reports = interrupt
+    word, *others = words.split()
+    result = command(word, "--drain", "9s", *APP, *others)
+    signal.signal(signal.SIGTERM, before)
+    assert (result.exit_code, result.stderr.partition("\n")[2].strip()) == (status, text.strip())
+    assert (store.memory.peek().holds, Path("ran").exists()) == ((), False)
+
+
+def test_drain_does_not_say_that_a_hold_was_given_back_if_it_was_not(of_app: OfApp) -> None:
+    store = of_app(web_1=report())
+
+    async def go_down() -> None:
+        await checkpoint()
+        if store.memory.peek().holds:
+            store.before_write = be_down
+
+    store.workers.before_reports = go_down
+    result = command("run", "--drain", "1s", *APP, "--", "touch", "ran")
+    assert (result.exit_code, Path("ran").exists()) == (75, False)
+    assert "fastapi-maintenance: A hold could not be taken out of CountingStore\n" in result.stderr
+    assert "given back" not in result.stderr
+
+
+NO_WORKER = (
+    "error: no worker has signed in behind {}: is this the switch of the service, and does its server run the lifespan "
+    "of the app? --workers 0 says that none has to be there\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "then"),
+    [
+        (["on", "--drain", "9s"], "maintenance stays on\n"),
+        (["run", "--drain", "9s", "--", "touch", "ran"], "the hold was given back, and the command was not started\n"),
+    ],
+)
+def test_drain_without_a_worker_names_the_switch_and_runs_nothing(words: list[str], then: str) -> None:
     result = switch(*words)
-    assert (result.exit_code, errors(result), Path("ran").exists()) == (0, "", words[0] == "run")
-    assert state() == MaintenanceState(switch=Switch(on=words[0] == "on"))
+    said = re.sub("^checking .*\n", "", errors(result))
+    assert (result.exit_code, said) == (75, NO_WORKER.format(f"file:{Path('switch').resolve()}") + then)
+    assert (state(), Path("ran").exists()) == (MaintenanceState(switch=Switch(on=words[0] == "on")), False)
+
+
+def test_drain_of_no_worker_is_done_where_none_has_to_be_there() -> None:
+    result = switch("run", "--drain", "9s", "--workers", "0", "--", "touch", "ran")
+    assert (result.exit_code, Path("ran").exists(), state()) == (0, True, OFF)
+    text = (
+        r"switch: (.*)\nmaintenance begins\nchecking that no worker is missing; \d s left\n"
+        r"drained after \d+\.\d s, confirmed by 0 processes\n"
+        r"on: no worker has signed in behind \1; is this the switch of the service\?\n"
+        r"released after \d+s; maintenance is off\n"
+    )
+    assert re.fullmatch(text, result.stderr), result.stderr
+
+
+@pytest.mark.parametrize("words", ["on --workers 2", "run --workers 2 -- touch ran"])
+def test_workers_without_drain_is_wrong_usage(words: str) -> None:
+    result = switch(*words.split())
+    text = "error: --workers needs --drain: it says how many processes have to confirm\n"
+    assert (result.exit_code, errors(result), state(), Path("ran").exists()) == (2, text, OFF, False)
+
+
+@pytest.mark.parametrize("words", ["on --drain 1s", "run --drain 1s -- touch ran"])
+def test_drain_that_is_too_short_to_prove_anything_is_wrong_usage(words: str) -> None:
+    result = switch(*words.split())
+    text = "error: --drain must be at least 2 seconds on LocalFileBackend('switch'), got 1\n"
+    assert (result.exit_code, errors(result), state(), Path("ran").exists()) == (2, text, OFF, False)
 
 
 @pytest.mark.parametrize("words", [["on", "--drain", "9s"], ["run", "--drain", "9s", "--", "touch", "ran"]])
@@ -216,7 +285,7 @@ def test_drain_of_nothing_prints_nothing(words: list[str]) -> None:
 def test_drain_of_a_store_that_cannot_count_changes_nothing(words: list[str], url: str) -> None:
     result = command(*words[:1], "--backend", url, *words[1:])
     assert (result.exit_code, Path("ran").exists()) == (1, False)
-    assert re.match(r"error: (a )?drain needs ", errors(result))
+    assert re.match("error: the workers of .* cannot be counted: ", errors(result))
     assert command("status", "--backend", url).stdout == "off\n"
 
 
@@ -260,10 +329,10 @@ def test_progress_in_a_terminal_is_a_line_that_changes_and_goes(monkeypatch: pyt
 
 
 @contextmanager
-def busy_server(url: str = "file:switch") -> Iterator[None]:
+def busy_server(url: str = "file:switch", *arguments: str) -> Iterator[None]:
     """Start a server behind a switch, and a request that ends when there is a file `end`."""
     Path("served.py").write_text(SERVED)
-    with uvicorn_process("served:app", env={"SWITCH": url}, folder=Path.cwd()) as base:
+    with uvicorn_process("served:app", *arguments, env={"SWITCH": url}, folder=Path.cwd()) as base:
         request = threading.Thread(target=httpx.post, args=[f"{base}/orders/1"], kwargs={"timeout": 300})
         request.start()
         wait_until(Path("begun").exists)
@@ -274,15 +343,18 @@ def busy_server(url: str = "file:switch") -> Iterator[None]:
             request.join()
 
 
-def end_request_for(started: subprocess.Popen[str]) -> int:
-    """Let the request end when the command says that it waits for it, and return the exit status of the command."""
+def end_request_for(started: subprocess.Popen[str]) -> tuple[int, list[str]]:
+    """Let the request end when the command says that it waits for it; return its exit status and standard error."""
     waiting = "waiting for 1 request in progress on 1 worker, the oldest for"
     with started:
         assert started.stderr is not None
-        assert any(line.startswith(waiting) for line in started.stderr)
-        assert started.poll() is None
-        Path("end").touch()
-        return started.wait(timeout=60)
+        lines = []
+        for line in started.stderr:
+            lines.append(line)
+            if line.startswith(waiting):
+                assert started.poll() is None
+                Path("end").touch()
+        return started.wait(timeout=60), lines
 
 
 @pytest.mark.servers
@@ -300,8 +372,28 @@ def test_run_beside_a_request_that_does_not_end_does_not_start_the_command() -> 
 def test_run_starts_the_command_when_the_request_has_ended() -> None:
     with busy_server():
         started = process("run", "--drain", "60s", "--", "sh", "-c", "ls > ran", stderr=subprocess.PIPE)
-        assert end_request_for(started) == 0
-    assert "ended" in Path("ran").read_text().split()
+        status, said = end_request_for(started)
+    assert (status, "ended" in Path("ran").read_text().split()) == (0, True)
+    text = (
+        r"switch: file:/.*/switch\nmaintenance begins\n(waiting for .*\n|checking .*\n)+"
+        r"drained after \d+\.\d s, confirmed by 1 process\nreleased after \d+s; maintenance is off\n"
+    )
+    assert re.fullmatch(text, "".join(said)), said
+
+
+@pytest.mark.servers
+def test_drain_that_wants_two_workers_needs_two() -> None:
+    with busy_server("file:switch", "--workers", "2"):
+        Path("end").touch()
+        words = ["run", "--drain", "30s", "--workers", "2", "--", "touch", "ran"]
+        assert process(*words).wait(timeout=60) == 0
+        assert Path("ran").exists()
+        Path("ran").unlink()
+        words[2:5] = ["4s", "--workers", "3"]
+        started = process(*words, stderr=subprocess.PIPE)
+        _, said = started.communicate(timeout=60)
+        assert (started.returncode, Path("ran").exists(), state()) == (75, False, OFF)
+    assert "error: requests are not drained after 4 s: 2 of 3 processes have confirmed\n" in said
 
 
 @pytest.mark.servers
@@ -309,11 +401,13 @@ def test_run_starts_the_command_when_the_request_has_ended() -> None:
 def test_status_shows_a_real_request_until_on_has_waited_for_it(kind: str) -> None:
     with on_each_store(kind) as url, busy_server(url):
         env = {"FASTAPI_MAINTENANCE_BACKEND": url}
-        assert process("on", "--drain", "1s", env=env).wait(timeout=60) == 75
+        assert process("on", "--drain", "2s", env=env).wait(timeout=60) == 75
         told = r"on  1 request in progress on 1 worker, the oldest for \d+ s\n"
         wait_until(lambda: re.fullmatch(told, command("status", **env).stdout))
         started = process("on", "--drain", "60s", env=env, stderr=subprocess.PIPE)
-        assert (end_request_for(started), Path("ended").exists()) == (0, True)
+        status, said = end_request_for(started)
+        assert (status, Path("ended").exists()) == (0, True)
+        assert "on: 1 worker on 1 host has it\n" in said
         assert command("status", **env).stdout == "on  no requests in progress\n"
 
 
@@ -321,9 +415,12 @@ def test_status_shows_a_real_request_until_on_has_waited_for_it(kind: str) -> No
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_run_that_waits_ends_at_a_signal_and_releases_its_hold(number: signal.Signals, status: int) -> None:
     with busy_server():
-        started = process("run", "--drain", "60s", "--", "touch", "ran", stdin=subprocess.DEVNULL)
-        wait_until(lambda: state().holds)
-        time.sleep(0.3)
-        started.send_signal(number)
-        assert (started.wait(timeout=30), Path("ended").exists()) == (status, False)
+        words = ["run", "--drain", "60s", "--", "touch", "ran"]
+        with process(*words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as started:
+            assert started.stderr is not None
+            assert any(line.startswith("waiting for 1 request") for line in started.stderr)
+            started.send_signal(number)
+            *_, last = started.stderr
+            assert last == "interrupted; the hold was given back, and the command was not started\n"
+            assert (started.wait(timeout=30), Path("ended").exists()) == (status, False)
         assert (state(), Path("ran").exists()) == (OFF, False)

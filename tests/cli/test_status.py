@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from functools import partial
+from pathlib import Path
 
 import anyio
 import pytest
@@ -95,7 +96,7 @@ def test_status_has_json_for_programs() -> None:
     later = {"id": LATER.id, "starts_at": "2030-01-01T13:00:00+00:00", **nothing}
     details = {"message": "Deployment", "ends_at": None, "by": "job", "since": "2030-01-01T11:59:30+00:00"}
     assert json.loads(switch("status", "--json").stdout) == {
-        "name": "file:switch",
+        "name": f"file:{Path('switch').absolute()}",
         "status": {"active": True, "decided_by": "hold", "next_window": later, **details},
         "switch": {"on": True, "message": "why", "ends_at": None, "by": "alice", "since": "2030-01-01T10:00:00+00:00"},
         "windows": [later],

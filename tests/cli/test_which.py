@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fastapi_maintenance import __version__, cli
+from fastapi_maintenance import LocalFileBackend, __version__, cli
 from fastapi_maintenance.cli import commands
 from fastapi_maintenance.cli.switch import without_password
-from tests.cli.driving import command, errors, process, switch
+from tests.cli.driving import command, errors, process, switch, use
+from tests.stores import BareSwitch
 
 APPS = """
 from fastapi import FastAPI
@@ -26,6 +27,10 @@ by_class = FastAPI()
 by_class.add_middleware(MaintenanceModeMiddleware, backend="file:of_the_class")
 in_memory = FastAPI()
 in_memory.add_middleware(maintenance_middleware(backend=MemoryBackend()))
+two = FastAPI()
+two.add_middleware(maintenance_middleware(backend=LocalFileBackend("shop")))
+two.add_middleware(maintenance_middleware(backend=LocalFileBackend("shop_of_bills")))
+two.add_middleware(maintenance_middleware(backend=LocalFileBackend("shop")))
 by_default = FastAPI()
 by_default.add_middleware(maintenance_middleware())
 """
@@ -58,7 +63,7 @@ def test_switch_is_that_of_an_option_else_of_the_variable_else_of_the_app(module
 @pytest.mark.parametrize(
     ("attribute", "status", "text"),
     [
-        ("plain", 2, "is no app with a maintenance middleware"),
+        ("plain", 2, "is not an app with a maintenance middleware"),
         ("nothing", 2, "cannot be imported: AttributeError"),
         ("APP", 2, "cannot be imported"),
         ("in_memory", 2, "is in the memory of its own process: give it a store"),
@@ -103,7 +108,9 @@ def test_missing_switch_is_an_error_that_says_what_to_do(words: list[str], proje
 def test_switch_is_named_before_or_after_the_subcommand(module: str, words: list[str]) -> None:
     for option, value in (("--backend", "file:of_the_option"), ("--app", f"{module}:app")):
         result = command(*(word.format(option, value) for word in words))
-        name = {"--backend": value, "--app": f"LocalFileBackend('of_the_app') of {value}"}[option]
+        name = f"file:{Path('of_the_option').absolute()}"
+        if option == "--app":
+            name = f"file:{Path('of_the_app').absolute()} of {value}"
         assert (result.exit_code, result.stdout, result.stderr) == (0, "off\n", f"switch: {name}\n")
 
 
@@ -117,25 +124,79 @@ def test_two_values_of_one_option_are_refused_and_not_shown(option: str, value: 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("on", "switch: file:switch\n"),
-        ("off", "switch: file:switch\n"),
-        ("plan --from 22:00", "switch: file:switch\n"),
-        ("status", "switch: file:switch\n"),
+        ("on", "{}on: {nobody}"),
+        ("off", "{}off: {nobody}"),
+        ("plan --from 22:00", "{}"),
+        ("status", "{}"),
         ("status --json", ""),
-        ("run -- true", "switch: file:switch\n"),
-        ("run -- no-such", "switch: file:switch\nno-such: No such file or directory\n"),
-        ("release none", "switch: file:switch\nerror: no hold has the id 'none'\n"),
+        ("workers", "{}"),
+        ("run -- true", "{}maintenance begins\non: {nobody}released after 1s; maintenance is off\n"),
+        (
+            "run -- no-such",
+            (
+                "{}maintenance begins\non: {nobody}no-such: No such file or directory\n"
+                "released after 1s; maintenance is off\n"
+            ),
+        ),
+        ("release none", "{}error: no hold has the id 'none'\n"),
     ],
 )
+@pytest.mark.usefixtures("_at_noon")
 def test_subcommand_names_its_switch(words: str, text: str) -> None:
-    assert switch(*words.split()).stderr == text
+    name = f"file:{Path('switch').absolute()}"
+    nobody = f"no worker has signed in behind {name}; is this the switch of the service?\n"
+    assert switch(*words.split()).stderr == text.format(f"switch: {name}\n", nobody=nobody)
+
+
+def test_app_with_two_switches_names_both(module: str) -> None:
+    result = command("on", "--app", f"{module}:two")
+    shop = f"file:{Path('shop').absolute()}"
+    text = f"error: {module}:two has 2 switches, {shop}, {shop}_of_bills: choose one with --switch\n"
+    assert (result.exit_code, result.stderr, list(Path().glob("shop*[!y]"))) == (2, text, [])
+
+
+@pytest.mark.parametrize("words", [["--switch", "{}", "on"], ["on", "--switch", "{}"]])
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [("bills", "shop_of_bills"), ("{folder}/shop", "shop"), ("{folder}/shop_of_bills", "shop_of_bills")],
+)
+def test_switch_is_chosen_by_its_name_or_a_part_of_it(module: str, words: list[str], name: str, chosen: str) -> None:
+    name = name.format(folder=f"file:{Path.cwd()}")
+    result = command(*(word.format(name) for word in words), "--app", f"{module}:two")
+    assert result.stderr.startswith(f"switch: file:{Path(chosen).absolute()} of {module}:two\n")
+    assert [LocalFileBackend(each).peek().switch.on for each in ("shop", "shop_of_bills")] == [
+        each == chosen for each in ("shop", "shop_of_bills")
+    ]
+
+
+@pytest.mark.parametrize("name", ["shop", "stock"])
+def test_part_that_is_not_of_the_name_of_one_switch_names_both(module: str, name: str) -> None:
+    result = command("on", "--app", f"{module}:two", "--switch", name)
+    shop = f"file:{Path('shop').absolute()}"
+    text = (
+        f"error: --switch must be a part of the name of one switch of {module}:two, which has {shop}, {shop}_of_bills; "
+        f"got '{name}'\n"
+    )
+    assert (result.exit_code, result.stderr) == (2, text)
+
+
+def test_part_of_a_name_goes_with_an_app_alone() -> None:
+    result = switch("on", "--switch", "bills")
+    text = "error: --switch chooses among those of an app; a URL names one by itself\n"
+    assert (result.exit_code, result.stderr) == (2, text)
+
+
+def test_switch_of_an_app_shows_what_a_backend_of_ones_own_is(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, BareSwitch())
+    assert command("status", "--app", f"{module}:app").stderr == f"switch: BareSwitch of {module}:app\n"
 
 
 @pytest.mark.parametrize(
     ("url", "name"),
     [
         ("env:NAME", "env:NAME"),
-        ("file:///at/home@ten.txt", "file:///at/home@ten.txt"),
+        ("file:///at/home@ten.txt", "file:/at/home@ten.txt"),
+        ("file:", "file:"),
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("rediss://me:secret@host", "rediss://host"),
         ("redis://host?password=secret&key=shop", "redis://host?key=shop"),

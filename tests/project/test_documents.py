@@ -113,7 +113,7 @@ def test_the_commands_of_the_terminal_are_those_that_there_are() -> None:
         for line in example("From the terminal", "console").text.splitlines()
         if line.startswith("fastapi-maintenance ")
     ]
-    assert shown == ["on", "edit", "status", "watch", "off", "plan", "cancel", "run", "release"]
+    assert shown == ["on", "edit", "status", "workers", "watch", "off", "plan", "cancel", "run", "release"]
 
 
 def test_the_reference_of_the_command_has_all_subcommands_and_options() -> None:
@@ -123,7 +123,7 @@ def test_the_reference_of_the_command_has_all_subcommands_and_options() -> None:
     explained = set(re.findall(r"^\| `(--[\w-]+)`", text, re.MULTILINE)) - {"--help"}
     command = typer.main.get_command(cli)
     assert isinstance(command, typer.core.TyperGroup)
-    everywhere = {"--app", "--backend"}
+    everywhere = {"--app", "--backend", "--switch"}
     known = {
         name: {
             option for one in each.params if not getattr(one, "hidden", False) for option in one.opts if "--" in option

@@ -42,6 +42,7 @@ from fastapi_maintenance import (
     configure_backend,
     get_maintenance_mode,
     get_maintenance_state,
+    get_workers,
     maintenance_middleware,
     maintenance_mode_on,
     plan_maintenance,
@@ -49,7 +50,6 @@ from fastapi_maintenance import (
     state_to_text,
     text_to_state,
 )
-from fastapi_maintenance._switch.reports import get_workers
 from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.testing import PromiseBrokenError, moved_clock
 from tests.documents import DOCS, as_shown, ask, example, examples_of, statuses
@@ -228,15 +228,17 @@ def test_job_of_a_cluster_drains_and_runs_its_command() -> None:
     (variable,) = container["env"]
     program, *words = container["command"]
     assert (program, variable["name"]) == ("fastapi-maintenance", "FASTAPI_MAINTENANCE_BACKEND")
-    own = words[: words.index("--") + 1]
-    run = [*own, sys.executable, "-c", "raise SystemExit(4)"]
+    own = words[: words.index("--")]
+    run = [*own, "--workers", "0", "--", sys.executable, "-c", "raise SystemExit(4)"]
     assert CliRunner().invoke(cli, run, env={"FASTAPI_MAINTENANCE_BACKEND": FILE}).exit_code == 4
 
 
 def test_drain_that_times_out_prints_what_the_page_shows() -> None:
     since = datetime.now(UTC) - timedelta(seconds=41)
     worker = WorkerStatus(host="web-2", process_id=4711, requests=3, oldest_since=since, oldest_route="POST /orders")
-    assert example("Migrations with `run --drain`", "text").text == f"error: {DrainTimeoutError(30, (worker,))}\n"
+    assert example("Migrations with `run --drain`", "text").text == (
+        f"error: {DrainTimeoutError(30, (worker,))}\nthe hold was given back, and the command was not started\n"
+    )
 
 
 @ON_ASYNCIO
@@ -438,7 +440,10 @@ async def test_deployment_holds_maintenance_on_until_it_is_over(heading: str, me
 
     names = example(heading).run()
     names["migrate"] = migrate
-    await (names["deploy"] if "deploy" in names else partial(names["upgrade"], migrate))()
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=FILE))
+    async with living(app):
+        await (names["deploy"] if "deploy" in names else partial(names["upgrade"], migrate))()
     (hold,) = seen[0].holds
     assert (hold.on, hold.message) == (True, message)
     assert heading[0] == "6" or hold.expires_at is not None

@@ -33,6 +33,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance.backends.memory import MemoryWorkers
 from fastapi_maintenance.responses import as_html, as_json, as_problem
 from fastapi_maintenance.router import maintenance_notice, maintenance_router
 from fastapi_maintenance.state import Hold, Window
@@ -435,12 +436,20 @@ async def test_put_returns_what_was_set_if_the_store_fails_right_after() -> None
 # Requests in progress
 
 
+class ForgetfulWorkers(MemoryWorkers):
+    """A registry that cannot be read."""
+
+    async def reports(self) -> Mapping[str, str]:
+        await be_down()
+        return {}
+
+
 class ForgetfulStore(MemoryBackend):
     """A store that keeps states, and cannot be asked for its workers."""
 
-    async def get_reports(self) -> Mapping[str, str]:
-        await be_down()
-        return {}
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers = ForgetfulWorkers()
 
 
 @pytest.mark.parametrize("make", [BareSwitch, DetailedStore, EnvVarBackend, ForgetfulStore])
@@ -467,14 +476,15 @@ async def test_get_shows_the_requests_in_progress_of_each_worker_while_maintenan
     async with living(app), anyio.create_task_group() as group:
         group.start_soon(ask, app, "POST", "/orders/a%0Ab")
         await eventually(lambda: reports(0))
-        assert (workers[0]["oldest_since"], workers[0]["oldest_route"]) == (None, None)
+        facts = {"host": socket.gethostname(), "process_id": os.getpid(), "is_current": True, "clock_ahead": None}
+        idle = {"is_on": False, "requests": 0, "oldest_since": None, "oldest_route": None}
+        assert workers == [{**facts, **idle}]
         await change(app, on=True)
         await eventually(lambda: reports(1))
         let_go.set()
     (worker,) = workers
     assert before <= datetime.fromisoformat(worker.pop("oldest_since")) <= datetime.now(UTC)
-    facts = {"host": socket.gethostname(), "process_id": os.getpid()}
-    assert worker == {**facts, "requests": 1, "oldest_route": "POST /orders/{name}"}
+    assert worker == {**facts, "is_on": True, "requests": 1, "oldest_route": "POST /orders/{name}"}
 
 
 # Who and when
