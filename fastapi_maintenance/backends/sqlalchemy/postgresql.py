@@ -68,9 +68,10 @@ async def listening(engine: AsyncEngine) -> AsyncGenerator[tuple[AsyncConnection
             try:
                 listener = await _LISTENERS[engine.dialect.driver](connection)
             except Exception as error:  # of the driver, which SQLAlchemy does not wrap here
+                await _backend_pid(connection)  # raises if the connection is lost, which is no refusal
                 msg = f"{type(error).__name__}: {error}"
                 raise NotPushedError(msg) from error
-            is_direct = listener.process_id == (await connection.execute(select(func.pg_backend_pid()))).scalar_one()
+            is_direct = listener.process_id == await _backend_pid(connection)
             if not is_direct and not await _is_notified(engine, listener.wait):
                 msg = "a pooler between this process and the database gives each transaction another connection"
                 raise NotPushedError(msg)
@@ -80,6 +81,11 @@ async def listening(engine: AsyncEngine) -> AsyncGenerator[tuple[AsyncConnection
         with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
             await connection.invalidate()
             await connection.close()
+
+
+async def _backend_pid(connection: AsyncConnection) -> int:
+    process_id: int = (await connection.execute(select(func.pg_backend_pid()))).scalar_one()
+    return process_id
 
 
 async def _is_notified(engine: AsyncEngine, wait: Wait) -> bool:
