@@ -132,8 +132,8 @@ async def drain(service: Service, options: argparse.Namespace) -> Blocks:
     return blocks
 
 
-def measure(store: str, options: argparse.Namespace) -> tuple[list[str], list[str], int]:
-    """Drain a store; return the cells of its row, details, and how many overlaps are not excluded."""
+def measure(store: str, options: argparse.Namespace) -> tuple[list[str], int]:
+    """Drain a store, and print details; return the cells of its row, and how many overlaps are not excluded."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="maintenance-drains-")))
         server = stack.enter_context(running(_SERVERS[store])) if store in _SERVERS else None
@@ -154,7 +154,8 @@ def measure(store: str, options: argparse.Namespace) -> tuple[list[str], list[st
     details += [f"{store}, {text}, after {to - at:.3f}{blocks.faults(at, to)}" for at, to, text in blocks.undrained]
     details.append(f"{store}, answers: {dict(service.answers)}")
     details += [f"{store}, {'excluded' if is_excluded else 'OVERLAP'}: {text}" for text, is_excluded in overlaps]
-    return [*map(str, counts), *(f"{each:.2f} s" for each in times)], details, wrong
+    print(*details, sep="\n", flush=True)
+    return [*map(str, counts), *(f"{each:.2f} s" for each in times)], wrong
 
 
 def main() -> int:
@@ -171,13 +172,9 @@ def main() -> int:
     logging.disable()  # the drains see the faults
     found = {store: measure(store, options) for store in options.stores or FAULTS}
     columns = ["store", "ran", "refused", "overlaps", "excluded", "requests", "median drain", "longest"]
-    print_table(
-        "Drained blocks while workers, records and stores fail",
-        columns,
-        [(store, cells) for store, (cells, *_) in found.items()],
-    )
-    print(*(line for _, details, _ in found.values() for line in details), sep="\n")
-    return int(any(wrong for *_, wrong in found.values()))
+    rows = [(store, cells) for store, (cells, _) in found.items()]
+    print_table("Drained blocks while workers, records and stores fail", columns, rows)
+    return int(any(wrong for _, wrong in found.values()))
 
 
 if __name__ == "__main__":
