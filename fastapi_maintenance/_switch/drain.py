@@ -32,7 +32,7 @@ from fastapi_maintenance.state import Hold, MaintenanceState, renew_hold, status
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 SHORTEST = 2.0  # seconds that a drain lasts where records can be lost
-_POLL = 0.1  # seconds
+_POLL, _LEAST_POLL = 0.1, 0.001  # seconds
 _SIGN_EACH = 1.0  # seconds
 Progress = Callable[[Sequence[WorkerStatus], float], None]
 """Called with the workers that are waited for, and the seconds that are left."""
@@ -123,7 +123,7 @@ class Drain:
                 raise DrainTimeoutError(self._seconds, left, self._reason)
             if self._progress is not None:
                 self._progress(left, began + self._seconds - now)
-            await anyio.sleep(min(_POLL, began + self._seconds - now))
+            await anyio.sleep(min(_POLL, began + self._seconds - now) + _LEAST_POLL)
 
     def _observe(self) -> None:
         """Notice each state that becomes known, also between two looks."""

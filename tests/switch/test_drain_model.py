@@ -91,8 +91,9 @@ class Client:
 
     async def get_state(self) -> MaintenanceState:
         await self._step()
-        state = self.read = self.store.state
+        state = self.store.state
         await self._step()
+        self.read = state
         return state
 
     async def update_state(self, change: StateChange, /) -> MaintenanceState:
