@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
 import threading
+from pathlib import Path
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from fastapi_maintenance._helpers import background
+from fastapi_maintenance._helpers import background, process
 from fastapi_maintenance._helpers.process import remembered, reset
 from tests.support import OddError, eventually
 
@@ -115,3 +117,20 @@ def test_reset_brings_back_what_was_registered() -> None:
     ids.clear()
     reset()
     assert (numbers, names, ids) == ([1], {"a": 1}, {1})
+
+
+def test_forked_child_lets_go_of_the_sockets_of_its_parent_and_is_another_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(process, "_identity", process._identity.copy())
+    before, (here, peer) = process.identity(), socket.socketpair()
+    with here, peer, (tmp_path / "file").open("w") as file:
+        here.setblocking(False)
+        filenos = [here.fileno, file.fileno, lambda: -1]  # kept, as connections keep theirs
+        for fileno in filenos:
+            process.let_go_in_children(fileno)
+        process._begin_as_child()  # as the fork does in the child
+        assert peer.recv(1) == b""
+        file.write("still open")
+    assert (tmp_path / "file").read_text() == "still open"
+    assert process.identity() != before

@@ -115,7 +115,7 @@ class AppSwitch:
     def join(self, backend: StateBackend) -> Membership | None:
         """Let drains wait for what is served until the membership ends; None: they do anyway, or the app has ended."""
         is_counted = any(not each.worker.has_ended() for each in self._memberships)
-        return None if is_counted or self._has_ended else Membership(backend, self.served)
+        return None if is_counted or self._has_ended else Membership(backend, self.served, is_brief=True)
 
     @property
     def backend(self) -> StateBackend:

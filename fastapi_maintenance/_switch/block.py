@@ -169,8 +169,10 @@ class Block:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the hold, however the block ended; raises what the store raises unless the block itself raised."""
-        self._within.close()
-        await self._close(quietly=error is not None)
+        try:
+            await self._close(quietly=error is not None)
+        finally:  # until maintenance has ended, a WebSocket whose handler has opened this block stays open
+            self._within.close()
 
     async def _close(self, *, quietly: bool) -> None:
         backend, hold = cast("tuple[StateBackend, Hold]", self._open)

@@ -88,7 +88,10 @@ def registry_of(backend: StateBackend) -> WorkerRegistry:
     registry = behind.workers if isinstance(behind, DrainableStateBackend) else None
     if registry is not None:
         return registry
-    msg = f"the workers of {behind!r} cannot be counted: that needs a backend whose attribute workers is a registry"
+    msg = (
+        f"the workers of {behind!r} cannot be counted: that needs a file, Redis, PostgreSQL through asyncpg or "
+        "psycopg, or a backend of your own whose attribute workers is a WorkerRegistry"
+    )
     raise NotSupportedError(msg)
 
 

@@ -119,10 +119,10 @@ class Worker:
         """Apply the state, and report; return the seconds until the next look if nothing changes before."""
         goes = Goes()
         stored, served = self.known.state, dict.fromkeys(member.served for member in self.members)
-        if stored is not None:
+        if stored is not None and self.members:
             now = clock.now()
             status = status_of(holds.with_local(self._backend, stored), now)
-            if self.known.is_available:
+            if self.known.is_available and not all(member.is_brief for member in self.members):
                 log_change(self.known, status, name_of(self._backend))
             decided = without_lease(status), holds.local_holds(self._backend)
             self._verdicts.update(served, status, decided)
@@ -183,10 +183,12 @@ class Membership:
         backend: The switch.
         served: What the app serves.
         counted: Whether drains wait for it.
+        is_brief: Whether it lasts as long as a drain, so that nothing is logged for it.
     """
 
-    def __init__(self, backend: StateBackend, served: Served, *, counted: bool = True) -> None:
+    def __init__(self, backend: StateBackend, served: Served, *, counted: bool = True, is_brief: bool = False) -> None:
         self.served = served
+        self.is_brief = is_brief
         self._counted = counted
         self._join(backend)
 
@@ -215,7 +217,7 @@ class Membership:
         for key, each in list(_workers.items()):
             if each is worker:
                 _workers.pop(key, None)
-        if all(each.known is not worker.known for each in list(_workers.values())):
+        if not self.is_brief and all(each.known is not worker.known for each in list(_workers.values())):
             worker.known.logged = None  # an app that starts later logs it again
         return worker.end()
 

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from redis.exceptions import RedisError
-
 from fastapi_maintenance._helpers.process import identity
 from fastapi_maintenance._helpers.waiting import current_loop
 
@@ -94,7 +92,7 @@ class RedisWorkers:
                 dead.append(worker)
         self._seen = alive
         if dead:
-            with suppress(RedisError):  # it may be read by somebody who may not write
+            with suppress(Exception):  # it may be read by somebody who may not write
                 await self._client.hdel(self._key, *dead)
         return {worker: record.report for worker, record in alive.items()}
 
@@ -121,7 +119,7 @@ class RedisWorkers:
         options = {} if hasattr(self._client, "connection_pool") else {"target_nodes": "all"}  # those of a Cluster
         try:
             numbers = await self._client.pubsub_numsub(*asked, **options)
-        except RedisError:
+        except Exception:  # noqa: BLE001 -- of the client
             return set(asked)
         return {_text(channel) for channel, number in numbers if number}
 

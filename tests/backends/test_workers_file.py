@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_patient")]
 def remove(folder: Path, pattern: str) -> None:
     """Remove files of a folder, or all of it."""
     if not pattern:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.rename(f"{folder}.old"))  # nobody can write into that any more
     for path in folder.glob(pattern or "*"):
         path.unlink()
 

@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_maintenance import MemoryBackend, maintenance_middleware, maintenance_mode_on, set_maintenance_mode
 from tests.middleware.test_open_websockets import CLOSED, Client, Talk, has_heard, service
+from tests.stores import WatchableStore
 from tests.support import eventually, on_jumping_clock
 from tests.switch.lifespans import living
 
@@ -85,6 +86,24 @@ async def test_block_of_a_websocket_handler_closes_the_others_and_not_its_own(de
     assert ["websocket.accept", "migrated", "websocket.close"] == texts(mine)
     for client in (mine, theirs):
         client.close()
+
+
+async def test_websocket_stays_open_while_the_block_of_its_handler_is_released() -> None:
+    store, client = WatchableStore(), Client()
+
+    async def migrate() -> None:
+        store.before_write = partial(anyio.sleep, LONG / 2)  # so slowly
+
+    migration = Migration(migrate)
+    app = service(store, Talk())
+    app.add_api_websocket_route("/migrate", migration)
+    async with served(app) as group:
+        group.start_soon(client.connect, app, "/migrate")
+        await migration.talk.begun.wait()
+        await client.to_app.send({"type": "websocket.disconnect", "code": 1000})
+    assert ["websocket.accept", "migrated"] == texts(client)
+    assert [1000, "cleaned up"] == migration.talk.told
+    client.close()
 
 
 async def test_websocket_in_a_block_of_its_own_is_closed_by_the_operator_when_it_leaves() -> None:

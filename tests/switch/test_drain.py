@@ -198,7 +198,7 @@ async def test_a_backend_that_cannot_tell_who_serves_is_refused_before_anything_
 ) -> None:
     with pytest.raises(
         NotSupportedError,
-        match=r"the workers of .* cannot be counted: that needs a backend whose attribute workers is a registry",
+        match=r"the workers of .* cannot be counted: that needs a file, Redis, PostgreSQL",
     ):
         async with maintenance_mode_on(backend, drain=1):
             pytest.fail("the body ran")

@@ -124,8 +124,11 @@ def test_worker_that_is_refused_at_first_is_registered_later_and_logs_both_once(
             await anyio.sleep(5)
             assert (await get_workers(store), records(caplog)) == ((), [REFUSED])
             store.workers.come_back()
-            await anyio.sleep(1)
-            assert len(await get_workers(store)) == 1
+
+            async def is_registered() -> bool:
+                return len(await get_workers(store)) == 1
+
+            await eventually(is_registered)
             await anyio.sleep(5)
         assert records(caplog) == ["Drains wait again for the requests of this process, in DrainableStore"]
 
