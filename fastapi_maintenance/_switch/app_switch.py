@@ -114,7 +114,7 @@ class AppSwitch:
 
     def join(self, backend: StateBackend) -> Membership | None:
         """Let drains wait for what is served until the membership ends; None: they do anyway, or the app has ended."""
-        is_counted = any(not each.worker.has_ended() for each in self._memberships)
+        is_counted = any(each.is_counted and not each.worker.has_ended() for each in self._memberships)
         return None if is_counted or self._has_ended else Membership(backend, self.served, is_brief=True)
 
     @property
@@ -171,7 +171,7 @@ class AppSwitch:
             nonlocal membership
             # After the app has opened or configured the backend. While a test forces the app, it follows no backend.
             if message["type"] == "lifespan.startup.complete" and forced.forcing_of(self._layer, scope) is None:
-                membership = Membership(self.backend, self.served)
+                membership = Membership(self.backend, self.served, counted=self._enabled is None)
                 self._memberships.append(membership)
                 with anyio.move_on_after(self.read_seconds):
                     await membership.worker.ready.wait()

@@ -189,14 +189,14 @@ class Membership:
     def __init__(self, backend: StateBackend, served: Served, *, counted: bool = True, is_brief: bool = False) -> None:
         self.served = served
         self.is_brief = is_brief
-        self._counted = counted
+        self.is_counted = counted
         self._join(backend)
 
     def _join(self, backend: StateBackend) -> None:
         end_orphans()
         self.backend = backend
-        key = current_loop(), key_of(backend), self._counted
-        self.worker = _workers.get(key) or _workers.setdefault(key, Worker(backend, counted=self._counted))
+        key = current_loop(), key_of(backend), self.is_counted
+        self.worker = _workers.get(key) or _workers.setdefault(key, Worker(backend, counted=self.is_counted))
         self.worker.members.append(self)
         self.worker.wake()
 

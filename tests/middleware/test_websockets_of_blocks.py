@@ -101,7 +101,7 @@ async def test_websocket_stays_open_while_the_block_of_its_handler_is_released()
         group.start_soon(client.connect, app, "/migrate")
         await migration.talk.begun.wait()
         await client.to_app.send({"type": "websocket.disconnect", "code": 1000})
-    assert ["websocket.accept", "migrated"] == texts(client)
+    assert ["websocket.accept", "migrated", "websocket.close"] == texts(client)
     assert [1000, "cleaned up"] == migration.talk.told
     client.close()
 

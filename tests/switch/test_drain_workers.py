@@ -521,3 +521,18 @@ async def test_sqlite_refuses_before_anything_changes(tmp_path: Path) -> None:
             pytest.fail("the body ran")
     assert MaintenanceState() == await backend.get_state()
     await engine.dispose()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_worker_whose_settings_overrule_the_switch_is_known_to_drains_of_its_own_process_alone(
+    run_jumping: RunJumping, enabled: bool
+) -> None:
+    async def main() -> None:
+        store = MemoryBackend()
+        async with living(app := app_on(store, enabled=enabled)):
+            assert await get_workers(store) == ()
+            async with maintenance_mode_on(store, drain=5):  # and finds a worker
+                assert 503 == await status(app)
+        assert await get_workers(store) == ()
+
+    run_jumping(main)
