@@ -7,6 +7,7 @@ their workers, as the evidence of that end.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -95,6 +96,8 @@ class FileWorkers:
     def _add(self, folder: Path, worker: str) -> _Record:
         """Take the lock of a worker, before its report is there, so that it never seems to be dead."""
         if not folder.exists():
+            if not folder.parent.is_dir():
+                raise FileNotFoundError(errno.ENOENT, "The folder of the switch is missing", str(folder.parent))
             folder.mkdir(exist_ok=True)
             shutil.copymode(folder.parent, folder)  # whoever may write the file may be counted
             if _user() == 0:

@@ -220,6 +220,8 @@ def run(  # noqa: PLR0913, PLR0917 -- its options
     by: opt.By = None,
 ) -> None:
     """Turn maintenance on while a command runs, and off again whatever happens."""
+    if command[0].startswith("-"):
+        fail(f"there is no option {command[0]}; the command to run stands after --")
     hold = {
         "message": message,
         "ends_at": opt.read("--expect", expect, lambda text: end_of(text, clock.now())),

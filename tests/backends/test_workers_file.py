@@ -102,3 +102,8 @@ async def test_file_evidence_of_the_end_of_a_worker_is_removed_later_and_no_work
         assert lock.exists() is not is_old
     monkeypatch.setattr(file_workers, "_KEPT_FOR", 0.0)
     assert WORKER not in await reader.reports()
+
+
+async def test_file_worker_whose_switch_has_no_folder_cannot_sign_and_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"The folder of the switch is missing: '.*missing'"):
+        await FileWorkers(str(tmp_path / "missing" / "switch")).sign(WORKER, "busy")

@@ -68,6 +68,12 @@ def test_run_keeps_what_is_given_in_its_hold() -> None:
     assert status_of(state(), NOW).ends_at == at(5)
 
 
+def test_run_with_a_misspelt_option_changes_nothing() -> None:
+    result = switch("run", "--drian", "3s", "--", "touch", "ran")
+    text = "error: there is no option --drian; the command to run stands after --\n"
+    assert (result.exit_code, errors(result), Path("ran").exists()) == (2, text, False)
+
+
 def test_run_of_a_command_that_does_not_exist_is_127() -> None:
     result = switch("run", "--", "no-such-command")
     assert (result.exit_code, errors(result)) == (127, "no-such-command: No such file or directory\n")
