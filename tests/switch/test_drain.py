@@ -98,7 +98,7 @@ async def test_a_middleware_that_the_switch_does_not_decide_about_is_not_waited_
         await service.begun("a")
         hold = Hold(id="of another process", on=True)
         await backend.update_state(lambda state: add_hold(state, hold, clock.now()))
-        drain = Drain(backend, 60, 1)
+        drain = Drain(backend, 60, 0)
         async with drain.begun():
             await drain.wait(hold)
         assert ["a begins"] == service.events
