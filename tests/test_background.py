@@ -119,6 +119,25 @@ def test_reset_brings_back_what_was_registered() -> None:
     assert (numbers, names, ids) == ([1], {"a": 1}, {1})
 
 
+async def test_work_that_is_stopped_while_its_failure_is_handled_ends() -> None:
+    is_handled = anyio.Event()
+
+    async def fail() -> None:
+        await checkpoint()
+        raise OddError
+
+    async def handle(_error: BaseException) -> None:
+        is_handled.set()
+        await anyio.sleep_forever()
+
+    task = background.start(fail, on_error=handle)
+    with anyio.fail_after(30):
+        await is_handled.wait()
+        task.stop()
+        await task.ended()
+    assert task.has_ended
+
+
 def test_forked_child_lets_go_of_the_sockets_of_its_parent_and_is_another_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
