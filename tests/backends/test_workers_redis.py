@@ -89,7 +89,7 @@ async def test_redis_reports_keep_a_worker_whose_record_is_lost_while_its_proces
             assert await other.workers.reports() == {WORKER: "busy"}
             await other.client.flushall()
             for _ in range(2):
-                later(100)
+                later(20)
                 assert await other.workers.reports() == {WORKER: "busy"}
         later(3)
         assert await other.workers.reports() == {WORKER: "busy"}
@@ -135,7 +135,7 @@ async def test_redis_reports_by_a_user_who_may_only_read_leave_out_a_dead_worker
             assert await reading.workers.reports() == {"of another version": ""}
         assert await other.client.hlen(RECORDS) == 2
         await other.workers.leave(WORKER)
-        assert await other.client.hkeys(RECORDS) == [b"of another version"]
+        assert await other.workers.reports() == {"of another version": ""}
 
 
 async def test_cluster_worker_that_hangs_is_counted_where_its_process_is_subscribed_on_any_node() -> None:
