@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import anyio
@@ -29,6 +29,8 @@ from sqlalchemy.schema import CreateTable
 from fastapi_maintenance import MaintenanceState, Switch, backend_from_url, get_maintenance_state, set_maintenance_mode
 from fastapi_maintenance.backends import base as base_module
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table, operations
+from fastapi_maintenance.backends.sqlalchemy import postgresql as postgresql_module
+from fastapi_maintenance.backends.sqlalchemy.postgresql import NotPushedError
 from fastapi_maintenance.backends.url import close_if_made_here, opened
 from tests.backends.places import Place
 from tests.middleware.test_failures import app_on, status
@@ -345,3 +347,36 @@ async def test_reads_that_are_cut_off_leave_no_connection_to_the_collector(
                 await asyncio.wait([reading])
             gc.collect()
     assert [str(warning.message) for warning in caught] == []
+
+
+async def test_connection_that_was_just_opened_when_its_caller_is_cancelled_is_closed() -> None:
+    closed: list[str] = []
+
+    class Connection:
+        async def close(self) -> None:
+            closed.append("closed")
+
+    async def open_and_cancel() -> Connection:
+        connecting.cancel()
+        return Connection()
+
+    engine: Any = SimpleNamespace(connect=open_and_cancel, dialect=SimpleNamespace(name="postgresql"))
+    connecting: asyncio.Future[Any] = asyncio.ensure_future(operations.connect(engine))
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert closed == ["closed"]
+
+
+async def test_refusal_to_push_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_engine: object) -> None:
+        raise NotPushedError("refused")  # noqa: EM101 -- whatever the server says
+
+    monkeypatch.setattr(postgresql_module, "listening", refuse)
+    backend = SQLAlchemyBackend(create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nowhere"))
+    for _ in range(2):
+        async with backend._listening() as (read, _wait):
+            assert read == backend.get_state
+    text = f"Changes of {backend!r} are not pushed, it is read each 1 s, and no drain waits for this process: refused"
+    assert caplog.messages == [text]
