@@ -32,7 +32,8 @@ from fastapi_maintenance.state import Hold, MaintenanceState, renew_hold, status
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 SHORTEST = 2.0  # seconds that a drain lasts where records can be lost
-_POLL, _LEAST_POLL = 0.1, 0.001  # seconds
+_POLL = 0.1  # seconds
+_LEAST_POLL = 0.001  # seconds, so that time passes even if less than that is left
 _SIGN_EACH = 1.0  # seconds
 Progress = Callable[[Sequence[WorkerStatus], float], None]
 """Called with the workers that are waited for, and the seconds that are left."""

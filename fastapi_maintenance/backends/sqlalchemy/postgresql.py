@@ -33,7 +33,7 @@ class _Listener(NamedTuple):
 
     wait: Wait
     process_id: int
-    """Of the server's process, as the driver was told at the beginning."""
+    """The id of the server's process, as it was reported when the connection was made."""
     fileno: Callable[[], int]
 
 
