@@ -10,10 +10,10 @@ from functools import partial
 from time import time
 from typing import TypeGuard, Unpack
 
-from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.telemetry import request_was_blocked
 from fastapi_maintenance._helpers.waiting import in_time
@@ -73,10 +73,10 @@ def decide(  # noqa: PLR0913 -- one keyword for each fact
 class MaintainedApp:
     """An app with maintenance around it. The attribute `app` lets other middleware see through it."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, made_by: object) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.settings = settings
-        self._finder = RouteFinder(app, made_by)
+        self._finder = RouteFinder(app, around=self)
         self._switch = AppSwitch(self, settings, self._ask_again)
         self._served = self._switch.served
 
@@ -232,7 +232,7 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
     current_backend.remember(settings)
 
     def maintenance(app: ASGIApp) -> ASGIApp:  # Starlette before 0.39 gives it by its name
-        return MaintainedApp(app, settings, made_by=maintenance)
+        return MaintainedApp(app, settings)
 
     return maintenance
 
@@ -284,7 +284,7 @@ class MaintenanceModeMiddleware(MaintainedApp):
             **common,
         )
         current_backend.remember(settings)
-        super().__init__(app, settings, made_by=type(self))
+        super().__init__(app, settings)
 
 
 def maintained_layers(app: ASGIApp) -> Iterator[MaintainedApp]:

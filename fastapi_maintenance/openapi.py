@@ -4,9 +4,9 @@ import json
 import re
 from typing import Any
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from fastapi_maintenance._helpers.applications import FastAPI
 from fastapi_maintenance._helpers.checks import check_callable, reject
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._routing.layers import Layers

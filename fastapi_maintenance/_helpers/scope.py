@@ -63,11 +63,3 @@ def as_http(scope: Scope) -> Scope:
         return whole if len(whole) > len(scope) else scope  # in which a predicate may leave something for the app
     scheme = "https" if scope.get("scheme") == "wss" else "http"
     return {**whole, "type": "http", "method": "GET", "scheme": scheme, "extensions": {}}
-
-
-def is_preflight(scope: Scope) -> bool:
-    """Tell whether a browser asks by this request what it may send, a CORS preflight (Fetch 4.8)."""
-    if scope.get("method") != "OPTIONS":
-        return False
-    names = {name for name, _ in scope.get("headers", ())}
-    return {b"origin", b"access-control-request-method"} <= names

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance.state import MaintenanceStatus

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Message, Scope, Send
 
+from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
@@ -46,8 +46,8 @@ def hints_on(
     `twice`: another maintenance middleware on its switch is inside this one; `passes`: what no route answers is passed.
     """
     app = lifespan.get("app")
-    router, _, between = finder.router_of(lifespan)
-    router = app.router if isinstance(app, Starlette) else router
+    between = finder.layers(lifespan)
+    router = app.router if isinstance(app, Starlette) else between.router
     unknown = list(between.unknown) if router is not None else []
     routes = list(list_routes(router.routes)) if router is not None else []
     for inner in (Layers(route.app) for route in routes):

@@ -1,18 +1,26 @@
 """The layers of an app: middleware around middleware around the router that has the routes."""
 
 import functools
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
-from fastapi import FastAPI
-from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute, Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
+
+from fastapi_maintenance._helpers.applications import FastAPI, Starlette
+from fastapi_maintenance._routing.origin import is_framework, is_overridden, name_of, unwrapped
+from fastapi_maintenance._routing.routes import RouteIndex
+from fastapi_maintenance.decorators import mark_of, marks_put
 
 _MOST_LAYERS = 100
-_FRAMEWORK = {"starlette", "fastapi", "builtins"}
+_WITH_ROUTES = (Starlette, Router, BaseRoute)
+
+_OTEL_FASTAPI = "opentelemetry.instrumentation.fastapi.FastAPIInstrumentor.instrument_app"
 
 # By name, since some of them need packages that are not installed everywhere. They leave path and method alone, and
 # what they answer themselves is a refusal (400, 413), a redirect to https or another host, or a CORS preflight.
@@ -22,6 +30,8 @@ _KNOWN = {
     "fastapi_maintenance.middleware.MaintainedApp",
     "fastapi_maintenance.middleware.MaintenanceModeMiddleware",
     "fastapi_maintenance.middleware.maintenance_middleware.<locals>.maintenance",
+    "opentelemetry.instrumentation.asgi.OpenTelemetryMiddleware",
+    f"{_OTEL_FASTAPI}.<locals>.build_middleware_stack.<locals>.ExceptionHandlerMiddleware",
     "starlette.middleware.body_limit.RequestBodyLimitMiddleware",
     "starlette.middleware.cors.CORSMiddleware",
     "starlette.middleware.gzip.GZipMiddleware",
@@ -33,12 +43,12 @@ _KNOWN = {
 
 
 def layers_of(app: ASGIApp) -> Iterator[Any]:
-    """Yield the app, then what it wraps, and so on, down to the first that has routes or hides what it wraps."""
+    """Yield the app, then its attribute `app`, and so on, down to the first that has routes or no such attribute."""
     layer: Any = app
     for _ in range(_MOST_LAYERS):
         yield layer
-        # A route can be an app by itself. What a middleware wraps is its `app` in every class of them.
-        layer = None if isinstance(layer, (Starlette, Router, BaseRoute)) else getattr(layer, "app", None)
+        # A route can be an app by itself.
+        layer = None if isinstance(layer, _WITH_ROUTES) else getattr(layer, "app", None)
         if layer is None:
             return
 
@@ -50,94 +60,145 @@ def all_layers_of(app: ASGIApp) -> list[Any]:
     """
     layers = list(layers_of(app))
     if isinstance(layers[-1], Starlette):
-        stack = _stack_of(layers[-1])
+        stack = stack_of(layers[-1])
         layers += layers[-1].user_middleware if stack is None else layers_of(stack)
     return layers
 
 
-def is_users(thing: object) -> bool:
-    """Tell whether a class or function comes from neither Starlette nor FastAPI."""
-    return getattr(thing, "__module__", "").partition(".")[0] not in _FRAMEWORK
-
-
-def is_overridden(thing: object, *names: str) -> bool:
-    """Tell whether a class or an object has a method of one of these names that is not Starlette's or FastAPI's."""
-    kind = thing if isinstance(thing, type) else type(thing)
-    owners = (next((each for each in kind.__mro__ if name in vars(each)), object) for name in names)
-    return any(map(is_users, owners)) or (kind is not thing and not vars(thing).keys().isdisjoint(names))
-
-
 class Layers:
-    """The layers that a request goes through, from an ASGI app to the router of its routes."""
+    """The layers that a request goes through, from an ASGI app to the router of its routes.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: The outermost layer.
+        owner: The application in whose own stack `app` is, if it is in one.
+        base: The app that middleware is known to wrap, and to lead to. Beyond it, what the attribute `app` of a layer
+            leads to is a guess where the layer is not known. None: all that has this attribute wraps it.
+    """
+
+    def __init__(self, app: ASGIApp, *, owner: Starlette | None = None, base: Any = None) -> None:  # noqa: ANN401 -- an app
+        self.app = app
         self.router: Router | None = None
-        self.owner: Starlette | None = None  # the application that the router belongs to
+        self.owner = owner  # the application that the router belongs to
+        self.mark: bool | None = None  # on the app or the application
         self.unknown: list[Any] = []  # the layers that may change the path or the method, or answer by themselves
-        self.answers_preflights = False  # whether one of them answers CORS preflights, so that none comes to a route
+        self.decides = False  # whether one of these, and not the routes, decides what answers
+        self.is_guess = False  # whether a request may never come to this router
+        self.answers_preflights = False  # whether a CORS middleware comes before any of these
+        self.handles_refusals: bool | None = None  # whether a handler of the user's answers 404 and 405
         self._links: list[tuple[Any, str, object]] = []  # from each layer to the next: it, its attribute, the value
-        last = self._follow(app)
-        if isinstance(last, Starlette):
+        self._is_mounted = base is not None
+        self._marks_put = marks_put()
+        self._index: RouteIndex | None = None
+        if owner is None:
+            self.mark = mark_of(app)
+            last = self._follow(app, base)
+            if isinstance(base, _WITH_ROUTES) and not isinstance(last, _WITH_ROUTES):  # middleware that hides it
+                self.unknown.append(last)
+                last = base
             self._enter(last)
-            self.owner, last = last, last.router
-        if isinstance(last, Router):
-            self.router = last
-            self._links.append((last, "middleware_stack", last.middleware_stack))
-            self._check(last, known=not is_overridden(last, "__call__", "app"))
-            end = self._follow(last.middleware_stack)
-            self._check(end, known=end == last.app)
         else:
-            self.router = Router([last]) if isinstance(last, BaseRoute) else None
-            self._check(last, known=self.router is not None and not is_overridden(last, "__call__"))
+            self._enter_stack(owner, app)
 
     def is_current(self) -> bool:
-        """Tell whether the layers are still the same; False while they have not been built."""
-        for layer, name, value in self._links:  # noqa: SIM110 -- each blocked request asks, and all() takes twice as long
+        """Return whether the layers are still the same; False while they have not been built."""
+        for layer, name, value in self._links:
             if getattr(layer, name) is not value:
                 return False
-        return True
+        return self._marks_put == marks_put()
 
-    def _enter(self, app: Starlette) -> None:
-        self._check(app, known=not is_overridden(app, "__call__"))
-        self._links += [(app, "router", app.router), (app, "middleware_stack", app.middleware_stack)]
-        stack = _stack_of(app)
-        if stack is None:
-            self._links.append((app, "user_middleware", None))  # looked at each time, since more may be added
-            self._check(app, known=not is_overridden(app, "build_middleware_stack"))
-            for middleware in app.user_middleware:
-                self._check_middleware(middleware, middleware.cls)
+    def read(self, scope: Scope) -> Scope:
+        """Return a scope as the application reads it: FastAPI puts its own `root_path` in the place of the server's."""
+        root_path = isinstance(self.owner, FastAPI) and self.owner.root_path
+        return {**scope, "root_path": root_path} if root_path else scope
+
+    def index(self) -> RouteIndex | None:
+        """Return the routes as they are now; None where they are hidden."""
+        if self.router is not None and (self._index is None or not self._index.is_current()):
+            self._index = RouteIndex(self.router)
+        return self._index
+
+    def _enter(self, last: Any) -> None:  # noqa: ANN401 -- anything can be an app
+        """Go on in what a chain of middleware ends in."""
+        if isinstance(last, Starlette):
+            self._enter_application(last)
+        elif isinstance(last, Router):
+            self._enter_router(last)
+        elif isinstance(last, BaseRoute):
+            self.router = Router([last])
+            self._check(last, known=not is_overridden(last, "__call__"), decides=True)
         else:
-            end = self._follow(stack)
-            self._check(end, known=end is app.router)
+            self._check(last, known=False)
 
-    def _follow(self, app: ASGIApp) -> Any:  # noqa: ANN401 -- anything can be a layer
+    def _enter_application(self, app: Starlette) -> None:
+        self._check(app, known=not is_overridden(app, "__call__"), decides=self._is_mounted)
+        stack = stack_of(app)
+        if stack is not None:
+            self._enter_stack(app, stack)
+            return
+        self._links.append((app, "user_middleware", None))  # looked at each time, since more may be added
+        self._check(app, known=not is_overridden(app, "build_middleware_stack"))
+        for middleware in app.user_middleware:
+            self._check_middleware(middleware, unwrapped(middleware.cls))
+        self.handles_refusals = _has_users_handler(app.exception_handlers)
+        self._enter_router(app.router, app)
+
+    def _enter_stack(self, app: Starlette, stack: ASGIApp) -> None:
+        """Go on in the layers that an application has built around its router, from one of them."""
+        self._links += [(app, "router", app.router), (app, "middleware_stack", app.middleware_stack)]
+        end = self._follow(stack)
+        # Middleware that hides what it wraps leads to the router all the same.
+        self._check(end, known=end is app.router, decides=isinstance(end, _WITH_ROUTES))
+        self._enter_router(app.router, app)
+
+    def _enter_router(self, router: Router, owner: Starlette | None = None) -> None:
+        self.router, self.owner = router, owner
+        for thing in (owner, router):
+            own_mark = None if thing is None else mark_of(thing)
+            self.mark = self.mark if own_mark is None else own_mark
+        self._links.append((router, "middleware_stack", router.middleware_stack))
+        self._check(router, known=not is_overridden(router, "__call__", "app"), decides=True)
+        end = self._follow(router.middleware_stack)
+        self._check(end, known=end == router.app, decides=True)
+
+    def _follow(self, app: ASGIApp, base: object = None) -> Any:  # noqa: ANN401 -- anything can be a layer
         """Go through middleware, and return the first app that is none."""
-        layer, *inner = layers_of(app)
-        for each in inner:
-            self._check_middleware(layer, type(layer))
-            self._links.append((layer, "app", each))
-            layer = each
-        return layer
+        layers = list(layers_of(app))
+        is_wrapping = base is None or any(layer is base for layer in layers)
+        for layer, inner in pairwise(layers):
+            is_wrapping = is_wrapping and (base is None or layer is not base)
+            kind = type(unwrapped(layer))
+            self.is_guess |= not is_wrapping and not is_known(kind)
+            self._check_middleware(layer, kind)
+            self._links.append((layer, "app", inner))
+        return layers[-1]
 
-    def _check_middleware(self, layer: object, kind: object) -> None:
-        self._check(layer, known=_is_known(kind))
-        self.answers_preflights |= kind is CORSMiddleware
+    def _check_middleware(self, layer: Any, kind: object) -> None:  # noqa: ANN401 -- anything can be a layer
+        self.answers_preflights |= kind is CORSMiddleware and not self.unknown
+        if kind is ExceptionMiddleware and not isinstance(layer, Middleware):
+            # Which have no public name; tests/routing/test_left_to_app.py fails when they go.
+            self.handles_refusals = _has_users_handler({**layer._exception_handlers, **layer._status_handlers})  # noqa: SLF001
+        self._check(layer, known=is_known(kind))
 
-    def _check(self, layer: object, *, known: bool) -> None:
+    def _check(self, layer: object, *, known: bool, decides: bool = False) -> None:
         if not known:
             self.unknown.append(layer)
+            self.decides |= decides
 
 
-def _stack_of(app: Starlette) -> ASGIApp | None:
+def stack_of(app: Starlette) -> ASGIApp | None:
     """Return the layers that were added to an app, None while they have not been built."""
     return getattr(app.middleware_stack, "stack_behind", app.middleware_stack)  # of a forced app
 
 
-def _is_known(kind: Any) -> bool:  # noqa: ANN401 -- a class, or what makes a layer
-    name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
-    # A class can carry the name of another one, as `functools.wraps` gives it.
-    known = name in _KNOWN and getattr(sys.modules[kind.__module__], kind.__name__, kind) is kind
-    return known or kind in _default_layers()
+def is_known(kind: Any) -> bool:  # noqa: ANN401 -- a class, or what makes a layer
+    """Return whether a kind of middleware leaves path and method alone, and answers nothing but refusals itself."""
+    return name_of(kind) in _KNOWN or any(kind is each for each in _default_layers())
+
+
+def _has_users_handler(handlers: Mapping[Any, Any]) -> bool:
+    """Return whether a handler of the user's answers 404 or 405, which can be anything; one that is forced off not."""
+    given = [handlers[key] for key in (404, 405, HTTPException) if key in handlers]
+    return any(not is_framework(handler) and mark_of(handler) is not False for handler in given)
 
 
 @functools.cache

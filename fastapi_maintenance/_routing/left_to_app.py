@@ -1,27 +1,23 @@
-"""What no endpoint answers, and is left to the app: 404 and 405, redirects of trailing slashes."""
+"""What no endpoint answers, and is left to the app: 404 and 405, redirects of trailing slashes, CORS preflights."""
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.routing import Match, Router
 from starlette.types import Scope
 
 from fastapi_maintenance._helpers.scope import route_path
-from fastapi_maintenance._routing.layers import is_overridden, is_users
+from fastapi_maintenance._routing.origin import is_overridden
 from fastapi_maintenance._routing.routes import RouteIndex
 
 
-def handles_refusals(app: Starlette | None) -> bool:
-    """Tell whether an application has a handler of the user's for 404 or 405, which can answer anything."""
-    handlers = {} if app is None else app.exception_handlers
-    return any(is_users(handlers[key]) for key in (404, 405, HTTPException) if key in handlers)
+def is_preflight(scope: Scope) -> bool:
+    """Return whether a browser asks by this request what it may send, a CORS preflight (Fetch 4.8)."""
+    if scope.get("method") != "OPTIONS":
+        return False
+    names = {name for name, _ in scope.get("headers", ())}
+    return {b"origin", b"access-control-request-method"} <= names
 
 
-def is_refused(index: RouteIndex, scope: Scope) -> bool:
-    """Tell whether a router says 404 to a request that none of its routes matches, or redirects its trailing slash."""
-    return not _serves_unmatched(index.router, scope) or _redirects_slash(index, scope)
-
-
-def _serves_unmatched(router: Router, scope: Scope) -> bool:
+def serves_unmatched(router: Router, scope: Scope) -> bool:
+    """Return whether a router may answer otherwise than with 404 where none of its routes matches."""
     # The files of `app.frontend()` have no public way to them; tests/routing/test_left_to_app.py fails when this goes.
     match = getattr(router, "_match_low_priority", lambda _: (Match.NONE, {}))(scope)[0]
     return match is Match.FULL or (
@@ -29,7 +25,8 @@ def _serves_unmatched(router: Router, scope: Scope) -> bool:
     )
 
 
-def _redirects_slash(index: RouteIndex, scope: Scope) -> bool:
+def redirects_slash(index: RouteIndex, scope: Scope) -> bool:
+    """Return whether a router redirects to the path with or without a slash at its end."""
     path = route_path(scope)
     if scope["type"] != "http" or not index.router.redirect_slashes or path == "/":
         return False

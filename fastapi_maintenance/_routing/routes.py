@@ -10,8 +10,7 @@ import fastapi.routing
 from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute, compile_path
 
-from fastapi_maintenance._routing.endpoints import Answer
-from fastapi_maintenance._routing.layers import is_overridden
+from fastapi_maintenance._routing.origin import is_overridden
 
 # FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
 # answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes
@@ -31,8 +30,7 @@ class Candidate:
     position: int  # in the order in which the router asks its routes
     effective: Any  # the route with the prefixes of the routers that it is included in
     original: BaseRoute
-    finder: Any = None  # the `RouteFinder` of the app that is mounted here, once it has been needed
-    answer: tuple[int, Answer] | None = None  # the number of marks, and what answers as long as there are no more
+    layers: Any = None  # the `Layers` of the app that is mounted here, once they have been needed
 
 
 class RouteIndex:
@@ -49,12 +47,25 @@ class RouteIndex:
             group = self._by_start.setdefault(start.rpartition("/")[0] if parameter else start, [])
             group.append(Candidate(position, effective, original))
         self._longest = max(map(len, self._by_start), default=0)
+        self._shapes = self._shapes_now()
 
     def is_current(self) -> bool:
-        """Tell whether no route was added or removed since."""
+        """Return whether no route has been added or removed since; an equal one in the place of another is not seen."""
         if IncludedRouter == () and route_contexts is not iter:  # which routers are included cannot be seen
             return False
         return [router.routes for router in self._routers] == self._seen
+
+    def is_exact(self) -> bool:
+        """Return whether all routes are the same and match in the same way; drop the index if not.
+
+        This looks at each of them, which takes as long as a request to the last of them.
+        """
+        if self._shapes != self._shapes_now():
+            self._seen.clear()
+        return bool(self._seen)
+
+    def _shapes_now(self) -> list[object]:
+        return [_shape_of(route) for router in self._routers for route in router.routes]
 
     def candidates(self, path: str) -> list[Candidate]:
         """Return the routes that can match a path, relative to the app, in the order in which they are asked."""
@@ -118,17 +129,25 @@ def _matches_by_routes(router: APIRouter) -> bool:
     """Tell whether what an included router matches is what its routes match, by their paths."""
     routes = [route for route in router.routes if not isinstance(route, IncludedRouter)]
     overridden = is_overridden(router, "matches", "handle") or any(is_overridden(route, "handle") for route in routes)
-    return not overridden and all(map(_matches_by_path, routes))
+    return not overridden and all(map(matches_by_path, routes))
 
 
-def _matches_by_path(route: BaseRoute) -> bool:
+def matches_by_path(route: BaseRoute) -> bool:
+    """Return whether a route matches by its path, as those of Starlette and FastAPI do."""
     return type(route).matches in _MATCH_BY_PATH and "matches" not in vars(route)
+
+
+def _shape_of(route: BaseRoute) -> object:
+    """Return what decides which requests a route matches: equal as long as it is the same route and not changed."""
+    with suppress(Exception):  # a route that fails here will fail in the app as well
+        return route.matches, getattr(route, "path_regex", None)
+    return None
 
 
 def _path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 -- a route, or its context
     """Return the path by which a route matches, that of all paths if it matches in another way or cannot be read."""
     with suppress(Exception):  # a class of route may have anything there
         path: str = effective.path + (_ANY_PATH if isinstance(original, Mount) else "")
-        if _matches_by_path(original) and compile_path(path)[0] == effective.path_regex:
+        if matches_by_path(original) and compile_path(path)[0] == effective.path_regex:
             return path
     return _ANY_PATH

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs
 
 import anyio
 import typer
-from starlette.applications import Starlette
 
+from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.known import key_of, uncached

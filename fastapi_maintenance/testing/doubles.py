@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 
-from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._helpers.checks import check_bool, reject
 from fastapi_maintenance._routing.forced import forced
 from fastapi_maintenance._routing.layers import layers_of

@@ -194,12 +194,13 @@ def catching_all_first(router: APIRouter) -> FastAPI:
 
 
 def in_a_hidden_app(router: APIRouter) -> ASGIApp:
-    """Include the router in an app that a middleware wraps and hides."""
+    """Include the router in an app that a middleware wraps and hides, on both sides of the maintenance middleware."""
     app = FastAPI()
     app.include_router(router)
     app.add_middleware(Hiding)
     app.add_middleware(GZipMiddleware)
     app.add_middleware(Around)
+    app.add_middleware(Hiding)
     return app
 
 

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_maintenance import (
     MemoryBackend,
+    always,
     force_maintenance_mode_on,
     maintenance_middleware,
 )
@@ -115,12 +116,14 @@ async def test_a_class_of_route_with_a_rule_of_its_own_is_asked_itself(included:
 
 
 @pytest.mark.parametrize("match", [Match.FULL, Match.PARTIAL])
-async def test_a_route_of_an_unknown_class_has_the_mark_of_what_it_calls_its_endpoint(match: Match) -> None:
+async def test_a_route_of_an_unknown_class_has_the_mark_forced_on_of_what_it_calls_its_endpoint(match: Match) -> None:
     statuses = []
-    for child in ({}, {"endpoint": marked}):
-        async with client(as_added(FastAPI(routes=[Anything(child, match)]), MemoryBackend(state=True))) as http:
-            statuses.append((await http.get("/")).status_code)
-    assert [503, 200] == statuses
+    for child in ({}, {"endpoint": marked}, {"endpoint": force_maintenance_mode_on(wrapping(unmarked))}):
+        for maintenance in (True, False):
+            app = FastAPI(routes=[Anything(child, match)])
+            async with client(as_added(app, MemoryBackend(state=maintenance))) as http:
+                statuses.append((await http.get("/")).status_code)
+    assert [503, 200, 503, 200, 503, 503] == statuses
 
 
 async def test_a_route_that_fails_to_say_whether_it_matches_fails_in_the_app() -> None:
@@ -141,7 +144,7 @@ async def test_what_a_route_notes_in_the_scope_while_it_is_asked_is_for_the_app_
 
     noted: list[bool] = []
     app = FastAPI(routes=[Noting({"endpoint": marked})])
-    async with client(as_added(app, MemoryBackend(state=True))) as http:
+    async with client(maintenance_middleware(backend=MemoryBackend(state=True), exempt=always)(app)) as http:
         assert 200 == (await http.get("/")).status_code
     assert not noted[-1]
 

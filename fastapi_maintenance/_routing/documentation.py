@@ -1,0 +1,21 @@
+"""The URLs at which FastAPI documents an app: its OpenAPI document, and the pages that show it."""
+
+from typing import Any
+
+from starlette.types import Scope
+
+from fastapi_maintenance._helpers.applications import FastAPI, Starlette
+from fastapi_maintenance._helpers.scope import route_path
+from fastapi_maintenance._routing.origin import name_of, unwrapped
+
+_SETUP = f"{FastAPI.__module__}.{FastAPI.setup.__qualname__}."
+
+
+def is_documentation(route: Any, owner: Starlette | None, scope: Scope) -> bool:  # noqa: ANN401 -- of any class
+    """Return whether a route of an application shows its documentation, and is not one of the user's at that path."""
+    if not isinstance(owner, FastAPI) or owner.openapi_url is None:
+        return False
+    urls = (owner.openapi_url, owner.docs_url, owner.redoc_url, owner.swagger_ui_oauth2_redirect_url)
+    if scope.get("method") not in ("GET", "HEAD") or getattr(route, "path", None) not in urls:
+        return False
+    return route_path(scope) in urls and name_of(unwrapped(getattr(route, "endpoint", None))).startswith(_SETUP)
