@@ -23,8 +23,11 @@ class Answer(NamedTuple):
 
 def answer_of(endpoint: Any, method: str, app: Any) -> Answer:  # noqa: ANN401 -- anything can be an endpoint
     """Return what is known of an endpoint whose route hands its requests to `app`."""
-    mark, endpoint = mark_of(endpoint), unwrapped(endpoint)
-    if not (isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint)):
+    mark = mark_of(endpoint)
+    if not isinstance(endpoint, type):
+        return Answer(mark)
+    endpoint = unwrapped(endpoint)
+    if not issubclass(endpoint, HTTPEndpoint):
         return Answer(mark)
     dispatches = is_overridden(endpoint, *_DISPATCH) or is_overridden(type(endpoint), "__call__")
     # Starlette asks its own list of methods: `DISPATCH` is none, though the class has a function of that name.

@@ -12,7 +12,7 @@ from fastapi_maintenance._routing.endpoints import Answer, answer_of
 from fastapi_maintenance._routing.layers import Layers, layers_of, stack_of
 from fastapi_maintenance._routing.left_to_app import is_preflight, redirects_slash, serves_unmatched
 from fastapi_maintenance._routing.origin import is_overridden
-from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, matches_by_path
+from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself, matches_by_path
 from fastapi_maintenance.decorators import has_forced_on, mark_of
 
 _MOST_MOUNTS = 100
@@ -35,17 +35,17 @@ class RouteFinder:
 
         What is not certain counts as answered by an endpoint without a mark.
         """
-        as_read: Scope = {**scope, HIDDEN_APP: True}
+        as_read: Scope | None = None
         try:
             layers = self.layers(scope)
-            as_read = as_read if layers.router is None or layers.is_guess else layers.read(scope)
+            as_read = None if layers.router is None or layers.is_guess else layers.read(scope)
             answer, indexes = _look(layers, scope)
             # A changed route is looked for only where the answer can let the request pass.
             exact = [index.is_exact() for index in indexes] if answer[:3] != UNKNOWN[:3] or has_forced_on() else []
             answer = answer if all(exact) else _look(layers, scope)[0]
         except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
             answer = UNKNOWN
-        return as_read, answer
+        return as_read or {**scope, HIDDEN_APP: True}, answer
 
     def layers(self, scope: Scope) -> Layers:
         """Return the layers from the app to its router, for a request that has come as far as the middleware."""
@@ -100,9 +100,9 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
         while isinstance(route, IncludedRouter):  # which could not be listed route by route
             decides = decides or is_overridden(route.original_router, "handle")
             _, child, route, context = route._match(scope)  # noqa: SLF001 -- see where it is imported
-            effective, own_path = route, getattr(context, "path", None)
+            effective, own_path, decides = route, getattr(context, "path", None), decides or handles_itself(route)
         path += own_path or getattr(effective, "path", None) or ""
-        decides = decides or is_overridden(route, "handle") or _changes(route, scope, child)
+        decides = decides or candidate.decides or _changes(route, scope, child)
         is_certain = is_certain and not decides
         scope.update(child)
         if not isinstance(route, (Mount, Host)):
@@ -111,7 +111,7 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
 
     # The endpoint.
     is_routed = isinstance(route, (Route, WebSocketRoute))
-    decides = decides or not is_routed or is_overridden(type(route), "methods")
+    decides = decides or not is_routed
     methods, method = getattr(effective, "methods", None), scope.get("method", "GET")
     if not decides and methods and method not in methods:
         answer = Answer(answered=False)

@@ -30,6 +30,7 @@ class Candidate:
     position: int  # in the order in which the router asks its routes
     effective: Any  # the route with the prefixes of the routers that it is included in
     original: BaseRoute
+    decides: bool  # whether it decides by itself what answers
     layers: Any = None  # the `Layers` of the app that is mounted here, once they have been needed
 
 
@@ -45,7 +46,7 @@ class RouteIndex:
         for position, (effective, original) in enumerate(_flattened(routes)):
             start, parameter, _ = _path_to_index(effective, original).partition("{")
             group = self._by_start.setdefault(start.rpartition("/")[0] if parameter else start, [])
-            group.append(Candidate(position, effective, original))
+            group.append(Candidate(position, effective, original, handles_itself(original)))
         self._longest = max(map(len, self._by_start), default=0)
         self._shapes = self._shapes_now()
 
@@ -138,10 +139,17 @@ def matches_by_path(route: BaseRoute) -> bool:
 
 
 def _shape_of(route: BaseRoute) -> object:
-    """Return what decides which requests a route matches: equal as long as it is the same route and not changed."""
+    """Return what is remembered of a route: equal as long as it is the same route, and has not been changed."""
     with suppress(Exception):  # a route that fails here will fail in the app as well
-        return route.matches, getattr(route, "path_regex", None)
+        return route.matches, route.handle, getattr(route, "path_regex", None)
     return None
+
+
+def handles_itself(route: BaseRoute) -> bool:
+    """Return whether a route has a way of its own to handle requests or to know its methods, or cannot be asked."""
+    with suppress(Exception):  # a class of route may have anything there
+        return is_overridden(route, "handle") or is_overridden(type(route), "methods")
+    return True
 
 
 def _path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 -- a route, or its context
