@@ -186,8 +186,10 @@ class HandlesItself(Route):
         await served(scope, receive, send)
 
 
-class DressedRoute(HandlesItself):
+class DressedRoute(Route):
     """The same, dressed up as the known one."""
+
+    handle = HandlesItself.handle
 
 
 functools.update_wrapper(DressedRoute, Route, updated=())
