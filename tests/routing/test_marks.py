@@ -251,25 +251,25 @@ def behind_cors(app: ASGIApp) -> ASGIApp:
     return CORSMiddleware(app, allow_origins=["*"])
 
 
-MOUNTED: dict[str, tuple[Callable[[Any], ASGIApp], bool]] = {  # and whether its routes are seen
-    "an app of FastAPI": (lambda mark: mark(with_three_routes(FastAPI)), True),
-    "an app of Starlette": (lambda mark: mark(with_three_routes(Starlette)), True),
-    "a router": (lambda mark: mark(with_three_routes(Router)), True),
-    "an app behind a layer": (lambda mark: behind_cors(mark(with_three_routes(FastAPI))), True),
-    "a layer around an app": (lambda mark: mark(behind_cors(with_three_routes(FastAPI))), True),
+MOUNTED: dict[str, tuple[Callable[[Any], ASGIApp], tuple[int, ...]]] = {  # and which marks inside count
+    "an app of FastAPI": (lambda mark: mark(with_three_routes(FastAPI)), (200, 503)),
+    "an app of Starlette": (lambda mark: mark(with_three_routes(Starlette)), (200, 503)),
+    "a router": (lambda mark: mark(with_three_routes(Router)), (200, 503)),
+    "an app behind a layer": (lambda mark: behind_cors(mark(with_three_routes(FastAPI))), (200, 503)),
+    "a layer around an app": (lambda mark: mark(behind_cors(with_three_routes(FastAPI))), (200, 503)),
     "an app with a layer of its own": (
         lambda mark: mark(FastAPI(routes=three_routes(), middleware=[Middleware(Rewriting)])),
-        True,
+        (200, 503),
     ),
     "an app with a layer that hides": (
         lambda mark: mark(FastAPI(routes=three_routes(), middleware=[Middleware(rewriting)])),
-        True,
+        (200, 503),
     ),
-    "an unknown layer": (lambda mark: mark(rewritten(with_three_routes(FastAPI))), False),
-    "a function": (lambda mark: mark(functools.partial(opaque)), False),
-    "an object": (lambda mark: mark(Opaque()), False),
-    "an object behind a layer": (lambda mark: behind_cors(mark(Opaque())), False),
-    "an app of another kind": (lambda mark: mark(RoutesItself(three_routes())), False),
+    "an unknown layer": (lambda mark: mark(rewritten(with_three_routes(FastAPI))), ()),
+    "a function": (lambda mark: mark(functools.partial(opaque)), ()),
+    "an object": (lambda mark: mark(Opaque()), ()),
+    "an object behind a layer": (lambda mark: behind_cors(mark(Opaque())), ()),
+    "an app of another kind": (lambda mark: mark(RoutesItself(three_routes())), (503,)),
 }
 
 
@@ -321,22 +321,20 @@ if NESTED:
     MOUNTS[at_a_mount_in_an_included_router] = "/i/n"
 
 
-@pytest.mark.parametrize("where", MOUNTS, ids=lambda where: where.__name__)
-@pytest.mark.parametrize("name", MOUNTED)
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [*((name, at_a_mount) for name in MOUNTED), *(("an app of FastAPI", where) for where in MOUNTS)],
+)
 @pytest.mark.parametrize("mark", [force_maintenance_mode_on, force_maintenance_mode_off])
 async def test_a_mark_on_a_mounted_app_holds_for_all_below_that_has_none_of_its_own(
     mark: Callable[[Any], Any], name: str, where: Callable[[ASGIApp], FastAPI]
 ) -> None:
-    make, is_seen = MOUNTED[name]
-    if mark_of(make(mark)) is None and where is at_a_mount_in_an_app_of_the_other_mark:
-        make_outer: Callable[[ASGIApp], FastAPI] = at_a_mount_in_a_mounted_app  # where the mark is below a layer
-    else:
-        make_outer = where
+    make, counting = MOUNTED[name]
     prefix, forced_on = MOUNTS[where], mark is force_maintenance_mode_on
     paths = [f"{prefix}{path}" for path in ("/plain", "/off", "/on", "/nothing", "/docs")]
     statuses, sockets = {}, {}
     for state in (None, False, True):
-        app = make_outer(make(mark))
+        app = where(make(mark))
         app_around = app if state is None else as_wrapped(app, MemoryBackend(state=state))
         async with client(app_around) as http:
             statuses[state] = [(await http.get(path)).status_code for path in [*paths, "/plain"]]
@@ -346,8 +344,8 @@ async def test_a_mark_on_a_mounted_app_holds_for_all_below_that_has_none_of_its_
     plain_ones = statuses[None]
     for state in (False, True):
         expected = [503] * 5 if forced_on else plain_ones[:5]
-        if is_seen:  # what is marked by itself
-            expected[1:3] = [200, 503]
+        for status in counting:  # of what is marked by itself
+            expected[1 if status == 200 else 2] = status
         assert statuses[state] == [*expected, 503 if state else 200]
         assert sockets[state] == (1013 if forced_on else sockets[None])
 
@@ -366,7 +364,9 @@ async def test_a_mark_on_a_mounted_app_counts_as_soon_as_it_is_put_there() -> No
 
 
 @pytest.mark.parametrize("mark", [force_maintenance_mode_on, force_maintenance_mode_off])
-@pytest.mark.parametrize("thing", [{"app": opaque}, Middleware(GZipMiddleware), [opaque], object()], ids=repr)
+@pytest.mark.parametrize(
+    "thing", [{"app": opaque}, Middleware(GZipMiddleware), [opaque], object()], ids=["dict", "layer", "list", "object"]
+)
 def test_a_mark_on_what_cannot_be_called_is_refused(thing: object, mark: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError, match="^endpoint must be callable, got "):
         mark(thing)

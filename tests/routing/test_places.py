@@ -242,7 +242,10 @@ async def test_around_one_route_the_mark_of_that_very_route_is_found(layers: str
     for state in (False, True):
         routes: list[BaseRoute] = [
             *(Route(path, endpoint, middleware=AROUND_ONE[layers](state)) for path, endpoint in HTTP.items()),
-            *(WebSocketRoute(path, endpoint, middleware=AROUND_ONE[layers](state)) for path, endpoint in SOCKETS.items()),
+            *(
+                WebSocketRoute(path, endpoint, middleware=AROUND_ONE[layers](state))
+                for path, endpoint in SOCKETS.items()
+            ),
             Route("/class", Resource, middleware=AROUND_ONE[layers](state)),
         ]
         outer = FastAPI(routes=[Mount("/in", routes=routes), Mount("/starlette", Starlette(routes=routes)), *routes])

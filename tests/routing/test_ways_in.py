@@ -425,7 +425,9 @@ WAYS = {
         lambda: RoutesByHeader(open_shut_and_plain()), ["GET /off as 2", "GET /off"], [], ["GET /on"]
     ),
     "a router that decides, mounted": Way(
-        lambda: mounting(RoutesByHeader(open_shut_and_plain())), ["GET /in/off as 2", "GET /in/off"], shut=["GET /in/on"]
+        lambda: mounting(RoutesByHeader(open_shut_and_plain())),
+        ["GET /in/off as 2", "GET /in/off"],
+        shut=["GET /in/on"],
     ),
     "an app that decides, mounted": Way(
         lambda: mounting(AppByHeader(routes=open_shut_and_plain())),
