@@ -270,7 +270,7 @@ async def test_a_handler_of_refusals_takes_no_part_in_redirects_nor_in_what_it_d
     expected: list[int | None],
     where: str,
 ) -> None:
-    routes = [Route("/items", plain), Route("/slash/", plain)]
+    routes: list[BaseRoute] = [Route("/items", plain), Route("/slash/", plain)]
     app = FastAPI(exception_handlers={key: handler}, routes=[] if where == "included" else routes)
     if where == "included":
         router = APIRouter()

@@ -300,7 +300,7 @@ def at_a_mount_with_a_layer(app: ASGIApp) -> FastAPI:
 
 
 def at_a_host(app: ASGIApp) -> FastAPI:
-    return FastAPI(routes=[Host("testserver", Router([Mount("/in", app)])), Route("/plain", plain)])
+    return FastAPI(routes=[Route("/plain", plain), Host("testserver", Router([Mount("/in", app)]))])
 
 
 def at_a_mount_in_an_included_router(app: ASGIApp) -> FastAPI:
@@ -368,5 +368,5 @@ async def test_a_mark_on_a_mounted_app_counts_as_soon_as_it_is_put_there() -> No
     "thing", [{"app": opaque}, Middleware(GZipMiddleware), [opaque], object()], ids=["dict", "layer", "list", "object"]
 )
 def test_a_mark_on_what_cannot_be_called_is_refused(thing: object, mark: Callable[[Any], Any]) -> None:
-    with pytest.raises(TypeError, match="^endpoint must be callable, got "):
+    with pytest.raises(TypeError, match=r"^endpoint must be callable, got "):
         mark(thing)

@@ -230,7 +230,7 @@ AROUND_ONE: dict[str, Callable[[bool], list[Middleware]]] = {
     "behind unknown": lambda state: maintained(state, UNKNOWN),
     "before known": lambda state: maintained(state, inside=(GZIP,)),
     "before unknown": lambda state: maintained(state, inside=(UNKNOWN,)),
-    "twice": lambda state: [*maintained(False), *maintained(state)],  # noqa: FBT003 -- as the table has it
+    "twice": lambda state: [*maintained(False), *maintained(state)],
     "by the factory": lambda state: [Middleware(maintenance_middleware(backend=MemoryBackend(state=state)))],
 }
 

@@ -59,7 +59,7 @@ async def served(scope: Scope, receive: Receive, send: Send) -> None:
 
 def said(scope: Scope) -> str:
     """Return what a request says in the header by which some apps here decide."""
-    return dict(scope["headers"]).get(b"x-as", b"").decode()
+    return str(dict(scope["headers"]).get(b"x-as", b"").decode())
 
 
 def open_shut_and_plain() -> list[BaseRoute]:
@@ -98,7 +98,7 @@ class MethodFromHeader(Route):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         changed = {"method": said(scope)} if said(scope) else {}
         match, child = super().matches({**scope, **changed})
-        return match, child | changed
+        return match, {**child, **changed}
 
 
 class APIMethodFromHeader(APIRoute):
@@ -107,7 +107,7 @@ class APIMethodFromHeader(APIRoute):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         changed = {"method": said(scope)} if said(scope) else {}
         match, child = super().matches({**scope, **changed})
-        return match, child | changed
+        return match, {**child, **changed}
 
 
 class PartlyMethodFromHeader(MethodFromHeader):
@@ -123,7 +123,7 @@ class MountWithMethodFromHeader(Mount):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
-        return match, child | ({"method": said(scope)} if said(scope) else {})
+        return match, {**child, **({"method": said(scope)} if said(scope) else {})}
 
 
 class Moving(BaseRoute):
@@ -513,7 +513,7 @@ class Changing(Route):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
-        return match, child | self.changed
+        return match, {**child, **self.changed}
 
 
 @pytest.mark.parametrize(
@@ -530,7 +530,11 @@ class Changing(Route):
 )
 async def test_a_mark_off_counts_where_the_route_leaves_the_request_as_it_is(changed: Scope, is_certain: bool) -> None:
     methods = {"GET", "HEAD", "POST"}
-    routes = [Changing("/off", off, changed), Changing("/on", on, changed), Changing("/plain", plain, changed)]
+    routes: list[Any] = [
+        Changing("/off", off, changed),
+        Changing("/on", on, changed),
+        Changing("/plain", plain, changed),
+    ]
     for route in routes:
         route.methods = methods
     statuses = {}
