@@ -115,7 +115,7 @@ def hiding(app: ASGIApp) -> ASGIApp:
 
 
 async def answered(app: ASGIApp, what: str) -> tuple[int, str]:
-    """Return status and body of `GET /path`, or of `GET /path as X` with a header `X-As: X`; the method goes as it is."""
+    """Return status and body of `GET /path`, or of `GET /path as X` with a header `X-As: X`; case matters."""
     method, path, *said = what.split(" ")
     headers = [("X-As", value) for value in said[1:]]
     sent: list[Message] = []
