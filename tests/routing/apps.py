@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI, Request, WebSocket
 from starlette.endpoints import HTTPEndpoint
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Match, Mount, Route, Router, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
     MemoryBackend,
@@ -20,6 +20,7 @@ from fastapi_maintenance import (
     force_maintenance_mode_on,
     maintenance_middleware,
 )
+from tests.support import make_request
 
 MARKS = [
     pytest.mark.anyio,
@@ -111,6 +112,27 @@ def hiding(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send)
 
     return hidden
+
+
+async def answered(app: ASGIApp, what: str) -> tuple[int, str]:
+    """Return status and body of `GET /path`, or of `GET /path as X` with a header `X-As: X`; case matters."""
+    method, path, *said = what.split(" ")
+    headers = [("X-As", value) for value in said[1:]]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(dict(make_request(path, method=method, headers=headers).scope), receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent).decode()
+
+
+async def asked(app: ASGIApp, what: str) -> int:
+    """Return the status alone."""
+    return (await answered(app, what))[0]
 
 
 TRIED = ("/plain", "/off", "/on", "/nothing")

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
+from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
     MemoryBackend,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
+    maintenance_middleware,
 )
 from tests.routing.apps import (
     MARKS,
@@ -28,6 +30,7 @@ from tests.routing.apps import (
     Rewriting,
     as_wrapped,
     as_wrapped_app,
+    asked,
     itself,
     marked,
     mounted,
@@ -173,13 +176,11 @@ async def test_a_route_that_handles_requests_in_its_own_way_answers_all_methods(
         assert [503, 503] == [(await http.request(each, "/a", headers=headers)).status_code for each in ("PUT", "POST")]
 
 
-async def test_a_route_that_handles_requests_in_its_own_way_keeps_the_mark_forced_on_alone() -> None:
+async def test_a_route_that_handles_requests_in_its_own_way_keeps_its_mark_only_if_it_is_forced_on() -> None:
     app = FastAPI(routes=[Handling("/off", off, methods=["POST"]), Handling("/on", on, methods=["POST"])])
-    for maintenance in (True, False):
+    for maintenance, expected in ((True, [503, 503]), (False, [200, 503])):
         async with client(as_wrapped(app, MemoryBackend(state=maintenance))) as http:
-            assert [503 if maintenance else 200, 503] == [
-                (await http.put(path)).status_code for path in ("/off", "/on")
-            ]
+            assert [(await http.put(path)).status_code for path in ("/off", "/on")] == expected
 
 
 async def test_known_middleware_of_a_route_leaves_405_to_its_class() -> None:
@@ -223,6 +224,48 @@ async def test_an_included_router_with_a_handle_of_its_own_answers_all_methods()
     async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
         statuses = [(await http.get(path)).status_code for path in ("/a/x", "/a/off", "/a/nothing")]
     assert [503, 503, 404] == statuses
+
+
+class Helped(HTTPEndpoint):
+    """A class with functions that are no methods of HTTP, and marks on them."""
+
+    @force_maintenance_mode_on
+    async def get(self, request: Request) -> PlainTextResponse:
+        return served(request)
+
+    async def post(self, request: Request) -> PlainTextResponse:
+        return served(request)
+
+    @force_maintenance_mode_off
+    async def put(self, request: Request) -> PlainTextResponse:
+        return served(request)
+
+    @force_maintenance_mode_on
+    async def purge(self, request: Request) -> PlainTextResponse:
+        return served(request)
+
+    @force_maintenance_mode_on
+    async def query(self, request: Request) -> PlainTextResponse:
+        return served(request)
+
+
+@pytest.mark.parametrize("arrange", [itself, mounted])
+async def test_a_class_answers_the_methods_on_the_list_of_starlette_and_refuses_all_others(
+    arrange: Callable[[ASGIApp], ASGIApp],
+) -> None:
+    """A server lets any word be the method, and `get` is another one than `GET` (RFC 9110 9.1)."""
+    words = ["DISPATCH", "dispatch", "METHOD_NOT_ALLOWED", "__INIT__", "SCOPE", "get", "post", "put", "PURGE", "Get"]
+    statuses = {}
+    for state in (None, False, True):
+        app = arrange(FastAPI(routes=[Route("/a", Helped), Mount("/in", routes=[Route("/a", Helped)])]))
+        app = app if state is None else maintenance_middleware(backend=MemoryBackend(state=state))(app)
+        methods = [*words, "GET", "HEAD", "POST", "PUT", "QUERY", "DELETE"]
+        statuses[state] = [await asked(app, f"{method} {path}") for method in methods for path in ("/a", "/in/a")]
+    query = [503, 503] if statuses[None][-4:-2] == [200, 200] else [405, 405]  # which Starlette learned in 2026
+    refused = [405, 405] * len(words)
+    assert statuses[None][: len(refused)] == refused
+    assert statuses[False] == [*refused, 503, 503, 503, 503, 200, 200, 200, 200, *query, 405, 405]
+    assert statuses[True] == [*refused, 503, 503, 503, 503, 503, 503, 200, 200, *query, 405, 405]
 
 
 async def test_a_router_that_serves_what_is_not_found_answers_and_is_closed() -> None:

@@ -6,22 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import APIRouter, FastAPI, Request, WebSocket
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Match, Mount, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Match, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import MemoryBackend, maintenance_middleware
 from tests.routing.apps import (
     MARKS,
     Anything,
+    Rewriting,
     as_wrapped,
     as_wrapped_app,
+    on,
     on_the_app,
     plain,
     plain_socket,
+    rewriting,
     starlette_routes,
     unmarked,
 )
@@ -106,6 +113,66 @@ async def test_a_preflight_that_no_layer_answers_does_not_come_to_a_route_that_t
     assert [503, 200] == statuses
 
 
+PREFLIGHT = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+CORS, UNKNOWN = Middleware(CORSMiddleware, allow_origins=["*"]), Middleware(Rewriting)
+
+
+class HandlesItself(Route):
+    """A route that answers whatever the method."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("served")(scope, receive, send)
+
+
+@pytest.mark.parametrize("is_built", [True, False])
+@pytest.mark.parametrize("where", ["app", "mount", "mounted app", "mounted router", "mounted layer"])
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([CORS], 200),
+        ([CORS, UNKNOWN], 200),
+        ([CORS, Middleware(rewriting)], 200),
+        ([Middleware(GZipMiddleware), CORS, UNKNOWN], 200),
+        ([CORS, UNKNOWN, CORS], 200),
+        ([UNKNOWN, CORS], 503),
+        ([Middleware(rewriting), CORS], 503),
+        ([UNKNOWN], 503),
+    ],
+)
+async def test_a_preflight_is_left_to_the_layer_that_certainly_answers_it(
+    layers: list[Middleware], expected: int, where: str, is_built: bool
+) -> None:
+    """That is one outside of all that may answer in its place; what is inside of it does not matter."""
+    routes: list[BaseRoute] = [
+        Route("/any", plain, methods=["GET", "OPTIONS"]),
+        Route("/on", on, methods=["GET", "OPTIONS"]),
+        HandlesItself("/own", plain),
+        Mount("/opaque", PlainTextResponse("open")),
+    ]
+    app = FastAPI(routes=routes, middleware=layers) if where in ("app", "mounted app") else FastAPI()
+    app.middleware_stack = app.build_middleware_stack() if is_built else None
+    if where == "mount":
+        app = FastAPI(routes=[Mount("/in", routes=routes, middleware=layers)])
+    elif where == "mounted app":
+        app = FastAPI(routes=[Mount("/in", app)])
+    elif where == "mounted router":
+        app = FastAPI(routes=[Mount("/in", Router(routes, middleware=layers))])
+    elif where == "mounted layer":
+        inner: ASGIApp = Router(routes)
+        for kind, args, kwargs in reversed(layers):
+            inner = kind(inner, *args, **kwargs)
+        app = FastAPI(routes=[Mount("/in", inner)])
+    prefix = "" if where == "app" else "/in"
+    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
+        statuses = {
+            path: (await http.options(prefix + path, headers=PREFLIGHT)).status_code
+            for path in ("/any", "/on", "/own", "/opaque/x", "/nothing")
+        }
+        assert statuses == dict.fromkeys(statuses, expected)
+        assert (await http.options(prefix + "/any")).status_code == 503
+        assert (await http.get(prefix + "/any", headers=PREFLIGHT)).status_code == 503
+
+
 @pytest.mark.parametrize("answers_preflights", [True, False])
 async def test_a_preflight_that_a_layer_of_a_mounted_app_answers_is_left_to_it(answers_preflights: bool) -> None:
     inner, app = FastAPI(), FastAPI()
@@ -178,3 +245,45 @@ async def test_the_files_of_a_frontend_answer_and_are_closed(tmp_path: Path) -> 
             assert expected == (await http.get(path)).status_code
     async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
         assert 405 == (await http.post("/shop/index.html")).status_code
+
+
+async def serve(request: Request, _: Exception) -> PlainTextResponse:
+    return PlainTextResponse(f"the whole application, as of {request.url.path}")
+
+
+HANDLED: list[tuple[Any, Any, list[int | None]]] = [  # and what becomes of 404, 405 and slashes; None: not said
+    (HTTPException, serve, [503, 503, 307, 307]),
+    (404, serve, [503, None, 307, 307]),
+    (405, serve, [None, 503, 307, 307]),
+    (500, serve, [404, 405, 307, 307]),
+    (ValueError, serve, [404, 405, 307, 307]),
+    (HTTPException, http_exception_handler, [404, 405, 307, 307]),
+    (404, http_exception_handler, [404, 405, 307, 307]),
+]
+
+
+@pytest.mark.parametrize("where", ["app", "mounted", "included"])
+@pytest.mark.parametrize(("key", "handler", "expected"), HANDLED)
+async def test_a_handler_of_refusals_takes_no_part_in_redirects_nor_in_what_it_does_not_handle(
+    key: Any,  # noqa: ANN401 -- a status or a class
+    handler: Any,  # noqa: ANN401 -- of any exception
+    expected: list[int | None],
+    where: str,
+) -> None:
+    routes: list[BaseRoute] = [Route("/items", plain), Route("/slash/", plain)]
+    app = FastAPI(exception_handlers={key: handler}, routes=[] if where == "included" else routes)
+    if where == "included":
+        router = APIRouter()
+        router.routes += routes
+        app.include_router(router, prefix="/in")
+    app = FastAPI(routes=[Mount("/in", app)]) if where == "mounted" else app
+    prefix = "" if where == "app" else "/in"
+    asked_for = [("GET", "/nothing"), ("POST", "/items"), ("GET", "/items/"), ("GET", "/slash"), ("GET", "/items")]
+    statuses = {}
+    for state in (None, False, True):
+        async with client(app if state is None else as_wrapped(app, MemoryBackend(state=state))) as http:
+            statuses[state] = [(await http.request(method, prefix + path)).status_code for method, path in asked_for]
+    assert statuses[None][2:] == [307, 307, 200]
+    assert statuses[False] == statuses[None]
+    said = [status if wanted else None for status, wanted in zip(statuses[True], expected, strict=False)]
+    assert (said, statuses[True][-1]) == (expected, 503)

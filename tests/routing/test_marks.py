@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
+from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
     MemoryBackend,
@@ -17,8 +23,23 @@ from fastapi_maintenance import (
     force_maintenance_mode_on,
 )
 from fastapi_maintenance.decorators import mark_of
-from tests.routing.apps import MARKS, Resource, as_added, marked, unmarked, wrapping
-from tests.support import client
+from tests.routing.apps import (
+    MARKS,
+    NESTED,
+    Resource,
+    Rewriting,
+    as_added,
+    as_wrapped,
+    marked,
+    off,
+    on,
+    plain,
+    plain_socket,
+    rewriting,
+    unmarked,
+    wrapping,
+)
+from tests.support import client, handshake, websocket_scope
 
 pytestmark = MARKS
 
@@ -192,3 +213,160 @@ async def test_the_methods_of_a_class_based_endpoint_have_marks_of_their_own() -
         for path in ("/a", "/b"):
             statuses = [(await http.request(method, path)).status_code for method in ("GET", "HEAD", "POST", "PUT")]
             assert [200, 200, 503, 405] == statuses
+
+
+async def opaque(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer all requests and handshakes, as an app without routes."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+    else:
+        await PlainTextResponse("open")(scope, receive, send)
+
+
+class Opaque:
+    """The same as an object."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await opaque(scope, receive, send)
+
+
+def three_routes() -> list[BaseRoute]:
+    return [
+        Route("/plain", plain),
+        Route("/off", off),
+        Route("/on", on),
+        WebSocketRoute("/ws/plain", plain_socket),
+    ]
+
+
+def with_three_routes(kind: Any) -> Any:  # noqa: ANN401 -- an app of a kind
+    return kind(routes=three_routes())
+
+
+def rewritten(app: ASGIApp) -> ASGIApp:
+    return Rewriting(app)
+
+
+def behind_cors(app: ASGIApp) -> ASGIApp:
+    return CORSMiddleware(app, allow_origins=["*"])
+
+
+MOUNTED: dict[str, tuple[Callable[[Any], ASGIApp], tuple[int, ...]]] = {  # and which marks inside count
+    "an app of FastAPI": (lambda mark: mark(with_three_routes(FastAPI)), (200, 503)),
+    "an app of Starlette": (lambda mark: mark(with_three_routes(Starlette)), (200, 503)),
+    "a router": (lambda mark: mark(with_three_routes(Router)), (200, 503)),
+    "an app behind a layer": (lambda mark: behind_cors(mark(with_three_routes(FastAPI))), (200, 503)),
+    "a layer around an app": (lambda mark: mark(behind_cors(with_three_routes(FastAPI))), (200, 503)),
+    "an app with a layer of its own": (
+        lambda mark: mark(FastAPI(routes=three_routes(), middleware=[Middleware(Rewriting)])),
+        (200, 503),
+    ),
+    "an app with a layer that hides": (
+        lambda mark: mark(FastAPI(routes=three_routes(), middleware=[Middleware(rewriting)])),
+        (200, 503),
+    ),
+    "an unknown layer": (lambda mark: mark(rewritten(with_three_routes(FastAPI))), ()),
+    "a function": (lambda mark: mark(functools.partial(opaque)), ()),
+    "an object": (lambda mark: mark(Opaque()), ()),
+    "an object behind a layer": (lambda mark: behind_cors(mark(Opaque())), ()),
+    "an app of another kind": (lambda mark: mark(RoutesItself(three_routes())), (503,)),
+}
+
+
+class RoutesItself(Router):
+    """A router that decides by itself."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+
+def at_a_mount(app: ASGIApp) -> FastAPI:
+    return FastAPI(routes=[Route("/plain", plain), Mount("/in", app)])
+
+
+def at_a_mount_in_a_mounted_app(app: ASGIApp) -> FastAPI:
+    return FastAPI(routes=[Route("/plain", plain), Mount("/i", FastAPI(routes=[Mount("/n", app)]))])
+
+
+def at_a_mount_in_an_app_of_the_other_mark(app: ASGIApp) -> FastAPI:
+    outer = FastAPI(routes=[Mount("/n", app)])
+    other = force_maintenance_mode_off if mark_of(app) else force_maintenance_mode_on
+    return FastAPI(routes=[Route("/plain", plain), Mount("/i", other(outer))])
+
+
+def at_a_mount_with_a_layer(app: ASGIApp) -> FastAPI:
+    layers = [Middleware(GZipMiddleware), Middleware(Rewriting)]
+    return FastAPI(routes=[Route("/plain", plain), Mount("/in", app, middleware=layers)])
+
+
+def at_a_host(app: ASGIApp) -> FastAPI:
+    return FastAPI(routes=[Route("/plain", plain), Host("testserver", Router([Mount("/in", app)]))])
+
+
+def at_a_mount_in_an_included_router(app: ASGIApp) -> FastAPI:
+    router, outer = APIRouter(), FastAPI(routes=[Route("/plain", plain)])
+    router.mount("/n", app)
+    outer.include_router(router, prefix="/i")
+    return outer
+
+
+MOUNTS: dict[Callable[[ASGIApp], FastAPI], str] = {
+    at_a_mount: "/in",
+    at_a_mount_in_a_mounted_app: "/i/n",
+    at_a_mount_in_an_app_of_the_other_mark: "/i/n",
+    at_a_mount_with_a_layer: "/in",
+    at_a_host: "/in",
+}
+if NESTED:
+    MOUNTS[at_a_mount_in_an_included_router] = "/i/n"
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [*((name, at_a_mount) for name in MOUNTED), *(("an app of FastAPI", where) for where in MOUNTS)],
+)
+@pytest.mark.parametrize("mark", [force_maintenance_mode_on, force_maintenance_mode_off])
+async def test_a_mark_on_a_mounted_app_holds_for_all_below_that_has_none_of_its_own(
+    mark: Callable[[Any], Any], name: str, where: Callable[[ASGIApp], FastAPI]
+) -> None:
+    make, counting = MOUNTED[name]
+    prefix, forced_on = MOUNTS[where], mark is force_maintenance_mode_on
+    paths = [f"{prefix}{path}" for path in ("/plain", "/off", "/on", "/nothing", "/docs")]
+    statuses, sockets = {}, {}
+    for state in (None, False, True):
+        app = where(make(mark))
+        app_around = app if state is None else as_wrapped(app, MemoryBackend(state=state))
+        async with client(app_around) as http:
+            statuses[state] = [(await http.get(path)).status_code for path in [*paths, "/plain"]]
+        scope = websocket_scope(f"{prefix}/ws/plain", headers={"host": "testserver"})
+        message = (await handshake(app_around, scope))[0]
+        sockets[state] = message.get("code", message["type"])
+    plain_ones = statuses[None]
+    for state in (False, True):
+        expected = [503] * 5 if forced_on else plain_ones[:5]
+        for status in counting:  # of what is marked by itself
+            expected[1 if status == 200 else 2] = status
+        assert statuses[state] == [*expected, 503 if state else 200]
+        assert sockets[state] == (1013 if forced_on else sockets[None])
+
+
+async def test_a_mark_on_a_mounted_app_counts_as_soon_as_it_is_put_there() -> None:
+    inner = FastAPI(routes=three_routes())
+    closed = as_wrapped(FastAPI(routes=[Mount("/in", inner)]), MemoryBackend(state=True))
+    statuses = []
+    async with client(closed) as http:
+        statuses.append((await http.get("/in/plain")).status_code)
+        force_maintenance_mode_off(inner)
+        statuses.append((await http.get("/in/plain")).status_code)
+        force_maintenance_mode_on(inner)
+        statuses.append((await http.get("/in/plain")).status_code)
+    assert statuses == [503, 200, 503]
+
+
+@pytest.mark.parametrize("mark", [force_maintenance_mode_on, force_maintenance_mode_off])
+@pytest.mark.parametrize(
+    "thing", [{"app": opaque}, Middleware(GZipMiddleware), [opaque], object()], ids=["dict", "layer", "list", "object"]
+)
+def test_a_mark_on_what_cannot_be_called_is_refused(thing: object, mark: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match=r"^endpoint must be callable, got "):
+        mark(thing)

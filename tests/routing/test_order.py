@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
-from starlette.routing import Match, Mount
+from starlette.routing import Match, Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from fastapi_maintenance import (
     MemoryBackend,
-    always,
     force_maintenance_mode_on,
     maintenance_middleware,
 )
@@ -22,6 +21,8 @@ from tests.routing.apps import (
     as_wrapped,
     in_routers_three_deep,
     marked,
+    off,
+    on,
     unmarked,
     wrapping,
 )
@@ -116,14 +117,17 @@ async def test_a_class_of_route_with_a_rule_of_its_own_is_asked_itself(included:
 
 
 @pytest.mark.parametrize("match", [Match.FULL, Match.PARTIAL])
-async def test_a_route_of_an_unknown_class_has_the_mark_forced_on_of_what_it_calls_its_endpoint(match: Match) -> None:
-    statuses = []
-    for child in ({}, {"endpoint": marked}, {"endpoint": force_maintenance_mode_on(wrapping(unmarked))}):
-        for maintenance in (True, False):
-            app = FastAPI(routes=[Anything(child, match)])
-            async with client(as_added(app, MemoryBackend(state=maintenance))) as http:
-                statuses.append((await http.get("/")).status_code)
-    assert [503, 200, 503, 200, 503, 503] == statuses
+async def test_a_route_of_an_unknown_class_has_the_mark_of_what_it_calls_its_endpoint_if_that_is_forced_on(
+    match: Match,
+) -> None:
+    statuses = {}
+    for state in (False, True):
+        for name, endpoint in {"none": None, "off": marked, "on": on}.items():
+            route = Anything({"endpoint": endpoint} if endpoint else {}, match)
+            async with client(as_added(FastAPI(routes=[route]), MemoryBackend(state=state))) as http:
+                statuses[state, name] = (await http.get("/")).status_code
+    assert [statuses[False, name] for name in ("none", "off", "on")] == [200, 200, 503]
+    assert [statuses[True, name] for name in ("none", "off", "on")] == [503, 503, 503]
 
 
 async def test_a_route_that_fails_to_say_whether_it_matches_fails_in_the_app() -> None:
@@ -136,15 +140,15 @@ async def test_a_route_that_fails_to_say_whether_it_matches_fails_in_the_app() -
 
 
 async def test_what_a_route_notes_in_the_scope_while_it_is_asked_is_for_the_app_to_be_noted_again() -> None:
-    class Noting(Anything):
+    class Noting(Route):
         def matches(self, scope: Scope) -> tuple[Match, Scope]:
             noted.append("noted" in scope)
             scope["noted"] = True
             return super().matches(scope)
 
     noted: list[bool] = []
-    app = FastAPI(routes=[Noting({"endpoint": marked})])
-    async with client(maintenance_middleware(backend=MemoryBackend(state=True), exempt=always)(app)) as http:
+    app = FastAPI(routes=[Noting("/", off)])
+    async with client(as_added(app, MemoryBackend(state=True))) as http:
         assert 200 == (await http.get("/")).status_code
     assert not noted[-1]
 

@@ -11,21 +11,29 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Host, Mount, Router
-from starlette.types import ASGIApp
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MemoryBackend,
+    force_maintenance_mode_off,
+    maintenance_middleware,
 )
 from fastapi_maintenance._routing import finder, routes
 from tests.routing.apps import (
     EXPECTED,
+    HTTP,
     MARKS,
     NESTED,
+    SOCKETS,
     TRIED,
+    Resource,
+    Rewriting,
     as_added,
     as_wrapped,
+    asked,
     fill,
     hiding,
     in_an_included_router,
@@ -198,6 +206,63 @@ async def test_the_mark_is_found_behind_the_class_as_behind_the_factory() -> Non
         app = place()
         app.add_middleware(MaintenanceModeMiddleware, backend=MemoryBackend(state=True))
         assert await http_statuses(app, PLACES[place]) == expected_at(place, maintenance=True)
+
+
+class Delegating:
+    """An endpoint that is an app, and hands its requests on to another."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.inner = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.inner(scope, receive, send)
+
+
+def maintained(state: bool, *around: Middleware, inside: tuple[Middleware, ...] = ()) -> list[Middleware]:
+    """Return layers with the class variant among them."""
+    return [*around, Middleware(MaintenanceModeMiddleware, backend=MemoryBackend(state=state)), *inside]
+
+
+GZIP, UNKNOWN = Middleware(GZipMiddleware), Middleware(Rewriting)
+AROUND_ONE: dict[str, Callable[[bool], list[Middleware]]] = {
+    "alone": maintained,
+    "behind known": lambda state: maintained(state, GZIP),
+    "behind unknown": lambda state: maintained(state, UNKNOWN),
+    "before known": lambda state: maintained(state, inside=(GZIP,)),
+    "before unknown": lambda state: maintained(state, inside=(UNKNOWN,)),
+    "twice": lambda state: [*maintained(False), *maintained(state)],
+    "by the factory": lambda state: [Middleware(maintenance_middleware(backend=MemoryBackend(state=state)))],
+}
+
+
+@pytest.mark.parametrize("layers", AROUND_ONE)
+@pytest.mark.parametrize("prefix", ["", "/in", "/starlette"])
+async def test_around_one_route_the_mark_of_that_very_route_is_found(layers: str, prefix: str) -> None:
+    verdicts = {}
+    for state in (False, True):
+        routes: list[BaseRoute] = [
+            *(Route(path, endpoint, middleware=AROUND_ONE[layers](state)) for path, endpoint in HTTP.items()),
+            *(
+                WebSocketRoute(path, endpoint, middleware=AROUND_ONE[layers](state))
+                for path, endpoint in SOCKETS.items()
+            ),
+            Route("/class", Resource, middleware=AROUND_ONE[layers](state)),
+        ]
+        outer = FastAPI(routes=[Mount("/in", routes=routes), Mount("/starlette", Starlette(routes=routes)), *routes])
+        asked_for = [*((f"GET {prefix}{path}") for path in ("/plain", "/off", "/on", "/class")), f"POST {prefix}/class"]
+        verdicts[state] = [await asked(outer, each) for each in asked_for], await socket_verdicts(outer, prefix)
+    assert verdicts == {
+        False: ([200, 200, 503, 200, 200], [200, 200, 503, 404]),
+        True: ([503, 200, 503, 200, 503], [503, 200, 503, 404]),
+    }
+
+
+async def test_around_what_a_marked_route_hands_its_requests_on_to_the_mark_is_not_found() -> None:
+    """It is that of another route: of the one that led there, and not of this."""
+    inner = MaintenanceModeMiddleware(hiding(on_the_app()), backend=MemoryBackend(state=True))
+    routes = [Route("/off", force_maintenance_mode_off(Delegating(inner))), Route("/plain", Delegating(inner))]
+    app = FastAPI(routes=[*routes, Mount("/in", force_maintenance_mode_off(Delegating(inner)))])
+    assert [await asked(app, f"GET {path}") for path in ("/off", "/plain", "/in/off", "/in/plain")] == [503] * 4
 
 
 @pytest.fixture
