@@ -11,7 +11,7 @@ from fastapi_maintenance._routing.origin import name_of, unwrapped
 _SETUP = f"{FastAPI.__module__}.{FastAPI.setup.__qualname__}."
 
 
-def is_documentation(route: Any, owner: Starlette | None, scope: Scope) -> bool:  # noqa: ANN401 -- of any class
+def shows_documentation(route: Any, owner: Starlette | None, scope: Scope) -> bool:  # noqa: ANN401 -- of any class
     """Return whether a route of an application shows its documentation, and is not one of the user's at that path."""
     if not isinstance(owner, FastAPI) or owner.openapi_url is None:
         return False

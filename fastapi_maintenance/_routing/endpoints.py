@@ -1,10 +1,11 @@
 """What is known of an endpoint: how it is marked, and of a class which methods it answers."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from starlette.endpoints import HTTPEndpoint
 
-from fastapi_maintenance._routing.layers import is_known, layers_of
+from fastapi_maintenance._routing.layers import Layers
+from fastapi_maintenance._routing.left_to_app import handles_refusals
 from fastapi_maintenance._routing.origin import is_overridden, unwrapped
 from fastapi_maintenance.decorators import mark_of
 
@@ -12,32 +13,36 @@ from fastapi_maintenance.decorators import mark_of
 _DISPATCH = ("__new__", "__init__", "__await__", "__getattr__", "__getattribute__", "dispatch", "method_not_allowed")
 
 
-class Answer(NamedTuple):
-    """What is known of what will answer a request."""
-
-    mark: bool | None = None  # True if it is forced on, False if it is forced off
-    answered: bool = True  # False if the app says 404 or 405, redirects a slash, or answers a CORS preflight by itself
-    documentation: bool = False  # whether it is the app's own documentation
-    path: str | None = None  # of the route, with parameters in braces, if it has one
-
-
-def answer_of(endpoint: Any, method: str, app: Any) -> Answer:  # noqa: ANN401 -- anything can be an endpoint
-    """Return what is known of an endpoint whose route hands its requests to `app`."""
+def mark_at(endpoint: Any, method: str) -> bool | None:  # noqa: ANN401 -- anything can be an endpoint
+    """Return the mark of an endpoint that counts for a method: that of the function of a class, else its own."""
     mark = mark_of(endpoint)
-    if not isinstance(endpoint, type):
-        return Answer(mark)
-    endpoint = unwrapped(endpoint)
-    if not issubclass(endpoint, HTTPEndpoint):
-        return Answer(mark)
-    dispatches = is_overridden(endpoint, *_DISPATCH) or is_overridden(type(endpoint), "__call__")
-    # Starlette asks its own list of methods: `DISPATCH` is none, though the class has a function of that name.
-    # The list has no public name; tests/routing/test_dispatch.py fails when it goes.
-    if not dispatches and method not in endpoint({"type": "http"}, _unused, _unused)._allowed_methods:  # noqa: SLF001
-        *between, last = map(unwrapped, layers_of(app))
-        return Answer(mark, answered=last is not endpoint or not all(is_known(type(layer)) for layer in between))
+    if not _is_class_based(endpoint) or _has_no_method(endpoint, method):
+        return mark
     handler = "get" if method == "HEAD" and not hasattr(endpoint, "head") else method.lower()
-    method_mark = mark_of(getattr(endpoint, handler, None))
-    return Answer(mark if method_mark is None or (dispatches and not method_mark) else method_mark)
+    nearer = mark_of(getattr(endpoint, handler, None))
+    return mark if nearer is None or (not nearer and _dispatches_itself(endpoint)) else nearer
 
 
-async def _unused(*_: object) -> Any: ...  # noqa: ANN401 -- neither receives nor sends
+def refuses(endpoint: Any, method: str, app: Any) -> bool:  # noqa: ANN401 -- as above
+    """Return whether an endpoint, to which `app` hands requests, is certain to answer a method with 405."""
+    if not _is_class_based(endpoint) or not _has_no_method(endpoint, method):
+        return False
+    layers = Layers(app)
+    return [unwrapped(each) for each in layers.unknown] == [unwrapped(endpoint)] and not handles_refusals(
+        layers.handlers
+    )
+
+
+def _is_class_based(endpoint: Any) -> bool:  # noqa: ANN401 -- as above
+    return isinstance(endpoint, type) and issubclass(unwrapped(endpoint), HTTPEndpoint)
+
+
+def _dispatches_itself(endpoint: Any) -> bool:  # noqa: ANN401 -- as above
+    kind = unwrapped(endpoint)
+    return is_overridden(kind, *_DISPATCH) or is_overridden(type(kind), "__call__")
+
+
+def _has_no_method(endpoint: Any, method: str) -> bool:  # noqa: ANN401 -- as above
+    """Return whether Starlette has no function of a class on its list for a method: `DISPATCH` is no method."""
+    # The list has no public name; tests/routing/test_dispatch.py fails when it goes.
+    return not _dispatches_itself(endpoint) and method not in endpoint({"type": "http"}, None, None)._allowed_methods  # noqa: SLF001

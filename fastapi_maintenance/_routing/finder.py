@@ -1,21 +1,30 @@
 """Which endpoint will answer this request? The app's routes are asked with their own `matches`, in the app's order."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, route_path
-from fastapi_maintenance._routing.documentation import is_documentation
-from fastapi_maintenance._routing.endpoints import Answer, answer_of
+from fastapi_maintenance._routing.documentation import shows_documentation
+from fastapi_maintenance._routing.endpoints import mark_at, refuses
 from fastapi_maintenance._routing.layers import Layers, layers_of, stack_of
-from fastapi_maintenance._routing.left_to_app import is_preflight, redirects_slash, serves_unmatched
+from fastapi_maintenance._routing.left_to_app import handles_refusals, is_preflight, redirects_slash, serves_unmatched
 from fastapi_maintenance._routing.origin import is_overridden
-from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself, matches_by_path
-from fastapi_maintenance.decorators import has_forced_on, mark_of
+from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself
+from fastapi_maintenance.decorators import has_forced_on
 
-_MOST_MOUNTS = 100
+
+class Answer(NamedTuple):
+    """What is known of what will answer a request."""
+
+    mark: bool | None = None  # True if it is forced on, False if it is forced off
+    answered: bool = True  # False if the app says 404 or 405, redirects a slash, or answers a CORS preflight by itself
+    documentation: bool = False  # whether it is the app's own documentation
+    path: str | None = None  # of the route, with parameters in braces, if it has one
+
+
 UNKNOWN = Answer()  # something answers that has no routes, or looking for the route failed
 # What routing itself puts in a scope. A route that changes anything else makes another request of it.
 _PUT_BY_ROUTES = {"endpoint", "path_params", "app_root_path", "route", "router"}
@@ -39,10 +48,11 @@ class RouteFinder:
         try:
             layers = self.layers(scope)
             as_read = None if layers.router is None or layers.is_guess else layers.read(scope)
-            answer, indexes = _look(layers, scope)
-            # A changed route is looked for only where the answer can let the request pass.
-            exact = [index.is_exact() for index in indexes] if answer[:3] != UNKNOWN[:3] or has_forced_on() else []
-            answer = answer if all(exact) else _look(layers, scope)[0]
+            answer, asked = _look(layers, scope)
+            # Changed routes are looked for only where the answer, or a mark, can make a difference.
+            if answer[:3] != UNKNOWN[:3] or has_forced_on():
+                are_exact = [index.is_exact() for index in asked]
+                answer = answer if all(are_exact) else _look(layers, scope)[0]
         except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
             answer = UNKNOWN
         return as_read or {**scope, HIDDEN_APP: True}, answer
@@ -67,42 +77,45 @@ class RouteFinder:
 
 
 def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
-    """Do what the app does with a request, up to its endpoint; return also the indexes of the routes."""
+    """Do what the app does with a request, up to its endpoint; return also the indexes of the routes asked."""
     scope = dict(scope)  # in which routes may put something while they are asked, as FastAPI's routers do
     if isinstance(scope.get("fastapi"), dict):
         scope["fastapi"] = dict(scope["fastapi"])
-    mark = mark_of(scope.get("endpoint"))  # of the mount or route that the middleware is in
-    path, is_certain, decides, handles_refusals = "", True, False, False
-    indexes: list[RouteIndex] = []
+    method = scope.get("method", "GET")
+    mark = mark_at(scope.get("endpoint"), method)  # of the mount or route that the middleware is in
+    path, is_certain, decides, handling = "", True, False, None
+    asked: list[RouteIndex] = []
     while True:
         # The layers, from the outside in.
         mark = _nearest(mark, layers.mark, decides=decides)
         if is_certain and layers.answers_preflights and is_preflight(scope):
-            return Answer(mark, answered=False), indexes
+            return Answer(mark, answered=False), asked
         decides = decides or layers.decides or layers.is_guess
         is_certain = is_certain and not decides and not layers.unknown
-        if layers.handles_refusals is not None:  # the innermost handler answers
-            handles_refusals = layers.handles_refusals
+        handling = layers.handlers or handling  # the innermost one handles 404 and 405
         index = layers.index()
-        if index is None or len(indexes) == _MOST_MOUNTS:
-            return Answer(mark, path=path or None), indexes
-        indexes.append(index)
+        # What seems to lead to a router that the request comes from leads elsewhere.
+        if index is None or any(index.router is each.router for each in asked):
+            return Answer(mark, path=path or None), asked
+        asked.append(index)
         scope = layers.read(scope)
 
         # The routes, in their order.
         found = _first_match(index, scope)
         if found is None:
-            is_left = is_certain and redirects_slash(index, scope)
-            is_left = is_left or (is_certain and not handles_refusals and not serves_unmatched(index.router, scope))
-            return Answer(mark, answered=not is_left, path=path or None), indexes
-        candidate, child = found
+            is_left = is_certain and (
+                redirects_slash(index, scope)
+                or not (handles_refusals(handling) or serves_unmatched(index.router, scope))
+            )
+            return Answer(mark, answered=not is_left, path=path or None), asked
+        candidate, child, is_changed = found
         effective, route, own_path = candidate.effective, candidate.original, None
         while isinstance(route, IncludedRouter):  # which could not be listed route by route
             decides = decides or is_overridden(route.original_router, "handle")
             _, child, route, context = route._match(scope)  # noqa: SLF001 -- see where it is imported
             effective, own_path, decides = route, getattr(context, "path", None), decides or handles_itself(route)
         path += own_path or getattr(effective, "path", None) or ""
-        decides = decides or candidate.decides or _changes(route, scope, child)
+        decides = decides or candidate.decides or is_changed
         is_certain = is_certain and not decides
         scope.update(child)
         if not isinstance(route, (Mount, Host)):
@@ -112,44 +125,38 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
     # The endpoint.
     is_routed = isinstance(route, (Route, WebSocketRoute))
     decides = decides or not is_routed
-    methods, method = getattr(effective, "methods", None), scope.get("method", "GET")
-    if not decides and methods and method not in methods:
-        answer = Answer(answered=False)
-    else:
-        endpoint = effective.endpoint if is_routed else child.get("endpoint")
-        answer = answer_of(endpoint, method, getattr(effective, "app", None))
-    return Answer(
-        _nearest(mark, answer.mark, decides=decides),
-        answer.answered or handles_refusals or decides or not is_certain,
-        not decides and is_documentation(route, layers.owner, scope),
-        path or None,
-    ), indexes
+    endpoint, app = effective.endpoint if is_routed else child.get("endpoint"), getattr(effective, "app", None)
+    method, methods = scope.get("method", "GET"), getattr(effective, "methods", None)
+    if is_certain and not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
+        return Answer(mark, answered=handles_refusals(handling), path=path or None), asked
+    mark = _nearest(mark, mark_at(endpoint, method), decides=decides)
+    is_documentation = not decides and shows_documentation(route, layers.owner, scope)
+    return Answer(mark, documentation=is_documentation, path=path or None), asked
 
 
-def _first_match(index: RouteIndex, scope: Scope) -> tuple[Candidate, Scope] | None:
-    """Return the route to which a router hands a request, and what it puts in the scope."""
-    partial: tuple[Candidate, Scope] | None = None
+def _first_match(index: RouteIndex, scope: Scope) -> tuple[Candidate, Scope, bool] | None:
+    """Return the route to which a router hands a request, what it puts in the scope, and whether it changes more."""
+    partial: tuple[Candidate, Scope, bool] | None = None
     for candidate in index.candidates(route_path(scope)):
+        before = None if candidate.is_by_path else dict(scope)
         match, child = candidate.effective.matches(scope)
-        if match is Match.FULL:
-            return candidate, child
+        is_changed = before is not None and _is_changed(before, {**scope, **child}, candidate.original)
+        if match is Match.FULL or (before is not None and _is_changed(before, scope, candidate.original)):
+            return candidate, child, is_changed  # for the routes after it as well, if it changed the scope itself
         if match is Match.PARTIAL and partial is None:
-            partial = candidate, child
+            partial = candidate, child, is_changed
     return partial
+
+
+def _is_changed(before: Scope, after: Scope, route: BaseRoute) -> bool:
+    """Return whether a route makes another request of it than the one that the decision has looked at."""
+    put = _PUT_BY_ROUTES | ({"root_path"} if isinstance(route, Mount) else set())
+    return any(before.get(key) != after.get(key) for key in (_ASGI | before.keys()) - put)
 
 
 def _nearest(mark: bool | None, nearer: bool | None, *, decides: bool) -> bool | None:  # noqa: FBT001 -- marks
     """Return the mark that counts; forced off is not certain where something else than the routes decides."""
     return mark if nearer is None or (decides and not nearer) else nearer
-
-
-def _changes(route: BaseRoute, scope: Scope, child: Scope) -> bool:
-    """Return whether a route makes another request of it than the one that the decision has looked at."""
-    if matches_by_path(route):
-        return False
-    put = _PUT_BY_ROUTES | ({"root_path"} if isinstance(route, Mount) else set())
-    changed = {key for key, value in child.items() if key not in put and scope.get(key) != value}
-    return not changed.isdisjoint(_ASGI | scope.keys())
 
 
 def _layers_in(candidate: Candidate, mount: Any) -> Layers:  # noqa: ANN401 -- a mount, or its context

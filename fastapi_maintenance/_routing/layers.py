@@ -1,11 +1,10 @@
 """The layers of an app: middleware around middleware around the router that has the routes."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -13,7 +12,7 @@ from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._helpers.applications import FastAPI, Starlette
-from fastapi_maintenance._routing.origin import is_framework, is_overridden, name_of, unwrapped
+from fastapi_maintenance._routing.origin import is_overridden, name_of, unwrapped
 from fastapi_maintenance._routing.routes import RouteIndex
 from fastapi_maintenance.decorators import mark_of, marks_put
 
@@ -84,9 +83,8 @@ class Layers:
         self.decides = False  # whether one of these, and not the routes, decides what answers
         self.is_guess = False  # whether a request may never come to this router
         self.answers_preflights = False  # whether a CORS middleware comes before any of these
-        self.handles_refusals: bool | None = None  # whether a handler of the user's answers 404 and 405
+        self.handlers: Any = None  # the innermost layer, or the application, that has handlers of exceptions
         self._links: list[tuple[Any, str, object]] = []  # from each layer to the next: it, its attribute, the value
-        self._is_mounted = base is not None
         self._marks_put = marks_put()
         self._index: RouteIndex | None = None
         if owner is None:
@@ -95,8 +93,11 @@ class Layers:
             if isinstance(base, _WITH_ROUTES) and not isinstance(last, _WITH_ROUTES):  # middleware that hides it
                 self.unknown.append(last)
                 last = base
+            last_mark = mark_of(last)
+            self.mark = self.mark if last_mark is None else last_mark
             self._enter(last)
         else:
+            self.mark = mark_of(owner)
             self._enter_stack(owner, app)
 
     def is_current(self) -> bool:
@@ -130,7 +131,7 @@ class Layers:
             self._check(last, known=False)
 
     def _enter_application(self, app: Starlette) -> None:
-        self._check(app, known=not is_overridden(app, "__call__"), decides=self._is_mounted)
+        self._check(app, known=not is_overridden(app, "__call__"), decides=True)
         stack = stack_of(app)
         if stack is not None:
             self._enter_stack(app, stack)
@@ -139,7 +140,7 @@ class Layers:
         self._check(app, known=not is_overridden(app, "build_middleware_stack"))
         for middleware in app.user_middleware:
             self._check_middleware(middleware, unwrapped(middleware.cls))
-        self.handles_refusals = _has_users_handler(app.exception_handlers)
+        self.handlers = app
         self._enter_router(app.router, app)
 
     def _enter_stack(self, app: Starlette, stack: ASGIApp) -> None:
@@ -152,9 +153,6 @@ class Layers:
 
     def _enter_router(self, router: Router, owner: Starlette | None = None) -> None:
         self.router, self.owner = router, owner
-        for thing in (owner, router):
-            own_mark = None if thing is None else mark_of(thing)
-            self.mark = self.mark if own_mark is None else own_mark
         self._links.append((router, "middleware_stack", router.middleware_stack))
         self._check(router, known=not is_overridden(router, "__call__", "app"), decides=True)
         end = self._follow(router.middleware_stack)
@@ -175,8 +173,7 @@ class Layers:
     def _check_middleware(self, layer: Any, kind: object) -> None:  # noqa: ANN401 -- anything can be a layer
         self.answers_preflights |= kind is CORSMiddleware and not self.unknown
         if kind is ExceptionMiddleware and not isinstance(layer, Middleware):
-            # Which have no public name; tests/routing/test_left_to_app.py fails when they go.
-            self.handles_refusals = _has_users_handler({**layer._exception_handlers, **layer._status_handlers})  # noqa: SLF001
+            self.handlers = layer
         self._check(layer, known=is_known(kind))
 
     def _check(self, layer: object, *, known: bool, decides: bool = False) -> None:
@@ -193,12 +190,6 @@ def stack_of(app: Starlette) -> ASGIApp | None:
 def is_known(kind: Any) -> bool:  # noqa: ANN401 -- a class, or what makes a layer
     """Return whether a kind of middleware leaves path and method alone, and answers nothing but refusals itself."""
     return name_of(kind) in _KNOWN or any(kind is each for each in _default_layers())
-
-
-def _has_users_handler(handlers: Mapping[Any, Any]) -> bool:
-    """Return whether a handler of the user's answers 404 or 405, which can be anything; one that is forced off not."""
-    given = [handlers[key] for key in (404, 405, HTTPException) if key in handlers]
-    return any(not is_framework(handler) and mark_of(handler) is not False for handler in given)
 
 
 @functools.cache

@@ -1,11 +1,16 @@
 """What no endpoint answers, and is left to the app: 404 and 405, redirects of trailing slashes, CORS preflights."""
 
+from typing import Any
+
+from starlette.exceptions import HTTPException
 from starlette.routing import Match, Router
 from starlette.types import Scope
 
+from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._helpers.scope import route_path
-from fastapi_maintenance._routing.origin import is_overridden
+from fastapi_maintenance._routing.origin import is_framework, is_overridden
 from fastapi_maintenance._routing.routes import RouteIndex
+from fastapi_maintenance.decorators import mark_of
 
 
 def is_preflight(scope: Scope) -> bool:
@@ -14,6 +19,16 @@ def is_preflight(scope: Scope) -> bool:
         return False
     names = {name for name, _ in scope.get("headers", ())}
     return {b"origin", b"access-control-request-method"} <= names
+
+
+def handles_refusals(handling: Any) -> bool:  # noqa: ANN401 -- an application, or a layer that handles exceptions
+    """Return whether a handler of the user's answers 404 or 405, which can be anything; one that is forced off not."""
+    if isinstance(handling, Starlette):
+        handlers = handling.exception_handlers
+    else:  # which have no public name; tests/routing/test_ways_in.py fails when they go
+        handlers = {} if handling is None else {**handling._exception_handlers, **handling._status_handlers}  # noqa: SLF001
+    given = [handlers[key] for key in (404, 405, HTTPException) if key in handlers]
+    return any(not is_framework(handler) and mark_of(handler) is not False for handler in given)
 
 
 def serves_unmatched(router: Router, scope: Scope) -> bool:

@@ -31,6 +31,7 @@ class Candidate:
     effective: Any  # the route with the prefixes of the routers that it is included in
     original: BaseRoute
     decides: bool  # whether it decides by itself what answers
+    is_by_path: bool  # whether it matches by its path, and changes nothing
     layers: Any = None  # the `Layers` of the app that is mounted here, once they have been needed
 
 
@@ -46,7 +47,7 @@ class RouteIndex:
         for position, (effective, original) in enumerate(_flattened(routes)):
             start, parameter, _ = _path_to_index(effective, original).partition("{")
             group = self._by_start.setdefault(start.rpartition("/")[0] if parameter else start, [])
-            group.append(Candidate(position, effective, original, handles_itself(original)))
+            group.append(Candidate(position, effective, original, *_facts_of(original)))
         self._longest = max(map(len, self._by_start), default=0)
         self._shapes = self._shapes_now()
 
@@ -130,11 +131,10 @@ def _matches_by_routes(router: APIRouter) -> bool:
     """Tell whether what an included router matches is what its routes match, by their paths."""
     routes = [route for route in router.routes if not isinstance(route, IncludedRouter)]
     overridden = is_overridden(router, "matches", "handle") or any(is_overridden(route, "handle") for route in routes)
-    return not overridden and all(map(matches_by_path, routes))
+    return not overridden and all(map(_matches_by_path, routes))
 
 
-def matches_by_path(route: BaseRoute) -> bool:
-    """Return whether a route matches by its path, as those of Starlette and FastAPI do."""
+def _matches_by_path(route: BaseRoute) -> bool:
     return type(route).matches in _MATCH_BY_PATH and "matches" not in vars(route)
 
 
@@ -146,16 +146,20 @@ def _shape_of(route: BaseRoute) -> object:
 
 
 def handles_itself(route: BaseRoute) -> bool:
-    """Return whether a route has a way of its own to handle requests or to know its methods, or cannot be asked."""
+    """Return whether a route has a way of its own to handle requests or to know its methods."""
+    return is_overridden(route, "handle") or is_overridden(type(route), "methods")
+
+
+def _facts_of(route: BaseRoute) -> tuple[bool, bool]:
     with suppress(Exception):  # a class of route may have anything there
-        return is_overridden(route, "handle") or is_overridden(type(route), "methods")
-    return True
+        return handles_itself(route), _matches_by_path(route)
+    return True, False
 
 
 def _path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 -- a route, or its context
     """Return the path by which a route matches, that of all paths if it matches in another way or cannot be read."""
     with suppress(Exception):  # a class of route may have anything there
         path: str = effective.path + (_ANY_PATH if isinstance(original, Mount) else "")
-        if matches_by_path(original) and compile_path(path)[0] == effective.path_regex:
+        if _matches_by_path(original) and compile_path(path)[0] == effective.path_regex:
             return path
     return _ANY_PATH

@@ -284,6 +284,8 @@ def test_the_names_of_known_middleware_are_those_of_classes_that_are_there() -> 
         "fastapi._body_limit._BodyLimitExceptionMiddleware",
         "starlette.middleware.body_limit.RequestBodyLimitMiddleware",
         "starlette.middleware.opentelemetry.OpenTelemetryMiddleware",
+        "opentelemetry.instrumentation.asgi.OpenTelemetryMiddleware",
+        f"{layers._OTEL_FASTAPI}.<locals>.build_middleware_stack.<locals>.ExceptionHandlerMiddleware",
     }
     assert newer == layers._KNOWN - given - ours
 

@@ -265,7 +265,7 @@ MOUNTED: dict[str, tuple[Callable[[Any], ASGIApp], tuple[int, ...]]] = {  # and 
         lambda mark: mark(FastAPI(routes=three_routes(), middleware=[Middleware(rewriting)])),
         (200, 503),
     ),
-    "an unknown layer": (lambda mark: mark(rewritten(with_three_routes(FastAPI))), ()),
+    "an unknown layer": (lambda mark: mark(rewritten(with_three_routes(FastAPI))), (503,)),
     "a function": (lambda mark: mark(functools.partial(opaque)), ()),
     "an object": (lambda mark: mark(Opaque()), ()),
     "an object behind a layer": (lambda mark: behind_cors(mark(Opaque())), ()),
