@@ -107,6 +107,12 @@ async def handled(_request: Request, _error: Exception) -> PlainTextResponse:
     return PlainTextResponse("handled")
 
 
+@functools.wraps(http_exception_handler)
+async def dressed(_request: Request, _error: Exception) -> PlainTextResponse:
+    REACHED.append("handled")
+    return PlainTextResponse("handled")
+
+
 async def answer(name: str, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for an app or a layer, whatever was asked for."""
     if scope["type"] == "websocket":
@@ -303,7 +309,7 @@ HANDLERS: dict[str, tuple[str, Any, Any]] = {
     "none": ("app", 499, handled),
     "of 404": ("app", 404, handled),
     "of all": ("app", HTTPException, handled),
-    "in the name of FastAPI's": ("app", HTTPException, functools.wraps(http_exception_handler)(handled)),
+    "in the name of FastAPI's": ("app", HTTPException, dressed),
     "of a mounted app": ("sub", HTTPException, handled),
 }
 """The handlers that an app has: which app, for what, and the handler."""
@@ -312,6 +318,8 @@ HANDLERS: dict[str, tuple[str, Any, Any]] = {
 def fill(app: FastAPI) -> None:
     """Add what decides by itself what answers, and marks on what is mounted."""
     off, on = force_maintenance_mode_off, force_maintenance_mode_on
+    shut: list[BaseRoute] = [Route("/page", noting(FORCED_ON)), Route("/off", off(noting(KEPT_OPEN)))]
+    left_open: list[BaseRoute] = [Route("/page", noting(KEPT_OPEN)), Route("/on", on(noting(FORCED_ON)))]
     either: list[BaseRoute] = [Route("/page", noting("page")), Route("/off", OFF_BUT_UNCERTAIN)]
     handlers = [Middleware(ExceptionMiddleware, handlers={404: handled, 405: handled})]
     app.router.routes += [
@@ -330,10 +338,8 @@ def fill(app: FastAPI) -> None:
         Mount("/gateway", Gateway(app)),
         Mount("/shut/opaque", on(functools.partial(answer, FORCED_ON))),
         Mount("/open/opaque", off(functools.partial(answer, KEPT_OPEN))),
-        Mount(
-            "/shut", on(Starlette(routes=[Route("/page", noting(FORCED_ON)), Route("/off", off(noting(KEPT_OPEN)))]))
-        ),
-        Mount("/open", off(Starlette(routes=[Route("/page", noting(KEPT_OPEN)), Route("/on", on(noting(FORCED_ON)))]))),
+        Mount("/shut", on(Starlette(routes=shut))),
+        Mount("/open", off(Starlette(routes=left_open))),
         Route("/proxy/{rest:path}", proxied),
     ]
 
@@ -758,6 +764,7 @@ FACTS = st.builds(
     st.sampled_from(["GET", "POST"]),
 )
 ASKED = st.tuples(st.sampled_from(["/a", "/A", "/b", "/b/7", "/c"]), st.sampled_from(["GET", "POST"]))
+STEPS = st.tuples(st.lists(ASKED, max_size=3), st.sampled_from(CHANGES), st.integers(0, 9), FACTS)
 
 
 def with_routes(routes: Sequence[Facts], where: str) -> tuple[FastAPI, list[Any]]:
@@ -776,11 +783,7 @@ def with_routes(routes: Sequence[Facts], where: str) -> tuple[FastAPI, list[Any]
 @given(
     where=st.sampled_from(["app", "mounted", "included"]),
     routes=st.lists(FACTS, min_size=1, max_size=3),
-    steps=st.lists(
-        st.tuples(st.lists(ASKED, max_size=3), st.sampled_from(CHANGES), st.integers(0, 9), FACTS),
-        min_size=1,
-        max_size=3,
-    ),
+    steps=st.lists(STEPS, min_size=1, max_size=3),
     last=st.lists(ASKED, min_size=1, max_size=4),
 )
 def test_routes_that_change_between_two_requests_are_judged_as_they_are(
@@ -791,12 +794,12 @@ def test_routes_that_change_between_two_requests_are_judged_as_they_are(
 ) -> None:
     decorators._forced_on[:] = [True]  # each test begins without a mark
     made = [with_routes(routes, where) for _ in range(3)]
-    backends = [MemoryBackend(state=state) for state in (False, True)]
-    apps = [made[0][0], *(maintenance_middleware(backend=it)(made[n + 1][0]) for n, it in enumerate(backends))]
+    around = [maintenance_middleware(backend=MemoryBackend(state=state)) for state in (False, True)]
+    all_three: list[ASGIApp] = [made[0][0], around[0](made[1][0]), around[1](made[2][0])]
     for asked, change, at, new in [*steps, (last, insert, 0, Facts("of Starlette", "/", UNMARKED, "GET"))]:
         for path, method in asked:
-            scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
-            outcomes = anyio.run(outcomes_of, apps, scope)
+            scope: Scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
+            outcomes = anyio.run(outcomes_of, all_three, scope)
             if where == "included":  # FastAPI keeps a copy of each of its routes, from when it was first asked
                 assert not set(outcomes[2].reached) - {KEPT_OPEN}
             else:
