@@ -12,15 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import anyio
-from fastapi import FastAPI, WebSocket
+from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.routing import APIRoute
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -61,12 +65,13 @@ REACHED: list[str] = []
 
 # --- the apps, and what the model knows of them -----------------------------------------------------------------------
 
-KEPT_OPEN, FORCED_ON = "kept open", "never"
+KEPT_OPEN, FORCED_ON, EITHER = "kept open", "never", "kept open or not"
 FILES = tempfile.TemporaryDirectory()
 for _name in ("open.txt", "billing/report.txt"):
     _file = Path(FILES.name, _name)
     _file.parent.mkdir(exist_ok=True)
     _file.write_text(f"file {_name}")
+Path(FILES.name, "closed.txt").write_text("file closed")
 
 
 def endpoint(name: str) -> Any:  # noqa: ANN401 -- FastAPI reads its signature
@@ -77,6 +82,35 @@ def endpoint(name: str) -> Any:  # noqa: ANN401 -- FastAPI reads its signature
         return PlainTextResponse(name)
 
     return reached
+
+
+def noting(name: str) -> Any:  # noqa: ANN401 -- Starlette calls it, and FastAPI reads its signature
+    """Return the same for a request."""
+
+    async def reached(request: Request) -> PlainTextResponse:  # noqa: ARG001, RUF100 -- as Starlette has it
+        REACHED.append(name)
+        return PlainTextResponse(name)
+
+    return reached
+
+
+async def proxied(request: Request) -> PlainTextResponse:
+    """Send a request on to a server that decodes the path once more, and ends it at a delimiter."""
+    path = re.split(r"[?#]", unquote(request.path_params["rest"]))[0].strip("/")
+    REACHED.append("proxied billing" if path.split("/")[0] == "billing" and not path.endswith("/status") else "proxied")
+    return PlainTextResponse("proxied")
+
+
+async def handled(_request: Request, _error: Exception) -> PlainTextResponse:
+    """Answer in the place of a refusal."""
+    REACHED.append("handled")
+    return PlainTextResponse("handled")
+
+
+@functools.wraps(http_exception_handler)
+async def dressed(_request: Request, _error: Exception) -> PlainTextResponse:
+    REACHED.append("handled")
+    return PlainTextResponse("handled")
 
 
 async def answer(name: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -186,6 +220,78 @@ class RoutesItself(Router):
             await super().__call__(scope, receive, send)
 
 
+class AnyMethod(APIRoute):
+    """A route that matches all methods."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match."""
+        match, child = super().matches(scope)
+        return (match if match is Match.NONE else Match.FULL), child
+
+
+class MethodFromHeader(Route):
+    """A route that takes the method from a header."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match."""
+        wanted = dict(scope.get("headers", ())).get(b"x-http-method-override", b"").decode("latin-1")
+        changed = {"method": wanted} if wanted and "method" in scope else {}
+        match, child = super().matches({**scope, **changed})
+        return match, {**child, **changed}
+
+
+class ToOnePage(Mount):
+    """A mount that asks its app for one page, whatever it is asked for itself."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match."""
+        match, child = super().matches(scope)
+        return match, child if match is Match.NONE else {**child, "path": child["root_path"] + "/page"}
+
+
+class Moving(BaseRoute):
+    """A route that never matches, and changes the path for those after it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match nothing."""
+        if scope["path"].endswith("/own/start"):
+            scope["path"] = scope["path"].removesuffix("start") + "target"
+        return Match.NONE, {}
+
+
+class HandlesByHeader(Mount):
+    """A mount that answers some requests itself."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        if dict(scope.get("headers", ())).get(b"x-other"):
+            await answer("own mount", scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)
+
+
+class Gateway(Layer):
+    """An app that keeps its parent as `app`, and asks it for nothing."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        await answer("gateway", scope, receive, send)
+
+
+class Methods(HTTPEndpoint):
+    """A class with marks on its functions, not all of which are methods of HTTP."""
+
+    get = force_maintenance_mode_off(staticmethod(noting(KEPT_OPEN)))
+    post = staticmethod(noting("class"))
+    purge = force_maintenance_mode_off(staticmethod(noting("no method")))
+
+
+class EitherMethods(Methods):
+    """The same where another method may have come."""
+
+    get = force_maintenance_mode_off(staticmethod(noting(EITHER)))
+
+
 class Unreadable(BaseRoute):
     """A route whose path is no path, and that never matches."""
 
@@ -196,9 +302,53 @@ class Unreadable(BaseRoute):
         return Match.NONE, {}
 
 
-def make_app(layer: str, place: str) -> FastAPI:
+OFF_BUT_UNCERTAIN = force_maintenance_mode_off(noting("off, but uncertain"))
+
+
+HANDLERS: dict[str, tuple[str, Any, Any]] = {
+    "none": ("app", 499, handled),
+    "of 404": ("app", 404, handled),
+    "of all": ("app", HTTPException, handled),
+    "in the name of FastAPI's": ("app", HTTPException, dressed),
+    "of a mounted app": ("sub", HTTPException, handled),
+}
+"""The handlers that an app has: which app, for what, and the handler."""
+
+
+def fill(app: FastAPI) -> None:
+    """Add what decides by itself what answers, and marks on what is mounted."""
+    off, on = force_maintenance_mode_off, force_maintenance_mode_on
+    shut: list[BaseRoute] = [Route("/page", noting(FORCED_ON)), Route("/off", off(noting(KEPT_OPEN)))]
+    left_open: list[BaseRoute] = [Route("/page", noting(KEPT_OPEN)), Route("/on", on(noting(FORCED_ON)))]
+    either: list[BaseRoute] = [Route("/page", noting("page")), Route("/off", OFF_BUT_UNCERTAIN)]
+    handlers = [Middleware(ExceptionMiddleware, handlers={404: handled, 405: handled})]
+    app.router.routes += [
+        AnyMethod("/own/any", noting("any"), methods=["GET"]),
+        MethodFromHeader("/own/override", noting("override"), methods=["POST"]),
+        MethodFromHeader("/own/override/class", EitherMethods),
+        Route("/own/class", Methods),
+        ToOnePage("/own/moved", routes=[Route("/page", noting("moved"))]),
+        Moving(),
+        Route("/own/target", noting("target")),
+        HandlesByHeader("/own/mount", routes=either),
+        Mount("/own/layered", Layer(Router(either))),
+        Mount("/handled/app", ExceptionMiddleware(Router(either), handlers={HTTPException: handled})),
+        Route("/handled/class", Methods, middleware=handlers),
+        Mount("/handled", routes=[Route("/page", noting("page"))], middleware=handlers),
+        Mount("/gateway", Gateway(app)),
+        Mount("/shut/opaque", on(functools.partial(answer, FORCED_ON))),
+        Mount("/open/opaque", off(functools.partial(answer, KEPT_OPEN))),
+        Mount("/shut", on(Starlette(routes=shut))),
+        Mount("/open", off(Starlette(routes=left_open))),
+        Route("/proxy/{rest:path}", proxied),
+    ]
+
+
+def make_app(layer: str, place: str, handlers: str) -> FastAPI:
     """Return an app with an endpoint of every kind, and a layer inside the app, a mounted app or a mount."""
     app, sub = FastAPI(), FastAPI()
+    handling, key, handler = HANDLERS[handlers]
+    (app if handling == "app" else sub).add_exception_handler(key, handler)
     kind = LAYERS[layer]
     if kind is not None and place != "mount":
         (app if place == "app" else sub).add_middleware(kind)
@@ -218,11 +368,12 @@ def make_app(layer: str, place: str) -> FastAPI:
         Route("/own/dispatch", DispatchesItself),
         Route("/own/405", AllowsAll),
         HandlesItself("/own/handle", endpoint("own"), methods=["GET"]),
-        Mount("/own/router", RoutesItself(routes=[Route("/page", endpoint("own"))])),
+        Mount("/own/router", RoutesItself([Route("/page", noting("own")), Route("/off", OFF_BUT_UNCERTAIN)])),
         Mount("/static", StaticFiles(directory=FILES.name)),
         Mount("/sub", sub, middleware=[Middleware(kind)] if kind is not None and place == "mount" else None),
     ]
     app.router.routes += own
+    fill(app)
 
     async def plain(_request: object) -> PlainTextResponse:
         REACHED.append("host")
@@ -261,7 +412,10 @@ EXEMPTIONS: dict[str, ExemptCallback] = {
     "key or health": any_of(
         *(all_of(each, never) for each in WEIRD), header_equals("X-Key", "secret"), path_prefix("/health")
     ),
-    "all but billing": not_(path_prefix("/billing", "/static/billing")),
+    "all but billing": not_(path_prefix("/billing", "/static/billing", "/proxy/billing")),
+    "all but a file": not_(path_is("/static/closed.txt")),
+    "all but what is like a file": not_(path_matches(r"/static/closed\.txt")),
+    "what ends with status": path_matches(r".*/status"),
     "all but the parameter": not_(query_equals("key", "secret")),
     "all but the header": all_of(always, not_(any_of(header_equals("X-Key", "secret"), never))),
     "all but the cookie": not_(cookie_equals("session", "a")),
@@ -269,9 +423,9 @@ EXEMPTIONS: dict[str, ExemptCallback] = {
 
 
 @functools.cache
-def apps(layer: str, place: str, exemption: str) -> tuple[ASGIApp, ASGIApp, ASGIApp]:
+def apps(layer: str, place: str, exemption: str, handlers: str) -> tuple[ASGIApp, ASGIApp, ASGIApp]:
     """Return the plain app, the same with maintenance off, and the same with maintenance on."""
-    watched, closed = make_app(layer, place), make_app(layer, place)
+    watched, closed = make_app(layer, place, handlers), make_app(layer, place, handlers)
     watched.add_middleware(maintenance_middleware(backend=MemoryBackend()))
     closed.add_middleware(
         maintenance_middleware(
@@ -281,7 +435,7 @@ def apps(layer: str, place: str, exemption: str) -> tuple[ASGIApp, ASGIApp, ASGI
             retry_after=(10, 20),
         )
     )
-    return make_app(layer, place), watched, closed
+    return make_app(layer, place, handlers), watched, closed
 
 
 def values_of(scope: Scope, name: bytes) -> list[bytes]:
@@ -308,7 +462,10 @@ def sends_cookie(scope: Scope, _reached: set[str]) -> bool:
 
 MUST_BLOCK: dict[str, Callable[[Scope, set[str]], bool]] = {
     "key or health": lambda scope, reached: not has_key_or_is_about_health(scope, reached),
-    "all but billing": lambda _, reached: "billing" in reached,
+    "all but billing": lambda _, reached: bool(reached & {"billing", "proxied billing"}),
+    "all but a file": lambda _, reached: "closed" in reached,
+    "all but what is like a file": lambda _, reached: "closed" in reached,
+    "what ends with status": lambda _, reached: "proxied billing" in reached,
     "all but the parameter": sends_parameter,
     "all but the header": lambda scope, _: b"secret" in values_of(scope, b"x-key"),
     "all but the cookie": sends_cookie,
@@ -324,9 +481,20 @@ PIECES = st.sampled_from(
         *("/billing", "/static", "/open.txt", "/report.txt", "/api"),
         *("/own", "/dispatch", "/405", "/handle", "/router"),
         *("..", "/..", "/.", "%2e", "//", "\n", "\\", ";a", "/Billing", "%62"),
+        *("?", "#", "%3F", "%23", "?a=b", "/status", "/closed.txt"),
     ]
 )
+READY = (
+    "/own/any /own/override /own/override/class /own/class /own/moved /own/start /own/target /own/mount/page "
+    "/own/mount/off /own/mount/nothing /own/layered/off /own/layered/nothing /own/router/off /own/router/nothing "
+    "/handled/page /handled/nothing /handled/app/page /handled/app/nothing /handled/class /gateway /gateway/off "
+    "/gateway/docs /gateway/nothing /shut/page /shut/off /shut/nothing /shut/opaque /open/page /open/on /open/nothing "
+    "/open/opaque /static/closed.txt /static/billing/report.txt /proxy/billing /proxy/x /billing /items/7 /sub/nothing"
+)
 PATHS = st.one_of(
+    st.sampled_from(READY.split()),
+    st.builds("".join, st.tuples(st.sampled_from(READY.split()), PIECES)),
+    st.builds("".join, st.tuples(st.sampled_from(READY.split()), PIECES, PIECES)),
     st.lists(PIECES, max_size=6).map("".join),
     st.lists(PIECES, max_size=6).map(lambda pieces: "/" + "".join(pieces)),
     st.text(st.characters(codec=None), max_size=20).map("/{}".format),
@@ -372,6 +540,9 @@ KEYS = st.sampled_from(
 )
 
 
+METHODS = ["GET", "GET", "HEAD", "POST", "PUT", "OPTIONS", "get", "dispatch", "DISPATCH", "PURGE"]
+
+
 @st.composite
 def scopes(draw: st.DrawFn) -> Scope:
     """Generate scopes of HTTP requests and WebSocket handshakes, with all that a server may leave out or get wrong."""
@@ -397,9 +568,7 @@ def scopes(draw: st.DrawFn) -> Scope:
         "extensions": draw(st.sampled_from([{}, {"websocket.http.response": {}}])),
     }
     if kind == "http":
-        scope["method"] = draw(
-            st.one_of(st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "get"]), st.text(max_size=5))
-        )
+        scope["method"] = draw(st.one_of(st.sampled_from(METHODS), st.text(max_size=5)))
     else:
         scope["subprotocols"] = draw(st.lists(st.text(max_size=3), max_size=2))
     for key in draw(st.lists(st.sampled_from(OPTIONAL), unique=True, max_size=4)):
@@ -453,7 +622,8 @@ async def outcome_of(app: ASGIApp, scope: Scope) -> Outcome:
     outcome.reached = REACHED[:]
     for message in outcome.sent:
         if message.get("body", b"").startswith(b"file "):
-            outcome.reached.append("billing" if b"billing" in message["body"] else "static")
+            body = message["body"]
+            outcome.reached.append("billing" if b"billing" in body else "closed" if b"closed" in body else "static")
     return outcome
 
 
@@ -462,13 +632,13 @@ async def outcomes_of(apps: Sequence[ASGIApp], scope: Scope) -> list[Outcome]:
     return [await outcome_of(app, scope) for app in apps]
 
 
-def agrees(layer: str, place: str, exemption: str, scope: Scope) -> None:
+def agrees(layer: str, place: str, exemption: str, handlers: str, scope: Scope) -> None:
     """Hold what the app does during maintenance against what it does without, and against the model."""
     decorators._forced_on[:] = [True]  # each test begins without a mark
-    plain, watched, closed = anyio.run(outcomes_of, apps(layer, place, exemption), scope)
+    plain, watched, closed = anyio.run(outcomes_of, apps(layer, place, exemption, handlers), scope)
     for each in (watched, closed):
         assert each.is_blocked or (plain.reached, plain.verdict) == (each.reached, each.verdict)
-    if not plain.reached:
+    if not plain.reached or EITHER in plain.reached:
         return
     reached, is_rewritten = set(plain.reached), layer in REWRITING
     if FORCED_ON in reached:
@@ -487,9 +657,166 @@ def agrees(layer: str, place: str, exemption: str, scope: Scope) -> None:
     layer=st.sampled_from(list(LAYERS)),
     place=st.sampled_from(["app", "sub", "mount"]),
     exemption=st.sampled_from(list(EXEMPTIONS)),
+    handlers=st.sampled_from(list(HANDLERS)),
     scope=scopes(),
 )
 def test_nothing_is_raised_that_the_plain_app_does_not_raise_and_nothing_passes_that_is_closed(
-    layer: str, place: str, exemption: str, scope: Scope
+    layer: str, place: str, exemption: str, handlers: str, scope: Scope
 ) -> None:
-    agrees(layer, place, exemption, scope)
+    agrees(layer, place, exemption, handlers, scope)
+
+
+# --- routes that change between two requests --------------------------------------------------------------------------
+
+
+class CaseInsensitive(Route):
+    """A route that is equal to a plain one, and matches more."""
+
+    def __init__(self, path: str, endpoint: Any, **facts: Any) -> None:  # noqa: ANN401 -- of Starlette
+        super().__init__(path, endpoint, **facts)
+        self.path_regex = re.compile(self.path_regex.pattern, re.IGNORECASE)
+
+
+UNMARKED = "unmarked"
+ENDPOINTS: dict[str, Any] = {
+    UNMARKED: noting(UNMARKED),
+    KEPT_OPEN: force_maintenance_mode_off(noting(KEPT_OPEN)),
+    FORCED_ON: force_maintenance_mode_on(noting(FORCED_ON)),
+}
+KINDS: dict[str, type[Route]] = {
+    "of Starlette": Route,
+    "of FastAPI": APIRoute,
+    "matching more": CaseInsensitive,
+    "matching all methods": AnyMethod,
+    "handling all methods": HandlesItself,
+}
+
+
+@dataclass
+class Facts:
+    """What a route is made of, and changed to."""
+
+    kind: str
+    path: str
+    endpoint: str
+    method: str
+
+    def made(self) -> Route:
+        """Return a new route."""
+        return KINDS[self.kind](self.path, ENDPOINTS[self.endpoint], methods=[self.method])
+
+
+def replace(routes: list[Any], at: int, new: Facts) -> None:
+    """Put another route in the place of one."""
+    routes[at] = new.made()
+
+
+def replace_by_an_equal_one(routes: list[Any], at: int, new: Facts) -> None:
+    """Put a route of another class in the place of one, that is equal to it."""
+    old = routes[at]
+    routes[at] = KINDS[new.kind](old.path, old.endpoint, methods=old.methods)
+
+
+def move(routes: list[Any], at: int, new: Facts) -> None:
+    """Give a route another path."""
+    made: Any = new.made()
+    for name in ("path", "path_regex", "path_format", "param_convertors"):
+        setattr(routes[at], name, getattr(made, name))
+
+
+def turn(routes: list[Any], at: int, new: Facts) -> None:
+    """Have a route call another endpoint."""
+    routes[at].endpoint, routes[at].app = ENDPOINTS[new.endpoint], Route("/", ENDPOINTS[new.endpoint]).app
+
+
+def allow(routes: list[Any], at: int, new: Facts) -> None:
+    """Have a route answer another method."""
+    routes[at].methods = {new.method}
+
+
+def match_all(routes: list[Any], at: int, _new: Facts) -> None:
+    """Have a route match everything."""
+    route = routes[at]
+    route.matches = lambda _: (Match.FULL, {"endpoint": route.endpoint})
+
+
+def handle_all(routes: list[Any], at: int, _new: Facts) -> None:
+    """Have a route answer everything that it matches."""
+    routes[at].handle = functools.partial(answer, "own handle")
+
+
+def remove(routes: list[Any], at: int, _new: Facts) -> None:
+    """Take a route out."""
+    del routes[at]
+
+
+def insert(routes: list[Any], at: int, new: Facts) -> None:
+    """Put a route before another."""
+    routes.insert(at, new.made())
+
+
+CHANGES = [replace, replace_by_an_equal_one, move, turn, allow, match_all, handle_all, remove, insert]
+FACTS = st.builds(
+    Facts,
+    st.sampled_from(list(KINDS)),
+    st.sampled_from(["/a", "/b", "/b/{x}"]),
+    st.sampled_from(list(ENDPOINTS)),
+    st.sampled_from(["GET", "POST"]),
+)
+ASKED = st.tuples(st.sampled_from(["/a", "/A", "/b", "/b/7", "/c"]), st.sampled_from(["GET", "POST"]))
+STEPS = st.tuples(st.lists(ASKED, max_size=3), st.sampled_from(CHANGES), st.integers(0, 9), FACTS)
+
+
+def with_routes(routes: Sequence[Facts], where: str) -> tuple[FastAPI, list[Any]]:
+    """Return an app with these routes, and the list in which they are."""
+    app, router = FastAPI(openapi_url=None), APIRouter()
+    router.routes.extend(facts.made() for facts in routes)
+    if where == "included":
+        app.include_router(router)
+    elif where == "mounted":
+        app.router.routes.append(Mount("", router))
+    else:
+        app.router.routes.extend(router.routes)
+    return app, app.routes if where == "app" else router.routes
+
+
+@given(
+    where=st.sampled_from(["app", "mounted", "included"]),
+    routes=st.lists(FACTS, min_size=1, max_size=3),
+    steps=st.lists(STEPS, min_size=1, max_size=3),
+    last=st.lists(ASKED, min_size=1, max_size=4),
+)
+def test_routes_that_change_between_two_requests_are_judged_as_they_are(
+    where: str,
+    routes: list[Facts],
+    steps: list[tuple[list[tuple[str, str]], Callable[[list[Any], int, Facts], None], int, Facts]],
+    last: list[tuple[str, str]],
+) -> None:
+    decorators._forced_on[:] = [True]  # each test begins without a mark
+    made = [with_routes(routes, where) for _ in range(3)]
+    around = [maintenance_middleware(backend=MemoryBackend(state=state)) for state in (False, True)]
+    all_three: list[ASGIApp] = [made[0][0], around[0](made[1][0]), around[1](made[2][0])]
+    for asked, change, at, new in [*steps, (last, insert, 0, Facts("of Starlette", "/", UNMARKED, "GET"))]:
+        for path, method in asked:
+            scope: Scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
+            outcomes = anyio.run(outcomes_of, all_three, scope)
+            if where == "included":  # FastAPI keeps a copy of each of its routes, from when it was first asked
+                assert not set(outcomes[2].reached) - {KEPT_OPEN}
+            else:
+                judge(*outcomes)
+        for _, listed in made:
+            if listed:
+                change(listed, at % len(listed), new)
+
+
+def judge(plain: Outcome, watched: Outcome, closed: Outcome) -> None:
+    """Hold what is made of a request against what the plain app makes of it."""
+    for each in (watched, closed):
+        assert each.is_blocked or (plain.reached, plain.verdict) == (each.reached, each.verdict)
+    if plain.reached == [FORCED_ON]:
+        assert (watched.is_blocked, closed.is_blocked) == (True, True)
+    elif plain.reached == [KEPT_OPEN]:
+        assert (watched.is_blocked, closed.is_blocked) == (False, False)
+    elif plain.reached:
+        assert closed.is_blocked
+        assert not watched.is_blocked or plain.reached == ["own handle"]  # whose endpoint may be forced on

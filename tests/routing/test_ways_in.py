@@ -163,8 +163,12 @@ def with_matches_of_its_own() -> FastAPI:
 
 # --- handlers of refusals ---------------------------------------------------------------------------------------------
 
-WRAPPING = functools.wraps(http_exception_handler)(serve)
-"""A handler that calls itself FastAPI's."""
+
+@functools.wraps(http_exception_handler)
+async def dressed(request: Request, _: Exception) -> PlainTextResponse:
+    return await serve(request)
+
+
 HANDLERS: Any = {404: serve, 405: serve}
 
 
@@ -354,13 +358,13 @@ WAYS = {
         lambda: with_route(Moving(), Route("/post", plain, methods=["POST"])), ["GET /moving", "POST /post"]
     ),
     "a handler in the name of FastAPI's": Way(
-        lambda: documented(exception_handlers={HTTPException: WRAPPING}), ["GET /nothing", "POST /items"], ["GET /off"]
+        lambda: documented(exception_handlers={HTTPException: dressed}), ["GET /nothing", "POST /items"], ["GET /off"]
     ),
     "a handler of a status in the name of FastAPI's": Way(
-        lambda: documented(exception_handlers={404: WRAPPING}), ["GET /nothing"], ["GET /off"]
+        lambda: documented(exception_handlers={404: dressed}), ["GET /nothing"], ["GET /off"]
     ),
     "a handler in the name of FastAPI's, mounted": Way(
-        lambda: mounting(documented(exception_handlers={404: WRAPPING})), ["GET /in/nothing"]
+        lambda: mounting(documented(exception_handlers={404: dressed})), ["GET /in/nothing"]
     ),
     "a handler that is taken from the app when it is built": Way(
         built_with_a_handler_that_is_taken_away, ["GET /nothing", "POST /items"], ["GET /off"]
