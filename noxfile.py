@@ -79,6 +79,9 @@ FORMATS = {
 }
 """The schemas of the files below `.github`."""
 
+PACKAGES = "tests/packages"
+"""The tests with packages that would make each other session install half a gigabyte."""
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 nox.needs_version = ">=2025.10.14"
@@ -125,7 +128,7 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> 
     for marks, workers, concurrency in parts if whole else parts[:1]:
         session.run(
             *("pytest", "--numprocesses", str(workers), "--dist", "worksteal", *measuring),
-            *(f"--ignore={path}" for path in ["tests/browser", *([] if whole else RUN_ONCE.values())]),
+            *(f"--ignore={path}" for path in ["tests/browser", PACKAGES, *([] if whole else RUN_ONCE.values())]),
             *("-m", marks, *session.posargs),
             env={
                 "HYPOTHESIS_PROFILE": profile,
@@ -202,7 +205,7 @@ def quick(session: nox.Session) -> None:
     session.run("mypy")
     session.run(
         *("pytest", "--quiet", "--numprocesses", str(os.cpu_count() or 1), "--dist", "worksteal", "-m", "not servers"),
-        *(*(f"--ignore={path}" for path in SLOW), *session.posargs),
+        *(*(f"--ignore={path}" for path in [PACKAGES, *SLOW]), *session.posargs),
         env={"HYPOTHESIS_PROFILE": "brief", "EVENT_LOOPS": "asyncio"},
     )
 
@@ -302,6 +305,14 @@ def fuzz(session: nox.Session) -> None:
         "tests/middleware/test_fuzz.py",
         env={"HYPOTHESIS_PROFILE": "fuzz", "FUZZ_REQUESTS": requests},
     )
+
+
+@nox.session
+def packages(session: nox.Session) -> None:
+    """With packages that add layers, mounts, routers or agents, only what must pass passes; by name only."""
+    session.install(*group("packages"), "-e", ".")
+    workers = ("--numprocesses", str(os.cpu_count() or 1))
+    session.run("pytest", *workers, PACKAGES, *session.posargs, env={"EVENT_LOOPS": "asyncio"})
 
 
 @nox.session

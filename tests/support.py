@@ -169,14 +169,18 @@ def uvicorn_process(
     app: str,
     *arguments: str,
     server: str = "uvicorn",
+    agent: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     folder: Path = ROOT,
     log: Path | None = None,
 ) -> Iterator[str]:
-    """Run `uvicorn app arguments` as a process of its own and yield its base URL; the process is ended by its id."""
+    """Run `uvicorn app arguments` as a process of its own and yield its base URL; the process is ended by its id.
+
+    `agent` is a command in whose place it runs, such as `opentelemetry-instrument`.
+    """
     port = free_port()
     bind = ["--bind", f"127.0.0.1:{port}"] if server == "hypercorn" else ["--host", "127.0.0.1", "--port", str(port)]
-    command = [sys.executable, "-m", server, app, *bind, *arguments]
+    command = [*agent, sys.executable, "-m", server, app, *bind, *arguments]
     with contextlib.ExitStack() as stack:
         output: Any = subprocess.DEVNULL if log is None else stack.enter_context(log.open("wb"))
         process = subprocess.Popen(
