@@ -4,14 +4,24 @@ A mark is put on the function itself, so its order and that of `@app.get` do not
 answers with this function, not for its path.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from fastapi_maintenance._helpers.checks import check_callable
 from fastapi_maintenance._helpers.process import remembered
 
-__all__ = ["force_maintenance_mode_off", "force_maintenance_mode_on", "has_forced_on", "mark_of", "marks_put"]
+__all__ = [
+    "endpoints_in",
+    "force_maintenance_mode_off",
+    "force_maintenance_mode_on",
+    "has_forced_on",
+    "mark_of",
+    "marked",
+    "marks_put",
+]
 
 _Endpoint = TypeVar("_Endpoint")
 _MARK = "__fastapi_maintenance_mark__"
@@ -19,6 +29,7 @@ _METHOD_MARKS = "__fastapi_maintenance_method_marks__"
 
 _forced_on: list[bool] = remembered([])
 _marks_put = [0]
+_marked: WeakValueDictionary[int, Any] = remembered(WeakValueDictionary())
 
 
 class _Mark:
@@ -74,36 +85,55 @@ def marks_put() -> int:
     return _marks_put[0]
 
 
+def marked() -> list[Any]:
+    """Return what has been marked in this process and is still there."""
+    return list(_marked.values())
+
+
 def mark_of(endpoint: object) -> bool | None:
     """Return True for an endpoint that is forced on, False for one that is forced off, None for one without a mark.
 
     The outermost mark counts, on the endpoint or on what it is a partial, a method, a call or a wrapper of.
     """
+    for each in _chain_of(endpoint):
+        mark = _mark_on(each)
+        if mark is not None:
+            return mark
+    return None
+
+
+def endpoints_in(endpoint: object) -> Iterator[object]:
+    """Yield all that a mark may have been put on, and that counts for an endpoint or for one of its methods."""
+    for each in _chain_of(endpoint):
+        yield each
+        for kind in each.__mro__ if isinstance(each, type) else ():
+            yield from vars(kind).values()
+
+
+def _chain_of(endpoint: object) -> Iterator[object]:
     seen: set[int] = set()
     while endpoint is not None and id(endpoint) not in seen:
         seen.add(id(endpoint))
-        mark = _mark_on(endpoint)
-        if mark is not None:
-            return mark
+        yield endpoint
         endpoint = _inner(endpoint)
-    return None
 
 
 def _put(endpoint: _Endpoint, *, forced_on: bool) -> _Endpoint:
     # What the class hands out is the function, not the descriptor.
-    marked: Any = endpoint.__func__ if isinstance(endpoint, (staticmethod, classmethod)) else endpoint
-    check_callable("endpoint", marked)
+    thing: Any = endpoint.__func__ if isinstance(endpoint, (staticmethod, classmethod)) else endpoint
+    check_callable("endpoint", thing)
     mark = _Mark(forced_on)
     try:
-        if isinstance(marked, MethodType):
+        if isinstance(thing, MethodType):
             # A bound method carries no attributes, and its function is shared with all other instances.
-            marks = vars(marked.__self__).get(_METHOD_MARKS, {})
-            setattr(marked.__self__, _METHOD_MARKS, {**marks, marked.__func__: mark})
+            marks = vars(thing.__self__).get(_METHOD_MARKS, {})
+            setattr(thing.__self__, _METHOD_MARKS, {**marks, thing.__func__: mark})
         else:
-            setattr(marked, _MARK, mark)
+            setattr(thing, _MARK, mark)
+            _marked[id(thing)] = thing
         _marks_put[0] += 1
     except (AttributeError, TypeError):
-        msg = f"endpoint must be able to carry a mark, got {marked!r}: mark a function that calls it"
+        msg = f"endpoint must be able to carry a mark, got {thing!r}: mark a function that calls it"
         raise TypeError(msg) from None
     return endpoint
 

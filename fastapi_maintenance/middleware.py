@@ -102,7 +102,7 @@ class MaintainedApp:
             if kind in ("http", "websocket"):
                 status = switch.status(scope) or await switch.read_status()
                 if status.active or has_forced_on():
-                    switch.hint_at_missing_lifespan()
+                    switch.hint_at_missing_lifespan(scope)
                     blocks, blocked, as_read = self._decide(scope, status)
                     if blocks is None:
                         exempt = self.settings.exempt

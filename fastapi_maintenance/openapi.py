@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 from fastapi_maintenance._helpers.applications import FastAPI
 from fastapi_maintenance._helpers.checks import check_callable, reject
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._routing.layers import Layers
+from fastapi_maintenance._routing.layers import Layers, mounted_layers
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance._switch.app_switch import Settings
 from fastapi_maintenance.decorators import mark_of
@@ -74,9 +74,8 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
     middlewares = [layer.settings for layer in maintained_layers(outer)]
     if not middlewares:
         _logger.warning("document_maintenance(...) has found no maintenance middleware around %r", outer)
-    router = Layers(outer).router
-    mounts = list_routes([] if router is None else router.routes)
-    prefix = next((each.path for each in mounts if Layers(each.app).router is app.router), "")
+    mounts = [each for each in list_routes(Layers(outer).routes()) if each.mount is not None]
+    prefix = next((each.path for each in mounts if mounted_layers(each.mount).router is app.router), "")
     marks: dict[tuple[str, str], bool | None] = {}
     for route in list_routes(app.routes):
         for method in route.methods:  # the first route counts, by its path as the document writes it

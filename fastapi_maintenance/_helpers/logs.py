@@ -5,7 +5,10 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["get_logger"]
+__all__ = ["HINT", "get_logger"]
+
+HINT = "%s (to silence it: logging.getLogger(%r).setLevel('ERROR'))"
+"""The message of a hint, with its text and the name of its logger."""
 
 
 class _SafeLogger(logging.LoggerAdapter[logging.Logger]):

@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 __all__ = ["identity", "let_go_in_children", "remembered", "reset"]
 
-_Container = TypeVar("_Container", bound="list[Any] | dict[Any, Any] | set[Any] | WeakSet[Any]")
+_Kept = list[Any] | dict[Any, Any] | set[Any] | WeakSet[Any] | WeakValueDictionary[Any, Any]
+_Container = TypeVar("_Container", bound=_Kept)
 _resets: list[Callable[[], None]] = []
 _identity = [uuid.uuid4().hex[:12]]
 _descriptors: WeakSet[Callable[[], int]] = WeakSet()

@@ -5,7 +5,7 @@ from typing import Any
 from starlette.endpoints import HTTPEndpoint
 
 from fastapi_maintenance._routing.layers import Layers
-from fastapi_maintenance._routing.left_to_app import handles_refusals
+from fastapi_maintenance._routing.left_to_app import users_handlers
 from fastapi_maintenance._routing.origin import is_overridden, unwrapped
 from fastapi_maintenance.decorators import mark_of
 
@@ -28,9 +28,7 @@ def refuses(endpoint: Any, method: str, app: Any) -> bool:  # noqa: ANN401 -- as
     if not _is_class_based(endpoint) or not _has_no_method(endpoint, method):
         return False
     layers = Layers(app)
-    return [unwrapped(each) for each in layers.unknown] == [unwrapped(endpoint)] and not handles_refusals(
-        layers.handlers
-    )
+    return [unwrapped(each) for each in layers.unknown] == [unwrapped(endpoint)] and not users_handlers(layers.handlers)
 
 
 def _is_class_based(endpoint: Any) -> bool:  # noqa: ANN401 -- as above

@@ -1,6 +1,6 @@
 """Which endpoint will answer this request? The app's routes are asked with their own `matches`, in the app's order."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Scope
@@ -9,8 +9,8 @@ from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, route_path
 from fastapi_maintenance._routing.documentation import shows_documentation
 from fastapi_maintenance._routing.endpoints import mark_at, refuses
-from fastapi_maintenance._routing.layers import Layers, layers_of, stack_of
-from fastapi_maintenance._routing.left_to_app import handles_refusals, is_preflight, redirects_slash, serves_unmatched
+from fastapi_maintenance._routing.layers import Layers, layers_of, mounted_layers, stack_of
+from fastapi_maintenance._routing.left_to_app import is_preflight, redirects_slash, serves_unmatched, users_handlers
 from fastapi_maintenance._routing.origin import is_overridden
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself
 from fastapi_maintenance.decorators import has_forced_on
@@ -104,8 +104,7 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
         found = _first_match(index, scope)
         if found is None:
             is_left = is_certain and (
-                redirects_slash(index, scope)
-                or not (handles_refusals(handling) or serves_unmatched(index.router, scope))
+                redirects_slash(index, scope) or not (users_handlers(handling) or serves_unmatched(index.router, scope))
             )
             return Answer(mark, answered=not is_left, path=path or None), asked
         candidate, child, is_changed = found
@@ -120,15 +119,17 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
         scope.update(child)
         if not isinstance(route, (Mount, Host)):
             break
-        layers = _layers_in(candidate, effective)
+        if candidate.layers is None or candidate.layers.app is not effective.app or not candidate.layers.is_current():
+            candidate.layers = mounted_layers(effective)
+        layers = candidate.layers
 
     # The endpoint.
     is_routed = isinstance(route, (Route, WebSocketRoute))
     decides = decides or not is_routed
     endpoint, app = effective.endpoint if is_routed else child.get("endpoint"), getattr(effective, "app", None)
     method, methods = scope.get("method", "GET"), getattr(effective, "methods", None)
-    if is_certain and not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
-        return Answer(mark, answered=handles_refusals(handling), path=path or None), asked
+    if not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
+        return Answer(mark, answered=not is_certain or bool(users_handlers(handling)), path=path or None), asked
     mark = _nearest(mark, mark_at(endpoint, method), decides=decides)
     is_documentation = not decides and shows_documentation(route, layers.owner, scope)
     return Answer(mark, documentation=is_documentation, path=path or None), asked
@@ -157,12 +158,3 @@ def _is_changed(before: Scope, after: Scope, route: BaseRoute) -> bool:
 def _nearest(mark: bool | None, nearer: bool | None, *, decides: bool) -> bool | None:  # noqa: FBT001 -- marks
     """Return the mark that counts; forced off is not certain where something else than the routes decides."""
     return mark if nearer is None or (decides and not nearer) else nearer
-
-
-def _layers_in(candidate: Candidate, mount: Any) -> Layers:  # noqa: ANN401 -- a mount, or its context
-    """Return the layers of the app that is mounted."""
-    layers: Layers | None = candidate.layers
-    if layers is None or layers.app is not mount.app or not layers.is_current():
-        # What a mount wraps in its middleware has no public name; tests/routing/test_layers.py fails when it goes.
-        layers = candidate.layers = Layers(mount.app, base=getattr(mount, "_base_app", mount))
-    return layers

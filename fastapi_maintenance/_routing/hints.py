@@ -7,14 +7,18 @@ from typing import Any
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Router
 from starlette.types import Message, Scope, Send
 
 from fastapi_maintenance._helpers.applications import Starlette
-from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.logs import HINT, get_logger
 from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
-from fastapi_maintenance._routing.layers import Layers, all_layers_of
-from fastapi_maintenance._routing.routes import list_routes
+from fastapi_maintenance._routing.layers import Layers, all_layers_of, mounted_layers
+from fastapi_maintenance._routing.left_to_app import users_handlers
+from fastapi_maintenance._routing.origin import is_framework, unwrapped
+from fastapi_maintenance._routing.routes import ListedRoute, list_routes
+from fastapi_maintenance.decorators import endpoints_in, mark_of, marked
 from fastapi_maintenance.predicates.verdicts import paths_in
 
 _LOGGER = "fastapi_maintenance.hints"
@@ -28,13 +32,28 @@ _TWICE = (
     "them, and compose what they exempt with any_of"
 )
 _LAYER = (
-    "inside the maintenance middleware, {} may change the path or method of a request or answer it, so none is left to "
-    "the app as a 404 or 405: put it outside, where a middleware is that is added after the maintenance middleware"
+    "{} may change the path or method of a request or answer it, so none is left to the app as a 404 or 405: put it "
+    "outside, where a middleware is that is added after the maintenance middleware"
+)
+_DECIDES = (
+    "{} decides by itself what answers, so neither @force_maintenance_mode_off nor the documentation counts behind it, "
+    "and none is left to the app as a 404 or 405: exempt by a predicate what must stay open"
+)
+_HANDLER = (
+    "{} handles HTTPException, 404 or 405 and may answer anything, so none is left to the app as a 404 or 405: mark it "
+    "with @force_maintenance_mode_off if that is right to answer during maintenance, or set unmatched='block'"
 )
 _SHUT = (
-    "{} of maintenance_router cannot be reached during maintenance, because another route answers that path or a layer "
-    "hides the route: include the router before routes that match everything, and let what wraps the app keep it as "
-    "its attribute `app`"
+    "{} of maintenance_router cannot be reached during maintenance, because another route answers that path, or "
+    "something before the routes hides them or decides by itself: include the router before routes that match "
+    "everything, or exempt its paths with path_prefix"
+)
+_UNREACHED = (
+    "the mark on {} has no effect on this app, where it is not mounted: mount it, or mark the endpoints of its routes"
+)
+_HIDDEN = (
+    "{} is forced on, but no route with it can be seen, so it stays open if the app that is mounted at {!r} leads to "
+    "it: mark that app, or let the wrapper keep what it wraps as its attribute `app`"
 )
 
 
@@ -46,12 +65,12 @@ def hints_on(
     `twice`: another maintenance middleware on its switch is inside this one; `passes`: what no route answers is passed.
     """
     app = lifespan.get("app")
-    between = finder.layers(lifespan)
-    router = app.router if isinstance(app, Starlette) else between.router
-    unknown = list(between.unknown) if router is not None else []
+    layers = finder.layers(lifespan)
+    router = app.router if isinstance(app, Starlette) else layers.router
     routes = list(list_routes(router.routes)) if router is not None else []
-    for inner in (Layers(route.app) for route in routes):
-        unknown += inner.unknown if inner.router is not None else ()
+    mounts = [(route.path, mounted_layers(route.mount)) for route in routes if route.mount is not None]
+    routes += [route for path, each in mounts if each.is_guess for route in list_routes(each.routes(), path)]
+    named = list(dict.fromkeys(paths_in(exempt)))
 
     def find(method: str, path: str) -> Any:  # noqa: ANN401 -- an answer
         return finder.find(as_http({"type": "http", "method": method, "path": path, "app": app}))[1]
@@ -60,9 +79,16 @@ def hints_on(
         yield "cors", _CORS_INSIDE
     if twice:
         yield "twice", _TWICE
-    if unknown and passes:
-        yield "layer", _LAYER.format(", ".join(dict.fromkeys(map(_name_of, unknown))))
-    for path, below in dict.fromkeys(paths_in(exempt)):
+    if passes and router is not None:
+        yield from _layer_hints(layers, "inside the maintenance middleware, ")
+        handlers = dict.fromkeys(_name_of(each) for each in users_handlers(layers.handlers))
+        yield from [("handler", _HANDLER.format(", ".join(handlers)))] if handlers else []
+        of_interest = [path for path, _ in named] + [each.path for each in routes if mark_of(each.endpoint) is not None]
+        for path, inner in mounts:
+            below = f"{path.rstrip('/')}/"
+            if inner.router is not None and any(each.startswith(below) for each in of_interest):
+                yield from _layer_hints(inner, f"in the app that is mounted at {path!r}, ")
+    for path, below in named:
         has_route = any(template_matches(route.path, path, below=below) for route in routes)
         if not has_route and not find("GET", path).answered:
             lies = "lies under the path prefix" if below else "has the path"
@@ -72,6 +98,31 @@ def hints_on(
     shut = dict.fromkeys(f"{method} {path}" for method, path in asked if find(method, path).mark is not False)
     if shut:
         yield "router", _SHUT.format(", ".join(shut))
+    yield from _mark_hints(routes, [(path, each.app) for path, each in mounts], [app, router])
+
+
+def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
+    names = ", ".join(dict.fromkeys(map(_name_of, layers.unknown)))
+    if names:
+        yield "layer", where + (_DECIDES if layers.decides or layers.is_guess else _LAYER).format(names)
+
+
+def _mark_hints(
+    routes: list[ListedRoute], mounts: list[tuple[str, Any]], reached: list[object]
+) -> Iterator[tuple[str, str]]:
+    """Yield a hint for each mark that no route leads to."""
+    for _, app in mounts:
+        reached += all_layers_of(app)
+    for route in routes:
+        reached += endpoints_in(route.endpoint)
+    opaque = [path for path, app in mounts if Layers(app).router is None and not is_framework(type(app))]
+    for thing in marked():
+        if any(thing is each for each in reached):
+            continue
+        if isinstance(thing, (Starlette, Router)):
+            yield "mark", _UNREACHED.format(f"{_name_of(thing)} {id(thing):#x}")
+        elif opaque and mark_of(thing):
+            yield "mark", _HIDDEN.format(_name_of(thing), opaque[0])
 
 
 def with_hints(scope: Scope, send: Send, hints: Iterable[tuple[str, str]]) -> Send:
@@ -92,7 +143,7 @@ def log_hints(hints: Iterable[tuple[str, str]], logged: set[str]) -> None:
         for topic, text in hints:
             if text not in logged:
                 logger = f"{_LOGGER}.{topic}"
-                get_logger(logger).warning("%s (silenced by the logger %s)", text, logger)
+                get_logger(logger).warning(HINT, text, logger)
                 logged.add(text)
     except Exception:  # noqa: BLE001 -- the app starts
         get_logger(_LOGGER).debug("The app could not be looked at for hints", exc_info=True)
@@ -101,7 +152,8 @@ def log_hints(hints: Iterable[tuple[str, str]], logged: set[str]) -> None:
 def _name_of(layer: Any) -> str:  # noqa: ANN401 -- anything can be a layer
     if isinstance(layer, Middleware):  # one that has not been built yet
         layer = layer.kwargs.get("dispatch", layer.cls)
-    elif type(layer) is BaseHTTPMiddleware:
+    layer = unwrapped(layer)
+    if type(layer) is BaseHTTPMiddleware:
         layer = layer.dispatch_func
     return str(getattr(layer, "__name__", type(layer).__name__))
 
@@ -113,7 +165,7 @@ def template_matches(template: str, path: str, *, below: bool) -> bool:
     wanted = path.strip("/").split("/")
     given = template.strip("/").split("/")
     for segment, other in zip(given, wanted, strict=False):
-        if segment.endswith(":path}"):
+        if re.search(r"\{\w+:(?!(?:str|int|float|uuid)\})", segment):  # `path`, or a convertor of the user's
             return True
         if segment != other and not re.search(r"\{[^{}]*\}", segment):
             return False

@@ -112,6 +112,10 @@ class Layers:
         root_path = isinstance(self.owner, FastAPI) and self.owner.root_path
         return {**scope, "root_path": root_path} if root_path else scope
 
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes of the router, none where they are hidden."""
+        return [] if self.router is None else self.router.routes
+
     def index(self) -> RouteIndex | None:
         """Return the routes as they are now; None where they are hidden."""
         if self.router is not None and (self._index is None or not self._index.is_current()):
@@ -180,6 +184,12 @@ class Layers:
         if not known:
             self.unknown.append(layer)
             self.decides |= decides
+
+
+def mounted_layers(mount: Any) -> Layers:  # noqa: ANN401 -- a mount or a host, or its context in an included router
+    """Return the layers of the app that is mounted."""
+    # What a mount has wrapped in its middleware has no public name; tests/routing/test_ways_in.py fails when it goes.
+    return Layers(mount.app, base=getattr(mount, "_base_app", mount))
 
 
 def stack_of(app: Starlette) -> ASGIApp | None:

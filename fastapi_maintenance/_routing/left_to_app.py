@@ -21,14 +21,14 @@ def is_preflight(scope: Scope) -> bool:
     return {b"origin", b"access-control-request-method"} <= names
 
 
-def handles_refusals(handling: Any) -> bool:  # noqa: ANN401 -- an application, or a layer that handles exceptions
-    """Return whether a handler of the user's answers 404 or 405, which can be anything; one that is forced off not."""
+def users_handlers(handling: Any) -> list[Any]:  # noqa: ANN401 -- an application, or a layer that handles exceptions
+    """Return the handlers of 404 and 405 that are the user's and can answer anything; those that are forced off not."""
     if isinstance(handling, Starlette):
         handlers = handling.exception_handlers
     else:  # which have no public name; tests/routing/test_ways_in.py fails when they go
         handlers = {} if handling is None else {**handling._exception_handlers, **handling._status_handlers}  # noqa: SLF001
     given = [handlers[key] for key in (404, 405, HTTPException) if key in handlers]
-    return any(not is_framework(handler) and mark_of(handler) is not False for handler in given)
+    return [each for each in given if not is_framework(each) and mark_of(each) is not False]
 
 
 def serves_unmatched(router: Router, scope: Scope) -> bool:

@@ -86,7 +86,7 @@ class ListedRoute(NamedTuple):
     path: str  # with parameters in braces, as it was given
     methods: frozenset[str] = frozenset()
     endpoint: object = None
-    app: Any = None  # the app that is mounted here
+    mount: Any = None  # the mount or host, if another app is mounted here
 
 
 def list_routes(routes: Iterable[Any], prefix: str = "") -> Iterator[ListedRoute]:
@@ -97,10 +97,10 @@ def list_routes(routes: Iterable[Any], prefix: str = "") -> Iterator[ListedRoute
         own_path = getattr(route, "path", None)
         path = prefix + (own_path or "")
         if isinstance(original, (Mount, Host)):
-            yield ListedRoute(path, app=route.app)
+            yield ListedRoute(path, mount=route)
             for inner in list_routes(route.routes, path) if route.routes else [ListedRoute(path + _ANY_PATH)]:
                 # The path alone does not lead to what answers under one host only, so its endpoint is not listed.
-                yield ListedRoute(inner.path, app=inner.app) if isinstance(original, Host) else inner
+                yield ListedRoute(inner.path, mount=inner.mount) if isinstance(original, Host) else inner
         elif own_path is None:
             yield ListedRoute(prefix + _ANY_PATH)
         else:

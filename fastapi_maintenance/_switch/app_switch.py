@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_retry_after, check_seconds
-from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.logs import HINT, get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
 from fastapi_maintenance._routing import forced
 from fastapi_maintenance._switch import current_backend, holds
@@ -221,14 +221,16 @@ class AppSwitch:
             if membership is not None:
                 membership.end()
 
-    def hint_at_missing_lifespan(self) -> None:
-        """Log once that no drain waits for this app, if nobody has run its lifespan."""
-        if self._had_lifespan:
+    def hint_at_missing_lifespan(self, scope: Scope) -> None:
+        """Log once that no drain waits for this app, if nobody has run its lifespan, and not only a test has not."""
+        if (
+            self._had_lifespan or (scope.get("client") or ("",))[0] == "testclient"
+        ):  # a `TestClient` that is not entered
             return
         self._had_lifespan = True
         behind = uncached(self.backend)
         if isinstance(behind, DrainableStateBackend) and behind.workers is not None:
-            _hints.warning("%s (silenced by the logger %s)", _NO_LIFESPAN, _hints.name)
+            _hints.warning(HINT, _NO_LIFESPAN, _hints.name)
 
     def _overruled(self, source: Source) -> MaintenanceState | None:
         """Return the state by `enabled`, None if the backend decides."""
