@@ -9,9 +9,10 @@ from starlette import routing
 from starlette.types import Scope
 
 HIDDEN_APP = "fastapi_maintenance.hidden_app"  # in the scope where the app, and a `root_path` of its own, is unknown
-_PLAIN = re.compile(r"(?:/[a-z0-9_-]+)*/?")
-_SEVERAL_READINGS = re.compile(r"[\\\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *(?:[;/]|$)")
+_PLAIN = re.compile(r"(?:/[a-z0-9_-]++)*+/?")
+_SEVERAL_READINGS = re.compile(r"[\\?#\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *+(?:[;/]|$)")
 _MOST_DECODINGS = 3
+_MOST_TO_NORMALIZE = 1024  # characters: the time that many combining marks take grows with the square of their number
 
 
 def _below_root_path(scope: Scope) -> str:
@@ -29,9 +30,10 @@ _get_route_path: Callable[[Scope], str] = getattr(routing, "get_route_path", _be
 def route_path(scope: Scope) -> str:
     """Return the path that routes are matched against: decoded once, relative to the app, empty at its `root_path`."""
     try:
-        return _get_route_path(scope)
+        path: str = _get_route_path(scope) if scope.get("root_path") else scope["path"]
     except re.error:  # that router fails for every route of this request
-        return _below_root_path(scope)
+        path = _below_root_path(scope)
+    return path
 
 
 def lenient_path(path: str) -> str | None:
@@ -39,12 +41,17 @@ def lenient_path(path: str) -> str | None:
 
     A static folder, a proxy or a route of its own kind may decode once more, merge slashes, drop `.` segments and
     parameters (`;a=b`), and ignore case or dots and spaces at the end of a name. A `..` segment, a backslash and a
-    control character are read in too many ways; `$` in the pattern of a route matches before a final newline.
+    control character are read in too many ways; `$` in the pattern of a route matches before a final newline. A `?` or
+    `#`, which came encoded, ends the path for whoever puts it into a URL again.
     """
     if _PLAIN.fullmatch(path):  # as nearly every path
         return path
     for _ in range(_MOST_DECODINGS):
-        before, path = path, unicodedata.normalize("NFKC", unquote(path))
+        before, path = path, unquote(path)
+        if not path.isascii():
+            if len(path) > _MOST_TO_NORMALIZE:
+                return None
+            path = unicodedata.normalize("NFKC", path)
         if path == before:
             break
     else:

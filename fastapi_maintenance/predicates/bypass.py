@@ -1,15 +1,18 @@
 """Getting in while maintenance is on: a signed cookie that expires, for clients that know a secret."""
 
 import hashlib
+import re
 import secrets
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_seconds, check_token, reject_kind, reject_value
+from fastapi_maintenance._helpers.checks import check_seconds, check_str, check_token, reject_kind, reject_value
+from fastapi_maintenance.predicates.combinators import BuiltInPredicate
+from fastapi_maintenance.predicates.values import cookies_in
 
 __all__ = ["SECRET_LIMIT", "BypassCookie", "app_root", "bypass_cookie"]
 
@@ -18,15 +21,22 @@ _LEAST_SECRET = 16  # characters
 _LEAST_VARIETY = 8  # different characters
 _CLOCKS_DIFFER_BY = 2  # seconds, at most, on the hosts that sign and check
 _SALT = "fastapi_maintenance.bypass"
+_MOST_COOKIES = 32  # of its name in one request; to check more would cost more than to block it
+_DOMAIN = r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
 _Purpose = Literal["cookie", "link"]
+_SameSite = Literal["lax", "strict", "none"]
 
 
-class BypassCookie:
+class BypassCookie(BuiltInPredicate):
     """A predicate that exempts clients with the cookie; made by `bypass_cookie`."""
 
-    def __init__(self, secret: str, *, name: str, max_age: float, link_max_age: float) -> None:
+    def __init__(  # noqa: PLR0913 -- what `bypass_cookie` takes
+        self, secret: str, *, name: str, max_age: float, link_max_age: float, domain: str | None, samesite: _SameSite
+    ) -> None:
         from itsdangerous import BadSignature, Signer  # noqa: PLC0415 -- an extra
 
+        super().__init__(self._is_let_in, "bypass_cookie")
+        self._domain, self._samesite = domain, samesite
         self.name = name
         self._secret = secret.encode()
         self._max_ages = {"cookie": int(max_age), "link": int(link_max_age)}
@@ -43,9 +53,13 @@ class BypassCookie:
         max_age, link_max_age = self._max_ages.values()  # no secret is shown
         return f"bypass_cookie(..., name={self.name!r}, {max_age=}, {link_max_age=})"
 
-    def __call__(self, request: Request, /) -> bool:
+    def __reduce__(self) -> Any:  # noqa: ANN401 -- as of any object: it is no function that has a name
+        return object.__reduce__(self)
+
+    def _is_let_in(self, request: Request, /) -> bool:
         """Exempt a client whose cookie was signed with the secret and has not expired."""
-        return self.expiry_in(request.cookies.get(self.name, ""), "cookie") is not None
+        sent = cookies_in(request, self.name)[:_MOST_COOKIES]  # also those of other apps on the host, or of other paths
+        return any(self.expiry_in(text, "cookie") is not None for text in sent)
 
     def knows(self, secret: str) -> bool:
         """Tell in constant time whether this is the secret."""
@@ -70,16 +84,17 @@ class BypassCookie:
         latest = now + self._max_ages[purpose] + _CLOCKS_DIFFER_BY
         return expiry if now < expiry and now < last <= latest else None
 
-    def give(self, response: Response, request: Request, expiry: int) -> None:
+    def give(self, response: Response, request: Request, expiry: int, *, over_https: bool = False) -> None:
         """Put the cookie on a response: for the browser alone, and over HTTPS where that is how it came (RFC 6265)."""
         response.set_cookie(
             self.name,
             self.signed("cookie", expiry),
             max_age=expiry - _now(),
             path=app_root(request) or "/",
-            secure=request.url.scheme == "https",
+            domain=self._domain,
+            secure=over_https or request.url.scheme == "https" or self._samesite == "none",
             httponly=True,
-            samesite="lax",
+            samesite=self._samesite,
         )
 
 
@@ -89,14 +104,16 @@ def app_root(request: Request) -> str:
     return "".join(f"/{segment}" for segment in root.split("/") if segment)
 
 
-def bypass_cookie(
+def bypass_cookie(  # noqa: PLR0913 -- each is a setting with a default
     secret: str,
     *,
     name: str = "maintenance_bypass",
     max_age: float | timedelta = 86_400,
     link_max_age: float | timedelta = 600,
+    domain: str | None = None,
+    samesite: _SameSite = "lax",
 ) -> BypassCookie:
-    """Exempt clients with a signed cookie that has not expired; `maintenance_router(bypass=...)` hands it out.
+    """Exempt clients with a signed cookie that has not expired; `bypass_router(...)` hands it out.
 
     >>> from fastapi_maintenance import any_of, path_prefix
     >>> exempt = any_of(path_prefix("/health"), bypass_cookie("a long secret that nobody guesses"))
@@ -111,11 +128,14 @@ def bypass_cookie(
         max_age: Seconds, or a timedelta, after which the cookie expires.
         link_max_age: Seconds, or a timedelta, after which a link no longer gives the cookie. The cookie that it gives
             expires when that of whoever made the link does.
+        domain: The domain whose hosts are all sent the cookie, such as `shop.example`; None: the host alone.
+        samesite: Whether the cookie is sent along when another site asks: `"lax"` with links that are followed,
+            `"strict"` never, `"none"` always, as in a frame, and then only over HTTPS.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `secret` is of another length or less variety, `name` is no name of a cookie, or `max_age` or
-            `link_max_age` is not at least 1.
+        ValueError: `secret` is of another length or less variety, `name` is no name of a cookie, `max_age` or
+            `link_max_age` is not at least 1, `domain` is no name of a host, or `samesite` none of its words.
         ImportError: The package itsdangerous is missing.
     """
     if not isinstance(secret, str):
@@ -129,8 +149,12 @@ def bypass_cookie(
     for name_of_age, age in seconds.items():
         if age < 1:
             reject_value(name_of_age, "be at least 1 second", age)
+    if domain is not None and not re.fullmatch(_DOMAIN, check_str("domain", domain)):
+        reject_value("domain", "be a name without scheme, port, path or leading dot, such as shop.example", domain)
+    if check_str("samesite", samesite) not in get_args(_SameSite):
+        reject_value("samesite", "be 'lax', 'strict' or 'none'", samesite)
     try:
-        return BypassCookie(secret, name=check_token("name", name), **seconds)
+        return BypassCookie(secret, name=check_token("name", name), domain=domain, samesite=samesite, **seconds)
     except ImportError as error:
         msg = "bypass_cookie needs itsdangerous: pip install 'fastapi-maintenance[bypass]'"
         raise ImportError(msg, name=error.name) from error

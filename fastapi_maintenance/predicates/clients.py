@@ -6,15 +6,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import check_str, reject
-from fastapi_maintenance.predicates.verdicts import Verdict
-from fastapi_maintenance.typing import Predicate
+from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _Address = IPv4Address | IPv6Address
 _MAPPED_PREFIX = 96  # bits of ::ffff:0:0/96 (RFC 4291 2.5.5.2), in which IPv4 addresses stand as IPv6 ones
 _Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
-def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> Predicate:
+def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> BuiltInPredicate:
     """Exempt clients by address: `client_in("10.0.0.0/8", "2001:db8::7")`.
 
     >>> is_internal = client_in("10.0.0.0/8")
@@ -44,7 +43,7 @@ def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> Predicate:
         client = _client_address(request, trusted)
         return None if client is None else any(client in network for network in wanted)
 
-    return client_is_in
+    return BuiltInPredicate(client_is_in, "client_in")
 
 
 def _networks_of(name: str, values: object) -> _Networks:

@@ -1,17 +1,148 @@
-"""`any_of`, `all_of` and `not_`, sync while all their parts are; and their units, `never` and `always`."""
+"""`any_of`, `all_of` and `not_`, their units, and the class of predicates that have them as operators."""
 
 import inspect
-from collections.abc import Awaitable, Generator, Iterable
-from functools import partial
-from typing import Any, cast, overload
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial, update_wrapper
+from typing import Any, NoReturn, TypeAlias, cast, overload
 
 from starlette.requests import Request
 
-from fastapi_maintenance._helpers.checks import check_callable
-from fastapi_maintenance.predicates.verdicts import Verdict, verdict_of
+from fastapi_maintenance._helpers.checks import check_callable, reject
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
+Verdict: TypeAlias = bool | None  # whether a request is exempt; None: unknown
+_Part: TypeAlias = Predicate | AsyncPredicate
+_Function: TypeAlias = Callable[[Request], object]
+_Verdicts: TypeAlias = Verdict | Awaitable[Verdict]
 
+
+def verdict_of(said: object) -> Verdict:
+    """Return what a predicate said, if it is a verdict; raises `TypeError` for anything that merely counts as true."""
+    if said is None or isinstance(said, bool):
+        return said
+    if inspect.iscoroutine(said):
+        said.close()  # else there is a warning that nobody awaited it
+    return reject("what a predicate returns", "True, False or None", said)
+
+
+class Composable:
+    """A predicate that knows what it is made of.
+
+    Args:
+        ask: The function that it is around.
+        name: The name of the factory that made it; None: it is that function itself.
+        paths: The paths that it names.
+        below: Whether what lies under them is meant too.
+        combine: The combinator that composed it, if it is a combination.
+        parts: What that composed.
+    """
+
+    def __init__(  # noqa: PLR0913 -- what the library's own factories say of it
+        self,
+        ask: Callable[[Request], Any],
+        name: str | None = None,
+        *,
+        paths: frozenset[str] = frozenset(),
+        below: bool = False,
+        combine: Callable[..., Any] | None = None,
+        parts: tuple[_Part, ...] = (),
+    ) -> None:
+        update_wrapper(cast("Any", self), ask)
+        self.__name__: str = name or cast("Any", ask).__name__
+        self.__qualname__ = self.__name__
+        self.ask: Callable[[Request], Any] = ask
+        self.paths: frozenset[str] = paths
+        self.below: bool = below
+        self.combine: Callable[..., Any] | None = combine
+        self.parts: tuple[_Part, ...] = parts
+        self._shown = f"{name}({', '.join(map(repr, parts)) if combine else '...'})" if name else self.__name__
+
+    def __repr__(self) -> str:
+        return self._shown
+
+    def __reduce__(self) -> str:  # like a function, it is copied and pickled by its name
+        return self.__qualname__
+
+    def __bool__(self) -> NoReturn:
+        msg = (
+            f"{self!r} has no truth value, since `or`, `and` and `not` would leave out a part of it: use any_of(a, b) "
+            "or a | b, all_of(a, b) or a & b, not_(a) or ~a"
+        )
+        raise TypeError(msg)
+
+
+class BuiltInPredicate(Composable):
+    """A predicate of this library: `a | b` is `any_of(a, b)`, `a & b` is `all_of(a, b)`, and `~a` is `not_(a)`.
+
+    >>> from fastapi_maintenance import header_present, path_prefix
+    >>> exempt = path_prefix("/health") | header_present("X-Admin")
+    >>> exempt(get("/health")), exempt(get("/items"))
+    (True, False)
+
+    It has no truth value: `a or b` would be `a` alone, so that is a `TypeError`.
+    """
+
+    def __call__(self, request: Request, /) -> Verdict:
+        """Return whether the request is exempt; None if that is unknown."""
+        return self.ask(request)  # type: ignore[no-any-return]  # an awaitable only if a part surprises by one
+
+    @overload
+    def __or__(self, other: Predicate, /) -> "BuiltInPredicate": ...
+    @overload
+    def __or__(self, other: AsyncPredicate, /) -> "AsyncBuiltInPredicate": ...
+    def __or__(self, other: _Part, /) -> "BuiltInPredicate | AsyncBuiltInPredicate":
+        return any_of(self, other)
+
+    @overload
+    def __ror__(self, other: Predicate, /) -> "BuiltInPredicate": ...
+    @overload
+    def __ror__(self, other: AsyncPredicate, /) -> "AsyncBuiltInPredicate": ...
+    def __ror__(self, other: _Part, /) -> "BuiltInPredicate | AsyncBuiltInPredicate":
+        return any_of(other, self)
+
+    @overload
+    def __and__(self, other: Predicate, /) -> "BuiltInPredicate": ...
+    @overload
+    def __and__(self, other: AsyncPredicate, /) -> "AsyncBuiltInPredicate": ...
+    def __and__(self, other: _Part, /) -> "BuiltInPredicate | AsyncBuiltInPredicate":
+        return all_of(self, other)
+
+    @overload
+    def __rand__(self, other: Predicate, /) -> "BuiltInPredicate": ...
+    @overload
+    def __rand__(self, other: AsyncPredicate, /) -> "AsyncBuiltInPredicate": ...
+    def __rand__(self, other: _Part, /) -> "BuiltInPredicate | AsyncBuiltInPredicate":
+        return all_of(other, self)
+
+    def __invert__(self) -> "BuiltInPredicate":
+        return not_(self)
+
+
+class AsyncBuiltInPredicate(Composable):
+    """The same with an async part, so that its answer has to be awaited."""
+
+    async def __call__(self, request: Request, /) -> Verdict:
+        """Return whether the request is exempt; None if that is unknown."""
+        said: _Verdicts = self.ask(request)
+        return said if said is None or isinstance(said, bool) else await said
+
+    def __or__(self, other: _Part, /) -> "AsyncBuiltInPredicate":
+        return any_of(self, other)
+
+    def __ror__(self, other: _Part, /) -> "AsyncBuiltInPredicate":
+        return any_of(other, self)
+
+    def __and__(self, other: _Part, /) -> "AsyncBuiltInPredicate":
+        return all_of(self, other)
+
+    def __rand__(self, other: _Part, /) -> "AsyncBuiltInPredicate":
+        return all_of(other, self)
+
+    def __invert__(self) -> "AsyncBuiltInPredicate":
+        return not_(self)
+
+
+@BuiltInPredicate
 def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
     """Exempt every request: the unit of `all_of`.
 
@@ -21,6 +152,7 @@ def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given
     return True
 
 
+@BuiltInPredicate
 def never(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
     """Exempt no request: the unit of `any_of`.
 
@@ -31,11 +163,11 @@ def never(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given 
 
 
 @overload
-def any_of(*predicates: Predicate) -> Predicate: ...  # type: ignore[overload-overlap]  # nothing but sync parts, or none: sync
+def any_of(*predicates: Predicate) -> BuiltInPredicate: ...  # type: ignore[overload-overlap]  # nothing but sync parts, or none: sync
 @overload
-def any_of(*predicates: Predicate | AsyncPredicate) -> AsyncPredicate: ...
-def any_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
-    """Exempt what at least one of the predicates exempts; `any_of()` is `never`.
+def any_of(*predicates: Predicate | AsyncPredicate) -> AsyncBuiltInPredicate: ...
+def any_of(*predicates: Predicate | AsyncPredicate) -> BuiltInPredicate | AsyncBuiltInPredicate:
+    """Exempt what at least one of the predicates exempts; `any_of()` is `never`, and `any_of(a, b)` is `a | b`.
 
     >>> from fastapi_maintenance import header_present, path_prefix
     >>> exempt = any_of(path_prefix("/health"), header_present("X-Admin"))
@@ -48,15 +180,15 @@ def any_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicat
     Raises:
         TypeError: A predicate is not callable.
     """
-    return _composed("any_of", predicates, decisive=True)
+    return _composed(any_of, predicates, decisive=True)
 
 
 @overload
-def all_of(*predicates: Predicate) -> Predicate: ...  # type: ignore[overload-overlap]  # nothing but sync parts, or none: sync
+def all_of(*predicates: Predicate) -> BuiltInPredicate: ...  # type: ignore[overload-overlap]  # nothing but sync parts, or none: sync
 @overload
-def all_of(*predicates: Predicate | AsyncPredicate) -> AsyncPredicate: ...
-def all_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
-    """Exempt what every one of the predicates exempts; `all_of()` is `always`.
+def all_of(*predicates: Predicate | AsyncPredicate) -> AsyncBuiltInPredicate: ...
+def all_of(*predicates: Predicate | AsyncPredicate) -> BuiltInPredicate | AsyncBuiltInPredicate:
+    """Exempt what every one of the predicates exempts; `all_of()` is `always`, and `all_of(a, b)` is `a & b`.
 
     >>> from fastapi_maintenance import path_prefix, safe_method
     >>> exempt = all_of(safe_method, not_(path_prefix("/ws")))
@@ -69,15 +201,15 @@ def all_of(*predicates: Predicate | AsyncPredicate) -> Predicate | AsyncPredicat
     Raises:
         TypeError: A predicate is not callable.
     """
-    return _composed("all_of", predicates, decisive=False)
+    return _composed(all_of, predicates, decisive=False)
 
 
 @overload
-def not_(predicate: Predicate) -> Predicate: ...
+def not_(predicate: Predicate) -> BuiltInPredicate: ...
 @overload
-def not_(predicate: AsyncPredicate) -> AsyncPredicate: ...
-def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
-    """Exempt what the predicate does not, so that maintenance closes only what it names.
+def not_(predicate: AsyncPredicate) -> AsyncBuiltInPredicate: ...
+def not_(predicate: Predicate | AsyncPredicate) -> BuiltInPredicate | AsyncBuiltInPredicate:
+    """Exempt what the predicate does not, so that maintenance closes only what it names; `not_(a)` is `~a`.
 
     >>> from fastapi_maintenance import path_prefix
     >>> exempt = not_(path_prefix("/billing"))
@@ -89,56 +221,59 @@ def not_(predicate: Predicate | AsyncPredicate) -> Predicate | AsyncPredicate:
     Raises:
         TypeError: The predicate is not callable.
     """
-    check_callable("predicate", predicate)
-    return _composed("not_", (predicate,), decisive=True, negate=True)
+    part = _function_of(check_callable("predicate", predicate))
+
+    async def opposite_of(said: Awaitable[object]) -> Verdict:
+        verdict = verdict_of(await said)
+        return None if verdict is None else not verdict
+
+    def ask(request: Request) -> _Verdicts:
+        said = part(request)
+        if said is None or isinstance(said, bool):
+            return None if said is None else not said
+        return opposite_of(said) if inspect.isawaitable(said) else verdict_of(said)
+
+    return _kind_of((predicate,))(ask, "not_", combine=not_, parts=(predicate,))
 
 
 def _composed(
-    name: str, parts: tuple[Predicate | AsyncPredicate, ...], *, decisive: bool, negate: bool = False
-) -> Predicate | AsyncPredicate:
+    combine: Callable[..., Any], parts: tuple[_Part, ...], *, decisive: bool
+) -> BuiltInPredicate | AsyncBuiltInPredicate:
     """Join predicates by Kleene's three-valued logic: `or` where True is decisive, `and` where False is."""
-    for part in parts:
-        check_callable("predicates", part)
+    functions = [_function_of(check_callable("predicates", part)) for part in parts]
 
-    def combine(verdicts: Iterable[Verdict]) -> Verdict:
-        said = set(verdicts)
-        verdict = decisive if decisive in said else None if None in said else not decisive
-        return not verdict if negate and verdict is not None else verdict
-
-    def ask(request: Request) -> Generator[Awaitable[Verdict], Verdict, Verdict]:
-        verdicts: list[Verdict] = []
-        for part in parts:
+    def ask(request: Request, rest: Iterator[_Function] | None = None, verdict: Verdict = not decisive) -> _Verdicts:
+        rest = iter(functions) if rest is None else rest
+        for part in rest:
             said = part(request)
-            verdicts.append(verdict_of((yield said) if inspect.isawaitable(said) else said))
-            if verdicts[-1] is decisive:
-                break
-        return combine(verdicts)
+            if said is decisive:
+                return decisive
+            if said is None:
+                verdict = None
+            elif not isinstance(said, bool):
+                return go_on(request, rest, verdict, said) if inspect.isawaitable(said) else verdict_of(said)
+        return verdict
 
-    def combination(request: Request, /) -> Verdict | Awaitable[Verdict]:
-        asking = ask(request)
-        try:
-            return _awaited(asking, next(asking))
-        except StopIteration as end:
-            return cast("Verdict", end.value)
+    async def go_on(
+        request: Request, rest: Iterator[_Function], verdict: Verdict, awaited: Awaitable[object]
+    ) -> Verdict:
+        """Wait for a part, and ask the rest."""
+        said = verdict_of(await awaited)
+        if said is decisive:
+            return decisive
+        later = ask(request, rest, None if said is None else verdict)
+        return later if later is None or isinstance(later, bool) else await later
 
-    async def async_combination(request: Request, /) -> Verdict:
-        verdict = combination(request)
-        return await verdict if inspect.isawaitable(verdict) else verdict
-
-    # A part that is not known to be async may return an awaitable, as a lambda can; `combination` then does so too.
-    result: Any = async_combination if any(map(_is_async, parts)) else combination
-    result.__name__ = result.__qualname__ = name
-    result.composed = combine, parts
-    return cast("Predicate | AsyncPredicate", result)
+    return _kind_of(parts)(ask, combine.__name__, combine=combine, parts=parts)
 
 
-async def _awaited(asking: Generator[Awaitable[Verdict], Verdict, Verdict], said: Awaitable[Verdict]) -> Verdict:
-    """Wait for a part, and each later one that has to be waited for."""
-    try:
-        while True:
-            said = asking.send(await said)
-    except StopIteration as end:
-        return cast("Verdict", end.value)
+def _function_of(part: _Part) -> _Function:
+    """Return what is called for a part: the function itself, which saves a call."""
+    return part.ask if isinstance(part, Composable) else part
+
+
+def _kind_of(parts: Iterable[_Part]) -> type[BuiltInPredicate | AsyncBuiltInPredicate]:
+    return AsyncBuiltInPredicate if any(map(_is_async, parts)) else BuiltInPredicate
 
 
 def _is_async(part: object) -> bool:

@@ -1,18 +1,22 @@
 """Predicates on the method, and on the path, read as the router reads it and as lenient readers behind it may."""
 
 import re
-from collections.abc import Callable
 
 from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import check_name, check_str, check_token, reject_value
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path, route_path
-from fastapi_maintenance.predicates.verdicts import Verdict
-from fastapi_maintenance.typing import Predicate
+from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_MOST_READINGS = 64  # of one path, where the app may take a `root_path` of its own off
+_FLAGS = re.compile(r"(?:\(\?[a-zA-Z]+\))*")
+_SLASH_AFTER_NAME = re.compile(r"(?<=[^\\][\w-])/+(?=(?:\$|\\[zZ])?\Z)")
+_LOOKS_AROUND = re.compile(r"\(\?<?[=!]")
+_TOKEN = re.compile(r"\\.|\$|\(\?#[^)]*\)|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 
 
+@BuiltInPredicate
 def safe_method(request: Request, /) -> bool:
     """Exempt requests that only read: GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1).
 
@@ -22,7 +26,7 @@ def safe_method(request: Request, /) -> bool:
     return request.method in _SAFE_METHODS
 
 
-def method_in(*methods: str) -> Predicate:
+def method_in(*methods: str) -> BuiltInPredicate:
     """Exempt these HTTP methods, given in any case.
 
     >>> method_in("get")(get("/")), method_in("POST", "PUT")(get("/"))
@@ -36,27 +40,32 @@ def method_in(*methods: str) -> Predicate:
         ValueError: A method is not a token (RFC 9110 9.1).
     """
     wanted = frozenset(check_token("methods", method).upper() for method in methods)
-    return lambda request: request.method in wanted or (None if request.method.upper() in wanted else False)
+
+    def method_is_wanted(request: Request, /) -> Verdict:
+        return request.method in wanted or (None if request.method.upper() in wanted else False)
+
+    return BuiltInPredicate(method_is_wanted, "method_in")
 
 
-def path_is(*paths: str) -> Predicate:
+def path_is(*paths: str) -> BuiltInPredicate:
     """Exempt exactly these paths, compared as the router sees them: relative to the app and decoded once.
 
     >>> is_probe = path_is("/livez", "/readyz")
     >>> is_probe(get("/livez")), is_probe(get("/livez/db"))
     (True, False)
 
-    Unknown is a path that lenient readers may take for one of these, or for another one than these: `path_prefix` tells
-    which.
+    Unknown is a path that lenient readers may take for one of these, or for another one than these, as for
+    `path_prefix`; and one that differs only by slashes at its end, since a static folder takes `/report.pdf/` for the
+    file.
 
     Raises:
         TypeError: A path is not a `str`.
-        ValueError: A path does not start with `/`.
+        ValueError: A path does not start with `/`, or would always be unknown.
     """
-    return _named_paths("paths", paths, below=False)
+    return _named_paths("path_is", "paths", paths, below=False)
 
 
-def path_prefix(*prefixes: str) -> Predicate:
+def path_prefix(*prefixes: str) -> BuiltInPredicate:
     """Exempt these paths and all that lies under them, compared as the router sees them.
 
     >>> is_health = path_prefix("/health")
@@ -65,28 +74,31 @@ def path_prefix(*prefixes: str) -> Predicate:
 
     `path_prefix("/health/")` covers only what lies under it.
 
-    Unknown is a path with a `..` segment, a backslash or a control character: what is behind the route may take it for
-    any other path. Unknown is also a path on which lenient readers come to another verdict: those who decode it once
-    more, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case, or dots and spaces after a name; and
-    behind a layer that hides the app, one that some `root_path` of the app would make one of these. So
+    Unknown is a path with a `..` segment, a backslash, a control character, or a `?` or `#` that came encoded: what is
+    behind the route may take it for any other path. Unknown is also a path on which lenient readers come to another
+    verdict: those who decode it once more, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case, or
+    dots and spaces after a name; and behind a layer that hides the app, one that some `root_path` of the app would make
+    one of these, or that has more than 64 segments. So
     `not_(path_prefix("/billing"))` exempts neither `//billing` nor `/Billing`.
 
     Raises:
         TypeError: A prefix is not a `str`.
-        ValueError: A prefix does not start with `/`.
+        ValueError: A prefix does not start with `/`, or would always be unknown.
     """
-    return _named_paths("prefixes", prefixes, below=True)
+    return _named_paths("path_prefix", "prefixes", prefixes, below=True)
 
 
-def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
+def path_matches(pattern: str | re.Pattern[str]) -> BuiltInPredicate:
     r"""Exempt paths that the whole of a regular expression matches: `path_matches(r"/v\d+/status")`.
 
     >>> is_status = path_matches(r"/v\d+/status")
     >>> is_status(get("/v2/status")), is_status(get("/v2/status/all"))
     (True, False)
 
-    Unknown is a path that lenient readers may read in another way, as `path_prefix` tells, where the pattern, without
-    regard to case, says something else of that.
+    Unknown is a path that lenient readers may read in another way, as for `path_prefix` or without slashes at its end,
+    if the pattern, in any case of letters, gives another verdict on that. So `path_matches("/docs/.*")` exempts what
+    lies under `/docs/`, but not `/docs/` itself. Behind a layer that hides the app a path that does not match is
+    unknown, and so is any path if the pattern looks around, as `(?!...)` does.
 
     Raises:
         TypeError: The pattern is neither a `str` nor a compiled pattern for `str`.
@@ -95,42 +107,88 @@ def path_matches(pattern: str | re.Pattern[str]) -> Predicate:
     check_name("pattern", pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
     try:
         compiled = re.compile(pattern)
-        widened = re.compile(compiled.pattern, compiled.flags | re.IGNORECASE)
+        lenient = _widened(compiled)
     except (re.error, OverflowError) as error:  # OverflowError: a number in it is too large
         msg = f"pattern must be a regular expression, got {pattern!r}: {error}"
         raise ValueError(msg) from None
-    return _path_predicate(lambda path: bool(compiled.fullmatch(path)), lambda path: bool(widened.fullmatch(path)))
+    looks_around = _LOOKS_AROUND.search(compiled.pattern) is not None  # so it may exclude what it names
+
+    def path_matches_pattern(request: Request, /) -> Verdict:
+        path = route_path(request.scope) or "/"
+        as_read = lenient_path(path)
+        if as_read is None:
+            return None
+        is_hidden = request.scope.get(HIDDEN_APP)
+        as_read = as_read.removesuffix("/") or "/"
+        if compiled.fullmatch(path):
+            return None if (is_hidden and looks_around) or not lenient.fullmatch(as_read) else True
+        if is_hidden or (looks_around and path.endswith("/")):
+            return None
+        return None if lenient.fullmatch(f"{as_read}/") else False
+
+    return BuiltInPredicate(path_matches_pattern, "path_matches")
 
 
-def _named_paths(name: str, paths: tuple[str, ...], *, below: bool) -> Predicate:
+def _widened(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """Return the pattern for lenient readings: in any case, with or without a slash at the end.
+
+    A class that excludes the letters of one case, such as `[^A-Z]`, takes any letter; else it would take none.
+    """
+
+    def as_read(token: re.Match[str]) -> str:
+        text = token[0]
+        if text in {"$", r"\Z", r"\z"}:
+            return r"(?=/?\Z)"
+        return f"(?:{text}|[a-z])" if text.startswith("[^") and ("A-Z" in text) != ("a-z" in text) else text
+
+    source = _FLAGS.sub("", pattern.pattern, count=1)  # which `pattern.flags` has too
+    source = _TOKEN.sub(as_read, _SLASH_AFTER_NAME.sub("", source))
+    end = "\n" if pattern.flags & re.VERBOSE else ""  # of a comment
+    return re.compile(f"(?:{source}{end})/?", pattern.flags | re.IGNORECASE)
+
+
+def _named_paths(factory: str, name: str, paths: tuple[str, ...], *, below: bool) -> BuiltInPredicate:
     """Return the predicate on these paths and, with `below`, on all that lies under them."""
+    exact, lenient = set[str](), set[str]()
     for path in paths:
         if not check_str(name, path).startswith("/"):
             reject_value(name, "start with '/'", path)
-    exact = frozenset(paths)
-    lenient = frozenset(lenient_path(path) or path for path in paths)
-    predicate = _path_predicate(_is_one_of(exact, below=below), _is_one_of(lenient, below=below))
-    vars(predicate)["paths"] = exact, below
-    return predicate
+        as_read = lenient_path(path)
+        if as_read is None:
+            reject_value(name, "have no '..' segment, backslash, control character, '?' or '#'", path)
+        exact.add(path)
+        lenient.add(as_read if below else as_read.removesuffix("/") or "/")
+    starts, lenient_starts = (
+        tuple(path.removesuffix("/") + "/" for path in each) if below else () for each in (exact, lenient)
+    )
 
-
-def _is_one_of(paths: frozenset[str], *, below: bool) -> Callable[[str], bool]:
-    starts = tuple(path.removesuffix("/") + "/" for path in paths) if below else ()
-    return lambda path: path in paths or path.startswith(starts)
-
-
-def _path_predicate(matches: Callable[[str], bool], may_match: Callable[[str], bool]) -> Predicate:
-    """Return a predicate on the path as the router reads it; unknown where lenient readers come to another verdict."""
-
-    def path_matches(request: Request, /) -> Verdict:
+    def path_is_named(request: Request, /) -> Verdict:
         path = route_path(request.scope) or "/"
-        read_leniently = lenient_path(path)
-        matched = matches(path)
-        if read_leniently is None or may_match(read_leniently) is not matched:
+        as_read = lenient_path(path)
+        if as_read is None:
             return None
-        if not matched and request.scope.get(HIDDEN_APP):  # it may take its own `root_path` off, as FastAPI does
-            below = (read_leniently[place:] for place, sign in enumerate(read_leniently) if sign == "/")
-            return None if any(map(may_match, below)) else matched
-        return matched
+        if not below:
+            as_read = as_read.removesuffix("/") or "/"
+        matched = path in exact or path.startswith(starts)
+        if matched is not (as_read in lenient or as_read.startswith(lenient_starts)):
+            return None
+        if matched or not request.scope.get(HIDDEN_APP):
+            return matched
+        rests = _rests_of(as_read)
+        return (
+            None
+            if rests is None or any(rest in lenient or rest.startswith(lenient_starts) for rest in rests)
+            else False
+        )
 
-    return path_matches
+    return BuiltInPredicate(path_is_named, factory, paths=frozenset(exact), below=below)
+
+
+def _rests_of(path: str) -> list[str] | None:
+    """Return what a hidden app may read if it takes its own `root_path` off, as FastAPI does; None if that is a lot."""
+    segments = path.split("/")
+    return (
+        ["/" + "/".join(segments[place:]) for place in range(2, len(segments) + 1)]
+        if len(segments) <= _MOST_READINGS
+        else None
+    )

@@ -8,15 +8,14 @@ from functools import partial
 from starlette.requests import Request, cookie_parser
 
 from fastapi_maintenance._helpers.checks import check_name, check_str, check_token, reject_value
-from fastapi_maintenance.predicates.verdicts import Verdict
-from fastapi_maintenance.typing import Predicate
+from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _encoded = partial(str.encode, encoding="utf-8", errors="surrogatepass")
 _HOST = r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]"
 _HOST_AND_PORT = rf"({_HOST})(?<!\.)(?::[0-9]*)?"  # a dot at the end is left out by some
 
 
-def header_equals(name: str, value: str) -> Predicate:
+def header_equals(name: str, value: str) -> BuiltInPredicate:
     """Exempt requests whose header of this name, in any case, has this value, compared in constant time.
 
     >>> is_admin = header_equals("X-Admin-Key", "secret-key")
@@ -32,10 +31,10 @@ def header_equals(name: str, value: str) -> Predicate:
     """
     field = check_token("name", name)
     hint = f" (header_present({name!r}) asks whether it is there)"
-    return _value_equals(lambda request: request.headers.getlist(field), value, hint=hint)
+    return _value_equals("header_equals", lambda request: request.headers.getlist(field), value, hint=hint)
 
 
-def header_present(name: str) -> Predicate:
+def header_present(name: str) -> BuiltInPredicate:
     """Exempt requests that carry a header of this name, whatever its value.
 
     >>> header_present("X-Canary")(get("/", headers=[("x-canary", "1")]))
@@ -46,10 +45,10 @@ def header_present(name: str) -> Predicate:
         ValueError: The name is not a token (RFC 9110 5.1).
     """
     field = check_token("name", name)
-    return lambda request: field in request.headers
+    return BuiltInPredicate(lambda request: field in request.headers, "header_present")
 
 
-def query_equals(name: str, value: str) -> Predicate:
+def query_equals(name: str, value: str) -> BuiltInPredicate:
     """Exempt requests whose query parameter has this value, compared in constant time.
 
     >>> query_equals("preview", "1")(get("/", query="preview=1"))
@@ -62,10 +61,10 @@ def query_equals(name: str, value: str) -> Predicate:
         ValueError: The name or the value is empty.
     """
     field = check_name("name", name)
-    return _value_equals(lambda request: request.query_params.getlist(field), value, in_header=False)
+    return _value_equals("query_equals", lambda request: request.query_params.getlist(field), value, in_header=False)
 
 
-def cookie_equals(name: str, value: str) -> Predicate:
+def cookie_equals(name: str, value: str) -> BuiltInPredicate:
     """Exempt requests whose cookie of this name has this value, compared in constant time.
 
     >>> cookie_equals("preview", "1")(get("/", headers=[("cookie", "preview=1")]))
@@ -78,15 +77,16 @@ def cookie_equals(name: str, value: str) -> Predicate:
         ValueError: The name is not a token (RFC 6265 4.1.1), or the value is empty.
     """
     field = check_token("name", name)
-
-    def values_in(request: Request) -> list[str]:
-        pairs = map(cookie_parser, ";".join(request.headers.getlist("cookie")).split(";"))
-        return [pair[field] for pair in pairs if field in pair]
-
-    return _value_equals(values_in, value)
+    return _value_equals("cookie_equals", lambda request: cookies_in(request, field), value)
 
 
-def host_is(*hosts: str) -> Predicate:
+def cookies_in(request: Request, name: str) -> list[str]:
+    """Return the value of each cookie of this name; of several paths or domains a browser sends several."""
+    pairs = map(cookie_parser, ";".join(request.headers.getlist("cookie")).split(";"))
+    return [pair[name] for pair in pairs if name in pair]
+
+
+def host_is(*hosts: str) -> BuiltInPredicate:
     """Exempt requests to these hosts: the `Host` header without its port, in any case.
 
     >>> host_is("*.example.com")(get("/", headers=[("host", "admin.example.com")]))
@@ -111,12 +111,12 @@ def host_is(*hosts: str) -> Predicate:
         host = names.pop() if len(names) == 1 else None
         return None if host is None else host in exact or host.endswith(below)
 
-    return host_is_wanted
+    return BuiltInPredicate(host_is_wanted, "host_is")
 
 
 def _value_equals(
-    values_in: Callable[[Request], list[str]], value: str, *, in_header: bool = True, hint: str = ""
-) -> Predicate:
+    factory: str, values_in: Callable[[Request], list[str]], value: str, *, in_header: bool = True, hint: str = ""
+) -> BuiltInPredicate:
     """Return a predicate that compares in constant time; unknown where a request has several different values."""
     if not check_str("value", value):
         msg = f"value must not be empty, got '': whoever sends it empty would be exempt{hint}"
@@ -127,7 +127,9 @@ def _value_equals(
 
     def value_is_equal(request: Request, /) -> Verdict:
         sent = set(values_in(request))
+        if not sent:
+            return False
         equal = {any(hmac.compare_digest(_encoded(value), secret) for secret in secrets) for value in sent}
         return equal == {True} or (None if len(sent) > 1 else False)
 
-    return value_is_equal
+    return BuiltInPredicate(value_is_equal, factory)

@@ -10,30 +10,22 @@ from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.types import Scope
 
-from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, as_http
 from fastapi_maintenance._helpers.waiting import is_cancelled
+from fastapi_maintenance.predicates.combinators import Composable, Verdict, verdict_of
 from fastapi_maintenance.typing import ExemptCallback
 
 _logger = get_logger()
-Verdict = bool | None  # whether a request is exempt; None: unknown
-
-
-def verdict_of(said: object) -> Verdict:
-    """Return what a predicate said, if it is a verdict; raises `TypeError` for anything that merely counts as true."""
-    if said is None or isinstance(said, bool):
-        return said
-    if inspect.iscoroutine(said):
-        said.close()  # else there is a warning that nobody awaited it
-    return reject("what a predicate returns", "True, False or None", said)
 
 
 async def exempts(predicate: ExemptCallback, scope: Scope) -> bool:
     """Tell whether a predicate exempts a request; one that raises does not, and is logged with its traceback."""
     try:
         said: Any = predicate(Request(as_http(scope)))  # anybody's, so it may be anything
-        return verdict_of(await said if inspect.isawaitable(said) else said) is True
+        if not isinstance(said, bool) and inspect.isawaitable(said):
+            said = await said
+        return verdict_of(said) is True
     except (Exception, CancelledError) as error:
         if isinstance(error, CancelledError) and is_cancelled():
             raise
@@ -43,9 +35,9 @@ async def exempts(predicate: ExemptCallback, scope: Scope) -> bool:
 
 def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN401 -- sync or async
     """Return what a predicate says to all requests of this method and path; None where it depends on more."""
-    if hasattr(predicate, "composed"):
-        combine, parts = predicate.composed
-        return verdict_of(combine(verdict_on(part, method, path) for part in parts))
+    if isinstance(predicate, Composable) and predicate.combine is not None:
+        verdicts = [verdict_on(part, method, path) for part in predicate.parts]
+        predicate = predicate.combine(*(lambda _, verdict=verdict: verdict for verdict in verdicts))
     try:
         said = predicate(_PartialRequest(method, path))
         return verdict_of(_result_without_waiting(said) if inspect.isawaitable(said) else said)
@@ -55,10 +47,10 @@ def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN4
 
 def paths_in(predicate: object) -> Iterator[tuple[str, bool]]:
     """Yield each path that was given to a predicate or its parts, and whether what lies under it is meant too."""
-    paths, below = getattr(predicate, "paths", ((), False))
-    yield from ((path, below) for path in sorted(paths))
-    for part in getattr(predicate, "composed", (None, ()))[1]:
-        yield from paths_in(part)
+    if isinstance(predicate, Composable):
+        yield from ((path, predicate.below) for path in sorted(predicate.paths))
+        for part in predicate.parts:
+            yield from paths_in(part)
 
 
 def _result_without_waiting(verdict: Awaitable[object]) -> object:

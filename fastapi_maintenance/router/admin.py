@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response, params
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_callable, reject
+from fastapi_maintenance._helpers.checks import check_bool, check_callable, reject, reject_value
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch.holds import check_detailed, remove_hold
 from fastapi_maintenance._switch.reports import get_workers
@@ -35,6 +35,7 @@ def maintenance_router(  # noqa: PLR0913 -- each is a setting
     bypass: BypassCookie | None = None,
     base_url: str | None = None,
     by: Callable[..., Any] | None = None,
+    anyone_may_switch: bool = False,
 ) -> APIRouter:
     """Return a router for operators, reachable also while maintenance is on.
 
@@ -50,24 +51,28 @@ def maintenance_router(  # noqa: PLR0913 -- each is a setting
     cancels it. `DELETE <prefix>/holds/{id}` removes the hold of a job that died; a job that still runs and renews its
     hold puts it back.
 
-    With `bypass`, `POST <prefix>/bypass` gives the cookie to whoever sends its secret, and a link that gives it to
-    others. These two routes ask for no dependency: visitors who are locked out have no other way in.
+    With `bypass` it has the routes of `bypass_router`, too. They ask for no dependency.
 
     Args:
-        dependencies: Who may see and set the switch, such as `[Depends(administrator)]`. An empty list lets everybody.
+        dependencies: Who may see and set the switch, such as `[Depends(administrator)]`.
         backend: The switch, or its URL; None: the one of the app that the router is included in.
         prefix: The beginning of its paths.
         bypass: The `bypass_cookie(...)` that exempts in the middleware.
         by: A dependency that returns who acts, as text or None, such as the name of the user; it is shown to operators.
-        base_url: The URL of the app, such as `https://shop.example`, for links that let others in; None: the host that
-            a request names, which its sender can forge.
+        base_url: As for `bypass_router`.
+        anyone_may_switch: Whether the list of dependencies may be empty, as where a proxy protects these paths, or the
+            dependencies are those of `include_router`.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `backend` is a URL that names none, or `base_url` is no absolute URL.
+        ValueError: `dependencies` is empty without `anyone_may_switch`, `backend` is a URL that names none, or
+            `base_url` is no absolute URL.
     """
     if not isinstance(dependencies, (list, tuple)) or not all(isinstance(one, params.Depends) for one in dependencies):
         reject("dependencies", "a list of Depends(...)", dependencies)
+    if not check_bool("anyone_may_switch", anyone_may_switch) and not dependencies:
+        rule = "not be empty unless anyone_may_switch=True (bypass_router has the bypass alone)"
+        reject_value("dependencies", rule, dependencies)
     if bypass is not None and not isinstance(bypass, BypassCookie):
         reject("bypass", "made by bypass_cookie, or None", bypass)
     author_of = (lambda: None) if by is None else check_callable("by", by)

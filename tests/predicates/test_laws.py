@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from itertools import product
@@ -15,7 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from fastapi_maintenance.predicates import all_of, always, any_of, never, not_
+from fastapi_maintenance import bypass_cookie
+from fastapi_maintenance.predicates import (
+    all_of,
+    always,
+    any_of,
+    header_equals,
+    host_is,
+    never,
+    not_,
+    path_prefix,
+    safe_method,
+)
+from fastapi_maintenance.predicates.bypass import BypassCookie
 from fastapi_maintenance.typing import Predicate
 from tests.strategies import (
     ASYNC_MAKERS,
@@ -187,7 +201,7 @@ def test_the_answers_are_the_same_on_an_event_loop_where_predicates_wait(loop: s
 @given(predicates(SYNC_MAKERS))
 def test_a_combination_of_sync_predicates_is_sync(p: Any) -> None:  # noqa: ANN401 -- a sync one
     for predicate in (any_of(p), all_of(p, p), not_(p)):
-        assert not inspect.iscoroutinefunction(predicate)
+        assert not inspect.iscoroutinefunction(predicate.__call__)
         assert not inspect.isawaitable(predicate(REQUEST))
 
 
@@ -199,7 +213,7 @@ def test_a_combination_with_an_async_part_is_seen_to_be_async_at_any_depth(
 ) -> None:
     combination = combinator(*before, part)
     for predicate in (combination, not_(combination), any_of(combination), all_of(combination)):
-        assert inspect.iscoroutinefunction(predicate)
+        assert inspect.iscoroutinefunction(predicate.__call__)
 
 
 @pytest.mark.parametrize("kind", [*ASYNC_MAKERS, *HIDDEN_MAKERS])
@@ -238,6 +252,71 @@ def test_what_merely_counts_as_true_or_false_is_refused(answer: object) -> None:
         for combination in (any_of(careless), all_of(careless), not_(careless)):
             with pytest.raises(TypeError, match=r"^what a predicate returns must be True, False or None, got "):
                 verdict_of(combination)
+
+
+# Operators
+
+BUILT_IN = {
+    "always": always,
+    "never": never,
+    "safe_method": safe_method,
+    "unknown": host_is("example.com"),
+    "factory": path_prefix("/"),
+    "any_of": any_of(never),
+    "all_of": all_of(always, host_is("example.com")),
+    "not_": not_(always),
+    "async": any_of(make_predicate("async method", False)),
+    "bypass": bypass_cookie("correct horse battery staple"),
+}
+built_in = st.sampled_from(list(BUILT_IN.values()))
+
+
+@given(built_in, anything)
+def test_the_operators_are_the_combinators(p: Any, q: Any) -> None:  # noqa: ANN401 -- sync or async
+    for one, other in ((p, q), (q, p)):
+        for made, expected in ((one | other, any_of(one, other)), (one & other, all_of(one, other))):
+            assert (type(made), made.__name__, made.parts) == (type(expected), expected.__name__, (one, other))
+            assert verdict_of(made) is verdict_of(expected)
+    assert verdict_of(~p) is verdict_of(not_(p))
+    assert type(~p) is type(not_(p))
+
+
+@pytest.mark.parametrize("predicate", BUILT_IN.values(), ids=list(BUILT_IN))
+def test_the_truth_of_a_predicate_is_refused_with_what_to_write(predicate: Any) -> None:  # noqa: ANN401 -- sync or async
+    refused: list[Callable[[], object]] = [
+        lambda: predicate or always,
+        lambda: predicate and always,
+        lambda: not predicate,
+        lambda: bool(predicate),
+    ]
+    for use in refused:
+        with pytest.raises(TypeError, match=r"^.* has no truth value.* any_of\(.* all_of\(.* not_\("):
+            use()
+
+
+@pytest.mark.parametrize("other", ["/health", None, True])
+def test_an_operator_refuses_what_cannot_be_called(other: Any) -> None:  # noqa: ANN401 -- anything
+    refused: list[Callable[[], object]] = [
+        lambda: always | other,
+        lambda: other | always,
+        lambda: always & other,
+        lambda: other & always,
+    ]
+    for use in refused:
+        with pytest.raises(TypeError, match=r"^predicates must be callable, got "):
+            use()
+
+
+def test_a_predicate_is_shown_by_its_factory_and_without_secrets() -> None:
+    exempt = path_prefix("/health") & header_equals("X-Key", "secret") | ~safe_method
+    assert repr(exempt) == "any_of(all_of(path_prefix(...), header_equals(...)), not_(safe_method))"
+
+
+@pytest.mark.parametrize("predicate", [always, never, safe_method, BUILT_IN["bypass"]])
+def test_a_predicate_that_a_module_has_is_copied_and_pickled(predicate: Any) -> None:  # noqa: ANN401 -- any
+    for copied in (copy.deepcopy(predicate), pickle.loads(pickle.dumps(predicate))):  # noqa: S301 -- our own
+        assert copied is predicate or isinstance(predicate, BypassCookie)
+        assert verdict_of(copied) is verdict_of(predicate)
 
 
 # How far they ask

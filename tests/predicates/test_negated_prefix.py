@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ billing_paths = st.builds(
             [
                 *("/billing", "/billing", "/billing", "/BILLING", "billing", "/%62illing", "/%2562illing", "/"),
                 *("/", "/files", "/report.pdf", "/open", "//", "/.", "/..", "..", ".", " ", ";a=b", "%0a", "\\", "%5c"),
-                *("%00", "%2f", "%2e", "%252e", "/x", "%ef%bc%8f", "\uff42illing"),
+                *("%3f", "%23", "%253f", "?a=b", "%00", "%2f", "%2e", "%252e", "/x", "%ef%bc%8f", "\uff42illing"),
             ]
         ),
         max_size=7,
@@ -135,7 +136,12 @@ def as_windows(path: str) -> str:
     return "/".join(segment if segment.strip() in {".", ".."} else segment.rstrip(". ") for segment in segments)
 
 
-READERS = [merge_and_resolve, without_parameters, as_windows, unquote, lambda path: path.split("\n")[0]]
+def as_url(path: str) -> str:
+    """Read as an endpoint does that puts the path into a URL and sends it on."""
+    return re.split("[?#]", path)[0]
+
+
+READERS = [as_url, merge_and_resolve, without_parameters, as_windows, unquote, lambda path: path.split("\n")[0]]
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +172,9 @@ def recorder(kind: str, exemption: str, folder: Path) -> Recorder:
 )
 @example(exemption="prefix", raw_path="/billing%0a", kind_of_request="POST", readers=[])
 @example(exemption="not under a sign", raw_path="/billing%0a", kind_of_request="websocket", readers=[])
+@example(exemption="prefix", raw_path="/billing%3Fx", kind_of_request="GET", readers=[as_url])
+@example(exemption="prefix", raw_path="/billing%253Fx", kind_of_request="GET", readers=[unquote, as_url])
+@example(exemption="lookahead", raw_path="/billing%23x", kind_of_request="GET", readers=[as_url])
 @example(exemption="prefix", raw_path="/billing/..", kind_of_request="GET", readers=[])
 @example(exemption="prefix", raw_path="/billing/files/x/../report.pdf", kind_of_request="GET", readers=[])
 @example(exemption="prefix", raw_path="/public/../billing/report.pdf", kind_of_request="GET", readers=[])
@@ -202,6 +211,29 @@ def test_what_lies_elsewhere_is_open(kind: str, path: str, folder: Path) -> None
     app: ASGIApp = recorder(kind, "prefix", folder).app
     anyio.run(app, make_request(path).scope, receive, send)
     assert 200 == opened[0], quote(path)
+
+
+FILE = "/billing/report.pdf"
+
+
+@pytest.mark.parametrize(
+    "exempt",
+    [
+        not_(path_is(FILE)),
+        not_(path_is(f"{FILE}/")),
+        not_(path_matches(r"/billing/.*\.pdf")),
+        not_(path_matches(r"^/billing/report\.pdf$")),
+        path_matches(r"(?!/billing/report\.pdf$).*"),
+        path_matches(r"/billing/.*/"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "/", "//", "%2f", "/.", "/%2e/", "?", "%3F", "%23x"])
+def test_a_file_that_is_closed_is_not_served_with_something_at_its_end(
+    exempt: ExemptCallback, end: str, folder: Path
+) -> None:
+    app = Recorder("files", exempt, folder)
+    for path in (FILE, FILE.upper(), f"/{FILE}"):
+        assert app.what_answered(make_request(unquote(path + end)).scope) == []
 
 
 def test_a_parameter_that_is_sent_twice_opens_nothing() -> None:

@@ -6,6 +6,8 @@ import hmac
 import re
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from fastapi_maintenance._helpers.scope import as_http
+from fastapi_maintenance._helpers.scope import HIDDEN_APP, as_http
 from fastapi_maintenance.predicates import (
     always,
     client_in,
@@ -23,14 +25,16 @@ from fastapi_maintenance.predicates import (
     host_is,
     method_in,
     never,
+    not_,
     path_is,
     path_matches,
     path_prefix,
+    paths,
     query_equals,
     safe_method,
 )
 from fastapi_maintenance.typing import Predicate
-from tests.strategies import METHODS, any_text
+from tests.strategies import METHODS, any_text, plain_paths
 from tests.support import make_request, websocket_scope
 
 header_bytes = st.binary(max_size=20) | st.sampled_from((b"secret", b"\xe9", b"\xc3\xa9", b"", b"\xff\x00\r\n"))
@@ -155,7 +159,8 @@ def test_methods_are_given_in_any_case() -> None:
     ("paths", "expected"),
     [
         (["/health", "/status/"], True),
-        (["/health/", "/status", "/healthy", "/health/live", "/", ""], False),
+        (["/healthy", "/health/live", "/status/live", "/", ""], False),
+        (["/health/", "/health//", "/status", "/status//", "/Health/"], None),
         (["/Health", "/health;a=b", "/health\n", "/health/..", "/%68ealth", "//health"], None),
     ],
 )
@@ -229,10 +234,138 @@ def test_path_prefix_slash_covers_every_path_and_one_of_several_prefixes_is_enou
         (r"/a|/b", "/b", True),
         (r"/a|/b", "/bc", False),
         (r"/", "", True),
+        # A slash at the end
+        (r"/v\d+/status", "/v1/status/", None),
+        (r"/v\d+/status", "/v1/status//", None),
+        (r"/v\d+/status/", "/v1/status", None),
+        (r"/v\d+/status/", "/v1/status/", True),
+        (r"/v\d+/status/", "/v1/health/", False),
+        (r"/v\d+/", "/v1/", None),
+        (r"/static/.*/", "/static/f.txt/", None),
+        (r"(?!/static/f\.txt$).*", "/static/f.txt/", None),
+        (r"(?!/static/f\.txt$).*", "/static/g.txt/", True),
+        (r"^/static/f\.txt$", "/static/f.txt/", None),
+        (r"/static/f\.txt\Z|/b$", "/static/f.txt/", None),
+        (r"/static/f\.txt(?!.)", "/static/f.txt/", None),
+        (r"^/v\d+/status/$", "/v1/status/", True),
+        (r"/a[$]", "/a$", True),
+        (r"/docs/.*", "/docs/a/", True),
+        (r"/docs/.*", "/docs/", None),
+        # Delimiters that came encoded
+        (r".*/status", "/billing?/status", None),
+        (r".*/status", "/billing%23/status", None),
+        # Classes that tell the cases apart
+        (r"/v1/[^A-Z]+", "/v1/status", True),
+        (r"/v1/[^A-Z]+", "/v1/STATUS", None),
+        (r"/v1/[^A-Z]+", "/v2/status", False),
+        (r"/v1/[^/a-z\]]+", "/v1/STATUS", True),
+        (r"/v1/[^/a-z\]]+", "/v1/]", False),
+        (r"/v1/[^A-Za-z]+", "/v1/status", False),
+        (r"/v1/[^s]+", "/v1/status", False),
+        (r"/v1/\[\^A-Z\]", "/v1/[^A-Z]", True),
+        (r"(?!/Billing).*", "/billing", None),
+        # Flags and comments
+        (r"(?i)/a|(?#[^A-Z])/b", "/B", True),
+        (re.compile(r"/a | /b  # [^A-Z]", re.VERBOSE), "/b", True),
     ],
 )
 def test_a_pattern_matches_the_whole_path(pattern: str | re.Pattern[str], path: str, *, expected: bool | None) -> None:
     assert expected is path_matches(pattern)(make_request(path))
+
+
+DELIMITERS = ("?", "#", "%3F", "%3f", "%23", "%253F", "%2523", "\uff1f", "\uff03")
+
+
+@given(
+    st.sampled_from(("/billing", "/billing/x", "/other")),
+    st.sampled_from(DELIMITERS),
+    st.sampled_from(("", "/", "/status", "a=b")),
+)
+def test_a_delimiter_in_a_path_is_doubt_in_every_path_predicate(start: str, delimiter: str, end: str) -> None:
+    request = make_request(start + delimiter + end)
+    wanted = [
+        path_prefix("/billing"),
+        path_prefix("/"),
+        path_is("/billing", start),
+        path_matches(r"/billing.*"),
+        path_matches(r".*"),
+    ]
+    assert [predicate(request) for predicate in wanted] == [None] * 5
+    assert [not_(predicate)(request) for predicate in wanted] == [None] * 5
+
+
+@given(plain_paths, st.sampled_from(("", "/", "//", "///")), st.sampled_from(("", "/", "//", "///")))
+@example("/static/f.txt", "", "/")
+@example("/static/f.txt", "", "//")
+@example("/static/f.txt", "/", "")
+def test_a_path_that_differs_by_slashes_at_its_end_is_unknown_under_either_sign(
+    path: str, given_: str, sent: str
+) -> None:
+    expected = True if given_ == sent else None
+    request = make_request(path + sent)
+    said = {predicate(request) for predicate in (path_is(path + given_), path_matches(re.escape(path) + given_))}
+    assert said <= {expected, None}
+    assert not_(path_is(path + given_))(request) is (False if expected else None)
+
+
+def in_a_hidden_app(path: str) -> Request:
+    """Return a request to an app behind a layer that hides its `root_path`."""
+    request = make_request(path)
+    request.scope[HIDDEN_APP] = True
+    return request
+
+
+@pytest.mark.parametrize(
+    ("predicate", "path", "expected"),
+    [
+        (path_is("/x"), "/x", True),
+        (path_is("/x"), "/y/z", False),
+        (path_is("/x"), "/api/x", None),
+        (path_is("/x"), "/api/x/", None),
+        (path_is("/"), "/api", None),
+        (path_prefix("/x"), "/api/v1/x/y", None),
+        (path_prefix("/x"), "/api/v1/y", False),
+        (path_prefix("/x"), "/a" * 62 + "/y", False),
+        (path_prefix("/x"), "/a" * 64 + "/y", None),
+        (path_matches("/x.*"), "/xy", True),
+        (path_matches("/x"), "/y", None),
+        (path_matches("(?!/x).*"), "/api/x", None),
+        (path_matches("(?<!y)/z"), "/z", None),
+    ],
+)
+def test_a_path_of_a_hidden_app_is_unknown_if_its_own_root_path_may_change_the_verdict(
+    predicate: Predicate, path: str, *, expected: bool | None
+) -> None:
+    assert predicate(in_a_hidden_app(path)) is expected
+
+
+class Counting:
+    """A regular expression that counts how often it is matched."""
+
+    asked = 0
+
+    def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 -- as `re.compile` has them
+        self._compiled = re.compile(*arguments)
+        self.pattern, self.flags = self._compiled.pattern, self._compiled.flags
+
+    def fullmatch(self, path: str) -> Any:  # noqa: ANN401 -- as of any pattern
+        Counting.asked += 1
+        return self._compiled.fullmatch(path)
+
+
+@pytest.mark.parametrize("path", ["/status", "/status/", "/STATUS", "/other", "/a" * 30_000, "/a%2F" * 10_000])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_path_matches_matches_at_most_twice(path: str, *, hidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counting, "asked", 0)
+    monkeypatch.setattr(paths, "re", SimpleNamespace(**{**vars(re), "compile": Counting}))
+    predicate = path_matches(r"/(?:[a-z0-9]+/)*status")
+    predicate(in_a_hidden_app(path) if hidden else make_request(path))
+    assert 1 <= Counting.asked <= 2
+
+
+@given(st.integers(0, 2_000), st.sampled_from(("/a", "/A", "//a", "/%61", "/a/")))
+def test_a_path_of_a_hidden_app_has_at_most_64_readings(times: int, piece: str) -> None:
+    assert len(paths._rests_of(f"/y{piece * times}") or ()) <= 64
 
 
 @pytest.mark.parametrize("predicate", [path_is("/x"), path_prefix("/x"), path_matches("/x")])
@@ -472,6 +605,7 @@ def test_an_argument_of_the_wrong_type_is_a_type_error_that_names_it(make: Calla
 
 
 A_TOKEN = "must be a token (letters, digits and !#$%&'*+-.^_`|~, no spaces), got"  # noqa: S105 -- not a password
+A_READING = "must have no '..' segment, backslash, control character, '?' or '#', got"
 A_HOST = "hosts must be names without scheme, port or path, at most with a leading '*.', got"
 
 
@@ -480,6 +614,11 @@ A_HOST = "hosts must be names without scheme, port or path, at most with a leadi
     [
         (calling(path_is, "health"), "paths must start with '/', got 'health'"),
         (calling(path_is, "/a", ""), "paths must start with '/', got ''"),
+        *(
+            (calling(make, path), f"{name} {A_READING} {path!r}")
+            for make, name in ((path_is, "paths"), (path_prefix, "prefixes"))
+            for path in ("/a/../b", "/a?b=c", "/a#b", "/a%3Fb", "/a\\b", "/a\n")
+        ),
         (calling(path_prefix, "/a", "*"), "prefixes must start with '/', got '*'"),
         (calling(path_matches, "("), "pattern must be a regular expression, got '(': missing ), "),
         (calling(path_matches, "a{99999999999}"), "pattern must be a regular expression, got 'a{99999999999}': "),

@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import scope as scope_module
-from fastapi_maintenance._helpers.scope import as_http, route_path
+from fastapi_maintenance._helpers.scope import as_http, lenient_path, route_path
 from tests.strategies import drive
 from tests.support import make_request, websocket_scope
 
@@ -163,3 +163,22 @@ def test_a_root_path_that_the_router_fails_to_read_is_read_as_the_specification_
 
     monkeypatch.setattr(scope_module, "_get_route_path", fail)
     assert "/health" == route_path({"path": "/a(b/health", "root_path": "/a(b"})
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/caf\u00e9" * 200, "/caf\u00e9" * 200),
+        ("/caf\u00e9" * 205, None),  # combining marks that many would take a time that grows with their square
+        ("/a" + "\u0301\u0327" * 512, None),
+        ("/%CC%81%CC%A7" * 512, None),
+        ("/A" * 30_000, "/a" * 30_000),
+    ],
+)
+def test_a_long_path_beyond_ascii_is_read_in_too_many_ways(path: str, expected: str | None) -> None:
+    assert lenient_path(path) == expected
+
+
+@pytest.mark.parametrize("character", ["?", "#", "%3F", "%23", "%253f", "%2523", "\uff1f"])
+def test_a_path_with_an_encoded_delimiter_is_read_in_too_many_ways(character: str) -> None:
+    assert lenient_path(f"/billing{character}x") is None

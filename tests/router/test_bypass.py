@@ -4,6 +4,8 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import httpx
 import pytest
@@ -11,8 +13,8 @@ from fastapi import FastAPI
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastapi_maintenance import MemoryBackend, bypass_cookie
-from fastapi_maintenance.router import maintenance_router
+from fastapi_maintenance import MemoryBackend, bypass_cookie, maintenance_middleware
+from fastapi_maintenance.router import bypass_router, maintenance_router
 from fastapi_maintenance.testing import moved_clock
 from tests.router.test_router import SECRET, app_on, ask
 from tests.support import client, make_request
@@ -26,7 +28,7 @@ SIGNED = COOKIE.signed("cookie", EXPIRY)
 
 def lets_in(cookie: str) -> bool:
     """Return whether a cookie lets its request through."""
-    return COOKIE(make_request(headers=[("Cookie", f"{COOKIE.name}={cookie}")]))
+    return COOKIE(make_request(headers=[("Cookie", f"{COOKIE.name}={cookie}")])) is True
 
 
 async def give_secret(app: FastAPI, url: str = "/maintenance/bypass", **headers: str) -> httpx.Response:
@@ -61,6 +63,57 @@ async def test_cookie_is_for_the_browser_alone_and_for_https_if_it_came_so() -> 
     for cookie in cookies:
         assert cookie >= {"HttpOnly", "Max-Age=86400", "Path=/", "SameSite=lax"}
     assert plain.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "scheme", "samesite", "expected"),
+    [
+        (None, "http", "lax", False),
+        (None, "https", "lax", True),
+        ("https://shop.example", "http", "strict", True),
+        ("HTTPS://shop.example", "http", "lax", True),
+        ("http://shop.example", "http", "lax", False),
+        ("http://shop.example", "https", "lax", True),
+        (None, "http", "none", True),
+    ],
+)
+async def test_cookie_is_secure_if_the_app_or_the_request_is_on_https_or_other_sites_send_it(
+    base_url: str | None, scheme: str, samesite: Literal["lax", "strict", "none"], *, expected: bool
+) -> None:
+    app = FastAPI()
+    app.include_router(bypass_router(bypass_cookie(SECRET, samesite=samesite), base_url=base_url))
+    given = await give_secret(app, f"{scheme}://testserver/maintenance/bypass")
+    cookie = given.headers["set-cookie"].split("; ")
+    assert ("Secure" in cookie, f"SameSite={samesite}" in cookie) == (expected, True)
+    followed = await ask(
+        app,
+        "GET",
+        f"{scheme}://testserver{given.json()['link'].partition('example')[2]}" if base_url else given.json()["link"],
+    )
+    assert ("Secure" in followed.headers["set-cookie"].split("; ")) is expected
+
+
+async def test_cookie_is_for_the_domain_that_is_named() -> None:
+    app = FastAPI()
+    app.include_router(bypass_router(bypass_cookie(SECRET, domain="shop.example")))
+    assert "Domain=shop.example" in (await give_secret(app)).headers["set-cookie"].split("; ")
+
+
+async def test_bypass_router_has_the_bypass_alone() -> None:
+    app = FastAPI()
+    app.include_router(bypass_router(COOKIE, prefix="/in"))
+    assert {(method, path) for path, routes in app.openapi()["paths"].items() for method in routes} == {
+        ("get", "/in/bypass"),
+        ("post", "/in/bypass"),
+    }
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True), exempt=COOKIE))
+    assert location_of(await ask(app, "GET", (await give_secret(app, "/in/bypass")).json()["link"])) == "/"
+
+
+@pytest.mark.parametrize("make", [lambda: bypass_router(SECRET), lambda: bypass_router(None)])  # type: ignore[arg-type]  # what is refused
+def test_bypass_router_refuses_what_is_no_bypass_cookie(make: Callable[[], object]) -> None:
+    with pytest.raises(TypeError, match=r"^bypass must be made by bypass_cookie, got "):
+        make()
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", SECRET[:-1], f"{SECRET} ", "ü", "\ud800"])
@@ -143,7 +196,9 @@ async def test_redirect_leads_to_a_path(root_path: str, expected: str) -> None:
 )  # fmt: skip
 def test_base_url_that_is_not_absolute_is_refused(base_url: str) -> None:
     with pytest.raises(ValueError, match=r"^base_url must be an absolute http or https URL, such as https://shop"):
-        maintenance_router(dependencies=[], base_url=base_url)
+        bypass_router(COOKIE, base_url=base_url)
+    with pytest.raises(ValueError, match=r"^base_url must be an absolute"):
+        maintenance_router(dependencies=[], anyone_may_switch=True, base_url=base_url)
 
 
 # What is signed
@@ -199,6 +254,24 @@ def test_invented_text_does_not_let_in(text: str) -> None:
     assert COOKIE.expiry_in(text, "link") is None
 
 
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (["old", SIGNED], True),
+        ([SIGNED, "old"], True),
+        ([SIGNED, SIGNED], True),
+        (["old", "other"], False),
+        (["x"] * 31 + [SIGNED], True),
+        (["x"] * 32 + [SIGNED], False),
+    ],
+)
+def test_any_valid_cookie_of_the_name_lets_in(sent: list[str], *, expected: bool) -> None:
+    """A browser sends those of every path and domain; more than 32 are not looked at."""
+    pairs = [f"{COOKIE.name}={each}" for each in sent]
+    for headers in ([("Cookie", "; ".join(pairs))], [("Cookie", pair) for pair in pairs]):
+        assert COOKIE(make_request(headers=headers)) is expected
+
+
 def test_cookie_of_another_secret_or_name_does_not_let_in() -> None:
     for other in (bypass_cookie(SECRET + "!", max_age=3600), bypass_cookie(SECRET, name="other", max_age=3600)):
         assert not lets_in(other.signed("cookie", EXPIRY))
@@ -221,6 +294,13 @@ def test_bypass_without_itsdangerous_names_the_extra(monkeypatch: pytest.MonkeyP
         (lambda: bypass_cookie(SECRET, max_age=0.5), ValueError, "max_age must be at least 1 second, got 0.5"),
         (lambda: bypass_cookie(SECRET, max_age=-1), ValueError, "max_age must be a finite number"),
         (lambda: bypass_cookie(SECRET, link_max_age=0.5), ValueError, "link_max_age must be at least 1 second, got"),
+        *(
+            (partial(bypass_cookie, SECRET, domain=domain), ValueError, "domain must be a name without scheme, port, ")
+            for domain in ("", ".shop.example", "https://shop.example", "shop.example:80", "a/b", "a; Path=/", "a\n")
+        ),
+        (lambda: bypass_cookie(SECRET, domain=1), TypeError, "domain must be a str, got int 1"),  # type: ignore[arg-type]  # what is refused
+        (lambda: bypass_cookie(SECRET, samesite="Lax"), ValueError, "samesite must be 'lax', 'strict' or 'none', got"),  # type: ignore[arg-type]  # what is refused
+        (lambda: bypass_cookie(SECRET, samesite=None), TypeError, "samesite must be a str, got NoneType None"),  # type: ignore[arg-type]  # what is refused
         (lambda: bypass_cookie(b"bytes" * 10), TypeError, "secret must be a str, got bytes$"),  # type: ignore[arg-type]  # what is refused
     ],
 )

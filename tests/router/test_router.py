@@ -538,7 +538,7 @@ async def test_who_set_the_switch_is_never_shown_to_visitors(answer: SyncRespons
 
 
 async def test_router_of_two_apps_sets_the_switch_of_the_app_that_is_asked() -> None:
-    router = maintenance_router(dependencies=[], prefix="/mode")
+    router = maintenance_router(dependencies=[], anyone_may_switch=True, prefix="/mode")
     outer = APIRouter(prefix="/admin")
     outer.include_router(router)
     backends, apps = (MemoryBackend(), MemoryBackend()), (FastAPI(), FastAPI())
@@ -583,6 +583,9 @@ def test_router_is_documented_with_every_status() -> None:
     [
         ({"dependencies": "admin"}, "dependencies must be a list of Depends(...), got str 'admin'"),
         ({"dependencies": [administrator]}, "dependencies must be a list of Depends(...), got list"),
+        ({"dependencies": []}, "dependencies must not be empty unless anyone_may_switch=True (bypass_router has the"),
+        ({"dependencies": ()}, "dependencies must not be empty unless anyone_may_switch=True"),
+        ({"anyone_may_switch": 1}, "anyone_may_switch must be True or False, got int 1"),
         ({"bypass": SECRET}, "bypass must be made by bypass_cookie, or None"),
         ({"prefix": 1}, "prefix must be a str, got int 1"),
         ({"base_url": 1}, "base_url must be a str, got int 1"),
@@ -592,7 +595,7 @@ def test_router_is_documented_with_every_status() -> None:
 )
 def test_invalid_setting_is_refused(settings: dict[str, Any], text: str) -> None:
     with pytest.raises((TypeError, ValueError), match=f"^{re.escape(text)}"):
-        maintenance_router(**{"dependencies": [], **settings})
+        maintenance_router(**{"dependencies": [Depends(administrator)], **settings})
 
 
 async def test_etag_changes_when_the_switch_ends() -> None:

@@ -93,7 +93,7 @@ def shop() -> FastAPI:
 
 async def test_an_arrangement_that_is_right_gives_no_hint(caplog: pytest.LogCaptureFixture) -> None:
     app = shop()
-    app.include_router(maintenance_router(dependencies=[]), prefix="/ops")
+    app.include_router(maintenance_router(dependencies=[], anyone_may_switch=True), prefix="/ops")
     app.add_middleware(GZipMiddleware)
     app.add_middleware(maintenance_middleware(exempt=any_of(path_prefix("/health"), header_equals("X-Admin", "yes"))))
     app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
@@ -208,7 +208,7 @@ def in_a_hidden_app(router: APIRouter) -> ASGIApp:
 async def test_a_router_that_would_be_blocked_is_told(
     arrange: Callable[[APIRouter], ASGIApp], caplog: pytest.LogCaptureFixture
 ) -> None:
-    *layer, (topic, text) = await hints_of(arrange(maintenance_router(dependencies=[])), caplog)
+    *layer, (topic, text) = await hints_of(arrange(maintenance_router(dependencies=[], anyone_may_switch=True)), caplog)
     assert (["layer"] if arrange is in_a_hidden_app else []) == [topic for topic, _ in layer]
     assert "router" == topic
     assert text.startswith("GET /maintenance")
@@ -217,7 +217,7 @@ async def test_a_router_that_would_be_blocked_is_told(
 
 async def test_a_router_under_a_path_with_parameters_is_trusted(caplog: pytest.LogCaptureFixture) -> None:
     app = FastAPI()
-    app.include_router(maintenance_router(dependencies=[]), prefix="/{tenant:int}")
+    app.include_router(maintenance_router(dependencies=[], anyone_may_switch=True), prefix="/{tenant:int}")
     app.add_middleware(maintenance_middleware())
     assert [] == await hints_of(app, caplog)
 

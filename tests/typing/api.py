@@ -72,7 +72,8 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
-from fastapi_maintenance.router import maintenance_router
+from fastapi_maintenance.predicates import AsyncBuiltInPredicate, BuiltInPredicate
+from fastapi_maintenance.router import bypass_router, maintenance_router
 from fastapi_maintenance.testing import SCENARIOS, MovedClock, check_backend, maintenance_forced, moved_clock
 
 app = FastAPI()
@@ -211,13 +212,26 @@ def no_predicate(request: Request) -> str:
     return request.method
 
 
-assert_type(any_of(path_prefix("/a"), header_equals("X", "1")), Predicate)
-assert_type(all_of(sync_predicate), Predicate)
-assert_type(any_of(), Predicate)
-assert_type(any_of(sync_predicate, async_predicate), AsyncPredicate)
-assert_type(all_of(any_of(async_predicate), sync_predicate), AsyncPredicate)
-assert_type(not_(sync_predicate), Predicate)
-assert_type(not_(async_predicate), AsyncPredicate)
+assert_type(any_of(path_prefix("/a"), header_equals("X", "1")), BuiltInPredicate)
+assert_type(all_of(sync_predicate), BuiltInPredicate)
+assert_type(any_of(), BuiltInPredicate)
+assert_type(any_of(sync_predicate, async_predicate), AsyncBuiltInPredicate)
+assert_type(all_of(any_of(async_predicate), sync_predicate), AsyncBuiltInPredicate)
+assert_type(not_(sync_predicate), BuiltInPredicate)
+assert_type(not_(async_predicate), AsyncBuiltInPredicate)
+assert_type(path_prefix("/a") | sync_predicate, BuiltInPredicate)
+assert_type(sync_predicate | path_prefix("/a") & safe_method, BuiltInPredicate)
+assert_type(path_prefix("/a") | async_predicate, AsyncBuiltInPredicate)
+assert_type(async_predicate & safe_method, AsyncBuiltInPredicate)
+assert_type(any_of(async_predicate) | sync_predicate, AsyncBuiltInPredicate)
+assert_type(sync_predicate & any_of(async_predicate), AsyncBuiltInPredicate)
+assert_type(~safe_method, BuiltInPredicate)
+assert_type(~any_of(async_predicate), AsyncBuiltInPredicate)
+plain_type: Predicate = path_prefix("/a") | safe_method
+async_type: AsyncPredicate = path_prefix("/a") & async_predicate
+not_sync: Predicate = path_prefix("/a") & async_predicate  # type: ignore[assignment]
+path_prefix("/a") | "/b"  # type: ignore[operator]
+no_predicate & safe_method  # type: ignore[operator]
 
 
 async def ask(request: Request) -> None:
@@ -272,7 +286,11 @@ maintenance_middleware(read_timeout="1s")  # type: ignore[arg-type]
 
 bypass = bypass_cookie("correct horse battery staple")
 maintenance_middleware(exempt=any_of(bypass, path_prefix("/health")))
-assert_type(any_of(bypass, sync_predicate), Predicate)
+assert_type(any_of(bypass, sync_predicate), BuiltInPredicate)
+assert_type(bypass | path_prefix("/health"), BuiltInPredicate)
+assert_type(bypass_router(bypass), APIRouter)
+bypass_router(safe_method)  # type: ignore[arg-type]  # made by bypass_cookie
+bypass_cookie("correct horse battery staple", samesite="any")  # type: ignore[arg-type]
 assert_type(maintenance_router(dependencies=[Depends(no_response)], bypass=bypass), APIRouter)
 maintenance_router()  # type: ignore[call-arg]  # who may set it?
 document_maintenance(app)
