@@ -95,11 +95,10 @@ def mark_of(endpoint: object) -> bool | None:
 
     The outermost mark counts, on the endpoint or on what it is a partial, a method, a call or a wrapper of.
     """
-    for each in _chain_of(endpoint):
-        mark = _mark_on(each)
-        if mark is not None:
-            return mark
-    return None
+    if isinstance(endpoint, FunctionType) and not vars(endpoint):  # as nearly every endpoint
+        return None
+    marks = (_mark_on(each) for each in _chain_of(endpoint))
+    return next((mark for mark in marks if mark is not None), None)
 
 
 def endpoints_in(endpoint: object) -> Iterator[object]:

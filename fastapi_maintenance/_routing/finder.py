@@ -24,6 +24,11 @@ class Answer(NamedTuple):
     documentation: bool = False  # whether it is the app's own documentation
     path: str | None = None  # of the route, with parameters in braces, if it has one
 
+    @property
+    def says_more(self) -> bool:
+        """Whether it is more than that something answers, about which the predicate decides."""
+        return self.mark is not None or not self.answered or self.documentation
+
 
 UNKNOWN = Answer()  # something answers that has no routes, or looking for the route failed
 # What routing itself puts in a scope. A route that changes anything else makes another request of it.
@@ -50,7 +55,7 @@ class RouteFinder:
             as_read = None if layers.router is None or layers.is_guess else layers.read(scope)
             answer, asked = _look(layers, scope)
             # Changed routes are looked for only where the answer, or a mark, can make a difference.
-            if answer[:3] != UNKNOWN[:3] or has_forced_on():
+            if answer.says_more or has_forced_on():
                 are_exact = [index.is_exact() for index in asked]
                 answer = answer if all(are_exact) else _look(layers, scope)[0]
         except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
@@ -82,7 +87,7 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
     if isinstance(scope.get("fastapi"), dict):
         scope["fastapi"] = dict(scope["fastapi"])
     method = scope.get("method", "GET")
-    mark = mark_at(scope.get("endpoint"), method)  # of the mount or route that the middleware is in
+    mark = mark_at(scope["endpoint"], method) if "endpoint" in scope else None  # of what the middleware is in
     path, is_certain, decides, handling = "", True, False, None
     asked: list[RouteIndex] = []
     while True:

@@ -81,12 +81,10 @@ def hints_on(
         yield "twice", _TWICE
     if passes and router is not None:
         yield from _layer_hints(layers, "inside the maintenance middleware, ")
-        handlers = dict.fromkeys(_name_of(each) for each in users_handlers(layers.handlers))
-        yield from [("handler", _HANDLER.format(", ".join(handlers)))] if handlers else []
         of_interest = [path for path, _ in named] + [each.path for each in routes if mark_of(each.endpoint) is not None]
         for path, inner in mounts:
-            below = f"{path.rstrip('/')}/"
-            if inner.router is not None and any(each.startswith(below) for each in of_interest):
+            start = f"{path.rstrip('/')}/"
+            if inner.router is not None and any(each.startswith(start) for each in of_interest):
                 yield from _layer_hints(inner, f"in the app that is mounted at {path!r}, ")
     for path, below in named:
         has_route = any(template_matches(route.path, path, below=below) for route in routes)
@@ -103,8 +101,11 @@ def hints_on(
 
 def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
     names = ", ".join(dict.fromkeys(map(_name_of, layers.unknown)))
+    handlers = ", ".join(dict.fromkeys(map(_name_of, users_handlers(layers.handlers))))
     if names:
         yield "layer", where + (_DECIDES if layers.decides or layers.is_guess else _LAYER).format(names)
+    if handlers:
+        yield "handler", where + _HANDLER.format(handlers)
 
 
 def _mark_hints(

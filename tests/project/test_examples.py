@@ -357,9 +357,17 @@ async def test_public_notice_shows_a_planned_window() -> None:
 @pytest.mark.usefixtures("_maintenance")
 async def test_getting_in_while_maintenance_is_on() -> None:
     async with client(example("Getting in while maintenance is on").app()) as http:
+        http.base_url = httpx.URL("https://testserver")
         before = await http.get("/")
         await http.post("/maintenance/bypass", json={"secret": "correct horse battery staple"})
         assert (before.status_code, (await http.get("/")).status_code) == (503, 200)
+
+
+async def test_layers_that_the_library_does_not_know() -> None:
+    app = example("Layers that the library does not know").app()
+    async with client(maintenance_middleware(backend=MemoryBackend(state=True))(app)) as http:
+        response = await http.get("/nothing")
+    assert (response.status_code, response.json()) == (404, {"message": "Not Found"})
 
 
 async def test_planned_windows_begin_and_end_by_themselves() -> None:

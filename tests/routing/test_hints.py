@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,12 +12,16 @@ from typing import Any, Literal
 import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.applications import Starlette
+from starlette.convertors import CONVERTOR_TYPES, Convertor
+from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute, Host, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
@@ -23,6 +29,8 @@ from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MemoryBackend,
     any_of,
+    force_maintenance_mode_off,
+    force_maintenance_mode_on,
     header_equals,
     maintenance_middleware,
     not_,
@@ -30,7 +38,7 @@ from fastapi_maintenance import (
     path_prefix,
 )
 from fastapi_maintenance.router import maintenance_router
-from tests.support import ROOT
+from tests.support import ROOT, client
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
@@ -106,7 +114,8 @@ async def test_cors_inside_the_maintenance_middleware_is_told(caplog: pytest.Log
     app.add_middleware(maintenance_middleware())
     expected = (
         "CORSMiddleware is inside the maintenance middleware, so scripts of other origins cannot read the 503: add it "
-        "after the maintenance middleware (silenced by the logger fastapi_maintenance.hints.cors)"
+        "after the maintenance middleware (to silence it: "
+        "logging.getLogger('fastapi_maintenance.hints.cors').setLevel('ERROR'))"
     )
     assert [("cors", expected)] == await hints_of(app, caplog)
 
@@ -261,35 +270,186 @@ def with_functions() -> FastAPI:
     return app
 
 
+REWRITES = (
+    "{} may change the path or method of a request or answer it, so none is left to the app as a 404 or 405: put it "
+    "outside, where a middleware is that is added after the maintenance middleware"
+)
+DECIDES = (
+    "{} decides by itself what answers, so neither @force_maintenance_mode_off nor the documentation counts behind it, "
+    "and none is left to the app as a 404 or 405: exempt by a predicate what must stay open"
+)
+ADVICE = " (to silence it: logging.getLogger('fastapi_maintenance.hints.layer').setLevel('ERROR'))"
+
+
 @pytest.mark.parametrize(
-    ("inside", "named"),
+    ("inside", "expected"),
     [
-        (lambda: with_layers(GZipMiddleware, Prefixing), "Prefixing"),
-        (lambda: with_layers(Timing, Hiding), "Timing, Hiding"),
-        (with_functions, "log"),
-        (OwnCall, "OwnCall"),
+        (lambda: with_layers(GZipMiddleware, Prefixing), REWRITES.format("Prefixing")),
+        (lambda: with_layers(Timing, Hiding), REWRITES.format("Timing, Hiding")),
+        (with_functions, REWRITES.format("log")),
+        (OwnCall, DECIDES.format("OwnCall")),
         (lambda: with_layers(GZipMiddleware), None),
         (lambda: with_layers(MaintenanceModeMiddleware, maintenance_middleware(backend="memory:")), None),
     ],
 )
 @pytest.mark.parametrize("unmatched", ["pass", "block"])
+@pytest.mark.parametrize("interest", ["none", "an exempt path", "a mark"])
 @pytest.mark.parametrize("is_mounted", [True, False])
-async def test_a_layer_that_may_answer_is_told(
+async def test_hints_layer_that_may_answer_is_named_where_that_matters(
     inside: Callable[[], FastAPI],
-    named: str | None,
+    expected: str | None,
     unmatched: Literal["pass", "block"],
+    interest: str,
     is_mounted: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    app = FastAPI(routes=[Mount("/in", inside())]) if is_mounted else inside()
-    expected = (
-        f"inside the maintenance middleware, {named} may change the path or method of a request or answer it, so none "
-        "is left to the app as a 404 or 405: put it outside, where a middleware is that is added after the maintenance "
-        "middleware (silenced by the logger fastapi_maintenance.hints.layer)"
-    )
-    told = [expected] if named and unmatched == "pass" else []
-    hints = await hints_of(maintenance_middleware(backend=MemoryBackend(), unmatched=unmatched)(app), caplog)
-    assert told == [text for topic, text in hints if topic == "layer"]
+    inner = inside()
+    inner.add_api_route("/page", force_maintenance_mode_off(lambda: "page") if interest == "a mark" else lambda: "page")
+    app = FastAPI(routes=[Mount("/in", inner)]) if is_mounted else inner
+    exempt = path_is("/in/page" if is_mounted else "/page") if interest == "an exempt path" else None
+    closed = maintenance_middleware(backend=MemoryBackend(), unmatched=unmatched, exempt=exempt)(app)
+    where = "in the app that is mounted at '/in', " if is_mounted else "inside the maintenance middleware, "
+    is_expected = expected and unmatched == "pass" and not (is_mounted and interest == "none")
+    hints = [text for topic, text in await hints_of(closed, caplog) if topic == "layer"]
+    assert hints == ([f"{where}{expected}{ADVICE}"] if is_expected else [])
+
+
+async def test_hints_unknown_app_that_is_mounted_with_a_mark_below_it_decides_by_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inner = FastAPI()
+    inner.add_api_route("/page", force_maintenance_mode_off(lambda: "page"))
+    app = FastAPI(routes=[Mount("/in", Prefixing(inner))])
+    hints = await hints_of(maintenance_middleware(backend=MemoryBackend())(app), caplog)
+    assert hints == [("layer", f"in the app that is mounted at '/in', {DECIDES.format('Prefixing')}{ADVICE}")]
+
+
+async def answer(_request: Request, _error: Exception) -> Response:
+    """Handle a refusal."""
+    return Response(status_code=404)
+
+
+@pytest.mark.parametrize("key", [404, 405, HTTPException, 500])
+@pytest.mark.parametrize("is_built", [True, False])
+@pytest.mark.parametrize("silenced", ["", "mark", "block"])
+async def test_hints_handler_of_refusals_is_named_with_what_helps(
+    key: Any,  # noqa: ANN401 -- a status or a class
+    is_built: bool,
+    silenced: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handler = force_maintenance_mode_off(functools.partial(answer)) if silenced == "mark" else answer
+    app = FastAPI(exception_handlers={key: handler})
+    app.middleware_stack = app.build_middleware_stack() if is_built else None
+    unmatched: Literal["pass", "block"] = "block" if silenced == "block" else "pass"
+    closed = maintenance_middleware(backend=MemoryBackend(state=True), unmatched=unmatched)(app)
+    hints = await hints_of(closed, caplog)
+    assert [topic for topic, _ in hints] == (["handler"] if key != 500 and not silenced else [])
+    for _, text in hints:
+        assert text.startswith("inside the maintenance middleware, answer handles HTTPException, 404 or 405 and may")
+        assert "with @force_maintenance_mode_off if" in text
+        assert "or set unmatched='block'" in text
+    if silenced == "mark":
+        async with client(closed) as http:
+            assert (await http.get("/nothing")).status_code == 404
+
+
+@force_maintenance_mode_on
+async def retired() -> str:
+    """Answer no more."""
+    return "retired"
+
+
+class Closed(HTTPEndpoint):
+    """A class with a method that is forced on."""
+
+    @force_maintenance_mode_on
+    async def get(self, request: Request) -> Response:
+        """Answer no more."""
+        return Response(request.method)
+
+
+def with_marks(arrangement: str) -> tuple[FastAPI, list[Any]]:
+    """Return an app, and what must be kept while its hints are looked for."""
+    app, inner, router = FastAPI(), FastAPI(), APIRouter()
+    force_maintenance_mode_on(retired)
+    force_maintenance_mode_on(Closed.get)
+    where = inner if "hidden" in arrangement or "wrapped" in arrangement else app
+    where.add_api_route("/retired", functools.partial(retired))
+    where.router.routes.append(Route("/closed", Closed))
+    router.add_api_route("/page", lambda: "page")
+    if arrangement == "a marked router that is included":
+        app.include_router(force_maintenance_mode_on(router))
+    elif arrangement == "a marked app that is not mounted":
+        force_maintenance_mode_off(inner)
+    elif arrangement == "a marked app and a marked router that are mounted":
+        app.mount("/in", GZipMiddleware(force_maintenance_mode_off(inner)))
+        app.mount("/router", force_maintenance_mode_on(router))
+    elif arrangement == "endpoints in an app that is wrapped":
+        app.mount("/in", Prefixing(inner))
+    elif arrangement == "endpoints in an app that is hidden":
+        app.mount("/in", Hiding(inner))
+    elif arrangement == "endpoints, and an app that is opaque":
+        app.mount("/static", StaticFiles(directory=ROOT / "tests"))
+    return app, [inner, router]
+
+
+@pytest.mark.parametrize(
+    ("arrangement", "starts"),
+    [
+        ("marks alone", []),
+        ("a marked router that is included", ["the mark on APIRouter 0x"]),
+        ("a marked app that is not mounted", ["the mark on FastAPI 0x"]),
+        ("a marked app and a marked router that are mounted", []),
+        ("endpoints in an app that is wrapped", []),
+        ("endpoints in an app that is hidden", ["retired is forced on", "get is forced on"]),
+        ("endpoints, and an app that is opaque", []),
+    ],
+)
+async def test_hints_mark_that_no_route_leads_to_is_named(
+    arrangement: str, starts: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    app, _kept = with_marks(arrangement)
+    hints = [
+        text
+        for topic, text in await hints_of(maintenance_middleware(backend=MemoryBackend())(app), caplog)
+        if topic == "mark"
+    ]
+    assert [text[: len(start)] for text, start in zip(hints, starts, strict=True)] == starts
+    if "hidden" in arrangement:
+        assert "it stays open if the app that is mounted at '/in' leads to it" in hints[0]
+
+
+async def test_hints_path_of_a_route_with_a_convertor_of_its_own_is_not_missed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pair(Convertor[str]):
+        regex = "[a-z]+/[a-z]+"
+
+        def convert(self, value: str) -> str:
+            return value
+
+        def to_string(self, value: str) -> str:
+            return value
+
+    monkeypatch.setitem(CONVERTOR_TYPES, "pair", Pair())
+    app = FastAPI()
+    app.router.routes.append(Route("/items/{item:pair}", lambda _: None, methods=["POST"]))
+    app.add_middleware(maintenance_middleware(exempt=path_is("/items/a/b")))
+    assert await hints_of(app, caplog) == []
+
+
+@pytest.mark.parametrize(("entered", "peer"), [(False, "testclient"), (True, "testclient"), (False, "192.0.2.1")])
+def test_hints_lifespan_that_a_test_client_does_not_run_is_not_missed(
+    entered: bool, peer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True)))
+    http = TestClient(app, client=(peer, 50_000))
+    with http if entered else contextlib.nullcontext():
+        assert http.get("/docs").status_code == 200
+    topics = [record.name.removeprefix(f"{HINTS}.") for record in caplog.records if record.name.startswith(HINTS)]
+    assert topics == (["lifespan"] if peer != "testclient" else [])
 
 
 @pytest.mark.parametrize("same", [True, False])
