@@ -490,7 +490,8 @@ READY = (
     "/handled/page /handled/nothing /handled/app/page /handled/app/nothing /handled/class /gateway /gateway/off "
     "/gateway/docs /gateway/nothing /shut/page /shut/off /shut/nothing /shut/opaque /open/page /open/on /open/nothing "
     "/open/opaque /static/closed.txt /static/billing/report.txt /proxy/billing /proxy/x /billing /items/7 /sub/nothing "
-    "/static/closed.txt/ /static/closed.txt// /proxy/billing?a /proxy/billing#a /proxy/billing%3Fa /proxy/billing?/status"
+    "/static/closed.txt/ /static/closed.txt// /proxy/billing?a /proxy/billing#a "
+    "/proxy/billing%3Fa /proxy/billing?/status"
 )
 PATHS = st.one_of(
     *[st.sampled_from(READY.split())] * 4,
