@@ -615,13 +615,19 @@ async def outcome_of(app: ASGIApp, scope: Scope) -> Outcome:
     opening = "http.request" if scope["type"] == "http" else "websocket.connect"
     incoming = [{"type": opening, "body": b"", "more_body": False}]
 
+    answered = anyio.Event()
+
     async def receive() -> Message:
         if incoming:
             return incoming.pop()
+        if scope["type"] == "http":
+            await answered.wait()  # or Starlette would not send a file
         return {"type": f"{scope['type']}.disconnect", "code": 1000}
 
     async def send(message: Message) -> None:
         outcome.sent.append(dict(message))
+        if not message.get("more_body") and message["type"] == "http.response.body":
+            answered.set()
 
     del REACHED[:]
     try:
