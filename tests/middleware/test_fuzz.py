@@ -489,10 +489,12 @@ READY = (
     "/own/mount/off /own/mount/nothing /own/layered/off /own/layered/nothing /own/router/off /own/router/nothing "
     "/handled/page /handled/nothing /handled/app/page /handled/app/nothing /handled/class /gateway /gateway/off "
     "/gateway/docs /gateway/nothing /shut/page /shut/off /shut/nothing /shut/opaque /open/page /open/on /open/nothing "
-    "/open/opaque /static/closed.txt /static/billing/report.txt /proxy/billing /proxy/x /billing /items/7 /sub/nothing"
+    "/open/opaque /static/closed.txt /static/billing/report.txt /proxy/billing /proxy/x /billing /items/7 /sub/nothing "
+    "/static/closed.txt/ /static/closed.txt// /proxy/billing?a /proxy/billing#a "
+    "/proxy/billing%3Fa /proxy/billing?/status"
 )
 PATHS = st.one_of(
-    st.sampled_from(READY.split()),
+    *[st.sampled_from(READY.split())] * 4,
     st.builds("".join, st.tuples(st.sampled_from(READY.split()), PIECES)),
     st.builds("".join, st.tuples(st.sampled_from(READY.split()), PIECES, PIECES)),
     st.lists(PIECES, max_size=6).map("".join),
@@ -536,7 +538,14 @@ OPTIONAL = (
 
 
 KEYS = st.sampled_from(
-    [[], [(b"x-key", b"secret")], [(b"x-key", b"secret")] * 2, [(b"x-key", b"secret"), (b"x-key", b"")]]
+    [
+        [],
+        [(b"x-key", b"secret")],
+        [(b"x-key", b"secret")] * 2,
+        [(b"x-key", b"secret"), (b"x-key", b"")],
+        [(b"x-http-method-override", b"POST")],
+        [(b"x-other", b"7")],
+    ]
 )
 
 
@@ -606,13 +615,19 @@ async def outcome_of(app: ASGIApp, scope: Scope) -> Outcome:
     opening = "http.request" if scope["type"] == "http" else "websocket.connect"
     incoming = [{"type": opening, "body": b"", "more_body": False}]
 
+    answered = anyio.Event()
+
     async def receive() -> Message:
         if incoming:
             return incoming.pop()
+        if scope["type"] == "http":
+            await answered.wait()  # or Starlette would not send a file
         return {"type": f"{scope['type']}.disconnect", "code": 1000}
 
     async def send(message: Message) -> None:
         outcome.sent.append(dict(message))
+        if not message.get("more_body") and message["type"] == "http.response.body":
+            answered.set()
 
     del REACHED[:]
     try:
@@ -658,11 +673,15 @@ def agrees(layer: str, place: str, exemption: str, handlers: str, scope: Scope) 
     place=st.sampled_from(["app", "sub", "mount"]),
     exemption=st.sampled_from(list(EXEMPTIONS)),
     handlers=st.sampled_from(list(HANDLERS)),
+    before=st.sampled_from([None, "GET", "POST"]),
     scope=scopes(),
 )
 def test_nothing_is_raised_that_the_plain_app_does_not_raise_and_nothing_passes_that_is_closed(
-    layer: str, place: str, exemption: str, handlers: str, scope: Scope
+    layer: str, place: str, exemption: str, handlers: str, before: str | None, scope: Scope
 ) -> None:
+    """Also where something is remembered of a request with another method."""
+    if before is not None and scope["type"] == "http":
+        agrees(layer, place, exemption, handlers, {**scope, "method": before})
     agrees(layer, place, exemption, handlers, scope)
 
 

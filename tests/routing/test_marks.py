@@ -370,3 +370,12 @@ async def test_a_mark_on_a_mounted_app_counts_as_soon_as_it_is_put_there() -> No
 def test_a_mark_on_what_cannot_be_called_is_refused(thing: object, mark: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError, match=r"^endpoint must be callable, got "):
         mark(thing)
+
+
+async def test_the_methods_of_a_class_that_is_made_by_a_partial_have_marks_of_their_own_too() -> None:
+    statuses = {}
+    for state in (None, False, True):
+        app = FastAPI(routes=[Route("/a", functools.partial(OpenResource))])
+        async with client(app if state is None else as_wrapped(app, MemoryBackend(state=state))) as http:
+            statuses[state] = [(await http.request(method, "/a")).status_code for method in ("GET", "POST")]
+    assert statuses == {None: [200, 200], False: [200, 503], True: [200, 503]}
