@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
@@ -10,7 +11,7 @@ from fastapi_maintenance._helpers.scope import HIDDEN_APP, route_path
 from fastapi_maintenance._routing.documentation import shows_documentation
 from fastapi_maintenance._routing.endpoints import mark_at, refuses
 from fastapi_maintenance._routing.layers import Layers, layers_of, mounted_layers, stack_of
-from fastapi_maintenance._routing.left_to_app import is_preflight, redirects_slash, serves_unmatched, users_handlers
+from fastapi_maintenance._routing.left_to_app import is_preflight, redirects_slash, serves_unmatched, users_handler
 from fastapi_maintenance._routing.origin import is_overridden
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself
 from fastapi_maintenance.decorators import has_forced_on
@@ -30,6 +31,7 @@ class Answer(NamedTuple):
         return self.mark is not None or not self.answered or self.documentation
 
 
+_MOST_MOUNTS = 100
 UNKNOWN = Answer()  # something answers that has no routes, or looking for the route failed
 # What routing itself puts in a scope. A route that changes anything else makes another request of it.
 _PUT_BY_ROUTES = {"endpoint", "path_params", "app_root_path", "route", "router"}
@@ -97,10 +99,11 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
             return Answer(mark, answered=False), asked
         decides = decides or layers.decides or layers.is_guess
         is_certain = is_certain and not decides and not layers.unknown
-        handling = layers.handlers or handling  # the innermost one handles 404 and 405
+        handling = handling if layers.handlers is None else layers.handlers  # the innermost one handles 404 and 405
         index = layers.index()
-        # What seems to lead to a router that the request comes from leads elsewhere.
-        if index is None or any(index.router is each.router for each in asked):
+        # A guess that leads back to where the request comes from is wrong.
+        is_wrong = index is not None and layers.is_guess and any(index.router is each.router for each in asked)
+        if index is None or is_wrong or len(asked) == _MOST_MOUNTS:
             return Answer(mark, path=path or None), asked
         asked.append(index)
         scope = layers.read(scope)
@@ -108,17 +111,17 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
         # The routes, in their order.
         found = _first_match(index, scope)
         if found is None:
-            is_left = is_certain and (
-                redirects_slash(index, scope) or not (users_handlers(handling) or serves_unmatched(index.router, scope))
-            )
+            is_refused = users_handler(handling, 404) is None and not serves_unmatched(index.router, scope)
+            is_left = is_certain and (is_refused or redirects_slash(index, scope))
             return Answer(mark, answered=not is_left, path=path or None), asked
         candidate, child, is_changed = found
-        effective, route, own_path = candidate.effective, candidate.original, None
+        effective, route = candidate.effective, candidate.original
         while isinstance(route, IncludedRouter):  # which could not be listed route by route
             decides = decides or is_overridden(route.original_router, "handle")
             _, child, route, context = route._match(scope)  # noqa: SLF001 -- see where it is imported
-            effective, own_path, decides = route, getattr(context, "path", None), decides or handles_itself(route)
-        path += own_path or getattr(effective, "path", None) or ""
+            decides = decides or handles_itself(route)
+            effective = context if isinstance(route, APIRoute) else route  # which FastAPI keeps a copy of
+        path += getattr(effective, "path", None) or ""
         decides = decides or candidate.decides or is_changed
         is_certain = is_certain and not decides
         scope.update(child)
@@ -134,7 +137,9 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
     endpoint, app = effective.endpoint if is_routed else child.get("endpoint"), getattr(effective, "app", None)
     method, methods = scope.get("method", "GET"), getattr(effective, "methods", None)
     if not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
-        return Answer(mark, answered=not is_certain or bool(users_handlers(handling)), path=path or None), asked
+        return Answer(
+            mark, answered=not is_certain or users_handler(handling, 405) is not None, path=path or None
+        ), asked
     mark = _nearest(mark, mark_at(endpoint, method), decides=decides)
     is_documentation = not decides and shows_documentation(route, layers.owner, scope)
     return Answer(mark, documentation=is_documentation, path=path or None), asked
@@ -144,7 +149,7 @@ def _first_match(index: RouteIndex, scope: Scope) -> tuple[Candidate, Scope, boo
     """Return the route to which a router hands a request, what it puts in the scope, and whether it changes more."""
     partial: tuple[Candidate, Scope, bool] | None = None
     for candidate in index.candidates(route_path(scope)):
-        before = None if candidate.is_by_path else dict(scope)
+        before = None if candidate.is_plain else dict(scope)
         match, child = candidate.effective.matches(scope)
         is_changed = before is not None and _is_changed(before, {**scope, **child}, candidate.original)
         if match is Match.FULL or (before is not None and _is_changed(before, scope, candidate.original)):

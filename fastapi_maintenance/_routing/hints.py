@@ -15,7 +15,7 @@ from fastapi_maintenance._helpers.logs import HINT, get_logger
 from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Layers, all_layers_of, mounted_layers
-from fastapi_maintenance._routing.left_to_app import users_handlers
+from fastapi_maintenance._routing.left_to_app import users_handler
 from fastapi_maintenance._routing.origin import is_framework, unwrapped
 from fastapi_maintenance._routing.routes import ListedRoute, list_routes
 from fastapi_maintenance.decorators import endpoints_in, mark_of, marked
@@ -40,8 +40,8 @@ _DECIDES = (
     "and none is left to the app as a 404 or 405: exempt by a predicate what must stay open"
 )
 _HANDLER = (
-    "{} handles HTTPException, 404 or 405 and may answer anything, so none is left to the app as a 404 or 405: mark it "
-    "with @force_maintenance_mode_off if that is right to answer during maintenance, or set unmatched='block'"
+    "{} handles HTTPException, 404 or 405 and may answer anything, so that is not left to the app: mark the handler "
+    "with @force_maintenance_mode_off if it may answer during maintenance, or set unmatched='block'"
 )
 _SHUT = (
     "{} of maintenance_router cannot be reached during maintenance, because another route answers that path, or "
@@ -101,7 +101,8 @@ def hints_on(
 
 def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
     names = ", ".join(dict.fromkeys(map(_name_of, layers.unknown)))
-    handlers = ", ".join(dict.fromkeys(map(_name_of, users_handlers(layers.handlers))))
+    found = [users_handler(layers.handlers, status) for status in (404, 405)]
+    handlers = ", ".join(dict.fromkeys(_name_of(each) for each in found if each is not None))
     if names:
         yield "layer", where + (_DECIDES if layers.decides or layers.is_guess else _LAYER).format(names)
     if handlers:

@@ -84,7 +84,9 @@ class Layers:
         self.is_guess = False  # whether a request may never come to this router
         self.answers_preflights = False  # whether a CORS middleware comes before any of these
         self.handlers: Any = None  # the innermost layer, or the application, that has handlers of exceptions
-        self._links: list[tuple[Any, str, object]] = []  # from each layer to the next: it, its attribute, the value
+        self._links: list[
+            tuple[Any, type, str, object]
+        ] = []  # from each layer to the next: it, its class and attribute
         self._marks_put = marks_put()
         self._index: RouteIndex | None = None
         if owner is None:
@@ -102,8 +104,8 @@ class Layers:
 
     def is_current(self) -> bool:
         """Return whether the layers are still the same; False while they have not been built."""
-        for layer, name, value in self._links:
-            if getattr(layer, name) is not value:
+        for layer, kind, name, value in self._links:
+            if getattr(layer, name) is not value or type(layer) is not kind:
                 return False
         return self._marks_put == marks_put()
 
@@ -140,7 +142,7 @@ class Layers:
         if stack is not None:
             self._enter_stack(app, stack)
             return
-        self._links.append((app, "user_middleware", None))  # looked at each time, since more may be added
+        self._link(app, "user_middleware", None)  # looked at each time, since more may be added
         self._check(app, known=not is_overridden(app, "build_middleware_stack"))
         for middleware in app.user_middleware:
             self._check_middleware(middleware, unwrapped(middleware.cls))
@@ -149,16 +151,19 @@ class Layers:
 
     def _enter_stack(self, app: Starlette, stack: ASGIApp) -> None:
         """Go on in the layers that an application has built around its router, from one of them."""
-        self._links += [(app, "router", app.router), (app, "middleware_stack", app.middleware_stack)]
+        self._link(app, "router", app.router)
+        self._link(app, "middleware_stack", app.middleware_stack)
         end = self._follow(stack)
-        # Middleware that hides what it wraps leads to the router all the same.
-        self._check(end, known=end is app.router, decides=isinstance(end, _WITH_ROUTES))
+        # Middleware that hides what it wraps leads to the router all the same, unless the app builds in its own way.
+        decides = isinstance(end, _WITH_ROUTES) or is_overridden(app, "build_middleware_stack")
+        self._check(end, known=end is app.router, decides=decides)
         self._enter_router(app.router, app)
 
     def _enter_router(self, router: Router, owner: Starlette | None = None) -> None:
         self.router, self.owner = router, owner
-        self._links.append((router, "middleware_stack", router.middleware_stack))
-        self._check(router, known=not is_overridden(router, "__call__", "app"), decides=True)
+        self._link(router, "middleware_stack", router.middleware_stack)
+        overridden = is_overridden(router, "__call__", "app") or is_overridden(type(router), "routes")
+        self._check(router, known=not overridden, decides=True)
         end = self._follow(router.middleware_stack)
         self._check(end, known=end == router.app, decides=True)
 
@@ -171,7 +176,7 @@ class Layers:
             kind = type(unwrapped(layer))
             self.is_guess |= not is_wrapping and not is_known(kind)
             self._check_middleware(layer, kind)
-            self._links.append((layer, "app", inner))
+            self._link(layer, "app", inner)
         return layers[-1]
 
     def _check_middleware(self, layer: Any, kind: object) -> None:  # noqa: ANN401 -- anything can be a layer
@@ -179,6 +184,9 @@ class Layers:
         if kind is ExceptionMiddleware and not isinstance(layer, Middleware):
             self.handlers = layer
         self._check(layer, known=is_known(kind))
+
+    def _link(self, layer: object, name: str, value: object) -> None:
+        self._links.append((layer, type(layer), name, value))
 
     def _check(self, layer: object, *, known: bool, decides: bool = False) -> None:
         if not known:

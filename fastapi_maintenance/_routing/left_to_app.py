@@ -21,14 +21,16 @@ def is_preflight(scope: Scope) -> bool:
     return {b"origin", b"access-control-request-method"} <= names
 
 
-def users_handlers(handling: Any) -> list[Any]:  # noqa: ANN401 -- an application, or a layer that handles exceptions
-    """Return the handlers of 404 and 405 that are the user's and can answer anything; those that are forced off not."""
+def users_handler(handling: Any, status: int) -> Any:  # noqa: ANN401 -- an application, or a layer that has handlers
+    """Return the user's handler of 404 or 405, which can answer anything; None if it is another's or forced off."""
+    if handling is None:
+        return None
     if isinstance(handling, Starlette):
         handlers = handling.exception_handlers
     else:  # which have no public name; tests/routing/test_ways_in.py fails when they go
-        handlers = {} if handling is None else {**handling._exception_handlers, **handling._status_handlers}  # noqa: SLF001
-    given = [handlers[key] for key in (404, 405, HTTPException) if key in handlers]
-    return [each for each in given if not is_framework(each) and mark_of(each) is not False]
+        handlers = {**handling._exception_handlers, **handling._status_handlers}  # noqa: SLF001
+    handler = handlers.get(status, handlers.get(HTTPException))
+    return None if handler is None or is_framework(handler) or mark_of(handler) is False else handler
 
 
 def serves_unmatched(router: Router, scope: Scope) -> bool:

@@ -34,8 +34,9 @@ def name_of(thing: Any) -> str:  # noqa: ANN401 -- as above
 
 
 def is_framework(thing: object) -> bool:
-    """Return whether a class or function is one of Starlette or FastAPI."""
-    return name_of(unwrapped(thing)).partition(".")[0] in _FRAMEWORK
+    """Return whether a class or function is one of Starlette or FastAPI; what a decorator of theirs has made is not."""
+    name = name_of(unwrapped(thing))
+    return name.partition(".")[0] in _FRAMEWORK and "<locals>" not in name
 
 
 def is_overridden(thing: object, *names: str) -> bool:

@@ -7,8 +7,8 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import fastapi.routing
-from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
-from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute, compile_path
+from fastapi.routing import APIRouter
+from starlette.routing import BaseRoute, Host, Mount, Router, compile_path
 
 from fastapi_maintenance._routing.origin import is_overridden
 
@@ -20,7 +20,6 @@ IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
 route_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", iter)
 
 _ANY_PATH = "/{path:path}"
-_MATCH_BY_PATH = {kind.matches for kind in (APIRoute, Route, APIWebSocketRoute, WebSocketRoute, Mount)}
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +30,7 @@ class Candidate:
     effective: Any  # the route with the prefixes of the routers that it is included in
     original: BaseRoute
     decides: bool  # whether it decides by itself what answers
-    is_by_path: bool  # whether it matches by its path, and changes nothing
+    is_plain: bool  # whether it matches as the framework's own routes do, and changes nothing
     layers: Any = None  # the `Layers` of the app that is mounted here, once they have been needed
 
 
@@ -44,7 +43,9 @@ class RouteIndex:
         self._routers: list[Router] = [router, *(inner for route in routes for inner in _routers_in(route))]
         self._seen = [routes, *(list(inner.routes) for inner in self._routers[1:])]
         self._by_start: dict[str, list[Candidate]] = {}  # by the path, up to the segment of its first parameter
+        self._originals: list[BaseRoute] = []
         for position, (effective, original) in enumerate(_flattened(routes)):
+            self._originals.append(original)
             start, parameter, _ = _path_to_index(effective, original).partition("{")
             group = self._by_start.setdefault(start.rpartition("/")[0] if parameter else start, [])
             group.append(Candidate(position, effective, original, *_facts_of(original)))
@@ -67,7 +68,8 @@ class RouteIndex:
         return bool(self._seen)
 
     def _shapes_now(self) -> list[object]:
-        return [_shape_of(route) for router in self._routers for route in router.routes]
+        listed = [id(route) for router in self._routers for route in router.routes]
+        return [*listed, *map(_shape_of, self._originals)]
 
     def candidates(self, path: str) -> list[Candidate]:
         """Return the routes that can match a path, relative to the app, in the order in which they are asked."""
@@ -112,10 +114,12 @@ def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
     for route in routes:
         contexts = []
         with suppress(Exception):  # a route that fails here will fail in the app as well
-            if all(map(_matches_by_routes, _routers_in(route))):
+            if not any(is_overridden(router, "matches", "handle") for router in _routers_in(route)):
                 contexts = [
                     each for each in route_contexts([route]) if getattr(each, "original_route", each) is not route
                 ]
+            if any(is_overridden(each.original_route, "matches", "handle") for each in contexts):
+                contexts = []
         yield from [(each, each.original_route) for each in contexts] or [(route, route)]
 
 
@@ -125,17 +129,6 @@ def _routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the pr
         yield route.original_router
         for inner in route.original_router.routes:
             yield from _routers_in(inner)
-
-
-def _matches_by_routes(router: APIRouter) -> bool:
-    """Tell whether what an included router matches is what its routes match, by their paths."""
-    routes = [route for route in router.routes if not isinstance(route, IncludedRouter)]
-    overridden = is_overridden(router, "matches", "handle") or any(is_overridden(route, "handle") for route in routes)
-    return not overridden and all(map(_matches_by_path, routes))
-
-
-def _matches_by_path(route: BaseRoute) -> bool:
-    return type(route).matches in _MATCH_BY_PATH and "matches" not in vars(route)
 
 
 def _shape_of(route: BaseRoute) -> object:
@@ -152,7 +145,7 @@ def handles_itself(route: BaseRoute) -> bool:
 
 def _facts_of(route: BaseRoute) -> tuple[bool, bool]:
     with suppress(Exception):  # a class of route may have anything there
-        return handles_itself(route), _matches_by_path(route)
+        return handles_itself(route), not is_overridden(route, "matches")
     return True, False
 
 
@@ -160,6 +153,6 @@ def _path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 
     """Return the path by which a route matches, that of all paths if it matches in another way or cannot be read."""
     with suppress(Exception):  # a class of route may have anything there
         path: str = effective.path + (_ANY_PATH if isinstance(original, Mount) else "")
-        if _matches_by_path(original) and compile_path(path)[0] == effective.path_regex:
+        if not is_overridden(original, "matches") and compile_path(path)[0] == effective.path_regex:
             return path
     return _ANY_PATH

@@ -11,9 +11,9 @@ from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _MOST_READINGS = 64  # of one path, where the app may take a `root_path` of its own off
 _FLAGS = re.compile(r"(?:\(\?[a-zA-Z]+\))*")
-_SLASH_AFTER_NAME = re.compile(r"(?<=[^\\][\w-])/+(?=(?:\$|\\[zZ])?\Z)")
-_LOOKS_AROUND = re.compile(r"\(\?<?[=!]")
-_TOKEN = re.compile(r"\\.|\$|\(\?#[^)]*\)|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\$|\\[zZ]")  # so a slash more at the end can change what matches
+_EXCLUDES_LETTERS = re.compile(r"\[\^\]?(?:\\.|[^\]\\])*?[^\W\d_]")  # which in any case would be more letters
+_AT_END = re.compile(r"(?<!\\)/*\$?\Z")
 
 
 @BuiltInPredicate
@@ -95,10 +95,10 @@ def path_matches(pattern: str | re.Pattern[str]) -> BuiltInPredicate:
     >>> is_status(get("/v2/status")), is_status(get("/v2/status/all"))
     (True, False)
 
-    Unknown is a path that lenient readers may read in another way, as for `path_prefix` or without slashes at its end,
-    if the pattern, in any case of letters, gives another verdict on that. So `path_matches("/docs/.*")` exempts what
-    lies under `/docs/`, but not `/docs/` itself. Behind a layer that hides the app a path that does not match is
-    unknown, and so is any path if the pattern looks around, as `(?!...)` does.
+    Unknown is a path that lenient readers may read in another way, as for `path_prefix`, if the pattern gives another
+    verdict on that; and a path that does not match, but would with or without a slash at its end, or in another case.
+    Behind a layer that hides the app any path that does not match is unknown, and so is one that does if the pattern
+    excludes something, as `(?!...)` and `[^a-z]` do.
 
     Raises:
         TypeError: The pattern is neither a `str` nor a compiled pattern for `str`.
@@ -107,42 +107,33 @@ def path_matches(pattern: str | re.Pattern[str]) -> BuiltInPredicate:
     check_name("pattern", pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
     try:
         compiled = re.compile(pattern)
-        lenient = _widened(compiled)
+        lenient = _lenient(compiled)
     except (re.error, OverflowError) as error:  # OverflowError: a number in it is too large
         msg = f"pattern must be a regular expression, got {pattern!r}: {error}"
         raise ValueError(msg) from None
-    looks_around = _LOOKS_AROUND.search(compiled.pattern) is not None  # so it may exclude what it names
+    looks_around = _LOOKS_AROUND.search(_AT_END.sub("", compiled.pattern)) is not None
+    excludes_letters = _EXCLUDES_LETTERS.search(compiled.pattern) is not None
 
     def path_matches_pattern(request: Request, /) -> Verdict:
         path = route_path(request.scope) or "/"
         as_read = lenient_path(path)
         if as_read is None:
             return None
-        is_hidden = request.scope.get(HIDDEN_APP)
-        as_read = as_read.removesuffix("/") or "/"
+        is_hidden, is_plain, is_whole = request.scope.get(HIDDEN_APP), as_read == path, not path.endswith("/")
         if compiled.fullmatch(path):
-            return None if (is_hidden and looks_around) or not lenient.fullmatch(as_read) else True
-        if is_hidden or (looks_around and path.endswith("/")):
-            return None
-        return None if lenient.fullmatch(f"{as_read}/") else False
+            if looks_around:  # so it may exclude what this path is read as
+                return True if is_plain and is_whole and not is_hidden and lenient.fullmatch(path) else None
+            is_clean = as_read == path.casefold()
+            return True if (is_clean or lenient.fullmatch(as_read)) and not (excludes_letters and is_hidden) else None
+        is_doubtful = (looks_around and not is_whole) or ((looks_around or excludes_letters) and not is_plain)
+        return None if is_hidden or is_doubtful or lenient.fullmatch(as_read.removesuffix("/") + "/") else False
 
     return BuiltInPredicate(path_matches_pattern, "path_matches")
 
 
-def _widened(pattern: re.Pattern[str]) -> re.Pattern[str]:
-    """Return the pattern for lenient readings: in any case, with or without a slash at the end.
-
-    A class that excludes the letters of one case, such as `[^A-Z]`, takes any letter; else it would take none.
-    """
-
-    def as_read(token: re.Match[str]) -> str:
-        text = token[0]
-        if text in {"$", r"\Z", r"\z"}:
-            return r"(?=/?\Z)"
-        return f"(?:{text}|[a-z])" if text.startswith("[^") and ("A-Z" in text) != ("a-z" in text) else text
-
-    source = _FLAGS.sub("", pattern.pattern, count=1)  # which `pattern.flags` has too
-    source = _TOKEN.sub(as_read, _SLASH_AFTER_NAME.sub("", source))
+def _lenient(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """Return the pattern in any case, with or without a slash at the end."""
+    source = _AT_END.sub("", _FLAGS.sub("", pattern.pattern, count=1))  # which `pattern.flags` has too
     end = "\n" if pattern.flags & re.VERBOSE else ""  # of a comment
     return re.compile(f"(?:{source}{end})/?", pattern.flags | re.IGNORECASE)
 

@@ -11,6 +11,8 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.routing import APIRoute
+from starlette.authentication import requires
+from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -183,6 +185,42 @@ def with_handlers(**facts: Any) -> Middleware:  # noqa: ANN401 -- of the middlew
     return Middleware(ExceptionMiddleware, handlers=HANDLERS, **facts)
 
 
+class Falsy(FastAPI):
+    """An app that is false, with a handler of its own."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+class RoutesByProperty(APIRouter):
+    """A router that computes its routes."""
+
+    @property
+    def routes(self) -> Any:  # noqa: ANN401 -- what is tested
+        return open_shut_and_plain()
+
+    @routes.setter
+    def routes(self, value: object) -> None: ...
+
+
+class BuildsItself(FastAPI):
+    """An app that builds a stack which does not lead to its router."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return served
+
+
+class ByProperty(HTTPEndpoint):
+    """A class that has a method for some requests."""
+
+    @property
+    def get(self) -> Any:  # noqa: ANN401 -- a method, or nothing
+        return self.served if self.scope.get("headers") else None
+
+    async def served(self, request: Request) -> PlainTextResponse:
+        return await serve(request)
+
+
 class HandlesItself(Route):
     """A route that answers whatever the method."""
 
@@ -309,6 +347,17 @@ def with_a_gateway(around: Callable[[ASGIApp], ASGIApp]) -> FastAPI:
     return app
 
 
+def built(app: FastAPI) -> FastAPI:
+    app.middleware_stack = app.build_middleware_stack()
+    return app
+
+
+def with_its_own_router() -> FastAPI:
+    app = documented()
+    app.mount("/again", app.router)
+    return app
+
+
 ALL_OF_IT = ["/off", "/on", "/items", "/docs", "/openapi.json"]
 
 
@@ -424,6 +473,27 @@ WAYS = {
         ["GET /off as 2", "GET /docs as 2", *below("", ["/off", "/items", "/docs"])],
         [],
         ["GET /on"],
+    ),
+    "a handler behind a decorator of Starlette": Way(
+        lambda: documented(exception_handlers={404: requires([])(serve)}), ["GET /nothing"], ["GET /off", "POST /items"]
+    ),
+    "a handler of an app that is false": Way(
+        lambda: mounting(Falsy(routes=open_shut_and_plain(), exception_handlers=HANDLERS)),
+        ["GET /in/nothing", "POST /in/items"],
+        ["GET /in/off", "GET /nothing"],
+    ),
+    "a class with a method that is computed": Way(lambda: with_route(Route("/x", ByProperty)), ["GET /x as 2"]),
+    "a router that computes its routes": Way(
+        lambda: with_router(RoutesByProperty), ["GET /off", "GET /items"], [], ["GET /on"]
+    ),
+    "an app that builds another stack": Way(
+        lambda: built(BuildsItself(routes=open_shut_and_plain())),
+        ["GET /off", "GET /docs", "GET /nothing"],
+        [],
+        ["GET /on"],
+    ),
+    "the app's own router, mounted in it": Way(
+        with_its_own_router, ["GET /again/items"], ["GET /again/off", "GET /again/nothing"], ["GET /again/on"]
     ),
     "a router that decides, wrapped": Way(
         lambda: RoutesByHeader(open_shut_and_plain()), ["GET /off as 2", "GET /off"], [], ["GET /on"]
@@ -653,6 +723,11 @@ CHANGES = {
     "an equal mount of an equal router": Change(
         lambda: Mount("/x", Router([Route("/off", kept_open)])),
         lambda routes, at: routes.__setitem__(at, Mount("/x", RoutesByHeader(routes[at].app.routes))),
+        ["GET /x/nothing as 2", "GET /x/off as 2"],
+    ),
+    "a router of another class": Change(
+        lambda: Mount("/x", Router([Route("/off", kept_open)])),
+        lambda routes, at: setattr(routes[at].app, "__class__", RoutesByHeader),
         ["GET /x/nothing as 2", "GET /x/off as 2"],
     ),
     "a handler of a layer": Change(
