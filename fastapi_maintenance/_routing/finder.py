@@ -10,7 +10,7 @@ from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, route_path
 from fastapi_maintenance._routing.documentation import shows_documentation
 from fastapi_maintenance._routing.endpoints import mark_at, refuses
-from fastapi_maintenance._routing.layers import Layers, layers_of, mounted_layers, stack_of
+from fastapi_maintenance._routing.layers import NOTHING, Layers, layers_of, mounted_layers, stack_of
 from fastapi_maintenance._routing.left_to_app import is_preflight, redirects_slash, serves_unmatched, users_handler
 from fastapi_maintenance._routing.origin import is_overridden
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself
@@ -75,7 +75,7 @@ class RouteFinder:
         if isinstance(owner, Starlette) and (last is owner.router or self._is_in(stack_of(owner))):
             layers = Layers(self.app, owner=owner)
         else:  # below a mount or a route, only middleware that is known is followed
-            layers = Layers(self.app, base=self if is_routed else None)
+            layers = Layers(self.app, base=NOTHING if is_routed else None)
         self._found = layers, owner, is_routed
         return layers
 

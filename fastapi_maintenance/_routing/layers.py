@@ -17,6 +17,7 @@ from fastapi_maintenance._routing.routes import RouteIndex
 from fastapi_maintenance.decorators import mark_of, marks_put
 
 _MOST_LAYERS = 100
+NOTHING = object()
 _WITH_ROUTES = (Starlette, Router, BaseRoute)
 
 _OTEL_FASTAPI = "opentelemetry.instrumentation.fastapi.FastAPIInstrumentor.instrument_app"
@@ -70,8 +71,8 @@ class Layers:
     Args:
         app: The outermost layer.
         owner: The application in whose own stack `app` is, if it is in one.
-        base: The app that middleware is known to wrap, and to lead to. Beyond it, what the attribute `app` of a layer
-            leads to is a guess where the layer is not known. None: all that has this attribute wraps it.
+        base: The app that middleware is known to wrap, and to lead to; NOTHING if that is not known. Beyond it, what the
+            attribute `app` of a layer leads to is a guess unless the layer is known. None: all that has it leads there.
     """
 
     def __init__(self, app: ASGIApp, *, owner: Starlette | None = None, base: Any = None) -> None:  # noqa: ANN401 -- an app
@@ -197,7 +198,7 @@ class Layers:
 def mounted_layers(mount: Any) -> Layers:  # noqa: ANN401 -- a mount or a host, or its context in an included router
     """Return the layers of the app that is mounted."""
     # What a mount has wrapped in its middleware has no public name; tests/routing/test_ways_in.py fails when it goes.
-    return Layers(mount.app, base=getattr(mount, "_base_app", mount))
+    return Layers(mount.app, base=getattr(mount, "_base_app", NOTHING))
 
 
 def stack_of(app: Starlette) -> ASGIApp | None:

@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import BaseRoute, Match, Mount, Route, Router, compile_path, request_response
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, compile_path, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
@@ -548,6 +548,9 @@ WAYS = {
         ["GET /in/items"],
         ["GET /in/off", "GET /in/docs", "GET /in/nothing", "GET /nothing"],
         ["GET /in/on"],
+    ),
+    "an opaque app under a host": Way(
+        lambda: with_route(Host("testserver", served)), ["GET /off", "GET /nothing"], [], []
     ),
     "a gateway to its parent": Way(lambda: with_a_gateway(Gateway), below("/in", [*ALL_OF_IT, "/nothing", "/in/off"])),
     "a gateway to its parent behind a known layer": Way(
