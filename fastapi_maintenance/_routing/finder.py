@@ -118,7 +118,9 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
         effective, route = candidate.effective, candidate.original
         while isinstance(route, IncludedRouter):  # which could not be listed route by route
             decides = decides or is_overridden(route.original_router, "handle")
+            before = dict(scope)
             _, child, route, context = route._match(scope)  # noqa: SLF001 -- see where it is imported
+            is_changed = is_changed or _is_changed(before, {**scope, **child}, route)
             decides = decides or handles_itself(route)
             effective = context if isinstance(route, APIRoute) else route  # which FastAPI keeps a copy of
         path += getattr(effective, "path", None) or ""

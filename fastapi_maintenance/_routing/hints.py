@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -22,6 +24,7 @@ from fastapi_maintenance.decorators import endpoints_in, mark_of, marked
 from fastapi_maintenance.predicates.verdicts import paths_in
 
 _LOGGER = "fastapi_maintenance.hints"
+_NOT_AN_APP = (FunctionType, MethodType, partial, type, type(None))
 _ROUTER = "fastapi_maintenance.router."  # the modules that the endpoints of the admin API come from
 _CORS_INSIDE = (
     "CORSMiddleware is inside the maintenance middleware, so scripts of other origins cannot read the 503: add it "
@@ -52,8 +55,8 @@ _UNREACHED = (
     "the mark on {} has no effect on this app, where it is not mounted: mount it, or mark the endpoints of its routes"
 )
 _HIDDEN = (
-    "{} is forced on, but no route with it can be seen, so it stays open if the app that is mounted at {!r} leads to "
-    "it: mark that app, or let the wrapper keep what it wraps as its attribute `app`"
+    "{} is forced on, but no route with it can be seen, so it stays open if the app at {!r}, which hides its routes, "
+    "leads to it: mark that app, or let it keep what it wraps as its attribute `app`"
 )
 
 
@@ -96,7 +99,8 @@ def hints_on(
     shut = dict.fromkeys(f"{method} {path}" for method, path in asked if find(method, path).mark is not False)
     if shut:
         yield "router", _SHUT.format(", ".join(shut))
-    yield from _mark_hints(routes, [(path, each.app) for path, each in mounts], [app, router])
+    seen = routes if layers.router is not None else []
+    yield from _mark_hints(seen, [("", layers), *mounts], [app, router])
 
 
 def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
@@ -110,21 +114,22 @@ def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _mark_hints(
-    routes: list[ListedRoute], mounts: list[tuple[str, Any]], reached: list[object]
+    routes: list[ListedRoute], apps: list[tuple[str, Layers]], reached: list[object]
 ) -> Iterator[tuple[str, str]]:
     """Yield a hint for each mark that no route leads to."""
-    for _, app in mounts:
-        reached += all_layers_of(app)
+    for _, layers in apps:
+        reached += all_layers_of(layers.app)
     for route in routes:
         reached += endpoints_in(route.endpoint)
-    opaque = [path for path, app in mounts if Layers(app).router is None and not is_framework(type(app))]
+    hiding = [path for path, layers in apps if layers.router is None and not is_framework(type(layers.app))]
+    hiding += [route.path for route in routes if not isinstance(route.endpoint, _NOT_AN_APP)]
     for thing in marked():
         if any(thing is each for each in reached):
             continue
         if isinstance(thing, (Starlette, Router)):
             yield "mark", _UNREACHED.format(f"{_name_of(thing)} {id(thing):#x}")
-        elif opaque and mark_of(thing):
-            yield "mark", _HIDDEN.format(_name_of(thing), opaque[0])
+        elif hiding and mark_of(thing):
+            yield "mark", _HIDDEN.format(_name_of(thing), hiding[0] or "/")
 
 
 def with_hints(scope: Scope, send: Send, hints: Iterable[tuple[str, str]]) -> Send:

@@ -71,8 +71,8 @@ class Layers:
     Args:
         app: The outermost layer.
         owner: The application in whose own stack `app` is, if it is in one.
-        base: The app that middleware is known to wrap, and to lead to; NOTHING if that is not known. Beyond it, what the
-            attribute `app` of a layer leads to is a guess unless the layer is known. None: all that has it leads there.
+        base: The app that middleware is known to wrap; NOTHING if that is not known. Beyond it, the attribute `app` of
+            a layer that is not known leads to a guess. None: whatever has this attribute hands requests there.
     """
 
     def __init__(self, app: ASGIApp, *, owner: Starlette | None = None, base: Any = None) -> None:  # noqa: ANN401 -- an app
@@ -135,7 +135,7 @@ class Layers:
             self.router = Router([last])
             self._check(last, known=not is_overridden(last, "__call__"), decides=True)
         else:
-            self._check(last, known=False)
+            self._check(last, known=False, decides=True)
 
     def _enter_application(self, app: Starlette) -> None:
         self._check(app, known=not is_overridden(app, "__call__"), decides=True)

@@ -389,6 +389,8 @@ def with_marks(arrangement: str) -> tuple[FastAPI, list[Any]]:
         app.mount("/in", Prefixing(inner))
     elif arrangement == "endpoints in an app that is hidden":
         app.mount("/in", Hiding(inner))
+    elif arrangement == "endpoints in an app that is hidden at a route":
+        app.router.routes.append(Route("/in", Hiding(inner)))
     elif arrangement == "endpoints, and an app that is opaque":
         app.mount("/static", StaticFiles(directory=ROOT / "tests"))
     return app, [inner, router]
@@ -403,6 +405,7 @@ def with_marks(arrangement: str) -> tuple[FastAPI, list[Any]]:
         ("a marked app and a marked router that are mounted", []),
         ("endpoints in an app that is wrapped", []),
         ("endpoints in an app that is hidden", ["retired is forced on", "get is forced on"]),
+        ("endpoints in an app that is hidden at a route", ["retired is forced on", "get is forced on"]),
         ("endpoints, and an app that is opaque", []),
     ],
 )
@@ -417,7 +420,16 @@ async def test_hints_mark_that_no_route_leads_to_is_named(
     ]
     assert [text[: len(start)] for text, start in zip(hints, starts, strict=True)] == starts
     if "hidden" in arrangement:
-        assert "it stays open if the app that is mounted at '/in' leads to it" in hints[0]
+        assert "it stays open if the app at '/in', which hides its routes, leads to it" in hints[0]
+
+
+async def test_hints_app_that_is_hidden_as_a_whole_decides_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    app.add_api_route("/retired", force_maintenance_mode_on(functools.partial(retired)))
+    hints = await hints_of(maintenance_middleware(backend=MemoryBackend())(Hiding(app)), caplog)
+    assert [topic for topic, _ in hints] == ["layer", "mark"]
+    assert hints[0][1] == f"inside the maintenance middleware, {DECIDES.format('Hiding')}{ADVICE}"
+    assert "if the app at '/', which hides" in hints[1][1]
 
 
 async def test_hints_path_of_a_route_with_a_convertor_of_its_own_is_not_missed(

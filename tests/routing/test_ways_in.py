@@ -45,6 +45,7 @@ from tests.routing.apps import (
     rewriting,
     unmarked,
 )
+from tests.support import client
 
 pytestmark = MARKS
 
@@ -549,9 +550,6 @@ WAYS = {
         ["GET /in/off", "GET /in/docs", "GET /in/nothing", "GET /nothing"],
         ["GET /in/on"],
     ),
-    "an opaque app under a host": Way(
-        lambda: with_route(Host("testserver", served)), ["GET /off", "GET /nothing"], [], []
-    ),
     "a gateway to its parent": Way(lambda: with_a_gateway(Gateway), below("/in", [*ALL_OF_IT, "/nothing", "/in/off"])),
     "a gateway to its parent behind a known layer": Way(
         lambda: with_a_gateway(lambda app: CORSMiddleware(Gateway(app), allow_origins=["*"])),
@@ -786,6 +784,16 @@ async def test_the_routes_of_a_parent_say_nothing_of_an_app_that_nobody_can_see_
     app.mount("/in", inner)
     statuses = [await asked(app, each) for each in (*below("/in", [*ALL_OF_IT, "/nothing"]), "GET /off", "GET /items")]
     assert statuses == [503] * 6 + [200, 503]
+
+
+@pytest.mark.parametrize("kind", [Gateway, hiding])
+async def test_an_app_under_a_host_is_blocked_as_a_whole_if_it_is_opaque(kind: Callable[[ASGIApp], ASGIApp]) -> None:
+    app = with_route(Host("testserver", kind(served)))
+    statuses = []
+    for state in (False, True):
+        async with client(as_wrapped(app, MemoryBackend(state=state))) as http:
+            statuses.append([(await http.get(path)).status_code for path in ("/off", "/nothing")])
+    assert statuses == [[200, 200], [503, 503]]
 
 
 async def test_the_routes_of_an_app_are_found_where_a_layer_of_its_own_hides_them() -> None:
