@@ -97,8 +97,9 @@ def path_matches(pattern: str | re.Pattern[str]) -> BuiltInPredicate:
 
     Unknown is a path that lenient readers may read in another way, as for `path_prefix`, if the pattern gives another
     verdict on that; and a path that does not match, but would with or without a slash at its end, or in another case.
+    If the pattern looks around, as `(?!/admin)` does, a path is exempt only if it also matches in any case of letters.
     Behind a layer that hides the app any path that does not match is unknown, and so is one that does if the pattern
-    excludes something, as `(?!...)` and `[^a-z]` do.
+    looks around or excludes letters, as `[^a-z]` does.
 
     Raises:
         TypeError: The pattern is neither a `str` nor a compiled pattern for `str`.

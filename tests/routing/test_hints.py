@@ -451,17 +451,16 @@ async def test_hints_path_of_a_route_with_a_convertor_of_its_own_is_not_missed(
     assert await hints_of(app, caplog) == []
 
 
-@pytest.mark.parametrize(("entered", "peer"), [(False, "testclient"), (True, "testclient"), (False, "192.0.2.1")])
+@pytest.mark.parametrize("entered", [True, False])
 def test_hints_lifespan_that_a_test_client_does_not_run_is_not_missed(
-    entered: bool, peer: str, caplog: pytest.LogCaptureFixture
+    entered: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = FastAPI()
     app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True)))
-    http = TestClient(app, client=(peer, 50_000))
+    http = TestClient(app)
     with http if entered else contextlib.nullcontext():
         assert http.get("/docs").status_code == 200
-    topics = [record.name.removeprefix(f"{HINTS}.") for record in caplog.records if record.name.startswith(HINTS)]
-    assert topics == (["lifespan"] if peer != "testclient" else [])
+    assert [record.name for record in caplog.records if record.name.startswith(HINTS)] == []
 
 
 @pytest.mark.parametrize("same", [True, False])
