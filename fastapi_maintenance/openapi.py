@@ -77,9 +77,12 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
     mounts = [each for each in list_routes(Layers(outer).routes()) if each.mount is not None]
     prefix = next((each.path for each in mounts if mounted_layers(each.mount).router is app.router), "")
     marks: dict[tuple[str, str], bool | None] = {}
+    mark_of_app = mark_of(app)
     for route in list_routes(app.routes):
+        mark = mark_of(route.endpoint)
         for method in route.methods:  # the first route counts, by its path as the document writes it
-            marks.setdefault((re.sub(r":\w+\}", "}", route.path), method), mark_of(route.endpoint))
+            path = re.sub(r":\w+\}", "}", route.path)
+            marks.setdefault((path, method), mark_of_app if mark is None else mark)
 
     def with_responses(path: str, method: str, operation: Any) -> Any:  # noqa: ANN401 -- a path has other keys too
         mark = marks.get((path, method.upper()))

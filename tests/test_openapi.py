@@ -181,6 +181,16 @@ async def test_mounted_app_documents_the_maintenance_of_the_one_around_it(wrap: 
         assert [(await http.get(path)).status_code for path in ("/sub/items", "/sub/health")] == [503, 200]
 
 
+def test_mounted_app_that_is_forced_off_documents_what_is_forced_on_alone() -> None:
+    app, sub = FastAPI(), FastAPI()
+    sub.add_api_route("/items", lambda: "open")
+    sub.add_api_route("/retired", force_maintenance_mode_on(lambda: "closed"))
+    app.mount("/sub", force_maintenance_mode_off(sub))
+    app.add_middleware(maintenance_middleware())
+    document_maintenance(sub, within=app)
+    assert closable(sub.openapi()) == {"GET /retired"}
+
+
 def test_wrapped_app_documents_what_wraps_it() -> None:
     app = FastAPI()
     app.add_api_route("/items", lambda: "open")

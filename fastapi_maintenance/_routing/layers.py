@@ -87,7 +87,7 @@ class Layers:
         self.handlers: Any = None  # the innermost layer, or the application, that has handlers of exceptions
         self._links: list[
             tuple[Any, type, str, object]
-        ] = []  # from each layer to the next: it, its class and attribute
+        ] = []  # layers, their classes, attributes and the values of these
         self._marks_put = marks_put()
         self._index: RouteIndex | None = None
         if owner is None:
