@@ -4,7 +4,7 @@ from functools import partial
 from inspect import getattr_static
 from typing import Any
 
-from starlette.endpoints import HTTPEndpoint
+from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 
 from fastapi_maintenance._routing.layers import Layers
 from fastapi_maintenance._routing.left_to_app import users_handler
@@ -43,7 +43,7 @@ def _class_of(endpoint: Any) -> Any:  # noqa: ANN401 -- as above
     while isinstance(endpoint, partial):
         endpoint = endpoint.func
     kind = unwrapped(endpoint) if isinstance(endpoint, type) else None
-    return kind if kind is not None and issubclass(kind, HTTPEndpoint) else None
+    return kind if kind is not None and issubclass(kind, (HTTPEndpoint, WebSocketEndpoint)) else None
 
 
 def _dispatches_itself(kind: Any, method: str) -> bool:  # noqa: ANN401 -- as above
@@ -58,8 +58,12 @@ def _has_no_method(kind: Any, method: str) -> bool:  # noqa: ANN401 -- as above
         return False
     if getattr(kind, _name_of_function(kind, method), None) is None:
         return True
-    return _ASKS_ITS_LIST and method != "HEAD" and method not in kind({"type": "http"}, None, None)._allowed_methods  # noqa: SLF001
+    if not _ASKS_ITS_LIST or method == "HEAD" or issubclass(kind, WebSocketEndpoint):
+        return False
+    return method not in kind({"type": "http"}, None, None)._allowed_methods  # noqa: SLF001
 
 
 def _name_of_function(kind: Any, method: str) -> str:  # noqa: ANN401 -- as above
+    if issubclass(kind, WebSocketEndpoint):
+        return "on_connect"
     return "get" if method == "HEAD" and not hasattr(kind, "head") else method.lower()

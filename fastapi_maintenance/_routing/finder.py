@@ -124,6 +124,7 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
             decides = decides or handles_itself(route)
             effective = context if isinstance(route, APIRoute) else route  # which FastAPI keeps a copy of
         path += getattr(effective, "path", None) or ""
+        mark = _nearest(mark, candidate.mark, decides=decides)
         decides = decides or candidate.decides or is_changed
         is_certain = is_certain and not decides
         scope.update(child)

@@ -19,11 +19,12 @@ from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Layers, all_layers_of, mounted_layers
 from fastapi_maintenance._routing.left_to_app import users_handler
 from fastapi_maintenance._routing.origin import is_framework, unwrapped
-from fastapi_maintenance._routing.routes import ListedRoute, list_routes
+from fastapi_maintenance._routing.routes import ListedRoute, list_routes, routers_in
 from fastapi_maintenance.decorators import endpoints_in, mark_of, marked
-from fastapi_maintenance.predicates.verdicts import paths_in
+from fastapi_maintenance.predicates.verdicts import paths_in, verdict_on
 
 _LOGGER = "fastapi_maintenance.hints"
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _NOT_AN_APP = (FunctionType, MethodType, partial, type, type(None))
 _ROUTER = "fastapi_maintenance.router."  # the modules that the endpoints of the admin API come from
 _CORS_INSIDE = (
@@ -51,12 +52,10 @@ _SHUT = (
     "something before the routes hides them or decides by itself: include the router before routes that match "
     "everything, or exempt its paths with path_prefix"
 )
-_UNREACHED = (
-    "the mark on {} has no effect on this app, where it is not mounted: mount it, or mark the endpoints of its routes"
-)
+_INCLUDED = "the mark on {} has no effect, since it is included and not mounted: mark the endpoints of its routes"
 _HIDDEN = (
-    "{} is forced on, but no route with it can be seen, so it stays open if the app at {!r}, which hides its routes, "
-    "leads to it: mark that app, or let it keep what it wraps as its attribute `app`"
+    "{} is marked, but no route with it can be seen, so the mark has no effect if the app at {!r}, which hides its "
+    "routes, leads to it: mark that app, or let it keep what it wraps as its attribute `app`"
 )
 
 
@@ -91,16 +90,21 @@ def hints_on(
                 yield from _layer_hints(inner, f"in the app that is mounted at {path!r}, ")
     for path, below in named:
         has_route = any(template_matches(route.path, path, below=below) for route in routes)
-        if not has_route and not find("GET", path).answered:
+        if not has_route and not any(find(method, path).answered for method in _METHODS):
             lies = "lies under the path prefix" if below else "has the path"
             yield "path", f"no route {lies} {path!r} that the predicate names: correct it, or leave it out"
     admin = [route for route in routes if str(getattr(route.endpoint, "__module__", None)).startswith(_ROUTER)]
     asked = [(method, route.path) for route in admin if "{" not in route.path for method in sorted(route.methods)]
-    shut = dict.fromkeys(f"{method} {path}" for method, path in asked if find(method, path).mark is not False)
+    shut = dict.fromkeys(
+        f"{method} {path}"
+        for method, path in asked
+        if find(method, path).mark is not False and verdict_on(exempt, method, path) is not True
+    )
     if shut:
         yield "router", _SHUT.format(", ".join(shut))
     seen = routes if layers.router is not None else []
-    yield from _mark_hints(seen, [("", layers), *mounts], [app, router])
+    included = [each for route in (router.routes if router is not None else ()) for each in routers_in(route)]
+    yield from _mark_hints(seen, [("", layers), *mounts], included)
 
 
 def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
@@ -114,22 +118,22 @@ def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _mark_hints(
-    routes: list[ListedRoute], apps: list[tuple[str, Layers]], reached: list[object]
+    routes: list[ListedRoute], apps: list[tuple[str, Layers]], included: list[Any]
 ) -> Iterator[tuple[str, str]]:
     """Yield a hint for each mark that no route leads to."""
+    reached: list[object] = [each for route in routes for each in endpoints_in(route.endpoint)]
     for _, layers in apps:
-        reached += all_layers_of(layers.app)
-    for route in routes:
-        reached += endpoints_in(route.endpoint)
+        reached += [*all_layers_of(layers.app), layers.owner, layers.router]
     hiding = [path for path, layers in apps if layers.router is None and not is_framework(type(layers.app))]
     hiding += [route.path for route in routes if not isinstance(route.endpoint, _NOT_AN_APP)]
     for thing in marked():
-        if any(thing is each for each in reached):
-            continue
-        if isinstance(thing, (Starlette, Router)):
-            yield "mark", _UNREACHED.format(f"{_name_of(thing)} {id(thing):#x}")
-        elif hiding and mark_of(thing):
-            yield "mark", _HIDDEN.format(_name_of(thing), hiding[0] or "/")
+        is_app = isinstance(thing, (Starlette, Router))
+        label = getattr(thing, "title", None) or getattr(thing, "prefix", "")
+        name = f"{_name_of(thing)} {label!r}" if is_app else _name_of(thing)
+        if any(thing is each for each in included):
+            yield "mark", _INCLUDED.format(name)
+        elif hiding and (is_app or mark_of(thing)) and not any(thing is each for each in reached):
+            yield "mark", _HIDDEN.format(name, hiding[0] or "/")
 
 
 def with_hints(scope: Scope, send: Send, hints: Iterable[tuple[str, str]]) -> Send:
@@ -169,6 +173,8 @@ def template_matches(template: str, path: str, *, below: bool) -> bool:
     """Tell whether a route with this path template can match a path or, with `below`, one below it."""
     if below and path == "/":
         return True
+    if not below and template.endswith("/") is not path.endswith("/") and not template.endswith("}"):
+        return False
     wanted = path.strip("/").split("/")
     given = template.strip("/").split("/")
     for segment, other in zip(given, wanted, strict=False):

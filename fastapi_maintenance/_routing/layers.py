@@ -91,13 +91,12 @@ class Layers:
         self._marks_put = marks_put()
         self._index: RouteIndex | None = None
         if owner is None:
-            self.mark = mark_of(app)
             last = self._follow(app, base)
             if isinstance(base, _WITH_ROUTES) and not isinstance(last, _WITH_ROUTES):  # middleware that hides it
                 self.unknown.append(last)
                 last = base
-            last_mark = mark_of(last)
-            self.mark = self.mark if last_mark is None else last_mark
+            marks = [mark_of(layer) for layer in (last, *reversed(list(layers_of(app))))]
+            self.mark = next((mark for mark in marks if mark is not None), None)
             self._enter(last)
         else:
             self.mark = mark_of(owner)

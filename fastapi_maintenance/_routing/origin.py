@@ -1,7 +1,6 @@
 """Which module a class or function really comes from: by identity, since a wrapper has the name of what it wraps."""
 
 import sys
-from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
@@ -48,7 +47,6 @@ def is_overridden(thing: object, *names: str) -> bool:
     )
 
 
-@lru_cache(maxsize=1024)
 def _class_overrides(kind: type, names: tuple[str, ...]) -> bool:
     owners = (next((each for each in kind.__mro__ if name in vars(each)), object) for name in names)
     return not all(map(is_framework, owners))

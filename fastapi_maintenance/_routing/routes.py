@@ -11,6 +11,7 @@ from fastapi.routing import APIRouter
 from starlette.routing import BaseRoute, Host, Mount, Router, compile_path
 
 from fastapi_maintenance._routing.origin import is_overridden
+from fastapi_maintenance.decorators import mark_of
 
 # FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
 # answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes
@@ -31,6 +32,7 @@ class Candidate:
     original: BaseRoute
     decides: bool  # whether it decides by itself what answers
     is_plain: bool  # whether it matches as the framework's own routes do, and changes nothing
+    mark: bool | None  # on the route itself
     layers: Any = None  # the `Layers` of the app that is mounted here, once they have been needed
 
 
@@ -40,7 +42,7 @@ class RouteIndex:
     def __init__(self, router: Router) -> None:
         self.router = router
         routes = list(router.routes)
-        self._routers: list[Router] = [router, *(inner for route in routes for inner in _routers_in(route))]
+        self._routers: list[Router] = [router, *(inner for route in routes for inner in routers_in(route))]
         self._seen = [routes, *(list(inner.routes) for inner in self._routers[1:])]
         self._by_start: dict[str, list[Candidate]] = {}  # by the path, up to the segment of its first parameter
         self._originals: list[BaseRoute] = []
@@ -91,8 +93,11 @@ class ListedRoute(NamedTuple):
     mount: Any = None  # the mount or host, if another app is mounted here
 
 
-def list_routes(routes: Iterable[Any], prefix: str = "") -> Iterator[ListedRoute]:
-    """List routes, and for each app that is mounted both itself and the routes that are known to lie in it."""
+def list_routes(routes: Iterable[Any], prefix: str = "", within: tuple[object, ...] = ()) -> Iterator[ListedRoute]:
+    """List routes, and for each app that is mounted both itself and the routes that are known to lie in it.
+
+    What is mounted in itself, with the routes that it is `within`, is listed as an app whose routes are not known.
+    """
     # Before FastAPI 0.137 routes are flat as they are; in 0.137.0 and 0.137.1 an included router is unknown.
     for route in route_contexts(routes):
         original = getattr(route, "original_route", route)
@@ -100,7 +105,9 @@ def list_routes(routes: Iterable[Any], prefix: str = "") -> Iterator[ListedRoute
         path = prefix + (own_path or "")
         if isinstance(original, (Mount, Host)):
             yield ListedRoute(path, mount=route)
-            for inner in list_routes(route.routes, path) if route.routes else [ListedRoute(path + _ANY_PATH)]:
+            is_known = route.routes and not any(route.routes is each for each in (routes, *within))
+            inner_routes = list_routes(route.routes, path, (routes, *within)) if is_known else ()
+            for inner in inner_routes or [ListedRoute(path + _ANY_PATH)]:
                 # The path alone does not lead to what answers under one host only, so its endpoint is not listed.
                 yield ListedRoute(inner.path, mount=inner.mount) if isinstance(original, Host) else inner
         elif own_path is None:
@@ -114,7 +121,7 @@ def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
     for route in routes:
         contexts = []
         with suppress(Exception):  # a route that fails here will fail in the app as well
-            if not any(is_overridden(router, "matches", "handle") for router in _routers_in(route)):
+            if not any(is_overridden(router, "matches", "handle") for router in routers_in(route)):
                 contexts = [
                     each for each in route_contexts([route]) if getattr(each, "original_route", each) is not route
                 ]
@@ -123,12 +130,12 @@ def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
         yield from [(each, each.original_route) for each in contexts] or [(route, route)]
 
 
-def _routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the private class
+def routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the private class
     """Yield the router that a route includes, if it does, and those that are included in it."""
     if isinstance(route, IncludedRouter):
         yield route.original_router
         for inner in route.original_router.routes:
-            yield from _routers_in(inner)
+            yield from routers_in(inner)
 
 
 def _shape_of(route: BaseRoute) -> object:
@@ -143,10 +150,10 @@ def handles_itself(route: BaseRoute) -> bool:
     return is_overridden(route, "handle") or is_overridden(type(route), "methods")
 
 
-def _facts_of(route: BaseRoute) -> tuple[bool, bool]:
+def _facts_of(route: BaseRoute) -> tuple[bool, bool, bool | None]:
     with suppress(Exception):  # a class of route may have anything there
-        return handles_itself(route), not is_overridden(route, "matches")
-    return True, False
+        return handles_itself(route), not is_overridden(route, "matches"), mark_of(route)
+    return True, False, None
 
 
 def _path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 -- a route, or its context

@@ -37,6 +37,7 @@ class BypassCookie(BuiltInPredicate):
 
         super().__init__(self._is_let_in, "bypass_cookie")
         self._domain, self._samesite = domain, samesite
+        self._must_be_secure = samesite == "none" or name.startswith(("__Host-", "__Secure-"))  # RFC 6265bis 4.1.3
         self.name = name
         self._secret = secret.encode()
         self._max_ages = {"cookie": int(max_age), "link": int(link_max_age)}
@@ -90,9 +91,9 @@ class BypassCookie(BuiltInPredicate):
             self.name,
             self.signed("cookie", expiry),
             max_age=expiry - _now(),
-            path=app_root(request) or "/",
+            path="/" if self.name.startswith("__Host-") else app_root(request) or "/",
             domain=self._domain,
-            secure=over_https or request.url.scheme == "https" or self._samesite == "none",
+            secure=over_https or request.url.scheme == "https" or self._must_be_secure,
             httponly=True,
             samesite=self._samesite,
         )
@@ -151,6 +152,8 @@ def bypass_cookie(  # noqa: PLR0913 -- each is a setting with a default
             reject_value(name_of_age, "be at least 1 second", age)
     if domain is not None and not re.fullmatch(_DOMAIN, check_str("domain", domain)):
         reject_value("domain", "be a name without scheme, port, path or leading dot, such as shop.example", domain)
+    if domain is not None and check_str("name", name).startswith("__Host-"):  # RFC 6265bis 4.1.3
+        reject_value("domain", "be None if the name begins with __Host-", domain)
     if check_str("samesite", samesite) not in get_args(_SameSite):
         reject_value("samesite", "be 'lax', 'strict' or 'none'", samesite)
     try:

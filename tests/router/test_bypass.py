@@ -85,12 +85,24 @@ async def test_cookie_is_secure_if_the_app_or_the_request_is_on_https_or_other_s
     given = await give_secret(app, f"{scheme}://testserver/maintenance/bypass")
     cookie = given.headers["set-cookie"].split("; ")
     assert ("Secure" in cookie, f"SameSite={samesite}" in cookie) == (expected, True)
+
     followed = await ask(
         app,
         "GET",
         f"{scheme}://testserver{given.json()['link'].partition('example')[2]}" if base_url else given.json()["link"],
     )
     assert ("Secure" in followed.headers["set-cookie"].split("; ")) is expected
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["__Host-b", "__Secure-b"])
+async def test_bypass_cookie_with_a_prefix_of_its_name_is_secure_as_browsers_demand(name: str) -> None:
+    """RFC 6265bis 4.1.3."""
+    app = FastAPI()
+    app.include_router(bypass_router(bypass_cookie(SECRET, name=name)))
+    async with client(app, root_path="/shop") as http:
+        cookie = (await http.post("/shop/maintenance/bypass", json={"secret": SECRET})).headers["set-cookie"]
+    assert ("Secure" in cookie, "Path=/;" in cookie) == (True, name == "__Host-b")
 
 
 async def test_cookie_is_for_the_domain_that_is_named() -> None:
@@ -299,6 +311,11 @@ def test_bypass_without_itsdangerous_names_the_extra(monkeypatch: pytest.MonkeyP
             for domain in ("", ".shop.example", "https://shop.example", "shop.example:80", "a/b", "a; Path=/", "a\n")
         ),
         (lambda: bypass_cookie(SECRET, domain=1), TypeError, "domain must be a str, got int 1"),  # type: ignore[arg-type]  # what is refused
+        (
+            lambda: bypass_cookie(SECRET, name="__Host-b", domain="shop.example"),
+            ValueError,
+            "domain must be None if the name begins with __Host-, got 'shop.example'",
+        ),
         (lambda: bypass_cookie(SECRET, samesite="Lax"), ValueError, "samesite must be 'lax', 'strict' or 'none', got"),  # type: ignore[arg-type]  # what is refused
         (lambda: bypass_cookie(SECRET, samesite=None), TypeError, "samesite must be a str, got NoneType None"),  # type: ignore[arg-type]  # what is refused
         (lambda: bypass_cookie(b"bytes" * 10), TypeError, "secret must be a str, got bytes$"),  # type: ignore[arg-type]  # what is refused

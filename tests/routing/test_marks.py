@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, WebSocket
 from starlette.applications import Starlette
-from starlette.endpoints import HTTPEndpoint
+from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -265,6 +265,7 @@ MOUNTED: dict[str, tuple[Callable[[Any], ASGIApp], tuple[int, ...]]] = {  # and 
         lambda mark: mark(FastAPI(routes=three_routes(), middleware=[Middleware(rewriting)])),
         (200, 503),
     ),
+    "a layer between others": (lambda mark: rewritten(mark(behind_cors(with_three_routes(FastAPI)))), (503,)),
     "an unknown layer": (lambda mark: mark(rewritten(with_three_routes(FastAPI))), (503,)),
     "a function": (lambda mark: mark(functools.partial(opaque)), ()),
     "an object": (lambda mark: mark(Opaque()), ()),
@@ -348,6 +349,32 @@ async def test_a_mark_on_a_mounted_app_holds_for_all_below_that_has_none_of_its_
             expected[1 if status == 200 else 2] = status
         assert statuses[state] == [*expected, 503 if state else 200]
         assert sockets[state] == (1013 if forced_on else sockets[None])
+
+
+@pytest.mark.parametrize("mark", [force_maintenance_mode_on, force_maintenance_mode_off])
+async def test_a_mark_on_a_route_or_a_mount_itself_counts_for_what_has_none_of_its_own(
+    mark: Callable[[Any], Any],
+) -> None:
+    statuses = {}
+    for state in (False, True):
+        routes = [mark(Route("/plain", plain)), mark(Mount("/in", routes=three_routes()))]
+        async with client(as_wrapped(FastAPI(routes=routes), MemoryBackend(state=state))) as http:
+            paths = ("/plain", "/in/plain", "/in/off", "/in/on")
+            statuses[state] = [(await http.get(path)).status_code for path in paths]
+    marked_status = 503 if mark is force_maintenance_mode_on else 200
+    assert statuses[False] == statuses[True] == [marked_status, marked_status, 200, 503]
+
+
+async def test_the_mark_on_connecting_of_a_class_of_websocket_endpoints_counts() -> None:
+    class Shut(WebSocketEndpoint):
+        @force_maintenance_mode_on
+        async def on_connect(self, websocket: WebSocket) -> None:
+            await websocket.accept()
+
+    app = FastAPI(routes=[WebSocketRoute("/ws", Shut)])
+    for state in (False, True):
+        message = (await handshake(as_wrapped(app, MemoryBackend(state=state)), websocket_scope("/ws")))[0]
+        assert message.get("code", message["type"]) == 1013
 
 
 async def test_a_mark_on_a_mounted_app_counts_as_soon_as_it_is_put_there() -> None:
