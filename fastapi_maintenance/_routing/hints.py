@@ -36,20 +36,20 @@ _TWICE = (
     "them, and compose what they exempt with any_of"
 )
 _LAYER = (
-    "{} may change the path or method of a request or answer it, so none is left to the app as a 404 or 405: put it "
-    "outside, where a middleware is that is added after the maintenance middleware"
+    "{} may change the path or method of a request or answer it, so requests that no route answers (404, 405) are "
+    "blocked too: put it outside, where a middleware is that is added after the maintenance middleware"
 )
 _DECIDES = (
-    "{} decides by itself what answers, so neither @force_maintenance_mode_off nor the documentation counts behind it, "
-    "and none is left to the app as a 404 or 405: exempt by a predicate what must stay open"
+    "{} decides by itself what answers, so @force_maintenance_mode_off and the documentation have no effect behind it, "
+    "and requests that no route answers (404, 405) are blocked too: exempt by a predicate what must stay open"
 )
 _HANDLER = (
-    "{} handles HTTPException, 404 or 405 and may answer anything, so that is not left to the app: mark the handler "
-    "with @force_maintenance_mode_off if it may answer during maintenance, or set unmatched='block'"
+    "{} handles 404, 405 or HTTPException and may answer anything, so what it handles is blocked: mark the handler with "
+    "@force_maintenance_mode_off if it may answer during maintenance, or set unmatched='block'"
 )
 _SHUT = (
-    "{} of maintenance_router cannot be reached during maintenance, because another route answers that path, or "
-    "something before the routes hides them or decides by itself: include the router before routes that match "
+    "{} of a router of this library cannot be reached during maintenance, because another route answers that path, or "
+    "something in front of the routes hides them or decides by itself: include the router before routes that match "
     "everything, or exempt its paths with path_prefix"
 )
 _INCLUDED = "the mark on {} has no effect, since it is included and not mounted: mark the endpoints of its routes"

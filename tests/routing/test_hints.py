@@ -296,12 +296,12 @@ def with_functions() -> FastAPI:
 
 
 REWRITES = (
-    "{} may change the path or method of a request or answer it, so none is left to the app as a 404 or 405: put it "
-    "outside, where a middleware is that is added after the maintenance middleware"
+    "{} may change the path or method of a request or answer it, so requests that no route answers (404, 405) are "
+    "blocked too: put it outside, where a middleware is that is added after the maintenance middleware"
 )
 DECIDES = (
-    "{} decides by itself what answers, so neither @force_maintenance_mode_off nor the documentation counts behind it, "
-    "and none is left to the app as a 404 or 405: exempt by a predicate what must stay open"
+    "{} decides by itself what answers, so @force_maintenance_mode_off and the documentation have no effect behind it, "
+    "and requests that no route answers (404, 405) are blocked too: exempt by a predicate what must stay open"
 )
 ADVICE = " (to silence it: logging.getLogger('fastapi_maintenance.hints.layer').setLevel('ERROR'))"
 
@@ -371,7 +371,7 @@ async def test_hints_handler_of_refusals_is_named_with_what_helps(
     hints = await hints_of(closed, caplog)
     assert [topic for topic, _ in hints] == (["handler"] if key != 500 and not silenced else [])
     for _, text in hints:
-        assert text.startswith("inside the maintenance middleware, answer handles HTTPException, 404 or 405 and may")
+        assert text.startswith("inside the maintenance middleware, answer handles 404, 405 or HTTPException and may")
         assert "with @force_maintenance_mode_off if" in text
         assert "or set unmatched='block'" in text
     if silenced == "mark":
