@@ -44,8 +44,8 @@ _DECIDES = (
     "and requests that no route answers (404, 405) are blocked too: exempt by a predicate what must stay open"
 )
 _HANDLER = (
-    "{} handles 404, 405 or HTTPException and may answer anything, so what it handles is blocked: mark the handler with "
-    "@force_maintenance_mode_off if it may answer during maintenance, or set unmatched='block'"
+    "{} handles 404, 405 or HTTPException and may answer anything, so what it handles is blocked: mark the handler "
+    "with @force_maintenance_mode_off if it may answer during maintenance, or set unmatched='block'"
 )
 _SHUT = (
     "{} of a router of this library cannot be reached during maintenance, because another route answers that path, or "
