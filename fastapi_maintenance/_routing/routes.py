@@ -50,7 +50,10 @@ class RouteIndex:
             self._originals.append(original)
             start, parameter, _ = _path_to_index(effective, original).partition("{")
             group = self._by_start.setdefault(start.rpartition("/")[0] if parameter else start, [])
-            group.append(Candidate(position, effective, original, *_facts_of(original)))
+            is_plain = not is_overridden(original, "matches")
+            group.append(
+                Candidate(position, effective, original, handles_itself(original), is_plain, mark_of(original))
+            )
         self._longest = max(map(len, self._by_start), default=0)
         self._shapes = self._shapes_now()
 
@@ -148,12 +151,6 @@ def _shape_of(route: BaseRoute) -> object:
 def handles_itself(route: BaseRoute) -> bool:
     """Return whether a route has a way of its own to handle requests or to know its methods."""
     return is_overridden(route, "handle") or is_overridden(type(route), "methods")
-
-
-def _facts_of(route: BaseRoute) -> tuple[bool, bool, bool | None]:
-    with suppress(Exception):  # a class of route may have anything there
-        return handles_itself(route), not is_overridden(route, "matches"), mark_of(route)
-    return True, False, None
 
 
 def _path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 -- a route, or its context

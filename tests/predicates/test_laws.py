@@ -13,7 +13,7 @@ from typing import Any, cast
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
@@ -272,6 +272,7 @@ built_in = st.sampled_from(list(BUILT_IN.values()))
 
 
 @given(built_in, anything)
+@example(BUILT_IN["async"], lambda _: True)
 def test_the_operators_are_the_combinators(p: Any, q: Any) -> None:  # noqa: ANN401 -- sync or async
     for one, other in ((p, q), (q, p)):
         for made, expected in ((one | other, any_of(one, other)), (one & other, all_of(one, other))):
