@@ -13,9 +13,10 @@ import typer
 from typer.testing import CliRunner
 
 import fastapi_maintenance
-from fastapi_maintenance import Hold, Switch, Window, state_to_text, text_to_state
-from fastapi_maintenance._switch.app_switch import Settings
+from fastapi_maintenance import Hold, Switch, Window
+from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.cli.commands import app as cli
+from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.predicates import __all__ as predicates
 from tests.documents import DOCS, DOCUMENTS, README, ROOTS, blocks_of, example, examples_of
 from tests.support import ROOT

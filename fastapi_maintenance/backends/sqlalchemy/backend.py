@@ -25,7 +25,7 @@ from fastapi_maintenance.backends.sqlalchemy.workers import PostgreSQLWorkers
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import MaintenanceState
-from fastapi_maintenance.typing import StateChange
+from fastapi_maintenance.typing import StateChange, WorkerRegistry
 
 __all__ = ["SQLAlchemyBackend", "make_engine"]
 
@@ -135,7 +135,7 @@ class SQLAlchemyBackend(StoreBackend):
         return after
 
     @property
-    def workers(self) -> PostgreSQLWorkers | None:
+    def workers(self) -> WorkerRegistry | None:
         """Who serves behind this switch; None: it is not PostgreSQL through asyncpg or psycopg."""
         return self._workers if postgresql.can_listen(self.engine) else None
 
