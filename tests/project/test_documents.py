@@ -31,7 +31,7 @@ def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
     """Those of commands are tested below, all at once; each other one by its heading, which no two have."""
     blocks = [block for document in DOCUMENTS for block in blocks_of(document)]
     here = Path(__file__)
-    others = ("../browser/test_notice.py", "../packages/test_in_one_process.py")
+    others = ("../backends/test_alembic.py", "../browser/test_notice.py", "../packages/test_in_one_process.py")
     files = ("test_examples.py", "test_recipes.py", *others, here.name)
     tests = "".join(here.parent.joinpath(name).read_text("utf-8") for name in files)
     assert [line for line in ALL.splitlines() if "```" in line] == [

@@ -156,7 +156,6 @@ async def test_app_on_a_server_follows_its_switch(kind: str, heading: str, url: 
 
             await eventually(is_closed)
         if kind == "asyncpg":
-            assert list(names["metadata"].tables) == ["fastapi_maintenance"]
             await names["engine"].dispose()
 
 
