@@ -112,7 +112,8 @@ PARTS = {
         tests=("agreement", "alembic", "stores", "redis", "sqlalchemy", "url"),
         chosen="servers or not servers",
         kept=(
-            "not many_processes and not every_backend and not a_process_ends_although and not as_the_page_says and not a_cluster_whose"
+            "not many_processes and not every_backend and not a_process_ends_although and not a_cluster_whose"
+            " and not as_the_page_says"
             " and not [cluster and not redis-text and not ([psycopg and not watch and not by_hand)"
         ),
     ),
