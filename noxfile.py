@@ -183,8 +183,11 @@ def types(session: nox.Session) -> None:
     lines = HERE.joinpath("tests", "typing", "api.py").read_text(encoding="utf-8").splitlines()
     wrong = {number for number, line in enumerate(lines, 1) if "# type: ignore" in line}
     by_pyrefly = refused(session, "pyrefly", "check", "--enabled-ignores", "pyrefly", "--output-format", "min-text")
-    if by_pyrefly != wrong:
-        session.error(f"pyrefly accepts a wrong use or refuses a right one in lines {by_pyrefly ^ wrong}")
+    seen = {
+        number for number in wrong if "# not by pyrefly" not in lines[number - 1]
+    }  # it looks into no overload there
+    if by_pyrefly != seen:
+        session.error(f"pyrefly accepts a wrong use or refuses a right one in lines {by_pyrefly ^ seen}")
     by_ty = refused(session, "ty", "check", "--output-format", "concise")
     if not set() < by_ty <= wrong:
         session.error(f"ty refuses a right use in lines {by_ty - wrong}, or none at all")

@@ -1,13 +1,13 @@
 """Take a FastAPI service into maintenance and out again, without taking it down."""
 
 from fastapi_maintenance._helpers.version import __version__
+from fastapi_maintenance._switch.block import MaintenanceBlock
 from fastapi_maintenance.backends.base import BaseStateBackend
 from fastapi_maintenance.backends.cached import cached
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import backend_from_url
-from fastapi_maintenance.codec import bool_to_str, state_to_text, str_to_bool, text_to_state
 from fastapi_maintenance.control import (
     cancel_maintenance,
     configure_backend,
@@ -19,6 +19,7 @@ from fastapi_maintenance.control import (
     maintenance_mode_off,
     maintenance_mode_on,
     plan_maintenance,
+    release_hold,
     set_maintenance_mode,
     wait_until_open,
 )
@@ -27,6 +28,8 @@ from fastapi_maintenance.errors import (
     DrainTimeoutError,
     InvalidStateError,
     MaintenanceError,
+    MissingTableError,
+    NoSuchHoldError,
     NoSuchWindowError,
     NotSupportedError,
     NoWorkersError,
@@ -36,6 +39,8 @@ from fastapi_maintenance.errors import (
 from fastapi_maintenance.middleware import MaintenanceModeMiddleware, maintenance_middleware
 from fastapi_maintenance.openapi import document_maintenance
 from fastapi_maintenance.predicates import (
+    AsyncBuiltInPredicate,
+    BuiltInPredicate,
     all_of,
     always,
     any_of,
@@ -53,7 +58,7 @@ from fastapi_maintenance.predicates import (
     query_equals,
     safe_method,
 )
-from fastapi_maintenance.predicates.bypass import bypass_cookie
+from fastapi_maintenance.predicates.bypass import BypassCookie, bypass_cookie
 from fastapi_maintenance.responses import (
     as_html,
     as_json,
@@ -70,6 +75,7 @@ from fastapi_maintenance.typing import (
     DetailedStateBackend,
     DrainableStateBackend,
     ExemptCallback,
+    MiddlewareSettings,
     PeekableStateBackend,
     Predicate,
     ResponseCallback,
@@ -81,9 +87,12 @@ from fastapi_maintenance.typing import (
 )
 
 __all__ = [
+    "AsyncBuiltInPredicate",
     "AsyncPredicate",
     "AsyncResponseCallback",
     "BaseStateBackend",
+    "BuiltInPredicate",
+    "BypassCookie",
     "DetailedStateBackend",
     "DrainTimeoutError",
     "DrainableStateBackend",
@@ -92,11 +101,15 @@ __all__ = [
     "Hold",
     "InvalidStateError",
     "LocalFileBackend",
+    "MaintenanceBlock",
     "MaintenanceError",
     "MaintenanceModeMiddleware",
     "MaintenanceState",
     "MaintenanceStatus",
     "MemoryBackend",
+    "MiddlewareSettings",
+    "MissingTableError",
+    "NoSuchHoldError",
     "NoSuchWindowError",
     "NoWorkersError",
     "NotSupportedError",
@@ -121,7 +134,6 @@ __all__ = [
     "as_problem",
     "as_redirect",
     "backend_from_url",
-    "bool_to_str",
     "bypass_cookie",
     "cached",
     "cancel_maintenance",
@@ -152,12 +164,10 @@ __all__ = [
     "path_prefix",
     "plan_maintenance",
     "query_equals",
+    "release_hold",
     "safe_method",
     "set_maintenance_mode",
-    "state_to_text",
     "status_of",
-    "str_to_bool",
-    "text_to_state",
     "wait_until_open",
     "with_media_type",
 ]

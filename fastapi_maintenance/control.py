@@ -17,7 +17,7 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_seconds, check_str
 from fastapi_maintenance._helpers.waiting import guarded, in_time
 from fastapi_maintenance._switch import current_backend, holds, reports
-from fastapi_maintenance._switch.block import Block
+from fastapi_maintenance._switch.block import MaintenanceBlock
 from fastapi_maintenance._switch.changes import changes
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.env import EnvVarBackend
@@ -52,6 +52,7 @@ __all__ = [
     "maintenance_mode_off",
     "maintenance_mode_on",
     "plan_maintenance",
+    "release_hold",
     "set_maintenance_mode",
     "wait_until_open",
 ]
@@ -89,6 +90,9 @@ def configure_backend(backend: StateBackend | str, **settings: object) -> None:
 
 async def get_maintenance_mode(backend: StateBackend | str | None = None) -> bool:
     """Return whether maintenance is on now.
+
+    It must be awaited: `if get_maintenance_mode():` without `await` is always true, as any coroutine is, and reads
+    nothing. Python warns that the coroutine "was never awaited", and mypy reports it as `truthy-bool`.
 
     >>> import asyncio
     >>> from fastapi_maintenance import MemoryBackend
@@ -290,6 +294,32 @@ async def remove_window(window_id: str, backend: StateBackend, *, prefix: bool =
     return await update_state(holds.check_detailed(backend, "cancel_maintenance()"), change)
 
 
+async def release_hold(hold_id: str, backend: StateBackend | str | None = None) -> None:
+    """Release the hold of a block or a command that is gone, such as a job that died.
+
+    >>> async def release_holds_of(job: str) -> None:
+    ...     for hold in (await get_maintenance_state()).holds:
+    ...         if hold.by == job:
+    ...             await release_hold(hold.id)
+
+    A job that still runs and renews its hold puts it back within two seconds.
+
+    Args:
+        hold_id: The hold's id.
+        backend: The backend to write to, or its URL; None: the current app's backend, else the default.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        NoSuchHoldError: There is no hold of that id.
+        NotSupportedError: The backend has nothing but a switch.
+        ReadOnlyBackendError: The backend cannot be written.
+        Exception: Whatever else the store raises.
+    """
+    check_str("hold_id", hold_id)
+    async with _current(backend) as meant:
+        await holds.remove_hold(hold_id, meant)
+
+
 async def get_workers(backend: StateBackend | str | None = None) -> tuple[WorkerStatus, ...]:
     """Return what each worker behind a switch has reported of itself: a process that serves an app, in an event loop.
 
@@ -322,7 +352,7 @@ def maintenance_mode_on(  # noqa: PLR0913 -- each is a detail of the hold
     drain: float | timedelta | None = None,
     workers: int | None = None,
     by: str | None = None,
-) -> Block:
+) -> MaintenanceBlock:
     """Hold maintenance on for as long as a block runs.
 
     >>> async def migrate() -> None:
@@ -370,7 +400,9 @@ def maintenance_mode_on(  # noqa: PLR0913 -- each is a detail of the hold
         Exception: On entering and leaving, whatever the store raises. Where the block itself raised, that goes on,
             and what the store raised is logged.
     """
-    block = Block(backend, on=True, message=message, ends_at=ends_at, lease=lease, drain=drain, workers=workers, by=by)
+    block = MaintenanceBlock(
+        backend, on=True, message=message, ends_at=ends_at, lease=lease, drain=drain, workers=workers, by=by
+    )
     check_future("ends_at", block.expected_end, clock.now())
     return block
 
@@ -380,14 +412,14 @@ def maintenance_mode_off(
     *,
     lease: float | timedelta | None = None,
     by: str | None = None,
-) -> Block:
+) -> MaintenanceBlock:
     """Hold maintenance off for as long as a block runs; everything else is as for `maintenance_mode_on`.
 
     >>> async def answer_again() -> None:
     ...     async with maintenance_mode_off():
     ...         ...
     """
-    return Block(backend, on=False, lease=lease, by=by)
+    return MaintenanceBlock(backend, on=False, lease=lease, by=by)
 
 
 async def wait_until_open(

@@ -11,6 +11,7 @@ __all__ = [
     "DrainTimeoutError",
     "InvalidStateError",
     "MaintenanceError",
+    "MissingTableError",
     "NoSuchHoldError",
     "NoSuchWindowError",
     "NoWorkersError",
@@ -110,6 +111,10 @@ class NoSuchHoldError(MaintenanceError):
 
 class NoSuchWindowError(MaintenanceError):
     """There is no planned window of that id, or no single one whose id begins so."""
+
+
+class MissingTableError(MaintenanceError):
+    """The table of a switch is missing, and is left to migrations; the message says which one to run, and how."""
 
 
 class NotSupportedError(MaintenanceError):

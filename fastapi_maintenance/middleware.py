@@ -5,15 +5,15 @@
 
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from datetime import timedelta
 from functools import partial
 from time import time
-from typing import TypeGuard, Unpack
+from typing import Literal, TypeGuard, Unpack, overload
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance._helpers.applications import Starlette
+from fastapi_maintenance._helpers.checks import check_app
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.telemetry import request_was_blocked
 from fastapi_maintenance._helpers.waiting import in_time
@@ -21,17 +21,16 @@ from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, with_hints
 from fastapi_maintenance._routing.layers import all_layers_of
 from fastapi_maintenance._switch import current_backend
-from fastapi_maintenance._switch.app_switch import ON, AppSwitch, CommonSettings, RetryAfter, Settings, Unmatched
+from fastapi_maintenance._switch.app_switch import ON, AppSwitch
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, enter, leave
+from fastapi_maintenance._switch.settings import Settings, checked
 from fastapi_maintenance.backends.known import key_of
-from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
 from fastapi_maintenance.predicates.verdicts import exempts
-from fastapi_maintenance.responses import as_json
 from fastapi_maintenance.responses.sending import send_blocked
 from fastapi_maintenance.state import MaintenanceStatus
-from fastapi_maintenance.typing import ExemptCallback, ResponseCallback, StateBackend
+from fastapi_maintenance.typing import MiddlewareSettings, StateBackend
 
 __all__ = ["MaintenanceModeMiddleware", "backend_of", "is_maintenance", "maintained_layers", "maintenance_middleware"]
 
@@ -44,7 +43,7 @@ def decide(  # noqa: PLR0913 -- one keyword for each fact
     active: bool,
     answered: bool,
     documentation: bool,
-    unmatched: Unmatched,
+    unmatched: Literal["pass", "block"],
     exempt_docs: bool,
 ) -> bool | None:
     """Return whether to block an HTTP request or a WebSocket handshake; None where the predicate alone decides.
@@ -70,10 +69,26 @@ def decide(  # noqa: PLR0913 -- one keyword for each fact
     return None
 
 
-class MaintainedApp:
-    """An app with maintenance around it. The attribute `app` lets other middleware see through it."""
+class MaintenanceModeMiddleware:
+    """The middleware as a class: `app.add_middleware(MaintenanceModeMiddleware, backend=...)`.
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    >>> from fastapi import FastAPI
+    >>> app = FastAPI()
+    >>> app.add_middleware(MaintenanceModeMiddleware, backend="memory:")
+
+    Args:
+        app: The app to wrap. The attribute of this name lets other middleware see through this one.
+        **settings: Those of `maintenance_middleware`.
+
+    Raises:
+        TypeError: As `maintenance_middleware` does.
+        ValueError: As `maintenance_middleware` does.
+    """
+
+    def __init__(self, app: ASGIApp, **settings: Unpack[MiddlewareSettings]) -> None:
+        self._wrap(app, _remembered(checked(settings, "MaintenanceModeMiddleware")))
+
+    def _wrap(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.settings = settings
         self._finder = RouteFinder(app, around=self)
@@ -90,6 +105,7 @@ class MaintainedApp:
         self._switch.forget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, a WebSocket handshake or a lifespan (ASGI)."""
         served, switch, kind, request = self._served, self._switch, scope["type"], RequestInProgress(scope)
         request.began, request.switch, request.token = time(), switch, enter(request)
         request.context, request.has_passed = copy_context(), False
@@ -112,7 +128,7 @@ class MaintainedApp:
                         request_was_blocked(blocked.route)
                         settings = self.settings
                         await send_blocked(
-                            scope, receive, send, blocked.status, settings.response, settings.retry_seconds
+                            scope, receive, send, blocked.status, settings.response, settings.retry_after
                         )
                         return
                     request.has_passed = status.active
@@ -171,19 +187,13 @@ class MaintainedApp:
         )
 
 
-def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
-    *,
-    backend: StateBackend | str | None = None,
-    enabled: bool | None = None,
-    exempt: ExemptCallback | None = None,
-    response: ResponseCallback | None = None,
-    exempt_docs: bool = True,
-    unmatched: Unmatched = "pass",
-    retry_after: RetryAfter = 3600,
-    fail_closed: bool = False,
-    read_timeout: float | timedelta = 1.0,
-    close_websockets: bool = True,
-) -> Callable[[ASGIApp], ASGIApp]:
+@overload
+def maintenance_middleware(app: ASGIApp, /, **settings: Unpack[MiddlewareSettings]) -> ASGIApp: ...
+@overload
+def maintenance_middleware(**settings: Unpack[MiddlewareSettings]) -> Callable[[ASGIApp], ASGIApp]: ...
+def maintenance_middleware(
+    app: ASGIApp | None = None, **settings: Unpack[MiddlewareSettings]
+) -> ASGIApp | Callable[[ASGIApp], ASGIApp]:
     """Return a middleware, for `app.add_middleware(maintenance_middleware(...))` or to be called with any ASGI app.
 
     >>> from fastapi import FastAPI
@@ -191,110 +201,66 @@ def maintenance_middleware(  # noqa: PLR0913 -- each is a setting with a default
     >>> app = FastAPI()
     >>> app.add_middleware(maintenance_middleware(backend="memory:", exempt=path_prefix("/health")))
 
+    FastAPI's own idiom works too: `app.add_middleware(maintenance_middleware, backend="memory:")`. The settings are
+    checked when the app builds its middleware then, and not at once.
+
     Args:
-        backend: Where the switch is kept, or its URL for `backend_from_url`; None: the one given to
-            `configure_backend`, else the environment variable `FASTAPI_MAINTENANCE_MODE`.
-        enabled: True or False overrules the backend; None: the backend decides.
-        exempt: A predicate, sync or async, that says which requests pass. One that raises exempts nothing.
-        response: A function, sync or async, from the request to the response; None: `as_json()`.
-        exempt_docs: Whether the app's own documentation URLs stay open.
-        unmatched: `"pass"` leaves to the app what it would answer with 404 or 405, its redirects of trailing slashes,
-            and CORS preflights that a `CORSMiddleware` inside answers; `"block"` blocks them too.
-        retry_after: Whole seconds, or a timedelta, for the `Retry-After` header (RFC 9110 10.2.3) if the end of
-            maintenance is not known; or a (min, max) pair: each response gets a random value in it, and if the end is
-            known up to max - min seconds more, so that clients do not all come back at once.
-        fail_closed: Whether there is maintenance while the backend cannot be read and no state is known.
-        read_timeout: Seconds, or a timedelta, that one read of the backend may hold a request. It also limits how long
-            the predicate may take when it is asked again about a request in progress, for a drain or an open WebSocket;
-            the request is not exempt if it takes longer.
-        close_websockets: Whether WebSockets that are open when maintenance begins, and that it blocks, are closed with
-            1012 (service restart); the app receives `websocket.disconnect` with 1001 (going away). A WebSocket whose
-            handler has a block such as `maintenance_mode_on()` open is not closed until that block ends.
+        app: An ASGI app to wrap at once: it is returned with maintenance around it. None: a function that wraps.
+        **settings: All are keywords.
+
+            - `backend`: Where the switch is kept, or its URL for `backend_from_url`; None: the one given to
+              `configure_backend`, else the environment variable `FASTAPI_MAINTENANCE_MODE`.
+            - `enabled`, also `enable_maintenance`: True or False overrules the backend; None: the backend decides.
+            - `exempt`, also `exempt_callback` and `exempt_handler`: A predicate, sync or async, that says which
+              requests pass. One that raises exempts nothing.
+            - `response`, also `response_callback` and `response_handler`: A function, sync or async, from the request
+              to the response; None: `as_json()`.
+            - `exempt_docs`: Whether the app's own documentation URLs stay open, by default True.
+            - `unmatched`: `"pass"`, the default, leaves to the app what it would answer with 404 or 405, its redirects
+              of trailing slashes, and CORS preflights that a `CORSMiddleware` inside answers; `"block"` blocks them
+              too.
+            - `retry_after`: Whole seconds, or a timedelta, for the `Retry-After` header (RFC 9110 10.2.3) if the end
+              of maintenance is not known, by default an hour; or a (min, max) pair: each response gets a random value
+              in it, and if the end is known up to max - min seconds more, so that clients do not all come back at once.
+            - `fail_closed`: Whether there is maintenance while the backend cannot be read and no state is known, by
+              default False.
+            - `read_timeout`: Seconds, or a timedelta, that one read of the backend may hold a request, by default 1.
+              It also limits how long the predicate may take when it is asked again about a request in progress, for a
+              drain or an open WebSocket; the request is not exempt if it takes longer.
+            - `close_websockets`: Whether WebSockets that are open when maintenance begins, and that it blocks, are
+              closed with 1012 (service restart), by default True; the app receives `websocket.disconnect` with 1001
+              (going away). A WebSocket whose handler has a block such as `maintenance_mode_on()` open is not closed
+              until that block ends.
 
     Raises:
-        TypeError: An argument is of the wrong type.
+        TypeError: A setting is unknown, is given under two names, or is of the wrong type; or `app` is no ASGI app.
         ValueError: `unmatched` is neither of its words, `retry_after` is below zero or the wrong way round,
             `read_timeout` is not above zero, or `backend` is a URL that names none.
     """
-    settings = Settings(
-        backend=None if backend is None else as_backend("backend", backend),
-        enabled=enabled,
-        exempt=never if exempt is None else exempt,
-        response=as_json() if response is None else response,
-        exempt_docs=exempt_docs,
-        unmatched=unmatched,
-        retry_after=retry_after,
-        fail_closed=fail_closed,
-        read_timeout=read_timeout,
-        close_websockets=close_websockets,
-    )
-
-    current_backend.remember(settings)
+    known = _remembered(checked(settings, "maintenance_middleware"))
 
     def maintenance(app: ASGIApp) -> ASGIApp:  # Starlette before 0.39 gives it by its name
-        return MaintainedApp(app, settings)
+        layer = MaintenanceModeMiddleware.__new__(MaintenanceModeMiddleware)
+        layer._wrap(app, known)  # noqa: SLF001 -- several apps may share the settings, and so the backend
+        return layer
 
-    return maintenance
-
-
-class MaintenanceModeMiddleware(MaintainedApp):
-    """The middleware as a class: `app.add_middleware(MaintenanceModeMiddleware, backend=...)`.
-
-    >>> from fastapi import FastAPI
-    >>> app = FastAPI()
-    >>> app.add_middleware(MaintenanceModeMiddleware, backend="memory:")
-
-    Args:
-        app: The app to wrap.
-        backend: As for `maintenance_middleware`.
-        enable_maintenance: Its `enabled`.
-        exempt_callback: Its `exempt`.
-        exempt_handler: The name of `exempt_callback` in releases 0.0.1 to 0.0.5.
-        response_callback: Its `response`.
-        response_handler: The name of `response_callback` in releases 0.0.1 to 0.0.5.
-        **common: `exempt_docs`, `unmatched`, `retry_after`, `fail_closed`, `read_timeout` and `close_websockets`, as
-            for `maintenance_middleware`.
-
-    Raises:
-        TypeError: Both names of one thing are given; and as `maintenance_middleware` does.
-        ValueError: As `maintenance_middleware` does.
-    """
-
-    def __init__(  # noqa: PLR0913 -- each is a setting with a default
-        self,
-        app: ASGIApp,
-        *,
-        backend: StateBackend | str | None = None,
-        enable_maintenance: bool | None = None,
-        exempt_callback: ExemptCallback | None = None,
-        exempt_handler: ExemptCallback | None = None,
-        response_callback: ResponseCallback | None = None,
-        response_handler: ResponseCallback | None = None,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        _check_one_name("exempt", exempt_callback, exempt_handler)
-        _check_one_name("response", response_callback, response_handler)
-        exempt = exempt_handler if exempt_callback is None else exempt_callback
-        response = response_handler if response_callback is None else response_callback
-        settings = Settings(
-            backend=None if backend is None else as_backend("backend", backend),
-            enabled=enable_maintenance,
-            exempt=never if exempt is None else exempt,
-            response=as_json() if response is None else response,
-            **common,
-        )
-        current_backend.remember(settings)
-        super().__init__(app, settings)
+    return maintenance if app is None else maintenance(check_app("app", app))
 
 
-def maintained_layers(app: ASGIApp) -> Iterator[MaintainedApp]:
+def _remembered(settings: Settings) -> Settings:
+    current_backend.remember(settings)
+    return settings
+
+
+def maintained_layers(app: ASGIApp) -> Iterator[MaintenanceModeMiddleware]:
     """Yield the maintenance middlewares around an app, the outermost first.
 
     Before the app has built its layers, each of these is made for this call; nobody else's middleware is.
     """
     for layer in all_layers_of(app):
         is_to_build = _is_maintenance_to_build(layer)
-        made = layer.cls(app, *layer.args, **layer.kwargs) if is_to_build else layer
+        with current_backend.unchanged():
+            made = layer.cls(app, *layer.args, **layer.kwargs) if is_to_build else layer
         if is_maintenance(made):
             if is_to_build:
                 made.forget()
@@ -306,9 +272,9 @@ def backend_of(app: Starlette) -> StateBackend | None:
     return next((layer.backend for layer in maintained_layers(app)), None)
 
 
-def is_maintenance(layer: object) -> TypeGuard[MaintainedApp]:
+def is_maintenance(layer: object) -> TypeGuard[MaintenanceModeMiddleware]:
     """Tell whether this is an app with maintenance around it."""
-    return isinstance(layer, MaintainedApp)
+    return isinstance(layer, MaintenanceModeMiddleware)
 
 
 def _is_maintenance_to_build(layer: object) -> TypeGuard[Middleware]:
@@ -317,10 +283,8 @@ def _is_maintenance_to_build(layer: object) -> TypeGuard[Middleware]:
     kind: object = layer.cls
     while isinstance(kind, partial):
         kind = kind.func
-    return issubclass(kind, MaintainedApp) if isinstance(kind, type) else getattr(kind, "__module__", "") == __name__
-
-
-def _check_one_name(name: str, callback: object, handler: object) -> None:
-    if callback is not None and handler is not None:
-        msg = f"{name}_callback and {name}_handler are two names of one thing, got both"
-        raise TypeError(msg)
+    return (
+        issubclass(kind, MaintenanceModeMiddleware)
+        if isinstance(kind, type)
+        else getattr(kind, "__module__", "") == __name__
+    )

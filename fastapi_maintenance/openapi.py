@@ -11,7 +11,7 @@ from fastapi_maintenance._helpers.checks import check_callable, reject
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._routing.layers import Layers, mounted_layers
 from fastapi_maintenance._routing.routes import list_routes
-from fastapi_maintenance._switch.app_switch import Settings
+from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.middleware import maintained_layers
 from fastapi_maintenance.predicates.verdicts import verdict_on

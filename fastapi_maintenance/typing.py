@@ -5,7 +5,8 @@ more, and is found by their names.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from typing import Protocol, runtime_checkable
+from datetime import timedelta
+from typing import Literal, Protocol, TypedDict, runtime_checkable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +20,7 @@ __all__ = [
     "DetailedStateBackend",
     "DrainableStateBackend",
     "ExemptCallback",
+    "MiddlewareSettings",
     "PeekableStateBackend",
     "Predicate",
     "ResponseCallback",
@@ -151,3 +153,27 @@ class AsyncResponseCallback(Protocol):
 
 ExemptCallback = TypeAliasType("ExemptCallback", "Predicate | AsyncPredicate")
 ResponseCallback = TypeAliasType("ResponseCallback", "SyncResponseCallback | AsyncResponseCallback")
+
+
+class MiddlewareSettings(TypedDict, total=False):
+    """What `maintenance_middleware` and `MaintenanceModeMiddleware` take: `**settings: Unpack[MiddlewareSettings]`.
+
+    `enable_maintenance`, and the names that end in `_callback` and `_handler`, are other names of `enabled`, `exempt`
+    and `response`.
+    """
+
+    backend: StateBackend | str | None
+    enabled: bool | None
+    enable_maintenance: bool | None
+    exempt: ExemptCallback | None
+    exempt_callback: ExemptCallback | None
+    exempt_handler: ExemptCallback | None
+    response: ResponseCallback | None
+    response_callback: ResponseCallback | None
+    response_handler: ResponseCallback | None
+    exempt_docs: bool
+    unmatched: Literal["pass", "block"]
+    retry_after: int | timedelta | tuple[int, int] | tuple[timedelta, timedelta]
+    fail_closed: bool
+    read_timeout: float | timedelta
+    close_websockets: bool

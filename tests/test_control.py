@@ -14,6 +14,7 @@ from fastapi_maintenance import (
     Hold,
     MaintenanceState,
     MemoryBackend,
+    NoSuchHoldError,
     NoSuchWindowError,
     NotSupportedError,
     ReadOnlyBackendError,
@@ -26,6 +27,7 @@ from fastapi_maintenance import (
     maintenance_mode_off,
     maintenance_mode_on,
     plan_maintenance,
+    release_hold,
     set_maintenance_mode,
 )
 from fastapi_maintenance.testing import moved_clock
@@ -113,6 +115,18 @@ async def test_cancel_maintenance_ends_a_window_in_force() -> None:
             await cancel_maintenance(unknown, backend)
     with pytest.raises(TypeError, match=r"^window_id must be a str, got int 5"):
         await cancel_maintenance(5, backend)  # type: ignore[arg-type]  # the error under test
+
+
+async def test_release_hold_takes_one_hold_out_of_the_store() -> None:
+    gone, other = Hold(id="gone", on=True), Hold(id="other", on=True)
+    backend = MemoryBackend(MaintenanceState(holds=(gone, other)))
+    await release_hold("gone", backend)
+    assert (await get_maintenance_state(backend)).holds == (other,)
+    for unknown in ("gone", "ot"):
+        with pytest.raises(NoSuchHoldError, match=f"^no hold has the id '{unknown}'$"):
+            await release_hold(unknown, backend)
+    with pytest.raises(TypeError, match=r"^hold_id must be a str, got int 5"):
+        await release_hold(5, backend)  # type: ignore[arg-type]  # the error under test
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Early checks of arguments: each names the parameter, the value and the rule."""
 
+import inspect
 import math
 import re
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -41,6 +43,25 @@ def check_str(name: str, value: object) -> str:
 def check_callable(name: str, value: _T) -> _T:
     """Return the value if it can be called."""
     return value if callable(value) else reject(name, "callable", value)
+
+
+def check_app(name: str, value: _T) -> _T:
+    """Return the value if it can be called as an ASGI app is: with a scope and two functions."""
+    if callable(value) and _takes_three(value):
+        return value
+    reject_kind(name, "an ASGI app (settings are keywords, such as backend=...)", value)
+
+
+def _takes_three(function: Callable[..., object]) -> bool:
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)
+    except Exception:  # noqa: BLE001 -- it has none, or one whose annotations exist for type checkers alone
+        return True
+    try:
+        signature.bind(None, None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def check_name(name: str, value: object, *, at_most: int | None = None) -> str:

@@ -27,8 +27,8 @@ _OTEL_FASTAPI = "opentelemetry.instrumentation.fastapi.FastAPIInstrumentor.instr
 # `AuthenticationMiddleware` is not among them, as it answers with what it is given; a subclass is another class.
 _KNOWN = {
     "fastapi._body_limit._BodyLimitExceptionMiddleware",
-    "fastapi_maintenance.middleware.MaintainedApp",
     "fastapi_maintenance.middleware.MaintenanceModeMiddleware",
+    "fastapi_maintenance.middleware.maintenance_middleware",
     "fastapi_maintenance.middleware.maintenance_middleware.<locals>.maintenance",
     "opentelemetry.instrumentation.asgi.OpenTelemetryMiddleware",
     f"{_OTEL_FASTAPI}.<locals>.build_middleware_stack.<locals>.ExceptionHandlerMiddleware",

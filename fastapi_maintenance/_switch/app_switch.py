@@ -1,33 +1,26 @@
 """The status for the requests of one app: by a test that forces it, `enabled`, or the state of its switch."""
 
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
-from typing import Literal, TypedDict
 from weakref import WeakSet
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import background, clock
-from fastapi_maintenance._helpers.checks import check_bool, check_callable, check_retry_after, check_seconds
 from fastapi_maintenance._helpers.logs import HINT, get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
 from fastapi_maintenance._routing import forced
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.requests import AskAgain, RequestInProgress, Served
+from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance._switch.source import Source, source_of
 from fastapi_maintenance._switch.websockets import ClosableWebSocket
 from fastapi_maintenance._switch.worker import Membership
 from fastapi_maintenance.backends.known import key_of, uncached
 from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus, Switch, next_change, status_of
-from fastapi_maintenance.typing import (
-    DrainableStateBackend,
-    ExemptCallback,
-    ResponseCallback,
-    StateBackend,
-)
+from fastapi_maintenance.typing import DrainableStateBackend, StateBackend
 
 _NO_LIFESPAN = (
     "no lifespan runs for this app, so a drain does not wait for its requests: let the server run it, and add the "
@@ -35,53 +28,8 @@ _NO_LIFESPAN = (
 )
 _QUIET_POLL = 0.05  # seconds
 _hints = get_logger("fastapi_maintenance.hints.lifespan")
-Unmatched = Literal["pass", "block"]
-RetryAfter = int | timedelta | tuple[int, int] | tuple[timedelta, timedelta]
 ON, OFF = MaintenanceStatus(active=True), MaintenanceStatus(active=False)
 """The status where no backend was asked."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Settings:
-    """The settings of one middleware, checked at once; see `maintenance_middleware` for their meaning."""
-
-    backend: StateBackend | None
-    enabled: bool | None
-    exempt: ExemptCallback
-    response: ResponseCallback
-    exempt_docs: bool = True
-    unmatched: Unmatched = "pass"
-    retry_after: RetryAfter = 3600
-    fail_closed: bool = False
-    read_timeout: float | timedelta = 1.0
-    close_websockets: bool = True
-    retry_seconds: tuple[int, int] = field(init=False)
-    read_seconds: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        if self.enabled is not None:
-            check_bool("enabled", self.enabled)
-        check_callable("exempt", self.exempt)
-        check_callable("response", self.response)
-        check_bool("exempt_docs", self.exempt_docs)
-        if self.unmatched not in ("pass", "block"):
-            msg = f"unmatched must be 'pass' or 'block', got {self.unmatched!r}"
-            raise ValueError(msg)
-        check_bool("fail_closed", self.fail_closed)
-        check_bool("close_websockets", self.close_websockets)
-        object.__setattr__(self, "retry_seconds", check_retry_after("retry_after", self.retry_after))
-        object.__setattr__(self, "read_seconds", check_seconds("read_timeout", self.read_timeout))
-
-
-class CommonSettings(TypedDict, total=False):
-    """The settings that have one name in the factory and in the class."""
-
-    exempt_docs: bool
-    unmatched: Unmatched
-    retry_after: RetryAfter
-    fail_closed: bool
-    read_timeout: float | timedelta
-    close_websockets: bool
 
 
 class AppSwitch:
@@ -100,7 +48,7 @@ class AppSwitch:
         self.given = settings.backend
         self._source = source_of(current_backend.default_backend() if settings.backend is None else settings.backend)
         self._unknown = MaintenanceState(switch=Switch(on=settings.fail_closed))
-        self.read_seconds = settings.read_seconds
+        self.read_seconds = settings.read_timeout
         self._enabled = settings.enabled
         self._memberships: list[Membership] = []
         self._had_lifespan = False

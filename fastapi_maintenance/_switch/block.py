@@ -34,7 +34,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class Block:
+class MaintenanceBlock:
     """A hold for as long as a block runs; as a decorator of an async function, for as long as a call of it runs."""
 
     def __init__(  # noqa: PLR0913 -- each is a setting

@@ -1,5 +1,7 @@
 """The backend that is used where none is given: the running app's, the newest middleware's, else the default."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Protocol
 from weakref import WeakSet
 
@@ -33,6 +35,16 @@ def remember(settings: HasBackend) -> None:
     """Remember the newest middleware's backend, and the switches of all middlewares of this process."""
     _newest[:] = [settings.backend]
     _middlewares.add(settings)
+
+
+@contextmanager
+def unchanged() -> Generator[None]:
+    """Remember no middleware that is made in this block as the newest: it is made to be looked at."""
+    newest = _newest.copy()
+    try:
+        yield
+    finally:
+        _newest[:] = newest
 
 
 def is_used_here(backend: StateBackend) -> bool:

@@ -20,7 +20,13 @@ from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._helpers.waiting import current_loop, end_of, guarded
 from fastapi_maintenance.backends.base import read_value
 from fastapi_maintenance.backends.known import key_of, known_of, set_value, uncached, update_state
-from fastapi_maintenance.errors import MaintenanceError, NoSuchHoldError, NotSupportedError, ReadOnlyBackendError
+from fastapi_maintenance.errors import (
+    MaintenanceError,
+    MissingTableError,
+    NoSuchHoldError,
+    NotSupportedError,
+    ReadOnlyBackendError,
+)
 from fastapi_maintenance.state import Hold, MaintenanceState, Switch, add_hold, release_hold
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -150,7 +156,7 @@ async def release(backend: StateBackend, hold: Hold) -> None:
     known_of(backend).notify()
     async with _locked(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
-            with suppress(ReadOnlyBackendError):
+            with suppress(MissingTableError, ReadOnlyBackendError):  # where it was never kept
                 await update_state(backend, lambda state: release_hold(state, hold.id))
         else:
             await _follow(backend, ledger)

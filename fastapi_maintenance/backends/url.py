@@ -40,7 +40,8 @@ def backend_from_url(url: str) -> StateBackend:
     | `redis://`, `rediss://` (TLS), `unix://` (a socket), `redis+cluster://`, `rediss+cluster://` | `RedisBackend` |
     | `postgresql+asyncpg://`, `sqlite+aiosqlite://`, any other of SQLAlchemy's async drivers | `SQLAlchemyBackend` |
 
-    The stores take `?key=...` for another key than `fastapi_maintenance_mode`; the rest of the query is for the client.
+    The stores take `?key=...` for another key than `fastapi_maintenance_mode`, and databases `?create_table=false` if
+    migrations create the table; the rest of the query is for the client.
 
     The client that this makes is closed at the shutdown of the app whose middleware uses it, and at the end of a call
     that was given the URL.
@@ -139,11 +140,15 @@ def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
     from fastapi_maintenance.backends.sqlalchemy.backend import SQLAlchemyBackend, close_engine, make_engine  # noqa: PLC0415 -- an extra
 
     try:
-        engine, key = make_engine(url)
+        engine, given = make_engine(url)
     except ValueError as error:
         msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another that SQLAlchemy knows; {scheme}: {error}"
         raise ValueError(msg) from None
-    backend = SQLAlchemyBackend(engine, key)
+    word = given.get("create_table", "true").lower()
+    if word not in ("true", "false"):
+        msg = f"{name} must have create_table=true or create_table=false in its query, got {word!r}"
+        raise ValueError(msg)
+    backend = SQLAlchemyBackend(engine, given.get("key", DEFAULT_KEY), create_table=word == "true")
     backend.close_client = partial(close_engine, engine)
     return backend
 

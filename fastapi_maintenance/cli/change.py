@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._switch.block import Block
+from fastapi_maintenance._switch.block import MaintenanceBlock
 from fastapi_maintenance._switch.holds import check_detailed
 from fastapi_maintenance._switch.reports import registry_of
 from fastapi_maintenance.backends.base import replacing
@@ -24,7 +24,7 @@ async def turn_on(
 ) -> None:
     """Turn the switch on, show the state and who has it; then wait until no request that it blocks is in progress."""
     if drain is not None or workers is not None:  # what cannot be done is refused before anything is changed
-        Block(backend, on=True, drain=drain, workers=workers)
+        MaintenanceBlock(backend, on=True, drain=drain, workers=workers)
         registry_of(backend)
     if isinstance(backend, DetailedStateBackend):
         checked_switch(True, **changes)  # noqa: FBT003 -- as the parameter is called here

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._switch.block import Block
+from fastapi_maintenance._switch.block import MaintenanceBlock
 from fastapi_maintenance._switch.drain import Progress
 from fastapi_maintenance.backends.base import name_of, read_state
 from fastapi_maintenance.backends.known import uncached
@@ -68,7 +68,7 @@ async def drained(
     hold: dict[str, Any],
     otherwise: str,
     begins: Callable[[], object] = lambda: None,
-) -> AsyncGenerator[Block]:
+) -> AsyncGenerator[MaintenanceBlock]:
     """Hold maintenance on while a block runs, drained first if that is wanted; raises what the block raises.
 
     If it cannot be drained, the exit status of the command is 75.
@@ -89,7 +89,7 @@ async def drained(
         has_begun = True
         progress(workers, seconds)
 
-    block = Block(backend, on=True, progress=show, **hold)
+    block = MaintenanceBlock(backend, on=True, progress=show, **hold)
     began = anyio.current_time()
     async with AsyncExitStack() as stack:
         try:
@@ -110,7 +110,7 @@ async def drained(
         yield block
 
 
-def _say_otherwise(block: Block, text: str) -> None:
+def _say_otherwise(block: MaintenanceBlock, text: str) -> None:
     if block.is_given_back:  # else the log says that it could not be
         tell(text, stderr=True)
 

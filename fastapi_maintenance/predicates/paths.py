@@ -8,7 +8,7 @@ from fastapi_maintenance._helpers.checks import check_name, check_str, check_tok
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path, route_path
 from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "TRACE"})
 _MOST_READINGS = 64  # of one path, where the app may take a `root_path` of its own off
 _FLAGS = re.compile(r"(?:\(\?[a-zA-Z]+\))*")
 _LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\$|\\[zZ]")  # so a slash more at the end can change what matches
@@ -18,7 +18,7 @@ _AT_END = re.compile(r"(?<!\\)/*\$?\Z")
 
 @BuiltInPredicate
 def safe_method(request: Request, /) -> bool:
-    """Exempt requests that only read: GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1).
+    """Exempt requests that only read: GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1), and QUERY (its IETF draft).
 
     >>> safe_method(get("/items")), safe_method(get("/items", method="POST"))
     (True, False)

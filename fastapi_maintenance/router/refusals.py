@@ -15,13 +15,7 @@ from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text
 from fastapi_maintenance.decorators import force_maintenance_mode_off
-from fastapi_maintenance.errors import (
-    InvalidStateError,
-    NoSuchHoldError,
-    NoSuchWindowError,
-    NotSupportedError,
-    ReadOnlyBackendError,
-)
+from fastapi_maintenance.errors import InvalidStateError, MaintenanceError, NoSuchHoldError, NoSuchWindowError
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import StateBackend
 
@@ -69,10 +63,10 @@ async def reached(backend: StateBackend | None) -> AsyncGenerator[StateBackend]:
         raise
     except (NoSuchHoldError, NoSuchWindowError) as error:
         raise HTTPException(404, str(error)) from None
-    except (NotSupportedError, ReadOnlyBackendError) as error:
-        raise HTTPException(409, str(error)) from None
     except InvalidStateError as error:
         raise HTTPException(503, f"the stored value is not a valid state: {error}") from error
+    except MaintenanceError as error:  # the backend cannot do it
+        raise HTTPException(409, str(error)) from None
     except Exception as error:
         _logger.exception("The switch could not be reached over HTTP")
         raise HTTPException(503, f"the store cannot be reached: {type(error).__name__}") from error

@@ -345,6 +345,13 @@ class Thing:
         ),
         (SQLAlchemyBackend, ("engine", "k" * 256), {}, ValueError, "key must be 1 to 255 characters long"),
         (SQLAlchemyBackend, ("engine",), {"metadata": 1}, TypeError, "metadata must be a sqlalchemy.MetaData or None"),
+        (
+            SQLAlchemyBackend,
+            ("engine",),
+            {"create_table": "no"},
+            TypeError,
+            "create_table must be True or False, got str",
+        ),
         (SQLAlchemyBackend, ("engine",), {"table_name": ""}, ValueError, "table_name must not be empty"),
         (SQLAlchemyBackend, ("engine",), {"poll_interval": "1"}, TypeError, "poll_interval must be a number"),
         (maintenance_table, (sqlalchemy.MetaData(), 3), {}, TypeError, "name must be a str, got int 3"),

@@ -112,7 +112,7 @@ async def test_redis_cluster_is_another_client() -> None:
             "postgresql+asyncpg://me:secret@db/shop?key=shop&ssl=require",
             "postgresql+asyncpg://me:***@db/shop",
         ),
-        ("postgresql+psycopg://db/shop?key=shop", "postgresql+psycopg://db/shop"),
+        ("postgresql+psycopg://db/shop?create_table=False&key=shop", "postgresql+psycopg://db/shop"),
     ],
 )
 def test_a_database_is_named_as_sqlalchemy_does(url: str, expected: str) -> None:
@@ -154,6 +154,10 @@ KNOWN = r"one of env: file: memory: redis: .* postgresql\+asyncpg: .* sqlite\+ai
         ("secret@host:6379", "got what has an @ before its first colon$"),
         ("postgresql+asyncpg://me:x@y:secret@db:zz/shop", "SQLAlchemy refuses it with"),
         ("redis://host?key=", "^key must not be empty"),
+        (
+            "sqlite+aiosqlite://?create_table=maybe",
+            "^url must have create_table=true or create_table=false in its query, got 'maybe'$",
+        ),
         (
             "postgresql://me:secret@db",
             r"^url must name an async driver, postgresql\+asyncpg: or postgresql\+psycopg:, got",

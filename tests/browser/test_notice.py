@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from fastapi_maintenance import Hold, MaintenanceState, Window, state_to_text
+from fastapi_maintenance import Hold, MaintenanceState, Window
+from fastapi_maintenance.codec import state_to_text
 from tests.browser.looking import PHONE, axe_passes, visited
 from tests.documents import example
 from tests.support import uvicorn_process

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
 
-from fastapi_maintenance import Hold, MaintenanceState, Switch, state_to_text
+from fastapi_maintenance import Hold, MaintenanceState, Switch
+from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.responses.words import LANGUAGES
 from tests.browser.looking import DESKTOP, PHONE, axe_passes, visited
 from tests.support import uvicorn_process

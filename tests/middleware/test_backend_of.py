@@ -12,9 +12,13 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware, MemoryBackend, StateBackend, maintenance_middleware
+from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance.middleware import backend_of
 from fastapi_maintenance.openapi import document_maintenance
 from fastapi_maintenance.testing import maintenance_forced
+from tests.support import client
+
+pytestmark = pytest.mark.anyio
 
 
 class Connecting:
@@ -41,6 +45,10 @@ def add_function(app: FastAPI, backend: StateBackend) -> None:
     app.add_middleware(maintenance_middleware(backend=backend))
 
 
+def add_factory(app: FastAPI, backend: StateBackend) -> None:
+    app.add_middleware(maintenance_middleware, backend=backend)
+
+
 def add_class(app: FastAPI, backend: StateBackend) -> None:
     app.add_middleware(MaintenanceModeMiddleware, backend=backend)
 
@@ -53,8 +61,13 @@ def add_partial(app: FastAPI, backend: StateBackend) -> None:
     app.add_middleware(partial(partial(MaintenanceModeMiddleware), backend=backend))
 
 
+def add_partial_factory(app: FastAPI, backend: StateBackend) -> None:
+    app.add_middleware(partial(maintenance_middleware, backend=backend))
+
+
 Add = Callable[[FastAPI, StateBackend], None]
-any_way = pytest.mark.parametrize("add", [add_function, add_class, add_subclass, add_partial])
+WAYS = [add_function, add_factory, add_class, add_subclass, add_partial, add_partial_factory]
+any_way = pytest.mark.parametrize("add", WAYS)
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +102,23 @@ def test_backend_of_app_that_is_built_is_that_of_its_middleware(add: Add) -> Non
     app.middleware_stack = app.build_middleware_stack()
     found = backend_of(app)
     assert (found is backend, Connecting.made) == (True, 2)
+
+
+@any_way
+def test_backend_of_app_that_is_not_built_leaves_the_newest_middleware_as_it_is(add: Add) -> None:
+    app = connecting_app(add, MemoryBackend())
+    newest = MemoryBackend()
+    maintenance_middleware(backend=newest)
+    backend_of(app)
+    assert current_backend.resolve(None) is newest
+
+
+@any_way
+async def test_app_is_closed_whichever_way_the_middleware_is_added(add: Add) -> None:
+    app = connecting_app(add, MemoryBackend(state=True))
+    async with client(app) as visitor:
+        found = (await visitor.get("/items")).status_code
+    assert found == 503
 
 
 def test_backend_of_app_that_is_forced_makes_no_middleware_of_the_user() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
-from fastapi_maintenance._switch.app_switch import Unmatched
 from fastapi_maintenance.middleware import decide
+
+Unmatched = Literal["pass", "block"]
 
 
 class Facts(NamedTuple):

@@ -45,7 +45,11 @@ pytestmark = pytest.mark.anyio
 HOUR = timedelta(hours=1)
 DETAIL = "Service temporarily unavailable due to maintenance"
 WHOLE_SECONDS = "retry_after must be a whole number of seconds or a timedelta, or a .*, got "
-NAMES = {"enabled": "enable_maintenance", "exempt": "exempt_callback", "response": "response_callback"}
+ALSO = {
+    "enabled": ["enable_maintenance"],
+    "exempt": ["exempt_callback", "exempt_handler"],
+    "response": ["response_callback", "response_handler"],
+}
 
 
 def app_with(**settings: Any) -> FastAPI:  # noqa: ANN401 -- the settings of the middleware
@@ -109,32 +113,76 @@ async def get(app: ASGIApp, path: str = "/", **settings: Any) -> httpx.Response:
         ("read_timeout", "1", TypeError, "read_timeout must be a number of seconds or a timedelta, got str '1'"),
     ],
 )
-def test_a_wrong_setting_is_refused_at_once_with_its_name_and_the_rule(
+def test_setting_that_is_wrong_is_refused_with_the_name_that_was_given_and_the_rule(
     name: str, value: object, error: type[Exception], text: str
 ) -> None:
-    wrong: dict[str, Any] = {name: value}
-    wrong_for_class: dict[str, Any] = {NAMES.get(name, name): value}
-    with pytest.raises(error, match=f"^{text}"):
-        maintenance_middleware(**wrong)
-    with pytest.raises(error, match=f"^{text}"):
-        MaintenanceModeMiddleware(FastAPI(), **wrong_for_class)
+    for given in [name, *ALSO.get(name, ())]:
+        wrong: dict[str, Any] = {given: value}
+        for make in (
+            maintenance_middleware,
+            partial(maintenance_middleware, FastAPI()),
+            partial(MaintenanceModeMiddleware, FastAPI()),
+        ):
+            with pytest.raises(error, match=f"^{text.replace(name, given, 1)}"):
+                make(**wrong)
 
 
-@pytest.mark.parametrize("name", ["exempt", "response"])
-def test_two_names_of_one_thing_are_refused(name: str) -> None:
-    both: dict[str, Any] = {f"{name}_callback": as_json(), f"{name}_handler": as_json()}
-    with pytest.raises(TypeError, match=f"^{name}_callback and {name}_handler are two names of one thing, got both"):
-        MaintenanceModeMiddleware(FastAPI(), **both)
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        *[
+            ({first: value, second: value}, rf"^{first} and {second} are two names of one setting, got both$")
+            for name, value in (("enabled", True), ("exempt", as_json()), ("response", as_json()))
+            for first, second in itertools.permutations([name, *ALSO[name]], 2)
+        ],
+        ({"exemt": 1}, r"^NAME\(\) got an unexpected keyword argument 'exemt': did you mean 'exempt'\?$"),
+        ({"exempt_calback": 1}, r"^NAME\(\) got .* 'exempt_calback': did you mean 'exempt_callback'\?$"),
+        (
+            {"settings": 1},
+            r"^NAME\(\) got an unexpected .* 'settings': it takes backend, enabled, exempt, .*websockets$",
+        ),
+    ],
+)
+def test_setting_with_a_name_too_many_is_refused(given: dict[str, Any], text: str) -> None:
+    for make in (maintenance_middleware, MaintenanceModeMiddleware):
+        app = FastAPI()
+        app.add_middleware(make, **given)
+        with pytest.raises(TypeError, match=text.replace("NAME", make.__name__)):
+            app.build_middleware_stack()
 
 
+@pytest.mark.parametrize(
+    "value", [MemoryBackend(), "redis://:secret@localhost", path_prefix("/health"), FastAPI, len, 1], ids=repr
+)
+def test_argument_by_position_that_is_no_app_is_refused(value: Any) -> None:  # noqa: ANN401 -- the mistakes
+    rule = r"^app must be an ASGI app \(settings are keywords, such as backend=\.\.\.\), got [\w ]+$"
+    with pytest.raises(TypeError, match=rule):
+        maintenance_middleware(value)
+    makers: list[Any] = [maintenance_middleware, MaintenanceModeMiddleware]
+    for make in makers:
+        with pytest.raises(TypeError, match=rf"^{make.__name__}(\.__init__)?\(\) takes .* positional arguments? but "):
+            make(FastAPI(), value)
+
+
+def test_app_whose_signature_cannot_be_read_is_an_app() -> None:
+    class Strange:
+        __signature__ = "none"
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    strange = Strange()
+    assert vars(maintenance_middleware(strange))["app"] is strange
+
+
+@pytest.mark.parametrize("make", [maintenance_middleware, MaintenanceModeMiddleware])
 @pytest.mark.parametrize("suffix", ["callback", "handler"])
-async def test_the_class_takes_the_names_of_the_spec_and_those_of_the_releases_before(suffix: str) -> None:
+async def test_middleware_takes_the_names_of_the_spec_and_those_of_the_releases_before(suffix: str, make: Any) -> None:  # noqa: ANN401 -- either
     app = FastAPI()
     callbacks: dict[str, Any] = {
         f"exempt_{suffix}": path_prefix("/exempt"),
         f"response_{suffix}": lambda _request: PlainTextResponse("closed", 503),
     }
-    app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, **callbacks)
+    app.add_middleware(make, enable_maintenance=True, enabled=None, **callbacks)
     app.add_api_route("/", lambda: "open")
     app.add_api_route("/exempt", lambda: "open")
     assert ["closed", '"open"'] == [(await get(app)).text, (await get(app, "/exempt")).text]
@@ -144,11 +192,17 @@ def test_the_middleware_tells_its_name() -> None:
     assert "maintenance" == getattr(maintenance_middleware(), "__name__", None)
 
 
-def test_the_factory_itself_is_no_middleware() -> None:
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware)  # type: ignore[arg-type]  # the mistake that is tested
-    with pytest.raises(TypeError, match="maintenance_middleware"):
-        app.build_middleware_stack()
+async def test_middleware_in_each_way_to_add_it_is_the_same() -> None:
+    app = app_with(backend=MemoryBackend())
+    settings: Any = {"enabled": True, "exempt": path_prefix("/health")}
+    ways: list[Any] = [
+        maintenance_middleware(**settings)(app),
+        maintenance_middleware(app, **settings),
+        partial(maintenance_middleware, **settings)(app=app),  # as Starlette before 0.39 does
+        MaintenanceModeMiddleware(app, **settings),
+    ]
+    found = {tuple([(await get(way, path)).status_code for path in ("/", "/off", "/health")]) for way in ways}
+    assert (found, {type(way) for way in ways}) == ({(503, 200, 404)}, {MaintenanceModeMiddleware})
 
 
 # --- the order of the decision ---------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ PARTS = {
             "predicates/values": ("predicates",),
             "predicates/verdicts": ("laws", "openapi", "hints", "failures"),
             "middleware": ("decision", "middleware", "hints", "telemetry", "websockets", "failures"),
+            "_switch/settings": ("middleware",),
             "_routing/layers": ("layers", "dispatch", "arrangements", "hints", "left_to_app", "places"),
             "_routing/finder": ("places", "order", "layers", "dispatch", "failing_routes", "marks", "ways_in", *LEFT),
             "_routing/documentation": ("documentation", "ways_in"),
@@ -106,12 +107,13 @@ PARTS = {
             "backends/sqlalchemy/backend": ("stores", "sqlalchemy", "url"),
             "backends/sqlalchemy/postgresql": ("stores", "sqlalchemy"),
             "backends/sqlalchemy/operations": ("stores", "sqlalchemy"),
-            "backends/sqlalchemy/table": ("stores", "sqlalchemy"),
+            "backends/sqlalchemy/table": ("stores", "sqlalchemy", "alembic"),
         },
-        tests=("agreement", "stores", "redis", "sqlalchemy", "url"),
+        tests=("agreement", "alembic", "stores", "redis", "sqlalchemy", "url"),
         chosen="servers or not servers",
         kept=(
             "not many_processes and not every_backend and not a_process_ends_although and not a_cluster_whose"
+            " and not as_the_page_says"
             " and not [cluster and not redis-text and not ([psycopg and not watch and not by_hand)"
         ),
     ),

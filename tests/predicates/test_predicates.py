@@ -137,12 +137,12 @@ def test_a_handshake_is_asked_about_as_the_get_that_it_is() -> None:
 @pytest.mark.parametrize(
     ("methods", "expected"),
     [
-        (("GET", "HEAD", "OPTIONS", "TRACE"), True),
-        (("POST", "PUT", "PATCH", "DELETE", "CONNECT", "PROPFIND", "get", "GETS", ""), False),
+        (("GET", "HEAD", "OPTIONS", "QUERY", "TRACE"), True),
+        (("POST", "PUT", "PATCH", "DELETE", "CONNECT", "PROPFIND", "get", "query", "GETS", ""), False),
     ],
 )
 def test_safe_method_is_true_of_the_methods_that_only_read(methods: tuple[str, ...], *, expected: bool) -> None:
-    """RFC 9110 9.2.1. Methods are case-sensitive (9.1): `get` is a method that nobody has defined."""
+    """RFC 9110 9.2.1, and QUERY. Methods are case-sensitive (9.1): `get` is a method that nobody has defined."""
     assert {safe_method(make_request(method=method)) for method in methods} == {expected}
 
 

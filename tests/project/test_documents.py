@@ -13,9 +13,10 @@ import typer
 from typer.testing import CliRunner
 
 import fastapi_maintenance
-from fastapi_maintenance import Hold, Switch, Window, state_to_text, text_to_state
-from fastapi_maintenance._switch.app_switch import Settings
+from fastapi_maintenance import Hold, Switch, Window
+from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.cli.commands import app as cli
+from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.predicates import __all__ as predicates
 from tests.documents import DOCS, DOCUMENTS, README, ROOTS, blocks_of, example, examples_of
 from tests.support import ROOT
@@ -30,7 +31,7 @@ def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
     """Those of commands are tested below, all at once; each other one by its heading, which no two have."""
     blocks = [block for document in DOCUMENTS for block in blocks_of(document)]
     here = Path(__file__)
-    others = ("../browser/test_notice.py", "../packages/test_in_one_process.py")
+    others = ("../backends/test_alembic.py", "../browser/test_notice.py", "../packages/test_in_one_process.py")
     files = ("test_examples.py", "test_recipes.py", *others, here.name)
     tests = "".join(here.parent.joinpath(name).read_text("utf-8") for name in files)
     assert [line for line in ALL.splitlines() if "```" in line] == [

@@ -24,7 +24,9 @@ from fastapi_maintenance import (
     LocalFileBackend,
     MaintenanceState,
     MemoryBackend,
+    MissingTableError,
     StateBackend,
+    StateChange,
     Switch,
     bypass_cookie,
     get_maintenance_state,
@@ -402,7 +404,19 @@ async def test_delete_of_a_hold_removes_that_one() -> None:
     assert (await ask(app, "DELETE", "/maintenance/holds/of%20another", headers=ADMIN)).status_code == 204
 
 
-@pytest.mark.parametrize(("make", "reason"), [(BareSwitch, "update_state"), (EnvVarBackend, "cannot be switched")])
+class WithoutTable(DetailedStore):
+    """A store whose table is missing."""
+
+    async def update_state(self, change: StateChange) -> MaintenanceState:
+        del change
+        message = "the table is missing"
+        raise MissingTableError(message)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(BareSwitch, "update_state"), (EnvVarBackend, "cannot be switched"), (WithoutTable, "the table is missing")],
+)
 async def test_write_that_a_backend_does_not_support_is_a_conflict(
     make: Callable[[], StateBackend], reason: str
 ) -> None:

@@ -27,7 +27,6 @@ from fastapi_maintenance import (
     maintenance_middleware,
 )
 from fastapi_maintenance._routing import layers
-from fastapi_maintenance.middleware import MaintainedApp
 from fastapi_maintenance.testing import maintenance_forced
 from tests.routing.apps import (
     MARKS,
@@ -258,6 +257,7 @@ KNOWN: list[Any] = [
     Middleware(SessionMiddleware, secret_key="secret"),  # noqa: S106 -- of a test
     Middleware(MaintenanceModeMiddleware, backend="memory:"),
     Middleware(maintenance_middleware(backend="memory:")),
+    Middleware(maintenance_middleware, backend="memory:"),
 ]
 
 
@@ -277,7 +277,7 @@ def test_the_names_of_known_middleware_are_those_of_classes_that_are_there() -> 
     ours = {name for name in layers._KNOWN if name.startswith("fastapi_maintenance.")}
     assert ours == {
         f"{kind.__module__}.{kind.__qualname__}"
-        for kind in (MaintainedApp, MaintenanceModeMiddleware, maintenance_middleware())
+        for kind in (MaintenanceModeMiddleware, maintenance_middleware, maintenance_middleware())
     }
     given = {f"{middleware.cls.__module__}.{middleware.cls.__qualname__}" for middleware in KNOWN}
     newer = {

@@ -34,7 +34,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import drain
-from fastapi_maintenance._switch.block import Block
+from fastapi_maintenance._switch.block import MaintenanceBlock
 from fastapi_maintenance._switch.reports import Goes, report_of
 from fastapi_maintenance.backends.file_workers import FileWorkers
 from fastapi_maintenance.backends.redis import RedisBackend
@@ -321,7 +321,7 @@ async def test_progress_is_called_with_the_workers_and_the_seconds_that_are_left
     async with served(service) as group:
         group.start_soon(service.get, "/work/a")
         await service.begun("a")
-        async with Block(backend, on=True, drain=60, progress=progress):
+        async with MaintenanceBlock(backend, on=True, drain=60, progress=progress):
             assert ["a begins", "a ends"] == service.events
     assert {1} == {requests for requests, _ in calls if requests}
     assert all(0 < seconds <= 60 for _, seconds in calls)

@@ -59,7 +59,7 @@ class Noting:
 
 def service(**settings: object) -> FastAPI:
     """Return an app with a maintenance middleware and some endpoints."""
-    return with_endpoints(FastAPI(), maintenance_middleware(**settings))  # type: ignore[arg-type]  # each test's own
+    return with_endpoints(FastAPI(), maintenance_middleware(**settings))  # type: ignore[call-overload]  # each test's own
 
 
 def with_endpoints(app: FastAPI, *middleware: Callable[[ASGIApp], ASGIApp]) -> FastAPI:

@@ -262,7 +262,7 @@ async def test_a_switch_that_cannot_be_written_is_left_alone() -> None:
     ],
 )
 async def test_what_a_bare_switch_cannot_keep_is_refused_with_the_name_of_the_missing_method(
-    block: Callable[[StateBackend], block.Block], named: str
+    block: Callable[[StateBackend], block.MaintenanceBlock], named: str
 ) -> None:
     store = BareSwitch()
     with pytest.raises(NotSupportedError, match=rf"{named} needs .* update_state\(change\)"):

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import assert_type
+from typing import Unpack, assert_type
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -20,16 +20,20 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.types import ASGIApp
 
 from fastapi_maintenance import (
+    AsyncBuiltInPredicate,
     AsyncPredicate,
     BaseStateBackend,
+    BuiltInPredicate,
     DetailedStateBackend,
     EnvVarBackend,
     Hold,
     LocalFileBackend,
+    MaintenanceBlock,
     MaintenanceModeMiddleware,
     MaintenanceState,
     MaintenanceStatus,
     MemoryBackend,
+    MiddlewareSettings,
     PeekableStateBackend,
     Predicate,
     StateBackend,
@@ -38,6 +42,7 @@ from fastapi_maintenance import (
     SyncResponseCallback,
     WatchableStateBackend,
     Window,
+    WorkerStatus,
     all_of,
     any_of,
     as_html,
@@ -55,6 +60,7 @@ from fastapi_maintenance import (
     get_maintenance_mode,
     get_maintenance_state,
     get_maintenance_status,
+    get_workers,
     header_equals,
     maintenance_changes,
     maintenance_middleware,
@@ -64,6 +70,7 @@ from fastapi_maintenance import (
     not_,
     path_prefix,
     plan_maintenance,
+    release_hold,
     safe_method,
     set_maintenance_mode,
     status_of,
@@ -72,7 +79,6 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
-from fastapi_maintenance.predicates import AsyncBuiltInPredicate, BuiltInPredicate
 from fastapi_maintenance.router import bypass_router, maintenance_router
 from fastapi_maintenance.testing import SCENARIOS, MovedClock, check_backend, maintenance_forced, moved_clock
 
@@ -142,10 +148,10 @@ assert_type(backend_from_url("redis://localhost"), StateBackend)
 peekable: list[PeekableStateBackend] = [MemoryBackend(), EnvVarBackend(), LocalFileBackend("switch")]
 
 maintenance_middleware(backend=DuckTyped())
-maintenance_middleware(backend=SyncRead())  # type: ignore[arg-type]
-maintenance_middleware(backend=ReadsText())  # type: ignore[arg-type]
-maintenance_middleware(backend=WriteOnly())  # type: ignore[arg-type]
-maintenance_middleware(backend=MemoryBackend)  # type: ignore[arg-type]
+maintenance_middleware(backend=SyncRead())  # type: ignore[call-overload]
+maintenance_middleware(backend=ReadsText())  # type: ignore[call-overload]
+maintenance_middleware(backend=WriteOnly())  # type: ignore[call-overload]
+maintenance_middleware(backend=MemoryBackend)  # type: ignore[call-overload]
 not_detailed: DetailedStateBackend = DuckTyped()  # type: ignore[assignment]
 
 
@@ -184,14 +190,23 @@ Hold(id="a")  # type: ignore[call-arg]  # on or off?
 
 assert_type(maintenance_middleware(), Callable[[ASGIApp], ASGIApp])
 app.add_middleware(maintenance_middleware(backend=MemoryBackend(), unmatched="block"))
-app.add_middleware(maintenance_middleware)  # type: ignore[arg-type]  # it is a factory, to be called
+app.add_middleware(maintenance_middleware)
+app.add_middleware(maintenance_middleware, backend=MemoryBackend(), exempt=safe_method, unmatched="block")
+app.add_middleware(maintenance_middleware, backend="file:switch", enable_maintenance=True)
+app.add_middleware(maintenance_middleware, exempt="/health")  # type: ignore[arg-type]  # not by pyrefly
+app.add_middleware(maintenance_middleware, exampt=safe_method)  # type: ignore[call-arg]  # not by pyrefly
+app.add_middleware(maintenance_middleware, MemoryBackend())  # type: ignore[call-arg]  # not by pyrefly
+app.add_middleware(maintenance_middleware(app))  # type: ignore[arg-type]  # it is an app already
 app.add_middleware(MaintenanceModeMiddleware, backend=DuckTyped(), exempt_callback=safe_method)
-app.add_middleware(MaintenanceModeMiddleware, backend="file:switch")
+app.add_middleware(MaintenanceModeMiddleware, backend="file:switch", exempt=safe_method, response=as_json())
 app.add_middleware(MaintenanceModeMiddleware, backend=1)  # type: ignore[arg-type]
-app.add_middleware(MaintenanceModeMiddleware, exempt=safe_method)  # type: ignore[call-arg]  # the factory's name
-maintenance_middleware(MemoryBackend())  # type: ignore[call-arg]  # keywords only
-maintenance_middleware(unmatched="ignore")  # type: ignore[arg-type]
-maintenance_middleware(retry_after=1.5)  # type: ignore[arg-type]
+app.add_middleware(MaintenanceModeMiddleware, exampt=safe_method)  # type: ignore[call-arg]
+assert_type(maintenance_middleware(app, backend="file:switch"), ASGIApp)
+assert_type(MaintenanceModeMiddleware(app, enabled=True), MaintenanceModeMiddleware)
+maintenance_middleware(MemoryBackend())  # type: ignore[call-overload]  # keywords only
+maintenance_middleware(app, MemoryBackend())  # type: ignore[call-overload]  # as above
+maintenance_middleware(unmatched="ignore")  # type: ignore[call-overload]
+maintenance_middleware(retry_after=1.5)  # type: ignore[call-overload]
 
 # --- predicates -----------------------------------------------------------------------------------------------------
 
@@ -245,9 +260,9 @@ maintenance_middleware(exempt=sync_predicate)
 maintenance_middleware(exempt=async_predicate)
 maintenance_middleware(exempt=not_(unsure_predicate))
 maintenance_middleware(exempt=lambda request: request.url.path == "/")
-maintenance_middleware(exempt=no_predicate)  # type: ignore[arg-type]
-maintenance_middleware(exempt="/health")  # type: ignore[arg-type]
-maintenance_middleware(exempt=path_prefix)  # type: ignore[arg-type]  # it is to be called with the prefix
+maintenance_middleware(exempt=no_predicate)  # type: ignore[call-overload]
+maintenance_middleware(exempt="/health")  # type: ignore[call-overload]
+maintenance_middleware(exempt=path_prefix)  # type: ignore[call-overload]  # it is to be called with the prefix
 any_of("/health")  # type: ignore[call-overload]
 
 # --- responses ------------------------------------------------------------------------------------------------------
@@ -255,6 +270,10 @@ any_of("/health")  # type: ignore[call-overload]
 
 async def async_response(request: Request) -> JSONResponse:
     return JSONResponse({"path": request.url.path})
+
+
+def with_our_page(**settings: Unpack[MiddlewareSettings]) -> None:
+    app.add_middleware(maintenance_middleware, **settings)
 
 
 def status_response(request: Request) -> Response:
@@ -271,7 +290,7 @@ maintenance_middleware(response=as_json("Back soon"))
 maintenance_middleware(response=async_response)
 maintenance_middleware(response=status_response)
 maintenance_middleware(response=lambda request: Response(str(request.url)))
-maintenance_middleware(response=no_response)  # type: ignore[arg-type]
+maintenance_middleware(response=no_response)  # type: ignore[call-overload]
 assert_type(as_html(), SyncResponseCallback)
 maintenance_middleware(response=negotiate(as_html(), as_problem(), with_media_type("text/plain", async_response)))
 with_media_type("text/plain", "closed")  # type: ignore[arg-type]
@@ -280,7 +299,7 @@ maintenance_middleware(retry_after=(60, 120, 180))  # type: ignore[arg-type]
 maintenance_middleware(retry_after=timedelta(minutes=1), read_timeout=timedelta(seconds=1))
 maintenance_middleware(retry_after=(timedelta(minutes=1), timedelta(minutes=2)))
 maintenance_middleware(retry_after=(timedelta(minutes=1), 120))  # type: ignore[arg-type]  # two units
-maintenance_middleware(read_timeout="1s")  # type: ignore[arg-type]
+maintenance_middleware(read_timeout="1s")  # type: ignore[call-overload]
 
 # --- for operators --------------------------------------------------------------------------------------------------
 
@@ -346,6 +365,10 @@ async def control() -> None:
     await plan_maintenance(now, timedelta(hours=1))  # type: ignore[arg-type]  # an end, not a duration
     await cancel_maintenance("a", DuckTyped())
     await cancel_maintenance(window)  # type: ignore[arg-type]  # its id
+    await release_hold("a", DuckTyped())
+    await release_hold(hold)  # type: ignore[arg-type]  # its id
+    assert_type(maintenance_mode_on(), MaintenanceBlock)
+    assert_type(await get_workers(DuckTyped()), tuple[WorkerStatus, ...])
     await wait_until_open(timeout=timedelta(minutes=1))
     async for each in maintenance_changes():
         assert_type(each, MaintenanceStatus)

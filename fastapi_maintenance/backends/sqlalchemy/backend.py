@@ -16,26 +16,27 @@ except ImportError as _error:
     msg = "SQLAlchemyBackend needs sqlalchemy[asyncio]: pip install 'fastapi-maintenance[sqlalchemy]'"
     raise ImportError(msg, name=_error.name) from _error
 
-from fastapi_maintenance._helpers.checks import check_name, reject, reject_kind
+from fastapi_maintenance._helpers.checks import check_bool, check_name, reject, reject_kind
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply
 from fastapi_maintenance.backends.sqlalchemy import operations, postgresql
-from fastapi_maintenance.backends.sqlalchemy.table import KEY_LENGTH, maintenance_table, read_row, write_row
+from fastapi_maintenance.backends.sqlalchemy.table import KEY_LENGTH, SwitchTable, maintenance_table
 from fastapi_maintenance.backends.sqlalchemy.workers import PostgreSQLWorkers
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import MaintenanceState
-from fastapi_maintenance.typing import StateChange
+from fastapi_maintenance.typing import StateChange, WorkerRegistry
 
 __all__ = ["SQLAlchemyBackend", "make_engine"]
 
 _LISTEN_AGAIN = 30.0  # seconds after which it is tried again to listen where that was refused
+_IN_QUERY = ["create_table", "key"]
 _T = TypeVar("_T")
 _logger = get_logger()
 
 
 class SQLAlchemyBackend(StoreBackend):
-    """Keep the state in a row of a small table, which is made when it is first written and missing.
+    """Keep the state in a row of a small table.
 
     A missing table or row is off. (SQLite itself makes an empty file where there is none.) On PostgreSQL, with asyncpg
     or psycopg, each change reaches followers through `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and if
@@ -47,6 +48,9 @@ class SQLAlchemyBackend(StoreBackend):
             followed keeps one connection of its pool.
         key: Tells this switch from others in the same table; at most 255 characters.
         metadata: The `MetaData` to put the table in, so that migrations see it; its schema is used.
+        create_table: Whether the first write creates the table if it is missing. False: it is left to your migrations;
+            until one has created it, reads are off, and a write raises a `MissingTableError`. None: False with
+            `metadata`, else True.
         table_name: The table's name.
         poll_interval: Seconds, or a timedelta, between two reads of the row while it is followed. They also show
             whether the database can still be reached.
@@ -56,12 +60,13 @@ class SQLAlchemyBackend(StoreBackend):
         ValueError: A name is empty, `key` is too long, or `poll_interval` is not above zero.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- each is a setting with a default
         self,
         engine: AsyncEngine,
         key: str = DEFAULT_KEY,
         *,
         metadata: MetaData | None = None,
+        create_table: bool | None = None,
         table_name: str = "fastapi_maintenance",
         poll_interval: float | timedelta = 1.0,
     ) -> None:
@@ -74,7 +79,9 @@ class SQLAlchemyBackend(StoreBackend):
         self.table: Table = maintenance_table(
             MetaData() if metadata is None else metadata, check_name("table_name", table_name)
         )
-        self._workers = PostgreSQLWorkers(self._run, self.table, key)
+        create = metadata is None if create_table is None else check_bool("create_table", create_table)
+        self._rows = SwitchTable(self.table, create=create)
+        self._workers = PostgreSQLWorkers(self._run, self._rows, key)
         # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         if engine.dialect.name == "sqlite":
@@ -113,7 +120,7 @@ class SQLAlchemyBackend(StoreBackend):
         return await self._run(self._read_on)
 
     async def _read_on(self, connection: AsyncConnection) -> MaintenanceState:
-        text, _ = await read_row(connection, self.table, self.key)
+        text, _ = await self._rows.read_row(connection, self.key)
         return text_to_state(text)
 
     async def _try(self, change: StateChange) -> MaintenanceState | None:
@@ -126,16 +133,16 @@ class SQLAlchemyBackend(StoreBackend):
         return await self._run(work)  # the pool held a connection from before a restart
 
     async def _change(self, change: StateChange, connection: AsyncConnection) -> MaintenanceState | None:
-        before = await read_row(connection, self.table, self.key)
+        before = await self._rows.read_row(connection, self.key)
         after = apply(change, partial(text_to_state, before.state), self)
-        if not await write_row(connection, self.table, self.key, state_to_text(after), before):
+        if not await self._rows.write_row(connection, self.key, state_to_text(after), before):
             return None
         if self.engine.dialect.name == "postgresql":
             await postgresql.notify(connection, self.key)
         return after
 
     @property
-    def workers(self) -> PostgreSQLWorkers | None:
+    def workers(self) -> WorkerRegistry | None:
         """Who serves behind this switch; None: it is not PostgreSQL through asyncpg or psycopg."""
         return self._workers if postgresql.can_listen(self.engine) else None
 
@@ -174,8 +181,8 @@ async def close_engine(engine: AsyncEngine) -> None:
     await engine.dispose()
 
 
-def make_engine(url: str) -> tuple[AsyncEngine, str]:
-    """Return an engine for a URL as SQLAlchemy has it, and the `key` in its query, or the default one.
+def make_engine(url: str) -> tuple[AsyncEngine, dict[str, str]]:
+    """Return an engine for a URL as SQLAlchemy has it, and what its query has for `SQLAlchemyBackend`.
 
     Raises:
         ValueError: It is no such URL; none of it is shown.
@@ -183,8 +190,8 @@ def make_engine(url: str) -> tuple[AsyncEngine, str]:
     """
     try:
         parts = make_url(url)
-        key = parts.normalized_query.get("key", (DEFAULT_KEY,))[-1]
-        return create_async_engine(parts.difference_update_query(["key"])), key
+        ours = {name: values[-1] for name, values in parts.normalized_query.items() if name in _IN_QUERY}
+        return create_async_engine(parts.difference_update_query(_IN_QUERY)), ours
     except ModuleNotFoundError as error:
         msg = f"the driver in the URL needs the package {error.name}: pip install {error.name}"
         raise ImportError(msg, name=error.name) from error

@@ -3,13 +3,27 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Integer, MetaData, Select, String, Table, Text, insert, inspect, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Select,
+    String,
+    Table,
+    Text,
+    insert,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_maintenance._helpers.checks import check_name
+from fastapi_maintenance.errors import MissingTableError
 
-__all__ = ["KEY_LENGTH", "Row", "maintenance_table", "read_row", "read_rows", "write_row"]
+__all__ = ["KEY_LENGTH", "Row", "SwitchTable", "maintenance_table"]
 
 KEY_LENGTH = 255  # characters: what each database can have in an index
 
@@ -36,42 +50,70 @@ def maintenance_table(metadata: MetaData, name: str = "fastapi_maintenance") -> 
     )
 
 
-async def read_row(connection: AsyncConnection, table: Table, key: str) -> Row:
-    """Return the row of a switch, which the table may lack, and the database the table."""
-    found = await read_rows(connection, table, select(table.c.state, table.c.version).where(table.c.key == key))
-    return Row(*found[0]) if found else Row()
+class SwitchTable:
+    """The rows of the table, read and written on a connection.
 
+    Args:
+        table: The table.
+        create: Whether a write creates it where the database lacks it; else that is a `MissingTableError`.
+    """
 
-async def read_rows(connection: AsyncConnection, table: Table, statement: Select[Any]) -> Sequence[Any]:
-    """Return the rows that a statement selects, none where the database lacks the table."""
-    try:
-        found: Sequence[Any] = (await connection.execute(statement)).all()
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise
-        if not await _exists(connection, table):
+    def __init__(self, table: Table, *, create: bool) -> None:
+        self.table = table
+        self._create = create
+        self._is_missing = False
+
+    async def read_row(self, connection: AsyncConnection, key: str) -> Row:
+        """Return the row of a switch, which the table may lack, and the database the table."""
+        columns = self.table.c
+        found = await self.read_rows(connection, select(columns.state, columns.version).where(columns.key == key))
+        return Row(*found[0]) if found else Row()
+
+    async def read_rows(self, connection: AsyncConnection, statement: Select[Any]) -> Sequence[Any]:
+        """Return the rows that a statement selects, none where the database lacks the table.
+
+        A table that was missing is looked for first: the database would log each statement on it as an error.
+        """
+        if self._is_missing and not await self._exists(connection):
             return []
-        found = (await connection.execute(statement)).all()  # another process may have just made the table
-    return found
+        try:
+            found: Sequence[Any] = (await connection.execute(statement)).all()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            if not await self._exists(connection):
+                return []
+            found = (await connection.execute(statement)).all()  # another process may have just made the table
+        return found
 
+    async def write_row(self, connection: AsyncConnection, key: str, text: str, before: Row) -> bool:
+        """Write the state of a switch; return False where `before`, which was just read, is not the row any more."""
+        table = self.table
+        if before.version is not None:
+            unchanged = (table.c.key == key) & (table.c.version == before.version) & (table.c.state == before.state)
+            statement = update(table).where(unchanged).values(state=text, version=before.version + 1)
+            return (await connection.execute(statement)).rowcount == 1
+        if self._create:
+            try:
+                await connection.run_sync(lambda sync: table.create(sync, checkfirst=True))
+            except DBAPIError:
+                if not await self._exists(connection):  # else another process has just made it
+                    raise
+        elif self._is_missing:
+            msg = (
+                f"the table {table.fullname} is missing, and is left to your migrations (metadata=, or "
+                "create_table=False): run the migration that creates it once without `fastapi-maintenance run`"
+            )
+            raise MissingTableError(msg)
+        try:
+            await connection.execute(insert(table).values(key=key, state=text, version=0))
+        except IntegrityError:
+            return False
+        return True
 
-async def write_row(connection: AsyncConnection, table: Table, key: str, text: str, before: Row) -> bool:
-    """Write the state of a switch, and make a missing table; return False where `before` is not the row any more."""
-    if before.version is not None:
-        unchanged = (table.c.key == key) & (table.c.version == before.version) & (table.c.state == before.state)
-        statement = update(table).where(unchanged).values(state=text, version=before.version + 1)
-        return (await connection.execute(statement)).rowcount == 1
-    try:
-        await connection.run_sync(lambda sync: table.create(sync, checkfirst=True))
-    except DBAPIError:
-        if not await _exists(connection, table):  # else another process has just made it
-            raise
-    try:
-        await connection.execute(insert(table).values(key=key, state=text, version=0))
-    except IntegrityError:
-        return False
-    return True
+    async def _exists(self, connection: AsyncConnection) -> bool:
+        def has_table(sync: Connection) -> bool:
+            return inspect(sync).has_table(self.table.name, sync.schema_for_object(self.table))
 
-
-async def _exists(connection: AsyncConnection, table: Table) -> bool:
-    return await connection.run_sync(lambda sync: inspect(sync).has_table(table.name, table.schema))
+        self._is_missing = not await connection.run_sync(has_table)
+        return not self._is_missing

@@ -11,14 +11,14 @@ from functools import partial
 from typing import Any
 
 import anyio
-from sqlalchemy import BigInteger, Table, bindparam, column, delete, func, select, update
+from sqlalchemy import BigInteger, bindparam, column, delete, func, select, update
 from sqlalchemy import text as sql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_maintenance._helpers.process import identity, remembered
 from fastapi_maintenance._helpers.waiting import current_loop
-from fastapi_maintenance.backends.sqlalchemy.table import Row, read_row, read_rows, write_row
+from fastapi_maintenance.backends.sqlalchemy.table import Row, SwitchTable
 from fastapi_maintenance.errors import NotSupportedError
 
 __all__ = ["PostgreSQLWorkers"]
@@ -43,15 +43,16 @@ class PostgreSQLWorkers:
 
     Args:
         run: Does work with a connection of the pool.
-        table: The table of the switch.
+        rows: The table of the switch.
         key: Its key.
     """
 
     def __init__(
-        self, run: Callable[[Callable[[AsyncConnection], Awaitable[Any]]], Awaitable[Any]], table: Table, key: str
+        self, run: Callable[[Callable[[AsyncConnection], Awaitable[Any]]], Awaitable[Any]], rows: SwitchTable, key: str
     ) -> None:
         self._run = run
-        self._table = table
+        self._rows = rows
+        self._table = rows.table
         self._switch = hashlib.sha256(key.encode()).hexdigest()[:16]  # short enough for every key of a switch
 
     @property
@@ -109,16 +110,16 @@ class PostgreSQLWorkers:
         return reports
 
     async def _write(self, connection: AsyncConnection, *, row: str, text: str) -> None:
-        table, found = self._table, await read_row(connection, self._table, row)
+        table, found = self._table, await self._rows.read_row(connection, row)
         if found.version is None:
-            await write_row(connection, table, row, text, Row())
+            await self._rows.write_row(connection, row, text, Row())
         elif found.state != text:
             await connection.execute(update(table).where(table.c.key == row).values(state=text))
 
     async def _read(self, connection: AsyncConnection) -> dict[str, str]:
         table, prefix = self._table, self._row("")
         statement = select(table.c.key, table.c.state).where(table.c.key.startswith(prefix, autoescape=True))
-        rows = await read_rows(connection, table, statement)
+        rows = await self._rows.read_rows(connection, statement)
         held = {str(number) for number in (await connection.execute(select(_LOCKS.c.number))).scalars()}
         reports = {}
         for row, text in rows:

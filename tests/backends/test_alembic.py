@@ -1,0 +1,230 @@
+"""Alembic owns the table of the switch: from `alembic init` to deployments by `run`, as the documentation says."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy
+from anyio import to_thread
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from fastapi_maintenance import (
+    MaintenanceState,
+    MissingTableError,
+    Switch,
+    get_maintenance_state,
+    get_workers,
+    maintenance_mode_on,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+from fastapi_maintenance.backends.url import opened
+from tests.backends.helpers import messages_of
+from tests.backends.places import told
+from tests.cli.driving import COMMAND
+from tests.documents import DOCS, example, examples_of, statuses
+from tests.servers import Postgres
+from tests.support import eventually
+from tests.switch.lifespans import living
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
+SHOP = "postgresql+asyncpg://localhost/shop"
+PROGRAMS = {"alembic": [sys.executable, "-m", "alembic"], "fastapi-maintenance": COMMAND}
+MISSING = (
+    "the table fastapi_maintenance is missing, and is left to your migrations (metadata=, or create_table=False): run "
+    "the migration that creates it once without `fastapi-maintenance run`"
+)
+LATER = """
+from alembic import op
+
+revision, down_revision = {revision!r}, {before!r}
+
+def upgrade():
+    op.execute(
+        "CREATE TABLE {revision} AS SELECT state FROM fastapi_maintenance WHERE key = 'fastapi_maintenance_mode'"
+    )
+"""
+"""A migration that records what the switch says while it runs."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as the clients do."""
+    return "asyncio"
+
+
+class Shop:
+    """The folder of somebody who follows the page, and an empty database."""
+
+    def __init__(self, folder: Path, server: Postgres) -> None:
+        self.folder = folder
+        self.url = server.url.removesuffix("/postgres") + "/walk"
+        self._place = f"host=127.0.0.1 port={server.port} user=postgres dbname="
+        self.execute("DROP DATABASE IF EXISTS walk WITH (FORCE)", "postgres")
+        self.execute("CREATE DATABASE walk", "postgres")
+
+    def execute(self, statement: str, database: str = "walk") -> list[Any]:
+        """Execute a statement, and return its rows."""
+        with closing(psycopg.connect(self._place + database, autocommit=True)) as client:
+            result = client.execute(statement)
+            return result.fetchall() if result.description else []
+
+    async def run(self, line: str) -> CompletedProcess[str]:
+        """Run a command as it is shown, in the folder."""
+        words = [word for each in shlex.split(line) for word in PROGRAMS.get(each, [each.replace(SHOP, self.url)])]
+
+        def run() -> CompletedProcess[str]:
+            return subprocess.run(words, cwd=self.folder, capture_output=True, text=True, check=False, timeout=120)
+
+        return await to_thread.run_sync(run)
+
+    async def succeed(self, line: str) -> str:
+        """Run a command that has to succeed, and return what it printed."""
+        done = await self.run(line)
+        assert (done.returncode, done.stderr) == (0, done.stderr)
+        return done.stdout + done.stderr
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        """Edit a file."""
+        file = self.folder / path
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.fixture
+def shop(_servers: Callable[[str], Postgres], tmp_path: Path) -> Shop:
+    """Give an empty folder and database."""
+    return Shop(tmp_path, _servers("asyncpg"))
+
+
+async def test_alembic_owns_the_table_as_the_page_says(
+    shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    main = example("Let Alembic own the table").replaced(SHOP, shop.url)
+    (tmp_path / "main.py").write_text(main.text, encoding="utf-8")
+    shown = [
+        line for block in examples_of(DOCS / "how-to" / "databases.md", "console") for line in block.text.splitlines()
+    ]
+    revise, upgrade, *deployments = shown
+    names: dict[str, Any] = {}
+    app = main.app(names)
+    backend = SQLAlchemyBackend(names["engine"], create_table=False)
+
+    async def has_a_worker() -> bool:
+        return len(await get_workers(backend)) == 1
+
+    async with living(app):
+        # Before the first deployment: open, and nothing is switched or migrated.
+        assert await statuses(app, "/") == [200]
+        await shop.succeed("alembic init -t async migrations")
+        shop.replace("alembic.ini", "driver://user:pass@localhost/dbname", shop.url)
+        shop.replace("migrations/env.py", "target_metadata = None\n", example("What Alembic needs to know").text)
+        for line in deployments:
+            refused = await shop.run(line)
+            assert (refused.returncode, refused.stderr.splitlines()[1:]) == (1, [f"error: {MISSING}"])
+        for drain in (None, 5):
+            with pytest.raises(MissingTableError):
+                async with maintenance_mode_on(backend, drain=drain):
+                    raise AssertionError
+        assert shop.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
+        assert await get_workers(backend) == ()
+
+        # The first deployment.
+        await shop.succeed(revise)
+        await shop.succeed(upgrade)
+        await shop.succeed("alembic check")  # it has nothing to add, and nothing to drop
+        await eventually(has_a_worker)
+        assert await statuses(app, "/") == [200]
+        until = f"until it can be registered in {backend!r}: MissingTableError: {MISSING}"
+        assert messages_of(caplog) == [
+            f"No drain waits for the requests of this process {until}",
+            f"Drains wait again for the requests of this process, in {backend!r}",
+        ]
+
+        # The next ones, by app and by URL.
+        ((before,),) = shop.execute("SELECT version_num FROM alembic_version")
+        for revision, line in zip(("second", "third"), deployments, strict=True):
+            text = LATER.format(revision=revision, before=before)
+            (tmp_path / "migrations" / "versions" / f"{revision}.py").write_text(text, encoding="utf-8")
+            printed = await shop.succeed(line)
+            ((state,),) = shop.execute(f"TABLE {revision}")
+            assert ("confirmed by 1 process" in printed, '"holds": [{' in state, '"on": true' in state) == (True,) * 3
+            before = revision
+        assert shop.execute("SELECT state FROM fastapi_maintenance WHERE key NOT LIKE 'worker/%'") == [("0",)]
+        assert shop.execute("SELECT version_num FROM alembic_version") == [("third",)]
+    await names["engine"].dispose()
+
+
+@asynccontextmanager
+async def by_metadata(path: str) -> AsyncGenerator[SQLAlchemyBackend]:
+    engine = create_async_engine(path)
+    yield SQLAlchemyBackend(engine, metadata=sqlalchemy.MetaData(), poll_interval=0.005)
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def by_metadata_with_a_schema(path: str) -> AsyncGenerator[SQLAlchemyBackend]:
+    engine = create_async_engine(path, execution_options={"schema_translate_map": {"shop": "main"}})
+    yield SQLAlchemyBackend(engine, metadata=sqlalchemy.MetaData(schema="shop"), poll_interval=0.005)
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def by_argument(path: str) -> AsyncGenerator[SQLAlchemyBackend]:
+    engine = create_async_engine(path)
+    yield SQLAlchemyBackend(engine, create_table=False, poll_interval=0.005)
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def by_url(path: str) -> AsyncGenerator[SQLAlchemyBackend]:
+    async with opened(f"{path}?create_table=false") as backend:
+        assert isinstance(backend, SQLAlchemyBackend)
+        backend.poll_interval = 0.005
+        yield backend
+
+
+@pytest.mark.parametrize("give", [by_metadata, by_metadata_with_a_schema, by_argument, by_url])
+async def test_table_that_is_left_to_migrations_is_never_created_and_is_noticed(give: Any, tmp_path: Path) -> None:  # noqa: ANN401 -- of the three
+    errors: list[object] = []
+    async with give(f"sqlite+aiosqlite:///{tmp_path}/switch.db") as backend:
+        sqlalchemy.event.listen(backend.engine.sync_engine, "handle_error", errors.append)
+        async with told(backend) as states:
+
+            async def has_looked_often() -> bool:
+                return len(states) >= 20
+
+            await eventually(has_looked_often)
+            for value in (True, False):
+                with pytest.raises(MissingTableError) as caught:
+                    await set_maintenance_mode(value, backend)
+                assert str(caught.value).replace("shop.", "") == MISSING
+            async with backend.engine.begin() as connection:
+                names = await connection.run_sync(lambda sync: sqlalchemy.inspect(sync).get_table_names())
+                assert (names, len(errors), set(map(str, states))) == ([], 1, {str(MaintenanceState())})
+                await connection.run_sync(backend.table.metadata.create_all)
+            await set_maintenance_mode(True, backend)
+
+            async def has_noticed() -> bool:
+                return states[-1] == MaintenanceState(switch=Switch(on=True))
+
+            await eventually(has_noticed)
+        assert len(errors) == 1
+
+
+async def test_table_in_a_metadata_is_created_if_that_is_wanted(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
+    backend = SQLAlchemyBackend(engine, metadata=sqlalchemy.MetaData(), create_table=True)
+    await set_maintenance_mode(True, backend)
+    assert await get_maintenance_state(backend) == MaintenanceState(switch=Switch(on=True))
+    await engine.dispose()
