@@ -131,7 +131,8 @@ async def test_block_on_the_url_of_a_memory_raises(block: Callable[..., Any]) ->
 
 
 async def test_write_to_a_read_only_switch_in_a_block_raises_as_outside() -> None:
-    maintenance_middleware()
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware())
     async with maintenance_mode_on():
         with pytest.raises(ReadOnlyBackendError):
             await set_maintenance_mode(False)
