@@ -22,7 +22,7 @@ WIDE, NARROW = ViewportSize(width=1280, height=800), ViewportSize(width=360, hei
 PAGES = ["", "how-to/exempt/", "reference/predicates/"]
 """The front page, a recipe and a page of the reference."""
 TABLES = [
-    *("operations/stores/", "operations/retry-after/", "operations/drain/", "operations/telemetry/"),
+    *("how-to/stores/", "operations/retry-after/", "operations/drain/", "operations/telemetry/"),
     *("explanation/decision/", "explanation/drain/", "reference/settings/"),
 ]
 """Pages with wide tables and drawings."""
