@@ -113,16 +113,25 @@ def test_it_is_accessible_and_fits_its_window(
         assert axe_passes(page) > 10
 
 
-@pytest.mark.parametrize("size", SIZES, ids=["wide", "narrow"])
-def test_tables_fit_each_page_and_code_ends_before_its_copy_button(
-    browser: Browser, site: str, built: Path, size: ViewportSize
+def test_each_page_fits_on_a_screen_and_a_phone_and_asks_no_other_host_for_anything(
+    browser: Browser, site: str, built: Path
 ) -> None:
-    with visited(browser, site, viewport=size) as page:
-        found: dict[str, list[str]] = {}
+    """Tables fit, and code ends before its copy button. All pages are visited once."""
+    asked: list[str] = []
+    found: dict[str, list[str]] = {}
+    with visited(browser, site, viewport=WIDE) as page:
+        page.on("request", lambda request: asked.append(request.url))
         for path in pages_of(built):
             page.goto(f"{site}{path}")
-            found[path] = [*page.evaluate(BEYOND), *([] if fits(page) else ["the page"])]
+            for size in SIZES:
+                page.set_viewport_size(size)
+                found[f"{path} {size['width']}"] = [*page.evaluate(BEYOND), *([] if fits(page) else ["the page"])]
+        page.set_viewport_size(WIDE)
+        search_for(page, "nginx")
+    assert len(found) > 80
     assert {path: wide for path, wide in found.items() if wide} == {}
+    assert len(asked) > len(found)
+    assert [url for url in asked if not url.startswith((site, "data:", "blob:"))] == []
 
 
 def test_each_page_has_a_description_of_its_own(built: Path) -> None:
@@ -134,21 +143,6 @@ def test_each_page_has_a_description_of_its_own(built: Path) -> None:
 def pages_of(built: Path) -> list[str]:
     """Return the paths of all pages."""
     return [path.relative_to(built).as_posix() for path in built.rglob("*.html")]
-
-
-def test_no_page_asks_another_host_for_anything(browser: Browser, site: str, built: Path) -> None:
-    asked: list[str] = []
-    context = browser.new_context(viewport=WIDE)
-    page = context.new_page()
-    page.on("request", lambda request: asked.append(request.url))
-    pages = pages_of(built)
-    for path in pages:
-        page.goto(f"{site}{path}")
-    search_for(page, "nginx")
-    context.close()
-    assert len(pages) > 40
-    assert len(asked) > len(pages)
-    assert [url for url in asked if not url.startswith((site, "data:", "blob:"))] == []
 
 
 def test_the_examples_of_docstrings_are_shown_as_code(built: Path) -> None:
