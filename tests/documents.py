@@ -16,6 +16,7 @@ from tests.support import ROOT, client
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
+TUTORIAL = DOCS / "tutorial.md"
 ROOTS = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
 """Documents at the root that pages include, so that they stand where people look for them as well."""
 DOCUMENTS = [README, *ROOTS, *sorted(DOCS.rglob("*.md"))]

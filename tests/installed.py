@@ -56,7 +56,15 @@ def check_sdist(path: str) -> None:
     """The source distribution has all that a clone has, so its tests pass as they do in a clone."""
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for wanted in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "noxfile.py", "tests/installed.py"):
+    for wanted in (
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "noxfile.py",
+        "hatch_build.py",
+        "tests/installed.py",
+    ):
         assert wanted in names, wanted
     if Path(".git").exists():
         command = ["git", "ls-files", "-z"]
@@ -74,6 +82,9 @@ def check_metadata() -> None:
     equal(EXTRAS, set(metadata.get_all("Provides-Extra") or ()))
     equal(("MIT", ">=3.11"), (metadata["License-Expression"], metadata["Requires-Python"]))
     equal("text/markdown", metadata["Description-Content-Type"])
+    readme = str(metadata.json["description"])
+    assert "## Quick start" in readme
+    equal([], re.findall(r"\]\((?!https?://|#).*?\)", readme))  # a package index knows no relative links
     (command,) = [
         one for one in importlib.metadata.entry_points(group="console_scripts") if one.name == "fastapi-maintenance"
     ]

@@ -179,7 +179,11 @@ def uvicorn_process(
     `agent` is a command in whose place it runs, such as `opentelemetry-instrument`.
     """
     port = free_port()
-    bind = ["--bind", f"127.0.0.1:{port}"] if server == "hypercorn" else ["--host", "127.0.0.1", "--port", str(port)]
+    bind = (
+        ["--bind", f"127.0.0.1:{port}"]
+        if server in {"gunicorn", "hypercorn"}
+        else ["--host", "127.0.0.1", "--port", str(port)]
+    )
     command = [*agent, sys.executable, "-m", server, app, *bind, *arguments]
     with contextlib.ExitStack() as stack:
         output: Any = subprocess.DEVNULL if log is None else stack.enter_context(log.open("wb"))

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import typer
+import yaml
 from typer.testing import CliRunner
 
 import fastapi_maintenance
@@ -18,7 +19,7 @@ from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.predicates import __all__ as predicates
-from tests.documents import DOCS, DOCUMENTS, README, ROOTS, blocks_of, example, examples_of
+from tests.documents import DOCS, DOCUMENTS, README, ROOTS, TUTORIAL, blocks_of, example, examples_of
 from tests.support import ROOT
 
 COMMANDS = [
@@ -28,10 +29,18 @@ ALL = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
 
 
 def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
-    """Those of commands are tested below, all at once; each other one by its heading, which no two have."""
+    """Those of commands are tested below, all at once; each other one by its heading, which no two have.
+
+    What `test_tutorial.py` follows from its first to its last block needs no name.
+    """
     blocks = [block for document in DOCUMENTS for block in blocks_of(document)]
     here = Path(__file__)
-    others = ("../backends/test_alembic.py", "../browser/test_notice.py", "../packages/test_in_one_process.py")
+    others = (
+        "test_pages.py",
+        "../backends/test_alembic.py",
+        "../browser/test_notice.py",
+        "../packages/test_in_one_process.py",
+    )
     files = ("test_examples.py", "test_recipes.py", *others, here.name)
     tests = "".join(here.parent.joinpath(name).read_text("utf-8") for name in files)
     assert [line for line in ALL.splitlines() if "```" in line] == [
@@ -39,15 +48,21 @@ def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
     ]
     assert {block.language for block in blocks} <= {
         "console",
+        "dockerfile",
         "html",
         "http",
+        "ini",
         "json",
         "nginx",
         "python",
         "text",
         "yaml",
     }
-    named = [(block.heading, block.language) for block in blocks if block.language not in {"console", "text"}]
+    named = [
+        (block.heading, block.language)
+        for block in blocks
+        if block.language not in {"console", "text"} and block.document != TUTORIAL and block.heading != "Quick start"
+    ]
     assert len(set(named)) == len(named)
     assert [heading for heading, _ in named if f'"{heading}"' not in tests] == []
 
@@ -56,7 +71,7 @@ def test_what_the_readme_shows_is_what_the_pages_show() -> None:
     """The drawing and the tables that stand in both."""
     pages = {
         "How a request is decided": "explanation/decision.md",
-        "Choosing a store": "operations/stores.md",
+        "Choosing a store": "how-to/stores.md",
         "What it costs": "explanation/cost.md",
     }
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README.read_text("utf-8"), re.MULTILINE | re.DOTALL))
@@ -99,6 +114,7 @@ def test_the_commands_of_a_fresh_clone_are_those_of_the_noxfile() -> None:
 def test_each_command_that_is_shown_is_one_that_there_is() -> None:
     whole = "\n".join(COMMANDS).replace("\\\n", " ").splitlines()
     programs = {"alembic", "curl", "export", "fastapi-maintenance", "pip", "python3", "uvicorn"}
+    programs |= {"gunicorn", "ls", "pytest", "sudo"}
     assert {line.split()[0] for line in whole} == programs
     extras = {extra for line in whole if line.startswith("pip ") for extra in re.findall(r"\[(\w+)\]", line)}
     assert extras <= {"bypass", "cli", "redis", "sqlalchemy"}
@@ -141,7 +157,7 @@ def test_the_state_as_text_has_the_fields_that_are_described() -> None:
     shown = example("The state as text", "json").text
     state = text_to_state(shown)
     assert json.loads(state_to_text(state)).keys() == json.loads(shown).keys()
-    text = DOCS.joinpath("reference", "state.md").read_text(encoding="utf-8")
+    text = DOCS.joinpath("reference", "state-as-text.md").read_text(encoding="utf-8")
     described = {
         (part, name)
         for name, parts in re.findall(r"^\| `(\w+)` \| ([a-z, ]+) \|", text, re.MULTILINE)
@@ -173,6 +189,23 @@ def test_the_reference_has_every_public_name_once() -> None:
 def test_each_page_is_in_the_navigation_once() -> None:
     pages = re.findall(r'= "([\w/-]+\.md)"', (ROOT / "zensical.toml").read_text(encoding="utf-8"))
     assert sorted(str(path.relative_to(DOCS).as_posix()) for path in DOCS.rglob("*.md")) == sorted(pages)
+
+
+def test_each_page_has_the_title_that_the_menu_shows_and_a_description_of_its_own() -> None:
+    titles = dict(re.findall(r'"([^"]+)" = "([\w/-]+\.md)"', (ROOT / "zensical.toml").read_text(encoding="utf-8")))
+    descriptions = []
+    for title, name in titles.items():
+        front, text = re.fullmatch(r"---\n(.+?)\n---\n\n(.+)", _text(name), re.DOTALL).groups()  # type: ignore[union-attr]
+        descriptions.append(yaml.safe_load(front)["description"])
+        included = re.match(r'--8<-- "(.+)"', text)
+        shown = (ROOT / included[1]).read_text(encoding="utf-8") if included else text
+        assert name == "index.md" or shown.startswith(f"# {title}\n"), name
+    assert len(set(descriptions)) == len(descriptions) == len(list(DOCS.rglob("*.md")))
+    assert [each for each in descriptions if not 50 <= len(each) <= 160] == []
+
+
+def _text(page: str) -> str:
+    return DOCS.joinpath(page).read_text(encoding="utf-8")
 
 
 def test_local_links_lead_to_files() -> None:

@@ -1,26 +1,31 @@
-"""The recipes that take other packages run as they are written, with the real ones: workers, and an alert."""
+"""The recipes that take other packages run as they are written, with the real ones: workers, an alert, a server."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 import yaml
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 
-from fastapi_maintenance import set_maintenance_mode
+from fastapi_maintenance import get_workers, maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance._helpers import telemetry
-from tests.documents import example
-from tests.support import eventually
+from tests.documents import DOCS, example
+from tests.support import ROOT, eventually, uvicorn_process
 
 pytestmark = pytest.mark.anyio
 SWITCH = "file:maintenance.txt"
@@ -159,3 +164,21 @@ async def test_alert_asks_for_what_an_exporter_of_prometheus_exports(monkeypatch
     assert f"{label}=\"RedisBackend(key='a')\"" in line
     assert line.endswith(" 1.0")
     assert f"$labels.{label} " in rule["annotations"]["summary"]
+
+
+@pytest.mark.servers
+async def test_gunicorn_stays_closed_while_processes_are_preloaded_replaced_and_restarted() -> None:
+    (line,) = re.findall(
+        r"^gunicorn shop:app (.+)$", (DOCS / "operations" / "servers.md").read_text("utf-8"), re.MULTILINE
+    )
+    options = [*line.split(), "--preload", "--max-requests", "10", "--pid", str(Path("pid").absolute())]
+    env, seen = {"SHOP_STORE": f"file:{Path('maintenance.txt').absolute()}"}, set[int]()
+    with uvicorn_process("shop:app", *options, server="gunicorn", env=env, folder=ROOT / "examples") as url:
+        for number in range(60):
+            if number == 30:
+                os.kill(int(Path("pid").read_text("utf-8")), signal.SIGHUP)
+            with contextlib.suppress(httpx.TransportError):  # a process that ends resets what arrives
+                seen.add((await asyncio.to_thread(httpx.get, f"{url}/items", timeout=30)).status_code)
+        async with maintenance_mode_on(SWITCH, drain=60, workers=4):
+            assert len(await get_workers(SWITCH)) >= 4
+    assert seen == {503}
