@@ -500,11 +500,11 @@ PIECES = st.sampled_from(
 )
 READY = (
     "/own/any /own/override /own/override/class /own/class /own/moved /own/start /own/target /own/mount/page "
-    "/own/mount/off /own/mount/nothing /own/application/off /own/layered/off /own/layered/nothing /own/router/off /own/router/nothing "
+    "/own/mount/off /own/mount/nothing /own/layered/off /own/layered/nothing /own/router/off /own/router/nothing "
     "/handled/page /handled/nothing /handled/app/page /handled/app/nothing /handled/class /gateway /gateway/off "
     "/gateway/docs /gateway/nothing /shut/page /shut/off /shut/nothing /shut/opaque /open/page /open/on /open/nothing "
     "/open/opaque /static/closed.txt /static/billing/report.txt /proxy/billing /proxy/x /billing /items/7 /sub/nothing "
-    "/static/closed.txt/ /static/closed.txt// /proxy/billing?a /proxy/billing#a "
+    "/own/application/off /static/closed.txt/ /static/closed.txt// /proxy/billing?a /proxy/billing#a "
     "/proxy/billing%3Fa /proxy/billing?/status"
 )
 ALL_READY = st.sampled_from(READY.split())
@@ -601,7 +601,7 @@ def scopes(draw: st.DrawFn, paths: st.SearchStrategy[str]) -> Scope:
     return scope
 
 
-# What has been judged wrongly shows best where little is exempt, and what is exempt wrongly at the paths that are named.
+# What is judged wrongly shows best where little is exempt, and what is exempt wrongly at the paths that are named.
 ASKED = st.one_of(
     st.tuples(st.just("key or health"), scopes(ALL_READY)),
     st.tuples(st.sampled_from([name for name in EXEMPTIONS if re.search("billing|file|status", name)]), scopes(NAMED)),
