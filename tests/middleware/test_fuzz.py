@@ -18,7 +18,7 @@ import anyio
 from fastapi import APIRouter, FastAPI, WebSocket
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.routing import APIRoute
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
@@ -565,7 +565,22 @@ KEYS = st.sampled_from(
 )
 
 
-METHODS = ["GET", "GET", "GET", "GET", "HEAD", "POST", "PUT", "OPTIONS", "get", "dispatch", "DISPATCH", "PURGE"]
+METHODS = [
+    "GET",
+    "GET",
+    "GET",
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "OPTIONS",
+    "get",
+    "dispatch",
+    "DISPATCH",
+    "PURGE",
+    "PURGE",
+    "PURGE",
+]
 
 
 @st.composite
@@ -694,6 +709,13 @@ def agrees(layer: str, place: str, exemption: str, handlers: str, scope: Scope) 
         assert not closed.is_blocked
 
 
+def asking(method: str, path: str) -> tuple[str, Scope]:
+    """Return a request that is rarely generated, where little is exempt."""
+    return "key or health", {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
+
+
+@example(layer="none", place="app", handlers="of all", before=None, asked=asking("PURGE", "/own/class"))
+@example(layer="none", place="app", handlers="none", before=None, asked=asking("PUT", "/handled/class"))
 @given(
     layer=st.sampled_from(["none", "none", *LAYERS]),
     place=st.sampled_from(["app", "sub", "mount"]),
