@@ -21,7 +21,6 @@ from fastapi_maintenance import (
     force_maintenance_mode_on,
     maintenance_middleware,
 )
-from fastapi_maintenance._routing import endpoints
 from tests.routing.apps import (
     MARKS,
     NESTED,
@@ -256,7 +255,8 @@ async def test_a_class_answers_the_methods_on_the_list_of_starlette_and_refuses_
 ) -> None:
     """A server lets any word be the method, and `get` is another one than `GET` (RFC 9110 9.1)."""
     words = ["DISPATCH", "dispatch", "METHOD_NOT_ALLOWED", "__INIT__", "SCOPE", "get", "post", "put", "PURGE", "Get"]
-    words = words if endpoints._ASKS_ITS_LIST else []  # an older Starlette takes any function of the class
+    if await asked(FastAPI(routes=[Route("/a", Helped)]), "PURGE /a") != 405:
+        words = []  # an older Starlette takes any function of the class
     statuses = {}
     for state in (None, False, True):
         app = arrange(FastAPI(routes=[Route("/a", Helped), Mount("/in", routes=[Route("/a", Helped)])]))
