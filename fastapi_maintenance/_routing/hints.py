@@ -1,13 +1,10 @@
 """Hints at start-up, in the logger `fastapi_maintenance.hints.<topic>`: what in an app will surprise its owner."""
 
-import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 from starlette.types import Message, Scope, Send
@@ -18,10 +15,10 @@ from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Layers, all_layers_of, mounted_layers
 from fastapi_maintenance._routing.left_to_app import users_handler
-from fastapi_maintenance._routing.origin import is_framework, unwrapped
+from fastapi_maintenance._routing.origin import is_framework, shown_name
 from fastapi_maintenance._routing.routes import ListedRoute, list_routes
 from fastapi_maintenance.decorators import endpoints_in, mark_of, marked
-from fastapi_maintenance.predicates.verdicts import paths_in
+from fastapi_maintenance.predicates.verdicts import paths_in, template_matches
 
 _LOGGER = "fastapi_maintenance.hints"
 _NOT_AN_APP = (FunctionType, MethodType, partial, type, type(None))
@@ -104,9 +101,9 @@ def hints_on(
 
 
 def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
-    names = ", ".join(dict.fromkeys(map(_name_of, layers.unknown)))
+    names = ", ".join(dict.fromkeys(map(shown_name, layers.unknown)))
     found = [users_handler(layers.handlers, status) for status in (404, 405)]
-    handlers = ", ".join(dict.fromkeys(_name_of(each) for each in found if each is not None))
+    handlers = ", ".join(dict.fromkeys(shown_name(each) for each in found if each is not None))
     if names:
         yield "layer", where + (_DECIDES if layers.decides or layers.is_guess else _LAYER).format(names)
     if handlers:
@@ -127,9 +124,9 @@ def _mark_hints(
         if any(thing is each for each in reached):
             continue
         if isinstance(thing, (Starlette, Router)):
-            yield "mark", _UNREACHED.format(f"{_name_of(thing)} {id(thing):#x}")
+            yield "mark", _UNREACHED.format(f"{shown_name(thing)} {id(thing):#x}")
         elif hiding and mark_of(thing):
-            yield "mark", _HIDDEN.format(_name_of(thing), hiding[0] or "/")
+            yield "mark", _HIDDEN.format(shown_name(thing), hiding[0] or "/")
 
 
 def with_hints(scope: Scope, send: Send, hints: Iterable[tuple[str, str]]) -> Send:
@@ -154,26 +151,3 @@ def log_hints(hints: Iterable[tuple[str, str]], logged: set[str]) -> None:
                 logged.add(text)
     except Exception:  # noqa: BLE001 -- the app starts
         get_logger(_LOGGER).debug("The app could not be looked at for hints", exc_info=True)
-
-
-def _name_of(layer: Any) -> str:  # noqa: ANN401 -- anything can be a layer
-    if isinstance(layer, Middleware):  # one that has not been built yet
-        layer = layer.kwargs.get("dispatch", layer.cls)
-    layer = unwrapped(layer)
-    if type(layer) is BaseHTTPMiddleware:
-        layer = layer.dispatch_func
-    return str(getattr(layer, "__name__", type(layer).__name__))
-
-
-def template_matches(template: str, path: str, *, below: bool) -> bool:
-    """Tell whether a route with this path template can match a path or, with `below`, one below it."""
-    if below and path == "/":
-        return True
-    wanted = path.strip("/").split("/")
-    given = template.strip("/").split("/")
-    for segment, other in zip(given, wanted, strict=False):
-        if re.search(r"\{\w+:(?!(?:str|int|float|uuid)\})", segment):  # `path`, or a convertor of the user's
-            return True
-        if segment != other and not re.search(r"\{[^{}]*\}", segment):
-            return False
-    return len(given) >= len(wanted) + path.endswith("/") if below else len(given) == len(wanted)

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Annotated
@@ -16,6 +17,7 @@ from fastapi_maintenance._switch.holds import remove_hold
 from fastapi_maintenance._switch.reports import get_workers
 from fastapi_maintenance.control import get_maintenance_state, maintenance_changes, plan_maintenance, remove_window
 from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
+from fastapi_maintenance.middleware import maintained_layers
 from fastapi_maintenance.state import MaintenanceState, Window, status_of
 from fastapi_maintenance.typing import StateBackend
 
@@ -27,8 +29,18 @@ try:
     from fastapi_maintenance.cli.change import turn_off, turn_on
     from fastapi_maintenance.cli.help import Command, Group
     from fastapi_maintenance.cli.hold import run_held
+    from fastapi_maintenance.cli.routes import NO_MIDDLEWARE, routes_in_maintenance, show_routes
     from fastapi_maintenance.cli.show import facts, show, show_change, show_window, tell_error
-    from fastapi_maintenance.cli.switch import Which, act, fail, store_problem, tell_switch
+    from fastapi_maintenance.cli.switch import (
+        Which,
+        act,
+        fail,
+        find_app,
+        find_backend,
+        store_problem,
+        switch_name,
+        tell_switch,
+    )
     from fastapi_maintenance.cli.times import duration_of, end_of, time_of
     from fastapi_maintenance.cli.workers import show_workers
 except ImportError as _error:
@@ -160,7 +172,7 @@ def status(
     app_path: opt.App = None,
     switch: opt.Switch = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: opt.AsJson = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 3 if maintenance is on.")] = False,
 ) -> None:
     """Show whether maintenance is on, and why, and what is planned."""
@@ -192,6 +204,27 @@ def workers(backend: opt.Backend = None, app_path: opt.App = None, switch: opt.S
         show_workers(await get_workers(backend), name)
 
     act(look, Which(backend, app_path, switch))
+
+
+@_command()
+def routes(app_path: opt.App = None, switch: opt.Switch = None, *, as_json: opt.AsJson = False) -> None:
+    """Show what each route of an app gets while maintenance is on, and why."""
+    path, served = find_app(app_path)
+    chosen = None if switch is None else find_backend(path, switch)
+    try:
+        rows = routes_in_maintenance(served, chosen)
+        backends = [layer.backend for layer in maintained_layers(served)] if chosen is None else [chosen]
+    except Exception as error:  # noqa: BLE001 -- whatever the layers of the app raise when they are built
+        fail(f"the app {path} cannot be built: {type(error).__name__}: {error}")
+    if all(row.why == NO_MIDDLEWARE for row in rows):
+        fail(f"{path} is not an app with a maintenance middleware")
+    names = list(dict.fromkeys(map(switch_name, backends)))
+    if as_json:
+        typer.echo(json.dumps({"app": path, "switches": names, "routes": [asdict(row) for row in rows]}))
+        return
+    for name in names:
+        tell_switch(f"{name} of {path}")
+    show_routes(rows)
 
 
 @_command()

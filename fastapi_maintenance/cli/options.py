@@ -53,6 +53,7 @@ Drain = Annotated[str | None, _duration(help=_DRAIN_HELP)]
 Workers = Annotated[int | None, typer.Option(metavar="N", min=0, help=_WORKERS_HELP)]
 Lease = Annotated[str | None, _duration(help=_LEASE_HELP)]
 Expect = Annotated[str | None, _duration(help=_EXPECT_HELP)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help=_ID_HELP)]
 
 
