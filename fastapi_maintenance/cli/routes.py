@@ -67,7 +67,12 @@ def routes_in_maintenance(app: ASGIApp, switch: StateBackend | None = None) -> l
     return list(rows.values())
 
 
-def _judged(app: ASGIApp, switch: StateBackend | None) -> list[tuple[Place, list[_Judgement]]]:
+_Mounted = dict[int, dict[object, list[_Judgement]]]  # by the id of the app
+
+
+def _judged(
+    app: ASGIApp, switch: StateBackend | None, mounted: _Mounted | None = None
+) -> list[tuple[Place, list[_Judgement]]]:
     """Return each place in an app, and what the middlewares around it, and around the apps mounted in it, do there."""
     *_, inner = layers_of(app)
     owner = inner if isinstance(inner, Starlette) else None
@@ -83,12 +88,13 @@ def _judged(app: ASGIApp, switch: StateBackend | None) -> list[tuple[Place, list
         for place in places_in(seen, Place()):
             judgement = _judgement_on(place, layer.settings, hidden=hidden)
             found.setdefault(_key(place), (place, []))[1].append(judgement)
-    mounted: dict[int, dict[object, list[_Judgement]]] = {}
+    mounted = {} if mounted is None else mounted
     for place, judgements in found.values():
         if place.mounts:
             start, inner = place.mounts[0]
             if id(inner) not in mounted:
-                mounted[id(inner)] = {_key(each): said for each, said in _judged(inner, switch)}
+                mounted[id(inner)] = {}  # until it is known, if it is mounted in itself
+                mounted[id(inner)] = {_key(each): said for each, said in _judged(inner, switch, mounted)}
             judgements.extend(mounted[id(inner)].get(_key(place, start), ()))
     return list(found.values())
 
