@@ -102,7 +102,7 @@ def the_one_id(
 
     `shortest`: how many characters the beginning of an id has at least; None: nothing but a whole id will do.
     """
-    begin_so = [one for one in ids if shortest is not None and one.startswith(wanted)]
+    begin_so = [one for one in ids if shortest and wanted and one.startswith(wanted)]
     if wanted in ids or (len(begin_so) == 1 and len(wanted) >= (shortest or 0)):
         return wanted if wanted in ids else begin_so[0]
     msg = f"no {kind} has the id {wanted!r}"

@@ -139,16 +139,14 @@ def _together(judgements: list[_Judgement]) -> _Judgement:
 
 
 def show_routes(rows: Sequence[RouteInMaintenance]) -> None:
-    """Print a table of routes."""
-    table = [
-        (row.verdict, ", ".join(row.methods) or "any", (row.host or "") + (row.path or "/"), _reason(row))
-        for row in rows
-    ]
+    """Print a table of routes; in a terminal that is too narrow for a row, its reason stands on the next line."""
+    table = [(row.verdict, ", ".join(row.methods) or "any", (row.host or "") + (row.path or "/")) for row in rows]
     widths = [max(map(len, column), default=0) for column in zip(*table, strict=True)]
-    for verdict, methods, path, why in table:
-        colour = _COLOURS[verdict]
-        first = f"[{colour}]{verdict}[/]{' ' * (widths[0] - len(verdict))}"
-        tell(first, plain(methods) + " " * (widths[1] - len(methods)), plain(path) + " " * (widths[2] - len(path)), why)
+    for row, cells in zip(rows, table, strict=True):
+        padded = [plain(cell) + " " * (width - len(cell)) for cell, width in zip(cells, widths, strict=True)]
+        first = "  ".join(padded).replace(row.verdict, f"[{_COLOURS[row.verdict]}]{row.verdict}[/]", 1)
+        reason = _reason(row)
+        tell(*([first, reason] if reason else [first.rstrip()]), indent="    ")
 
 
 def _reason(row: RouteInMaintenance) -> str:
