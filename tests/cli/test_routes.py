@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp
 
@@ -47,8 +47,8 @@ from tests.middleware.test_fuzz import (
     RoutesItself,
     handled,
 )
-from tests.routing.apps import NotNotFound, off, off_socket, on, plain
-from tests.routing.test_routes_property import own
+from tests.routing.apps import NESTED, NotNotFound, off, off_socket, on, plain
+from tests.routing.test_routes_property import HandlingRouter, own
 
 ADMIN = header_equals("X-Admin-Key", "secret-key")
 
@@ -153,6 +153,21 @@ def in_two(app: ASGIApp) -> ASGIApp:
     return app
 
 
+def including(router: APIRouter) -> FastAPI:
+    """Return an app that includes a router."""
+    router.add_api_route("/a", off)
+    app = closed()
+    app.include_router(router)
+    return app
+
+
+def below(root_path: str) -> FastAPI:
+    """Return an app with a root path of its own."""
+    app = FastAPI(openapi_url=None, routes=[Route("/a", plain)])
+    app.root_path = root_path
+    return app
+
+
 def recursive() -> FastAPI:
     """Return an app that is mounted in itself."""
     app = closed(Route("/off", off))
@@ -214,6 +229,16 @@ OPEN_A = Route("/a", off)
         ),
         (lambda: closed(Reading(), exempt=always), ["depends any - on what Reading does - Reading"]),
         (
+            lambda: closed(Mount("/m", below("/v1")), exempt=path_is("/m/a")),
+            ["depends GET/HEAD /m/a - on path"],
+        ),
+        (
+            lambda: including(HandlingRouter(prefix="/r")),
+            ["blocked GET /r/a - HandlingRouter", "blocked any /{path:path} - HandlingRouter"]
+            if NESTED
+            else ["open GET /r/a - forced off"],
+        ),
+        (
             lambda: closed(Host("a.example", Router([Route("/a", plain)]))),
             ["blocked GET/HEAD a.example/a"],
         ),
@@ -266,6 +291,7 @@ def test_routes_go_by_what_the_finder_can_know(make: Callable[[], ASGIApp], expe
 
 APP = """
 from fastapi import FastAPI
+from starlette.responses import Response
 from fastapi_maintenance import LocalFileBackend, any_of, header_equals, maintenance_middleware, path_is, path_prefix
 
 app = FastAPI(openapi_url=None)
@@ -281,6 +307,7 @@ def health(check: str) -> None: ...
 def order() -> None: ...
 
 
+app.mount("/files", Response())
 two = FastAPI(openapi_url=None, routes=app.routes)
 two.add_middleware(maintenance_middleware(backend=LocalFileBackend("shop"), exempt=path_prefix("/")))
 two.add_middleware(maintenance_middleware(backend=LocalFileBackend("bills")))
@@ -310,8 +337,9 @@ def test_routes_are_a_table(module: str) -> None:
     assert (result.exit_code, result.stdout.splitlines()) == (
         0,
         [
-            "open     GET   /health/{check}  exempt by path_prefix('/health')",
-            "depends  POST  /orders          on header X-Admin-Key",
+            "open     GET   /health/{check}     exempt by path_prefix('/health')",
+            "depends  POST  /orders             on header X-Admin-Key",
+            "depends  any   /files/{path:path}  on header X-Admin-Key; behind Response, which may answer by itself",
         ],
     )
     assert result.stderr == f"switch: file:{Path('shop').absolute()} of routed:app\n"
@@ -336,6 +364,7 @@ def test_routes_as_json_have_each_field(module: str) -> None:
                 "hidden_by": None,
             },
             order,
+            {**order, "path": "/files/{path:path}", "methods": [], "hidden_by": "Response"},
         ],
     }
     assert result.stderr == ""
