@@ -279,16 +279,16 @@ async def cancel_maintenance(window_id: str, backend: StateBackend | str | None 
         await remove_window(window_id, meant)
 
 
-async def remove_window(window_id: str, backend: StateBackend, *, prefix: bool = False) -> MaintenanceState:
+async def remove_window(window_id: str, backend: StateBackend, *, shortest: int | None = None) -> MaintenanceState:
     """Take a window out of the store, and return the state without it; raises as `cancel_maintenance` does.
 
-    With `prefix`, the beginning of an id will do if no other begins so.
+    With `shortest`, so many characters of an id will do if no other begins so.
     """
 
     def change(state: MaintenanceState) -> MaintenanceState:
         now = clock.now()
         ids = [window.id for window in state.windows if window.ends_at is None or now < window.ends_at]
-        found = holds.the_one_id(window_id, ids, prefix=prefix, kind="window", error=NoSuchWindowError)
+        found = holds.the_one_id(window_id, ids, shortest=shortest, kind="window", error=NoSuchWindowError)
         return cancel_window(state, found, now)
 
     return await update_state(holds.check_detailed(backend, "cancel_maintenance()"), change)

@@ -13,6 +13,7 @@ from fastapi_maintenance.decorators import mark_of
 
 # A class that overrides none of these answers with its methods, and with 405 where it has none.
 _DISPATCH = ("__new__", "__init__", "__await__", "__getattr__", "__getattribute__", "dispatch", "method_not_allowed")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 # Newer versions of Starlette ask a list of methods first: `PURGE` is not on it, though a class may have a function of
 # that name. The list has no public name; tests/routing/test_dispatch.py fails when it goes.
 _ASKS_ITS_LIST = "_allowed_methods" in HTTPEndpoint.dispatch.__code__.co_names
@@ -25,6 +26,11 @@ def mark_at(endpoint: Any, method: str) -> bool | None:  # noqa: ANN401 -- anyth
         return mark
     nearer = mark_of(getattr(kind, _name_of_function(kind, method), None))
     return mark if nearer is None or (not nearer and _dispatches_itself(kind, method)) else nearer
+
+
+def methods_of(endpoint: Any, app: Any) -> list[str] | None:  # noqa: ANN401 -- as above
+    """Return the usual methods that a class may answer, to which `app` hands requests; None: it is no such class."""
+    return None if _class_of(endpoint) is None else [each for each in _METHODS if not refuses(endpoint, each, app)]
 
 
 def refuses(endpoint: Any, method: str, app: Any) -> bool:  # noqa: ANN401 -- as above

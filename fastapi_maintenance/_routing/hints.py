@@ -1,13 +1,10 @@
 """Hints at start-up, in the logger `fastapi_maintenance.hints.<topic>`: what in an app will surprise its owner."""
 
-import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 from starlette.types import Message, Scope, Send
@@ -18,10 +15,10 @@ from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Layers, all_layers_of, mounted_layers
 from fastapi_maintenance._routing.left_to_app import users_handler
-from fastapi_maintenance._routing.origin import is_framework, unwrapped
+from fastapi_maintenance._routing.origin import is_framework, shown_name
 from fastapi_maintenance._routing.routes import ListedRoute, list_routes, routers_in
 from fastapi_maintenance.decorators import endpoints_in, mark_of, marked
-from fastapi_maintenance.predicates.verdicts import paths_in, verdict_on
+from fastapi_maintenance.predicates.verdicts import paths_in, template_matches, verdict_on
 
 _LOGGER = "fastapi_maintenance.hints"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -89,7 +86,7 @@ def hints_on(
             if inner.router is not None and any(each.startswith(start) for each in of_interest):
                 yield from _layer_hints(inner, f"in the app that is mounted at {path!r}, ")
     for path, below in named:
-        has_route = any(template_matches(route.path, path, below=below) for route in routes)
+        has_route = any(_serves(route.path, path, below=below) for route in routes)
         if not has_route and not any(find(method, path).answered for method in _METHODS):
             lies = "lies under the path prefix" if below else "has the path"
             yield "path", f"no route {lies} {path!r} that the predicate names: correct it, or leave it out"
@@ -108,9 +105,9 @@ def hints_on(
 
 
 def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
-    names = ", ".join(dict.fromkeys(map(_name_of, layers.unknown)))
+    names = ", ".join(dict.fromkeys(map(shown_name, layers.unknown)))
     found = [users_handler(layers.handlers, status) for status in (404, 405)]
-    handlers = ", ".join(dict.fromkeys(_name_of(each) for each in found if each is not None))
+    handlers = ", ".join(dict.fromkeys(shown_name(each) for each in found if each is not None))
     if names:
         yield "layer", where + (_DECIDES if layers.decides or layers.is_guess else _LAYER).format(names)
     if handlers:
@@ -129,7 +126,7 @@ def _mark_hints(
     for thing in marked():
         is_app = isinstance(thing, (Starlette, Router))
         label = getattr(thing, "title", None) or getattr(thing, "prefix", "")
-        name = f"{_name_of(thing)} {label!r}" if is_app else _name_of(thing)
+        name = f"{shown_name(thing)} {label!r}" if is_app else shown_name(thing)
         if any(thing is each for each in included):
             yield "mark", _INCLUDED.format(name)
         elif hiding and (is_app or mark_of(thing)) and not any(thing is each for each in reached):
@@ -160,26 +157,7 @@ def log_hints(hints: Iterable[tuple[str, str]], logged: set[str]) -> None:
         get_logger(_LOGGER).debug("The app could not be looked at for hints", exc_info=True)
 
 
-def _name_of(layer: Any) -> str:  # noqa: ANN401 -- anything can be a layer
-    if isinstance(layer, Middleware):  # one that has not been built yet
-        layer = layer.kwargs.get("dispatch", layer.cls)
-    layer = unwrapped(layer)
-    if type(layer) is BaseHTTPMiddleware:
-        layer = layer.dispatch_func
-    return str(getattr(layer, "__name__", type(layer).__name__))
-
-
-def template_matches(template: str, path: str, *, below: bool) -> bool:
-    """Tell whether a route with this path template can match a path or, with `below`, one below it."""
-    if below and path == "/":
-        return True
-    if not below and template.endswith("/") is not path.endswith("/") and not template.endswith("}"):
-        return False
-    wanted = path.strip("/").split("/")
-    given = template.strip("/").split("/")
-    for segment, other in zip(given, wanted, strict=False):
-        if re.search(r"\{\w+:(?!(?:str|int|float|uuid)\})", segment):  # `path`, or a convertor of the user's
-            return True
-        if segment != other and not re.search(r"\{[^{}]*\}", segment):
-            return False
-    return len(given) >= len(wanted) + path.endswith("/") if below else len(given) == len(wanted)
+def _serves(template: str, path: str, *, below: bool) -> bool:
+    """Return whether a route can match a path or, with `below`, one below it; a slash at the end makes another path."""
+    is_same = below or template.endswith("/") is path.endswith("/") or template.endswith("}")
+    return is_same and template_matches(template, path, below=below)

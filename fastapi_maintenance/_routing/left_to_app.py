@@ -1,5 +1,6 @@
 """What no endpoint answers, and is left to the app: 404 and 405, redirects of trailing slashes, CORS preflights."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -31,6 +32,12 @@ def users_handler(handling: Any, status: int) -> Any:  # noqa: ANN401 -- an appl
         handlers = {**handling._exception_handlers, **handling._status_handlers}  # noqa: SLF001
     handler = handlers.get(status, handlers.get(HTTPException))
     return None if handler is None or is_framework(handler) or mark_of(handler) is False else handler
+
+
+def may_serve_unmatched(router: Router) -> bool:
+    """Return whether a router may answer some request otherwise than with 404 where none of its routes matches."""
+    frontends: Iterable[object] = getattr(router, "_iter_low_priority_routes", tuple)()  # as below
+    return any(True for _ in frontends) or router.default != router.not_found or is_overridden(router, "not_found")
 
 
 def serves_unmatched(router: Router, scope: Scope) -> bool:

@@ -4,6 +4,9 @@ import sys
 from types import FunctionType
 from typing import Any
 
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+
 _FRAMEWORK = {"starlette", "fastapi", "builtins"}
 _PROXY = "newrelic.common.object_wrapper.FunctionWrapper"
 
@@ -30,6 +33,16 @@ def name_of(thing: Any) -> str:  # noqa: ANN401 -- as above
     # Instrumentation puts subclasses in the place of classes.
     is_there = any(each is thing for each in getattr(found, "__mro__", ()))
     return f"{thing.__module__}.{thing.__qualname__}" if is_there else ""
+
+
+def shown_name(layer: Any) -> str:  # noqa: ANN401 -- as above
+    """Return the name of a layer, handler, route or app for people: that of its function or class."""
+    if isinstance(layer, Middleware):  # one that has not been built yet
+        layer = layer.kwargs.get("dispatch", layer.cls)
+    layer = unwrapped(layer)
+    if type(layer) is BaseHTTPMiddleware:
+        layer = layer.dispatch_func
+    return str(getattr(layer, "__name__", type(layer).__name__))
 
 
 def is_framework(thing: object) -> bool:

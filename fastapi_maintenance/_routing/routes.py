@@ -20,7 +20,7 @@ from fastapi_maintenance.decorators import mark_of
 IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
 route_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", iter)
 
-_ANY_PATH = "/{path:path}"
+ANY_PATH = "/{path:path}"
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +48,7 @@ class RouteIndex:
         self._originals: list[BaseRoute] = []
         for position, (effective, original) in enumerate(_flattened(routes)):
             self._originals.append(original)
-            start, parameter, _ = _path_to_index(effective, original).partition("{")
+            start, parameter, _ = path_to_index(effective, original).partition("{")
             group = self._by_start.setdefault(start.rpartition("/")[0] if parameter else start, [])
             is_plain = not is_overridden(original, "matches")
             group.append(
@@ -75,6 +75,10 @@ class RouteIndex:
     def _shapes_now(self) -> list[object]:
         listed = [id(route) for router in self._routers for route in router.routes]
         return [*listed, *map(_shape_of, self._originals)]
+
+    def all_candidates(self) -> list[Candidate]:
+        """Return all routes, in the order in which they are asked."""
+        return sorted((each for group in self._by_start.values() for each in group), key=attrgetter("position"))
 
     def candidates(self, path: str) -> list[Candidate]:
         """Return the routes that can match a path, relative to the app, in the order in which they are asked."""
@@ -110,11 +114,11 @@ def list_routes(routes: Iterable[Any], prefix: str = "", within: tuple[object, .
             yield ListedRoute(path, mount=route)
             is_known = route.routes and not any(route.routes is each for each in (routes, *within))
             inner_routes = list_routes(route.routes, path, (routes, *within)) if is_known else ()
-            for inner in inner_routes or [ListedRoute(path + _ANY_PATH)]:
+            for inner in inner_routes or [ListedRoute(path + ANY_PATH)]:
                 # The path alone does not lead to what answers under one host only, so its endpoint is not listed.
                 yield ListedRoute(inner.path, mount=inner.mount) if isinstance(original, Host) else inner
         elif own_path is None:
-            yield ListedRoute(prefix + _ANY_PATH)
+            yield ListedRoute(prefix + ANY_PATH)
         else:
             yield ListedRoute(path, frozenset(getattr(route, "methods", None) or ()), getattr(route, "endpoint", None))
 
@@ -153,10 +157,10 @@ def handles_itself(route: BaseRoute) -> bool:
     return is_overridden(route, "handle") or is_overridden(type(route), "methods")
 
 
-def _path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 -- a route, or its context
+def path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 -- a route, or its context
     """Return the path by which a route matches, that of all paths if it matches in another way or cannot be read."""
     with suppress(Exception):  # a class of route may have anything there
-        path: str = effective.path + (_ANY_PATH if isinstance(original, Mount) else "")
+        path: str = effective.path + (ANY_PATH if isinstance(original, Mount) else "")
         if not is_overridden(original, "matches") and compile_path(path)[0] == effective.path_regex:
             return path
-    return _ANY_PATH
+    return ANY_PATH

@@ -101,13 +101,20 @@ def check_detailed(backend: StateBackend, what: str) -> DetailedStateBackend:
     return cast("DetailedStateBackend", backend)
 
 
-def the_one_id(wanted: str, ids: Collection[str], *, prefix: bool, kind: str, error: type[MaintenanceError]) -> str:
-    """Return the id that is wanted, or with `prefix` the only one that begins so; raise the error if there is none."""
-    found = {wanted}.intersection(ids) or {one for one in ids if prefix and one.startswith(wanted)}
-    if len(found) == 1:
-        return found.pop()
-    problem = f"{len(found)} {kind}s have ids that begin with" if found else f"no {kind} has the id"
-    msg = f"{problem} {wanted!r}"
+def the_one_id(
+    wanted: str, ids: Collection[str], *, shortest: int | None, kind: str, error: type[MaintenanceError]
+) -> str:
+    """Return the id that is wanted, or the only one that begins so; raise the error if there is none.
+
+    `shortest`: how many characters the beginning of an id has at least; None: nothing but a whole id will do.
+    """
+    begin_so = [one for one in ids if shortest and wanted and one.startswith(wanted)]
+    if wanted in ids or (len(begin_so) == 1 and len(wanted) >= (shortest or 0)):
+        return wanted if wanted in ids else begin_so[0]
+    msg = f"no {kind} has the id {wanted!r}"
+    if begin_so:
+        rule = f"give at least {shortest} characters of an id, and more if several begin so"
+        msg = f"{wanted!r} does not name one {kind}: {rule}; {', '.join(sorted(begin_so))}"
     raise error(msg)
 
 
@@ -232,7 +239,7 @@ async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
                 ledgers.pop(key, None)
 
 
-async def remove_hold(hold_id: str, backend: StateBackend, *, prefix: bool = False) -> MaintenanceState:
+async def remove_hold(hold_id: str, backend: StateBackend, *, shortest: int | None = None) -> MaintenanceState:
     """Take a hold out of the store, such as that of a job that died, and return the state without it.
 
     A job that still runs and renews its hold puts it back; and in its own process it counts until the block ends.
@@ -240,7 +247,7 @@ async def remove_hold(hold_id: str, backend: StateBackend, *, prefix: bool = Fal
     Args:
         hold_id: The hold's id.
         backend: The backend to write to.
-        prefix: Whether the beginning of an id will do, where no other begins so.
+        shortest: How many characters of an id will do, where no other begins so; None: the whole id.
 
     Raises:
         NoSuchHoldError: There is no such hold, or more than one.
@@ -251,7 +258,7 @@ async def remove_hold(hold_id: str, backend: StateBackend, *, prefix: bool = Fal
 
     def change(state: MaintenanceState) -> MaintenanceState:
         ids = [hold.id for hold in state.holds]
-        found = the_one_id(hold_id, ids, prefix=prefix, kind="hold", error=NoSuchHoldError)
+        found = the_one_id(hold_id, ids, shortest=shortest, kind="hold", error=NoSuchHoldError)
         return release_hold(state, found)
 
     return await update_state(check_detailed(backend, "hold_id"), change)

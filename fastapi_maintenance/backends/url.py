@@ -1,7 +1,9 @@
 """A backend from one line of text, as it stands in a configuration."""
 
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 from functools import partial
 from urllib.parse import parse_qsl, unquote, urlencode
 
@@ -68,8 +70,19 @@ def _from_url(name: str, url: str) -> StateBackend:
         msg = f"{name} must name an async driver, {drivers}, got '{scheme}:'"
         raise ValueError(msg)
     shown = "what has an @ before its first colon" if "@" in scheme else repr(scheme + colon)  # it may be a password
-    msg = f"{name} must begin with {_KNOWN_SCHEMES}, got {shown}"
+    msg = f"{name} must begin with {_KNOWN_SCHEMES}, got {shown}{_suggestion(url, scheme)}"
     raise ValueError(msg)
+
+
+def _suggestion(url: str, scheme: str) -> str:
+    """Return the question whether something else was meant; nothing of a URL that may have a password is in it."""
+    nearest = get_close_matches(scheme, [*_MAKERS, *_ASYNC_DRIVERS, *_DRIVERS], n=1)
+    if url and ":" not in url and "@" not in url and (not nearest or re.search(r"[./\\]", url)):
+        return f"; did you mean file:{url}?"
+    if not nearest:
+        return ""
+    found = nearest[0] if nearest[0] not in _ASYNC_DRIVERS else f"{nearest[0]}+{_ASYNC_DRIVERS[nearest[0]][0]}"
+    return f"; did you mean {found}:{'' if found in _WITHOUT_SLASHES else '//'}?"
 
 
 def as_backend(name: str, value: object) -> StateBackend:
@@ -169,5 +182,6 @@ _MAKERS = {
     "memory": _memory,
     **dict.fromkeys(("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"), _redis),
 }
+_WITHOUT_SLASHES = ("env", "file", "memory")
 _DRIVERS = [f"{dialect}+{driver}" for dialect, drivers in _ASYNC_DRIVERS.items() for driver in drivers]
 _KNOWN_SCHEMES = "one of " + " ".join(f"{scheme}:" for scheme in [*_MAKERS, *_DRIVERS])

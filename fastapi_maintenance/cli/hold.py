@@ -1,7 +1,9 @@
 """Hold maintenance on: while requests in progress end, and while another command runs."""
 
+import errno
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -31,6 +33,7 @@ from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 _FIRST_LINE = 0.5  # seconds; most drains have ended by then, and workers have reported
 _TIMED_OUT = 75  # an exit status; EX_TEMPFAIL of sysexits.h: the same may succeed later
 _LAPSED = 76  # an exit status
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # exit statuses, those of shells (POSIX, XCU 2.8.2)
 LEASE: timedelta = timedelta(seconds=30)
 _PAUSE = 5.0  # seconds, between two lines of a log
 
@@ -155,6 +158,16 @@ async def _say_end(backend: StateBackend, lasted: timedelta) -> None:
         tell(f"released after {shown_duration(lasted)}; {then}", stderr=True)
 
 
+def problem_with(command: str) -> tuple[int, str] | None:
+    """Return the exit status and the text if a command is certain not to run; None: it is there."""
+    if shutil.which(command) is not None:
+        return None
+    folders = [""] if os.path.dirname(command) else os.get_exec_path()  # noqa: PTH120 -- `./command` has one
+    if any(os.path.exists(os.path.join(folder, command)) for folder in folders):  # noqa: PTH110, PTH118 -- as above
+        return _NOT_EXECUTABLE, os.strerror(errno.EACCES)
+    return _NOT_FOUND, os.strerror(errno.ENOENT)
+
+
 async def run_command(command: list[str]) -> int:
     """Run a command, pass signals on to it, and return its exit status as a shell does: 128 and the signal."""
     numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT] if os.name == "posix" else [signal.SIGINT]
@@ -163,7 +176,7 @@ async def run_command(command: list[str]) -> int:
             process = await anyio.open_process(command, stdin=None, stdout=None, stderr=None)
         except OSError as error:
             tell(f"{plain(command[0])}: {error.strerror}", stderr=True)
-            return 127
+            return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
 
         async def pass_on() -> None:
             async for number in received:

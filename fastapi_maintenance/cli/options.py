@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, tzinfo
 from functools import partial
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 import typer
 
@@ -32,28 +33,45 @@ _SWITCH_HELP = "Which switch of an app with several: a part of its name."
 _WORKERS_HELP = "How many processes have to confirm at least, with --drain; by default 1."
 _APP_HELP = "The app whose switch is meant; by default the entrypoint in pyproject.toml."
 _DRAIN_HELP = (
-    "How long to wait until no request that maintenance blocks is in progress. If some are left then, the exit status "
-    "is 75: on leaves maintenance on, run does not start the command. At least 2s."
+    "How long to wait until no request that maintenance blocks is in progress, at least 2s. If some are left then, "
 )
 _LEASE_HELP = "How long maintenance stays on if this machine dies; by default 30s."
-_ID_HELP = "As status shows it, or its first 6 characters."
+SHORTEST_PREFIX = 6  # characters of an id
+_ID_HELP = f"As status shows it, or its first {SHORTEST_PREFIX} characters."
 _EXPECT_HELP = "How long you expect it to take: clients are asked to come back then."
 Backend = Annotated[str | None, _once(metavar="URL", help=_BACKEND_HELP)]
 App = Annotated[str | None, _once("--app", metavar="MODULE:ATTRIBUTE", help=_APP_HELP)]
 Switch = Annotated[str | None, _once("--switch", metavar="NAME", help=_SWITCH_HELP)]
 By = Annotated[str | None, typer.Option(metavar="TEXT", help="Who does it, for operators.")]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="What to tell visitors.")]
-For = Annotated[str | None, _duration("--for", help="How long it lasts: 90s, 30m, 2h, 1d.")]
-Until = Annotated[str | None, _time(help="When it ends: 22:00, or a date and time; in your zone.")]
-From = Annotated[str, _time("--from", help="When it begins: 22:00, or a date and time; in your zone.")]
+For = Annotated[str | None, _duration("--for", help="How long it lasts.")]
+Until = Annotated[str | None, _time(help="When it ends.")]
+From = Annotated[str, _time("--from", help="When it begins.")]
+VarName = Annotated[str | None, typer.Option("--var-name", hidden=True)]
+FilePath = Annotated[str | None, typer.Option("--file-path", hidden=True)]
 NotFrom = Annotated[str | None, typer.Option("--from", hidden=True)]
 NoEnd = Annotated[bool, typer.Option("--no-end", help="It has no end.")]
 NoMessage = Annotated[bool, typer.Option("--no-message", help="It has no message.")]
-Drain = Annotated[str | None, _duration(help=_DRAIN_HELP)]
+Drain = Annotated[str | None, _duration(help=f"{_DRAIN_HELP}maintenance stays on, and the exit status is 75.")]
+RunDrain = Annotated[
+    str | None,
+    _duration("--drain", help=f"{_DRAIN_HELP}maintenance ends, the command is not run, and the exit status is 75."),
+]
 Workers = Annotated[int | None, typer.Option(metavar="N", min=0, help=_WORKERS_HELP)]
 Lease = Annotated[str | None, _duration(help=_LEASE_HELP)]
 Expect = Annotated[str | None, _duration(help=_EXPECT_HELP)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help=_ID_HELP)]
+
+
+def url_of(backend: str | None, var_name: str | None, file_path: str | None) -> str | None:
+    """Return the URL of a backend that is named as in version 0.0.5: `--backend env --var-name X`."""
+    for scheme, option, value in (("env", "--var-name", var_name), ("file", "--file-path", file_path)):
+        if value is not None:
+            if backend not in {None, scheme}:
+                fail(f"{option} belongs to --backend {scheme}; a URL has it in itself, as {scheme}:{value}")
+            return f"{scheme}:{quote(value)}"
+    return backend
 
 
 def read(option: str, text: str | None, reader: Callable[[str], _T]) -> _T | None:

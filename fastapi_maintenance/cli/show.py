@@ -25,13 +25,16 @@ from fastapi_maintenance.state import (
 _SHORT = 8  # characters of an id
 
 
-def tell(*parts: str, stderr: bool = False) -> None:
-    """Print parts, in Rich's markup: in a terminal that is too narrow for all, each on lines of its own."""
+def tell(*parts: str, stderr: bool = False, indent: str = "") -> None:
+    """Print parts, in Rich's markup: in a terminal that is too narrow for all, each on lines of its own.
+
+    `indent`: what stands before these lines, the first apart.
+    """
     console = Console(stderr=stderr, highlight=False, emoji=False)
     line = "  ".join(parts)
     in_terminal = console.file.isatty()
     fits = not in_terminal or Text.from_markup(line, emoji=False).cell_len <= console.width
-    console.print(line if fits else "\n".join(parts), soft_wrap=not in_terminal)
+    console.print(line if fits else f"\n{indent}".join(parts), soft_wrap=not in_terminal)
 
 
 def tell_error(text: str) -> None:

@@ -9,13 +9,12 @@ import tomllib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import parse_qs
 
 import anyio
 import typer
 
-from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.known import key_of, uncached
@@ -27,6 +26,8 @@ from fastapi_maintenance.middleware import maintained_layers
 from fastapi_maintenance.typing import StateBackend
 
 _VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
+_NO_APP = "no app given: give --app module:attribute"
+_NO_BACKEND = f"no backend given: give --backend URL or --app module:attribute, set {_VARIABLE}"
 _NAMES = {
     "starts_at": "--from",
     "hold_id": "release",
@@ -109,9 +110,9 @@ def _find(which: Which) -> tuple[StateBackend | str, str]:
         if which.name is not None:
             fail("--switch chooses among those of an app; a URL names one by itself")
         return url, without_password(url)
-    path = _entrypoint() if which.app_path is None else which.app_path
+    path = which.app_path or _entrypoint(_NO_BACKEND)
     backend = find_backend(path, which.name)
-    return backend, f"{_name_of(backend)} of {path}"
+    return backend, f"{switch_name(backend)} of {path}"
 
 
 def fail(text: str, *, status: int = 2) -> NoReturn:
@@ -125,8 +126,9 @@ def store_problem(error: Exception) -> str:
     return f"the store cannot be reached: {type(error).__name__}: {error}"
 
 
-def find_backend(path: str, name: str | None) -> StateBackend:
-    """Return the backend of the app at `module:attribute`; if it has several, the one whose name has this in it."""
+def find_app(path: str | None) -> tuple[str, Any]:
+    """Return where an app is, by default at the `entrypoint`, and the app; what it is is not checked."""
+    path = path or _entrypoint(_NO_APP)
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         fail(f"--app must be of the form module:attribute, got {path!r}")
@@ -135,43 +137,48 @@ def find_backend(path: str, name: str | None) -> StateBackend:
         app = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # noqa: BLE001 -- whatever the app's module raises
         fail(f"the app {path} cannot be imported: {type(error).__name__}: {error}")
-    layers = maintained_layers(app) if isinstance(app, Starlette) else ()
+    return path, app
+
+
+def find_backend(path: str, name: str | None) -> StateBackend:
+    """Return the backend of the app at `module:attribute`; if it has several, the one whose name has this in it."""
+    _, app = find_app(path)
+    layers = maintained_layers(app) if callable(app) else ()
     switches = {key_of(layer.backend): layer.backend for layer in layers}
     if not switches:
         fail(f"{path} is not an app with a maintenance middleware")
-    found = [each for each in switches.values() if name in {None, _name_of(each)}]
-    found = found or [each for each in switches.values() if str(name) in _name_of(each)]
+    found = [each for each in switches.values() if name in {None, switch_name(each)}]
+    found = found or [each for each in switches.values() if str(name) in switch_name(each)]
     if len(found) == 1:
         return found[0]
-    names = ", ".join(map(_name_of, switches.values()))
+    names = ", ".join(map(switch_name, switches.values()))
     if name is None:
         fail(f"{path} has {len(switches)} switches, {names}: choose one with --switch")
     fail(f"--switch must be a part of the name of one switch of {path}, which has {names}; got {name!r}")
 
 
-def _name_of(backend: StateBackend) -> str:
+def switch_name(backend: StateBackend) -> str:
+    """Return the name of a switch, a file with its absolute path."""
     behind = uncached(backend)
     if isinstance(behind, LocalFileBackend):
         return f"file:{os.path.abspath(behind.file_path)}"  # noqa: PTH100 -- a link stays a link
     return name_of(behind)
 
 
-def _entrypoint() -> str:
+def _entrypoint(otherwise: str) -> str:
+    """Return the `entrypoint` in the `pyproject.toml` of this folder; if there is none, end with this."""
     try:
         project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
         return str(project["tool"]["fastapi"]["entrypoint"])
     except (FileNotFoundError, KeyError, TypeError, ValueError):  # ValueError: no TOML, or no UTF-8
-        fail(
-            f"no backend given: give --backend URL or --app module:attribute, set {_VARIABLE}, or have "
-            "an entrypoint under [tool.fastapi] in pyproject.toml"
-        )
+        fail(f"{otherwise}, or have an entrypoint under [tool.fastapi] in pyproject.toml")
 
 
 def without_password(url: str) -> str:
     """Return the URL without its user, and of its query only the key; a file has its absolute path."""
     if url.startswith("file:"):
         with suppress(ValueError):  # it is refused, with the reason, when it is used
-            return _name_of(backend_from_url(url))
+            return switch_name(backend_from_url(url))
     if url.startswith(("env:", "file:")):
         return url
     place, _, query = re.sub(r"//.*@", "//", url).partition("?")

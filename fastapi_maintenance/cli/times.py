@@ -95,11 +95,13 @@ def _instant(naive: datetime, zone: tzinfo | None) -> datetime:
 
 
 def shown_time(moment: datetime, zone: tzinfo | None = None) -> str:
-    """Show a time in a zone, that of this machine by default, and in UTC."""
+    """Show a time in a zone, that of this machine by default, and in UTC if that differs."""
     utc = moment.astimezone(UTC)
     try:
         local = moment.astimezone(zone)
     except OverflowError:  # after the year 9999 there
         local = utc
+    if not local.utcoffset():
+        return f"{utc:%Y-%m-%d %H:%M:%S} UTC"
     date = "" if local.date() == utc.date() else f"{utc:%Y-%m-%d} "
     return f"{local:%Y-%m-%d %H:%M:%S %Z} ({date}{utc:%H:%M:%S} UTC)"

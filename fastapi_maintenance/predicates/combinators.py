@@ -25,12 +25,27 @@ def verdict_of(said: object) -> Verdict:
     return reject("what a predicate returns", "True, False or None", said)
 
 
+def function_name(part: object) -> str:
+    """Return the name of a function or of a class of callable objects, without what it was given."""
+    while isinstance(part, partial):
+        part = part.func
+    return str(getattr(part, "__name__", type(part).__name__))
+
+
+def _shown(part: object) -> str:
+    if part is ...:
+        return "..."
+    return repr(part) if isinstance(part, (str, Composable)) else function_name(part)
+
+
 class Composable:
     """A predicate that knows what it is made of.
 
     Args:
         ask: The function that it is around.
         name: The name of the factory that made it; None: it is that function itself.
+        args: What the factory was given, as it is shown; `...` for a secret.
+        on: What of a request it depends on, such as `"header X-Admin-Key"`, empty for nothing; None: that is not known.
         paths: The paths that it names.
         below: Whether what lies under them is meant too.
         combine: The combinator that composed it, if it is a combination.
@@ -42,6 +57,8 @@ class Composable:
         ask: Callable[[Request], Any],
         name: str | None = None,
         *,
+        args: tuple[object, ...] = (),
+        on: str | None = None,
         paths: frozenset[str] = frozenset(),
         below: bool = False,
         combine: Callable[..., Any] | None = None,
@@ -51,11 +68,12 @@ class Composable:
         self.__name__: str = name or cast("Any", ask).__name__
         self.__qualname__ = self.__name__
         self.ask: Callable[[Request], Any] = ask
+        self.on: str | None = on
         self.paths: frozenset[str] = paths
         self.below: bool = below
         self.combine: Callable[..., Any] | None = combine
         self.parts: tuple[_Part, ...] = parts
-        self._shown = f"{name}({', '.join(map(repr, parts)) if combine else '...'})" if name else self.__name__
+        self._shown = f"{name}({', '.join(map(_shown, args or parts))})" if name else self.__name__
 
     def __repr__(self) -> str:
         return self._shown
@@ -142,7 +160,7 @@ class AsyncBuiltInPredicate(Composable):
         return not_(self)
 
 
-@BuiltInPredicate
+@partial(BuiltInPredicate, on="")
 def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
     """Exempt every request: the unit of `all_of`.
 
@@ -152,7 +170,7 @@ def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given
     return True
 
 
-@BuiltInPredicate
+@partial(BuiltInPredicate, on="")
 def never(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
     """Exempt no request: the unit of `any_of`.
 

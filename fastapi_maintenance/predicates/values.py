@@ -31,7 +31,8 @@ def header_equals(name: str, value: str) -> BuiltInPredicate:
     """
     field = check_token("name", name)
     hint = f" (header_present({name!r}) asks whether it is there)"
-    return _value_equals("header_equals", lambda request: request.headers.getlist(field), value, hint=hint)
+    on = f"header {name}"
+    return _value_equals("header_equals", name, on, lambda request: request.headers.getlist(field), value, hint=hint)
 
 
 def header_present(name: str) -> BuiltInPredicate:
@@ -45,7 +46,8 @@ def header_present(name: str) -> BuiltInPredicate:
         ValueError: The name is not a token (RFC 9110 5.1).
     """
     field = check_token("name", name)
-    return BuiltInPredicate(lambda request: field in request.headers, "header_present")
+    on = f"header {name}"
+    return BuiltInPredicate(lambda request: field in request.headers, "header_present", args=(name,), on=on)
 
 
 def query_equals(name: str, value: str) -> BuiltInPredicate:
@@ -61,7 +63,10 @@ def query_equals(name: str, value: str) -> BuiltInPredicate:
         ValueError: The name or the value is empty.
     """
     field = check_name("name", name)
-    return _value_equals("query_equals", lambda request: request.query_params.getlist(field), value, in_header=False)
+    on = f"query parameter {name}"
+    return _value_equals(
+        "query_equals", name, on, lambda request: request.query_params.getlist(field), value, in_header=False
+    )
 
 
 def cookie_equals(name: str, value: str) -> BuiltInPredicate:
@@ -77,7 +82,7 @@ def cookie_equals(name: str, value: str) -> BuiltInPredicate:
         ValueError: The name is not a token (RFC 6265 4.1.1), or the value is empty.
     """
     field = check_token("name", name)
-    return _value_equals("cookie_equals", lambda request: cookies_in(request, field), value)
+    return _value_equals("cookie_equals", name, f"cookie {name}", lambda request: cookies_in(request, field), value)
 
 
 def cookies_in(request: Request, name: str) -> list[str]:
@@ -111,11 +116,18 @@ def host_is(*hosts: str) -> BuiltInPredicate:
         host = names.pop() if len(names) == 1 else None
         return None if host is None else host in exact or host.endswith(below)
 
-    return BuiltInPredicate(host_is_wanted, "host_is")
+    return BuiltInPredicate(host_is_wanted, "host_is", args=hosts, on="host")
 
 
-def _value_equals(
-    factory: str, values_in: Callable[[Request], list[str]], value: str, *, in_header: bool = True, hint: str = ""
+def _value_equals(  # noqa: PLR0913 -- what the three of them differ in
+    factory: str,
+    name: str,
+    on: str,
+    values_in: Callable[[Request], list[str]],
+    value: str,
+    *,
+    in_header: bool = True,
+    hint: str = "",
 ) -> BuiltInPredicate:
     """Return a predicate that compares in constant time; unknown where a request has several different values."""
     if not check_str("value", value):
@@ -132,4 +144,4 @@ def _value_equals(
         equal = {any(hmac.compare_digest(_encoded(value), secret) for secret in secrets) for value in sent}
         return equal == {True} or (None if len(sent) > 1 else False)
 
-    return BuiltInPredicate(value_is_equal, factory)
+    return BuiltInPredicate(value_is_equal, factory, args=(name, ...), on=on)

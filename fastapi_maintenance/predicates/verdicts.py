@@ -1,22 +1,34 @@
-"""What a predicate says: of a request, or of all requests of one method and path."""
+"""What a predicate says: of a request, of all requests of one method and path, or of all requests to a route."""
 
 import inspect
+import re
 from asyncio import CancelledError
 from collections.abc import Awaitable, Iterator
+from itertools import zip_longest
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.types import Scope
 
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._helpers.scope import HIDDEN_APP, as_http
+from fastapi_maintenance._helpers.scope import HIDDEN_APP, as_http, lenient_path
 from fastapi_maintenance._helpers.waiting import is_cancelled
-from fastapi_maintenance.predicates.combinators import Composable, Verdict, verdict_of
+from fastapi_maintenance.predicates.combinators import Composable, Verdict, any_of, function_name, not_, verdict_of
 from fastapi_maintenance.typing import ExemptCallback
 
+_Possible: TypeAlias = frozenset[Verdict | str]
+_RAISES = "raises"  # after which no other part is asked, and nothing is exempt
 _logger = get_logger()
+
+
+class Outlook(NamedTuple):
+    """What a predicate may say of the requests to a route."""
+
+    possible: _Possible  # verdicts, and whether it may raise
+    by: str  # the predicate, or the part of it that decides for all of them
+    on: tuple[str, ...]  # what it depends on; empty if all of them get one verdict
 
 
 async def exempts(predicate: ExemptCallback, scope: Scope) -> bool:
@@ -43,6 +55,67 @@ def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN4
         return verdict_of(_result_without_waiting(said) if inspect.isawaitable(said) else said)
     except Exception:  # noqa: BLE001 -- it looks at more than these, or fails
         return None
+
+
+def outlook_on(
+    predicate: Any,  # noqa: ANN401 -- sync or async
+    method: str | None,
+    template: str,
+    *,
+    hidden: bool = False,
+) -> Outlook:
+    """Return what a predicate may say of the requests to a route, those with an ambiguous path apart.
+
+    Args:
+        predicate: The predicate.
+        method: The method of the requests; None: any.
+        template: Their path, with parameters in braces.
+        hidden: Whether the app is hidden, so that a `root_path` of its own is not known.
+    """
+    by = repr(predicate) if isinstance(predicate, Composable) else function_name(predicate)
+    if not isinstance(predicate, Composable) or (predicate.combine is None and predicate.on is None):
+        return Outlook(frozenset({True, False, None, _RAISES}), by, (f"function {by}",))
+    if predicate.combine is None:
+        verdicts = _verdicts(predicate, method, template, hidden=hidden)
+        return Outlook(verdicts, by, () if len(verdicts) == 1 else (str(predicate.on),))
+    parts = [outlook_on(part, method, template, hidden=hidden) for part in predicate.parts]
+    if predicate.combine is not_:
+        possible = frozenset(not said if isinstance(said, bool) else said for said in parts[0].possible)
+    else:
+        decisive = predicate.combine is any_of
+        possible = frozenset({not decisive})
+        for part in parts:
+            possible = frozenset(_joined(said, then, decisive) for said in possible for then in part.possible)
+        deciding = [part.by for part in parts if part.possible == {True}]
+        by = deciding[0] if deciding and (decisive or len(parts) == 1) else by
+    on = dict.fromkeys(each for part in parts for each in part.on)
+    return Outlook(possible, by, () if len(possible) == 1 else tuple(on))
+
+
+def _joined(said: Verdict | str, then: Verdict | str, decisive: bool) -> Verdict | str:  # noqa: FBT001 -- a verdict
+    """Return what a combinator says if a part says this, after those before it."""
+    if said is decisive or said == _RAISES:
+        return said
+    if then is decisive or then == _RAISES:
+        return then
+    return None if said is None or then is None else not decisive
+
+
+def _verdicts(predicate: Composable, method: str | None, template: str, *, hidden: bool) -> _Possible:
+    """Return what a predicate that is no combination may say; it raises nothing."""
+    path = None if "{" in template else template
+    if path is None and predicate.paths:
+        head = template.partition("{")[0]
+        starts = tuple(each.removesuffix("/") + "/" for each in predicate.paths) if predicate.below else ()
+        if head.startswith(starts):
+            return frozenset({True})
+        wanted = [lenient_path(each) or "" for each in predicate.paths]
+        may_be = any(template_matches(template.casefold(), each, below=predicate.below) for each in wanted)
+        return frozenset({True, False, None} if may_be or hidden else {False})
+    try:
+        return frozenset({verdict_of(predicate.ask(_PartialRequest(method, path, hidden=hidden)))})
+    except KeyError:  # it looks at more than what is known
+        return frozenset({True, False, None})
 
 
 def paths_in(predicate: object) -> Iterator[tuple[str, bool]]:
@@ -75,13 +148,29 @@ class _PartialScope(dict[str, Any]):
 
 
 class _PartialRequest(Request):
-    """A request of which only the method and the path are known."""
+    """A request of which at most the method and the path are known."""
 
-    def __init__(self, method: str, path: str) -> None:
-        known = {"type": "http", "method": method, "path": path, "root_path": "", HIDDEN_APP: False}
-        super().__init__(_PartialScope(known))
+    def __init__(self, method: str | None, path: str | None, *, hidden: bool = False) -> None:
+        known = {"type": "http", "method": method, "path": path, "root_path": "", HIDDEN_APP: hidden}
+        super().__init__(_PartialScope({key: value for key, value in known.items() if value is not None}))
 
     @property
     def url(self) -> URL:
         """Tell the path and nothing else."""
         return cast("URL", SimpleNamespace(path=self.scope["path"]))
+
+
+def template_matches(template: str, path: str, *, below: bool) -> bool:
+    """Tell whether a route with this path template can match a path or, with `below`, one below it."""
+    if below and path == "/":
+        return True
+    for segment, other in zip_longest(template.strip("/").split("/"), path.strip("/").split("/")):
+        if segment is None:
+            return False
+        if re.search(r"\{\w+:(?!(?:str|int|float|uuid)\})", segment):  # `path`, or a convertor of the user's
+            return True
+        if other is None:
+            return below
+        if segment != other and not re.search(r"\{[^{}]*\}", segment):
+            return False
+    return not below or not path.endswith("/") or template.endswith("/")

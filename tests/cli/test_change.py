@@ -28,6 +28,7 @@ OPENER = Hold(id="0ff0ff0ff0123456", on=False)
 ONE, HALF = (shown_time(at(minutes)) for minutes in (60, 30))
 END = f"  until {HALF}, for 30m"
 PLAN = f"\nplanned c0ffee01 by bob: New database  from {ONE}, in 1h  until {shown_time(at(180))}, for 2h"
+MORE = "give at least 6 characters of an id, and more if several begin so"
 STILL = "the switch is {}; {} maintenance {}"
 
 
@@ -191,14 +192,15 @@ def test_edit_of_a_switch_that_is_off_says_what_is_on(part: Window | Hold, text:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("c0ffe", "no {} has the id 'c0ffe'"),
+        ("c0ffe", f"'c0ffe' does not name one {{}}: {MORE}; c0ffee0123456789, c0ffee1"),
         ("c0ffee02", "no {} has the id 'c0ffee02'"),
-        ("c0ffee", "2 {}s have ids that begin with 'c0ffee'"),
+        ("c0ffee", f"'c0ffee' does not name one {{}}: {MORE}; c0ffee0123456789, c0ffee1"),
+        ("dec", f"'dec' does not name one {{}}: {MORE}; decade"),
         ("", "no {} has the id ''"),
     ],
 )
 def test_id_that_is_not_that_of_one_part_changes_nothing(name: str, text: str) -> None:
-    ids = "c0ffee0123456789", "c0ffee1"
+    ids = "c0ffee0123456789", "c0ffee1", "decade"
     before = just(*(replace(LATER, id=one) for one in ids), *(replace(JOB, id=one) for one in ids))
     write(before)
     for word, kind in (("cancel", "window"), ("release", "hold")):

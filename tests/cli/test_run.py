@@ -74,10 +74,37 @@ def test_run_with_a_misspelt_option_changes_nothing() -> None:
     assert (result.exit_code, errors(result), Path("ran").exists()) == (2, text, False)
 
 
-def test_run_of_a_command_that_does_not_exist_is_127() -> None:
-    result = switch("run", "--", "no-such-command")
-    assert (result.exit_code, errors(result)) == (127, "no-such-command: No such file or directory\n")
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["no-such-command"], 127, "no-such-command: No such file or directory"),
+        (["./nothing"], 127, "./nothing: No such file or directory"),
+        (["./no-such-script"], 126, "./no-such-script: Permission denied"),
+        (["no-such-script"], 126, "no-such-script: Permission denied"),
+        (["./folder"], 126, "./folder: Permission denied"),
+    ],
+)
+def test_run_of_a_command_that_cannot_run_turns_nothing_on(
+    words: list[str], status: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{Path.cwd()}{os.pathsep}{os.environ['PATH']}")
+    Path("no-such-script").write_text("#!/bin/sh\n")
+    Path("folder").mkdir()
+    result = switch("run", "--", *words)
+    assert (result.exit_code, result.stderr) == (status, f"{text}; maintenance was not turned on\n")
+    assert not Path("switch").exists()
+
+
+def test_run_of_a_file_of_no_known_format_is_126() -> None:
+    Path("script").write_bytes(b"\0no program")
+    Path("script").chmod(0o755)
+    result = switch("run", "--", "./script")
+    assert (result.exit_code, errors(result)) == (126, "./script: Exec format error\n")
     assert state() == OFF
+
+
+def test_run_of_a_command_that_is_gone_when_it_begins_is_127() -> None:
+    assert anyio.run(run_command, ["./nothing"]) == 127
 
 
 def test_run_does_not_send_twice_what_a_terminal_sends_to_the_command_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def reads(screen: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "on", "off", "edit", "plan", "cancel", "status", "workers", "watch", "run", "release"]
+    "name", ["", "on", "off", "edit", "plan", "cancel", "status", "workers", "routes", "watch", "run", "release"]
 )
 def test_help_has_each_option_and_each_word_whole(name: str) -> None:
     words = [*name.split(), "--help"]
@@ -191,7 +191,11 @@ def test_ctrl_c_in_a_drain_says_that_the_hold_was_given_back(columns: int) -> No
             1,
             "error: the environment variable CLOSED cannot be switched at run time, because no other process",
         ),
-        (["run", "--", "no-such-command"], 127, "no-such-command: No such file or directory"),
+        (
+            ["run", "--", "no-such-command"],
+            127,
+            "no-such-command: No such file or directory; maintenance was not turned on",
+        ),
     ],
 )
 def test_error_is_short_and_whole(words: list[str], status: int, text: str, columns: int) -> None:

@@ -140,7 +140,12 @@ def test_time_without_a_zone_is_that_of_this_machine(text: str, expected: str, m
 
 def test_shown_time_after_the_year_9999_there_is_in_utc() -> None:
     last = datetime.max.replace(tzinfo=UTC)
-    assert shown_time(last, ZoneInfo("Asia/Tokyo")) == "9999-12-31 23:59:59 UTC (23:59:59 UTC)"
+    assert shown_time(last, ZoneInfo("Asia/Tokyo")) == "9999-12-31 23:59:59 UTC"
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/London"])
+def test_shown_time_is_shown_once_where_the_zone_is_that_of_utc(zone: str) -> None:
+    assert shown_time(datetime(2030, 1, 1, 12, tzinfo=UTC), ZoneInfo(zone)) == "2030-01-01 12:00:00 UTC"
 
 
 def test_zone_of_a_time_is_returned_with_it() -> None:

@@ -45,6 +45,8 @@ MARKED: dict[str, Callable[[Any], Any]] = {
     "on": force_maintenance_mode_on,
     "off": force_maintenance_mode_off,
 }
+ANSWERED: list[object] = []
+"""The endpoints that have answered."""
 TEMPLATES = st.lists(
     st.sampled_from(["/a", "/b", "/{x}", "/{x:int}", "/{x:path}", "/v{x}", "/{x}.{y}", "/"]), min_size=1, max_size=3
 ).map("".join)
@@ -116,6 +118,7 @@ def endpoint_of(mark: str) -> Any:  # noqa: ANN401 -- FastAPI reads its signatur
 
     async def endpoint(request: Request) -> PlainTextResponse:
         REACHED.append(mark)
+        ANSWERED.append(endpoint)
         return PlainTextResponse(request.method)
 
     return MARKED[mark](endpoint)
@@ -127,6 +130,7 @@ def socket_of(mark: str) -> Any:  # noqa: ANN401 -- as above
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
         REACHED.append(mark)
+        ANSWERED.append(endpoint)
 
     return MARKED[mark](endpoint)
 
