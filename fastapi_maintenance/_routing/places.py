@@ -110,7 +110,9 @@ def _places_included(route: Any, at: Place, layers: Layers, *outer: Router) -> I
     with suppress(Exception):  # a route that fails here will fail in the app as well
         for context in route_contexts([route]):
             original = context.original_route
-            candidate = Candidate(0, context, original, handles_itself(original), False, mark_of(original))
+            candidate = Candidate(
+                0, context, original, handles_itself(original), is_plain=False, mark=mark_of(original)
+            )
             inside += _places_at(candidate, here, layers, *outer)
     yield from inside
     if decides or not inside:

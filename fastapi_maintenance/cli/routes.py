@@ -10,7 +10,7 @@ from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Layers, layers_of
 from fastapi_maintenance._routing.places import WEBSOCKET, Place, places_in
-from fastapi_maintenance._switch.app_switch import Settings
+from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.backends.known import key_of
 from fastapi_maintenance.cli.show import plain, tell
 from fastapi_maintenance.middleware import decide, maintained_layers

@@ -80,7 +80,7 @@ def rows(app: ASGIApp) -> list[str]:
 def closed(*routes: BaseRoute, exempt: ExemptCallback | None = None, **settings: bool) -> FastAPI:
     """Return an app with these routes, and maintenance around it."""
     app = FastAPI(openapi_url=None, routes=list(routes))
-    app.add_middleware(maintenance_middleware(backend=MemoryBackend(), exempt=exempt, **settings))  # type: ignore[arg-type]
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend(), exempt=exempt, **settings))  # type: ignore[call-overload]  # each is one of them
     return app
 
 
