@@ -131,7 +131,7 @@ def test_the_commands_of_the_terminal_are_those_that_there_are() -> None:
         for line in example("From the terminal", "console").text.splitlines()
         if line.startswith("fastapi-maintenance ")
     ]
-    assert shown == ["on", "edit", "status", "workers", "watch", "off", "plan", "cancel", "run", "release"]
+    assert shown == ["on", "edit", "status", "workers", "routes", "watch", "off", "plan", "cancel", "run", "release"]
 
 
 def test_the_reference_of_the_command_has_all_subcommands_and_options() -> None:
