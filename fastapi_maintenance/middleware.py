@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from functools import partial
 from time import time
-from typing import Literal, TypeGuard, Unpack, overload
+from typing import Literal, Never, TypeGuard, Unpack, overload
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -85,7 +85,8 @@ class MaintenanceModeMiddleware:
         ValueError: As `maintenance_middleware` does.
     """
 
-    def __init__(self, app: ASGIApp, **settings: Unpack[MiddlewareSettings]) -> None:
+    def __init__(self, app: ASGIApp, *positional: Never, **settings: Unpack[MiddlewareSettings]) -> None:
+        _check_keywords("MaintenanceModeMiddleware", positional)
         self._wrap(app, _remembered(checked(settings, "MaintenanceModeMiddleware")))
 
     def _wrap(self, app: ASGIApp, settings: Settings) -> None:
@@ -192,7 +193,7 @@ def maintenance_middleware(app: ASGIApp, /, **settings: Unpack[MiddlewareSetting
 @overload
 def maintenance_middleware(**settings: Unpack[MiddlewareSettings]) -> Callable[[ASGIApp], ASGIApp]: ...
 def maintenance_middleware(
-    app: ASGIApp | None = None, **settings: Unpack[MiddlewareSettings]
+    app: ASGIApp | None = None, *positional: Never, **settings: Unpack[MiddlewareSettings]
 ) -> ASGIApp | Callable[[ASGIApp], ASGIApp]:
     """Return a middleware, for `app.add_middleware(maintenance_middleware(...))` or to be called with any ASGI app.
 
@@ -206,6 +207,7 @@ def maintenance_middleware(
 
     Args:
         app: An ASGI app to wrap at once: it is returned with maintenance around it. None: a function that wraps.
+        *positional: Nothing: a setting that is not given by its name is refused.
         **settings: All are keywords.
 
             - `backend`: Where the switch is kept, or its URL for `backend_from_url`; None: the one given to
@@ -237,14 +239,24 @@ def maintenance_middleware(
         ValueError: `unmatched` is neither of its words, `retry_after` is below zero or the wrong way round,
             `read_timeout` is not above zero, or `backend` is a URL that names none.
     """
+    _check_keywords("maintenance_middleware", positional)
     known = _remembered(checked(settings, "maintenance_middleware"))
 
-    def maintenance(app: ASGIApp) -> ASGIApp:  # Starlette before 0.39 gives it by its name
+    def maintenance(app: ASGIApp, *positional: Never, **more: Never) -> ASGIApp:  # Starlette before 0.39 names it `app`
+        if positional or more:
+            msg = "the settings belong into the parentheses of maintenance_middleware(...), and not after it"
+            raise TypeError(msg)
         layer = MaintenanceModeMiddleware.__new__(MaintenanceModeMiddleware)
         layer._wrap(app, known)  # noqa: SLF001 -- several apps may share the settings, and so the backend
         return layer
 
     return maintenance if app is None else maintenance(check_app("app", app))
+
+
+def _check_keywords(taker: str, positional: tuple[object, ...]) -> None:
+    if positional:
+        msg = f"{taker}() takes its settings as keywords, such as backend=..., got a {type(positional[0]).__name__}"
+        raise TypeError(msg)
 
 
 def _remembered(settings: Settings) -> Settings:

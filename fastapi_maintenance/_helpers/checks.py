@@ -4,7 +4,6 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -47,18 +46,27 @@ def check_callable(name: str, value: _T) -> _T:
 
 def check_app(name: str, value: _T) -> _T:
     """Return the value if it can be called as an ASGI app is: with a scope and two functions."""
-    if callable(value) and _takes_three(value):
+    if callable(value) and _takes(value, None, None, None):
         return value
     reject_kind(name, "an ASGI app (settings are keywords, such as backend=...)", value)
 
 
-def _takes_three(function: Callable[..., object]) -> bool:
+def check_takes_request(name: str, value: _T) -> _T:
+    """Return the value if it can be called with a request and nothing else."""
+    if _takes(check_callable(name, value), None):
+        return value
+    called = getattr(value, "__name__", "it")
+    msg = f"{name} must take a request and nothing else, got {value!r}: write {called}() if that makes what does"
+    raise TypeError(msg)
+
+
+def _takes(function: Any, *arguments: object) -> bool:  # noqa: ANN401 -- anything that can be called
     try:
         signature = inspect.signature(function, follow_wrapped=False)
     except Exception:  # noqa: BLE001 -- it has none, or one whose annotations exist for type checkers alone
         return True
     try:
-        signature.bind(None, None, None)
+        signature.bind(*arguments)
     except TypeError:
         return False
     return True

@@ -113,8 +113,8 @@ def the_one_id(
         return wanted if wanted in ids else begin_so[0]
     msg = f"no {kind} has the id {wanted!r}"
     if begin_so:
-        rule = f"give at least {shortest} characters of an id, and more if several begin so"
-        msg = f"{wanted!r} does not name one {kind}: {rule}; {', '.join(sorted(begin_so))}"
+        rule = f"give at least {shortest} characters of an id, and more if several begin with them"
+        msg = f"{wanted!r} does not name one {kind}: {rule}; it begins {', '.join(sorted(begin_so))}"
     raise error(msg)
 
 

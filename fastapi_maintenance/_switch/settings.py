@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from fastapi_maintenance._helpers.checks import (
     check_bool,
-    check_callable,
     check_retry_after,
     check_seconds,
+    check_takes_request,
     reject_value,
 )
 from fastapi_maintenance.backends.url import as_backend
@@ -67,8 +67,8 @@ def _check_unmatched(name: str, value: object) -> object:
 _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "backend": as_backend,
     "enabled": check_bool,
-    "exempt": check_callable,
-    "response": check_callable,
+    "exempt": check_takes_request,
+    "response": check_takes_request,
     "exempt_docs": check_bool,
     "unmatched": _check_unmatched,
     "retry_after": check_retry_after,

@@ -28,7 +28,7 @@ OPENER = Hold(id="0ff0ff0ff0123456", on=False)
 ONE, HALF = (shown_time(at(minutes)) for minutes in (60, 30))
 END = f"  until {HALF}, for 30m"
 PLAN = f"\nplanned c0ffee01 by bob: New database  from {ONE}, in 1h  until {shown_time(at(180))}, for 2h"
-MORE = "give at least 6 characters of an id, and more if several begin so"
+MORE = "give at least 6 characters of an id, and more if several begin with them"
 STILL = "the switch is {}; {} maintenance {}"
 
 
@@ -192,10 +192,10 @@ def test_edit_of_a_switch_that_is_off_says_what_is_on(part: Window | Hold, text:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("c0ffe", f"'c0ffe' does not name one {{}}: {MORE}; c0ffee0123456789, c0ffee1"),
+        ("c0ffe", f"'c0ffe' does not name one {{}}: {MORE}; it begins c0ffee0123456789, c0ffee1"),
         ("c0ffee02", "no {} has the id 'c0ffee02'"),
-        ("c0ffee", f"'c0ffee' does not name one {{}}: {MORE}; c0ffee0123456789, c0ffee1"),
-        ("dec", f"'dec' does not name one {{}}: {MORE}; decade"),
+        ("c0ffee", f"'c0ffee' does not name one {{}}: {MORE}; it begins c0ffee0123456789, c0ffee1"),
+        ("dec", f"'dec' does not name one {{}}: {MORE}; it begins decade"),
         ("", "no {} has the id ''"),
     ],
 )

@@ -25,6 +25,7 @@ from fastapi_maintenance import (
     MemoryBackend,
     Switch,
     Window,
+    as_html,
     as_json,
     current_status,
     force_maintenance_mode_off,
@@ -160,8 +161,30 @@ def test_argument_by_position_that_is_no_app_is_refused(value: Any) -> None:  # 
         maintenance_middleware(value)
     makers: list[Any] = [maintenance_middleware, MaintenanceModeMiddleware]
     for make in makers:
-        with pytest.raises(TypeError, match=rf"^{make.__name__}(\.__init__)?\(\) takes .* positional arguments? but "):
+        with pytest.raises(
+            TypeError, match=rf"^{make.__name__}\(\) takes its settings as keywords, such as backend=..., got a "
+        ):
             make(FastAPI(), value)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [({"response": as_html}, "as_html"), ({"exempt": lambda a, b: a is b}, "<lambda>")]
+)
+def test_function_that_does_not_take_the_request_alone_is_refused(given: dict[str, Any], name: str) -> None:
+    (setting,) = given
+    with pytest.raises(
+        TypeError, match=rf"^{setting} must take a request and nothing else, got .*: write {name}\(\) if"
+    ):
+        maintenance_middleware(**given)
+
+
+def test_settings_after_the_middleware_is_made_are_refused() -> None:
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(), enabled=True)  # type: ignore[call-arg]  # the mistake that is tested
+    with pytest.raises(
+        TypeError, match=r"^the settings belong into the parentheses of maintenance_middleware\(\.\.\.\)"
+    ):
+        app.build_middleware_stack()
 
 
 def test_app_whose_signature_cannot_be_read_is_an_app() -> None:
