@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.version import __version__
@@ -93,8 +93,8 @@ def _options(
 def main() -> None:
     """Run the command; SIGTERM and SIGHUP end it as Ctrl-C does, so that a hold is given back."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot encode is escaped
-            stream.reconfigure(errors="backslashreplace")
+        with suppress(AttributeError):  # of a stream of another kind
+            cast("io.TextIOWrapper", stream).reconfigure(errors="backslashreplace")  # what cannot be encoded is escaped
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it

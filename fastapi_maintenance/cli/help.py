@@ -35,9 +35,9 @@ class _AnyWidth:
         typer.echo(formatter.getvalue(), nl=False)  # Typer expects format_help to print, as it does with a table
         formatter.buffer.clear()
         wrapped = partial(fill, width=Console().width - 1, break_on_hyphens=False, break_long_words=False)
-        if examples:
-            lines = [wrapped(line, initial_indent="  ", subsequent_indent="      ") for line in examples.splitlines()]
-            typer.echo("\n".join([*[""] * narrow, "Examples:", *lines, ""]))
+        shown = (examples or "").splitlines()
+        lines = [wrapped(line, initial_indent="  ", subsequent_indent="      ") for line in shown]
+        typer.echo("\n".join([*[""] * narrow, "Examples:", *lines, ""]))
         metavars = [getattr(param, "metavar", None) for param in self.params]
         for note in [text for name, text in _NOTES.items() if name in metavars]:
             typer.echo(wrapped(note))
