@@ -449,4 +449,4 @@ def test_model_finds_a_drain_that_is_broken_on_purpose(fault: str, monkeypatch: 
         choices = random.Random(seed).choices(range(10_000), k=300)  # noqa: S311 -- no secret
         return bool(play(choices, fault=fault).violations)
 
-    assert any(map(has_violations, range(1000)))
+    assert any(map(has_violations, range(5000)))  # one in some four hundred of the rarest has one
