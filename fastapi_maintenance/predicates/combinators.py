@@ -47,7 +47,7 @@ class Composable:
         args: What the factory was given, as it is shown; `...` for a secret.
         on: What of a request it depends on, such as `"header X-Admin-Key"`, empty for nothing; None: that is not known.
         paths: The paths that it names.
-        below: Whether what lies under them is meant too.
+        below: Whether it covers what lies under them too.
         combine: The combinator that composed it, if it is a combination.
         parts: What that composed.
     """

@@ -32,7 +32,7 @@ class Outlook(NamedTuple):
 
 
 async def exempts(predicate: ExemptCallback, scope: Scope) -> bool:
-    """Tell whether a predicate exempts a request; one that raises does not, and is logged with its traceback."""
+    """Return whether a predicate exempts a request; one that raises does not, and is logged with its traceback."""
     try:
         said: Any = predicate(Request(as_http(scope)))  # anybody's, so it may be anything
         if not isinstance(said, bool) and inspect.isawaitable(said):
@@ -156,12 +156,12 @@ class _PartialRequest(Request):
 
     @property
     def url(self) -> URL:
-        """Tell the path and nothing else."""
+        """The path and nothing else."""
         return cast("URL", SimpleNamespace(path=self.scope["path"]))
 
 
 def template_matches(template: str, path: str, *, below: bool) -> bool:
-    """Tell whether a route with this path template can match a path or, with `below`, one below it."""
+    """Return whether a route with this path template can match a path or, with `below`, one below it."""
     if below and path == "/":
         return True
     for segment, other in zip_longest(template.strip("/").split("/"), path.strip("/").split("/")):
