@@ -194,7 +194,6 @@ app.add_middleware(maintenance_middleware)
 app.add_middleware(maintenance_middleware, backend=MemoryBackend(), exempt=safe_method, unmatched="block")
 app.add_middleware(maintenance_middleware, backend="file:switch", enable_maintenance=True)
 app.add_middleware(maintenance_middleware, exempt="/health")  # type: ignore[arg-type]  # not by pyrefly
-app.add_middleware(maintenance_middleware(app))  # type: ignore[arg-type]  # it is an app already
 app.add_middleware(MaintenanceModeMiddleware, backend=DuckTyped(), exempt_callback=safe_method)
 app.add_middleware(MaintenanceModeMiddleware, backend="file:switch", exempt=safe_method, response=as_json())
 app.add_middleware(MaintenanceModeMiddleware, backend=1)  # type: ignore[arg-type]
