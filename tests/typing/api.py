@@ -64,6 +64,7 @@ from fastapi_maintenance import (
     header_equals,
     maintenance_changes,
     maintenance_middleware,
+    method_in,
     maintenance_mode_off,
     maintenance_mode_on,
     negotiate,
@@ -232,12 +233,12 @@ assert_type(all_of(any_of(async_predicate), sync_predicate), AsyncBuiltInPredica
 assert_type(not_(sync_predicate), BuiltInPredicate)
 assert_type(not_(async_predicate), AsyncBuiltInPredicate)
 assert_type(path_prefix("/a") | sync_predicate, BuiltInPredicate)
-assert_type(sync_predicate | path_prefix("/a") & safe_method, BuiltInPredicate)
+assert_type(sync_predicate | path_prefix("/a") & method_in("GET"), BuiltInPredicate)
 assert_type(path_prefix("/a") | async_predicate, AsyncBuiltInPredicate)
-assert_type(async_predicate & safe_method, AsyncBuiltInPredicate)
+assert_type(async_predicate & method_in("GET"), AsyncBuiltInPredicate)
 assert_type(any_of(async_predicate) | sync_predicate, AsyncBuiltInPredicate)
 assert_type(sync_predicate & any_of(async_predicate), AsyncBuiltInPredicate)
-assert_type(~safe_method, BuiltInPredicate)
+assert_type(~method_in("GET"), BuiltInPredicate)
 assert_type(~any_of(async_predicate), AsyncBuiltInPredicate)
 plain_type: Predicate = path_prefix("/a") | safe_method
 async_type: AsyncPredicate = path_prefix("/a") & async_predicate
