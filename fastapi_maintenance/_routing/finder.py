@@ -140,9 +140,8 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
     endpoint, app = effective.endpoint if is_routed else child.get("endpoint"), getattr(effective, "app", None)
     method, methods = scope.get("method", "GET"), getattr(effective, "methods", None)
     if not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
-        return Answer(
-            mark, answered=not is_certain or users_handler(handling, 405) is not None, path=path or None
-        ), asked
+        is_left = is_certain and users_handler(handling, 405) is None
+        return Answer(mark, answered=not is_left, path=path or None), asked
     mark = _nearest(mark, mark_at(endpoint, method), decides=decides)
     is_documentation = not decides and shows_documentation(route, layers.owner, scope)
     return Answer(mark, documentation=is_documentation, path=path or None), asked

@@ -146,7 +146,7 @@ def routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the pri
 
 
 def _shape_of(route: BaseRoute) -> object:
-    """Return what is remembered of a route: equal as long as it is the same route, and has not been changed."""
+    """Return a value that differs once a route has been replaced, or matches or handles requests in another way."""
     with suppress(Exception):  # a route that fails here will fail in the app as well
         return route.matches, route.handle, getattr(route, "path_regex", None)
     return None

@@ -170,10 +170,8 @@ class AppSwitch:
                 membership.end()
 
     def hint_at_missing_lifespan(self, scope: Scope) -> None:
-        """Log once that no drain waits for this app, if nobody has run its lifespan, and not only a test has not."""
-        if (
-            self._had_lifespan or (scope.get("client") or ("",))[0] == "testclient"
-        ):  # a `TestClient` that is not entered
+        """Log once that no drain waits for this app, if its lifespan has not run; a `TestClient` need not run it."""
+        if self._had_lifespan or (scope.get("client") or ("",))[0] == "testclient":
             return
         self._had_lifespan = True
         behind = uncached(self.backend)

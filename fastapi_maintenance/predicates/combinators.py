@@ -44,7 +44,7 @@ class Composable:
     Args:
         ask: The function that it is around.
         name: The name of the factory that made it; None: it is that function itself.
-        args: What the factory was given, as it is shown; `...` for a secret.
+        args: The arguments of the factory as `repr` shows them; `...` for a secret.
         on: What of a request it depends on, such as `"header X-Admin-Key"`, empty for nothing; None: that is not known.
         paths: The paths that it names.
         below: Whether it covers what lies under them too.

@@ -28,6 +28,7 @@ from fastapi_maintenance import (
     maintenance_middleware,
     path_prefix,
 )
+from tests.middleware.test_fuzz import AnyMethod
 from tests.routing.apps import (
     MARKS,
     NESTED,
@@ -85,14 +86,6 @@ def mounting(app: ASGIApp) -> FastAPI:
 
 
 # --- routes that match in their own way -------------------------------------------------------------------------------
-
-
-class AnyMethod(APIRoute):
-    """A route that wants to see all methods."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, child = super().matches(scope)
-        return (match if match is Match.NONE else Match.FULL), child
 
 
 class MethodFromHeader(Route):
