@@ -27,6 +27,8 @@ from fastapi_maintenance._switch.settings import Settings, checked
 from fastapi_maintenance.backends.known import key_of
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
+from fastapi_maintenance.predicates.combinators import is_async
+from fastapi_maintenance.predicates.request import PredicateRequest
 from fastapi_maintenance.predicates.verdicts import exempts
 from fastapi_maintenance.responses.sending import send_blocked
 from fastapi_maintenance.state import MaintenanceStatus
@@ -35,6 +37,7 @@ from fastapi_maintenance.typing import MiddlewareSettings, StateBackend
 __all__ = ["MaintenanceModeMiddleware", "backend_of", "is_maintenance", "maintained_layers", "maintenance_middleware"]
 
 _logger = get_logger()
+_VERDICTS = "fastapi_maintenance.verdicts"  # in a request in progress: what each `dependency` returned for it
 
 
 def decide(  # noqa: PLR0913 -- one keyword for each fact
@@ -92,7 +95,7 @@ class MaintenanceModeMiddleware:
     def _wrap(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.settings = settings
-        self._finder = RouteFinder(app, around=self)
+        self._finder = RouteFinder(app, around=self, exact=is_async(settings.exempt))
         self._switch = AppSwitch(self, settings, self._ask_again)
         self._served = self._switch.served
 
@@ -120,11 +123,14 @@ class MaintenanceModeMiddleware:
                 status = switch.status(scope) or await switch.read_status()
                 if status.active or has_forced_on():
                     switch.hint_at_missing_lifespan(scope)
-                    blocks, blocked, as_read = self._decide(scope, status)
-                    if blocks is None:
-                        exempt = self.settings.exempt
-                        blocks = exempt is never or not await exempts(exempt, as_read)
-                    if blocks:
+                    blocks, blocked, as_read, routed = self._decide(scope, status)
+                    exempt = self.settings.exempt
+                    if blocks is None and exempt is not never:
+                        question = PredicateRequest(as_read, receive, app=self._finder.owner, routed=routed)
+                        request[_VERDICTS] = question.verdicts
+                        blocks = not await exempts(exempt, question)
+                        receive = question.rest(receive)
+                    if blocks is not False:
                         served.requests.remove(request)
                         request_was_blocked(blocked.route)
                         settings = self.settings
@@ -143,10 +149,10 @@ class MaintenanceModeMiddleware:
             if served.on_end is not None:
                 served.on_end()
 
-    def _decide(self, scope: Scope, status: MaintenanceStatus) -> tuple[bool | None, Blocked, Scope]:
-        """Return whether to block a request by this status, why, and the scope as the application reads it.
+    def _decide(self, scope: Scope, status: MaintenanceStatus) -> tuple[bool | None, Blocked, Scope, Scope | None]:
+        """Return whether to block a request by this status, and why; None: the predicate decides.
 
-        None: the predicate decides.
+        Return also the scope as the application reads it, and as the endpoint will find it, if that is known.
         """
         as_read, answer = self._finder.find(scope)
         blocks = decide(
@@ -157,7 +163,7 @@ class MaintenanceModeMiddleware:
             unmatched=self.settings.unmatched,
             exempt_docs=self.settings.exempt_docs,
         )
-        return blocks, Blocked(ON if answer.mark else status, answer.path), as_read
+        return blocks, Blocked(ON if answer.mark else status, answer.path), as_read, answer.routed
 
     async def _ask_again(self, request: RequestInProgress) -> Blocked | None:
         """Return why a request in progress would be blocked if it began now; None if it would pass.
@@ -165,12 +171,13 @@ class MaintenanceModeMiddleware:
         A predicate that takes too long does not exempt it.
         """
         status = self._switch.status(request) or await self._switch.read_status()
-        blocks, blocked, as_read = self._decide(request, status)
+        blocks, blocked, as_read, _ = self._decide(request, status)
         exempt, seconds = self.settings.exempt, self._switch.read_seconds
         if blocks is None:
             try:
                 with in_time(seconds):
-                    blocks = not await exempts(exempt, as_read)
+                    verdicts = request.get(_VERDICTS, {})
+                    blocks = not await exempts(exempt, PredicateRequest(as_read, None, verdicts=verdicts))
             except TimeoutError:
                 text = "The predicate %r, asked again, took longer than %g seconds; the request is not exempt"
                 _logger.error(text, exempt, seconds)  # noqa: TRY400 -- nothing of the predicate raised it

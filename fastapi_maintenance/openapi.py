@@ -14,7 +14,7 @@ from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.middleware import maintained_layers
-from fastapi_maintenance.predicates.verdicts import verdict_on
+from fastapi_maintenance.predicates.verdicts import outlook_on, verdict_on
 from fastapi_maintenance.responses.callbacks import answers_of
 
 __all__ = ["document_maintenance"]
@@ -43,9 +43,10 @@ def document_maintenance(app: FastAPI, *, within: ASGIApp | None = None) -> None
     >>> document_maintenance(app)
 
     An operation that is forced off, or that the middleware's predicate exempts whatever the request carries, is left
-    as it is, and so is one that documents a `503` of its own. A path with parameters is asked for as it is written,
-    `/items/{item_id}`. The middlewares and routes are looked at when the document is made, so this can be called
-    before they are added.
+    as it is, and so is one that documents a `503` of its own. Where a `dependency(...)` or the body decides whether a
+    request passes, the description says so; names of headers and cookies that decide are not published. A path with
+    parameters is asked for as it is written, `/items/{item_id}`. The middlewares and routes are looked at when the
+    document is made, so this can be called before they are added.
 
     Args:
         app: The app that the document is of.
@@ -91,7 +92,9 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
         ]
         if method not in _METHODS or not closing or mark is False:
             return operation
-        return {**operation, "responses": {**_responses_of(closing), **operation.get("responses", {})}}
+        outlooks = [] if mark else [outlook_on(each.exempt, method.upper(), prefix + path) for each in closing]
+        responses = _responses_of(closing, [each for outlook in outlooks for each in outlook.on])
+        return {**operation, "responses": {**responses, **operation.get("responses", {})}}
 
     paths = {
         path: {method: with_responses(path, method, operation) for method, operation in operations.items()}
@@ -100,11 +103,13 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
     return {**document, "paths": paths}
 
 
-def _responses_of(closing: list[Settings]) -> dict[str, dict[str, Any]]:
+def _responses_of(closing: list[Settings], conditions: list[str]) -> dict[str, dict[str, Any]]:
     """Return what OpenAPI calls the responses, by their status."""
+    public = [re.sub(r"(?<=^the dependency )(.+)", r"`\1`", each) for each in conditions if each.startswith("the ")]
+    depends = f"; whether a request passes depends on {' and on '.join(dict.fromkeys(public))}" if public else ""
     responses: dict[str, dict[str, Any]] = {}
     for status, media_type in (answer for each in closing for answer in answers_of(each.response) or [(_CLOSED, "")]):
-        described = {"description": "Closed for maintenance", "headers": _HEADERS[status]}
+        described = {"description": f"Closed for maintenance{depends}", "headers": _HEADERS[status]}
         response = responses.setdefault(str(status), described)
         if status == _CLOSED and media_type:
             response.setdefault("content", {})[media_type] = {"schema": _SCHEMAS.get(media_type, _TEXT)}

@@ -4,8 +4,9 @@ Nothing that the API, its SDK or an exporter raises gets out of here, and what o
 """
 
 import functools
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fastapi_maintenance._helpers.version import __version__
@@ -64,3 +65,20 @@ def set_active(switch: str, active: bool) -> None:  # noqa: FBT001 -- the value 
     if gauge is not None:
         with suppress(Exception):
             gauge.set(int(active), {"fastapi_maintenance.switch": switch})
+
+
+@contextmanager
+def without_fastapi_request() -> Iterator[None]:
+    """Hide the request that FastAPI's own telemetry records from it, so that the block adds nothing to its spans."""
+    context: Any = sys.modules.get("opentelemetry.context")
+    token = None
+    with suppress(Exception):
+        current = context.get_current()
+        rest = {key: value for key, value in current.items() if not key.startswith("fastapi.")}
+        token = context.attach(context.Context(rest)) if len(rest) < len(current) else None
+    try:
+        yield
+    finally:
+        if token is not None:
+            with suppress(Exception):
+                context.detach(token)

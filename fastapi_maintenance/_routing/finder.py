@@ -24,6 +24,7 @@ class Answer(NamedTuple):
     answered: bool = True  # False if the app says 404 or 405, redirects a slash, or answers a CORS preflight by itself
     documentation: bool = False  # whether it is the app's own documentation
     path: str | None = None  # of the route, with parameters in braces, if it has one
+    routed: Scope | None = None  # the scope as the endpoint will find it, where no doubt is which one that is
 
     @property
     def says_more(self) -> bool:
@@ -39,11 +40,19 @@ _ASGI = {"type", "method", "path", "raw_path", "root_path", "query_string", "hea
 
 
 class RouteFinder:
-    """Find the endpoint that will answer a request to an app, which a middleware is around."""
+    """Find the endpoint that will answer a request to an app.
 
-    def __init__(self, app: ASGIApp, around: ASGIApp | None = None) -> None:
+    Args:
+        app: The app.
+        around: The middleware around it.
+        exact: Whether routes that have been changed are looked for in each case, and not only where the answer, or a
+            mark, can make a difference.
+    """
+
+    def __init__(self, app: ASGIApp, around: ASGIApp | None = None, *, exact: bool = False) -> None:
         self.app = app
         self._around = around
+        self._exact = exact
         self._found: tuple[Layers, object, bool] | None = None  # with the application and place that they are true for
 
     def find(self, scope: Scope) -> tuple[Scope, Answer]:
@@ -56,13 +65,17 @@ class RouteFinder:
             layers = self.layers(scope)
             as_read = None if layers.router is None or layers.is_guess else layers.read(scope)
             answer, asked = _look(layers, scope)
-            # Changed routes are looked for only where the answer, or a mark, can make a difference.
-            if answer.says_more or has_forced_on():
+            if answer.says_more or self._exact or has_forced_on():
                 are_exact = [index.is_exact() for index in asked]
                 answer = answer if all(are_exact) else _look(layers, scope)[0]
         except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
             answer = UNKNOWN
         return as_read or {**scope, HIDDEN_APP: True}, answer
+
+    @property
+    def owner(self) -> Starlette | None:
+        """The application whose routes were asked last."""
+        return None if self._found is None else self._found[0].owner
 
     def layers(self, scope: Scope) -> Layers:
         """Return the layers from the app to its router, for a request that has come as far as the middleware."""
@@ -143,8 +156,12 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
         is_left = is_certain and users_handler(handling, 405) is None
         return Answer(mark, answered=not is_left, path=path or None), asked
     mark = _nearest(mark, mark_at(endpoint, method), decides=decides)
-    is_documentation = not decides and shows_documentation(route, layers.owner, scope)
-    return Answer(mark, documentation=is_documentation, path=path or None), asked
+    return Answer(
+        mark,
+        documentation=not decides and shows_documentation(route, layers.owner, scope),
+        path=path or None,
+        routed=None if decides else scope,
+    ), asked
 
 
 def _first_match(index: RouteIndex, scope: Scope) -> tuple[Candidate, Scope, bool] | None:

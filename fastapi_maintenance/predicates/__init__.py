@@ -3,7 +3,8 @@
 A predicate is a function from a request to True, False or None, which is unknown. The ones here are made by functions,
 `path_prefix("/health")`, and composed by `any_of`, `all_of` and `not_`, or `|`, `&` and `~`. They return None where the
 request is ambiguous or where the application may read it in another way. Only True exempts. None of them raises for any
-request. A WebSocket handshake is seen as the HTTP `GET` that it is. In the examples `get(...)` makes a request.
+request, but for `dependency` where the dependency does. A WebSocket handshake is seen as the HTTP `GET` that it is. In
+the examples `get(...)` makes a request.
 """
 
 from fastapi_maintenance.predicates.clients import client_in
@@ -16,6 +17,7 @@ from fastapi_maintenance.predicates.combinators import (
     never,
     not_,
 )
+from fastapi_maintenance.predicates.dependencies import dependency
 from fastapi_maintenance.predicates.paths import method_in, path_is, path_matches, path_prefix, safe_method
 from fastapi_maintenance.predicates.values import cookie_equals, header_equals, header_present, host_is, query_equals
 
@@ -27,6 +29,7 @@ __all__ = [
     "any_of",
     "client_in",
     "cookie_equals",
+    "dependency",
     "header_equals",
     "header_present",
     "host_is",

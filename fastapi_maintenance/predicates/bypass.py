@@ -35,7 +35,7 @@ class BypassCookie(BuiltInPredicate):
     ) -> None:
         from itsdangerous import BadSignature, Signer  # noqa: PLC0415 -- an extra
 
-        super().__init__(self._is_let_in, "bypass_cookie", on=f"cookie {name}")
+        super().__init__(self._is_let_in, "bypass_cookie", on=(f"cookie {name}",))
         self._domain, self._samesite = domain, samesite
         self._must_be_secure = samesite == "none" or name.startswith(("__Host-", "__Secure-"))  # RFC 6265bis 4.1.3
         self.name = name

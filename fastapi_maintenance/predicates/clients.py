@@ -43,7 +43,7 @@ def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> BuiltInPre
         client = _client_address(request, trusted)
         return None if client is None else any(client in network for network in wanted)
 
-    return BuiltInPredicate(client_is_in, "client_in", args=networks, on="client address")
+    return BuiltInPredicate(client_is_in, "client_in", args=networks, on=("client address",))
 
 
 def _networks_of(name: str, values: object) -> _Networks:

@@ -8,12 +8,17 @@ from typing import Any, NoReturn, TypeAlias, cast, overload
 from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
+from fastapi_maintenance.predicates.request import has_missed
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
 Verdict: TypeAlias = bool | None  # whether a request is exempt; None: unknown
 _Part: TypeAlias = Predicate | AsyncPredicate
 _Function: TypeAlias = Callable[[Request], object]
 _Verdicts: TypeAlias = Verdict | Awaitable[Verdict]
+
+
+class UnusablePredicateError(TypeError):
+    """A predicate that can give no verdict, whatever the request is; this is logged once."""
 
 
 def verdict_of(said: object) -> Verdict:
@@ -45,7 +50,7 @@ class Composable:
         ask: The function that it is around.
         name: The name of the factory that made it; None: it is that function itself.
         args: The arguments of the factory as `repr` shows them; `...` for a secret.
-        on: What of a request it depends on, such as `"header X-Admin-Key"`, empty for nothing; None: that is not known.
+        on: What of a request it depends on, such as `"header X-Admin-Key"`; None: that is not known.
         paths: The paths that it names.
         below: Whether it covers what lies under them too.
         combine: The combinator that composed it, if it is a combination.
@@ -58,7 +63,7 @@ class Composable:
         name: str | None = None,
         *,
         args: tuple[object, ...] = (),
-        on: str | None = None,
+        on: tuple[str, ...] | None = None,
         paths: frozenset[str] = frozenset(),
         below: bool = False,
         combine: Callable[..., Any] | None = None,
@@ -68,7 +73,7 @@ class Composable:
         self.__name__: str = name or cast("Any", ask).__name__
         self.__qualname__ = self.__name__
         self.ask: Callable[[Request], Any] = ask
-        self.on: str | None = on
+        self.on: tuple[str, ...] | None = on
         self.paths: frozenset[str] = paths
         self.below: bool = below
         self.combine: Callable[..., Any] | None = combine
@@ -142,7 +147,7 @@ class AsyncBuiltInPredicate(Composable):
     async def __call__(self, request: Request, /) -> Verdict:
         """Return whether the request is exempt; None if that is unknown."""
         said: _Verdicts = self.ask(request)
-        return said if said is None or isinstance(said, bool) else await said
+        return said if said is None or isinstance(said, bool) else await _answer(request, said)
 
     def __or__(self, other: _Part, /) -> "AsyncBuiltInPredicate":
         return any_of(self, other)
@@ -160,7 +165,7 @@ class AsyncBuiltInPredicate(Composable):
         return not_(self)
 
 
-@partial(BuiltInPredicate, on="")
+@partial(BuiltInPredicate, on=())
 def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
     """Exempt every request: the unit of `all_of`.
 
@@ -170,7 +175,7 @@ def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given
     return True
 
 
-@partial(BuiltInPredicate, on="")
+@partial(BuiltInPredicate, on=())
 def never(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
     """Exempt no request: the unit of `any_of`.
 
@@ -241,15 +246,15 @@ def not_(predicate: Predicate | AsyncPredicate) -> BuiltInPredicate | AsyncBuilt
     """
     part = _function_of(check_callable("predicate", predicate))
 
-    async def opposite_of(said: Awaitable[object]) -> Verdict:
-        verdict = verdict_of(await said)
+    async def opposite_of(request: Request, said: Awaitable[object]) -> Verdict:
+        verdict = await _answer(request, said)
         return None if verdict is None else not verdict
 
     def ask(request: Request) -> _Verdicts:
         said = part(request)
         if said is None or isinstance(said, bool):
             return None if said is None else not said
-        return opposite_of(said) if inspect.isawaitable(said) else verdict_of(said)
+        return opposite_of(request, said) if inspect.isawaitable(said) else verdict_of(said)
 
     return _kind_of((predicate,))(ask, "not_", combine=not_, parts=(predicate,))
 
@@ -276,7 +281,7 @@ def _composed(
         request: Request, rest: Iterator[_Function], verdict: Verdict, awaited: Awaitable[object]
     ) -> Verdict:
         """Wait for a part, and ask the rest."""
-        said = verdict_of(await awaited)
+        said = await _answer(request, awaited)
         if said is decisive:
             return decisive
         later = ask(request, rest, None if said is None else verdict)
@@ -285,16 +290,28 @@ def _composed(
     return _kind_of(parts)(ask, combine.__name__, combine=combine, parts=parts)
 
 
+async def _answer(request: Request, awaited: Awaitable[object]) -> Verdict:
+    """Return what an async part says; None if it asked for what cannot be had of this request."""
+    try:
+        said = verdict_of(await awaited)
+    except Exception:
+        if has_missed(request):
+            return None
+        raise
+    return None if has_missed(request) else said
+
+
 def _function_of(part: _Part) -> _Function:
     """Return what is called for a part: the function itself, which saves a call."""
     return part.ask if isinstance(part, Composable) else part
 
 
 def _kind_of(parts: Iterable[_Part]) -> type[BuiltInPredicate | AsyncBuiltInPredicate]:
-    return AsyncBuiltInPredicate if any(map(_is_async, parts)) else BuiltInPredicate
+    return AsyncBuiltInPredicate if any(map(is_async, parts)) else BuiltInPredicate
 
 
-def _is_async(part: object) -> bool:
+def is_async(part: object) -> bool:
+    """Return whether a predicate is known to return what has to be awaited."""
     while isinstance(part, partial):
         part = part.func
     return inspect.iscoroutinefunction(part) or inspect.iscoroutinefunction(getattr(part, "__call__", None))  # noqa: B004 -- not whether it can be called, but how

@@ -17,7 +17,7 @@ _EXCLUDES_LETTERS = re.compile(r"\[\^\]?(?:\\.|[^\]\\])*?[^\W\d_]")  # which in 
 _AT_END = re.compile(r"(?<!\\)/*\$?\Z")
 
 
-@partial(BuiltInPredicate, on="method")
+@partial(BuiltInPredicate, on=("method",))
 def safe_method(request: Request, /) -> bool:
     """Exempt requests that only read: GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1), and QUERY (its IETF draft).
 
@@ -45,7 +45,7 @@ def method_in(*methods: str) -> BuiltInPredicate:
     def method_is_wanted(request: Request, /) -> Verdict:
         return request.method in wanted or (None if request.method.upper() in wanted else False)
 
-    return BuiltInPredicate(method_is_wanted, "method_in", args=methods, on="method")
+    return BuiltInPredicate(method_is_wanted, "method_in", args=methods, on=("method",))
 
 
 def path_is(*paths: str) -> BuiltInPredicate:
@@ -130,7 +130,7 @@ def path_matches(pattern: str | re.Pattern[str]) -> BuiltInPredicate:
         is_doubtful = (looks_around and not is_whole) or ((looks_around or excludes_letters) and not is_plain)
         return None if is_hidden or is_doubtful or lenient.fullmatch(as_read.removesuffix("/") + "/") else False
 
-    return BuiltInPredicate(path_matches_pattern, "path_matches", args=(compiled.pattern,), on="path")
+    return BuiltInPredicate(path_matches_pattern, "path_matches", args=(compiled.pattern,), on=("path",))
 
 
 def _lenient(pattern: re.Pattern[str]) -> re.Pattern[str]:
@@ -174,7 +174,7 @@ def _named_paths(factory: str, name: str, paths: tuple[str, ...], *, below: bool
             else False
         )
 
-    return BuiltInPredicate(path_is_named, factory, args=paths, on="path", paths=frozenset(exact), below=below)
+    return BuiltInPredicate(path_is_named, factory, args=paths, on=("path",), paths=frozenset(exact), below=below)
 
 
 def _rests_of(path: str) -> list[str] | None:

@@ -45,8 +45,7 @@ def header_present(name: str) -> BuiltInPredicate:
         TypeError: The name is not a `str`.
         ValueError: The name is not a token (RFC 9110 5.1).
     """
-    field = check_token("name", name)
-    on = f"header {name}"
+    field, on = check_token("name", name), (f"header {name}",)
     return BuiltInPredicate(lambda request: field in request.headers, "header_present", args=(name,), on=on)
 
 
@@ -116,7 +115,7 @@ def host_is(*hosts: str) -> BuiltInPredicate:
         host = names.pop() if len(names) == 1 else None
         return None if host is None else host in exact or host.endswith(below)
 
-    return BuiltInPredicate(host_is_wanted, "host_is", args=hosts, on="host")
+    return BuiltInPredicate(host_is_wanted, "host_is", args=hosts, on=("host",))
 
 
 def _value_equals(  # noqa: PLR0913 -- what the three of them differ in
@@ -144,4 +143,4 @@ def _value_equals(  # noqa: PLR0913 -- what the three of them differ in
         equal = {any(hmac.compare_digest(_encoded(value), secret) for secret in secrets) for value in sent}
         return equal == {True} or (None if len(sent) > 1 else False)
 
-    return BuiltInPredicate(value_is_equal, factory, args=(name, ...), on=on)
+    return BuiltInPredicate(value_is_equal, factory, args=(name, ...), on=(on,))

@@ -1,26 +1,43 @@
 """What a predicate says: of a request, of all requests of one method and path, or of all requests to a route."""
 
+import ast
 import inspect
 import re
 from asyncio import CancelledError
 from collections.abc import Awaitable, Iterator
 from itertools import zip_longest
+from textwrap import dedent
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from starlette.datastructures import URL
 from starlette.requests import Request
-from starlette.types import Scope
 
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._helpers.scope import HIDDEN_APP, as_http, lenient_path
+from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path
 from fastapi_maintenance._helpers.waiting import is_cancelled
-from fastapi_maintenance.predicates.combinators import Composable, Verdict, any_of, function_name, not_, verdict_of
+from fastapi_maintenance.predicates.combinators import (
+    AsyncBuiltInPredicate,
+    Composable,
+    UnusablePredicateError,
+    Verdict,
+    any_of,
+    function_name,
+    is_async,
+    not_,
+    verdict_of,
+)
+from fastapi_maintenance.predicates.request import PredicateRequest
 from fastapi_maintenance.typing import ExemptCallback
 
 _Possible: TypeAlias = frozenset[Verdict | str]
 _RAISES = "raises"  # after which no other part is asked, and nothing is exempt
+_ANY: _Possible = frozenset({True, False, None, _RAISES})
+_BODY = {"body", "form", "json", "receive", "stream"}  # the ways of a request to its body
 _logger = get_logger()
+_logged: set[tuple[str, str]] = remembered(set())
+"""The predicates that were logged as failing for each request, and why: that is logged once."""
 
 
 class Outlook(NamedTuple):
@@ -31,18 +48,40 @@ class Outlook(NamedTuple):
     on: tuple[str, ...]  # what it depends on; empty if all of them get one verdict
 
 
-async def exempts(predicate: ExemptCallback, scope: Scope) -> bool:
-    """Return whether a predicate exempts a request; one that raises does not, and is logged with its traceback."""
+async def exempts(predicate: ExemptCallback, request: PredicateRequest) -> bool:
+    """Return whether a predicate exempts a request; one that raises does not, and is logged with its traceback.
+
+    What it will raise for each request alike is logged once.
+    """
     try:
-        said: Any = predicate(Request(as_http(scope)))  # anybody's, so it may be anything
+        said: Any = predicate(request)  # anybody's, so it may be anything
         if not isinstance(said, bool) and inspect.isawaitable(said):
             said = await said
-        return verdict_of(said) is True
+            await request.close()  # the files of a form
+        return verdict_of(said) is True and not request.missed
     except (Exception, CancelledError) as error:
         if isinstance(error, CancelledError) and is_cancelled():
             raise
-        _logger.exception("The predicate %r failed; the request is not exempt", predicate)
+        if not request.missed:
+            _log_failure(predicate, error)
         return False
+
+
+def _log_failure(predicate: ExemptCallback, error: BaseException) -> None:
+    missing = re.fullmatch(r"(\w+Middleware) must be installed to access (request\.\w+)", str(error))
+    why = str(error) if isinstance(error, UnusablePredicateError) else ""
+    if missing is not None:
+        why = (
+            f"{missing[1]} is missing, or was added inside the maintenance middleware, so {missing[2]} does not exist "
+            "yet; add it after the maintenance middleware, which puts it outside"
+        )
+    if (repr(predicate), why) in _logged:
+        return
+    if why:
+        _logged.add((repr(predicate), why))
+        _logger.error("The predicate %r failed; the request is not exempt: %s", predicate, why, exc_info=error)
+    else:
+        _logger.error("The predicate %r failed; the request is not exempt", predicate, exc_info=error)
 
 
 def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN401 -- sync or async
@@ -50,6 +89,8 @@ def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN4
     if isinstance(predicate, Composable) and predicate.combine is not None:
         verdicts = [verdict_on(part, method, path) for part in predicate.parts]
         predicate = predicate.combine(*(lambda _, verdict=verdict: verdict for verdict in verdicts))
+    if isinstance(predicate, AsyncBuiltInPredicate) and predicate.combine is None:  # a dependency
+        return None
     try:
         said = predicate(_PartialRequest(method, path))
         return verdict_of(_result_without_waiting(said) if inspect.isawaitable(said) else said)
@@ -74,10 +115,12 @@ def outlook_on(
     """
     by = repr(predicate) if isinstance(predicate, Composable) else function_name(predicate)
     if not isinstance(predicate, Composable) or (predicate.combine is None and predicate.on is None):
-        return Outlook(frozenset({True, False, None, _RAISES}), by, (f"function {by}",))
+        return Outlook(_ANY, by, (f"function {by}", *(["the body"] if _reads_body(predicate) else [])))
+    if predicate.combine is None and is_async(predicate):  # a dependency
+        return Outlook(_ANY, by, predicate.on or ())
     if predicate.combine is None:
         verdicts = _verdicts(predicate, method, template, hidden=hidden)
-        return Outlook(verdicts, by, () if len(verdicts) == 1 else (str(predicate.on),))
+        return Outlook(verdicts, by, () if len(verdicts) == 1 else predicate.on or ())
     parts = [outlook_on(part, method, template, hidden=hidden) for part in predicate.parts]
     if predicate.combine is not_:
         possible = frozenset(not said if isinstance(said, bool) else said for said in parts[0].possible)
@@ -90,6 +133,20 @@ def outlook_on(
         by = deciding[0] if deciding and (decisive or len(parts) == 1) else by
     on = dict.fromkeys(each for part in parts for each in part.on)
     return Outlook(possible, by, () if len(possible) == 1 else tuple(on))
+
+
+def _reads_body(function: Any) -> bool:  # noqa: ANN401 -- any predicate
+    """Return whether the source of an async function has the body of the request that it takes."""
+    try:
+        code = function if inspect.isroutine(function) else type(function).__call__
+        tree = ast.parse(dedent(inspect.getsource(inspect.unwrap(code))))
+        (parameter,) = inspect.signature(function).parameters
+    except Exception:  # noqa: BLE001 -- its source is not known, or it is something else
+        return False
+    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in _BODY)
+    return is_async(function) and any(
+        isinstance(each.value, ast.Name) and each.value.id == parameter for each in attributes
+    )
 
 
 def _joined(said: Verdict | str, then: Verdict | str, decisive: bool) -> Verdict | str:  # noqa: FBT001 -- a verdict

@@ -1,0 +1,248 @@
+"""`dependency(...)`: a FastAPI dependency of the app decides who is exempt, and FastAPI resolves it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from inspect import iscoroutinefunction
+from typing import Annotated, Any, NoReturn, TypeVar, cast, get_args, get_origin, overload
+
+from fastapi import params
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException, WebSocketException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Scope
+
+from fastapi_maintenance._helpers.applications import FastAPI, Starlette
+from fastapi_maintenance._helpers.checks import check_callable, reject
+from fastapi_maintenance._helpers.telemetry import without_fastapi_request
+from fastapi_maintenance.predicates.combinators import (
+    AsyncBuiltInPredicate,
+    UnusablePredicateError,
+    Verdict,
+    function_name,
+)
+from fastapi_maintenance.predicates.request import PredicateRequest, has_missed
+
+_PUT_BY_ROUTER = ("endpoint", "path_params", "route")
+_REFUSALS = (HTTPException, RequestValidationError, WebSocketException)
+_REFUSED = object()
+
+
+_T = TypeVar("_T")
+
+
+@overload
+def dependency(
+    call: Callable[..., Coroutine[Any, Any, _T] | AsyncIterator[_T] | Iterator[_T]],
+    where: Callable[[_T], bool | None],
+) -> AsyncBuiltInPredicate: ...
+@overload
+def dependency(call: Callable[..., _T], where: Callable[[_T], bool | None]) -> AsyncBuiltInPredicate: ...
+@overload  # `Annotated[...]`, which is of no type that all checkers know
+def dependency(call: object, where: Callable[[Any], bool | None]) -> AsyncBuiltInPredicate: ...
+@overload
+def dependency(
+    call: Callable[..., bool | Awaitable[bool | None] | AsyncIterator[bool | None] | Iterator[bool | None] | None],
+    where: None = None,
+) -> AsyncBuiltInPredicate: ...
+def dependency(call: object, where: Callable[[Any], bool | None] | None = None) -> AsyncBuiltInPredicate:
+    """Exempt the requests that a FastAPI dependency lets in.
+
+    >>> from fastapi import HTTPException
+    >>> async def current_user(request: Request) -> str:
+    ...     if "x-user" not in request.headers:
+    ...         raise HTTPException(401)
+    ...     return request.headers["x-user"]
+    >>> exempt = dependency(current_user, where=lambda user: user == "ada")
+
+    FastAPI resolves it as it does for a route, with sub-dependencies, security schemes, `yield`, parameters and the
+    app's `dependency_overrides`. What it opens and closes around `yield` is closed before the app receives the request.
+    A route that depends on it too resolves it again.
+
+    `request.app` is the app that the middleware was added to, and path parameters are those of the route that will
+    answer. Where that route is not known, a dependency with path or query parameters is unknown. So is one that reads a
+    body of more than 1 MiB. If it is asked again while its request runs, it returns its first verdict; without one, it
+    is unknown.
+
+    Args:
+        call: What a route could depend on: a function, another callable, `Depends(...)`, `Security(...)`, or an
+            `Annotated[...]` with one of these. If it raises an `HTTPException` or its parameters are not valid, that is
+            False; anything else that it raises is logged, and exempts nothing. It cannot take a `WebSocket`, but an
+            `HTTPConnection`.
+        where: Turns the result into the verdict, before `yield` dependencies are closed; None: the result itself is
+            the verdict.
+
+    Raises:
+        TypeError: `call` is none of these, FastAPI refuses its parameters, or `where` is not callable or async.
+    """
+    resolver = _Resolver(call, where)
+    name = resolver.name
+
+    async def ask(request: Request) -> Verdict:
+        if not isinstance(request, PredicateRequest):  # as in a unit test
+            request = PredicateRequest(request.scope, request.receive, routed=request.scope)
+        if request.is_asked_again:
+            return request.verdicts.get(ask)
+        said = await resolver.resolve(request)
+        if has_missed(request):
+            said = None
+        if said is not None and not isinstance(said, bool):
+            result = f"the result of the dependency {name}" if where is None else f"what where returns for {name}"
+            hint = ": give a `where` that turns it into one of them" if where is None else ""
+            msg = f"{result} must be True, False or None, got {type(said).__name__}{hint}"
+            raise UnusablePredicateError(msg)
+        request.verdicts[ask] = said
+        return said
+
+    on = (f"the dependency {name}", "the body") if resolver.reads_body else (f"the dependency {name}",)
+    return AsyncBuiltInPredicate(ask, "dependency", args=(resolver.function,), on=on)
+
+
+@dataclass(slots=True)
+class _Resolution:
+    """A request for which a dependency is resolved now."""
+
+    dependency_overrides: Mapping[Any, Callable[..., Any]]
+    result: object = _REFUSED
+
+
+_running: ContextVar[_Resolution] = ContextVar("fastapi_maintenance_resolution")
+
+
+class _Resolver:
+    """Has FastAPI resolve a dependency, by an app with one route that depends on it.
+
+    Which parameters are those of the path depends on the path of a route, so there is one such app for each set of
+    them.
+    """
+
+    def __init__(self, call: object, where: Callable[[Any], Any] | None) -> None:
+        self._annotation, self.function = _annotation_of(call)
+        self.name = function_name(self.function)
+        if where is not None and iscoroutinefunction(check_callable("where", where)):
+            reject("where", "a function that is not async", where)
+        self._where = where
+        self._built = lru_cache(self._build)
+        try:
+            _, self._dependant = self._built(())
+        except Exception as error:
+            msg = f"call must be a dependency that FastAPI accepts, got {self.name}: {error}"
+            raise TypeError(msg) from error
+        parts = list(_parts(self._dependant, {}))
+        self.reads_body = any(part.body_params for part in parts)
+        if any(part.websocket_param_name for part in parts):
+            msg = f"call must take an HTTPConnection instead of a WebSocket, since it is asked before one: {self.name}"
+            raise TypeError(msg)
+
+    async def resolve(self, request: PredicateRequest) -> object:
+        """Return what the dependency, or `where`, returns for a request; False if it refuses the request."""
+        app, routed = request.app, request.routed
+        overrides = getattr(app, "dependency_overrides", {})
+        if routed is None and any(part.query_params for part in _parts(self._dependant, overrides)):
+            return None  # they may be parameters of the path
+        scope = {key: value for key, value in request.scope.items() if not key.startswith("fastapi")}
+        scope |= {"app": app, "path_params": _UnknownParameters(request) if routed is None else {}}
+        scope |= {key: routed[key] for key in _PUT_BY_ROUTER if routed is not None and key in routed}
+        if isinstance(app, Starlette):
+            scope["router"] = app.router
+        names = () if routed is None else tuple(scope["path_params"])
+        try:
+            inner, _ = self._built(names)
+        except Exception as error:
+            msg = f"FastAPI refuses the dependency {self.name} for a route with the path parameters {names}: {error}"
+            raise UnusablePredicateError(msg) from error
+        resolution = _Resolution(overrides)
+        token = _running.set(resolution)
+        try:
+            with without_fastapi_request():
+                await inner(scope, request.reader(), _send_nothing)
+        finally:
+            _running.reset(token)
+        return False if resolution.result is _REFUSED else resolution.result
+
+    def _build(self, path_parameters: tuple[str, ...]) -> tuple[ASGIApp, Any]:
+        """Return the app for a route with these path parameters, and what FastAPI knows of the dependency."""
+
+        async def resolved(dependency_result: Any) -> Response:  # noqa: ANN401 -- of any type
+            result = dependency_result if self._where is None else self._where(dependency_result)
+            _running.get().result = result
+            return Response()
+
+        resolved.__annotations__["dependency_result"] = self._annotation
+        path = "/" + "/".join(f"{{{name}}}" for name in path_parameters)
+        route = _AnyRequest(path, resolved, dependency_overrides_provider=_Overrides())
+        route.methods = set()  # which is any
+        app = FastAPI(openapi_url=None, exception_handlers=dict.fromkeys(_REFUSALS, _refuse))
+        app.router.routes[:] = [route]
+        return app.build_middleware_stack(), route.dependant.dependencies[0]
+
+
+class _AnyRequest(APIRoute):
+    """A route that answers whatever request there is."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:  # noqa: ARG002 -- as Starlette has it
+        return Match.FULL, {}
+
+
+class _Overrides:
+    """The `dependency_overrides` of the app whose request is resolved now."""
+
+    @property
+    def dependency_overrides(self) -> Mapping[Any, Callable[..., Any]]:
+        return _running.get().dependency_overrides
+
+
+class _UnknownParameters(Mapping[str, Any]):
+    """The path parameters of a route that is not known: whoever looks at them has missed something."""
+
+    def __init__(self, request: PredicateRequest) -> None:
+        self._request = request
+
+    def __getitem__(self, key: object) -> NoReturn:
+        self._request.missed = True
+        msg = "the path parameters are not known, since the route that will answer is hidden"
+        raise RuntimeError(msg)
+
+    def __iter__(self) -> Iterator[str]:
+        return self[""]
+
+    def __len__(self) -> int:
+        return self[""]
+
+
+def _annotation_of(call: object) -> tuple[Any, object]:
+    """Return the annotation of a parameter that depends on `call`, and the function or class that is called for it."""
+    call = getattr(call, "__value__", call)  # of a `type` statement
+    if get_origin(call) is Annotated:
+        annotation: Any = call
+        kind, *metadata = get_args(call)
+        depends = next((each for each in metadata if isinstance(each, params.Depends)), None)
+    else:
+        kind, depends = None, call if isinstance(call, params.Depends) else params.Depends(cast("Any", call))
+        annotation = Annotated[Any, depends]
+    function = None if depends is None else depends.dependency or kind
+    if not callable(function):
+        reject("call", "a callable, Depends(...) or Security(...) with one, or Annotated with one of these", call)
+    return annotation, function
+
+
+def _parts(dependant: Any, overrides: Mapping[Any, Callable[..., Any]]) -> Iterator[Any]:  # noqa: ANN401 -- no public type
+    """Yield what FastAPI knows of a dependency and of those that it depends on, with the overrides in their place."""
+    override = overrides.get(dependant.call)
+    if override is not None:
+        dependant = APIRoute("/", override).dependant
+    yield dependant
+    for each in dependant.dependencies:
+        yield from _parts(each, overrides)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG001 -- as FastAPI has it
+    return Response(status_code=403)
+
+
+async def _send_nothing(message: Message) -> None:
+    pass
