@@ -315,26 +315,6 @@ async def test_every_kind_of_response_callback_is_awaited_where_it_must_be(kind:
     assert (418, "closed") == (response.status_code, response.text)
 
 
-async def test_a_predicate_cannot_take_the_body_from_the_endpoint() -> None:
-    app = FastAPI()
-    seen: list[str] = []
-
-    async def reads(request: Request) -> bool:
-        seen.append("asked")
-        await request.body()
-        return True
-
-    app.add_middleware(maintenance_middleware(enabled=True, exempt=reads))
-
-    @app.post("/")
-    async def echo(request: Request) -> str:
-        return (await request.body()).decode()
-
-    async with client(app) as http:
-        response = await http.post("/", content="body")
-    assert (["asked"], 503) == (seen, response.status_code)
-
-
 async def test_a_response_callback_can_read_the_body() -> None:
     async def echo(request: Request) -> PlainTextResponse:
         return PlainTextResponse(await request.body(), status_code=503)

@@ -1,0 +1,601 @@
+"""The exemption by a FastAPI dependency: `predicates/dependencies.py`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Annotated, Any
+
+import anyio
+import pytest
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Body,
+    Cookie,
+    Depends,
+    FastAPI,
+    Form,
+    Header,
+    HTTPException,
+    Path,
+    Query,
+    Request,
+    Security,
+    WebSocket,
+)
+from fastapi.security import HTTPBasic, HTTPBasicCredentials, OAuth2PasswordBearer, SecurityScopes
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.exceptions import WebSocketException
+from starlette.requests import HTTPConnection
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_maintenance import (
+    MemoryBackend,
+    all_of,
+    any_of,
+    dependency,
+    header_equals,
+    maintenance_middleware,
+    maintenance_mode_on,
+    never,
+    not_,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.predicates.combinators import AsyncBuiltInPredicate
+from fastapi_maintenance.typing import ExemptCallback
+from tests.middleware.test_open_websockets import CLOSED, Client, Talk
+from tests.support import client, handshake, make_request, on_jumping_clock, websocket_scope
+from tests.switch.lifespans import living
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+    """Let no drain wait."""
+    return on_jumping_clock(anyio_backend, monkeypatch)
+
+
+def app_with(exempt: ExemptCallback, path: str = "/items/{item_id}", **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
+    """Return an app with a route, in maintenance but for what is exempt."""
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(**{"backend": "memory:", "enabled": True, **settings}, exempt=exempt))
+
+    @app.api_route(path, methods=["GET", "POST"])
+    def answer() -> None:
+        return None
+
+    return app
+
+
+async def status_of(app: ASGIApp, path: str = "/items/7", method: str = "GET", **parts: Any) -> int:  # noqa: ANN401 -- of a request
+    async with client(app) as http:
+        response = await http.request(method, path, **parts)
+        return response.status_code
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+# What FastAPI resolves
+
+
+class Item(BaseModel):
+    """A body."""
+
+    name: str
+
+
+def from_header(x_user: Annotated[str, Header()]) -> bool:
+    if x_user == "nobody":
+        raise HTTPException(403)
+    return x_user == "ada"
+
+
+async def from_path(item_id: int) -> bool:
+    return item_id == 7
+
+
+async def from_query(page: Annotated[int, Query(ge=1)] = 1) -> bool:
+    return page == 2
+
+
+def from_cookie(session: Annotated[str | None, Cookie()] = None) -> bool:
+    return session == "ada"
+
+
+async def from_body(item: Item) -> bool:
+    return item.name == "ada"
+
+
+async def from_embedded_body(name: Annotated[str, Body(embed=True)]) -> bool:
+    return name == "ada"
+
+
+def from_form(name: Annotated[str, Form()]) -> bool:
+    return name == "ada"
+
+
+def from_parts(
+    by_header: Annotated[bool, Depends(from_header)], by_query: bool = Depends(from_query), *, item_id: int
+) -> bool:
+    return by_header and by_query and item_id == 7
+
+
+def from_request(request: Request) -> bool:
+    return request.headers.get("x-user") == "ada" and request.path_params == {"item_id": "7"}
+
+
+async def from_token(token: Annotated[str, Depends(OAuth2PasswordBearer("token"))]) -> bool:
+    return token == "ada"  # noqa: S105 -- no secret
+
+
+def from_scopes(scopes: SecurityScopes) -> bool:
+    return scopes.scopes == ["admin"]
+
+
+def from_password(credentials: Annotated[HTTPBasicCredentials, Security(HTTPBasic())]) -> bool:
+    return credentials.username == "ada"
+
+
+def opened(user: Annotated[bool, Depends(from_header)]) -> Iterator[bool]:
+    yield user
+
+
+async def opened_later(user: Annotated[bool, Depends(from_header)]) -> AsyncIterator[bool]:
+    yield user
+
+
+def with_task(tasks: BackgroundTasks, user: Annotated[bool, Depends(from_header)]) -> bool:
+    tasks.add_task(lambda: None)
+    return user
+
+
+class IsUser:
+    """A class whose instances decide."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def __call__(self, x_user: Annotated[str, Header()]) -> bool:
+        return x_user == self.name
+
+
+def named(name: str, x_user: Annotated[str, Header()]) -> bool:
+    return name == x_user
+
+
+Verdict = Annotated[bool, Depends(from_header)]
+IsAdmin = Annotated[bool, "note", Security(from_scopes, scopes=["admin"])]
+
+CALLS: list[Any] = [
+    *(from_header, from_path, from_query, from_cookie, from_body, from_embedded_body, from_form, from_parts),
+    *(from_request, from_token, from_password, opened, opened_later, with_task, IsUser("ada")),
+    *(partial(named, "ada"), Depends(from_header), Depends(from_query, use_cache=False), Security(from_scopes)),
+    *(Security(from_scopes, scopes=["admin"]), Verdict, IsAdmin),
+]
+NAMES = st.sampled_from(["ada", "eve", "nobody", ""])
+
+
+def optional(**parts: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=parts)
+
+
+BODIES = st.one_of(
+    st.just({}),
+    st.builds(lambda name: {"json": {"name": name}}, NAMES),
+    st.builds(lambda name: {"data": {"name": name}}, NAMES),
+    st.builds(lambda content: {"content": content}, st.text(max_size=5)),  # FastAPI fails where it is not UTF-8
+)
+HEADERS = optional(
+    **{"x-user": NAMES, "authorization": st.sampled_from(["Bearer ada", "bearer eve", "Basic YWRhOg==", "Basic x"])}
+)
+
+
+@given(
+    call=st.sampled_from(CALLS),
+    item=st.sampled_from(["7", "8", "x"]),
+    query=optional(page=st.sampled_from(["1", "2", "0", "x"]), item_id=st.just("7")),
+    headers=HEADERS,
+    cookies=optional(session=NAMES),
+    body=BODIES,
+)
+def test_dependency_is_what_a_route_makes_of_it(
+    call: Any,  # noqa: ANN401 -- what a route can depend on
+    item: str,
+    query: dict[str, str],
+    headers: dict[str, str],
+    cookies: dict[str, str],
+    body: dict[str, Any],
+) -> None:
+    app = FastAPI()
+    depends = call if hasattr(call, "dependency") else Depends(call)
+    annotation = call if call is Verdict or call is IsAdmin else Annotated[bool, depends]
+
+    async def answer(result: Any) -> dict[str, bool]:  # noqa: ANN401 -- as annotated below
+        return {"result": result}
+
+    answer.__annotations__["result"] = annotation
+    app.post("/items/{item_id}")(answer)
+
+    async def compare() -> None:
+        cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
+        parts = {"params": query, "headers": {**headers, **cookie}, **body}
+        async with client(app) as http:
+            response = await http.post(f"/items/{item}", **parts)
+        expected = response.json()["result"] if response.status_code == 200 else False
+        exempt = dependency(call)
+        assert await status_of(app_with(exempt), f"/items/{item}", "POST", **parts) == (200 if expected else 503)
+        opposite = await status_of(app_with(not_(exempt)), f"/items/{item}", "POST", **parts)
+        assert opposite == (503 if expected else 200)
+
+    anyio.run(compare)
+
+
+# The app and the route
+
+
+def is_app_named(name: str) -> Callable[[Request], bool]:
+    def is_named(request: Request) -> bool:
+        return bool(request.app.title == name and request.url_for("named").path.endswith("/named"))
+
+    return is_named
+
+
+def named_app(title: str, **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of FastAPI
+    app = FastAPI(title=title, **settings)
+    app.get("/named", name="named")(lambda: None)
+    return app
+
+
+async def test_dependency_has_the_app_of_the_middleware_added_to_it_or_around_it() -> None:
+    exempt = dependency(is_app_named("outer"))
+    apps = [named_app("outer"), named_app("outer")]
+    for app in apps:
+        app.mount("/inner", named_app("inner"))
+    apps[0].add_middleware(maintenance_middleware(enabled=True, exempt=exempt))
+    for each in (apps[0], maintenance_middleware(apps[1], enabled=True, exempt=exempt)):
+        assert [await status_of(each, path) for path in ("/named", "/inner/named")] == [200, 200]
+
+
+async def test_dependency_override_counts_from_the_next_request_on() -> None:
+    app = app_with(dependency(from_token))
+    seen = [await status_of(app)]
+    app.dependency_overrides = {from_token: lambda: True}
+    seen.append(await status_of(app))
+    app.dependency_overrides[from_token] = lambda: False
+    seen.append(await status_of(app))
+    app.dependency_overrides.clear()
+    seen.append(await status_of(app))
+    assert seen == [503, 200, 503, 503]
+
+
+async def test_dependency_shared_by_two_apps_has_the_overrides_of_each() -> None:
+    exempt = dependency(from_token)
+    apps = [app_with(exempt), app_with(exempt)]
+    apps[0].dependency_overrides[from_token] = lambda: True
+    assert [await status_of(app) for app in apps] == [200, 503]
+
+
+async def test_dependency_of_a_starlette_app_has_no_overrides() -> None:
+    app = Starlette(routes=[Route("/", lambda _: None)])
+    app.add_middleware(maintenance_middleware(enabled=True, exempt=dependency(from_header)))
+    assert await status_of(app, "/") == 503
+
+
+def is_own(org: str, x_org: Annotated[str, Header()]) -> bool:
+    return org == x_org
+
+
+def is_own_by_path(org: Annotated[str, Path()], x_org: Annotated[str, Header()]) -> bool:
+    return org == x_org
+
+
+def is_own_by_request(request: Request, x_org: Annotated[str, Header()]) -> bool:
+    try:
+        return bool(request.path_params["org"] == x_org)
+    except Exception:  # noqa: BLE001 -- as users write it
+        return False
+
+
+BY_PATH = [is_own, is_own_by_path, is_own_by_request]
+
+
+@pytest.mark.parametrize("call", BY_PATH)
+async def test_dependency_has_the_path_parameters_of_included_and_mounted_routes(call: Callable[..., bool]) -> None:
+    router, mounted, app = APIRouter(prefix="/orgs/{org}"), FastAPI(), FastAPI()
+    router.get("/items/{item:int}")(lambda: None)
+    mounted.get("/items")(lambda: None)
+    app.include_router(router, prefix="/api")
+    app.mount("/mounted/{org}", mounted)
+    app.add_middleware(maintenance_middleware(enabled=True, exempt=dependency(call)))
+    paths = [
+        "/api/orgs/mine/items/1",
+        "/api/orgs/yours/items/1",
+        "/mounted/mine/items",
+        "/mounted/yours/items?org=mine",
+    ]
+    seen = [await status_of(app, path, headers={"x-org": "mine"}) for path in paths]
+    assert seen == [200, 503, 200, 503]
+
+
+async def hidden(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 -- as ASGI has it
+    """Answer as an app whose routes cannot be seen."""
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+@pytest.mark.parametrize("opposite", [False, True])
+@pytest.mark.parametrize("call", [*BY_PATH, from_query])
+async def test_dependency_on_parameters_of_a_hidden_route_is_unknown(
+    call: Callable[..., bool], opposite: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    exempt = not_(dependency(call)) if opposite else dependency(call)
+    app = app_with(exempt, unmatched="block")
+    app.mount("/orgs", hidden)
+    parts: dict[str, Any] = {"headers": {"x-org": "mine"}, "params": {"org": "mine", "page": "2"}}
+    assert [await status_of(app, path, **parts) for path in ("/orgs/yours", "/none")] == [503, 503]
+    assert errors(caplog) == []
+
+
+async def test_dependency_on_no_parameters_of_the_path_decides_for_a_hidden_route() -> None:
+    app = app_with(dependency(from_token))
+    app.mount("/orgs", hidden)
+    headers = {"authorization": "Bearer ada"}
+    assert [await status_of(app, "/orgs/1"), await status_of(app, "/orgs/1", headers=headers)] == [503, 200]
+    app.dependency_overrides[from_token] = from_query
+    assert await status_of(app, "/orgs/1", headers=headers, params={"page": "2"}) == 503
+    app.dependency_overrides[from_token] = lambda: True
+    assert await status_of(app, "/orgs/1") == 200
+
+
+async def test_dependency_of_a_route_that_was_changed_has_its_new_path_parameters() -> None:
+    app = app_with(dependency(is_own), "/orgs/{other}/{org}")
+    seen = [await status_of(app, "/orgs/mine/yours", headers={"x-org": "mine"})]
+    app.router.routes[-1].__init__("/orgs/{org}/{other}", lambda: None)  # type: ignore[misc]  # changed in place
+    seen.append(await status_of(app, "/orgs/mine/yours", headers={"x-org": "mine"}))
+    assert seen == [503, 200]
+
+
+# What it opens, and what it leaves alone
+
+
+@pytest.mark.parametrize("is_admin", [True, False])
+async def test_dependency_is_closed_after_where_and_before_the_app_runs(is_admin: bool) -> None:
+    order: list[str] = []
+
+    async def connection() -> AsyncIterator[str]:
+        order.append("open")
+        yield "admin" if is_admin else "user"
+        order.append("closed")
+
+    def is_allowed(name: str) -> bool:
+        order.append("where")
+        return name == "admin"
+
+    app = app_with(dependency(connection, where=is_allowed), "/")
+    app.router.routes[-1].endpoint = lambda: order.append("app")  # type: ignore[attr-defined]  # not called by itself
+    app.get("/order")(lambda: order.append("app"))
+    await status_of(app, "/order")
+    assert order == ["open", "where", "closed", *(["app"] if is_admin else [])]
+
+
+async def test_dependency_that_fails_when_it_is_closed_exempts_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def connection() -> AsyncIterator[bool]:
+        yield True
+        msg = "cannot commit"
+        raise LookupError(msg)
+
+    assert await status_of(app_with(any_of(dependency(connection), never))) == 503
+    assert errors(caplog) == ["The predicate any_of(dependency(connection), never) failed; the request is not exempt"]
+
+
+async def test_dependency_makes_no_span_and_leaves_the_scope_of_the_app_alone() -> None:
+    seen: list[set[str]] = []
+
+    class Outside:
+        """Sees what there is in the scope before and after the predicate was asked."""
+
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append(set(scope))
+            await self.app(scope, receive, send)
+            seen.append(set(scope))
+
+    app = app_with(dependency(from_header))
+    app.add_middleware(Outside)
+    assert await status_of(app, headers={"x-user": "eve"}) == 503
+    assert seen[0] == seen[1]
+
+
+async def test_dependency_and_the_app_read_the_same_body() -> None:
+    app = FastAPI()
+    app.add_middleware(
+        maintenance_middleware(enabled=True, exempt=any_of(dependency(from_body), dependency(from_form)))
+    )
+
+    @app.post("/")
+    async def echo(request: Request) -> str:
+        return (await request.body()).decode()
+
+    async with client(app) as http:
+        response = await http.post("/", json={"name": "ada"})
+    assert response.json() == '{"name":"ada"}'
+
+
+@pytest.mark.parametrize("compose", [lambda part: part, not_])
+async def test_dependency_on_a_body_that_is_too_large_is_unknown(
+    compose: Callable[[ExemptCallback], ExemptCallback], caplog: pytest.LogCaptureFixture
+) -> None:
+    large: dict[str, Any] = {"json": {"name": "ada", "more": "x" * 2**20}}
+    app = app_with(compose(dependency(from_body)))
+    assert await status_of(app, method="POST", **large) == 503
+    assert errors(caplog) == []
+
+
+# WebSockets, and asked again
+
+
+async def from_connection(connection: HTTPConnection) -> bool:
+    if "x-user" not in connection.headers:
+        raise WebSocketException(1008)
+    return connection.headers["x-user"] == "ada"
+
+
+async def test_dependency_on_a_connection_decides_on_handshakes(caplog: pytest.LogCaptureFixture) -> None:
+    app = app_with(dependency(from_connection))
+    app.add_api_websocket_route("/ws", Talk())
+    scopes = [websocket_scope(headers=headers) for headers in ({"x-user": "ada"}, {"x-user": "eve"}, {})]
+    assert [(await handshake(app, scope))[0]["type"] for scope in scopes] == [
+        "websocket.accept",
+        "websocket.close",
+        "websocket.close",
+    ]
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("asked_at_the_start", [False, True])
+async def test_dependency_asked_again_returns_its_first_verdict_and_is_unknown_without_one(
+    asked_at_the_start: bool,
+) -> None:
+    calls: list[str] = []
+
+    async def current_user(connection: HTTPConnection) -> str:
+        calls.append(connection.scope["type"])
+        return connection.headers.get("x-user", "")
+
+    switch, talk, websocket = MemoryBackend(), Talk(), Client()
+    is_admin = dependency(current_user, where=lambda user: user == "ada")
+    app = app_with(any_of(header_equals("x-key", "1"), is_admin), backend=switch, enabled=None, read_timeout=60)
+    app.add_api_websocket_route("/ws", talk)
+    async with living(app), anyio.create_task_group() as group:
+        if asked_at_the_start:
+            await set_maintenance_mode(True, switch)
+        scope = websocket_scope(headers={"x-user": "ada"})
+        await websocket.to_app.send({"type": "websocket.connect"})
+        group.start_soon(app, scope, websocket.receive, websocket.send)
+        await talk.begun.wait()
+        await set_maintenance_mode(True, switch, message="another")
+        if asked_at_the_start:
+            async with maintenance_mode_on(switch, drain=20):
+                assert websocket.sent[1:] == []
+        else:
+            await websocket.is_closed()
+            assert websocket.sent[1:] == [CLOSED]
+        await websocket.to_app.send({"type": "websocket.disconnect", "code": 1000})
+    websocket.close()
+    assert calls == ["http"] * asked_at_the_start
+
+
+# Bad input
+
+
+def from_websocket(websocket: WebSocket) -> bool:
+    return bool(websocket)
+
+
+def below_websocket(is_so: Annotated[bool, Depends(from_websocket)]) -> bool:
+    return is_so
+
+
+class Unknown:
+    """Nothing that FastAPI can make of a parameter."""
+
+
+def from_unknown(value: Unknown) -> bool:
+    return bool(value)
+
+
+async def is_admin_later(user: object) -> bool:
+    return bool(user)
+
+
+@pytest.mark.parametrize(
+    ("call", "where", "text"),
+    [
+        ("/health", None, "call must be a callable, Depends(...) or Security(...) with one, or Annotated with one of "),
+        (None, None, "call must be a callable"),
+        (Depends(), None, "call must be a callable"),
+        (Annotated[str, "note"], None, "call must be a callable"),
+        (from_websocket, None, "HTTPConnection"),
+        (below_websocket, None, "HTTPConnection"),
+        (from_unknown, None, "call must be a dependency that FastAPI accepts, got from_unknown: "),
+        (from_header, True, "where must be callable, got bool True"),
+        (from_header, is_admin_later, "where must be a function that is not async"),
+    ],
+)
+def test_dependency_bad_argument_is_refused_by_its_name_and_rule(
+    call: Any,  # noqa: ANN401 -- wrong on purpose
+    where: Any,  # noqa: ANN401 -- as above
+    text: str,
+) -> None:
+    with pytest.raises(TypeError) as raised:
+        dependency(call, where=where)
+    assert text in str(raised.value)
+
+
+def by_query(item_id: Annotated[str, Query()]) -> bool:
+    return bool(item_id)
+
+
+@pytest.mark.parametrize(
+    ("exempt", "text"),
+    [
+        (
+            dependency(from_header, where=lambda _: "yes"),  # type: ignore[arg-type, return-value]  # wrong on purpose
+            "dependency(from_header) failed; the request is not exempt: what where returns for from_header must be",
+        ),
+        (
+            dependency(lambda: "secret"),  # type: ignore[arg-type, return-value]  # wrong on purpose
+            "dependency(<lambda>) failed; the request is not exempt: the result of the dependency <lambda> must be",
+        ),
+        (
+            dependency(by_query),
+            "dependency(by_query) failed; the request is not exempt: FastAPI refuses the dependency by_query for a",
+        ),
+    ],
+)
+async def test_dependency_that_can_give_no_verdict_blocks_and_is_logged_once(
+    exempt: AsyncBuiltInPredicate, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = app_with(any_of(exempt, not_(exempt)))
+    assert [await status_of(app, headers={"x-user": "ada"}) for _ in range(2)] == [503, 503]
+    (message,) = errors(caplog)
+    assert message.startswith("The predicate any_of(")
+    app = app_with(exempt)
+    assert [await status_of(app, headers={"x-user": "ada"}) for _ in range(2)] == [503, 503]
+    assert errors(caplog)[1].startswith(f"The predicate {text}")
+    assert "secret" not in caplog.text
+
+
+async def test_dependency_that_raises_is_logged_each_time_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    def fails() -> bool:
+        raise LookupError
+
+    app = app_with(any_of(dependency(fails)))
+    assert [await status_of(app) for _ in range(2)] == [503, 503]
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [LookupError, LookupError]
+
+
+# By itself
+
+
+async def test_dependency_outside_of_a_middleware_is_resolved_for_a_request() -> None:
+    exempt = dependency(from_header)
+    requests = [make_request(headers=[("x-user", name)]) for name in ("ada", "eve", "nobody")]
+    assert [await exempt(request) for request in requests] == [True, False, False]
+    assert repr(all_of(exempt, never)) == "all_of(dependency(from_header), never)"
+    assert (exempt.on, dependency(from_body).on) == (
+        ("the dependency from_header",),
+        ("the dependency from_body", "the body"),
+    )
