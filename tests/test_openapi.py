@@ -26,6 +26,7 @@ from fastapi_maintenance import (
     as_problem,
     as_redirect,
     client_in,
+    dependency,
     document_maintenance,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
@@ -112,6 +113,25 @@ def test_admin_api_is_documented_as_always_open() -> None:
     document_maintenance(app)
     app.add_middleware(maintenance_middleware())
     assert app.openapi()["paths"] == before
+
+
+def test_description_says_which_dependency_or_that_the_body_decides_and_no_name_of_a_header() -> None:
+    def current_user() -> bool:
+        return True
+
+    async def is_query(request: Request) -> bool:
+        return b"mutation" not in await request.body()
+
+    descriptions = []
+    for exempt in (ADMIN, ADMIN | dependency(current_user), any_of(is_query, dependency(current_user))):
+        operation = documented_app(exempt=exempt).openapi()["paths"]["/outer/inner/items/{item}"]["get"]
+        descriptions.append(operation["responses"]["503"]["description"])
+    depends = "Closed for maintenance; whether a request passes depends on "
+    assert descriptions == [
+        "Closed for maintenance",
+        f"{depends}the dependency `current_user`",
+        f"{depends}the body and on the dependency `current_user`",
+    ]
 
 
 def test_operation_with_a_503_of_its_own_keeps_it() -> None:

@@ -136,7 +136,7 @@ def outlook_on(
 
 
 def _reads_body(function: Any) -> bool:  # noqa: ANN401 -- any predicate
-    """Return whether the source of an async function has the body of the request that it takes."""
+    """Return whether the source of an async predicate shows that it reads the body of its request."""
     try:
         code = function if inspect.isroutine(function) else type(function).__call__
         tree = ast.parse(dedent(inspect.getsource(inspect.unwrap(code))))

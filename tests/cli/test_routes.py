@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
+import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Body, FastAPI, Request
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp
 
@@ -21,6 +23,7 @@ from fastapi_maintenance import (
     any_of,
     client_in,
     cookie_equals,
+    dependency,
     force_maintenance_mode_on,
     header_equals,
     host_is,
@@ -55,6 +58,27 @@ ADMIN = header_equals("X-Admin-Key", "secret-key")
 
 def is_staff(request: Request) -> bool:
     return "x-staff" in request.headers
+
+
+async def reads_body(request: Request) -> bool:
+    return bool(await request.json())
+
+
+class ReadsBody:
+    """A callable object."""
+
+    async def __call__(self, request: Request) -> bool:
+        return bool(await request.body())
+
+
+async def asks_elsewhere(request: Request) -> bool:
+    async with httpx.AsyncClient() as http:
+        response = await http.get("http://auth", headers=request.headers)
+        return bool(response.json())
+
+
+def by_body(item: Annotated[str, Body()]) -> bool:
+    return item == "a"
 
 
 def rows(app: ASGIApp) -> list[str]:
@@ -102,6 +126,12 @@ def closed(*routes: BaseRoute, exempt: ExemptCallback | None = None, **settings:
         (bypass_cookie("0123456789abcdefg"), "depends GET/HEAD /a - on cookie maintenance_bypass"),
         (host_is("a.example"), "depends GET/HEAD /a - on host"),
         (client_in("10.0.0.0/8"), "depends GET/HEAD /a - on client address"),
+        (reads_body, "depends GET/HEAD /a - on function reads_body, the body"),
+        (ReadsBody(), "depends GET/HEAD /a - on function ReadsBody, the body"),
+        (asks_elsewhere, "depends GET/HEAD /a - on function asks_elsewhere"),
+        (dependency(by_body) & ADMIN, "depends GET/HEAD /a - on the dependency by_body, the body, header X-Admin-Key"),
+        (any_of(path_is("/a"), dependency(is_staff)), "open GET/HEAD /a - exempt by path_is('/a')"),
+        (any_of(dependency(is_staff), path_is("/a")), "depends GET/HEAD /a - on the dependency is_staff"),
         (partial(is_staff), "depends GET/HEAD /a - on function is_staff"),
         (always, "open GET/HEAD /a - exempt by always"),
     ],

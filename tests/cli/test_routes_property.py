@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import anyio
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.routing import Mount
@@ -19,6 +19,7 @@ from fastapi_maintenance import (
     any_of,
     client_in,
     cookie_equals,
+    dependency,
     header_equals,
     header_present,
     host_is,
@@ -52,6 +53,12 @@ async def waiting(request: Request) -> bool | None:
     return "x-key" in request.headers or None
 
 
+async def current_key(request: Request) -> str:
+    if "x-key" not in request.headers:
+        raise HTTPException(401)
+    return request.headers["x-key"]
+
+
 PATHS = st.sampled_from(["/a", "/b", "/a/", "/a/b", "/", "/in", "/in/a", "/A", "/v1", "/7"])
 LEAVES: st.SearchStrategy[ExemptCallback] = st.one_of(
     st.lists(PATHS, min_size=1, max_size=2).map(lambda paths: path_prefix(*paths)),
@@ -60,7 +67,7 @@ LEAVES: st.SearchStrategy[ExemptCallback] = st.one_of(
         [
             *(path_matches("/a.*"), method_in("POST"), safe_method, host_is("testserver"), client_in("192.0.2.0/24")),
             *(header_equals("X-Key", "k"), header_present("X-Key"), cookie_equals("c", "1"), query_equals("q", "1")),
-            *(fickle, waiting, always, never),
+            *(fickle, waiting, always, never, dependency(current_key, where=lambda key: key == "k")),
         ]
     ),
 )

@@ -13,8 +13,13 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import HTTPConnection
 
 from fastapi_maintenance import (
+    ExemptCallback,
     LocalFileBackend,
     MaintenanceState,
     MemoryBackend,
@@ -22,6 +27,7 @@ from fastapi_maintenance import (
     Switch,
     always,
     any_of,
+    dependency,
     maintenance_middleware,
     maintenance_mode_on,
     set_maintenance_mode,
@@ -224,6 +230,49 @@ async def test_a_predicate_that_raises_exempts_nothing_and_is_logged_with_its_tr
     assert record.exc_info is not None
     assert ZeroDivisionError is record.exc_info[0]
     assert "the request is not exempt" in record.getMessage()
+
+
+class AnybodyIsAdmin(AuthenticationBackend):
+    """An authentication that lets in whoever asks."""
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, SimpleUser]:  # noqa: ARG002 -- as Starlette has it
+        return AuthCredentials(["admin"]), SimpleUser("ada")
+
+
+def has_session(request: Request) -> bool:
+    return request.session == {}
+
+
+def has_user(request: Request) -> bool:
+    return request.user.is_authenticated is True and "admin" in request.auth.scopes
+
+
+@pytest.mark.parametrize(
+    ("exempt", "kind", "settings", "what"),
+    [
+        (has_session, SessionMiddleware, {"secret_key": "secret"}, "request.session"),
+        (dependency(has_session), SessionMiddleware, {"secret_key": "secret"}, "request.session"),
+        (has_user, AuthenticationMiddleware, {"backend": AnybodyIsAdmin()}, "request.user"),
+    ],
+)
+async def test_predicate_that_needs_a_middleware_which_is_inside_is_logged_once_with_where_it_belongs(
+    exempt: ExemptCallback, kind: type[Any], settings: dict[str, Any], what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = FastAPI()
+    app.get("/")(lambda: None)
+    app.add_middleware(kind, **settings)
+    app.add_middleware(maintenance_middleware(enabled=True, exempt=exempt))
+    assert [await status(app) for _ in range(2)] == [503, 503]
+    (message,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert message.endswith(
+        f"{kind.__name__} is missing, or was added inside the maintenance middleware, so {what} does not exist yet; "
+        "add it after the maintenance middleware, which puts it outside"
+    )
+    outside = FastAPI()
+    outside.get("/")(lambda: None)
+    outside.add_middleware(maintenance_middleware(enabled=True, exempt=exempt))
+    outside.add_middleware(kind, **settings)
+    assert await status(outside) == 200
 
 
 @pytest.mark.parametrize(

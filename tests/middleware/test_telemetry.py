@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -21,12 +22,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from fastapi_maintenance import (
+    ExemptCallback,
     MaintenanceState,
     MemoryBackend,
     StateBackend,
     Switch,
+    dependency,
     maintenance_middleware,
     maintenance_mode_on,
+    never,
+    path_is,
     set_maintenance_mode,
 )
 from fastapi_maintenance._helpers import clock, telemetry
@@ -85,31 +90,56 @@ async def identity(item: str) -> str:
     return item
 
 
-def app_on(backend: StateBackend, app: FastAPI) -> FastAPI:
-    app.add_middleware(maintenance_middleware(backend=backend, read_timeout=60))
+def app_on(backend: StateBackend, app: FastAPI, exempt: ExemptCallback = never) -> FastAPI:
+    app.add_middleware(maintenance_middleware(backend=backend, exempt=exempt, read_timeout=60))
     app.add_api_route("/items/{item}", identity)
     return app
 
 
-@pytest.mark.parametrize("kind", ["native", "instrumentation"])
-async def test_the_span_of_a_blocked_request_has_its_route(kind: str, collected: Collected) -> None:
+@contextmanager
+def instrumented(kind: str, collected: Collected, exempt: ExemptCallback = never) -> Iterator[FastAPI]:
+    """Yield an app in maintenance with FastAPI's own telemetry, or OpenTelemetry's instrumentation of it."""
     backend = MemoryBackend(state=True)
     providers: Any = {"tracer_provider": collected.tracer_provider, "meter_provider": collected.meter_provider}
     if kind == "native":
-        app = app_on(backend, FastAPI(telemetry=providers) if _has_telemetry() else pytest.skip("an older FastAPI"))
-    else:
-        app = app_on(
-            backend, FastAPI(telemetry={"tracing": False, "metrics": False}) if _has_telemetry() else FastAPI()
-        )
-        FastAPIInstrumentor.instrument_app(app, **providers)
-    async with client(app) as http:
-        assert 503 == (await http.get("/items/7")).status_code
-    if kind == "instrumentation":
-        FastAPIInstrumentor.uninstrument_app(app)
+        app = FastAPI(telemetry=providers) if _has_telemetry() else pytest.skip("an older FastAPI")
+        yield app_on(backend, app, exempt)
+        return
+    app = FastAPI(telemetry={"tracing": False, "metrics": False}) if _has_telemetry() else FastAPI()
+    FastAPIInstrumentor.instrument_app(app_on(backend, app, exempt), **providers)
+    yield app
+    FastAPIInstrumentor.uninstrument_app(app)
+
+
+by_kind = pytest.mark.parametrize("kind", ["native", "instrumentation"])
+
+
+@by_kind
+async def test_the_span_of_a_blocked_request_has_its_route(kind: str, collected: Collected) -> None:
+    with instrumented(kind, collected) as app:
+        async with client(app) as http:
+            assert 503 == (await http.get("/items/7")).status_code
     attributes = collected.server_span().attributes
     assert attributes is not None
     assert ("/items/{item}", True) == (attributes["http.route"], attributes["fastapi_maintenance.blocked"])
     assert [({"http.route": "/items/{item}"}, 1)] == collected.metric("fastapi_maintenance.blocked_requests")
+
+
+@by_kind
+async def test_dependency_that_exempts_makes_no_span_of_its_own(kind: str, collected: Collected) -> None:
+    async def current_user(item: int) -> bool:
+        return item == 7
+
+    seen: list[Any] = []
+    for exempt in (dependency(current_user), path_is("/items/7")):
+        with instrumented(kind, collected, exempt) as app:
+            async with client(app) as http:
+                codes = [(await http.get(f"/items/{item}")).status_code for item in ("7", "8", "x")]
+        spans = collected.spans.get_finished_spans()
+        seen.append((codes, [(span.name, (span.attributes or {}).get("http.route")) for span in spans]))
+        collected.spans.clear()
+    assert seen[0] == seen[1]
+    assert seen[0][0] == [200, 503, 503]
 
 
 async def test_the_route_is_told_with_the_prefixes_of_included_routers_and_mounts(collected: Collected) -> None:
@@ -150,10 +180,10 @@ async def test_the_gauge_tells_by_switch_whether_maintenance_is_on(collected: Co
 
 
 async def test_without_the_api_nothing_is_imported_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    telemetry._instruments.cache_clear()
     app = app_on(MemoryBackend(state=True), FastAPI())
-    async with living(app), client(app) as http:
+    async with living(app), client(app) as http:  # for which newer versions of FastAPI import it
+        monkeypatch.setitem(sys.modules, "opentelemetry", None)
+        telemetry._instruments.cache_clear()
         assert 503 == (await http.get("/items/7")).status_code
     assert telemetry._instruments() == (None, None, None)
     telemetry._instruments.cache_clear()

@@ -164,11 +164,11 @@ class IsUser:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    async def __call__(self, x_user: Annotated[str, Header()]) -> bool:
+    async def __call__(self, x_user: str = Header()) -> bool:
         return x_user == self.name
 
 
-def named(name: str, x_user: Annotated[str, Header()]) -> bool:
+def named(name: str, x_user: str = Header()) -> bool:
     return name == x_user
 
 

@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Unpack, assert_type
+from typing import Annotated, Unpack, assert_type
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Security
 from fastapi.responses import JSONResponse, Response
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis, RedisCluster
@@ -54,6 +54,7 @@ from fastapi_maintenance import (
     cancel_maintenance,
     configure_backend,
     current_status,
+    dependency,
     document_maintenance,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
@@ -225,6 +226,20 @@ def no_predicate(request: Request) -> str:
     return request.method
 
 
+def current_user(request: Request) -> str:
+    return request.headers["x-user"]
+
+
+async def user_later(request: Request) -> str:
+    return request.headers["x-user"]
+
+
+async def user_of_session(request: Request) -> AsyncGenerator[str]:
+    yield request.headers["x-user"]
+
+
+CurrentUser = Annotated[str, Depends(current_user)]
+
 assert_type(any_of(path_prefix("/a"), header_equals("X", "1")), BuiltInPredicate)
 assert_type(all_of(sync_predicate), BuiltInPredicate)
 assert_type(any_of(), BuiltInPredicate)
@@ -240,6 +255,16 @@ assert_type(any_of(async_predicate) | sync_predicate, AsyncBuiltInPredicate)
 assert_type(sync_predicate & any_of(async_predicate), AsyncBuiltInPredicate)
 assert_type(~method_in("GET"), BuiltInPredicate)
 assert_type(~any_of(async_predicate), AsyncBuiltInPredicate)
+assert_type(dependency(current_user, where=lambda user: user.startswith("a")), AsyncBuiltInPredicate)
+assert_type(dependency(user_later, where=lambda user: user.startswith("a")), AsyncBuiltInPredicate)
+assert_type(dependency(user_of_session, lambda user: user.startswith("a")), AsyncBuiltInPredicate)
+dependency(Depends(current_user), where=bool)
+dependency(Security(current_user, scopes=["admin"]), where=bool)
+dependency(CurrentUser, where=bool)
+assert_type(dependency(sync_predicate) | path_prefix("/a"), AsyncBuiltInPredicate)
+dependency(async_predicate)
+dependency(current_user)  # type: ignore[arg-type]  # its result is not a verdict
+dependency("/health")  # type: ignore[call-overload]
 plain_type: Predicate = path_prefix("/a") | safe_method
 async_type: AsyncPredicate = path_prefix("/a") & async_predicate
 not_sync: Predicate = path_prefix("/a") & async_predicate  # type: ignore[assignment]
