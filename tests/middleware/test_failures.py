@@ -256,7 +256,11 @@ def has_user(request: Request) -> bool:
     ],
 )
 async def test_predicate_that_needs_a_middleware_which_is_inside_is_logged_once_with_where_it_belongs(
-    exempt: ExemptCallback, kind: type[Any], settings: dict[str, Any], what: str, caplog: pytest.LogCaptureFixture
+    exempt: ExemptCallback,
+    kind: Any,  # noqa: ANN401 -- a class of middleware
+    settings: dict[str, Any],
+    what: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = FastAPI()
     app.get("/")(lambda: None)

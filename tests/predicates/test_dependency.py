@@ -305,7 +305,15 @@ def is_own_by_request(request: Request, x_org: Annotated[str, Header()]) -> bool
         return False
 
 
-BY_PATH = [is_own, is_own_by_path, is_own_by_request]
+def is_own_by_values(request: Request, x_org: Annotated[str, Header()]) -> bool:
+    return x_org in request.path_params.values()
+
+
+def is_own_by_number(request: Request, x_org: Annotated[str, Header()]) -> bool:
+    return len(request.path_params) > 0 and is_own_by_values(request, x_org)
+
+
+BY_PATH = [is_own, is_own_by_path, is_own_by_request, is_own_by_values, is_own_by_number]
 
 
 @pytest.mark.parametrize("call", BY_PATH)
