@@ -47,7 +47,7 @@ class PredicateRequest(Request):
         routed: Scope | None = None,
         verdicts: dict[object, bool | None] | None = None,
     ) -> None:
-        super().__init__(as_http(scope), self._receive_on)
+        super().__init__(as_http(scope))
         self._app = app
         self.routed = routed
         self.is_asked_again = verdicts is not None
@@ -60,6 +60,15 @@ class PredicateRequest(Request):
     def app(self) -> Any:  # noqa: ANN401 -- as Starlette has it
         """The app, also where the middleware is around it."""
         return self.scope.get("app", self._app)
+
+    @property
+    def receive(self) -> Receive:
+        """The function that receives the next message."""
+        return self._receive_on
+
+    async def is_disconnected(self) -> bool:
+        """Return whether the client is gone."""
+        return await Request(self.scope, self._receive_on).is_disconnected()
 
     def reader(self) -> Receive:
         """Return a function that receives the body from its beginning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -9,6 +10,7 @@ from io import BytesIO
 from itertools import product
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import anyio
 import pytest
@@ -314,6 +316,22 @@ async def test_files_of_a_form_that_a_predicate_has_read_are_closed() -> None:
     async with client(app) as http:
         response = await http.post("/", files={"file": BytesIO(b"12345")})
     assert (response.json(), files[0].file.closed) == (5, True)
+
+
+@pytest.mark.parametrize("exempt", [unknown, lambda _: False])
+async def test_request_is_not_left_to_the_garbage_collector(exempt: ExemptCallback) -> None:
+    requests: list[ReferenceType[Request]] = []
+
+    def keeps(request: Request) -> bool:
+        requests.append(ref(request))
+        return False
+
+    gc.disable()
+    try:
+        await Exchange([chunk(b"1", more=False)], any_of(keeps, exempt)).run()
+        assert [request() for request in requests] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_handshake_has_an_empty_body() -> None:
