@@ -177,7 +177,8 @@ class MaintenanceModeMiddleware:
             try:
                 with in_time(seconds):
                     verdicts = request.get(_VERDICTS, {})
-                    blocks = not await exempts(exempt, PredicateRequest(as_read, None, verdicts=verdicts))
+                    question = PredicateRequest(as_read, None, app=self._finder.owner, verdicts=verdicts)
+                    blocks = not await exempts(exempt, question)
             except TimeoutError:
                 text = "The predicate %r, asked again, took longer than %g seconds; the request is not exempt"
                 _logger.error(text, exempt, seconds)  # noqa: TRY400 -- nothing of the predicate raised it

@@ -94,7 +94,7 @@ class PredicateRequest(Request):
         From now on, no predicate can read.
         """
         self._is_over = True
-        if self._lock is None:
+        if self._lock is None or receive is not self._from_server:  # nothing was read, or only what a handshake lacks
             return receive
         lock, received = self._lock, self._received
 

@@ -56,8 +56,10 @@ async def exempts(predicate: ExemptCallback, request: PredicateRequest) -> bool:
     try:
         said: Any = predicate(request)  # anybody's, so it may be anything
         if not isinstance(said, bool) and inspect.isawaitable(said):
-            said = await said
-            await request.close()  # the files of a form
+            try:
+                said = await said
+            finally:
+                await request.close()  # the files of a form
         return verdict_of(said) is True and not request.missed
     except (Exception, CancelledError) as error:
         if isinstance(error, CancelledError) and is_cancelled():

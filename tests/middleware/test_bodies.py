@@ -304,6 +304,8 @@ async def test_files_of_a_form_that_a_predicate_has_read_are_closed() -> None:
     async def has_file(request: Request) -> bool:
         form = await request.form()
         files.append(form["file"])  # type: ignore[arg-type]  # as the client sends it
+        if "x-fail" in request.headers:
+            raise LookupError
         return True
 
     app = FastAPI()
@@ -315,7 +317,9 @@ async def test_files_of_a_form_that_a_predicate_has_read_are_closed() -> None:
 
     async with client(app) as http:
         response = await http.post("/", files={"file": BytesIO(b"12345")})
-    assert (response.json(), files[0].file.closed) == (5, True)
+        failed = await http.post("/", files={"file": BytesIO(b"12345")}, headers={"x-fail": "1"})
+    assert (response.json(), failed.status_code) == (5, 503)
+    assert [file.file.closed for file in files] == [True, True]
 
 
 @pytest.mark.parametrize("exempt", [unknown, lambda _: False])
@@ -334,18 +338,17 @@ async def test_request_is_not_left_to_the_garbage_collector(exempt: ExemptCallba
         gc.enable()
 
 
-async def test_handshake_has_an_empty_body() -> None:
+@pytest.mark.parametrize(("is_exempt", "expected"), [(True, "websocket.accept"), (False, "websocket.close")])
+async def test_handshake_has_an_empty_body(is_exempt: bool, expected: str) -> None:
     bodies: list[bytes] = []
 
     async def keeps_body(request: Request) -> bool:
         bodies.append(await request.body())
-        return False
+        return is_exempt
 
     app = service(MemoryBackend(), Talk(), enabled=True, exempt=keeps_body)
-    assert await handshake(app, websocket_scope()) == [
-        {"type": "websocket.close", "code": 1013, "reason": "maintenance"}
-    ]
-    assert bodies == [b""]
+    sent = await handshake(app, websocket_scope())
+    assert (bodies, sent[0]["type"]) == ([b""], expected)
 
 
 # Asked again
