@@ -56,6 +56,7 @@ RUN_ONCE = {
     "schema": "tests/router/test_router_schema.py",
     "frameworks": "tests/middleware/test_other_frameworks.py",
     "recipes": "tests/project/test_recipes.py",
+    "exemptions": "tests/project/test_exemptions.py",
 }
 """The groups of what only the whole tests need, and the tests that need it."""
 

@@ -36,6 +36,7 @@ def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
     blocks = [block for document in DOCUMENTS for block in blocks_of(document)]
     here = Path(__file__)
     others = (
+        "test_exemptions.py",
         "test_pages.py",
         "../backends/test_alembic.py",
         "../browser/test_notice.py",
