@@ -112,7 +112,7 @@ class MaintenanceModeMiddleware:
         """Answer a request, a WebSocket handshake or a lifespan (ASGI)."""
         served, switch, kind, request = self._served, self._switch, scope["type"], RequestInProgress(scope)
         request.began, request.switch, request.token = time(), switch, enter(request)
-        request.context, request.has_passed = copy_context(), False
+        request.context, request.has_passed, question = copy_context(), False, None
         served.requests.add(request)
         try:
             if kind == "lifespan":
@@ -144,6 +144,8 @@ class MaintenanceModeMiddleware:
                 return
             await self.app(scope, receive, send)
         finally:
+            if question is not None:
+                question.end()
             served.requests.discard(request)
             leave(request)
             if served.on_end is not None:

@@ -7,7 +7,7 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route, WebSocketRou
 from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._helpers.applications import Starlette
-from fastapi_maintenance._helpers.scope import HIDDEN_APP, route_path
+from fastapi_maintenance._helpers.scope import HIDDEN_APP, TEMPLATE, route_path
 from fastapi_maintenance._routing.documentation import shows_documentation
 from fastapi_maintenance._routing.endpoints import mark_at, refuses
 from fastapi_maintenance._routing.layers import NOTHING, Layers, layers_of, mounted_layers, stack_of
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
     answered: bool = True  # False if the app says 404 or 405, redirects a slash, or answers a CORS preflight by itself
     documentation: bool = False  # whether it is the app's own documentation
     path: str | None = None  # of the route, with parameters in braces, if it has one
-    routed: Scope | None = None  # the scope as the endpoint will find it, where no doubt is which one that is
+    routed: Scope | None = None  # the scope as the endpoint will find it, if it is certain which one that is
 
     @property
     def says_more(self) -> bool:
@@ -160,7 +160,7 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
         mark,
         documentation=not decides and shows_documentation(route, layers.owner, scope),
         path=path or None,
-        routed=None if decides else scope,
+        routed={**scope, TEMPLATE: getattr(effective, "path", "")} if is_certain else None,
     ), asked
 
 

@@ -1,23 +1,29 @@
 """`dependency(...)`: a FastAPI dependency of the app decides who is exempt, and FastAPI resolves it."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from inspect import iscoroutinefunction
+from inspect import iscoroutine, iscoroutinefunction
 from typing import Annotated, Any, NoReturn, TypeVar, cast, get_args, get_origin, overload
 
 from fastapi import params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic.fields import FieldInfo
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Scope
+from typing_extensions import TypeAliasType
 
 from fastapi_maintenance._helpers.applications import FastAPI, Starlette
 from fastapi_maintenance._helpers.checks import check_callable, reject
+from fastapi_maintenance._helpers.scope import TEMPLATE
 from fastapi_maintenance._helpers.telemetry import without_fastapi_request
 from fastapi_maintenance.predicates.combinators import (
     AsyncBuiltInPredicate,
@@ -64,9 +70,10 @@ def dependency(call: object, where: Callable[[Any], bool | None] | None = None) 
     A route that depends on it too resolves it again.
 
     `request.app` is the app that the middleware was added to, and path parameters are those of the route that will
-    answer. Where that route is not known, a dependency with path or query parameters is unknown. So is one that reads a
-    body of more than 1 MiB. If it is asked again while its request runs, it returns its first verdict; without one, it
-    is unknown.
+    answer. Where that route is not certain, as behind a layer that may change the path, a dependency on parameters that
+    may be those of a path is unknown; `Query()` says that one is not. So is a dependency that reads a body of more than
+    1 MiB. If it is asked again while its request runs, it returns its first verdict; without one, it is unknown. The
+    `BackgroundTasks` and the `Response` that it may take are dropped.
 
     Args:
         call: What a route could depend on: a function, another callable, `Depends(...)`, `Security(...)`, or an
@@ -83,14 +90,16 @@ def dependency(call: object, where: Callable[[Any], bool | None] | None = None) 
     name = resolver.name
 
     async def ask(request: Request) -> Verdict:
-        if not isinstance(request, PredicateRequest):  # as in a unit test
-            request = PredicateRequest(request.scope, request.receive, routed=request.scope)
+        if not isinstance(request, PredicateRequest):  # as in a unit test, or made from one
+            request = PredicateRequest(request.scope, request.receive)
         if request.is_asked_again:
             return request.verdicts.get(ask)
         said = await resolver.resolve(request)
         if has_missed(request):
             said = None
         if said is not None and not isinstance(said, bool):
+            if iscoroutine(said):
+                said.close()  # else there is a warning that nobody awaited it
             result = f"the result of the dependency {name}" if where is None else f"what where returns for {name}"
             hint = ": give a `where` that turns it into one of them" if where is None else ""
             msg = f"{result} must be True, False or None, got {type(said).__name__}{hint}"
@@ -140,16 +149,21 @@ class _Resolver:
 
     async def resolve(self, request: PredicateRequest) -> object:
         """Return what the dependency, or `where`, returns for a request; False if it refuses the request."""
-        app, routed = request.app, request.routed
+        app, routed = request.app, request.routed or {}
         overrides = getattr(app, "dependency_overrides", {})
-        if routed is None and any(part.query_params for part in _parts(self._dependant, overrides)):
-            return None  # they may be parameters of the path
-        scope = {key: value for key, value in request.scope.items() if not key.startswith("fastapi")}
-        scope |= {"app": app, "path_params": _UnknownParameters(request) if routed is None else {}}
-        scope |= {key: routed[key] for key in _PUT_BY_ROUTER if routed is not None and key in routed}
+        names = tuple(sorted(set(re.findall(r"{(\w+)(?::\w+)?}", routed.get(TEMPLATE, "")))))
+        queries = {name for part in _parts(self._dependant, overrides) for name in _implicit_queries(part)}
+        if queries and (request.routed is None or queries & routed.get("path_params", {}).keys() - set(names)):
+            request.missed = True  # they may be parameters of the path
+        elif self.reads_body and _handles_itself(routed.get("route")):
+            request.missed = True  # it may read another body
+        if request.missed:
+            return None
+        scope = {key: value for key, value in request.scope.items() if key.partition(".")[0] != "fastapi"}
+        scope |= {"app": app, "path_params": _UnknownParameters(request) if request.routed is None else {}}
+        scope |= {key: routed[key] for key in _PUT_BY_ROUTER if key in routed}
         if isinstance(app, Starlette):
             scope["router"] = app.router
-        names = () if routed is None else tuple(scope["path_params"])
         try:
             inner, _ = self._built(names)
         except Exception as error:
@@ -162,7 +176,10 @@ class _Resolver:
                 await inner(scope, request.reader(), _send_nothing)
         finally:
             _running.reset(token)
-        return False if resolution.result is _REFUSED else resolution.result
+        if resolution.result is not _REFUSED:
+            return resolution.result
+        # By `strict_content_type`, a route takes such a body for JSON or not.
+        return None if self.reads_body and request.has_body and "content-type" not in request.headers else False
 
     def _build(self, path_parameters: tuple[str, ...]) -> tuple[ASGIApp, Any]:
         """Return the app for a route with these path parameters, and what FastAPI knows of the dependency."""
@@ -170,7 +187,7 @@ class _Resolver:
         async def resolved(dependency_result: Any) -> Response:  # noqa: ANN401 -- of any type
             result = dependency_result if self._where is None else self._where(dependency_result)
             _running.get().result = result
-            return Response()
+            return Response(background=BackgroundTask(_drop))  # in the place of tasks that the dependency has added
 
         resolved.__annotations__["dependency_result"] = self._annotation
         path = "/" + "/".join(f"{{{name}}}" for name in path_parameters)
@@ -216,15 +233,16 @@ class _UnknownParameters(Mapping[str, Any]):
 
 def _annotation_of(call: object) -> tuple[Any, object]:
     """Return the annotation of a parameter that depends on `call`, and the function or class that is called for it."""
-    call = getattr(call, "__value__", call)  # of a `type` statement
+    while isinstance(call, TypeAliasType):
+        call = call.__value__
     if get_origin(call) is Annotated:
         annotation: Any = call
         kind, *metadata = get_args(call)
-        depends = next((each for each in metadata if isinstance(each, params.Depends)), None)
+        *_, depends = [None, *(each for each in metadata if isinstance(each, (params.Depends, FieldInfo)))]
     else:
         kind, depends = None, call if isinstance(call, params.Depends) else params.Depends(cast("Any", call))
         annotation = Annotated[Any, depends]
-    function = None if depends is None else depends.dependency or kind
+    function = depends.dependency or kind if isinstance(depends, params.Depends) else None
     if not callable(function):
         reject("call", "a callable, Depends(...) or Security(...) with one, or Annotated with one of these", call)
     return annotation, function
@@ -240,8 +258,25 @@ def _parts(dependant: Any, overrides: Mapping[Any, Callable[..., Any]]) -> Itera
         yield from _parts(each, overrides)
 
 
+def _implicit_queries(dependant: Any) -> Iterator[str]:  # noqa: ANN401 -- as above
+    """Yield the query parameters that would be path parameters if the path of the route had their names."""
+    for field in dependant.query_params:
+        with suppress(Exception):  # which FastAPI raises if it is declared as a query parameter
+            APIRoute(f"/{{{field.alias}}}", dependant.call)
+            yield field.alias
+
+
+def _handles_itself(route: object) -> bool:
+    return isinstance(route, APIRoute) and type(route).get_route_handler is not APIRoute.get_route_handler
+
+
 async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG001 -- as FastAPI has it
+    _running.get().result = _REFUSED  # also if it is closed with one of these
     return Response(status_code=403)
+
+
+async def _drop() -> None:
+    pass
 
 
 async def _send_nothing(message: Message) -> None:

@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from contextvars import copy_context
 from typing import Any, NoReturn
 
 import anyio
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
+from fastapi_maintenance._helpers import background
 from fastapi_maintenance._helpers.scope import as_http
+from fastapi_maintenance._helpers.waiting import guarded
 
 MOST_OF_BODY = 1024 * 1024  # bytes that predicates may read
 _MOST_MESSAGES = 10_000  # in which these may come
@@ -34,9 +37,12 @@ class PredicateRequest(Request):
 
     missed = False
     """Whether something was asked for that cannot be had; see `has_missed`."""
-    _lock: anyio.Lock | None = None
     _size = 0
     _is_too_large = _is_over = False
+    _receiving: background.Task | None = None
+    _error: Exception | None = None
+    _arrived: anyio.Event
+    _position = 0
 
     def __init__(
         self,
@@ -54,7 +60,7 @@ class PredicateRequest(Request):
         self.verdicts: dict[object, bool | None] = {} if verdicts is None else verdicts
         self._from_server = _receive_no_body if scope["type"] == "websocket" else receive
         self._received: list[Message] = []
-        self._position = 0
+        self._forms: list[Request] = []
 
     @property
     def app(self) -> Any:  # noqa: ANN401 -- as Starlette has it
@@ -62,13 +68,47 @@ class PredicateRequest(Request):
         return self.scope.get("app", self._app)
 
     @property
+    def has_body(self) -> bool:
+        """Whether some of a body has been received."""
+        return self._size > 0
+
+    @property
     def receive(self) -> Receive:
         """The function that receives the next message."""
         return self._receive_on
 
+    # Each reads from the beginning, and keeps nothing: another part may have changed or closed what it was given.
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body in chunks."""
+        async with aclosing(self._again().stream()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def body(self) -> bytes:
+        """Return the body."""
+        return await self._again().body()
+
+    async def json(self) -> Any:  # noqa: ANN401 -- as Starlette has it
+        """Return the body, which is JSON."""
+        return await self._again().json()
+
+    def form(self, **limits: Any) -> Any:  # noqa: ANN401 -- as Starlette has it
+        """Return the form in the body."""
+        self._forms.append(self._again())
+        return self._forms[-1].form(**limits)
+
     async def is_disconnected(self) -> bool:
         """Return whether the client is gone."""
         return await Request(self.scope, self._receive_on).is_disconnected()
+
+    async def close(self) -> None:
+        """Close the files of forms."""
+        for request in self._forms:
+            await request.close()
+
+    def _again(self) -> Request:
+        return Request(self.scope, self.reader())
 
     def reader(self) -> Receive:
         """Return a function that receives the body from its beginning."""
@@ -82,29 +122,26 @@ class PredicateRequest(Request):
 
         return receive
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body in chunks, from its beginning."""
-        async with aclosing(Request(self.scope, self.reader()).stream()) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
     def rest(self, receive: Receive) -> Receive:
         """Return what the app receives with: what has been received already, then the rest.
 
         From now on, no predicate can read.
         """
         self._is_over = True
-        if self._lock is None or receive is not self._from_server:  # nothing was read, or only what a handshake lacks
+        if receive is not self._from_server or not (self._received or self._receiving):
             return receive
-        lock, received = self._lock, self._received
 
         async def receive_rest() -> Message:
-            if lock.locked():  # by a read that a predicate has left behind
-                async with lock:
-                    pass
-            return received.pop(0) if received else await receive()
+            while not self._received and self._receiving is not None:  # for a predicate that did not wait for it
+                await self._arrived.wait()
+            return self._received.pop(0) if self._received else await receive()
 
         return receive_rest
+
+    def end(self) -> None:
+        """Stop receiving what nobody has waited for."""
+        if self._receiving is not None:
+            self._receiving.stop()
 
     async def _receive_on(self) -> Message:
         message = await self._message(self._position)
@@ -113,33 +150,37 @@ class PredicateRequest(Request):
 
     async def _message(self, position: int) -> Message:
         """Return a message of the body, received if it has not been yet."""
-        if self._lock is None:
-            self._lock = anyio.Lock()
-        async with self._lock:
-            if self._is_over or position == len(self._received) - self._is_too_large:
-                await self._receive_next()
-            message = self._received[position]
+        while self._is_over or position == len(self._received) - self._is_too_large:
+            if self._is_over or self._from_server is None:
+                self._miss(RuntimeError("the body cannot be read now, since the app has the request"))
+            if self._is_too_large:
+                self._miss(RuntimeError(f"the body is larger than the {MOST_OF_BODY} bytes that predicates may read"))
+            if self._error is not None:
+                self._miss(self._error)
+            if self._receiving is None:  # in a task of its own: if the predicate stops waiting, nothing is lost
+                self._arrived = anyio.Event()
+                self._receiving = background.start(self._receive_next, context=copy_context())
+            await self._arrived.wait()
+        message = self._received[position]
         self.missed |= message["type"] == "http.disconnect"
         return message
 
     async def _receive_next(self) -> None:
-        if self._is_over or self._from_server is None:
-            self._miss("the body cannot be read now, since the app has the request")
-        elif not self._is_too_large:
-            try:
-                message = await self._from_server()
-            except Exception:
-                self.missed = True
-                raise
+        try:
+            message = await guarded(self._from_server())  # type: ignore[misc]  # it is not None
+        except Exception as error:  # noqa: BLE001 -- raised where it is waited for
+            self._error = error
+        else:
             self._received.append(message)
             self._size += len(message.get("body", b""))
             self._is_too_large = self._size > MOST_OF_BODY or len(self._received) > _MOST_MESSAGES
-        if self._is_too_large:
-            self._miss(f"the body is larger than the {MOST_OF_BODY} bytes that predicates may read")
+        finally:
+            self._receiving = None
+            self._arrived.set()
 
-    def _miss(self, why: str) -> NoReturn:
+    def _miss(self, error: Exception) -> NoReturn:
         self.missed = True
-        raise RuntimeError(why)
+        raise error
 
 
 def has_missed(request: Request) -> bool:
