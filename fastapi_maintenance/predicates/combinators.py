@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeAlias, cast, overload
 from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
-from fastapi_maintenance.predicates.request import has_missed
+from fastapi_maintenance.predicates.request import end_part
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
 Verdict: TypeAlias = bool | None  # whether a request is exempt; None: unknown
@@ -295,10 +295,10 @@ async def _answer(request: Request, awaited: Awaitable[object]) -> Verdict:
     try:
         said = verdict_of(await awaited)
     except Exception:
-        if has_missed(request):
+        if end_part(request):
             return None
         raise
-    return None if has_missed(request) else said
+    return None if end_part(request) else said
 
 
 def _function_of(part: _Part) -> _Function:

@@ -31,7 +31,7 @@ from fastapi_maintenance.predicates.combinators import (
     Verdict,
     function_name,
 )
-from fastapi_maintenance.predicates.request import PredicateRequest, has_missed
+from fastapi_maintenance.predicates.request import PredicateRequest, end_part
 
 _PUT_BY_ROUTER = ("endpoint", "path_params", "route")
 _REFUSALS = (HTTPException, RequestValidationError, WebSocketException)
@@ -95,7 +95,7 @@ def dependency(call: object, where: Callable[[Any], bool | None] | None = None) 
         if request.is_asked_again:
             return request.verdicts.get(ask)
         said = await resolver.resolve(request)
-        if has_missed(request):
+        if end_part(request):
             said = None
         if said is not None and not isinstance(said, bool):
             if iscoroutine(said):
@@ -137,11 +137,10 @@ class _Resolver:
         self._where = where
         self._built = lru_cache(self._build)
         try:
-            _, self._dependant = self._built(())
+            parts = list(_parts(self._build(())[1], {}))
         except Exception as error:
             msg = f"call must be a dependency that FastAPI accepts, got {self.name}: {error}"
             raise TypeError(msg) from error
-        parts = list(_parts(self._dependant, {}))
         self.reads_body = any(part.body_params for part in parts)
         if any(part.websocket_param_name for part in parts):
             msg = f"call must take an HTTPConnection instead of a WebSocket, since it is asked before one: {self.name}"
@@ -152,10 +151,17 @@ class _Resolver:
         app, routed = request.app, request.routed or {}
         overrides = getattr(app, "dependency_overrides", {})
         names = tuple(sorted(set(re.findall(r"{(\w+)(?::\w+)?}", routed.get(TEMPLATE, "")))))
-        queries = {name for part in _parts(self._dependant, overrides) for name in _implicit_queries(part)}
+        try:  # not before a request comes, as names in annotations may be defined after the predicate
+            inner, dependant = self._built(names)
+        except Exception as error:
+            msg = f"FastAPI refuses the dependency {self.name} for a route with the path parameters {names}: {error}"
+            raise UnusablePredicateError(msg) from error
+        parts = list(_parts(dependant, overrides))
+        reads_body = any(part.body_params for part in parts)
+        queries = {name for part in parts for name in _implicit_queries(part)}
         if queries and (request.routed is None or queries & routed.get("path_params", {}).keys() - set(names)):
             request.missed = True  # they may be parameters of the path
-        elif self.reads_body and _handles_itself(routed.get("route")):
+        elif reads_body and _handles_itself(routed.get("route")):
             request.missed = True  # it may read another body
         if request.missed:
             return None
@@ -164,11 +170,6 @@ class _Resolver:
         scope |= {key: routed[key] for key in _PUT_BY_ROUTER if key in routed}
         if isinstance(app, Starlette):
             scope["router"] = app.router
-        try:
-            inner, _ = self._built(names)
-        except Exception as error:
-            msg = f"FastAPI refuses the dependency {self.name} for a route with the path parameters {names}: {error}"
-            raise UnusablePredicateError(msg) from error
         resolution = _Resolution(overrides)
         token = _running.set(resolution)
         try:
@@ -179,7 +180,7 @@ class _Resolver:
         if resolution.result is not _REFUSED:
             return resolution.result
         # By `strict_content_type`, a route takes such a body for JSON or not.
-        return None if self.reads_body and request.has_body and "content-type" not in request.headers else False
+        return None if reads_body and request.has_body and "content-type" not in request.headers else False
 
     def _build(self, path_parameters: tuple[str, ...]) -> tuple[ASGIApp, Any]:
         """Return the app for a route with these path parameters, and what FastAPI knows of the dependency."""

@@ -36,13 +36,14 @@ class PredicateRequest(Request):
     """
 
     missed = False
-    """Whether something was asked for that cannot be had; see `has_missed`."""
+    """Whether this part of a predicate asked for something that cannot be had."""
+    position = 0
+    """The number of the message that this part receives next, if it receives by itself."""
     _size = 0
     _is_too_large = _is_over = False
     _receiving: background.Task | None = None
     _error: Exception | None = None
     _arrived: anyio.Event
-    _position = 0
 
     def __init__(
         self,
@@ -144,8 +145,8 @@ class PredicateRequest(Request):
             self._receiving.stop()
 
     async def _receive_on(self) -> Message:
-        message = await self._message(self._position)
-        self._position += 1
+        message = await self._message(self.position)
+        self.position += 1
         return message
 
     async def _message(self, position: int) -> Message:
@@ -183,9 +184,9 @@ class PredicateRequest(Request):
         raise error
 
 
-def has_missed(request: Request) -> bool:
-    """Return whether what was just asked of a request could not be had, so that the verdict is unknown; forget it."""
-    missed: bool = getattr(request, "missed", False)
-    if missed:
-        request.missed = False  # type: ignore[attr-defined]  # a `PredicateRequest` has it
+def end_part(request: Request) -> bool:
+    """Return whether a part of a predicate asked for what cannot be had, so that it is unknown; begin another part."""
+    if not isinstance(request, PredicateRequest):
+        return False
+    missed, request.missed, request.position = request.missed, False, 0
     return missed

@@ -111,6 +111,10 @@ async def read_two_messages(request: Request) -> object:
     return [await request.receive() for _ in range(2)]
 
 
+async def read_by_another_request(request: Request) -> object:
+    return await Request(request.scope, request.receive).body()
+
+
 async def read_form(request: Request) -> object:
     return await request.form()
 
@@ -134,7 +138,7 @@ async def read_twice_at_once(request: Request) -> object:
 
 
 WAYS = [
-    *(read_body, read_one_chunk, read_two_messages, read_form, ask_whether_disconnected),
+    *(read_body, read_by_another_request, read_one_chunk, read_two_messages, read_form, ask_whether_disconnected),
     *(read_and_be_cancelled, read_twice_at_once),
 ]
 LIMIT = 8
@@ -161,6 +165,7 @@ def reads(way: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Aw
 @example([b"123456789"], False, [read_body, read_one_chunk])
 @example([b"1234", b"5678", b"9"], False, [read_body, read_body])
 @example([b"12", b"34"], True, [read_two_messages, read_body])
+@example([b"12"], False, [read_by_another_request, read_by_another_request])
 def test_app_receives_the_whole_body_whatever_predicates_have_read(
     chunks: list[bytes], is_cut_off: bool, ways: list[Callable[[Request], Awaitable[object]]]
 ) -> None:
