@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from inspect import iscoroutine, iscoroutinefunction
 from typing import Annotated, Any, NoReturn, TypeVar, cast, get_args, get_origin, overload
 
@@ -19,7 +19,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Scope
-from typing_extensions import TypeAliasType
 
 from fastapi_maintenance._helpers.applications import FastAPI, Starlette
 from fastapi_maintenance._helpers.checks import check_callable, reject
@@ -31,7 +30,7 @@ from fastapi_maintenance.predicates.combinators import (
     Verdict,
     function_name,
 )
-from fastapi_maintenance.predicates.request import PredicateRequest, end_part
+from fastapi_maintenance.predicates.request import PredicateRequest, end_part, reads_body
 
 _PUT_BY_ROUTER = ("endpoint", "path_params", "route")
 _REFUSALS = (HTTPException, RequestValidationError, WebSocketException)
@@ -135,13 +134,13 @@ class _Resolver:
         if where is not None and iscoroutinefunction(check_callable("where", where)):
             reject("where", "a function that is not async", where)
         self._where = where
-        self._built = lru_cache(self._build)
+        self._built = cache(self._build)
         try:
             parts = list(_parts(self._build(())[1], {}))
         except Exception as error:
             msg = f"call must be a dependency that FastAPI accepts, got {self.name}: {error}"
             raise TypeError(msg) from error
-        self.reads_body = any(part.body_params for part in parts)
+        self.reads_body = any(part.body_params or _looks_at_body(part) for part in parts)
         if any(part.websocket_param_name for part in parts):
             msg = f"call must take an HTTPConnection instead of a WebSocket, since it is asked before one: {self.name}"
             raise TypeError(msg)
@@ -157,13 +156,10 @@ class _Resolver:
             msg = f"FastAPI refuses the dependency {self.name} for a route with the path parameters {names}: {error}"
             raise UnusablePredicateError(msg) from error
         parts = list(_parts(dependant, overrides))
-        reads_body = any(part.body_params for part in parts)
-        queries = {name for part in parts for name in _implicit_queries(part)}
-        if queries and (request.routed is None or queries & routed.get("path_params", {}).keys() - set(names)):
-            request.missed = True  # they may be parameters of the path
-        elif reads_body and _handles_itself(routed.get("route")):
-            request.missed = True  # it may read another body
-        if request.missed:
+        bodies = {field.name for part in parts for field in part.body_params}
+        foreign = None if request.routed is None else routed.get("path_params", {}).keys() - set(names)
+        if _may_be_in_path(parts, foreign) or (bodies and _reads_another_body(routed.get("route"), bodies)):
+            request.missed = True
             return None
         scope = {key: value for key, value in request.scope.items() if key.partition(".")[0] != "fastapi"}
         scope |= {"app": app, "path_params": _UnknownParameters(request) if request.routed is None else {}}
@@ -180,7 +176,7 @@ class _Resolver:
         if resolution.result is not _REFUSED:
             return resolution.result
         # By `strict_content_type`, a route takes such a body for JSON or not.
-        return None if reads_body and request.has_body and "content-type" not in request.headers else False
+        return None if bodies and request.has_body and "content-type" not in request.headers else False
 
     def _build(self, path_parameters: tuple[str, ...]) -> tuple[ASGIApp, Any]:
         """Return the app for a route with these path parameters, and what FastAPI knows of the dependency."""
@@ -234,8 +230,8 @@ class _UnknownParameters(Mapping[str, Any]):
 
 def _annotation_of(call: object) -> tuple[Any, object]:
     """Return the annotation of a parameter that depends on `call`, and the function or class that is called for it."""
-    while isinstance(call, TypeAliasType):
-        call = call.__value__
+    while type(call).__name__ == "TypeAliasType":  # of `typing` or `typing_extensions`
+        call = cast("Any", call).__value__
     if get_origin(call) is Annotated:
         annotation: Any = call
         kind, *metadata = get_args(call)
@@ -259,16 +255,35 @@ def _parts(dependant: Any, overrides: Mapping[Any, Callable[..., Any]]) -> Itera
         yield from _parts(each, overrides)
 
 
-def _implicit_queries(dependant: Any) -> Iterator[str]:  # noqa: ANN401 -- as above
-    """Yield the query parameters that would be path parameters if the path of the route had their names."""
-    for field in dependant.query_params:
-        with suppress(Exception):  # which FastAPI raises if it is declared as a query parameter
-            APIRoute(f"/{{{field.alias}}}", dependant.call)
-            yield field.alias
+def _may_be_in_path(parts: list[Any], names: AbstractSet[str] | None) -> bool:
+    """Return whether a query parameter of these names, None for any, may be that of a path: none says `Query()`."""
+    if names is not None and not names:
+        return False
+    queries = [(part.call, field.alias) for part in parts for field in part.query_params]
+    return any((names is None or name in names) and _is_implicit(call, name) for call, name in queries)
 
 
-def _handles_itself(route: object) -> bool:
-    return isinstance(route, APIRoute) and type(route).get_route_handler is not APIRoute.get_route_handler
+@cache
+def _is_implicit(call: Callable[..., Any], name: str) -> bool:
+    """Return whether a query parameter would be that of the path if the path of the route had its name."""
+    try:
+        APIRoute(f"/{{{name}}}", call)
+    except Exception:  # noqa: BLE001 -- FastAPI has one for a parameter that says `Query()`
+        return False
+    return True
+
+
+def _looks_at_body(dependant: Any) -> bool:  # noqa: ANN401 -- as above
+    name = dependant.request_param_name or dependant.http_connection_param_name
+    return name is not None and reads_body(dependant.call, name)
+
+
+def _reads_another_body(route: object, names: set[str]) -> bool:
+    """Return whether a route may make something else of the body: it unpacks it, or has more parameters in it."""
+    if not isinstance(route, APIRoute):
+        return False
+    more = {field.name for part in _parts(route.dependant, {}) for field in part.body_params} - names
+    return bool(more) or type(route).get_route_handler is not APIRoute.get_route_handler
 
 
 async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG001 -- as FastAPI has it

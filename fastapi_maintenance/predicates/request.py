@@ -1,8 +1,11 @@
 """The request as predicates see it: they may read its body, and the app still receives the whole of it."""
 
+import ast
+import inspect
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from contextvars import copy_context
+from textwrap import dedent
 from typing import Any, NoReturn
 
 import anyio
@@ -15,6 +18,7 @@ from fastapi_maintenance._helpers.waiting import guarded
 
 MOST_OF_BODY = 1024 * 1024  # bytes that predicates may read
 _MOST_MESSAGES = 10_000  # in which these may come
+_BODY = {"body", "form", "json", "receive", "stream"}  # the attributes by which a request gives its body
 _NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
 
 
@@ -182,6 +186,21 @@ class PredicateRequest(Request):
     def _miss(self, error: Exception) -> NoReturn:
         self.missed = True
         raise error
+
+
+def reads_body(function: Any, parameter: str | None = None) -> bool:  # noqa: ANN401 -- anything that can be called
+    """Return whether the source of a function shows that it reads the body of the request in this parameter.
+
+    None: the first parameter.
+    """
+    try:
+        function = function if inspect.isroutine(function) else function.__call__
+        parameter = parameter or next(iter(inspect.signature(function).parameters))
+        tree = ast.parse(dedent(inspect.getsource(inspect.unwrap(function))))
+    except Exception:  # noqa: BLE001 -- its source is not known, or is not that of a function alone
+        return False
+    attributes = [each for each in ast.walk(tree) if isinstance(each, ast.Attribute) and each.attr in _BODY]
+    return any(isinstance(each.value, ast.Name) and each.value.id == parameter for each in attributes)
 
 
 def end_part(request: Request) -> bool:

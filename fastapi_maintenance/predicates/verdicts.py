@@ -1,14 +1,12 @@
 """What a predicate says: of a request, of all requests of one method and path, or of all requests to a route."""
 
-import ast
 import inspect
 import re
 from asyncio import CancelledError
 from collections.abc import Awaitable, Iterator
 from itertools import zip_longest
-from textwrap import dedent
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
 from starlette.datastructures import URL
 from starlette.requests import Request
@@ -28,13 +26,12 @@ from fastapi_maintenance.predicates.combinators import (
     not_,
     verdict_of,
 )
-from fastapi_maintenance.predicates.request import PredicateRequest
+from fastapi_maintenance.predicates.request import PredicateRequest, reads_body
 from fastapi_maintenance.typing import ExemptCallback
 
 _Possible: TypeAlias = frozenset[Verdict | str]
 _RAISES = "raises"  # after which no other part is asked, and nothing is exempt
 _ANY: _Possible = frozenset({True, False, None, _RAISES})
-_BODY = {"body", "form", "json", "receive", "stream"}  # the ways of a request to its body
 _logger = get_logger()
 _logged: set[tuple[str, str]] = remembered(set())
 """The predicates that were logged as failing for each request, and why: that is logged once."""
@@ -93,11 +90,13 @@ def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN4
         predicate = predicate.combine(*(lambda _, verdict=verdict: verdict for verdict in verdicts))
     if isinstance(predicate, AsyncBuiltInPredicate) and predicate.combine is None:  # a dependency
         return None
+    request = _PartialRequest(method, path)
     try:
-        said = predicate(_PartialRequest(method, path))
-        return verdict_of(_result_without_waiting(said) if inspect.isawaitable(said) else said)
+        said = predicate(request)
+        verdict = verdict_of(_result_without_waiting(said) if inspect.isawaitable(said) else said)
     except Exception:  # noqa: BLE001 -- it looks at more than these, or fails
         return None
+    return None if request.partial.was_missed else verdict
 
 
 def outlook_on(
@@ -117,7 +116,9 @@ def outlook_on(
     """
     by = repr(predicate) if isinstance(predicate, Composable) else function_name(predicate)
     if not isinstance(predicate, Composable) or (predicate.combine is None and predicate.on is None):
-        return Outlook(_ANY, by, (f"function {by}", *(["the body"] if _reads_body(predicate) else [])))
+        return Outlook(
+            _ANY, by, (f"function {by}", *(["the body"] if is_async(predicate) and reads_body(predicate) else []))
+        )
     if predicate.combine is None and is_async(predicate):  # a dependency
         return Outlook(_ANY, by, predicate.on or ())
     if predicate.combine is None:
@@ -133,22 +134,8 @@ def outlook_on(
             possible = frozenset(_joined(said, then, decisive) for said in possible for then in part.possible)
         deciding = [part.by for part in parts if part.possible == {True}]
         by = deciding[0] if deciding and (decisive or len(parts) == 1) else by
-    on = dict.fromkeys(each for part in parts for each in part.on)
-    return Outlook(possible, by, () if len(possible) == 1 else tuple(on))
-
-
-def _reads_body(function: Any) -> bool:  # noqa: ANN401 -- any predicate
-    """Return whether the source of an async predicate shows that it reads the body of its request."""
-    try:
-        code = function if inspect.isroutine(function) else type(function).__call__
-        tree = ast.parse(dedent(inspect.getsource(inspect.unwrap(code))))
-        (parameter,) = inspect.signature(function).parameters
-    except Exception:  # noqa: BLE001 -- its source is not known, or it is something else
-        return False
-    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in _BODY)
-    return is_async(function) and any(
-        isinstance(each.value, ast.Name) and each.value.id == parameter for each in attributes
-    )
+    conditions = dict.fromkeys(each for part in parts for each in part.on)
+    return Outlook(possible, by, () if len(possible) == 1 else tuple(conditions))
 
 
 def _joined(said: Verdict | str, then: Verdict | str, decisive: bool) -> Verdict | str:  # noqa: FBT001 -- a verdict
@@ -196,6 +183,13 @@ def _result_without_waiting(verdict: Awaitable[object]) -> object:
 class _PartialScope(dict[str, Any]):
     """A scope that raises `KeyError` for what is not known, where others give a default."""
 
+    was_missed = False
+    """Whether something was looked for that is not known."""
+
+    def __missing__(self, key: str) -> NoReturn:
+        self.was_missed = True
+        raise KeyError(key)
+
     def get(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- as of any scope
         return self[key]
 
@@ -211,7 +205,11 @@ class _PartialRequest(Request):
 
     def __init__(self, method: str | None, path: str | None, *, hidden: bool = False) -> None:
         known = {"type": "http", "method": method, "path": path, "root_path": "", HIDDEN_APP: hidden}
-        super().__init__(_PartialScope({key: value for key, value in known.items() if value is not None}))
+        self.partial = _PartialScope({key: value for key, value in known.items() if value is not None})
+        super().__init__(self.partial, self._receive_nothing)
+
+    async def _receive_nothing(self) -> Any:  # noqa: ANN401 -- nothing
+        return self.partial["body"]  # which is not known
 
     @property
     def url(self) -> URL:

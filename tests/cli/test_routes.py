@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import pytest
@@ -77,6 +77,10 @@ async def asks_elsewhere(request: Request) -> bool:
         return bool(response.json())
 
 
+typed_by_hand: dict[str, Any] = {}
+exec("async def exempt(request): return await request.body()", typed_by_hand)  # noqa: S102 -- its source is not known
+
+
 def by_body(item: Annotated[str, Body()]) -> bool:
     return item == "a"
 
@@ -128,8 +132,10 @@ def closed(*routes: BaseRoute, exempt: ExemptCallback | None = None, **settings:
         (client_in("10.0.0.0/8"), "depends GET/HEAD /a - on client address"),
         (reads_body, "depends GET/HEAD /a - on function reads_body, the body"),
         (ReadsBody(), "depends GET/HEAD /a - on function ReadsBody, the body"),
+        (typed_by_hand["exempt"], "depends GET/HEAD /a - on function exempt"),
         (asks_elsewhere, "depends GET/HEAD /a - on function asks_elsewhere"),
         (dependency(by_body) & ADMIN, "depends GET/HEAD /a - on the dependency by_body, the body, header X-Admin-Key"),
+        (dependency(reads_body), "depends GET/HEAD /a - on the dependency reads_body, the body"),
         (any_of(path_is("/a"), dependency(is_staff)), "open GET/HEAD /a - exempt by path_is('/a')"),
         (any_of(dependency(is_staff), path_is("/a")), "depends GET/HEAD /a - on the dependency is_staff"),
         (partial(is_staff), "depends GET/HEAD /a - on function is_staff"),

@@ -40,6 +40,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import TypeAliasType
 
 from fastapi_maintenance import (
     MemoryBackend,
@@ -296,6 +297,9 @@ async def test_dependency_of_a_starlette_app_has_no_overrides() -> None:
     app = Starlette(routes=[Route("/", lambda _: None)])
     app.add_middleware(maintenance_middleware(enabled=True, exempt=dependency(from_header)))
     assert await status_of(app, "/") == 503
+    body = Starlette(routes=[Route("/", Response(), methods=["POST"])])
+    body.add_middleware(maintenance_middleware(enabled=True, exempt=dependency(from_body)))
+    assert [await status_of(body, "/", "POST", json={"name": name}) for name in ("ada", "eve")] == [200, 503]
 
 
 def is_own(org: str, x_org: Annotated[str, Header()]) -> bool:
@@ -590,6 +594,17 @@ async def test_dependency_that_refuses_when_it_is_closed_exempts_nothing() -> No
         assert await status_of(app_with(dependency(call))) == 503
 
 
+async def test_dependency_on_a_body_of_which_the_route_takes_another_part_is_unknown() -> None:
+    body = {"name": "ada", "item": {"name": "eve"}, "other": {"name": "bob"}}
+    for exempt in (dependency(from_body), not_(dependency(from_body))):
+        app = app_with(exempt)
+
+        @app.post("/two")
+        async def two(item: Item, other: Item) -> None: ...
+
+        assert await status_of(app, "/two", "POST", json=body) == 503
+
+
 async def test_dependency_that_adds_a_task_is_not_held_up_by_it() -> None:
     def current_user(tasks: BackgroundTasks) -> bool:
         tasks.add_task(pytest.fail, "it is run")
@@ -723,7 +738,8 @@ async def test_dependency_outside_of_a_middleware_is_resolved_for_a_request() ->
     requests = [make_request(headers=[("x-user", name)]) for name in ("ada", "eve", "nobody")]
     assert [await exempt(request) for request in requests] == [True, False, False]
     nested: Any = Annotated[Annotated[str, Depends(from_query)], Depends(from_header)]
-    assert repr(dependency(nested)) == repr(exempt)
+    alias: Any = TypeAliasType("alias", TypeAliasType("nested", nested))
+    assert [repr(dependency(each)) for each in (nested, alias)] == [repr(exempt)] * 2
     assert repr(all_of(exempt, never)) == "all_of(dependency(from_header), never)"
     assert (exempt.on, dependency(from_body).on) == (
         ("the dependency from_header",),
