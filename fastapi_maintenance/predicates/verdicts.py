@@ -116,9 +116,8 @@ def outlook_on(
     """
     by = repr(predicate) if isinstance(predicate, Composable) else function_name(predicate)
     if not isinstance(predicate, Composable) or (predicate.combine is None and predicate.on is None):
-        return Outlook(
-            _ANY, by, (f"function {by}", *(["the body"] if is_async(predicate) and reads_body(predicate) else []))
-        )
+        of_body = ["the body"] if is_async(predicate) and reads_body(predicate) else []
+        return Outlook(_ANY, by, (f"function {by}", *of_body))
     if predicate.combine is None and is_async(predicate):  # a dependency
         return Outlook(_ANY, by, predicate.on or ())
     if predicate.combine is None:

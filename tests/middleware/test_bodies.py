@@ -38,7 +38,7 @@ from fastapi_maintenance.predicates import request as reading
 from fastapi_maintenance.predicates.request import MOST_OF_BODY
 from fastapi_maintenance.typing import ExemptCallback
 from tests.middleware.test_open_websockets import Talk, service
-from tests.support import client, handshake, make_request, uvicorn_process, websocket_scope
+from tests.support import client, eventually, handshake, make_request, uvicorn_process, websocket_scope
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
@@ -63,7 +63,7 @@ class Exchange:
         **settings: Any,  # noqa: ANN401 -- those of the middleware
     ) -> None:
         self.rest, self.sent, self.received = list(messages), list[Message](), list[Message]()
-        self.received_before = -1
+        self.received_before, self.is_cut_off = -1, False
         self._messages = messages
         self.app: ASGIApp = maintenance_middleware(
             self._answer, backend="memory:", enabled=True, exempt=exempt, **settings
@@ -84,7 +84,10 @@ class Exchange:
     async def _receive(self) -> Message:
         await checkpoint()
         if not self.rest:
-            await anyio.sleep_forever()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.is_cut_off = True
         return self.rest.pop(0)
 
     async def _send(self, message: Message) -> None:
@@ -332,6 +335,21 @@ async def test_read_that_a_predicate_gives_up_takes_nothing_from_the_app() -> No
     exchange.app = Slow(exchange.app)
     await exchange.run()
     assert exchange.received == messages
+
+
+async def test_read_that_a_predicate_gives_up_ends_with_the_request() -> None:
+    async def is_impatient(request: Request) -> bool:
+        with anyio.move_on_after(0.001):
+            await request.body()
+        return False
+
+    async def is_cut_off() -> bool:
+        await checkpoint()
+        return exchange.is_cut_off
+
+    exchange = await Exchange([chunk(b"1", more=True)], is_impatient).run()
+    assert exchange.status == 503
+    await eventually(is_cut_off)
 
 
 async def test_each_part_reads_a_form_and_json_from_the_beginning() -> None:
