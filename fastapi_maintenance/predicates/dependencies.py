@@ -184,7 +184,8 @@ class _Resolver:
         async def resolved(dependency_result: Any) -> Response:  # noqa: ANN401 -- of any type
             result = dependency_result if self._where is None else self._where(dependency_result)
             _running.get().result = result
-            return Response(background=BackgroundTask(_drop))  # in the place of tasks that the dependency has added
+            # In the place of the tasks that the dependency has added, and no `BackgroundTask`, of which agents make spans.
+            return Response(background=cast("BackgroundTask", _do_nothing))
 
         resolved.__annotations__["dependency_result"] = self._annotation
         path = "/" + "/".join(f"{{{name}}}" for name in path_parameters)
@@ -291,7 +292,7 @@ async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG0
     return Response(status_code=403)
 
 
-async def _drop() -> None:
+async def _do_nothing() -> None:
     pass
 
 
