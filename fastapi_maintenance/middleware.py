@@ -17,7 +17,7 @@ from fastapi_maintenance._helpers.checks import check_app
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.telemetry import request_was_blocked
 from fastapi_maintenance._helpers.waiting import in_time
-from fastapi_maintenance._routing.finder import RouteFinder
+from fastapi_maintenance._routing.finder import Answer, RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, with_hints
 from fastapi_maintenance._routing.layers import all_layers_of
 from fastapi_maintenance._switch import current_backend
@@ -30,6 +30,7 @@ from fastapi_maintenance.predicates import never
 from fastapi_maintenance.predicates.combinators import is_async
 from fastapi_maintenance.predicates.request import PredicateRequest
 from fastapi_maintenance.predicates.verdicts import exempts
+from fastapi_maintenance.responses.cors import is_preflight, through_cors
 from fastapi_maintenance.responses.sending import send_blocked
 from fastapi_maintenance.state import MaintenanceStatus
 from fastapi_maintenance.typing import MiddlewareSettings, StateBackend
@@ -123,20 +124,25 @@ class MaintenanceModeMiddleware:
                 status = switch.status(scope) or await switch.read_status()
                 if status.active or has_forced_on():
                     switch.hint_at_missing_lifespan(scope)
-                    blocks, blocked, as_read, routed = self._decide(scope, status)
+                    blocks, blocked, as_read, answer = self._decide(scope, status)
                     exempt = self.settings.exempt
                     if blocks is None and exempt is not never:
-                        question = PredicateRequest(as_read, receive, app=self._finder.owner, routed=routed)
+                        question = PredicateRequest(as_read, receive, app=self._finder.owner, routed=answer.routed)
                         request[_VERDICTS] = question.verdicts
                         blocks = not await exempts(exempt, question)
                         receive = question.rest(receive)
                     if blocks is not False:
                         served.requests.remove(request)
-                        request_was_blocked(blocked.route)
-                        settings = self.settings
-                        await send_blocked(
-                            scope, receive, send, blocked.status, settings.response, settings.retry_after
+                        settings, cors = self.settings, answer.cors
+                        respond: ASGIApp = partial(
+                            send_blocked,
+                            status=blocked.status,
+                            response=settings.response,
+                            retry_after=settings.retry_after,
                         )
+                        if cors is None or not is_preflight(scope):
+                            request_was_blocked(blocked.route)
+                        await (respond if cors is None else through_cors(cors, respond))(scope, receive, send)
                         return
                     request.has_passed = status.active
             if kind == "websocket" and self.settings.close_websockets:
@@ -151,10 +157,10 @@ class MaintenanceModeMiddleware:
             if served.on_end is not None:
                 served.on_end()
 
-    def _decide(self, scope: Scope, status: MaintenanceStatus) -> tuple[bool | None, Blocked, Scope, Scope | None]:
+    def _decide(self, scope: Scope, status: MaintenanceStatus) -> tuple[bool | None, Blocked, Scope, Answer]:
         """Return whether to block a request by this status, and why; None: the predicate decides.
 
-        Return also the scope as the application reads it, and as the endpoint will find it, if that is known.
+        Return also the scope as the application reads it, and what would answer.
         """
         as_read, answer = self._finder.find(scope)
         blocks = decide(
@@ -165,7 +171,7 @@ class MaintenanceModeMiddleware:
             unmatched=self.settings.unmatched,
             exempt_docs=self.settings.exempt_docs,
         )
-        return blocks, Blocked(ON if answer.mark else status, answer.path), as_read, answer.routed
+        return blocks, Blocked(ON if answer.mark else status, answer.path), as_read, answer
 
     async def _ask_again(self, request: RequestInProgress) -> Blocked | None:
         """Return why a request in progress would be blocked if it began now; None if it would pass.
@@ -229,8 +235,7 @@ def maintenance_middleware(
               to the response; None: `as_json()`.
             - `exempt_docs`: Whether the app's own documentation URLs stay open, by default True.
             - `unmatched`: `"pass"`, the default, leaves to the app what it would answer with 404 or 405, its redirects
-              of trailing slashes, and CORS preflights that a `CORSMiddleware` inside answers; `"block"` blocks them
-              too.
+              of trailing slashes; `"block"` blocks them too.
             - `retry_after`: Whole seconds, or a timedelta, for the `Retry-After` header (RFC 9110 10.2.3) if the end
               of maintenance is not known, by default an hour; or a (min, max) pair: each response gets a random value
               in it, and if the end is known up to max - min seconds more, so that clients do not all come back at once.

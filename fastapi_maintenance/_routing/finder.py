@@ -1,6 +1,7 @@
 """Which endpoint will answer this request? The app's routes are asked with their own `matches`, in the app's order."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, WebSocketRoute
@@ -11,7 +12,7 @@ from fastapi_maintenance._helpers.scope import HIDDEN_APP, TEMPLATE, route_path
 from fastapi_maintenance._routing.documentation import shows_documentation
 from fastapi_maintenance._routing.endpoints import mark_at, refuses
 from fastapi_maintenance._routing.layers import NOTHING, Layers, layers_of, mounted_layers, stack_of
-from fastapi_maintenance._routing.left_to_app import is_preflight, redirects_slash, serves_unmatched, users_handler
+from fastapi_maintenance._routing.left_to_app import redirects_slash, serves_unmatched, users_handler
 from fastapi_maintenance._routing.origin import is_overridden
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself
 from fastapi_maintenance.decorators import has_forced_on
@@ -20,8 +21,9 @@ from fastapi_maintenance.decorators import has_forced_on
 class Answer(NamedTuple):
     """What is known of what will answer a request."""
 
+    layers: Sequence[Layers] = ()  # of the apps that the request goes through, from the outside in
     mark: bool | None = None  # True if it is forced on, False if it is forced off
-    answered: bool = True  # False if the app says 404 or 405, redirects a slash, or answers a CORS preflight by itself
+    answered: bool = True  # False if the app says 404 or 405, or redirects a slash
     documentation: bool = False  # whether it is the app's own documentation
     path: str | None = None  # of the route, with parameters in braces, if it has one
     routed: Scope | None = None  # the scope as the endpoint will find it, if it is certain which one that is
@@ -30,6 +32,11 @@ class Answer(NamedTuple):
     def says_more(self) -> bool:
         """Whether it is more than that something answers, about which the predicate decides."""
         return self.mark is not None or not self.answered or self.documentation
+
+    @property
+    def cors(self) -> Any:
+        """The outermost CORS middleware that the answer would come through; None if there is none."""
+        return next((layers.cors for layers in self.layers if layers.cors is not None), None)
 
 
 _MOST_MOUNTS = 100
@@ -64,10 +71,10 @@ class RouteFinder:
         try:
             layers = self.layers(scope)
             as_read = None if layers.router is None or layers.is_guess else layers.read(scope)
-            answer, asked = _look(layers, scope)
+            answer = _look(layers, scope)
             if answer.says_more or self._exact or has_forced_on():
-                are_exact = [index.is_exact() for index in asked]
-                answer = answer if all(are_exact) else _look(layers, scope)[0]
+                are_exact = [index.is_exact() for each in answer.layers if (index := each.index()) is not None]
+                answer = answer if all(are_exact) else _look(layers, scope)
         except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
             answer = UNKNOWN
         return as_read or {**scope, HIDDEN_APP: True}, answer
@@ -96,29 +103,27 @@ class RouteFinder:
         return stack is not None and any(layer is self._around for layer in layers_of(stack))
 
 
-def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
-    """Do what the app does with a request, up to its endpoint; return also the indexes of the routes asked."""
+def _look(layers: Layers, scope: Scope) -> Answer:
+    """Do what the app does with a request, up to its endpoint."""
     scope = dict(scope)  # in which routes may put something while they are asked, as FastAPI's routers do
     if isinstance(scope.get("fastapi"), dict):
         scope["fastapi"] = dict(scope["fastapi"])
     method = scope.get("method", "GET")
     mark = mark_at(scope["endpoint"], method) if "endpoint" in scope else None  # of what the middleware is in
     path, is_certain, decides, handling = "", True, False, None
-    asked: list[RouteIndex] = []
+    seen: list[Layers] = []
     while True:
         # The layers, from the outside in.
         mark = _nearest(mark, layers.mark, decides=decides)
-        if is_certain and layers.answers_preflights and is_preflight(scope):
-            return Answer(mark, answered=False), asked
         decides = decides or layers.decides or layers.is_guess
         is_certain = is_certain and not decides and not layers.unknown
         handling = handling if layers.handlers is None else layers.handlers  # the innermost one handles 404 and 405
         index = layers.index()
         # A guess that leads back to where the request comes from is wrong.
-        is_wrong = index is not None and layers.is_guess and any(index.router is each.router for each in asked)
-        if index is None or is_wrong or len(asked) == _MOST_MOUNTS:
-            return Answer(mark, path=path or None), asked
-        asked.append(index)
+        is_wrong = index is not None and layers.is_guess and any(index.router is each.router for each in seen)
+        seen.append(layers)
+        if index is None or is_wrong or len(seen) > _MOST_MOUNTS:
+            return Answer(seen, mark, path=path or None)
         scope = layers.read(scope)
 
         # The routes, in their order.
@@ -126,7 +131,7 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
         if found is None:
             is_refused = users_handler(handling, 404) is None and not serves_unmatched(index.router, scope)
             is_left = is_certain and (is_refused or redirects_slash(index, scope))
-            return Answer(mark, answered=not is_left, path=path or None), asked
+            return Answer(seen, mark, answered=not is_left, path=path or None)
         candidate, child, is_changed = found
         effective, route = candidate.effective, candidate.original
         while isinstance(route, IncludedRouter):  # which could not be listed route by route
@@ -140,7 +145,7 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
         mark = _nearest(mark, candidate.mark, decides=decides)
         decides = decides or candidate.decides or is_changed
         is_certain = is_certain and not decides
-        scope.update(child)
+        scope.update(child, **{TEMPLATE: getattr(effective, "path", "")})
         if not isinstance(route, (Mount, Host)):
             break
         if candidate.layers is None or candidate.layers.app is not effective.app or not candidate.layers.is_current():
@@ -154,14 +159,15 @@ def _look(layers: Layers, scope: Scope) -> tuple[Answer, list[RouteIndex]]:
     method, methods = scope.get("method", "GET"), getattr(effective, "methods", None)
     if not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
         is_left = is_certain and users_handler(handling, 405) is None
-        return Answer(mark, answered=not is_left, path=path or None), asked
+        return Answer(seen, mark, answered=not is_left, path=path or None)
     mark = _nearest(mark, mark_at(endpoint, method), decides=decides)
     return Answer(
+        seen,
         mark,
         documentation=not decides and shows_documentation(route, layers.owner, scope),
         path=path or None,
-        routed={**scope, TEMPLATE: getattr(effective, "path", "")} if is_certain else None,
-    ), asked
+        routed=scope if is_certain else None,
+    )
 
 
 def _first_match(index: RouteIndex, scope: Scope) -> tuple[Candidate, Scope, bool] | None:

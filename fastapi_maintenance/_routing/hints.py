@@ -5,7 +5,6 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 from starlette.types import Message, Scope, Send
 
@@ -24,10 +23,6 @@ _LOGGER = "fastapi_maintenance.hints"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _NOT_AN_APP = (FunctionType, MethodType, partial, type, type(None))
 _ROUTER = "fastapi_maintenance.router."  # the modules that the endpoints of the admin API come from
-_CORS_INSIDE = (
-    "CORSMiddleware is inside the maintenance middleware, so scripts of other origins cannot read the 503: add it "
-    "after the maintenance middleware"
-)
 _TWICE = (
     "two maintenance middlewares of this app are on one switch, so a request has to be exempt from both: keep one of "
     "them, and compose what they exempt with any_of"
@@ -74,8 +69,6 @@ def hints_on(
     def find(method: str, path: str) -> Any:  # noqa: ANN401 -- an answer
         return finder.find(as_http({"type": "http", "method": method, "path": path, "app": app}))[1]
 
-    if any(isinstance(layer, CORSMiddleware) for layer in all_layers_of(finder.app)):
-        yield "cors", _CORS_INSIDE
     if twice:
         yield "twice", _TWICE
     if passes and router is not None:

@@ -83,7 +83,7 @@ class Layers:
         self.unknown: list[Any] = []  # the layers that may change the path or the method, or answer by themselves
         self.decides = False  # whether one of these, and not the routes, decides what answers
         self.is_guess = False  # whether a request may never come to this router
-        self.answers_preflights = False  # whether a CORS middleware comes before any of these
+        self.cors: Any = None  # the outermost CORS middleware, which what is answered in its place has to go through
         self.handlers: Any = None  # the innermost layer, or the application, that has handlers of exceptions
         self._links: list[
             tuple[Any, type, str, object]
@@ -180,7 +180,8 @@ class Layers:
         return layers[-1]
 
     def _check_middleware(self, layer: Any, kind: object) -> None:  # noqa: ANN401 -- anything can be a layer
-        self.answers_preflights |= kind is CORSMiddleware and not self.unknown
+        if self.cors is None and isinstance(kind, type) and issubclass(kind, CORSMiddleware):
+            self.cors = unwrapped(layer)
         if kind is ExceptionMiddleware and not isinstance(layer, Middleware):
             self.handlers = layer
         self._check(layer, known=is_known(kind))

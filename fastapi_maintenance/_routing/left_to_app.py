@@ -1,4 +1,4 @@
-"""What no endpoint answers, and is left to the app: 404 and 405, redirects of trailing slashes, CORS preflights."""
+"""What no endpoint answers, and is left to the app: 404 and 405, and redirects of trailing slashes."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,14 +12,6 @@ from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance._routing.origin import is_framework, is_overridden
 from fastapi_maintenance._routing.routes import RouteIndex
 from fastapi_maintenance.decorators import mark_of
-
-
-def is_preflight(scope: Scope) -> bool:
-    """Return whether a browser asks by this request what it may send, a CORS preflight (Fetch 4.8)."""
-    if scope.get("method") != "OPTIONS":
-        return False
-    names = {name for name, _ in scope.get("headers", ())}
-    return {b"origin", b"access-control-request-method"} <= names
 
 
 def users_handler(handling: Any, status: int) -> Any:  # noqa: ANN401 -- an application, or a layer that has handlers

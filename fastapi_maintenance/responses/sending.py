@@ -16,6 +16,7 @@ from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._helpers.waiting import guarded
 from fastapi_maintenance.responses.callbacks import STATUS_KEY, MessageCallback, as_json
+from fastapi_maintenance.responses.cors import EXPOSED
 from fastapi_maintenance.state import MaintenanceStatus, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
 
@@ -89,10 +90,15 @@ def _seconds(status: MaintenanceStatus, retry_after: tuple[int, int]) -> int:
 
 
 def _completed(own: Iterable[_Header], seconds: int) -> list[_Header]:
-    """Return a response's own headers, with `Retry-After` and `Cache-Control` where it has none."""
+    """Return a response's own headers, with those that every blocked response has where it has none of that name."""
     headers = list(own)
     names = {name.lower() for name, _ in headers}
-    defaults = ((b"retry-after", b"%d" % seconds), (b"cache-control", b"no-store"))
+    defaults = (
+        (b"retry-after", b"%d" % seconds),
+        (b"cache-control", b"no-store"),
+        (b"x-maintenance-mode", b"on"),
+        (b"access-control-expose-headers", EXPOSED.encode()),
+    )
     return headers + [(name, value) for name, value in defaults if name not in names]
 
 
