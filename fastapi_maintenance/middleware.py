@@ -234,8 +234,8 @@ def maintenance_middleware(
             - `response`, also `response_callback` and `response_handler`: A function, sync or async, from the request
               to the response; None: `as_json()`.
             - `exempt_docs`: Whether the app's own documentation URLs stay open, by default True.
-            - `unmatched`: `"pass"`, the default, leaves to the app what it would answer with 404 or 405, its redirects
-              of trailing slashes; `"block"` blocks them too.
+            - `unmatched`: `"pass"`, the default, leaves to the app what it would answer with 404 or 405, and its
+              redirects of trailing slashes; `"block"` blocks them too.
             - `retry_after`: Whole seconds, or a timedelta, for the `Retry-After` header (RFC 9110 10.2.3) if the end
               of maintenance is not known, by default an hour; or a (min, max) pair: each response gets a random value
               in it, and if the end is known up to max - min seconds more, so that clients do not all come back at once.

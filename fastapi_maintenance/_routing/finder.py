@@ -34,7 +34,7 @@ class Answer(NamedTuple):
         return self.mark is not None or not self.answered or self.documentation
 
     @property
-    def cors(self) -> Any:
+    def cors(self) -> Any:  # noqa: ANN401 -- the middleware, or what it will be built from
         """The outermost CORS middleware that the answer would come through; None if there is none."""
         return next((layers.cors for layers in self.layers if layers.cors is not None), None)
 

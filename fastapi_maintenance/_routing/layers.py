@@ -157,6 +157,8 @@ class Layers:
         # Middleware that hides what it wraps leads to the router all the same, unless the app builds in its own way.
         decides = isinstance(end, _WITH_ROUTES) or is_overridden(app, "build_middleware_stack")
         self._check(end, known=end is app.router, decides=decides)
+        if self.cors is None:  # or a layer hides it; one that is outside would do no harm
+            self.cors = next((each for each in app.user_middleware if _is_cors(each.cls)), None)
         self._enter_router(app.router, app)
 
     def _enter_router(self, router: Router, owner: Starlette | None = None) -> None:
@@ -180,7 +182,7 @@ class Layers:
         return layers[-1]
 
     def _check_middleware(self, layer: Any, kind: object) -> None:  # noqa: ANN401 -- anything can be a layer
-        if self.cors is None and isinstance(kind, type) and issubclass(kind, CORSMiddleware):
+        if self.cors is None and _is_cors(kind):
             self.cors = unwrapped(layer)
         if kind is ExceptionMiddleware and not isinstance(layer, Middleware):
             self.handlers = layer
@@ -193,6 +195,10 @@ class Layers:
         if not known:
             self.unknown.append(layer)
             self.decides |= decides
+
+
+def _is_cors(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, CORSMiddleware)
 
 
 def mounted_layers(mount: Any) -> Layers:  # noqa: ANN401 -- a mount or a host, or its context in an included router

@@ -1,6 +1,5 @@
-"""The response to a blocked request of a script of another origin, through the CORS middleware of the app (Fetch 3.3)."""
+"""A blocked response for scripts of other origins, sent through the CORS middleware of the app (Fetch 3.3)."""
 
-from collections.abc import Iterable
 from copy import copy
 from typing import Any
 

@@ -39,7 +39,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance.router import maintenance_router
-from tests.routing.apps import NESTED
+from tests.routing.apps import NESTED, Rewriting
 from tests.support import ROOT, client
 from tests.switch.lifespans import living
 
@@ -110,35 +110,17 @@ async def test_an_arrangement_that_is_right_gives_no_hint(caplog: pytest.LogCapt
     assert [] == await hints_of(app, caplog)
 
 
-async def test_cors_inside_the_maintenance_middleware_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    app = FastAPI()
-    app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
-    app.add_middleware(maintenance_middleware())
-    expected = (
-        "CORSMiddleware is inside the maintenance middleware, so scripts of other origins cannot read the 503: add it "
-        "after the maintenance middleware (to silence it: "
-        "logging.getLogger('fastapi_maintenance.hints.cors').setLevel('ERROR'))"
-    )
-    assert [("cors", expected)] == await hints_of(app, caplog)
-
-
-async def test_cors_inside_is_seen_where_the_whole_app_is_wrapped(caplog: pytest.LogCaptureFixture) -> None:
-    app = FastAPI()
-    app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
-    assert ["cors"] == await topics_of(maintenance_middleware()(app), caplog)
-
-
-@pytest.mark.parametrize("topic", ["hints", "hints.cors"])
+@pytest.mark.parametrize("topic", ["hints", "hints.path"])
 async def test_a_hint_can_be_silenced_by_itself_or_with_all_others(
     topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = FastAPI()
-    app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
+    app.add_middleware(Rewriting)
     app.add_middleware(maintenance_middleware(exempt=path_prefix("/nowhere")))
     logger = logging.getLogger(f"fastapi_maintenance.{topic}")
     logger.setLevel(logging.ERROR)
     try:
-        assert ({"hints": [], "hints.cors": ["path"]}[topic]) == await topics_of(app, caplog)
+        assert ({"hints": [], "hints.path": ["layer"]}[topic]) == await topics_of(app, caplog)
     finally:
         logger.setLevel(logging.NOTSET)
 
@@ -505,10 +487,10 @@ async def test_two_middlewares_on_one_file_are_on_one_switch_and_tell_each_hint_
 ) -> None:
     monkeypatch.chdir(tmp_path)
     app = FastAPI()
-    app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
+    app.add_middleware(Rewriting)
     app.add_middleware(maintenance_middleware(backend="file:switch"))
     app.add_middleware(maintenance_middleware(backend=f"file:{tmp_path / 'switch'}"))
-    assert ["cors", "twice"] == sorted(await topics_of(app, caplog))
+    assert ["layer", "twice"] == sorted(await topics_of(app, caplog))
 
 
 async def test_an_app_that_cannot_be_looked_at_starts_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
