@@ -157,7 +157,7 @@ class Layers:
         # Middleware that hides what it wraps leads to the router all the same, unless the app builds in its own way.
         decides = isinstance(end, _WITH_ROUTES) or is_overridden(app, "build_middleware_stack")
         self._check(end, known=end is app.router, decides=decides)
-        if self.cors is None:  # or a layer hides it; one that is outside would do no harm
+        if self.cors is None and end is not app.router:  # a layer hides it; one that is outside would do no harm
             self.cors = next((each for each in app.user_middleware if _is_cors(each.cls)), None)
         self._enter_router(app.router, app)
 

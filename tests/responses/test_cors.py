@@ -54,7 +54,7 @@ def outside(settings: dict[str, Any], **cors: Any) -> ASGIApp:  # noqa: ANN401 -
 
 def on_both_sides(settings: dict[str, Any], **cors: Any) -> ASGIApp:  # noqa: ANN401 -- as above
     app = shop()
-    app.add_middleware(CORSMiddleware, allow_origins=["*"])
+    app.add_middleware(CORSMiddleware, **CORS)
     app.add_middleware(maintenance_middleware(**settings))
     app.add_middleware(CORSMiddleware, **{**CORS, **cors})
     return app
