@@ -184,7 +184,7 @@ class _Resolver:
         async def resolved(dependency_result: Any) -> Response:  # noqa: ANN401 -- of any type
             result = dependency_result if self._where is None else self._where(dependency_result)
             _running.get().result = result
-            # In the place of the tasks that the dependency has added, and no `BackgroundTask`, of which agents make spans.
+            # In the place of tasks that the dependency has added; and no `BackgroundTask`, of which agents make spans.
             return Response(background=cast("BackgroundTask", _do_nothing))
 
         resolved.__annotations__["dependency_result"] = self._annotation

@@ -20,7 +20,11 @@ pytestmark = pytest.mark.anyio
 
 SHOP = {"Origin": "https://shop.example"}
 PREFLIGHT = {**SHOP, "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "x-token"}
-CORS = {"allow_origins": ["https://shop.example"], "allow_methods": ["PUT"], "allow_headers": ["X-Token"]}
+CORS: dict[str, Any] = {
+    "allow_origins": ["https://shop.example"],
+    "allow_methods": ["PUT"],
+    "allow_headers": ["X-Token"],
+}
 EXPOSED = {"Retry-After", "X-Maintenance-Mode"}
 
 
@@ -92,11 +96,8 @@ async def test_blocked_response_is_readable_for_scripts_of_an_allowed_origin(
         *([SHOP["Origin"]] * 2),
         *([None] * 2),
     ]
-    assert (simple.json(), simple.headers["x-maintenance-mode"], simple.headers["vary"]) == (
-        same.json(),
-        "on",
-        "Origin",
-    )
+    assert (simple.json(), simple.headers["x-maintenance-mode"]) == (same.json(), "on")
+    assert set(simple.headers["vary"].split(", ")) == {"Origin"}
     assert set(exposed(simple)) == EXPOSED
     assert "x-maintenance-mode" not in preflight.headers
 
