@@ -28,9 +28,10 @@ _RETRY_AFTER = {"description": "Seconds after which to try again (RFC 9110 10.2.
 _LOCATION = {"description": "The page that tells of it", "schema": _URI}
 _HEADERS = {_CLOSED: {"Retry-After": _RETRY_AFTER}, _ELSEWHERE: {"Location": _LOCATION, "Retry-After": _RETRY_AFTER}}
 _PROBLEM = {"type": _URI, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT}  # RFC 9457 3.1
+_END = {"type": "string", "format": "date-time", "description": "When maintenance is expected to end, if known"}
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "application/json": {"type": "object", "properties": {"detail": _TEXT}, "required": ["detail"]},
-    "application/problem+json": {"type": "object", "properties": _PROBLEM},
+    "application/problem+json": {"type": "object", "properties": {**_PROBLEM, "ends_at": _END}},
 }
 
 

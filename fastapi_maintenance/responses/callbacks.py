@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from posixpath import normpath
 from typing import TypeVar
@@ -50,22 +51,26 @@ def answers_of(callback: object) -> tuple[tuple[int, str], ...]:
 
 @dataclass(frozen=True, eq=False)
 class MessageCallback:
-    """A response callback that shows the operator's message or a default: rendered once for many requests."""
+    """A response callback that shows the operator's message or a default: rendered once for many requests.
+
+    `document` returns what is shown, of the text and the end of the maintenance, if that is known.
+    """
 
     media_type: str
     default: str
-    document: Callable[[str], dict[str, object]]
+    document: Callable[[str, datetime | None], dict[str, object]]
 
     def __post_init__(self) -> None:
         offering(self.media_type, self)
 
-    def response_of(self, text: str) -> Response:
-        """Return a response that tells this text."""
-        return JSONResponse(self.document(text), status_code=503, media_type=self.media_type)
+    def response_of(self, text: str, ends_at: datetime | None) -> Response:
+        """Return a response with this text and end."""
+        return JSONResponse(self.document(text, ends_at), status_code=503, media_type=self.media_type)
 
     def __call__(self, request: Request, /) -> Response:
         """Return a response for this request alone."""
-        return self.response_of(current_status(request).message or self.default)
+        status = current_status(request)
+        return self.response_of(status.message or self.default, status.ends_at)
 
 
 def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
@@ -80,13 +85,15 @@ def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
     Raises:
         TypeError: `detail` is not a `str`.
     """
-    return MessageCallback("application/json", check_str("detail", detail), lambda text: {"detail": text})
+    return MessageCallback("application/json", check_str("detail", detail), lambda text, _: {"detail": text})
 
 
 def as_problem(
     detail: str = _DETAIL, *, type_uri: str = "about:blank", title: str | None = None
 ) -> SyncResponseCallback:
     """Answer `503` with a problem document, `application/problem+json` (RFC 9457).
+
+    If the end of the maintenance is known, it is the member `ends_at`, a time as RFC 3339 has it.
 
     >>> as_problem()(blocked(message="Back at ten")).headers["content-type"]
     'application/problem+json'
@@ -102,7 +109,11 @@ def as_problem(
     check_str("detail", detail)
     kind = HTTPStatus.SERVICE_UNAVAILABLE.phrase if title is None else check_str("title", title)
     problem = {"type": check_str("type_uri", type_uri), "title": kind, "status": 503}
-    return MessageCallback("application/problem+json", detail, lambda text: {**problem, "detail": text})
+
+    def document(text: str, ends_at: datetime | None) -> dict[str, object]:
+        return {**problem, "detail": text, **({} if ends_at is None else {"ends_at": ends_at.isoformat()})}
+
+    return MessageCallback("application/problem+json", detail, document)
 
 
 def as_redirect(url: str) -> SyncResponseCallback:

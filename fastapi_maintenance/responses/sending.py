@@ -2,7 +2,9 @@
 
 import inspect
 import random
+import sys
 from collections.abc import Iterable
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
 
@@ -20,12 +22,34 @@ from fastapi_maintenance.responses.cors import EXPOSED
 from fastapi_maintenance.state import MaintenanceStatus, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
 
+body_limit: Any
+try:
+    from starlette.middleware import body_limit
+except ImportError:  # an older Starlette
+    body_limit = None
 _Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
 _OVERDUE = 30  # seconds
 _TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
 _logger = get_logger()
 _default = cast("MessageCallback", as_json())
+
+
+def _of_any_size(scope: Scope, receive: Receive, send: Send) -> Send:
+    """Return a `send` with which a limit of bodies outside does not put a 413 in the place of the response."""
+    if body_limit is None or body_limit.MAX_BODY_SIZE_SCOPE_KEY not in scope:
+        return send
+
+    async def send_of_any_size(message: Message) -> None:
+        async def respond(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await send(message)
+
+        if message["type"] == "http.response.start":  # and not before: until then, a callback may read the body
+            await body_limit.RequestBodyLimitMiddleware(respond, max_body_size=sys.maxsize)(scope, receive, send)
+        else:
+            await send(message)
+
+    return send_of_any_size
 
 
 async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what to say
@@ -42,6 +66,7 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
             return
         receive, send = _as_get(receive, send)
+    send = _of_any_size(scope, receive, send)
     seconds = _seconds(status, retry_after)
     if not isinstance(response, MessageCallback):
         begun = False
@@ -66,7 +91,7 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             response = _default
         else:
             return
-    code, headers, body = _rendered(response, status.message or response.default, seconds)
+    code, headers, body = _rendered(response, status.message or response.default, status.ends_at, seconds)
     await send({"type": "http.response.start", "status": code, "headers": headers.copy()})
     await send({"type": "http.response.body", "body": body})
 
@@ -103,9 +128,11 @@ def _completed(own: Iterable[_Header], seconds: int) -> list[_Header]:
 
 
 @lru_cache(maxsize=64)
-def _rendered(callback: MessageCallback, text: str, seconds: int) -> tuple[int, list[_Header], bytes]:
-    """Return what is sent of the response that tells a text: the status, the headers and the body."""
-    made = callback.response_of(text)
+def _rendered(
+    callback: MessageCallback, text: str, ends_at: datetime | None, seconds: int
+) -> tuple[int, list[_Header], bytes]:
+    """Return what is sent of the response with a text and an end: the status, the headers and the body."""
+    made = callback.response_of(text, ends_at)
     return made.status_code, _completed(made.raw_headers, seconds), bytes(made.body)
 
 

@@ -86,16 +86,18 @@ async def test_a_problem_document_has_the_members_of_the_standard() -> None:
 
 
 async def test_a_problem_document_tells_the_operators_message_and_what_it_was_given() -> None:
+    state = lasting(900, "At ten")
     response = await ask(
-        as_problem("Later", type_uri="https://shop.example/problems/closed", title="Closed"),
-        state=lasting(900, "At ten"),
+        as_problem("Later", type_uri="https://shop.example/problems/closed", title="Closed"), state=state
     )
-    assert {
+    assert state.switch.ends_at is not None
+    assert response.json() == {
         "type": "https://shop.example/problems/closed",
         "title": "Closed",
         "status": 503,
         "detail": "At ten",
-    } == response.json()
+        "ends_at": state.switch.ends_at.isoformat(),
+    }
 
 
 # Redirects
