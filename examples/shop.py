@@ -62,5 +62,5 @@ async def health() -> dict[str, str]:
 app.add_middleware(
     maintenance_middleware(backend=STORE, exempt=path_prefix("/health"), response=negotiate(as_html(), as_json()))
 )
-app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"], expose_headers=["Retry-After"])  # outside
+app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
 document_maintenance(app)
