@@ -432,9 +432,10 @@ async def test_deployment_holds_maintenance_on_until_it_is_over() -> None:
 
 @pytest.mark.usefixtures("_maintenance")
 async def test_where_to_put_it_among_other_middleware() -> None:
-    response = await ask(example("Among other middleware").app(), "/ Origin=https://shop.example")
+    response = await ask(example("CORS").app(), "/ Origin=https://shop.example")
     shared = [response.headers[f"access-control-{name}"] for name in ("allow-origin", "expose-headers")]
-    assert (response.status_code, shared) == (503, ["https://shop.example", "Retry-After"])
+    exposed = "X-Total-Count, Retry-After, X-Maintenance-Mode"
+    assert (response.status_code, shared) == (503, ["https://shop.example", exposed])
 
 
 async def test_wrap_any_asgi_app() -> None:
