@@ -24,7 +24,7 @@ from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, guarded, in_tim
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.follower import following
 from fastapi_maintenance._switch.reports import confirmation_of, mark_of, registry_of, workers_of
-from fastapi_maintenance._switch.worker import Membership, end_orphans, leave
+from fastapi_maintenance._switch.worker import Worker, end_orphans, leave
 from fastapi_maintenance.backends.base import name_of, read_state
 from fastapi_maintenance.backends.known import known_of, uncached, update_state
 from fastapi_maintenance.errors import DrainTimeoutError, NoWorkersError, WorkerStatus
@@ -75,22 +75,22 @@ class Drain:
             raise ValueError(msg)
 
     @asynccontextmanager
-    async def begun(self, own: Sequence[Membership] = ()) -> AsyncGenerator[None]:
+    async def begun(self, own: Sequence[Worker] = ()) -> AsyncGenerator[None]:
         """Follow the switch, and write the mark of this drain, while a block runs; raises what the store raises.
 
         Args:
-            own: The middlewares of this process that drains wait for only now.
+            own: The workers for middlewares of this process that drains wait for only now.
         """
         await background.all_ended(end_orphans())
         async with following(self._backend, self._observe):
             try:
-                for membership in own:
+                for worker in own:
                     with anyio.move_on_after(ANSWER_TIMEOUT):
-                        await membership.worker.ready.wait()
+                        await worker.ready.wait()
                 await self._write_mark()
                 yield
             finally:  # in the background, since a cancellation of asyncio's own knows no shield
-                ending = [task for membership in own for task in membership.end()]
+                ending = [task for worker in own for task in worker.end()]
                 ending.append(background.start(partial(leave, self._registry, self._mark)))
                 await background.all_ended(ending)
 

@@ -8,18 +8,15 @@ import anyio
 
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance._switch import holds
-from fastapi_maintenance._switch.clocks import difference_to
 from fastapi_maintenance.backends.base import name_of
-from fastapi_maintenance.backends.known import key_of, known_of, uncached, update_state
+from fastapi_maintenance.backends.known import known_of, uncached, update_state
 from fastapi_maintenance.state import Hold, MaintenanceState, renew_hold
 from fastapi_maintenance.typing import DetailedStateBackend
 
 _LOOK = 1.0  # seconds between two looks for the hold
 _RENEWALS_PER_LEASE = 3
-_warned_of_clocks: set[object] = remembered(set())
 _logger = get_logger()
 
 
@@ -51,19 +48,16 @@ class Keeper:
         self._expires_at = expires_at
         self._took = anyio.current_time() - began
         self._is_failing = False
-        self._tasks = [background.start(self._keep)]
-        if lease is not None:
-            self._tasks.append(background.start(self._compare_clocks))
+        self._task = background.start(self._keep)
 
     def stop(self) -> None:
         """Keep it no longer. What is in progress cannot put it back once it is released in this process."""
         self._check_lapse(clock.now())
-        for task in self._tasks:
-            task.stop()
+        self._task.stop()
 
     async def ended(self) -> None:
         """Wait for the end of what is in progress."""
-        await background.all_ended(self._tasks)
+        await background.all_ended([self._task])
 
     async def _keep(self) -> NoReturn:
         """Look for the hold, and renew its lease in time for what the last renewals took."""
@@ -146,24 +140,4 @@ class Keeper:
             "time: this process or its event loop was blocked, or the store was unavailable",
             name_of(self._backend),
             late.total_seconds(),
-        )
-
-    async def _compare_clocks(self) -> None:
-        """Warn once if the clock of this host differs from that of the store by more than a third of a lease."""
-        lease, switch = self._lease or timedelta(), key_of(self._backend)
-        difference = await difference_to(self._backend, ANSWER_TIMEOUT)
-        if difference is None or switch in _warned_of_clocks:
-            return
-        ahead = difference.ahead
-        if abs(ahead) - difference.uncertainty <= lease / _RENEWALS_PER_LEASE:
-            return
-        _warned_of_clocks.add(switch)
-        _logger.warning(
-            "The clock of this host is %.1f seconds %s that of %s, more than a lease of %g seconds bears: other hosts "
-            "may take its holds for expired, or keep them too long. Leases and time windows go by the clock of each "
-            "host: synchronize them",
-            abs(ahead.total_seconds()),
-            "ahead of" if ahead > timedelta() else "behind",
-            name_of(uncached(self._backend)),
-            lease.total_seconds(),
         )
