@@ -14,7 +14,7 @@ from fastapi_maintenance._routing import forced
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.requests import AskAgain, RequestInProgress, Served
 from fastapi_maintenance._switch.settings import Settings
-from fastapi_maintenance._switch.source import Source, source_of
+from fastapi_maintenance._switch.source import Source
 from fastapi_maintenance._switch.websockets import ClosableWebSocket
 from fastapi_maintenance._switch.worker import Worker
 from fastapi_maintenance.backends.known import key_of, uncached
@@ -46,7 +46,7 @@ class AppSwitch:
         self._layer = layer
         self._settings = settings
         self.given = settings.backend
-        self._source = source_of(current_backend.default_backend() if settings.backend is None else settings.backend)
+        self._source = Source(current_backend.default_backend() if settings.backend is None else settings.backend)
         self._unknown = MaintenanceState(switch=Switch(on=settings.fail_closed))
         self.read_seconds = settings.read_timeout
         self._enabled = settings.enabled
@@ -186,7 +186,7 @@ class AppSwitch:
 
     def _current_source(self) -> Source:
         if self.given is None and self._source.backend is not current_backend.default_backend():
-            self._source = source_of(current_backend.default_backend())  # another one has been configured
+            self._source = Source(current_backend.default_backend())  # another one has been configured
             for worker in [each for each in self._workers if each.loop is current_loop()]:
                 before = worker.backend
                 background.start(partial(_close, before, worker.move(self._source.backend)))

@@ -52,9 +52,9 @@ class Follower:
 
     def __init__(self, backend: StateBackend) -> None:
         self.known = known_of(backend)
+        self.subscriptions: list[Subscription] = []
         self._loop = current_loop()
-        self._has_ended = end_of(self._loop)
-        self._subscriptions: list[Subscription] = []
+        self.has_ended = end_of(self._loop)
         self._unsubscribe = self.known.subscribe(self._notify)
         self._watched: Subscription | None = None
         self._watch_task: background.Task | None = None
@@ -62,37 +62,30 @@ class Follower:
         self._watches_failed = 0
         self._watch_began = 0.0
         self._changed = anyio.Event()
+        self._changed_at = -math.inf
         self._has_asked = False  # what is known may be from long ago until then
-        self._last_write = self.known.last_write, -math.inf
         self._tick_task = background.start(self._tick)
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether its event loop was closed under it."""
-        return self._has_ended()
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether it has subscribers."""
-        return bool(self._subscriptions)
 
     def add(self, subscription: Subscription) -> None:
         """Add a subscriber."""
-        self._subscriptions.append(subscription)
+        self.subscriptions.append(subscription)
         self._choose()
 
     def remove(self, subscription: Subscription) -> list[background.Task]:
         """Remove a subscriber, in whatever thread, once or twice; return the tasks that end with it."""
-        if subscription not in self._subscriptions:
+        if subscription not in self.subscriptions:
             return []
-        self._subscriptions.remove(subscription)
-        if not self._subscriptions:
+        self.subscriptions.remove(subscription)
+        if not self.subscriptions:
             return self.end()
         call_soon(self._loop, self._choose)
         return [self._watch_task] if self._watch_task is not None and self._watched is subscription else []
 
     def end(self) -> list[background.Task]:
         """Follow no longer; return the tasks that end."""
+        for key, each in list(followers.items()):
+            if each is self:
+                followers.pop(key, None)
         self._unsubscribe()
         self.known.unfollow()
         ending = [task for task in (self._tick_task, self._watch_task) if task is not None]
@@ -102,12 +95,12 @@ class Follower:
 
     async def refresh(self) -> None:
         """Read the store now; what is known afterwards was asked for after this began, unless that fails."""
-        if self._subscriptions:
-            await self._read(self._subscriptions[0].backend, ttl=0)
+        if self.subscriptions:
+            await self._read(self.subscriptions[0].backend, ttl=0)
 
     def _choose(self) -> None:
         """Watch the backend of the first subscriber for whom that can be done."""
-        wanted = (one for one in self._subscriptions if one.push and _is_watchable(one.backend))
+        wanted = (one for one in self.subscriptions if one.push and _is_watchable(one.backend))
         first = next(wanted, None)
         if first is self._watched:
             return
@@ -173,21 +166,14 @@ class Follower:
     async def _read_if_needed(self, *, is_first: bool) -> None:
         if self._has_asked:
             self.known.follow()
-        if not self._subscriptions:
+        if not self.subscriptions:
             return
-        backend = self._subscriptions[0].backend
+        backend = self.subscriptions[0].backend
         if self._watched is None or not (self._is_pushed or is_first):
             await self._read(backend, ttl=backend.ttl if isinstance(backend, Cache) else 0)
-        elif self._is_undone_unseen():
+        elif anyio.current_time() - self._changed_at <= 2 * _POLL:
+            # A watch that compares what it sees may miss what another process undoes just after it was written here.
             await self._read(backend, ttl=0)
-
-    def _is_undone_unseen(self) -> bool:
-        """Return whether a write was made whose undoing a watch may not notice, which compares what it sees."""
-        write, seen_at = self._last_write
-        if write != self.known.last_write:
-            self._last_write = self.known.last_write, anyio.current_time()
-            return True
-        return anyio.current_time() - seen_at <= 2 * _POLL
 
     async def _read(self, backend: StateBackend, ttl: float) -> bool:
         """Read the store; return whether it is available."""
@@ -200,11 +186,12 @@ class Follower:
         self.known.follow()
 
     def _notify(self) -> None:
+        self._changed_at = anyio.current_time()
         self._changed.set()
         self._notify_subscribers()
 
     def _notify_subscribers(self) -> None:
-        for subscription in self._subscriptions.copy():
+        for subscription in self.subscriptions.copy():
             subscription.notify()
 
 
@@ -213,9 +200,9 @@ followers: dict[tuple[object, object], Follower] = remembered({})
 
 
 def subscribe(subscription: Subscription) -> Follower:
-    """Follow a switch for a subscriber in this event loop, until `unsubscribe`."""
-    for key, each in list(followers.items()):
-        if each.has_ended and followers.pop(key, None) is not None:
+    """Follow a switch for a subscriber in this event loop, until the follower removes it."""
+    for each in list(followers.values()):
+        if each.has_ended():
             each.end()
     key = current_loop(), key_of(subscription.backend)
     follower = followers.get(key)
@@ -223,15 +210,6 @@ def subscribe(subscription: Subscription) -> Follower:
         follower = followers[key] = Follower(subscription.backend)
     follower.add(subscription)
     return follower
-
-
-def unsubscribe(follower: Follower, subscription: Subscription) -> list[background.Task]:
-    """End a subscription, in whatever task; return the tasks that end with it, which use the backend until then."""
-    ending = follower.remove(subscription)
-    for key, each in list(followers.items()):
-        if each is follower and not each.is_needed:
-            followers.pop(key, None)
-    return ending
 
 
 @asynccontextmanager
@@ -242,7 +220,7 @@ async def following(backend: StateBackend, notify: Callable[[], None]) -> AsyncG
     try:
         yield follower
     finally:
-        await background.all_ended(unsubscribe(follower, subscription))
+        await background.all_ended(follower.remove(subscription))
 
 
 def _watchable(backend: StateBackend) -> WatchableStateBackend:

@@ -25,7 +25,7 @@ from fastapi_maintenance._helpers.process import identity, remembered
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.changes import log_change, without_lease
-from fastapi_maintenance._switch.follower import Subscription, subscribe, unsubscribe
+from fastapi_maintenance._switch.follower import Subscription, subscribe
 from fastapi_maintenance._switch.reports import Goes, registry_of, report_of
 from fastapi_maintenance._switch.requests import Served
 from fastapi_maintenance._switch.verdicts import Verdicts
@@ -107,7 +107,7 @@ class Worker:
         _workers.discard(self)
         self._task.stop()
         self._verdicts.forget()
-        return [self._task, *self._start_leaving(self._task), *unsubscribe(self._follower, self._subscription)]
+        return [self._task, *self._start_leaving(self._task), *self._follower.remove(self._subscription)]
 
     def _start_leaving(self, *before: background.Task) -> list[background.Task]:
         """Remove the record in the background, after the end of these tasks."""
