@@ -44,15 +44,15 @@ class Keeper:
         self._backend = backend
         self._hold = hold
         self._lease = lease
-        self._began = began
+        self._period = _LOOK if lease is None else lease.total_seconds() / _RENEWALS_PER_LEASE
+        self._renew_at = math.inf if lease is None else began + self._period
         self._expires_at = expires_at
-        self._took = anyio.current_time() - began
         self._is_failing = False
         self._task = background.start(self._keep)
 
     def stop(self) -> None:
         """Keep it no longer. What is in progress cannot put it back once it is released in this process."""
-        self._check_lapse(clock.now())
+        self._check_lapse()
         self._task.stop()
 
     async def ended(self) -> None:
@@ -60,15 +60,15 @@ class Keeper:
         await background.all_ended([self._task])
 
     async def _keep(self) -> NoReturn:
-        """Look for the hold, and renew its lease in time for what the last renewals took."""
+        """Look for the hold each second, and renew its lease three times within it."""
         while True:
-            now = anyio.current_time()
-            renewal = self._renewal_at()
-            look = now + _LOOK if now + _LOOK + self._took < renewal else math.inf  # else a renewal would be late
-            await anyio.sleep(max(min(renewal, look) - now, 0))
+            await anyio.sleep(max(min(_LOOK, self._renew_at - anyio.current_time()), 0))
             try:
-                if look > renewal:
-                    await self._renew()
+                began = anyio.current_time()
+                if began >= self._renew_at:
+                    with in_time(2 * self._period):  # what is left of the old lease
+                        await self.put()
+                    self._renew_at = began + self._period
                 elif not await self._is_stored():
                     await self.put()
             except Exception:
@@ -82,23 +82,6 @@ class Keeper:
                 _logger.warning("A hold has been renewed again in %s", name_of(self._backend))
             self._is_failing = False
 
-    @property
-    def _period(self) -> float:
-        return _LOOK if self._lease is None else self._lease.total_seconds() / _RENEWALS_PER_LEASE
-
-    def _renewal_at(self) -> float:
-        if self._lease is None:
-            return math.inf
-        return self._began + min(self._period, self._lease.total_seconds() - 2 * self._took)
-
-    async def _renew(self) -> None:
-        """Write the hold with a new lease, within what is left of the old one, or twice the time that it took last."""
-        expires = self._began + (self._lease or timedelta()).total_seconds()
-        began = anyio.current_time()
-        with in_time(max(expires - began, 2 * self._took, self._period)):
-            await self.put()
-        self._began, self._took = began, max(anyio.current_time() - began, self._took / 2)
-
     async def _is_stored(self) -> bool:
         """Return whether the store has the hold; True while it is unavailable."""
         known = known_of(self._backend)
@@ -107,31 +90,27 @@ class Keeper:
 
     async def put(self) -> None:
         """Write the hold to where it was, or if it has vanished to where it belongs, unless it has been released."""
-        written: list[tuple[Hold, datetime]] = []
+        written: list[Hold] = []
         vanished: list[bool] = []
 
         def put(state: MaintenanceState) -> MaintenanceState:
             if not holds.is_open(self._backend, self._hold):
                 return state
-            stored = next((other for other in state.holds if other.id == self._hold.id), self._hold)
-            hold = holds.leased(stored, self._lease)
-            written[:] = [(hold, clock.now())]
-            vanished[:] = [all(other.id != hold.id for other in state.holds)]
+            stored = [other for other in state.holds if other.id == self._hold.id]
+            hold = holds.leased([*stored, self._hold][0], self._lease)
+            written[:], vanished[:] = [hold], [not stored]
             return renew_hold(state, hold)
 
         await update_state(self._backend, put)
-        ended_at = clock.now()
-        for hold, written_at in written:
-            # A store that is always slow may have written it at once; after a delay that is new it may not.
-            is_usual = ended_at - written_at <= timedelta(seconds=2 * self._took)
-            self._check_lapse(written_at if is_usual else ended_at)
+        for hold in written:
+            self._check_lapse()
             self._expires_at = hold.expires_at
         if any(vanished):
             _logger.warning("A hold had vanished from %s while its block runs; it was put back", name_of(self._backend))
 
-    def _check_lapse(self, at: datetime) -> None:
-        """Log it if the lease had run out at that moment."""
-        late = timedelta() if self._expires_at is None else at - self._expires_at
+    def _check_lapse(self) -> None:
+        """Log it if the lease has run out."""
+        late = timedelta() if self._expires_at is None else clock.now() - self._expires_at
         if late <= timedelta():
             return
         self.lapsed_for += late

@@ -82,16 +82,15 @@ class FileWorkers:
         folder, before = self._folder(), self._records.get(worker)
         if before is None or before.folder != folder or not _is_in_place(before):
             self._records[worker] = self._add(folder, worker)
+            if before is not None:
+                before.lock.release()  # where its folder was moved, it counts as dead there from now on
         path = folder / f"{worker}.json"
         with suppress(FileNotFoundError):
             if path.read_text(encoding="utf-8") == report:
-                report = ""
-        if report:
-            new = folder / f"{worker}.new"
-            new.write_text(report, encoding="utf-8")
-            new.replace(path)
-        if before is not None and before is not self._records[worker]:
-            _end(before, worker, is_moved=before.folder != folder)
+                return
+        new = folder / f"{worker}.new"
+        new.write_text(report, encoding="utf-8")
+        new.replace(path)
 
     def _add(self, folder: Path, worker: str) -> _Record:
         """Take the lock of a worker, before its report is there, so that it never seems to be dead."""
@@ -110,9 +109,13 @@ class FileWorkers:
         return _Record(folder, lock, Path(lock.lock_file).stat().st_ino)
 
     def _leave(self, worker: str) -> None:
+        """Remove a record and let go of its lock; the file of that is kept as evidence."""
         record = self._records.pop(worker, None)
         if record is not None:
-            _end(record, worker)
+            try:
+                _bury(record.folder / f"{worker}.json")
+            finally:
+                record.lock.release()
 
     def _reports(self) -> dict[str, str]:
         folder, before, self._looked_at = self._folder(), self._looked_at, time.monotonic()
@@ -120,15 +123,13 @@ class FileWorkers:
             self._seen.clear()
         found = {path.stem: path for path in folder.glob("*.json")}
         for worker in found.keys() | self._seen.keys():
-            if not self._is_alive(folder, worker):
-                self._seen.pop(worker, None)
-                if worker in found:
-                    with suppress(OSError):  # it may be read by somebody who may not write
-                        _bury(found[worker])
-                continue
-            if worker in found:
-                with suppress(FileNotFoundError):  # it has just been lost, or has left
+            if self._is_alive(folder, worker):
+                with suppress(KeyError, FileNotFoundError):  # it was lost, or has just left
                     self._seen[worker] = found[worker].read_text(encoding="utf-8")
+            else:
+                self._seen.pop(worker, None)
+                with suppress(KeyError, OSError):  # it may be read by somebody who may not write
+                    _bury(found[worker])
         return self._seen.copy()
 
     def _is_alive(self, folder: Path, worker: str) -> bool:
@@ -150,15 +151,6 @@ def _is_in_place(record: _Record) -> bool:
     with suppress(FileNotFoundError):
         return Path(record.lock.lock_file).stat().st_ino == record.inode
     return False
-
-
-def _end(record: _Record, worker: str, *, is_moved: bool = True) -> None:
-    """Remove a record and let go of its lock; the file of that is kept as evidence."""
-    try:
-        if is_moved:
-            _bury(record.folder / f"{worker}.json")
-    finally:
-        record.lock.release()
 
 
 def _bury(path: Path) -> None:

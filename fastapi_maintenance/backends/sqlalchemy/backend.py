@@ -38,7 +38,8 @@ _logger = get_logger()
 class SQLAlchemyBackend(StoreBackend):
     """Keep the state in a row of a small table.
 
-    A missing table or row is off. (SQLite itself makes an empty file where there is none.) On PostgreSQL, with asyncpg
+    A missing table or row is off. (SQLite itself makes an empty file where there is none; a process keeps the file that
+    it has opened, so replace it only while the service is stopped.) On PostgreSQL, with asyncpg
     or psycopg, each change reaches followers through `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and if
     it is made in another way, within `poll_interval`. It runs on asyncio, as SQLAlchemy does. Where the database
     cannot be read or written, its methods raise a `sqlalchemy.exc.SQLAlchemyError`.
@@ -84,8 +85,6 @@ class SQLAlchemyBackend(StoreBackend):
         self._workers = PostgreSQLWorkers(self._run, self._rows, key)
         # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        if engine.dialect.name == "sqlite":
-            operations.note_files(engine)
 
     @property
     def switch_identity(self) -> Hashable:
@@ -97,7 +96,6 @@ class SQLAlchemyBackend(StoreBackend):
         return id(self.engine) if in_memory else facts, str(schemas), self.table.fullname, self.key
 
     def __repr__(self) -> str:
-        """Show the database, without its password, and the key."""
         where = self.engine.url.set(query={}).render_as_string()  # a password may stand in the query too
         return f"{type(self).__name__}({where!r}, key={self.key!r})"
 
