@@ -49,7 +49,7 @@ class AppSwitch:
         self._source = Source(current_backend.default_backend() if settings.backend is None else settings.backend)
         self._unknown = MaintenanceState(switch=Switch(on=settings.fail_closed))
         self.read_seconds = settings.read_timeout
-        self._enabled = settings.enabled
+        self._by_setting = None if settings.enabled is None else MaintenanceState(switch=Switch(on=settings.enabled))
         self._workers: list[Worker] = []
         self._had_lifespan = False
         self._has_ended = False
@@ -80,17 +80,14 @@ class AppSwitch:
             if forcing is not None:
                 return forcing.status
         source = self._source if self.given is not None else self._current_source()
-        if not holds.ledgers:  # the usual case
-            if self._enabled is not None:
-                return ON if self._enabled else OFF
-            state = source.peek()
-            if state is None:
-                return None
-            if not (state.switch.on or state.windows or state.holds):
-                return OFF
-            return self._status_of(state)
-        state = self._overruled(source) or source.peek()
-        return None if state is None else self._status_of(holds.with_local(source.backend, state))
+        if self._by_setting is not None and not holds.local_holds(source.backend):
+            return ON if self._by_setting.switch.on else OFF
+        state = source.peek()
+        if state is None:
+            return None
+        if not (state.switch.on or state.windows or state.holds or holds.ledgers):  # the usual case
+            return OFF
+        return self._status_of(holds.with_local(source.backend, state))
 
     async def read_status(self) -> MaintenanceStatus:
         """Return the status after reading the backend; never raise what that raises."""
@@ -99,7 +96,8 @@ class AppSwitch:
     async def known_state(self) -> MaintenanceState:
         """Return the state of the backend, the last known one while it is unavailable, or what overrules it."""
         source = self._current_source()
-        state = self._overruled(source) or source.peek() or await source.read(self.read_seconds)
+        state = None if holds.local_holds(source.backend) else self._by_setting
+        state = state or source.peek() or await source.read(self.read_seconds)
         return holds.with_local(source.backend, self._unknown if state is None else state)
 
     async def run_lifespan(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,7 +117,7 @@ class AppSwitch:
             nonlocal worker
             # After the app has opened or configured the backend. While a test forces the app, it follows no backend.
             if message["type"] == "lifespan.startup.complete" and forced.forcing_of(self._layer, scope) is None:
-                worker = self._start_worker(counted=self._enabled is None)
+                worker = self._start_worker(counted=self._by_setting is None)
                 with anyio.move_on_after(self.read_seconds):
                     await worker.ready.wait()
             await send(message)
@@ -166,12 +164,6 @@ class AppSwitch:
         behind = uncached(self.backend)
         if isinstance(behind, DrainableStateBackend) and behind.workers is not None:
             _hints.warning(HINT, _NO_LIFESPAN, _hints.name)
-
-    def _overruled(self, source: Source) -> MaintenanceState | None:
-        """Return the state by `enabled`, None if the backend decides."""
-        if self._enabled is None or holds.local_holds(source.backend):
-            return None
-        return MaintenanceState(switch=Switch(on=self._enabled))
 
     def _status_of(self, state: MaintenanceState) -> MaintenanceStatus:
         """Return the status of a state; the last one is kept until time may change it."""
