@@ -22,7 +22,6 @@ class CachedBackend(Cache):
         self._known = known_of(backend)
 
     def __repr__(self) -> str:
-        """Show the backend and the time for which a value is kept."""
         return f"cached({name_of(self.backend)}, ttl={self.ttl:g})"
 
     async def get_value(self) -> bool:

@@ -25,8 +25,6 @@ from fastapi_maintenance._helpers.waiting import in_thread
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-__all__ = ["FileWorkers"]
-
 _KEPT_FOR = 60.0  # seconds
 _PAUSE = 0.1  # seconds
 _user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no owners of this kind, nor root

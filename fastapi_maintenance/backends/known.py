@@ -24,8 +24,6 @@ from fastapi_maintenance.backends.base import check_state, name_of, read_state
 from fastapi_maintenance.state import MaintenanceState, Switch, status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
-__all__ = ["Cache", "Known", "key_of", "known_of", "moment", "set_value", "uncached", "update_state"]
-
 _FOLLOWED_FOR = 3.0  # seconds after the last sign of life of a follower
 _moments = itertools.count(1)
 _logger = get_logger()

@@ -109,7 +109,6 @@ class RedisBackend(StoreBackend):
         return "redis", *(facts.get(name) for name in ("host", "port", "path", "db")), *service, self.key
 
     def __repr__(self) -> str:
-        """Show the key."""
         return f"{type(self).__name__}(key={self.key!r})"
 
     async def now(self) -> datetime:

@@ -14,8 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
 
-__all__ = ["connect", "finish", "run"]
-
 _T = TypeVar("_T")
 _GRACE = 0.1  # seconds that a caller who is cancelled waits for the end
 _unfinished: set[asyncio.Future[Any]] = set()

@@ -23,8 +23,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastapi_maintenance._helpers.checks import check_name
 from fastapi_maintenance.errors import MissingTableError
 
-__all__ = ["KEY_LENGTH", "Row", "SwitchTable", "maintenance_table"]
-
 KEY_LENGTH = 255  # characters: what each database can have in an index
 
 

@@ -21,8 +21,6 @@ from fastapi_maintenance._helpers.waiting import current_loop
 from fastapi_maintenance.backends.sqlalchemy.table import Row, SwitchTable
 from fastapi_maintenance.errors import NotSupportedError
 
-__all__ = ["PostgreSQLWorkers"]
-
 _POLL = 0.02  # seconds
 _LOCKS = (
     sql(
