@@ -33,13 +33,7 @@ ON, OFF = MaintenanceStatus(active=True), MaintenanceStatus(active=False)
 
 
 class AppSwitch:
-    """The switch of one app, by the settings of its middleware.
-
-    Args:
-        layer: The middleware.
-        settings: Its settings.
-        ask_again: Returns why a request in progress would be blocked if it began now; None: it would pass.
-    """
+    """The switch of one app, by the settings of its middleware."""
 
     def __init__(self, layer: ASGIApp, settings: Settings, ask_again: AskAgain) -> None:
         self.served = Served(ask_again)
@@ -61,7 +55,7 @@ class AppSwitch:
         _switches.discard(self)
 
     def join(self, backend: StateBackend) -> Worker | None:
-        """Let drains wait for what is served until the worker ends; None: they do anyway, or the app has ended."""
+        """Let drains wait for this app until the worker ends; None: they do anyway, or the app has ended."""
         is_counted = any(each.is_counted and not each.has_ended() for each in self._workers)
         return None if is_counted or self._has_ended else Worker(backend, self.served, is_brief=True)
 

@@ -40,13 +40,7 @@ Progress = Callable[[Sequence[WorkerStatus], float], None]
 
 
 class Drain:
-    """A drain of a switch.
-
-    Args:
-        backend: The switch.
-        seconds: How long it may take.
-        wanted: How many processes must have confirmed at least.
-        progress: Called while it waits.
+    """A drain of a switch, which may take so many seconds and needs so many processes to confirm.
 
     Raises:
         NotSupportedError: The workers behind the switch cannot be counted.
@@ -78,8 +72,7 @@ class Drain:
     async def begun(self, own: Sequence[Worker] = ()) -> AsyncGenerator[None]:
         """Follow the switch, and write the mark of this drain, while a block runs; raises what the store raises.
 
-        Args:
-            own: The workers for middlewares of this process that drains wait for only now.
+        `own` are the workers for middlewares of this process that only this drain waits for.
         """
         await background.all_ended(end_orphans())
         async with following(self._backend, self._observe):
@@ -134,7 +127,7 @@ class Drain:
             self._begin_anew(problem)
 
     async def _look(self) -> bool:
-        """Return whether all is as it has to be."""
+        """Return whether each worker has confirmed, and nothing is in doubt."""
         reports = await guarded(self._registry.reports())
         state = await guarded(read_state(uncached(self._backend)))
         self._reason = self._reason if anyio.current_time() < self._not_before else ""

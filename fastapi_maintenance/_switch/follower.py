@@ -35,20 +35,14 @@ class Subscription:
     Args:
         backend: Through which the switch is followed, as long as no earlier subscriber has another one.
         notify: Called in this event loop after each change, when time changes the status, and each second.
-        push: Whether the backend is watched for this subscriber.
     """
 
     backend: StateBackend
     notify: Callable[[], None]
-    push: bool = True
 
 
 class Follower:
-    """The follower of one switch in one event loop.
-
-    Args:
-        backend: A backend on the switch.
-    """
+    """The follower of one switch in one event loop."""
 
     def __init__(self, backend: StateBackend) -> None:
         self.known = known_of(backend)
@@ -59,15 +53,12 @@ class Follower:
         self._watched: Subscription | None = None
         self._watch_task: background.Task | None = None
         self._is_pushed = False
-        self._watches_failed = 0
-        self._watch_began = 0.0
         self._changed = anyio.Event()
         self._changed_at = -math.inf
         self._has_asked = False  # what is known may be from long ago until then
         self._tick_task = background.start(self._tick)
 
     def add(self, subscription: Subscription) -> None:
-        """Add a subscriber."""
         self.subscriptions.append(subscription)
         self._choose()
 
@@ -99,23 +90,22 @@ class Follower:
             await self._read(self.subscriptions[0].backend, ttl=0)
 
     def _choose(self) -> None:
-        """Watch the backend of the first subscriber for whom that can be done."""
-        wanted = (one for one in self.subscriptions if one.push and _is_watchable(one.backend))
-        first = next(wanted, None)
+        """Watch the backend of the first subscriber whose backend can be watched."""
+        first = next((one for one in self.subscriptions if _watchable(one.backend) is not None), None)
         if first is self._watched:
             return
         if self._watch_task is not None:
             self._watch_task.stop()
-        self._watched, self._watch_task, self._is_pushed, self._watches_failed = first, None, False, 0
+        self._watched, self._watch_task, self._is_pushed = first, None, False
         if first is not None:
             watch, on_error = partial(self._watch, first), partial(self._watch_failed, first)
             self._watch_task = background.start(watch, on_error=on_error)
 
     async def _watch(self, subscription: Subscription) -> NoReturn:
         """Accept each state that a watch yields; raise what it raises, or that it has ended."""
-        states: AsyncIterator[MaintenanceState] = aiter(_watchable(subscription.backend).watch())
+        backend = cast("WatchableStateBackend", _watchable(subscription.backend))
+        states: AsyncIterator[MaintenanceState] = aiter(backend.watch())
         asked = moment()
-        self._watch_began = anyio.current_time()
         try:
             while True:
                 try:
@@ -140,9 +130,8 @@ class Follower:
 
     async def _watch_failed(self, subscription: Subscription, error: BaseException) -> None:
         """Read the store instead; if that works, it is not unavailable, it only cannot be watched."""
-        lasted = anyio.current_time() - self._watch_began
-        self._watches_failed = 1 if lasted > _POLL else self._watches_failed + 1
-        if await self._read(subscription.backend, ttl=0) and self._watches_failed == _LOGGED_AT:
+        failures = 0 if self._watch_task is None else self._watch_task.failures
+        if await self._read(subscription.backend, ttl=0) and failures == _LOGGED_AT:
             text = "Changes of %s are not pushed, so it is read each second: %s: %s"
             _logger.warning(text, name_of(uncached(subscription.backend)), type(error).__name__, error)
 
@@ -223,11 +212,8 @@ async def following(backend: StateBackend, notify: Callable[[], None]) -> AsyncG
         await background.all_ended(follower.remove(subscription))
 
 
-def _watchable(backend: StateBackend) -> WatchableStateBackend:
-    """Return the backend to watch: the one behind a cache only if it supports drains."""
+def _watchable(backend: StateBackend) -> WatchableStateBackend | None:
+    """Return the backend to watch, the one behind a cache only if it supports drains; None: it cannot be watched."""
     behind = uncached(backend)
-    return cast("WatchableStateBackend", behind if isinstance(behind, DrainableStateBackend) else backend)
-
-
-def _is_watchable(backend: StateBackend) -> bool:
-    return isinstance(_watchable(backend), WatchableStateBackend)
+    watched = behind if isinstance(behind, DrainableStateBackend) else backend
+    return watched if isinstance(watched, WatchableStateBackend) else None

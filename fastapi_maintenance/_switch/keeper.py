@@ -26,9 +26,9 @@ class Keeper:
     Args:
         backend: The backend.
         hold: The hold, without an expiry.
-        lease: Its lease, None if it has none.
+        lease: Its lease, if it has one.
         began: When its writing began, by the clock of the event loop.
-        expires_at: When it expires as it was written, None if it has no lease.
+        expires_at: When it expires as it was written, if it has a lease.
     """
 
     def __init__(

@@ -21,19 +21,12 @@ _MARK = "mark."  # the ids of drains begin with it
 
 @dataclass(frozen=True)
 class Goes:
-    """What a worker goes by.
+    """What a worker goes by."""
 
-    Args:
-        state: The stored state; None: it is not known yet.
-        is_on: Whether maintenance is on for this worker, by its own clock and the holds of its process.
-        confirmed: The holds that count by its clock; none while a request is asked about.
-        ahead: How many seconds its clock is ahead of that of the store; None: the store has none.
-    """
-
-    state: MaintenanceState | None = None
-    is_on: bool = False
-    confirmed: Sequence[Hold] = ()
-    ahead: float | None = None
+    state: MaintenanceState | None = None  # the stored one; None: it is not known yet
+    is_on: bool = False  # by its own clock and the holds of its process
+    confirmed: Sequence[Hold] = ()  # those that count by its clock; none while a request is asked about
+    ahead: float | None = None  # seconds by which its clock is ahead of that of the store, if that has one
 
 
 def report_of(goes: Goes, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:

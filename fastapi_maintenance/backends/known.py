@@ -35,12 +35,7 @@ def moment() -> int:
 
 
 class Cache:
-    """The base of caches.
-
-    Args:
-        backend: The backend behind it.
-        ttl: Seconds for which an answer of that counts.
-    """
+    """The base of caches: an answer of the backend counts for `ttl` seconds."""
 
     def __init__(self, backend: StateBackend, ttl: float) -> None:
         self.backend = backend
@@ -48,11 +43,7 @@ class Cache:
 
 
 class Known:
-    """What this process knows of one switch. Threads with event loops of their own may share it.
-
-    Args:
-        name: The name of the switch in logs.
-    """
+    """What this process knows of the switch of that name. Threads with event loops of their own may share it."""
 
     def __init__(self, name: str) -> None:
         self._name = name

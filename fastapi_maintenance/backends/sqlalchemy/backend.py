@@ -88,7 +88,7 @@ class SQLAlchemyBackend(StoreBackend):
 
     @property
     def switch_identity(self) -> Hashable:
-        """What tells this switch from others: the database, the table and the key."""
+        """What distinguishes this switch from others: the database, the table and the key."""
         url = self.engine.url
         in_memory = url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
         facts = url.get_backend_name(), url.host, url.port, url.database, str(sorted(url.query.items()))
@@ -100,12 +100,7 @@ class SQLAlchemyBackend(StoreBackend):
         return f"{type(self).__name__}({where!r}, key={self.key!r})"
 
     async def now(self) -> datetime:
-        """Return the time by the clock of the database, aware.
-
-        Raises:
-            NotSupportedError: It is not PostgreSQL.
-            sqlalchemy.exc.SQLAlchemyError: The database cannot be read.
-        """
+        """Return the time by the clock of the database, aware; raises `NotSupportedError` if it is not PostgreSQL."""
         if self.engine.dialect.name != "postgresql":
             msg = f"now() is known of PostgreSQL alone, and not of {self!r}"
             raise NotSupportedError(msg)
@@ -146,24 +141,20 @@ class SQLAlchemyBackend(StoreBackend):
 
     @asynccontextmanager
     async def _listening(self) -> AsyncGenerator[tuple[Read, Wait]]:
+        if not postgresql.can_listen(self.engine):
+            yield self.get_state, anyio.sleep
+            return
         async with AsyncExitStack() as stack:
-            if not postgresql.can_listen(self.engine):
-                yield self.get_state, anyio.sleep
-            else:
-                yield await self._listen(stack)
-
-    async def _listen(self, stack: AsyncExitStack) -> tuple[Read, Wait]:
-        try:
-            connection, wait = await stack.enter_async_context(postgresql.listening(self._engine))
-        except postgresql.NotPushedError as error:
-            if self._workers.not_pushed is None:
-                text = "Changes of %r are not pushed, it is read each %g s, and no drain waits for this process: %s"
-                _logger.warning(text, self, self.poll_interval, error)
-            self._workers.not_pushed = str(error)
-            return self.get_state, partial(_sleep_until, anyio.current_time() + _LISTEN_AGAIN)
-        await stack.enter_async_context(self._workers.listening(connection))
-        self._workers.not_pushed = None
-        return partial(self._read_on, connection), wait
+            try:
+                connection, wait = await stack.enter_async_context(postgresql.listening(self._engine))
+            except postgresql.NotPushedError as error:
+                if self._workers.refuse(str(error)):
+                    text = "Changes of %r are not pushed, it is read each %g s, and no drain waits for this process: %s"
+                    _logger.warning(text, self, self.poll_interval, error)
+                yield self.get_state, partial(_sleep_until, anyio.current_time() + _LISTEN_AGAIN)
+                return
+            await stack.enter_async_context(self._workers.listening(connection))
+            yield partial(self._read_on, connection), wait
 
 
 async def _sleep_until(until: float, seconds: float) -> None:
