@@ -190,9 +190,10 @@ class AppSwitch:
         if worker is None or worker not in self._workers:
             return None
         self._workers.remove(worker)
-        is_here = worker.loop is current_loop()  # else the collector ends it
-        tasks = None if is_here and self.served.requests else worker.end()
-        return background.start(partial(_end, worker, tasks)) if is_here else None
+        if worker.loop is current_loop():
+            return background.start(partial(_end, worker))
+        worker.end()  # by the collector
+        return None
 
 
 _switches: WeakSet[AppSwitch] = WeakSet()
@@ -205,17 +206,11 @@ def join_here(backend: StateBackend) -> list[Worker]:
     return [worker for worker in joined if worker is not None]
 
 
-async def _end(worker: Worker, tasks: list[background.Task] | None) -> None:
-    """Close the client of a worker that ends with these tasks.
-
-    None: it ends when no request is in progress. Some servers shut the app down while the background tasks of responses
-    still run.
-    """
-    if tasks is None:
-        while worker.served.requests:  # noqa: ASYNC110 -- one may end in another event loop
-            await anyio.sleep(_QUIET_POLL)
-        tasks = worker.end()
-    await _close(worker.backend, tasks)
+async def _end(worker: Worker) -> None:
+    """End a worker when no request is in progress: some servers shut an app down before its background tasks end."""
+    while worker.served.requests:  # noqa: ASYNC110 -- one may end in another event loop
+        await anyio.sleep(_QUIET_POLL)
+    await _close(worker.backend, worker.end())
 
 
 async def _close(backend: StateBackend, tasks: list[background.Task]) -> None:
