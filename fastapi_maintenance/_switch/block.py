@@ -19,7 +19,7 @@ from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.app_switch import join_here
 from fastapi_maintenance._switch.drain import Drain, Progress
-from fastapi_maintenance._switch.keeper import Keeper
+from fastapi_maintenance._switch.renewal import Renewal
 from fastapi_maintenance._switch.requests import in_block
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.memory import MemoryBackend
@@ -72,7 +72,7 @@ class MaintenanceBlock:
                 self._drain_of(made)
         self._within = ExitStack()
         self._open: tuple[StateBackend, Hold] | None = None
-        self._keeper: Keeper | None = None
+        self._renewal: Renewal | None = None
         self.lapsed_for: timedelta = timedelta()
         """For how long its lease had run out, in all, when it was closed."""
         self.confirmed_by: int = 0
@@ -140,12 +140,11 @@ class MaintenanceBlock:
         return Drain(backend, self._seconds, self._workers, self._progress)
 
     async def _acquire(self, backend: StateBackend, hold: Hold) -> None:
-        began = anyio.current_time()
         stored = await holds.acquire(backend, hold, self._lease)
         if stored is not None and isinstance(backend, DetailedStateBackend):
-            self._keeper = Keeper(backend, hold, self._lease, began, stored.expires_at)
+            self._renewal = Renewal(backend, stored, self._lease)
             if stored.expires_at is not None and stored.expires_at <= clock.now():
-                await self._keeper.put()
+                await self._renewal.put()
         elif stored is None and not current_backend.is_used_here(backend):
             msg = (
                 f"{name_of(backend)} can only be read, and no middleware of this process is on it, so the block would "
@@ -164,12 +163,12 @@ class MaintenanceBlock:
 
     async def _close(self, *, quietly: bool) -> None:
         backend, hold = cast("tuple[StateBackend, Hold]", self._open)
-        keeper, self._open, self._keeper = self._keeper, None, None
-        if keeper is not None:
-            keeper.stop()
-            self.lapsed_for += keeper.lapsed_for
+        renewal, self._open, self._renewal = self._renewal, None, None
+        if renewal is not None:
+            renewal.stop()
+            self.lapsed_for += renewal.lapsed_for
         try:
-            await _release(backend, hold, keeper)
+            await _release(backend, hold, renewal)
             self.is_given_back = True
         except Exception:
             if not quietly:
@@ -183,15 +182,15 @@ class MaintenanceBlock:
             await close_if_made_here(backend)
 
 
-async def _release(backend: StateBackend, hold: Hold, keeper: Keeper | None) -> None:
+async def _release(backend: StateBackend, hold: Hold, renewal: Renewal | None) -> None:
     """Release the hold even if this is cancelled: a cancelled block has to lift its maintenance too."""
     cancellation: BaseException | None = None
     while True:
         try:
             with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSE_TIMEOUT):
                 await holds.release(backend, hold)
-                if keeper is not None:
-                    await keeper.ended()
+                if renewal is not None:
+                    await renewal.ended()
             break
         except anyio.get_cancelled_exc_class() as error:  # asyncio's own, as of `asyncio.timeout`, knows no shield
             cancellation = error

@@ -217,7 +217,7 @@ async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
         ledger.users += 1
     try:
         while not (lock := ledger.lock).acquire(blocking=False):
-            if ledger.lock_is_stale():  # its event loop was closed, and nobody will release it
+            if ledger.lock_is_stale():  # its event loop was closed, so it will not be released
                 ledger.lock = threading.Lock()
             await anyio.sleep(_LOCK_POLL)  # an event would belong to one event loop
         ledger.lock_is_stale = end_of(current_loop())
@@ -243,7 +243,7 @@ async def remove_hold(hold_id: str, backend: StateBackend, *, shortest: int | No
         shortest: How many characters of an id will do, where no other begins so; None: the whole id.
 
     Raises:
-        NoSuchHoldError: There is no such hold, or more than one.
+        NoSuchHoldError: No hold, or more than one, has that id.
         NotSupportedError: The backend has nothing but a switch.
         ReadOnlyBackendError: The backend cannot be written.
         Exception: Whatever the store raises.

@@ -129,7 +129,7 @@ class StoreBackend(DetailedBackend, ABC):
 
 
 def check_backend(name: str, value: object) -> StateBackend:
-    """Return the value if it has the two methods of a backend and is no class."""
+    """Return the value if it is an object with the two methods of a backend."""
     if isinstance(value, type) or not isinstance(value, StateBackend):
         reject_kind(name, "an object with the async methods get_value() and set_value(value)", value)
     return value

@@ -81,7 +81,7 @@ def cached(backend: StateBackend | str, ttl: float | timedelta = 1.0) -> StateBa
         ttl: Seconds, or a timedelta, for which a value counts.
 
     Raises:
-        TypeError: `backend` is no backend, or `ttl` no number.
+        TypeError: `backend` is not a backend, or `ttl` is not a duration.
         ValueError: `ttl` is not above zero.
     """
     inner = uncached(as_backend("backend", backend))

@@ -51,7 +51,7 @@ class LocalFileBackend(DetailedBackend):
     `<file>.lock`, which the operating system lifts when its holder dies.
 
     `peek`, which each request does, waits for the file system. On a volume that may hang use `cached(...)` around this:
-    all other methods read and write in a thread that nobody has to wait for.
+    all other methods read and write in a thread that holds up no request.
 
     Args:
         file_path: The file; a relative path is one from the working directory of now. Its folder must exist.
@@ -84,7 +84,7 @@ class LocalFileBackend(DetailedBackend):
         """Return what the file says now; it is read only where it has changed.
 
         Raises:
-            InvalidStateError: What is there is no regular file, no UTF-8, or no state.
+            InvalidStateError: The path is not a regular file, or its content is not a valid state in UTF-8.
             OSError: The file cannot be read, or its folder is missing.
         """
         try:
@@ -109,14 +109,14 @@ class LocalFileBackend(DetailedBackend):
         """Apply a change to the file and return the result when it is on the disk.
 
         Raises:
-            InvalidStateError: What is there is no state, and the change does not set the switch. One that does replaces
-                it, as if it had been off, and a warning is logged.
+            InvalidStateError: The content is not a valid state, and the change does not set the switch. One that does
+                replaces it, as if it had been off, and a warning is logged.
             OSError: The file cannot be written with its owner, group and mode, or its folder is missing.
             TimeoutError: Another writer held the lock for ten seconds, or the file system did not answer in twelve.
         """
         was_cancelled = threading.Event()
         try:
-            with in_time(WRITE_TIMEOUT + ANSWER_TIMEOUT):  # a lock that is not free is told as such
+            with in_time(WRITE_TIMEOUT + ANSWER_TIMEOUT):  # a lock that is not free has its own error
                 return await in_thread(self._is_writing, partial(self._update, change, was_cancelled))
         except BaseException:  # the thread goes on
             was_cancelled.set()

@@ -107,7 +107,7 @@ class FileWorkers:
         return _Record(folder, lock, Path(lock.lock_file).stat().st_ino)
 
     def _leave(self, worker: str) -> None:
-        """Remove a record and let go of its lock; the file of that is kept as evidence."""
+        """Remove a record and release its lock, whose file is kept as evidence."""
         record = self._records.pop(worker, None)
         if record is not None:
             try:
@@ -159,7 +159,7 @@ def _bury(path: Path) -> None:
 
 
 def _clean(folder: Path) -> None:
-    """Remove the lock files of workers that ended more than a minute ago, and records that nobody else removed."""
+    """Remove the lock files of workers that ended more than a minute ago, and the records that they left."""
     for path in folder.glob("*.lock"):
         if path.stat().st_mtime > time.time() - _KEPT_FOR:
             continue

@@ -180,7 +180,7 @@ class Known:
     async def written(self, backend: StateBackend, state: MaintenanceState, began: int) -> None:
         """Accept the result of a write that began at that moment and has just succeeded.
 
-        If another write or read was in progress, nobody knows which is the newest, so the backend is asked.
+        If another write or read was in progress, it is unknown which is the newest, so the backend is asked.
         """
         alone = self.last_write == began
         self.record_write()

@@ -143,7 +143,7 @@ class RedisBackend(StoreBackend):
 
     @asynccontextmanager
     async def _listening(self) -> AsyncGenerator[tuple[Read, Wait]]:
-        """Subscribe to the channel of the changes, without the client's own retries where nobody answers."""
+        """Subscribe to the channel of the changes, without the client's own retries."""
         if not hasattr(self.client, "pubsub"):  # redis-py before 8 has none for a Cluster: there the key is only polled
             self.workers.can_subscribe = False
             yield self.get_state, anyio.sleep
@@ -208,7 +208,7 @@ async def _connect_once(client: Redis) -> None:
 
 
 def _new_connection(client: Redis) -> AbstractConnection:
-    """Return a connection that is not open yet, and belongs to nobody."""
+    """Return a new connection, which is not open yet."""
     connection: AbstractConnection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # as above
     return connection
 

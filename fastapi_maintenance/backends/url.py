@@ -75,7 +75,7 @@ def _from_url(name: str, url: str) -> StateBackend:
 
 
 def _suggestion(url: str, scheme: str) -> str:
-    """Return the question whether something else was meant; nothing of a URL that may have a password is in it."""
+    """Return "did you mean", with nothing of a URL that may have a password."""
     nearest = get_close_matches(scheme, [*_MAKERS, *_ASYNC_DRIVERS, *_DRIVERS], n=1)
     if url and ":" not in url and "@" not in url and (not nearest or re.search(r"[./\\]", url)):
         return f"; did you mean file:{url}?"

@@ -28,7 +28,7 @@ from fastapi_maintenance import (
     wait_until_open,
 )
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._switch import follower, keeper
+from fastapi_maintenance._switch import follower, renewal
 from tests.stores import BareSwitch, DetailedStore, WatchableStore
 from tests.support import eventually
 from tests.switch.blocks import served
@@ -193,7 +193,7 @@ async def test_changes_when_the_watcher_leaves_during_an_outage_keeps_the_last_k
 
 
 async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "_RENEWALS_PER_LEASE", 600)
+    monkeypatch.setattr(renewal, "_RENEWALS_PER_LEASE", 600)
     backend = MemoryBackend()
     told = Told(backend)
     async with anyio.create_task_group() as group:

@@ -47,7 +47,7 @@ class SQLAlchemyBackend(StoreBackend):
     Args:
         engine: An engine that you made and that you dispose of. On PostgreSQL each event loop in which the state is
             followed keeps one connection of its pool.
-        key: Tells this switch from others in the same table; at most 255 characters.
+        key: Distinguishes this switch from others in the same table; at most 255 characters.
         metadata: The `MetaData` to put the table in, so that migrations see it; its schema is used.
         create_table: Whether the first write creates the table if it is missing. False: it is left to your migrations;
             until one has created it, reads are off, and a write raises a `MissingTableError`. None: False with
@@ -96,7 +96,7 @@ class SQLAlchemyBackend(StoreBackend):
         return id(self.engine) if in_memory else facts, str(schemas), self.table.fullname, self.key
 
     def __repr__(self) -> str:
-        where = self.engine.url.set(query={}).render_as_string()  # a password may stand in the query too
+        where = self.engine.url.set(query={}).render_as_string()  # the query may have a password too
         return f"{type(self).__name__}({where!r}, key={self.key!r})"
 
     async def now(self) -> datetime:
@@ -174,7 +174,7 @@ def make_engine(url: str) -> tuple[AsyncEngine, dict[str, str]]:
     """Return an engine for a URL as SQLAlchemy has it, and what its query has for `SQLAlchemyBackend`.
 
     Raises:
-        ValueError: It is no such URL; none of it is shown.
+        ValueError: It is not such a URL; none of it is shown.
         ImportError: Its driver is missing.
     """
     try:

@@ -17,7 +17,7 @@ from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
 _T = TypeVar("_T")
 _GRACE = 0.1  # seconds that a caller who is cancelled waits for the end
 _unfinished: set[asyncio.Future[Any]] = set()
-"""The operations that have not ended yet: asyncio alone keeps no task alive that nobody waits for."""
+"""The operations that have not ended yet: asyncio itself does not keep a task alive."""
 
 
 async def run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
@@ -81,4 +81,4 @@ async def _finish_if_cancelled(engine: AsyncEngine, work: Callable[[asyncio.Even
 def _forget(task: asyncio.Future[Any]) -> None:
     _unfinished.discard(task)
     if not task.cancelled():  # as when the event loop closes
-        task.exception()  # so asyncio does not log it where nobody waits any more
+        task.exception()  # so that asyncio does not log it

@@ -1,7 +1,7 @@
-"""The keeper of a hold: while its block runs, it renews the lease, and puts the hold back if it vanishes."""
+"""The renewal of a hold while its block runs: of its lease, and of the hold itself if it has vanished."""
 
 import math
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import NoReturn
 
 import anyio
@@ -20,33 +20,24 @@ _RENEWALS_PER_LEASE = 3
 _logger = get_logger()
 
 
-class Keeper:
+class Renewal:
     """Keep a hold that was written to a backend until `stop`.
 
     Args:
         backend: The backend.
-        hold: The hold, without an expiry.
+        hold: The hold as it was written.
         lease: Its lease, if it has one.
-        began: When its writing began, by the clock of the event loop.
-        expires_at: When it expires as it was written, if it has a lease.
     """
 
-    def __init__(
-        self,
-        backend: DetailedStateBackend,
-        hold: Hold,
-        lease: timedelta | None,
-        began: float,
-        expires_at: datetime | None,
-    ) -> None:
+    def __init__(self, backend: DetailedStateBackend, hold: Hold, lease: timedelta | None) -> None:
         self.lapsed_for: timedelta = timedelta()
         """For how long its lease had run out, in all."""
         self._backend = backend
         self._hold = hold
         self._lease = lease
         self._period = _LOOK if lease is None else lease.total_seconds() / _RENEWALS_PER_LEASE
-        self._renew_at = math.inf if lease is None else began + self._period
-        self._expires_at = expires_at
+        self._renew_at = math.inf if lease is None else anyio.current_time() + self._period
+        self._expires_at = hold.expires_at
         self._is_failing = False
         self._task = background.start(self._keep)
 
