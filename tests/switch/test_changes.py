@@ -19,7 +19,6 @@ from fastapi_maintenance import (
     MemoryBackend,
     StateBackend,
     Switch,
-    Window,
     maintenance_changes,
     maintenance_mode_off,
     maintenance_mode_on,
@@ -145,24 +144,6 @@ async def is_watched(backend: WatchableStore) -> None:
         return 1 == backend.watchers
 
     await eventually(is_so)
-
-
-async def test_changes_with_two_listeners_yields_a_change_to_both_and_keeps_its_watch() -> None:
-    backend = WatchableStore(MaintenanceState(windows=(Window(id="planned", starts_at=now_and(3600)),)))
-    listeners = [Told(backend), Told(backend)]
-    async with anyio.create_task_group() as group:
-        for told in listeners:
-            group.start_soon(told.listen)
-        await is_watched(backend)
-        await anyio.sleep(0.1)
-        await backend.set_value(True)  # as another process would
-        for told in listeners:
-            await told.is_told((False, None), (True, None))
-        await is_watched(backend)
-        ended = backend.ended
-        await anyio.sleep(10)
-        assert (backend.watchers, backend.ended) == (1, ended)
-        group.cancel_scope.cancel()
 
 
 async def test_changes_when_the_watcher_leaves_during_an_outage_keeps_the_last_known_state() -> None:
