@@ -173,17 +173,14 @@ async def test_a_backend_that_cannot_tell_who_serves_is_refused_before_anything_
     backend: StateBackend,
 ) -> None:
     with pytest.raises(
-        NotSupportedError,
-        match=r"the workers of .* cannot be counted: that needs a file, Redis, PostgreSQL",
+        NotSupportedError, match=r"the workers of .* cannot be counted: that needs a file, Redis, PostgreSQL"
     ):
         async with maintenance_mode_on(backend, drain=1):
             pytest.fail("the body ran")
     assert not await backend.get_value()
 
 
-async def test_the_client_of_a_block_that_is_refused_is_closed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_the_client_of_a_block_that_is_refused_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[object] = []
 
     async def close(backend: object) -> None:

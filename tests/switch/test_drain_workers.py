@@ -290,9 +290,7 @@ async def test_request_that_ends_in_another_event_loop_is_waited_for() -> None:
     assert service.events == ["body"]
 
 
-async def test_an_app_that_goes_to_another_default_backend_is_counted_there(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_an_app_that_goes_to_another_default_backend_is_counted_there(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = MemoryBackend(), MemoryBackend()
     monkeypatch.setattr("fastapi_maintenance._switch.current_backend._default", [first])
     service = Service(None)  # type: ignore[arg-type]  # the default one
@@ -417,10 +415,7 @@ async def test_worker_that_was_cut_off_is_counted_while_it_watches_again_and_its
         assert registry is not None
         await set_maintenance_mode(False, backend)
         with anyio.fail_after(60):
-            async with (
-                aclosing(generator(backend.watch())) as before,
-                aclosing(generator(backend.watch())) as after,
-            ):
+            async with aclosing(generator(backend.watch())) as before, aclosing(generator(backend.watch())) as after:
                 await anext(before)
                 await anext(after)
                 await registry.sign(WORKER, QUIET)

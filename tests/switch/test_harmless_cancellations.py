@@ -160,9 +160,7 @@ class Watched(WatchableStore):
 
 
 @each_cancel
-async def test_served_app_watch_is_cancelled_by_itself_is_watched_again_after_pauses(
-    hook: Hook,
-) -> None:
+async def test_served_app_watch_is_cancelled_by_itself_is_watched_again_after_pauses(hook: Hook) -> None:
     store = Watched(True)
     async with served(store) as app:
         assert await status(app) == 503
