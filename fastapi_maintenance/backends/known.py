@@ -53,8 +53,6 @@ class Known:
         """Forget everything, as in a forked child: its parent's followers, reads and subscribers are not its own."""
         self.state: MaintenanceState | None = None
         """The last known state; None: none is known yet."""
-        self.is_available: bool = True
-        """Whether the store answered when it was asked last."""
         self.last_write: int = 0
         """The moment at which the last write by this process began or ended."""
         self.logged: tuple[bool, datetime] | None = None
@@ -73,6 +71,11 @@ class Known:
         if now < self._followed_until or (now < self._answered_at + ttl and self._error is None):
             return self.state
         return None
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the store answered when it was asked last."""
+        return self._error is None
 
     @property
     def is_followed(self) -> bool:
@@ -134,10 +137,10 @@ class Known:
         with self._lock:
             if asked < self._asked:
                 return False
-            is_new = state != self.state or not self.is_available
+            was_available = self.is_available
+            is_new = state != self.state or not was_available
             self.state, self._asked, self._error = state, asked, None
             self._answered_at = time.monotonic()
-            was_available, self.is_available = self.is_available, True
         if not was_available:
             _logger.warning("The maintenance state can be read again from %s", self._name)
         if is_new:
@@ -147,10 +150,9 @@ class Known:
     def fail(self, error: Exception) -> None:
         """Record that the store is unavailable; the first of several times in a row is logged."""
         with self._lock:
+            was_available, state = self.is_available, self.state
             self._answered_at, self._error = time.monotonic(), error
             self._reading = None  # it may never end
-            was_available, self.is_available = self.is_available, False
-            state = self.state
         if not was_available:
             return
         if state is None:
@@ -172,29 +174,29 @@ class Known:
         for loop, notify in list(self._subscribers.values()):
             call_soon(loop, notify)
 
-    def record_write(self) -> int:
-        """Record that a write begins or ends, and return that moment."""
-        self.last_write = moment()
-        return self.last_write
-
-    async def written(self, backend: StateBackend, state: MaintenanceState, began: int) -> None:
-        """Accept the result of a write that began at that moment and has just succeeded.
+    async def write(self, backend: StateBackend, write: Callable[[], Awaitable[MaintenanceState]]) -> MaintenanceState:
+        """Return the result of a write, which is known when this returns; raises what it raises.
 
         If another write or read was in progress, it is unknown which is the newest, so the backend is asked.
         """
-        alone = self.last_write == began
-        self.record_write()
+        began = self.last_write = moment()
+        try:
+            written = check_state(await guarded(write()))
+        finally:  # if it has failed, it may have been made all the same
+            is_alone = self.last_write == began
+            self.last_write = moment()
         with self._lock:
-            if alone and self.put(state, began):
+            if is_alone and self.put(written, began):
                 self._asked = moment()  # what was asked for while it was written may be older, and arrive later
-                return
-        asked = moment()
+                return written
+        newest, asked = written, moment()
         try:
             with in_time(ANSWER_TIMEOUT):
-                state = await guarded(read_state(backend))
+                newest = await guarded(read_state(backend))
         except Exception:  # noqa: BLE001 -- the write has succeeded
             asked = moment()
-        self.put(state, asked)
+        self.put(newest, asked)
+        return written
 
     async def _read_now(self, backend: StateBackend) -> None:
         reading = self._reading = current_loop(), anyio.Event()
@@ -254,7 +256,7 @@ def known_of(backend: StateBackend) -> Known:
 async def update_state(backend: DetailedStateBackend, change: StateChange) -> MaintenanceState:
     """Apply a change. When this returns, the store has it and this process knows it."""
     behind = cast("DetailedStateBackend", uncached(backend))
-    return await _written(behind, lambda: behind.update_state(change))
+    return await known_of(behind).write(behind, lambda: behind.update_state(change))
 
 
 async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- as the Protocol has it
@@ -265,16 +267,4 @@ async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001
         await behind.set_value(value)
         return MaintenanceState(switch=Switch(on=value))
 
-    await _written(behind, write)
-
-
-async def _written(backend: StateBackend, write: Callable[[], Awaitable[MaintenanceState]]) -> MaintenanceState:
-    known = known_of(backend)
-    began = known.record_write()
-    try:
-        state = check_state(await guarded(write()))
-    except BaseException:
-        known.record_write()  # it may have been made all the same
-        raise
-    await known.written(backend, state, began)
-    return state
+    await known_of(behind).write(behind, write)
