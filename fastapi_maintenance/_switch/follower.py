@@ -55,7 +55,6 @@ class Follower:
         self._is_pushed = False
         self._changed = anyio.Event()
         self._changed_at = -math.inf
-        self._has_asked = False  # what is known may be from long ago until then
         self._tick_task = background.start(self._tick)
 
     def add(self, subscription: Subscription) -> None:
@@ -119,7 +118,7 @@ class Follower:
                         state = await guarded(read_state(uncached(subscription.backend)))
                     self.known.put(state, asked)
                 self._is_pushed = True
-                self._answered()
+                self.known.follow()
                 asked = moment()
         finally:
             if self._watched is subscription:
@@ -153,7 +152,7 @@ class Follower:
             now = anyio.current_time()
 
     async def _read_if_needed(self, *, is_first: bool) -> None:
-        if self._has_asked:
+        if self._is_pushed:
             self.known.follow()
         if not self.subscriptions:
             return
@@ -167,12 +166,8 @@ class Follower:
     async def _read(self, backend: StateBackend, ttl: float) -> bool:
         """Read the store; return whether it is available."""
         await self.known.read(uncached(backend), ttl, ANSWER_TIMEOUT)
-        self._answered()
-        return self.known.is_available
-
-    def _answered(self) -> None:
-        self._has_asked = True
         self.known.follow()
+        return self.known.is_available
 
     def _notify(self) -> None:
         self._changed_at = anyio.current_time()
