@@ -12,6 +12,7 @@ from fastapi_maintenance._helpers.logs import HINT, get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
 from fastapi_maintenance._routing import forced
 from fastapi_maintenance._switch import current_backend, holds
+from fastapi_maintenance._switch.reports import find_registry
 from fastapi_maintenance._switch.requests import AskAgain, RequestInProgress, Served
 from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance._switch.source import Source
@@ -20,7 +21,7 @@ from fastapi_maintenance._switch.worker import Worker
 from fastapi_maintenance.backends.known import key_of, uncached
 from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus, Switch, next_change, status_of
-from fastapi_maintenance.typing import DrainableStateBackend, StateBackend
+from fastapi_maintenance.typing import StateBackend
 
 _NO_LIFESPAN = (
     "no lifespan runs for this app, so a drain does not wait for its requests: let the server run it, and add the "
@@ -155,8 +156,7 @@ class AppSwitch:
         if self._had_lifespan or (scope.get("client") or ("",))[0] == "testclient":
             return
         self._had_lifespan = True
-        behind = uncached(self.backend)
-        if isinstance(behind, DrainableStateBackend) and behind.workers is not None:
+        if find_registry(self.backend) is not None:
             _hints.warning(HINT, _NO_LIFESPAN, _hints.name)
 
     def _status_of(self, state: MaintenanceState) -> MaintenanceStatus:

@@ -23,7 +23,7 @@ from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, guarded, in_time
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.follower import following
-from fastapi_maintenance._switch.reports import confirmation_of, mark_of, registry_of, workers_of
+from fastapi_maintenance._switch.reports import MARK, confirmation_of, registry_of, workers_of
 from fastapi_maintenance._switch.worker import Worker, end_orphans, leave
 from fastapi_maintenance.backends.base import name_of, read_state
 from fastapi_maintenance.backends.known import known_of, uncached, update_state
@@ -189,7 +189,7 @@ class Drain:
         return renew_hold(state, replace(own, since=since))
 
     async def _write_mark(self) -> None:
-        lost, self._mark = self._mark, mark_of(uuid4().hex)
+        lost, self._mark = self._mark, MARK + uuid4().hex
         await self._sign_mark()
         if lost:
             await leave(self._registry, lost)

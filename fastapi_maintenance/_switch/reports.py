@@ -16,7 +16,7 @@ from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
 from fastapi_maintenance.state import Hold, MaintenanceState
 from fastapi_maintenance.typing import DrainableStateBackend, StateBackend, WorkerRegistry
 
-_MARK = "mark."  # the ids of drains begin with it
+MARK = "mark."  # the ids of the records of drains begin with it
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,11 @@ def confirmation_of(hold: Hold) -> str:
     return f"{hold.id} {'' if hold.since is None else hold.since.isoformat()}"
 
 
-def mark_of(token: str) -> str:
-    """Return the id of the record of a drain."""
-    return _MARK + token
-
-
 def workers_of(reports: Mapping[str, str], state: MaintenanceState) -> dict[str, WorkerStatus]:
     """Return what the reports say, by worker, without the marks of drains."""
     stored = _fingerprint(state)
     found = sorted(reports.items())
-    return {worker: _read(worker, text, stored) for worker, text in found if not worker.startswith(_MARK)}
+    return {worker: _read(worker, text, stored) for worker, text in found if not worker.startswith(MARK)}
 
 
 async def get_workers(backend: StateBackend) -> tuple[WorkerStatus, ...]:
@@ -71,19 +66,24 @@ async def get_workers(backend: StateBackend) -> tuple[WorkerStatus, ...]:
     return tuple(workers_of(await guarded(registry.reports()), state).values())
 
 
+def find_registry(backend: StateBackend) -> WorkerRegistry | None:
+    """Return the records of the workers behind a switch, None if the backend cannot count them."""
+    behind = uncached(backend)
+    return behind.workers if isinstance(behind, DrainableStateBackend) else None
+
+
 def registry_of(backend: StateBackend) -> WorkerRegistry:
     """Return the records of the workers behind a switch.
 
     Raises:
         NotSupportedError: The backend cannot count workers.
     """
-    behind = uncached(backend)
-    registry = behind.workers if isinstance(behind, DrainableStateBackend) else None
+    registry = find_registry(backend)
     if registry is not None:
         return registry
     msg = (
-        f"the workers of {behind!r} cannot be counted: that needs a file, Redis, PostgreSQL through asyncpg or "
-        "psycopg, or a backend of your own whose attribute workers is a WorkerRegistry"
+        f"the workers of {uncached(backend)!r} cannot be counted: that needs a file, Redis, PostgreSQL through asyncpg "
+        "or psycopg, or a backend of your own whose attribute workers is a WorkerRegistry"
     )
     raise NotSupportedError(msg)
 

@@ -26,7 +26,7 @@ from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, curr
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.changes import log_change, without_lease
 from fastapi_maintenance._switch.follower import Subscription, subscribe
-from fastapi_maintenance._switch.reports import Goes, registry_of, report_of
+from fastapi_maintenance._switch.reports import Goes, find_registry, report_of
 from fastapi_maintenance._switch.requests import Served
 from fastapi_maintenance._switch.verdicts import Verdicts
 from fastapi_maintenance.backends.base import name_of
@@ -81,7 +81,7 @@ class Worker:
     def _begin(self, backend: StateBackend) -> None:
         self.backend = backend
         self._id = f"{socket.gethostname()[:64]}.{os.getpid()}.{identity()}-{next(_numbers)}"
-        self._registry = _registry_of(backend) if self.is_counted else None
+        self._registry = find_registry(backend) if self.is_counted else None
         self._signed: str | None = None
         self._sign_at = 0.0
         self._ahead: float | None = None
@@ -195,12 +195,6 @@ _workers: set[Worker] = remembered(set())
 def end_orphans() -> list[background.Task]:
     """End the workers whose event loops were closed around them; return the tasks that do."""
     return [task for worker in list(_workers) if worker.has_ended() for task in worker.end()]
-
-
-def _registry_of(backend: StateBackend) -> WorkerRegistry | None:
-    with suppress(NotSupportedError):
-        return registry_of(backend)
-    return None
 
 
 async def leave(registry: WorkerRegistry, worker: str, before: Iterable[background.Task] = ()) -> None:
