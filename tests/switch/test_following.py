@@ -54,15 +54,6 @@ async def test_pushed_state_counts_although_another_one_became_known_since_the_l
         await answers(app, 503)
 
 
-async def test_each_change_is_pushed() -> None:
-    store = WatchableStore()
-    app = app_on(store)
-    async with living(app):
-        for active in (True, False, True):
-            await store.set_value(active)  # as another process would
-            await answers(app, 503 if active else 200)
-
-
 async def test_a_store_that_hangs_holds_no_request_once_it_is_followed() -> None:
     store = WatchableStore(True)
     app = app_on(store, read_timeout=3600)
@@ -298,14 +289,6 @@ async def test_of_writes_that_overtake_each_other_the_last_one_in_the_store_coun
             await first()
     assert 503 == await status(app)
     assert await store.get_value()
-
-
-async def test_without_a_lifespan_a_write_counts_at_once() -> None:
-    store = WatchableStore()
-    app = app_on(store)
-    assert 200 == await status(app)
-    await set_maintenance_mode(True, store)
-    assert 503 == await status(app)
 
 
 async def test_without_a_lifespan_a_store_that_hangs_holds_the_first_request_only(
