@@ -169,6 +169,12 @@ async def test_websocket_of_an_app_without_lifespan_is_closed_after_another_app_
         await visitor.is_closed()
     visitor.close()
 
+    async def is_followed_no_longer() -> bool:
+        await checkpoint()
+        return follower.followers == {}
+
+    await eventually(is_followed_no_longer)
+
 
 def test_changes_that_are_kept_after_their_event_loop_was_closed_leave_the_switch_to_the_next() -> None:
     store = WatchableStore()
