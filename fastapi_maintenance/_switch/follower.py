@@ -35,10 +35,12 @@ class Subscription:
     Args:
         backend: Through which the switch is followed, as long as no earlier subscriber has another one.
         notify: Called in this event loop after each change, when time changes the status, and each second.
+        push: Whether the backend is watched for this subscriber; else it is read each second.
     """
 
     backend: StateBackend
     notify: Callable[[], None]
+    push: bool = True
 
 
 class Follower:
@@ -90,7 +92,8 @@ class Follower:
 
     def _choose(self) -> None:
         """Watch the backend of the first subscriber whose backend can be watched."""
-        first = next((one for one in self.subscriptions if _watchable(one.backend) is not None), None)
+        wanted = (one for one in self.subscriptions if one.push and _watchable(one.backend) is not None)
+        first = next(wanted, None)
         if first is self._watched:
             return
         if self._watch_task is not None:

@@ -86,7 +86,7 @@ class Worker:
         self._sign_at = 0.0
         self._ahead: float | None = None
         self._compare_at = 0.0
-        self._subscription = Subscription(backend, self.wake)
+        self._subscription = Subscription(backend, self.wake, push=self.is_counted)  # not for each WebSocket
         self._follower = subscribe(self._subscription)
         self._known = self._follower.known
         self._task = background.start(self._run)
