@@ -143,7 +143,7 @@ async def test_two_requests_that_drain_at_once_both_get_through() -> None:
             assert 200 == (await http.get("/migrate/1")).status_code
 
 
-async def test_when_the_time_is_over_the_error_tells_what_is_left_and_the_hold_is_given_back() -> None:
+async def test_drain_after_its_time_names_what_is_left_and_releases_its_hold() -> None:
     backend = MemoryBackend()
     service = Service(backend)
     async with served(service) as group:
@@ -169,7 +169,7 @@ async def test_when_the_time_is_over_the_error_tells_what_is_left_and_the_hold_i
 
 
 @pytest.mark.parametrize("backend", [BareSwitch(), DetailedStore(), WatchableStore(), EnvVarBackend()])
-async def test_a_backend_that_cannot_tell_who_serves_is_refused_before_anything_is_changed(
+async def test_drain_on_a_backend_that_cannot_count_workers_raises_and_changes_nothing(
     backend: StateBackend,
 ) -> None:
     with pytest.raises(

@@ -204,7 +204,7 @@ async def test_watch_that_yields_no_state_is_logged_once_and_the_store_is_polled
     caplog.clear()
 
 
-async def test_a_watch_without_aclose_will_do() -> None:
+async def test_watch_without_aclose_is_followed() -> None:
     class States:
         def __init__(self) -> None:
             self.told = False
@@ -311,7 +311,7 @@ async def test_without_a_lifespan_a_store_that_hangs_holds_the_first_request_onl
     assert "TimeoutError: no answer within 0.05 seconds" in begun
 
 
-async def test_while_a_store_is_away_one_request_tries_and_the_others_do_not_wait() -> None:
+async def test_requests_during_an_outage_wait_for_no_read_of_another() -> None:
     store = WatchableStore(True)
     store.before_read = be_down
     app = app_on(store, fail_closed=True, read_timeout=3600)

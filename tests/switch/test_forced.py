@@ -159,7 +159,7 @@ async def test_an_app_that_started_within_the_block_reads_its_store_after_it() -
             assert (200, ["get_value"]) == (await status(app), switch.asked)
 
 
-async def test_the_message_is_told() -> None:
+async def test_forced_app_shows_the_message() -> None:
     app = service(backend=MemoryBackend())
     with maintenance_forced(app, message="Back at ten"):
         async with client(app) as http:
@@ -167,7 +167,7 @@ async def test_the_message_is_told() -> None:
     assert ({"detail": "Back at ten"}, "3600") == (response.json(), response.headers["retry-after"])
 
 
-async def test_marks_predicates_and_unknown_paths_count_as_ever() -> None:
+async def test_forced_app_keeps_marks_predicates_and_unknown_paths() -> None:
     app = service(backend=MemoryBackend(), exempt=path_is("/health"))
     app.add_api_route("/health", lambda: "well")
 
@@ -333,7 +333,7 @@ def test_threads_force_different_apps() -> None:
         (FastAPI(), {"active": False, "message": "a"}, ValueError, "message goes with active=True, got 'a' with"),
     ],
 )
-def test_wrong_arguments_are_told_at_once(
+def test_maintenance_forced_with_wrong_arguments_raises(
     app: ASGIApp, settings: dict[str, bool], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):

@@ -140,7 +140,7 @@ async def test_a_block_that_is_closed_can_be_used_again() -> None:
     assert seen[0] != seen[1]
 
 
-async def test_a_backend_that_cannot_be_hashed_is_told_apart_by_its_identity() -> None:
+async def test_backend_that_cannot_be_hashed_is_one_switch_by_its_identity() -> None:
     class Unhashable(ReadOnlySwitch):
         __hash__ = None  # type: ignore[assignment]  # as a dataclass with equality has it
 
@@ -149,7 +149,7 @@ async def test_a_backend_that_cannot_be_hashed_is_told_apart_by_its_identity() -
         assert (True, False) == (await get_maintenance_mode(one), await get_maintenance_mode(other))
 
 
-async def test_a_block_without_a_backend_acts_on_the_one_that_is_meant_where_it_begins(
+async def test_block_without_a_backend_acts_on_the_current_one_where_it_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     block = maintenance_mode_on()

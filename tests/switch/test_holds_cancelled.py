@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 @any_backend
-async def test_an_exception_comes_out_as_it_is_and_lifts_the_maintenance(make: Make, tmp_path: Path) -> None:
+async def test_block_that_raises_lets_the_error_out_and_lifts_maintenance(make: Make, tmp_path: Path) -> None:
     store = make(tmp_path)
     raised = BodyError()
     with pytest.raises(BodyError) as caught:

@@ -198,7 +198,7 @@ async def test_the_second_change_by_the_operator_of_another_process_is_kept_too(
     assert store.value
 
 
-async def test_what_could_not_be_set_back_is_made_good_when_the_next_block_ends() -> None:
+async def test_bare_switch_that_could_not_be_set_back_is_when_the_next_block_ends() -> None:
     store = BareSwitch()
     with pytest.raises(ConnectionError):
         async with maintenance_mode_on(store):
@@ -210,7 +210,7 @@ async def test_what_could_not_be_set_back_is_made_good_when_the_next_block_ends(
     assert (True, False, {}) == (left_behind, store.value, holds.ledgers)
 
 
-async def test_what_could_not_be_set_back_is_made_good_when_the_operator_sets_the_switch() -> None:
+async def test_bare_switch_that_could_not_be_set_back_takes_the_next_value_of_the_operator() -> None:
     store = BareSwitch()
     with pytest.raises(ConnectionError):
         async with maintenance_mode_on(store):
