@@ -109,8 +109,10 @@ async def test_wait_until_open_after_its_timeout_raises() -> None:
     ],
 )
 async def test_wait_until_open_with_an_invalid_timeout_raises(
-    timeout: float, error: type[Exception], text: str
-) -> None:  # noqa: ASYNC109 -- what is tested
+    timeout: float,  # noqa: ASYNC109 -- what is tested
+    error: type[Exception],
+    text: str,
+) -> None:
     with pytest.raises(error, match=text):
         await wait_until_open(MemoryBackend(), timeout=timeout)
 
