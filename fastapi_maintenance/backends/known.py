@@ -214,13 +214,14 @@ class Known:
 _known: weakref.WeakValueDictionary[object, Known] = weakref.WeakValueDictionary()
 
 
-def _forget_parent() -> None:
+def forget_parent() -> None:
+    """Forget, in a child that was forked, what its parent knows of each switch."""
     for known in list(_known.values()):
         known.forget()
 
 
 with suppress(AttributeError):  # Windows knows no forks
-    os.register_at_fork(after_in_child=_forget_parent)
+    os.register_at_fork(after_in_child=forget_parent)
 
 
 def uncached(backend: StateBackend) -> StateBackend:

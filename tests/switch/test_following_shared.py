@@ -22,7 +22,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._helpers import background
 from fastapi_maintenance._switch import follower
-from fastapi_maintenance.backends.known import known_of
+from fastapi_maintenance.backends.known import forget_parent, known_of
 from tests.middleware.test_failures import app_on, records, status
 from tests.middleware.test_open_websockets import Client, Talk, service
 from tests.stores import DetailedStore, WatchableStore, be_down
@@ -125,7 +125,7 @@ async def test_forked_child_takes_no_switch_for_followed() -> None:
     store = WatchableStore()
     async with living(app_on(store)):
         assert known_of(store).is_followed
-        known_of(store).forget()  # as the fork does in the child
+        forget_parent()  # as the fork does in the child
         assert not known_of(store).is_followed
 
 
