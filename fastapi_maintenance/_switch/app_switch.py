@@ -75,7 +75,7 @@ class AppSwitch:
             if forcing is not None:
                 return forcing.status
         source = self._source if self.given is not None else self._current_source()
-        if self._by_setting is not None and not holds.local_holds(source.backend):
+        if self._by_setting is not None and not (holds.ledgers and holds.local_holds(source.backend)):
             return ON if self._by_setting.switch.on else OFF
         state = source.peek()
         if state is None:
