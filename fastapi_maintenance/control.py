@@ -400,11 +400,9 @@ def maintenance_mode_on(  # noqa: PLR0913 -- each is a detail of the hold
         Exception: On entering and leaving, whatever the store raises. Where the block itself raised, that goes on,
             and what the store raised is logged.
     """
-    block = MaintenanceBlock(
+    return MaintenanceBlock(
         backend, on=True, message=message, ends_at=ends_at, lease=lease, drain=drain, workers=workers, by=by
     )
-    check_future("ends_at", block.expected_end, clock.now())
-    return block
 
 
 def maintenance_mode_off(

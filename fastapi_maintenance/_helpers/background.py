@@ -32,7 +32,8 @@ class Task:
         self._loop = current_loop()
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
-        self._failures = 0
+        self.failures = 0
+        """How often it has failed in a row."""
 
     def stop(self) -> None:
         """End it soon. Any thread may call this; if the event loop is closed, nothing is left to end."""
@@ -58,7 +59,7 @@ class Task:
         try:
             with self._scope:
                 while not await self._succeeds():
-                    pause = _PAUSES[min(self._failures, len(_PAUSES)) - 1]
+                    pause = _PAUSES[min(self.failures, len(_PAUSES)) - 1]
                     await anyio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 -- no secret
         finally:
             self._ended.set()
@@ -79,7 +80,7 @@ class Task:
             return True
         if is_cancelled():  # which the work has turned into something else
             return True
-        self._failures = 1 if anyio.current_time() - began > _STABLE_AFTER else self._failures + 1
+        self.failures = 1 if anyio.current_time() - began > _STABLE_AFTER else self.failures + 1
         await self._handle(error)
         return False
 
@@ -92,7 +93,7 @@ class Task:
             await self._log_once(another)
 
     async def _log_once(self, error: BaseException) -> None:
-        if self._failures == 1:
+        if self.failures == 1:
             _logger.error("Background work failed; it is tried again until it succeeds", exc_info=error)
 
 

@@ -1,1 +1,1 @@
-"""What the state is now, and for how long: following a backend, holds, writes, which backend is meant."""
+"""What the state is now: the follower, the workers and their drains, holds, and the current backend."""

@@ -12,15 +12,16 @@ from fastapi_maintenance._helpers.logs import HINT, get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
 from fastapi_maintenance._routing import forced
 from fastapi_maintenance._switch import current_backend, holds
+from fastapi_maintenance._switch.reports import find_registry
 from fastapi_maintenance._switch.requests import AskAgain, RequestInProgress, Served
 from fastapi_maintenance._switch.settings import Settings
-from fastapi_maintenance._switch.source import Source, source_of
+from fastapi_maintenance._switch.source import Source
 from fastapi_maintenance._switch.websockets import ClosableWebSocket
-from fastapi_maintenance._switch.worker import Membership
+from fastapi_maintenance._switch.worker import Worker
 from fastapi_maintenance.backends.known import key_of, uncached
 from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus, Switch, next_change, status_of
-from fastapi_maintenance.typing import DrainableStateBackend, StateBackend
+from fastapi_maintenance.typing import StateBackend
 
 _NO_LIFESPAN = (
     "no lifespan runs for this app, so a drain does not wait for its requests: let the server run it, and add the "
@@ -33,24 +34,18 @@ ON, OFF = MaintenanceStatus(active=True), MaintenanceStatus(active=False)
 
 
 class AppSwitch:
-    """The switch of one app, by the settings of its middleware.
-
-    Args:
-        layer: The middleware.
-        settings: Its settings.
-        ask_again: Returns why a request in progress would be blocked if it began now; None: it would pass.
-    """
+    """The switch of one app, by the settings of its middleware."""
 
     def __init__(self, layer: ASGIApp, settings: Settings, ask_again: AskAgain) -> None:
         self.served = Served(ask_again)
         self._layer = layer
         self._settings = settings
         self.given = settings.backend
-        self._source = source_of(current_backend.default_backend() if settings.backend is None else settings.backend)
+        self._source = Source(current_backend.default_backend() if settings.backend is None else settings.backend)
         self._unknown = MaintenanceState(switch=Switch(on=settings.fail_closed))
         self.read_seconds = settings.read_timeout
-        self._enabled = settings.enabled
-        self._memberships: list[Membership] = []
+        self._by_setting = None if settings.enabled is None else MaintenanceState(switch=Switch(on=settings.enabled))
+        self._workers: list[Worker] = []
         self._had_lifespan = False
         self._has_ended = False
         self._last: tuple[MaintenanceState, MaintenanceStatus, datetime, datetime | None] | None = None
@@ -60,10 +55,10 @@ class AppSwitch:
         """Take no part in drains: the middleware was made to be looked at."""
         _switches.discard(self)
 
-    def join(self, backend: StateBackend) -> Membership | None:
-        """Let drains wait for what is served until the membership ends; None: they do anyway, or the app has ended."""
-        is_counted = any(each.is_counted and not each.worker.has_ended() for each in self._memberships)
-        return None if is_counted or self._has_ended else Membership(backend, self.served, is_brief=True)
+    def join(self, backend: StateBackend) -> Worker | None:
+        """Let drains wait for this app until the worker ends; None: they do anyway, or the app has ended."""
+        is_counted = any(each.is_counted and not each.has_ended() for each in self._workers)
+        return None if is_counted or self._has_ended else Worker(backend, self.served, is_brief=True)
 
     @property
     def backend(self) -> StateBackend:
@@ -80,17 +75,14 @@ class AppSwitch:
             if forcing is not None:
                 return forcing.status
         source = self._source if self.given is not None else self._current_source()
-        if not holds.ledgers:  # the usual case
-            if self._enabled is not None:
-                return ON if self._enabled else OFF
-            state = source.peek()
-            if state is None:
-                return None
-            if not (state.switch.on or state.windows or state.holds):
-                return OFF
-            return self._status_of(state)
-        state = self._overruled(source) or source.peek()
-        return None if state is None else self._status_of(holds.with_local(source.backend, state))
+        if self._by_setting is not None and not (holds.ledgers and holds.local_holds(source.backend)):
+            return ON if self._by_setting.switch.on else OFF
+        state = source.peek()
+        if state is None:
+            return None
+        if not (state.switch.on or state.windows or state.holds or holds.ledgers):  # the usual case
+            return OFF
+        return self._status_of(holds.with_local(source.backend, state))
 
     async def read_status(self) -> MaintenanceStatus:
         """Return the status after reading the backend; never raise what that raises."""
@@ -99,7 +91,8 @@ class AppSwitch:
     async def known_state(self) -> MaintenanceState:
         """Return the state of the backend, the last known one while it is unavailable, or what overrules it."""
         source = self._current_source()
-        state = self._overruled(source) or source.peek() or await source.read(self.read_seconds)
+        state = None if holds.local_holds(source.backend) else self._by_setting
+        state = state or source.peek() or await source.read(self.read_seconds)
         return holds.with_local(source.backend, self._unknown if state is None else state)
 
     async def run_lifespan(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +100,7 @@ class AppSwitch:
 
         Nothing is awaited after the app has sent the last message, since a server may cancel what goes on then.
         """
-        membership: Membership | None = None
+        worker: Worker | None = None
 
         async def receive_and_leave() -> Message:
             message = await receive()
@@ -116,27 +109,16 @@ class AppSwitch:
             return message
 
         async def join_and_send(message: Message) -> None:
-            nonlocal membership
+            nonlocal worker
             # After the app has opened or configured the backend. While a test forces the app, it follows no backend.
             if message["type"] == "lifespan.startup.complete" and forced.forcing_of(self._layer, scope) is None:
-                membership = Membership(self.backend, self.served, counted=self._enabled is None)
-                self._memberships.append(membership)
+                worker = self._start_worker(counted=self._by_setting is None)
                 with anyio.move_on_after(self.read_seconds):
-                    await membership.worker.ready.wait()
+                    await worker.ready.wait()
             await send(message)
 
-        def end() -> background.Task | None:
-            nonlocal membership
-            ending, membership = membership, None
-            if ending is None:
-                return None
-            self._memberships.remove(ending)
-            is_here = ending.worker.loop is current_loop()  # else the collector ends it
-            tasks = None if is_here and self.served.requests else ending.end()
-            return background.start(partial(_end, ending, tasks)) if is_here else None
-
         async def leave() -> None:
-            closing = end()
+            closing = self._end(worker)
             if closing is not None and not self.served.requests:
                 with anyio.move_on_after(2 * ANSWER_TIMEOUT):
                     await closing.ended()
@@ -149,40 +131,33 @@ class AppSwitch:
             raise
         finally:
             self._has_ended = True
-            end()
+            self._end(worker)
 
     async def run_websocket(
         self, app: ASGIApp, request: RequestInProgress, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Run an app for a WebSocket that is closed when maintenance begins and blocks it."""
-        membership = None
-        self.served.websockets[request] = websocket = ClosableWebSocket(receive, send)
+        websockets = self.served.websockets
+        websockets[request] = websocket = ClosableWebSocket(receive, send)
+        here = [each for each in self._workers if each.loop is websocket.loop]
+        worker = here[0] if here else self._start_worker(counted=False, is_for_websockets=True)
+        worker.wake()
         try:
-            counted = [each.worker for each in self._memberships if each.worker.loop is websocket.loop]
-            if counted:
-                counted[0].wake()
-            else:
-                membership = Membership(self.backend, self.served, counted=False)
             await app(scope, websocket.receive, websocket.send)
         finally:
-            self.served.websockets.pop(request, None)
-            if membership is not None:
-                membership.end()
+            websockets.pop(request, None)
+            is_last = all(each.loop is not worker.loop for each in list(websockets.values()))
+            if is_last and worker.is_for_websockets and worker in self._workers:
+                self._workers.remove(worker)
+                worker.end()
 
     def hint_at_missing_lifespan(self, scope: Scope) -> None:
         """Log once that no drain waits for this app, if its lifespan has not run; a `TestClient` need not run it."""
         if self._had_lifespan or (scope.get("client") or ("",))[0] == "testclient":
             return
         self._had_lifespan = True
-        behind = uncached(self.backend)
-        if isinstance(behind, DrainableStateBackend) and behind.workers is not None:
+        if find_registry(self.backend) is not None:
             _hints.warning(HINT, _NO_LIFESPAN, _hints.name)
-
-    def _overruled(self, source: Source) -> MaintenanceState | None:
-        """Return the state by `enabled`, None if the backend decides."""
-        if self._enabled is None or holds.local_holds(source.backend):
-            return None
-        return MaintenanceState(switch=Switch(on=self._enabled))
 
     def _status_of(self, state: MaintenanceState) -> MaintenanceStatus:
         """Return the status of a state; the last one is kept until time may change it."""
@@ -197,36 +172,45 @@ class AppSwitch:
 
     def _current_source(self) -> Source:
         if self.given is None and self._source.backend is not current_backend.default_backend():
-            self._source = source_of(current_backend.default_backend())  # another one has been configured
-            for membership in self._memberships.copy():
-                before = membership.backend
-                ending = membership.move(self._source.backend)
-                if membership.backend is not before:
-                    background.start(partial(_close, before, ending))
+            self._source = Source(current_backend.default_backend())  # another one has been configured
+            for worker in [each for each in self._workers if each.loop is current_loop()]:
+                before = worker.backend
+                background.start(partial(_close, before, worker.move(self._source.backend)))
         return self._source
+
+    def _start_worker(self, *, counted: bool, is_for_websockets: bool = False) -> Worker:
+        self._workers = [each for each in self._workers if not each.has_ended()]
+        worker = Worker(self.backend, self.served, counted=counted)
+        worker.is_for_websockets = is_for_websockets
+        self._workers.append(worker)
+        return worker
+
+    def _end(self, worker: Worker | None) -> background.Task | None:
+        """End a worker, once; return the task that closes its client."""
+        if worker is None or worker not in self._workers:
+            return None
+        self._workers.remove(worker)
+        if worker.loop is current_loop():
+            return background.start(partial(_end, worker))
+        worker.end()  # by the collector
+        return None
 
 
 _switches: WeakSet[AppSwitch] = WeakSet()
 """Those of the middlewares of this process."""
 
 
-def join_here(backend: StateBackend) -> list[Membership]:
-    """Let drains wait for the middlewares of this process on a switch that have no lifespan, until this ends."""
+def join_here(backend: StateBackend) -> list[Worker]:
+    """Let drains wait for the middlewares of this process on a switch that have no lifespan, until these end."""
     joined = [each.join(backend) for each in list(_switches) if key_of(each.backend) == key_of(backend)]
-    return [membership for membership in joined if membership is not None]
+    return [worker for worker in joined if worker is not None]
 
 
-async def _end(membership: Membership, tasks: list[background.Task] | None) -> None:
-    """Close the client of a membership that ends with these tasks.
-
-    None: it ends when no request is in progress. Some servers shut the app down while the background tasks of responses
-    still run.
-    """
-    if tasks is None:
-        while membership.served.requests:  # noqa: ASYNC110 -- one may end in another event loop
-            await anyio.sleep(_QUIET_POLL)
-        tasks = membership.end()
-    await _close(membership.backend, tasks)
+async def _end(worker: Worker) -> None:
+    """End a worker when no request is in progress: some servers shut an app down before its background tasks end."""
+    while worker.served.requests:  # noqa: ASYNC110 -- one may end in another event loop
+        await anyio.sleep(_QUIET_POLL)
+    await _close(worker.backend, worker.end())
 
 
 async def _close(backend: StateBackend, tasks: list[background.Task]) -> None:

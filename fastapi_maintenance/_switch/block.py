@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, ExitStack, suppress
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -19,13 +19,13 @@ from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.app_switch import join_here
 from fastapi_maintenance._switch.drain import Drain, Progress
-from fastapi_maintenance._switch.keeper import Keeper
+from fastapi_maintenance._switch.renewal import Renewal
 from fastapi_maintenance._switch.requests import in_block
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import as_backend, backend_from_url, close_if_made_here
 from fastapi_maintenance.errors import NotSupportedError, ReadOnlyBackendError
-from fastapi_maintenance.state import Hold
+from fastapi_maintenance.state import Hold, check_future
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 _CLOSE_TIMEOUT = 10.0  # seconds
@@ -57,6 +57,7 @@ class MaintenanceBlock:
         self._backend = backend
         self._unused = [made] * isinstance(backend, str)  # made to check the URL; the first use takes it
         self._wanted = Hold(id="not open", on=on, message=message, ends_at=ends_at, by=by)
+        check_future("ends_at", self._wanted.ends_at, clock.now())
         self._lease = None if lease is None else _checked_lease(lease)
         self._seconds = None if drain is None else check_seconds("drain", drain)
         if workers is not None and drain is None:
@@ -71,16 +72,11 @@ class MaintenanceBlock:
                 self._drain_of(made)
         self._within = ExitStack()
         self._open: tuple[StateBackend, Hold] | None = None
-        self._keeper: Keeper | None = None
+        self._renewal: Renewal | None = None
         self.lapsed_for: timedelta = timedelta()
         """For how long its lease had run out, in all, when it was closed."""
         self.confirmed_by: int = 0
         """How many processes had confirmed when it was drained."""
-
-    @property
-    def expected_end(self) -> datetime | None:
-        """When its owner expects it to end, in UTC."""
-        return self._wanted.ends_at
 
     def __call__(self, function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
         """Decorate an async function: each call is a block of its own."""
@@ -101,40 +97,32 @@ class MaintenanceBlock:
         if self._open is not None:
             msg = "this block is open already: make one for each `async with`"
             raise RuntimeError(msg)
-        backend = self._take_backend()
+        backend, wanted = self._take_backend(), self._wanted
         async with AsyncExitStack() as stack:
-            stack.push_async_exit(self._undo)
-            try:
-                wanted = self._wanted
-                details = {"message": wanted.message, "ends_at": wanted.ends_at, "lease": self._lease, "by": wanted.by}
-                holds.check_keeps(backend, **details)
-                drain = self._drain_of(backend)
-                if drain is not None:
-                    await stack.enter_async_context(drain.begun(join_here(backend)))
-            except BaseException:
-                await self._close_client(backend)
-                raise
-            await self._begin(backend, drain)
+            stack.push_async_exit(partial(self._undo, backend))
+            details = {"message": wanted.message, "ends_at": wanted.ends_at, "lease": self._lease, "by": wanted.by}
+            holds.check_keeps(backend, **details)
+            drain = self._drain_of(backend)
+            if drain is not None:
+                await stack.enter_async_context(drain.begun(join_here(backend)))
+            hold = replace(wanted, id=uuid.uuid4().hex, since=clock.now())
+            self._open = backend, hold
+            await self._acquire(backend, hold)
+            self._within.enter_context(in_block(drains=drain is not None))
+            if drain is not None:
+                await drain.wait(hold)
+                self.confirmed_by = drain.workers
 
     async def _undo(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        backend: StateBackend,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        """Close the hold if entering has failed after that was opened, or is cancelled at the very end of a drain."""
-        if error is not None and self._open is not None:
-            await self.__aexit__(kind, error, trace)
-
-    async def _begin(self, backend: StateBackend, drain: Drain | None) -> None:
-        hold = replace(self._wanted, id=uuid.uuid4().hex, since=clock.now())
-        self._open = backend, hold
-        try:
-            await self._acquire(backend, hold)
-        except BaseException:
-            await self._close(quietly=True)  # a write that was cut off half-way may have been made
-            raise
-        self._within.enter_context(in_block(drains=drain is not None))
-        if drain is not None:
-            await drain.wait(hold)
-            self.confirmed_by = drain.workers
+        """Close the hold, and the client, if entering has failed; a write that was cut off may have been made."""
+        if error is not None:
+            await (self._close_client(backend) if self._open is None else self.__aexit__(kind, error, trace))
 
     def _take_backend(self) -> StateBackend:
         """Return the backend, or make the one that a URL names."""
@@ -152,12 +140,11 @@ class MaintenanceBlock:
         return Drain(backend, self._seconds, self._workers, self._progress)
 
     async def _acquire(self, backend: StateBackend, hold: Hold) -> None:
-        began = anyio.current_time()
         stored = await holds.acquire(backend, hold, self._lease)
         if stored is not None and isinstance(backend, DetailedStateBackend):
-            self._keeper = Keeper(backend, hold, self._lease, began, stored.expires_at)
+            self._renewal = Renewal(backend, stored, self._lease)
             if stored.expires_at is not None and stored.expires_at <= clock.now():
-                await self._keeper.put()
+                await self._renewal.put()
         elif stored is None and not current_backend.is_used_here(backend):
             msg = (
                 f"{name_of(backend)} can only be read, and no middleware of this process is on it, so the block would "
@@ -176,12 +163,12 @@ class MaintenanceBlock:
 
     async def _close(self, *, quietly: bool) -> None:
         backend, hold = cast("tuple[StateBackend, Hold]", self._open)
-        keeper, self._open, self._keeper = self._keeper, None, None
-        if keeper is not None:
-            keeper.stop()
-            self.lapsed_for += keeper.lapsed_for
+        renewal, self._open, self._renewal = self._renewal, None, None
+        if renewal is not None:
+            renewal.stop()
+            self.lapsed_for += renewal.lapsed_for
         try:
-            await _release(backend, hold, keeper)
+            await _release(backend, hold, renewal)
             self.is_given_back = True
         except Exception:
             if not quietly:
@@ -195,15 +182,15 @@ class MaintenanceBlock:
             await close_if_made_here(backend)
 
 
-async def _release(backend: StateBackend, hold: Hold, keeper: Keeper | None) -> None:
+async def _release(backend: StateBackend, hold: Hold, renewal: Renewal | None) -> None:
     """Release the hold even if this is cancelled: a cancelled block has to lift its maintenance too."""
     cancellation: BaseException | None = None
     while True:
         try:
             with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSE_TIMEOUT):
                 await holds.release(backend, hold)
-                if keeper is not None:
-                    await keeper.ended()
+                if renewal is not None:
+                    await renewal.ended()
             break
         except anyio.get_cancelled_exc_class() as error:  # asyncio's own, as of `asyncio.timeout`, knows no shield
             cancellation = error

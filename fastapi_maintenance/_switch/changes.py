@@ -51,7 +51,7 @@ def log_change(known: Known, status: MaintenanceStatus, switch: str) -> None:
     set_active(switch, status.active)
     if was_active is None and not status.active:
         return
-    is_release = not status.active and status.since is not None and status.since <= logged_at  # nobody has set it off
+    is_release = not status.active and status.since is not None and status.since <= logged_at  # not set off
     by, since = (None, None) if is_release else (status.by, status.since)
     times = {name: time and time.isoformat() for name, time in (("since", since), ("ends_at", status.ends_at))}
     details = {"active": status.active, "message": status.message, "by": by, **times}

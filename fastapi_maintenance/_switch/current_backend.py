@@ -2,28 +2,19 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Protocol
 from weakref import WeakSet
 
 from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._switch.requests import running_request
+from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.backends.base import check_backend
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.known import key_of
 from fastapi_maintenance.typing import StateBackend
 
-
-class HasBackend(Protocol):
-    """The settings of a middleware."""
-
-    @property
-    def backend(self) -> StateBackend | None:
-        """Its backend; None: the default."""
-
-
 _default: list[StateBackend] = remembered([])
 _newest: list[StateBackend | None] = remembered([None])
-_middlewares: WeakSet[HasBackend] = remembered(WeakSet())
+_middlewares: WeakSet[Settings] = remembered(WeakSet())
 
 
 def configure(backend: StateBackend) -> None:
@@ -31,7 +22,7 @@ def configure(backend: StateBackend) -> None:
     _default[:] = [backend]
 
 
-def remember(settings: HasBackend) -> None:
+def remember(settings: Settings) -> None:
     """Remember the newest middleware's backend, and the switches of all middlewares of this process."""
     _newest[:] = [settings.backend]
     _middlewares.add(settings)
@@ -49,7 +40,9 @@ def unchanged() -> Generator[None]:
 
 def is_used_here(backend: StateBackend) -> bool:
     """Return whether a middleware of this process is on the switch of this backend."""
-    return any(key_of(_of(each)) == key_of(backend) for each in _middlewares)
+    return any(
+        key_of(default_backend() if each.backend is None else each.backend) == key_of(backend) for each in _middlewares
+    )
 
 
 def default_backend() -> StateBackend:
@@ -70,7 +63,3 @@ def resolve(backend: StateBackend | None) -> StateBackend:
     running = running_request()
     current = _newest[0] if running is None else running.switch.given
     return default_backend() if current is None else current
-
-
-def _of(settings: HasBackend) -> StateBackend:
-    return default_backend() if settings.backend is None else settings.backend

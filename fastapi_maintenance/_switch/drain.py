@@ -23,8 +23,8 @@ from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, guarded, in_time
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.follower import following
-from fastapi_maintenance._switch.reports import confirmation_of, mark_of, registry_of, workers_of
-from fastapi_maintenance._switch.worker import Membership, end_orphans, leave
+from fastapi_maintenance._switch.reports import MARK, confirmation_of, registry_of, workers_of
+from fastapi_maintenance._switch.worker import Worker, end_orphans, leave
 from fastapi_maintenance.backends.base import name_of, read_state
 from fastapi_maintenance.backends.known import known_of, uncached, update_state
 from fastapi_maintenance.errors import DrainTimeoutError, NoWorkersError, WorkerStatus
@@ -40,13 +40,7 @@ Progress = Callable[[Sequence[WorkerStatus], float], None]
 
 
 class Drain:
-    """A drain of a switch.
-
-    Args:
-        backend: The switch.
-        seconds: How long it may take.
-        wanted: How many processes must have confirmed at least.
-        progress: Called while it waits.
+    """A drain of a switch, which may take so many seconds and needs so many processes to confirm.
 
     Raises:
         NotSupportedError: The workers behind the switch cannot be counted.
@@ -75,22 +69,21 @@ class Drain:
             raise ValueError(msg)
 
     @asynccontextmanager
-    async def begun(self, own: Sequence[Membership] = ()) -> AsyncGenerator[None]:
+    async def begun(self, own: Sequence[Worker] = ()) -> AsyncGenerator[None]:
         """Follow the switch, and write the mark of this drain, while a block runs; raises what the store raises.
 
-        Args:
-            own: The middlewares of this process that drains wait for only now.
+        `own` are the workers for middlewares of this process that only this drain waits for.
         """
         await background.all_ended(end_orphans())
         async with following(self._backend, self._observe):
             try:
-                for membership in own:
+                for worker in own:
                     with anyio.move_on_after(ANSWER_TIMEOUT):
-                        await membership.worker.ready.wait()
+                        await worker.ready.wait()
                 await self._write_mark()
                 yield
             finally:  # in the background, since a cancellation of asyncio's own knows no shield
-                ending = [task for membership in own for task in membership.end()]
+                ending = [task for worker in own for task in worker.end()]
                 ending.append(background.start(partial(leave, self._registry, self._mark)))
                 await background.all_ended(ending)
 
@@ -134,7 +127,7 @@ class Drain:
             self._begin_anew(problem)
 
     async def _look(self) -> bool:
-        """Return whether all is as it has to be."""
+        """Return whether each worker has confirmed, and nothing is in doubt."""
         reports = await guarded(self._registry.reports())
         state = await guarded(read_state(uncached(self._backend)))
         self._reason = self._reason if anyio.current_time() < self._not_before else ""
@@ -196,7 +189,7 @@ class Drain:
         return renew_hold(state, replace(own, since=since))
 
     async def _write_mark(self) -> None:
-        lost, self._mark = self._mark, mark_of(uuid4().hex)
+        lost, self._mark = self._mark, MARK + uuid4().hex
         await self._sign_mark()
         if lost:
             await leave(self._registry, lost)

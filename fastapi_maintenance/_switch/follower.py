@@ -35,7 +35,7 @@ class Subscription:
     Args:
         backend: Through which the switch is followed, as long as no earlier subscriber has another one.
         notify: Called in this event loop after each change, when time changes the status, and each second.
-        push: Whether the backend is watched for this subscriber.
+        push: Whether the backend is watched for this subscriber; else it is read each second.
     """
 
     backend: StateBackend
@@ -44,55 +44,40 @@ class Subscription:
 
 
 class Follower:
-    """The follower of one switch in one event loop.
-
-    Args:
-        backend: A backend on the switch.
-    """
+    """The follower of one switch in one event loop."""
 
     def __init__(self, backend: StateBackend) -> None:
         self.known = known_of(backend)
+        self.subscriptions: list[Subscription] = []
         self._loop = current_loop()
-        self._has_ended = end_of(self._loop)
-        self._subscriptions: list[Subscription] = []
+        self.has_ended = end_of(self._loop)
         self._unsubscribe = self.known.subscribe(self._notify)
         self._watched: Subscription | None = None
         self._watch_task: background.Task | None = None
         self._is_pushed = False
-        self._watches_failed = 0
-        self._watch_began = 0.0
         self._changed = anyio.Event()
-        self._has_asked = False  # what is known may be from long ago until then
-        self._last_write = self.known.last_write, -math.inf
+        self._changed_at = -math.inf
         self._tick_task = background.start(self._tick)
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether its event loop was closed under it."""
-        return self._has_ended()
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether it has subscribers."""
-        return bool(self._subscriptions)
-
     def add(self, subscription: Subscription) -> None:
-        """Add a subscriber."""
-        self._subscriptions.append(subscription)
+        self.subscriptions.append(subscription)
         self._choose()
 
     def remove(self, subscription: Subscription) -> list[background.Task]:
         """Remove a subscriber, in whatever thread, once or twice; return the tasks that end with it."""
-        if subscription not in self._subscriptions:
+        if subscription not in self.subscriptions:
             return []
-        self._subscriptions.remove(subscription)
-        if not self._subscriptions:
+        self.subscriptions.remove(subscription)
+        if not self.subscriptions:
             return self.end()
         call_soon(self._loop, self._choose)
         return [self._watch_task] if self._watch_task is not None and self._watched is subscription else []
 
     def end(self) -> list[background.Task]:
         """Follow no longer; return the tasks that end."""
+        for key, each in list(followers.items()):
+            if each is self:
+                followers.pop(key, None)
         self._unsubscribe()
         self.known.unfollow()
         ending = [task for task in (self._tick_task, self._watch_task) if task is not None]
@@ -102,27 +87,27 @@ class Follower:
 
     async def refresh(self) -> None:
         """Read the store now; what is known afterwards was asked for after this began, unless that fails."""
-        if self._subscriptions:
-            await self._read(self._subscriptions[0].backend, ttl=0)
+        if self.subscriptions:
+            await self._read(self.subscriptions[0].backend, ttl=0)
 
     def _choose(self) -> None:
-        """Watch the backend of the first subscriber for whom that can be done."""
-        wanted = (one for one in self._subscriptions if one.push and _is_watchable(one.backend))
+        """Watch the backend of the first subscriber whose backend can be watched."""
+        wanted = (one for one in self.subscriptions if one.push and _watchable(one.backend) is not None)
         first = next(wanted, None)
         if first is self._watched:
             return
         if self._watch_task is not None:
             self._watch_task.stop()
-        self._watched, self._watch_task, self._is_pushed, self._watches_failed = first, None, False, 0
+        self._watched, self._watch_task, self._is_pushed = first, None, False
         if first is not None:
             watch, on_error = partial(self._watch, first), partial(self._watch_failed, first)
             self._watch_task = background.start(watch, on_error=on_error)
 
     async def _watch(self, subscription: Subscription) -> NoReturn:
         """Accept each state that a watch yields; raise what it raises, or that it has ended."""
-        states: AsyncIterator[MaintenanceState] = aiter(_watchable(subscription.backend).watch())
+        backend = cast("WatchableStateBackend", _watchable(subscription.backend))
+        states: AsyncIterator[MaintenanceState] = aiter(backend.watch())
         asked = moment()
-        self._watch_began = anyio.current_time()
         try:
             while True:
                 try:
@@ -136,7 +121,7 @@ class Follower:
                         state = await guarded(read_state(uncached(subscription.backend)))
                     self.known.put(state, asked)
                 self._is_pushed = True
-                self._answered()
+                self.known.follow()
                 asked = moment()
         finally:
             if self._watched is subscription:
@@ -147,9 +132,8 @@ class Follower:
 
     async def _watch_failed(self, subscription: Subscription, error: BaseException) -> None:
         """Read the store instead; if that works, it is not unavailable, it only cannot be watched."""
-        lasted = anyio.current_time() - self._watch_began
-        self._watches_failed = 1 if lasted > _POLL else self._watches_failed + 1
-        if await self._read(subscription.backend, ttl=0) and self._watches_failed == _LOGGED_AT:
+        failures = 0 if self._watch_task is None else self._watch_task.failures
+        if await self._read(subscription.backend, ttl=0) and failures == _LOGGED_AT:
             text = "Changes of %s are not pushed, so it is read each second: %s: %s"
             _logger.warning(text, name_of(uncached(subscription.backend)), type(error).__name__, error)
 
@@ -171,40 +155,30 @@ class Follower:
             now = anyio.current_time()
 
     async def _read_if_needed(self, *, is_first: bool) -> None:
-        if self._has_asked:
+        if self._is_pushed:
             self.known.follow()
-        if not self._subscriptions:
+        if not self.subscriptions:
             return
-        backend = self._subscriptions[0].backend
+        backend = self.subscriptions[0].backend
         if self._watched is None or not (self._is_pushed or is_first):
             await self._read(backend, ttl=backend.ttl if isinstance(backend, Cache) else 0)
-        elif self._is_undone_unseen():
+        elif anyio.current_time() - self._changed_at <= 2 * _POLL:
+            # A watch that compares what it sees may miss what another process undoes just after it was written here.
             await self._read(backend, ttl=0)
-
-    def _is_undone_unseen(self) -> bool:
-        """Return whether a write was made whose undoing a watch may not notice, which compares what it sees."""
-        write, seen_at = self._last_write
-        if write != self.known.last_write:
-            self._last_write = self.known.last_write, anyio.current_time()
-            return True
-        return anyio.current_time() - seen_at <= 2 * _POLL
 
     async def _read(self, backend: StateBackend, ttl: float) -> bool:
         """Read the store; return whether it is available."""
         await self.known.read(uncached(backend), ttl, ANSWER_TIMEOUT)
-        self._answered()
+        self.known.follow()
         return self.known.is_available
 
-    def _answered(self) -> None:
-        self._has_asked = True
-        self.known.follow()
-
     def _notify(self) -> None:
+        self._changed_at = anyio.current_time()
         self._changed.set()
         self._notify_subscribers()
 
     def _notify_subscribers(self) -> None:
-        for subscription in self._subscriptions.copy():
+        for subscription in self.subscriptions.copy():
             subscription.notify()
 
 
@@ -213,9 +187,9 @@ followers: dict[tuple[object, object], Follower] = remembered({})
 
 
 def subscribe(subscription: Subscription) -> Follower:
-    """Follow a switch for a subscriber in this event loop, until `unsubscribe`."""
-    for key, each in list(followers.items()):
-        if each.has_ended and followers.pop(key, None) is not None:
+    """Follow a switch for a subscriber in this event loop, until the follower removes it."""
+    for each in list(followers.values()):
+        if each.has_ended():
             each.end()
     key = current_loop(), key_of(subscription.backend)
     follower = followers.get(key)
@@ -223,15 +197,6 @@ def subscribe(subscription: Subscription) -> Follower:
         follower = followers[key] = Follower(subscription.backend)
     follower.add(subscription)
     return follower
-
-
-def unsubscribe(follower: Follower, subscription: Subscription) -> list[background.Task]:
-    """End a subscription, in whatever task; return the tasks that end with it, which use the backend until then."""
-    ending = follower.remove(subscription)
-    for key, each in list(followers.items()):
-        if each is follower and not each.is_needed:
-            followers.pop(key, None)
-    return ending
 
 
 @asynccontextmanager
@@ -242,14 +207,11 @@ async def following(backend: StateBackend, notify: Callable[[], None]) -> AsyncG
     try:
         yield follower
     finally:
-        await background.all_ended(unsubscribe(follower, subscription))
+        await background.all_ended(follower.remove(subscription))
 
 
-def _watchable(backend: StateBackend) -> WatchableStateBackend:
-    """Return the backend to watch: the one behind a cache only if it supports drains."""
+def _watchable(backend: StateBackend) -> WatchableStateBackend | None:
+    """Return the backend to watch, the one behind a cache only if it supports drains; None: it cannot be watched."""
     behind = uncached(backend)
-    return cast("WatchableStateBackend", behind if isinstance(behind, DrainableStateBackend) else backend)
-
-
-def _is_watchable(backend: StateBackend) -> bool:
-    return isinstance(_watchable(backend), WatchableStateBackend)
+    watched = behind if isinstance(behind, DrainableStateBackend) else backend
+    return watched if isinstance(watched, WatchableStateBackend) else None

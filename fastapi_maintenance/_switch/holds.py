@@ -39,23 +39,23 @@ class _Ledger:
     def __init__(self) -> None:
         self.holds: tuple[Hold, ...] = ()
         self.operator = False
-        self.ours: frozenset[bool] = frozenset()  # written by this process; after a failure, all that it may have
+        self.ours: frozenset[bool] = frozenset()  # values that this process wrote, or may have before an error
         self.users = 0
         self.lock = threading.Lock()
         self.lock_is_stale: Callable[[], bool] = end_of(None)
 
-    def see(self, observed: bool) -> None:  # noqa: FBT001 -- the value is what the method is about
-        """Take what the store says for the operator's will, unless it was written here."""
+    def observe(self, observed: bool) -> None:  # noqa: FBT001 -- the value is what the method is about
+        """Treat the stored value as the operator's, unless this process wrote it."""
         if observed not in self.ours:
             self.operator = observed
         self.ours &= {observed}  # what the store no longer says, someone else has replaced
 
     def wanted(self) -> bool:
-        """Return what the store shall say."""
+        """Return what to write to the store."""
         return self.holds[-1].on if self.holds else self.operator
 
     def is_done(self) -> bool:
-        """Tell whether nothing is left to be remembered; what could not be written back is made good later."""
+        """Return whether it can be dropped; a value that could not be written back is written later."""
         return not self.users and not self.holds and self.ours <= {self.operator}
 
 
@@ -69,9 +69,7 @@ _ledgers_lock = threading.RLock()  # the collector may run the end of an abandon
 
 def local_holds(backend: StateBackend) -> tuple[Hold, ...]:
     """Return the holds that are open in this process on this backend, the newest last."""
-    if not ledgers:  # as it is nearly always
-        return ()
-    ledger = ledgers.get(key_of(backend))
+    ledger = ledgers.get(key_of(backend)) if ledgers else None
     return () if ledger is None else ledger.holds
 
 
@@ -109,8 +107,10 @@ def the_one_id(
     `shortest`: how many characters the beginning of an id has at least; None: nothing but a whole id will do.
     """
     begin_so = [one for one in ids if shortest and wanted and one.startswith(wanted)]
-    if wanted in ids or (len(begin_so) == 1 and len(wanted) >= (shortest or 0)):
-        return wanted if wanted in ids else begin_so[0]
+    if wanted in ids:
+        return wanted
+    if len(begin_so) == 1 and len(wanted) >= (shortest or 0):
+        return begin_so[0]
     msg = f"no {kind} has the id {wanted!r}"
     if begin_so:
         rule = f"give at least {shortest} characters of an id, and more if several begin with them"
@@ -132,14 +132,14 @@ async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) ->
         return add_hold(state, stored, clock.now())
 
     async with _locked(backend) as ledger:
-        if isinstance(backend, DetailedStateBackend):
-            try:
+        try:
+            if isinstance(backend, DetailedStateBackend):
                 await update_state(backend, add)
-            except ReadOnlyBackendError:
-                stored = None
+        except ReadOnlyBackendError:
+            stored = None
         with _ledgers_lock:  # a release takes no lock for its first step
             ledger.holds = (*ledger.holds, hold)  # without an expiry: it is open for as long as its block runs
-        if not isinstance(backend, DetailedStateBackend) and not await _follow(backend, ledger):
+        if not isinstance(backend, DetailedStateBackend) and not await _write_wanted(backend, ledger):
             stored = None
     known_of(backend).notify()
     return stored
@@ -166,13 +166,7 @@ async def release(backend: StateBackend, hold: Hold) -> None:
             with suppress(MissingTableError, ReadOnlyBackendError):  # where it was never kept
                 await update_state(backend, lambda state: release_hold(state, hold.id))
         else:
-            await _follow(backend, ledger)
-
-
-def forget(backend: StateBackend) -> None:
-    """Forget the holds of this process on a backend, and what it wrote there."""
-    with _ledgers_lock:
-        ledgers.pop(key_of(backend), None)
+            await _write_wanted(backend, ledger)
 
 
 async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- the operator's switch
@@ -189,20 +183,19 @@ async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noq
 async def bare_state(backend: StateBackend) -> MaintenanceState:
     """Return the state of a backend that has nothing but a switch: the operator's value and this process's holds."""
     async with _locked(backend) as ledger:
-        ledger.see(await guarded(read_value(uncached(backend))))
+        ledger.observe(await guarded(read_value(uncached(backend))))
         return MaintenanceState(switch=Switch(on=ledger.operator), holds=ledger.holds)
 
 
-async def _follow(backend: StateBackend, ledger: _Ledger) -> bool:
-    """Set a bare switch to what the ledger wants, if it is not; return False if it can only be read."""
+async def _write_wanted(backend: StateBackend, ledger: _Ledger) -> bool:
+    """Set a bare switch to what the ledger wants; return False if it can only be read."""
     observed = await guarded(read_value(uncached(backend)))
-    ledger.see(observed)
-    if ledger.wanted() is not observed:
-        try:
+    ledger.observe(observed)
+    with suppress(ReadOnlyBackendError):
+        if ledger.wanted() is not observed:
             await _write(backend, ledger, ledger.wanted())
-        except ReadOnlyBackendError:
-            return False
-    return True
+        return True
+    return False
 
 
 async def _write(backend: StateBackend, ledger: _Ledger, value: bool) -> None:  # noqa: FBT001 -- as set_value has it
@@ -224,7 +217,7 @@ async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
         ledger.users += 1
     try:
         while not (lock := ledger.lock).acquire(blocking=False):
-            if ledger.lock_is_stale():  # its event loop was closed, and nobody will release it
+            if ledger.lock_is_stale():  # its event loop was closed, so it will not be released
                 ledger.lock = threading.Lock()
             await anyio.sleep(_LOCK_POLL)  # an event would belong to one event loop
         ledger.lock_is_stale = end_of(current_loop())
@@ -250,7 +243,7 @@ async def remove_hold(hold_id: str, backend: StateBackend, *, shortest: int | No
         shortest: How many characters of an id will do, where no other begins so; None: the whole id.
 
     Raises:
-        NoSuchHoldError: There is no such hold, or more than one.
+        NoSuchHoldError: No hold, or more than one, has that id.
         NotSupportedError: The backend has nothing but a switch.
         ReadOnlyBackendError: The backend cannot be written.
         Exception: Whatever the store raises.

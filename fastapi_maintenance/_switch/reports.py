@@ -16,24 +16,17 @@ from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
 from fastapi_maintenance.state import Hold, MaintenanceState
 from fastapi_maintenance.typing import DrainableStateBackend, StateBackend, WorkerRegistry
 
-_MARK = "mark."  # the ids of drains begin with it
+MARK = "mark."  # the ids of the records of drains begin with it
 
 
 @dataclass(frozen=True)
 class Goes:
-    """What a worker goes by.
+    """What a worker goes by."""
 
-    Args:
-        state: The stored state; None: it is not known yet.
-        is_on: Whether maintenance is on for this worker, by its own clock and the holds of its process.
-        confirmed: The holds that count by its clock; none while a request is asked about.
-        ahead: How many seconds its clock is ahead of that of the store; None: the store has none.
-    """
-
-    state: MaintenanceState | None = None
-    is_on: bool = False
-    confirmed: Sequence[Hold] = ()
-    ahead: float | None = None
+    state: MaintenanceState | None = None  # the stored one; None: it is not known yet
+    is_on: bool = False  # by its own clock and the holds of its process
+    confirmed: Sequence[Hold] = ()  # those that count by its clock; none while a request is asked about
+    ahead: float | None = None  # seconds by which its clock is ahead of that of the store, if that has one
 
 
 def report_of(goes: Goes, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:
@@ -59,16 +52,11 @@ def confirmation_of(hold: Hold) -> str:
     return f"{hold.id} {'' if hold.since is None else hold.since.isoformat()}"
 
 
-def mark_of(token: str) -> str:
-    """Return the id of the record of a drain."""
-    return _MARK + token
-
-
 def workers_of(reports: Mapping[str, str], state: MaintenanceState) -> dict[str, WorkerStatus]:
     """Return what the reports say, by worker, without the marks of drains."""
     stored = _fingerprint(state)
     found = sorted(reports.items())
-    return {worker: _read(worker, text, stored) for worker, text in found if not worker.startswith(_MARK)}
+    return {worker: _read(worker, text, stored) for worker, text in found if not worker.startswith(MARK)}
 
 
 async def get_workers(backend: StateBackend) -> tuple[WorkerStatus, ...]:
@@ -78,19 +66,24 @@ async def get_workers(backend: StateBackend) -> tuple[WorkerStatus, ...]:
     return tuple(workers_of(await guarded(registry.reports()), state).values())
 
 
+def find_registry(backend: StateBackend) -> WorkerRegistry | None:
+    """Return the records of the workers behind a switch, None if the backend cannot count them."""
+    behind = uncached(backend)
+    return behind.workers if isinstance(behind, DrainableStateBackend) else None
+
+
 def registry_of(backend: StateBackend) -> WorkerRegistry:
     """Return the records of the workers behind a switch.
 
     Raises:
         NotSupportedError: The backend cannot count workers.
     """
-    behind = uncached(backend)
-    registry = behind.workers if isinstance(behind, DrainableStateBackend) else None
+    registry = find_registry(backend)
     if registry is not None:
         return registry
     msg = (
-        f"the workers of {behind!r} cannot be counted: that needs a file, Redis, PostgreSQL through asyncpg or "
-        "psycopg, or a backend of your own whose attribute workers is a WorkerRegistry"
+        f"the workers of {uncached(backend)!r} cannot be counted: that needs a file, Redis, PostgreSQL through asyncpg "
+        "or psycopg, or a backend of your own whose attribute workers is a WorkerRegistry"
     )
     raise NotSupportedError(msg)
 

@@ -24,8 +24,7 @@ class ClosableWebSocket:
         self._receive = receive
         self._send = send
         self._is_accepted = False
-        self.is_closing = False
-        """Whether it is closed, or will be as soon as it is accepted."""
+        self.is_closing = False  # it is closed, or will be as soon as it is accepted
         self._is_closed = False
         self._is_over = False
         self._waiting = anyio.CancelScope()
@@ -35,7 +34,8 @@ class ClosableWebSocket:
         if not self._is_over:
             with anyio.CancelScope() as self._waiting:
                 message = await self._receive()
-                if message["type"] != "websocket.disconnect" or not self.is_closed_here():
+                # The server may report what was closed here with a code of its own.
+                if message["type"] != "websocket.disconnect" or not self._is_over:
                     return message
         return {"type": "websocket.disconnect", "code": _GOING_AWAY, "reason": "maintenance"}
 
@@ -52,10 +52,6 @@ class ClosableWebSocket:
         await self._send(message)
         if self.is_closing:  # it was when it was not accepted yet
             await self._close_accepted()
-
-    def is_closed_here(self) -> bool:
-        """Return whether it has been closed from outside; the server may report that with a code of its own."""
-        return self._is_over
 
     async def close(self) -> None:
         """Close it; one that has not been accepted yet as soon as it is."""

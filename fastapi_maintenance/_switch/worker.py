@@ -12,9 +12,10 @@ import os
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from itertools import count
-from typing import NoReturn
+from typing import NoReturn, Protocol, runtime_checkable
 
 import anyio
 
@@ -24,13 +25,12 @@ from fastapi_maintenance._helpers.process import identity, remembered
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.changes import log_change, without_lease
-from fastapi_maintenance._switch.clocks import difference_to
-from fastapi_maintenance._switch.follower import Subscription, subscribe, unsubscribe
-from fastapi_maintenance._switch.reports import Goes, registry_of, report_of
+from fastapi_maintenance._switch.follower import Subscription, subscribe
+from fastapi_maintenance._switch.reports import Goes, find_registry, report_of
 from fastapi_maintenance._switch.requests import Served
 from fastapi_maintenance._switch.verdicts import Verdicts
 from fastapi_maintenance.backends.base import name_of
-from fastapi_maintenance.backends.known import key_of
+from fastapi_maintenance.backends.known import uncached
 from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import open_holds, status_of
 from fastapi_maintenance.typing import StateBackend, WorkerRegistry
@@ -43,61 +43,71 @@ _numbers = count(1)
 _logger = get_logger()
 
 
+@runtime_checkable
+class _ClockedBackend(Protocol):
+    """A backend whose store has a clock."""
+
+    async def now(self) -> datetime:
+        """Return the store's time, aware."""
+
+
 class Worker:
-    """Log each change, close WebSockets that maintenance blocks, and report requests in progress.
+    """Log each change, close WebSockets that maintenance blocks, and report requests in progress, until it ends.
 
     Args:
         backend: The switch.
-        counted: Whether drains wait for this worker, and all requests are its own; else it is about the WebSockets of
-            this event loop alone.
+        served: What the app serves.
+        counted: Whether drains wait for it; else it is about the WebSockets of this event loop alone.
+        is_brief: Whether it lasts as long as a drain, so that it logs nothing.
     """
 
-    def __init__(self, backend: StateBackend, *, counted: bool) -> None:
+    def __init__(self, backend: StateBackend, served: Served, *, counted: bool = True, is_brief: bool = False) -> None:
+        end_orphans()
         self.loop = current_loop()
         self.has_ended = end_of(self.loop)
-        self.members: list[Membership] = []
+        self.served = served
+        self.is_counted = counted
+        self.is_for_websockets = False
+        """Whether it ends with the last WebSocket of its event loop, since no lifespan runs there."""
         self.ready = anyio.Event()
         """Set when the worker has signed, and has read the state after that; or when that has failed."""
-        self._counted = counted
+        self._is_brief = is_brief
         self._changed = anyio.Event()
         self._verdicts = Verdicts(self.loop, self.wake, only_websockets=not counted)
-        self._ahead: float | None = None
-        self._compare_at = 0.0
         self._report = report_of(Goes(), ())
         self._is_refused = False
-        self._follow(backend)
-        self.known = self._follower.known
-        self._task = background.start(self._run)
+        self._begin(backend)
 
-    def _follow(self, backend: StateBackend) -> None:
-        """Follow the switch through this backend, as another worker than before."""
-        self._backend = backend
+    def _begin(self, backend: StateBackend) -> None:
+        self.backend = backend
         self._id = f"{socket.gethostname()[:64]}.{os.getpid()}.{identity()}-{next(_numbers)}"
-        self._registry = _registry_of(backend) if self._counted else None
+        self._registry = find_registry(backend) if self.is_counted else None
         self._signed: str | None = None
         self._sign_at = 0.0
-        self._subscription = Subscription(backend, self.wake, push=self._counted)
+        self._ahead: float | None = None
+        self._compare_at = 0.0
+        self._subscription = Subscription(backend, self.wake, push=self.is_counted)  # not for each WebSocket
         self._follower = subscribe(self._subscription)
+        self._known = self._follower.known
+        self._task = background.start(self._run)
+        _workers.add(self)
 
-    def use(self, backend: StateBackend) -> list[background.Task]:
-        """Follow the switch through the backend of an app that is still served; return the tasks that end."""
-        self.wake()
-        if backend is self._backend or self.has_ended():
-            return []
-        follower, subscription = self._follower, self._subscription
-        leaving = self._start_leaving()
-        self._follow(backend)
-        return [*leaving, *unsubscribe(follower, subscription)]
+    def move(self, backend: StateBackend) -> list[background.Task]:
+        """Follow another switch, as another worker; return the tasks that end."""
+        ending = self.end()
+        self._begin(backend)
+        return ending
 
     def wake(self) -> None:
         """Look at the state and the requests again; any thread may call this."""
         call_soon(self.loop, lambda: self._changed.set())  # noqa: PLW0108 -- the event of that moment
 
     def end(self) -> list[background.Task]:
-        """End its work; return the tasks that end with it."""
+        """End its work, in whatever thread; return the tasks that end, which use the backend until then."""
+        _workers.discard(self)
         self._task.stop()
         self._verdicts.forget()
-        return [self._task, *self._start_leaving(self._task), *unsubscribe(self._follower, self._subscription)]
+        return [self._task, *self._start_leaving(self._task), *self._follower.remove(self._subscription)]
 
     def _start_leaving(self, *before: background.Task) -> list[background.Task]:
         """Remove the record in the background, after the end of these tasks."""
@@ -117,22 +127,20 @@ class Worker:
 
     async def _look(self) -> float:
         """Apply the state, and report; return the seconds until the next look if nothing changes before."""
-        goes = Goes()
-        stored, served = self.known.state, dict.fromkeys(member.served for member in self.members)
-        if stored is not None and self.members:
+        goes, stored = Goes(), self._known.state
+        if stored is not None:
             now = clock.now()
-            status = status_of(holds.with_local(self._backend, stored), now)
-            if self.known.is_available and not all(member.is_brief for member in self.members):
-                log_change(self.known, status, name_of(self._backend))
-            decided = without_lease(status), holds.local_holds(self._backend)
-            self._verdicts.update(served, status, decided)
+            status = status_of(holds.with_local(self.backend, stored), now)
+            if self._known.is_available and not self._is_brief:
+                log_change(self._known, status, name_of(self.backend))
+            decided = without_lease(status), holds.local_holds(self.backend)
+            self._verdicts.update([self.served], status, decided)
             confirmed = open_holds(stored, now) if self._verdicts.is_complete else ()
             goes = Goes(stored, status.active, confirmed, self._ahead)
-        waited_for = self._verdicts.waited_for
-        if not self._counted:
+        if not self.is_counted:
             return _SIGN_EACH
-        for one in served:
-            one.on_end = self.wake if waited_for else None
+        waited_for = self._verdicts.waited_for
+        self.served.on_end = self.wake if waited_for else None
         self._report = report_of(goes, waited_for)
         await self._sign()
         await self._compare_clocks()
@@ -155,7 +163,7 @@ class Worker:
             return
         self._signed = report
         if self._is_refused:
-            _logger.warning("Drains wait again for the requests of this process, in %s", name_of(self._backend))
+            _logger.warning("Drains wait again for the requests of this process, in %s", name_of(self.backend))
         self._is_refused = False
 
     async def _refused(self, error: Exception) -> None:
@@ -163,79 +171,30 @@ class Worker:
         if self._is_refused or isinstance(error, NotSupportedError):
             return
         await self._follower.refresh()
-        if self.known.is_available:
+        if self._known.is_available:
             self._is_refused = True
             text = "No drain waits for the requests of this process until it can be registered in %s: %s: %s"
-            _logger.warning(text, name_of(self._backend), type(error).__name__, error)
+            _logger.warning(text, name_of(self.backend), type(error).__name__, error)
 
     async def _compare_clocks(self) -> None:
-        if anyio.current_time() >= self._compare_at:
-            self._compare_at = anyio.current_time() + _COMPARE_EACH
-            difference = await difference_to(self._backend, _SIGN_AGAIN)
-            if difference is not None:
-                self._ahead = round(difference.ahead.total_seconds(), 1) + 0.0  # not -0.0
+        """Compare the clock of this host with that of the store, if that has one and answers."""
+        clocked, before = uncached(self.backend), clock.now()
+        if anyio.current_time() < self._compare_at or not isinstance(clocked, _ClockedBackend):
+            return
+        self._compare_at = anyio.current_time() + _COMPARE_EACH
+        with suppress(Exception), in_time(_SIGN_AGAIN):
+            there: datetime = await guarded(clocked.now())
+            ahead = before + (clock.now() - before) / 2 - there
+            self._ahead = round(ahead.total_seconds(), 1) + 0.0  # not -0.0
 
 
-class Membership:
-    """What one app serves, as a part of the worker of its switch in this event loop, until it ends.
-
-    Args:
-        backend: The switch.
-        served: What the app serves.
-        counted: Whether drains wait for it.
-        is_brief: Whether it lasts as long as a drain, so that nothing is logged for it.
-    """
-
-    def __init__(self, backend: StateBackend, served: Served, *, counted: bool = True, is_brief: bool = False) -> None:
-        self.served = served
-        self.is_brief = is_brief
-        self.is_counted = counted
-        self._join(backend)
-
-    def _join(self, backend: StateBackend) -> None:
-        end_orphans()
-        self.backend = backend
-        key = current_loop(), key_of(backend), self.is_counted
-        self.worker = _workers.get(key) or _workers.setdefault(key, Worker(backend, counted=self.is_counted))
-        self.worker.members.append(self)
-        self.worker.wake()
-
-    def move(self, backend: StateBackend) -> list[background.Task]:
-        """Move to the worker of another switch, unless this is another event loop; return the tasks that end."""
-        if self.worker.loop is not current_loop():
-            return []
-        ending = self.end()
-        self._join(backend)
-        return ending
-
-    def end(self) -> list[background.Task]:
-        """Leave the worker, in whatever thread; return the tasks that end, which use the backend until then."""
-        worker = self.worker
-        worker.members.remove(self)
-        if worker.members:
-            return worker.use(worker.members[0].backend)
-        for key, each in list(_workers.items()):
-            if each is worker:
-                _workers.pop(key, None)
-        if not self.is_brief and all(each.known is not worker.known for each in list(_workers.values())):
-            worker.known.logged = None  # an app that starts later logs it again
-        return worker.end()
-
-
-_workers: dict[tuple[object, object, bool], Worker] = remembered({})
-"""Those that run, by event loop, switch, and whether they are counted."""
+_workers: set[Worker] = remembered(set())
+"""Those that run."""
 
 
 def end_orphans() -> list[background.Task]:
     """End the workers whose event loops were closed around them; return the tasks that do."""
-    orphans = [key for key, worker in list(_workers.items()) if worker.has_ended()]
-    return [task for key in orphans if (worker := _workers.pop(key, None)) is not None for task in worker.end()]
-
-
-def _registry_of(backend: StateBackend) -> WorkerRegistry | None:
-    with suppress(NotSupportedError):
-        return registry_of(backend)
-    return None
+    return [task for worker in list(_workers) if worker.has_ended() for task in worker.end()]
 
 
 async def leave(registry: WorkerRegistry, worker: str, before: Iterable[background.Task] = ()) -> None:

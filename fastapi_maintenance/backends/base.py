@@ -18,33 +18,11 @@ from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState, Switch, set_switch, status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
-__all__ = [
-    "DEFAULT_KEY",
-    "BaseStateBackend",
-    "DetailedBackend",
-    "Read",
-    "StoreBackend",
-    "Wait",
-    "apply",
-    "check_backend",
-    "check_state",
-    "name_of",
-    "read_state",
-    "read_value",
-    "replacing",
-    "set_to",
-]
-
 DEFAULT_KEY = "fastapi_maintenance_mode"
-
 _MAX_PAUSE = 0.02  # seconds between two tries of a change, where another process was faster
-
 Read = Callable[[], Awaitable[MaintenanceState]]
-"""Returns the state as it is now."""
-
 Wait = Callable[[float], Awaitable[object]]
 """Returns when there was a notification, or the seconds are over."""
-
 _logger = get_logger()
 _Change = TypeVar("_Change", bound=StateChange)
 
@@ -98,7 +76,7 @@ class StoreBackend(DetailedBackend, ABC):
         """Return what the store says.
 
         Raises:
-            InvalidStateError: The content is no state.
+            InvalidStateError: The content is not a valid state.
             Exception: The store cannot be read: an error of its client.
         """
         return await self._read()
@@ -107,8 +85,8 @@ class StoreBackend(DetailedBackend, ABC):
         """Apply a change, so that no other change by any process is lost, and return the result.
 
         Raises:
-            InvalidStateError: The content is no state, and the change does not set the switch. One that does replaces
-                it, as if it had been off, and a warning is logged.
+            InvalidStateError: The content is not a valid state, and the change does not set the switch. One that does
+                replaces it, as if it had been off, and a warning is logged.
             TimeoutError: The store has not answered for ten seconds, or others were faster for as long.
             Exception: The store cannot be written: an error of its client.
         """
@@ -151,7 +129,7 @@ class StoreBackend(DetailedBackend, ABC):
 
 
 def check_backend(name: str, value: object) -> StateBackend:
-    """Return the value if it has the two methods of a backend and is no class."""
+    """Return the value if it is an object with the two methods of a backend."""
     if isinstance(value, type) or not isinstance(value, StateBackend):
         reject_kind(name, "an object with the async methods get_value() and set_value(value)", value)
     return value
@@ -178,8 +156,8 @@ def replacing(change: _Change) -> _Change:
 def apply(change: StateChange, read: Callable[[], MaintenanceState], place: object) -> MaintenanceState:
     """Return what a change makes of the state that `read` returns.
 
-    Where `read` raises an `InvalidStateError` and the change replaces what cannot be read, the change is given off, and
-    a warning that names the place is logged; any other change lets the error pass.
+    If that cannot be read and the change replaces it, the change receives the state "off", and a warning names the
+    place; any other change lets the `InvalidStateError` pass.
     """
     try:
         before = read()

@@ -22,7 +22,6 @@ class CachedBackend(Cache):
         self._known = known_of(backend)
 
     def __repr__(self) -> str:
-        """Show the backend and the time for which a value is kept."""
         return f"cached({name_of(self.backend)}, ttl={self.ttl:g})"
 
     async def get_value(self) -> bool:
@@ -82,7 +81,7 @@ def cached(backend: StateBackend | str, ttl: float | timedelta = 1.0) -> StateBa
         ttl: Seconds, or a timedelta, for which a value counts.
 
     Raises:
-        TypeError: `backend` is no backend, or `ttl` no number.
+        TypeError: `backend` is not a backend, or `ttl` is not a duration.
         ValueError: `ttl` is not above zero.
     """
     inner = uncached(as_backend("backend", backend))

@@ -13,7 +13,6 @@ from fastapi_maintenance.typing import StateChange
 __all__ = ["DEFAULT_VARIABLE", "EnvVarBackend"]
 
 DEFAULT_VARIABLE = "FASTAPI_MAINTENANCE_MODE"
-
 _logger = get_logger()
 
 
@@ -43,15 +42,12 @@ class EnvVarBackend(DetailedBackend):
         self._states: dict[str, MaintenanceState] = {}
 
     def __repr__(self) -> str:
-        """Show the variable's name."""
         return f"{type(self).__name__}({self.var_name!r})"
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether the other one reads the same variable."""
         return isinstance(other, EnvVarBackend) and other.var_name == self.var_name
 
     def __hash__(self) -> int:
-        """Agree with equality."""
         return hash((EnvVarBackend, self.var_name))
 
     def peek(self) -> MaintenanceState:

@@ -18,7 +18,6 @@ from fastapi_maintenance._helpers.checks import reject
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_thread, in_time
 from fastapi_maintenance.backends.base import DetailedBackend, apply
 from fastapi_maintenance.backends.file_workers import FileWorkers
-from fastapi_maintenance.backends.file_writing import new_file, replace_durably
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text, text_to_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import MaintenanceState
@@ -37,6 +36,7 @@ _Signature = tuple[int, int, int, int, int]
 _signature: Callable[[os.stat_result], _Signature] = attrgetter(
     "st_mtime_ns", "st_ctime_ns", "st_size", "st_ino", "st_dev"
 )
+_user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no owners of this kind, nor root
 
 
 class LocalFileBackend(DetailedBackend):
@@ -51,7 +51,7 @@ class LocalFileBackend(DetailedBackend):
     `<file>.lock`, which the operating system lifts when its holder dies.
 
     `peek`, which each request does, waits for the file system. On a volume that may hang use `cached(...)` around this:
-    all other methods read and write in a thread that nobody has to wait for.
+    all other methods read and write in a thread that holds up no request.
 
     Args:
         file_path: The file; a relative path is one from the working directory of now. Its folder must exist.
@@ -78,14 +78,13 @@ class LocalFileBackend(DetailedBackend):
         self._is_writing = threading.Lock()
 
     def __repr__(self) -> str:
-        """Show the path."""
         return f"{type(self).__name__}({self.file_path!r})"
 
     def peek(self) -> MaintenanceState:
         """Return what the file says now; it is read only where it has changed.
 
         Raises:
-            InvalidStateError: What is there is no regular file, no UTF-8, or no state.
+            InvalidStateError: The path is not a regular file, or its content is not a valid state in UTF-8.
             OSError: The file cannot be read, or its folder is missing.
         """
         try:
@@ -110,14 +109,14 @@ class LocalFileBackend(DetailedBackend):
         """Apply a change to the file and return the result when it is on the disk.
 
         Raises:
-            InvalidStateError: What is there is no state, and the change does not set the switch. One that does replaces
-                it, as if it had been off, and a warning is logged.
+            InvalidStateError: The content is not a valid state, and the change does not set the switch. One that does
+                replaces it, as if it had been off, and a warning is logged.
             OSError: The file cannot be written with its owner, group and mode, or its folder is missing.
             TimeoutError: Another writer held the lock for ten seconds, or the file system did not answer in twelve.
         """
         was_cancelled = threading.Event()
         try:
-            with in_time(WRITE_TIMEOUT + ANSWER_TIMEOUT):  # a lock that is not free is told as such
+            with in_time(WRITE_TIMEOUT + ANSWER_TIMEOUT):  # a lock that is not free has its own error
                 return await in_thread(self._is_writing, partial(self._update, change, was_cancelled))
         except BaseException:  # the thread goes on
             was_cancelled.set()
@@ -187,12 +186,12 @@ class LocalFileBackend(DetailedBackend):
         self._off_if_folder_exists()  # the lock would make the folder, and a mistyped path would seem to work
         lock = target.with_name(target.name + ".lock")
         with suppress(FileExistsError):  # whoever may write the switch may take the lock too
-            os.close(new_file(lock, target, least_mode=stat.S_IRUSR | stat.S_IWUSR))
+            os.close(_new_file(lock, target, least_mode=stat.S_IRUSR | stat.S_IWUSR))
         with FileLock(lock).acquire(timeout=WRITE_TIMEOUT, poll_interval=0.005):
             after = apply(change, self._read, self.file_path)
             text = state_to_text(after)
             if not was_cancelled.is_set():  # else what followed the cancellation, such as a release, would be overtaken
-                replace_durably(target, text)
+                _replace_durably(target, text)
         return after
 
 
@@ -202,3 +201,58 @@ def _state_of(content: bytes) -> MaintenanceState:
     except UnicodeDecodeError as error:
         msg = f"text must be UTF-8, got {content[:200]!r}: {error}"
         raise InvalidStateError(msg) from None
+
+
+def _new_file(path: Path, target: Path, *, least_mode: int = 0) -> int:
+    """Create a file with the owner, group and mode of the switch, and return its descriptor.
+
+    Where there is no switch yet and root makes it, it belongs to whoever the folder belongs to.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        with suppress(FileNotFoundError):
+            like = target.stat()
+            _give(descriptor, path, like)
+            named = descriptor if os.chmod in os.supports_fd else path
+            os.chmod(named, stat.S_IMODE(like.st_mode) | least_mode)  # noqa: PTH101 -- a descriptor is no path
+            return descriptor
+        if _user() == 0:
+            _give(descriptor, path, target.parent.stat())
+    except BaseException:
+        os.close(descriptor)
+        path.unlink()
+        raise
+    return descriptor
+
+
+def _give(descriptor: int, path: Path, like: os.stat_result) -> None:
+    mine = os.fstat(descriptor)
+    if (mine.st_uid, mine.st_gid) == (like.st_uid, like.st_gid):
+        return
+    try:
+        os.fchown(descriptor, like.st_uid, like.st_gid)
+    except PermissionError:
+        rule = f"The switch belongs to user {like.st_uid} and group {like.st_gid}, and must be written by them or root"
+        raise PermissionError(errno.EPERM, rule, str(path)) from None
+
+
+def _replace_durably(target: Path, text: str) -> None:
+    """Replace the file as a whole; its new content is on the disk before its name is, and both before this returns."""
+    new = target.with_name(target.name + ".tmp")  # one name for all writers, so that dead ones leave but one behind
+    new.unlink(missing_ok=True)
+    descriptor = _new_file(new, target)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 -- a descriptor is no path
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(target)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    with suppress(PermissionError):  # Windows opens no folders, and keeps names by itself
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

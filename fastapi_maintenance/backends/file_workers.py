@@ -25,8 +25,6 @@ from fastapi_maintenance._helpers.waiting import in_thread
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-__all__ = ["FileWorkers"]
-
 _KEPT_FOR = 60.0  # seconds
 _PAUSE = 0.1  # seconds
 _user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no owners of this kind, nor root
@@ -82,16 +80,15 @@ class FileWorkers:
         folder, before = self._folder(), self._records.get(worker)
         if before is None or before.folder != folder or not _is_in_place(before):
             self._records[worker] = self._add(folder, worker)
+            if before is not None:
+                before.lock.release()  # where its folder was moved, it counts as dead there from now on
         path = folder / f"{worker}.json"
         with suppress(FileNotFoundError):
             if path.read_text(encoding="utf-8") == report:
-                report = ""
-        if report:
-            new = folder / f"{worker}.new"
-            new.write_text(report, encoding="utf-8")
-            new.replace(path)
-        if before is not None and before is not self._records[worker]:
-            _end(before, worker, is_moved=before.folder != folder)
+                return
+        new = folder / f"{worker}.new"
+        new.write_text(report, encoding="utf-8")
+        new.replace(path)
 
     def _add(self, folder: Path, worker: str) -> _Record:
         """Take the lock of a worker, before its report is there, so that it never seems to be dead."""
@@ -110,9 +107,13 @@ class FileWorkers:
         return _Record(folder, lock, Path(lock.lock_file).stat().st_ino)
 
     def _leave(self, worker: str) -> None:
+        """Remove a record and release its lock, whose file is kept as evidence."""
         record = self._records.pop(worker, None)
         if record is not None:
-            _end(record, worker)
+            try:
+                _bury(record.folder / f"{worker}.json")
+            finally:
+                record.lock.release()
 
     def _reports(self) -> dict[str, str]:
         folder, before, self._looked_at = self._folder(), self._looked_at, time.monotonic()
@@ -120,15 +121,13 @@ class FileWorkers:
             self._seen.clear()
         found = {path.stem: path for path in folder.glob("*.json")}
         for worker in found.keys() | self._seen.keys():
-            if not self._is_alive(folder, worker):
-                self._seen.pop(worker, None)
-                if worker in found:
-                    with suppress(OSError):  # it may be read by somebody who may not write
-                        _bury(found[worker])
-                continue
-            if worker in found:
-                with suppress(FileNotFoundError):  # it has just been lost, or has left
+            if self._is_alive(folder, worker):
+                with suppress(KeyError, FileNotFoundError):  # it was lost, or has just left
                     self._seen[worker] = found[worker].read_text(encoding="utf-8")
+            else:
+                self._seen.pop(worker, None)
+                with suppress(KeyError, OSError):  # it may be read by somebody who may not write
+                    _bury(found[worker])
         return self._seen.copy()
 
     def _is_alive(self, folder: Path, worker: str) -> bool:
@@ -152,15 +151,6 @@ def _is_in_place(record: _Record) -> bool:
     return False
 
 
-def _end(record: _Record, worker: str, *, is_moved: bool = True) -> None:
-    """Remove a record and let go of its lock; the file of that is kept as evidence."""
-    try:
-        if is_moved:
-            _bury(record.folder / f"{worker}.json")
-    finally:
-        record.lock.release()
-
-
 def _bury(path: Path) -> None:
     """Remove the record of a worker that has ended; its lock file shows from now on that it has."""
     with suppress(OSError):  # it is missing, or belongs to another user
@@ -169,7 +159,7 @@ def _bury(path: Path) -> None:
 
 
 def _clean(folder: Path) -> None:
-    """Remove the lock files of workers that ended more than a minute ago, and records that nobody else removed."""
+    """Remove the lock files of workers that ended more than a minute ago, and the records that they left."""
     for path in folder.glob("*.lock"):
         if path.stat().st_mtime > time.time() - _KEPT_FOR:
             continue

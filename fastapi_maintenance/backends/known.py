@@ -10,10 +10,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import anyio
 
@@ -23,8 +23,6 @@ from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, curr
 from fastapi_maintenance.backends.base import check_state, name_of, read_state
 from fastapi_maintenance.state import MaintenanceState, Switch, status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
-
-__all__ = ["Cache", "Known", "key_of", "known_of", "moment", "set_value", "uncached", "update_state"]
 
 _FOLLOWED_FOR = 3.0  # seconds after the last sign of life of a follower
 _moments = itertools.count(1)
@@ -36,59 +34,34 @@ def moment() -> int:
     return next(_moments)
 
 
-@runtime_checkable
-class SharedBackend(Protocol):
-    """A backend that identifies its switch, so that two on one switch are known to be that."""
-
-    @property
-    def switch_identity(self) -> Hashable:
-        """What no backend on another switch has."""
-
-
 class Cache:
-    """The base of caches.
-
-    Args:
-        backend: The backend behind it.
-        ttl: Seconds for which an answer of that counts.
-    """
+    """The base of caches: an answer of the backend counts for `ttl` seconds."""
 
     def __init__(self, backend: StateBackend, ttl: float) -> None:
         self.backend = backend
         self.ttl = ttl
 
 
-class _Reading:
-    """A read in progress. Only the event loop in which it began can wait for it."""
-
-    def __init__(self) -> None:
-        self.has_outcome = False
-        self.loop = current_loop()
-        self.ended = anyio.Event()
-
-
 class Known:
-    """What this process knows of one switch. Threads with event loops of their own may share it.
-
-    Args:
-        name: The name of the switch in logs.
-    """
+    """What this process knows of the switch of that name. Threads with event loops of their own may share it."""
 
     def __init__(self, name: str) -> None:
+        self._name = name
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget everything, as in a forked child: its parent's followers, reads and subscribers are not its own."""
         self.state: MaintenanceState | None = None
         """The last known state; None: none is known yet."""
-        self.is_available: bool = True
-        """Whether the store answered when it was asked last."""
         self.last_write: int = 0
         """The moment at which the last write by this process began or ended."""
         self.logged: tuple[bool, datetime] | None = None
         """Whether maintenance was on when that was logged last, and when that was."""
-        self._name = name
         self._asked = 0
         self._error: Exception | None = None
         self._answered_at = -float("inf")
         self._followed_until = -float("inf")
-        self._reading: _Reading | None = None
+        self._reading: tuple[object, anyio.Event] | None = None  # the event loop in which it began, and its end
         self._subscribers: dict[object, tuple[object, Callable[[], None]]] = {}
         self._lock = threading.RLock()  # the collector may end a subscription while it is held
 
@@ -100,16 +73,21 @@ class Known:
         return None
 
     @property
+    def is_available(self) -> bool:
+        """Whether the store answered when it was asked last."""
+        return self._error is None
+
+    @property
     def is_followed(self) -> bool:
         """Whether each change becomes known without reading."""
         return time.monotonic() < self._followed_until
 
     def follow(self) -> None:
-        """Note that a follower lives, which counts for three seconds."""
+        """Record that a follower runs, which counts for three seconds."""
         self._followed_until = time.monotonic() + _FOLLOWED_FOR
 
     def unfollow(self) -> None:
-        """Note that a follower has ended; another one that lives will note so within a second."""
+        """Record that a follower has ended; another one that runs will call `follow` within a second."""
         self._followed_until = -float("inf")
 
     async def read(self, backend: StateBackend, ttl: float, timeout: float) -> MaintenanceState | None:  # noqa: ASYNC109 -- one word
@@ -139,14 +117,15 @@ class Known:
         While the store is unavailable, one caller at a time tries again; the others get its last error at once.
         """
         while time.monotonic() >= self._answered_at + ttl:
-            reading = self._reading
-            if reading is None or reading.loop is not current_loop():
+            loop, ended = self._reading or (None, None)
+            if ended is None or loop is not current_loop():  # only the event loop in which it began can wait for it
                 await self._read_now(backend)
                 break
             if self._error is not None:
                 break
-            await reading.ended.wait()
-            if reading.has_outcome:  # else its caller was cancelled
+            before = self._answered_at
+            await ended.wait()
+            if self._answered_at != before:  # else its caller was cancelled
                 break
         error = self._error
         if error is not None:
@@ -158,10 +137,10 @@ class Known:
         with self._lock:
             if asked < self._asked:
                 return False
-            is_new = state != self.state or not self.is_available
+            was_available = self.is_available
+            is_new = state != self.state or not was_available
             self.state, self._asked, self._error = state, asked, None
             self._answered_at = time.monotonic()
-            was_available, self.is_available = self.is_available, True
         if not was_available:
             _logger.warning("The maintenance state can be read again from %s", self._name)
         if is_new:
@@ -169,12 +148,11 @@ class Known:
         return True
 
     def fail(self, error: Exception) -> None:
-        """Note that the store is unavailable; the first of several times in a row is logged."""
+        """Record that the store is unavailable; the first of several times in a row is logged."""
         with self._lock:
+            was_available, state = self.is_available, self.state
             self._answered_at, self._error = time.monotonic(), error
             self._reading = None  # it may never end
-            was_available, self.is_available = self.is_available, False
-            state = self.state
         if not was_available:
             return
         if state is None:
@@ -196,63 +174,54 @@ class Known:
         for loop, notify in list(self._subscribers.values()):
             call_soon(loop, notify)
 
-    def note_write(self) -> int:
-        """Note that a write begins or ends, and return that moment."""
-        self.last_write = moment()
-        return self.last_write
+    async def write(self, backend: StateBackend, write: Callable[[], Awaitable[MaintenanceState]]) -> MaintenanceState:
+        """Return the result of a write, which is known when this returns; raises what it raises.
 
-    async def written(self, backend: StateBackend, state: MaintenanceState, began: int) -> None:
-        """Accept the result of a write that began at that moment and has just succeeded.
-
-        If another write or read was in progress, nobody knows which is the newest, so the backend is asked.
+        If another write or read was in progress, it is unknown which is the newest, so the backend is asked.
         """
-        alone = self.last_write == began
-        self.note_write()
+        began = self.last_write = moment()
+        try:
+            written = check_state(await guarded(write()))
+        finally:  # if it has failed, it may have been made all the same
+            is_alone = self.last_write == began
+            self.last_write = moment()
         with self._lock:
-            if alone and self.put(state, began):
+            if is_alone and self.put(written, began):
                 self._asked = moment()  # what was asked for while it was written may be older, and arrive later
-                return
-        asked = moment()
+                return written
+        newest, asked = written, moment()
         try:
             with in_time(ANSWER_TIMEOUT):
-                state = await guarded(read_state(backend))
+                newest = await guarded(read_state(backend))
         except Exception:  # noqa: BLE001 -- the write has succeeded
             asked = moment()
-        self.put(state, asked)
-
-    def forget_parent(self) -> None:
-        """Forget who follows, reads and subscribes, and a lock that another thread may hold."""
-        self._lock = threading.RLock()
-        self._subscribers.clear()
-        self._reading = None
-        self.unfollow()
+        self.put(newest, asked)
+        return written
 
     async def _read_now(self, backend: StateBackend) -> None:
-        self._reading = reading = _Reading()
+        reading = self._reading = current_loop(), anyio.Event()
         asked = moment()
         try:
             self.put(await guarded(read_state(backend)), asked)
-            reading.has_outcome = True
         except Exception as error:  # noqa: BLE001 -- kept for all who ask until the next try
             self.fail(error)
-            reading.has_outcome = True
         finally:
             if self._reading is reading:
                 self._reading = None
-            reading.ended.set()
+            reading[1].set()
 
 
 _known: weakref.WeakValueDictionary[object, Known] = weakref.WeakValueDictionary()
 
 
-def forget_parents() -> None:
-    """Forget, in a child that was forked, what only lives on in its parent."""
+def forget_parent() -> None:
+    """Forget, in a child that was forked, what its parent knows of each switch."""
     for known in list(_known.values()):
-        known.forget_parent()
+        known.forget()
 
 
 with suppress(AttributeError):  # Windows knows no forks
-    os.register_at_fork(after_in_child=forget_parents)
+    os.register_at_fork(after_in_child=forget_parent)
 
 
 def uncached(backend: StateBackend) -> StateBackend:
@@ -266,8 +235,9 @@ def key_of(backend: StateBackend) -> object:
     A cache has the key of the backend behind it.
     """
     backend = uncached(backend)
-    if isinstance(backend, SharedBackend):
-        return backend.switch_identity
+    identity: object = getattr(backend, "switch_identity", None)
+    if identity is not None:
+        return identity
     try:
         hash(backend)
     except TypeError:
@@ -286,24 +256,16 @@ def known_of(backend: StateBackend) -> Known:
 
 async def update_state(backend: DetailedStateBackend, change: StateChange) -> MaintenanceState:
     """Apply a change. When this returns, the store has it and this process knows it."""
-    backend, known = cast("DetailedStateBackend", uncached(backend)), known_of(backend)
-    began = known.note_write()
-    try:
-        state = check_state(await guarded(backend.update_state(change)))
-    except BaseException:
-        known.note_write()  # it may have been made all the same
-        raise
-    await known.written(backend, state, began)
-    return state
+    behind = cast("DetailedStateBackend", uncached(backend))
+    return await known_of(behind).write(behind, lambda: behind.update_state(change))
 
 
 async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- as the Protocol has it
     """Set a bare switch. When this returns, the store has it and this process knows it."""
-    backend, known = uncached(backend), known_of(backend)
-    began = known.note_write()
-    try:
-        await guarded(backend.set_value(value))
-    except BaseException:
-        known.note_write()  # as above
-        raise
-    await known.written(backend, MaintenanceState(switch=Switch(on=value)), began)
+    behind = uncached(backend)
+
+    async def write() -> MaintenanceState:
+        await behind.set_value(value)
+        return MaintenanceState(switch=Switch(on=value))
+
+    await known_of(behind).write(behind, write)

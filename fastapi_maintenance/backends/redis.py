@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, Hashable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from urllib.parse import urlsplit
@@ -51,7 +51,7 @@ redis.call('INCR', KEYS[2])
 redis.pcall('PUBLISH', KEYS[1], ARGV[4])
 return 1
 """
-"""Set the key if it is still missing (0), the same text (1), or in any case (2), and tell the followers.
+"""Set the key if it is still missing (0), the same text (1), or in any case (2), and notify the followers.
 
 The second key counts the changes. So a change that was cancelled while it was on its way, and arrives after what was
 done instead, finds another count and is refused, also where the text is the same again.
@@ -100,7 +100,7 @@ class RedisBackend(StoreBackend):
 
     @property
     def switch_identity(self) -> Hashable:
-        """What tells this switch from others: the server, the database and the key."""
+        """What distinguishes this switch from others: the server, the database and the key."""
         if isinstance(self.client, RedisCluster):
             return "redis+cluster", id(self.client), self.key
         pool = self.client.connection_pool
@@ -109,7 +109,6 @@ class RedisBackend(StoreBackend):
         return "redis", *(facts.get(name) for name in ("host", "port", "path", "db")), *service, self.key
 
     def __repr__(self) -> str:
-        """Show the key."""
         return f"{type(self).__name__}(key={self.key!r})"
 
     async def now(self) -> datetime:
@@ -144,9 +143,12 @@ class RedisBackend(StoreBackend):
 
     @asynccontextmanager
     async def _listening(self) -> AsyncGenerator[tuple[Read, Wait]]:
-        """Subscribe to the channel of the changes, without the client's own retries where nobody answers."""
-        # redis-py before 8 has no subscription for a Cluster: there the key is only polled
-        pubsub = self.client.pubsub() if hasattr(self.client, "pubsub") else None
+        """Subscribe to the channel of the changes, without the client's own retries."""
+        if not hasattr(self.client, "pubsub"):  # redis-py before 8 has none for a Cluster: there the key is only polled
+            self.workers.can_subscribe = False
+            yield self.get_state, anyio.sleep
+            return
+        pubsub = self.client.pubsub()
         fileno = partial(_fileno, pubsub)
         let_go_in_children(fileno)
         try:
@@ -154,17 +156,15 @@ class RedisBackend(StoreBackend):
                 if isinstance(self.client, Redis):
                     await _connect_once(self.client)
                 await self.client.initialize()  # a Cluster has to know its nodes
-                is_subscribed = pubsub is not None and await self._subscribe(pubsub, self.key)
-                self.workers.can_subscribe = (
-                    pubsub is not None and is_subscribed and await self._subscribe(pubsub, self.workers.channel())
-                )
-            if pubsub is None or not is_subscribed:
-                yield self.get_state, anyio.sleep
-            else:
-                yield self.get_state, lambda seconds: pubsub.get_message(timeout=seconds)
+                is_subscribed = await self._subscribe(pubsub, self.key)
+                self.workers.can_subscribe = is_subscribed and await self._subscribe(pubsub, self.workers.channel())
+            yield (
+                self.get_state,
+                (lambda seconds: pubsub.get_message(timeout=seconds)) if is_subscribed else anyio.sleep,
+            )
         finally:
-            if pubsub is not None:
-                await _close(pubsub)
+            with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
+                await pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
 
     async def _subscribe(self, pubsub: PubSub, channel: str) -> bool:
         """Subscribe, and return whether that is permitted; if it is not, log it once."""
@@ -186,9 +186,9 @@ def _state_of(found: str | InvalidStateError | None) -> MaintenanceState:
     return text_to_state(found or "")
 
 
-def _fileno(pubsub: PubSub | None) -> int:
+def _fileno(pubsub: PubSub) -> int:
     """Return the number of the socket of a subscription, -1 if it has none now."""
-    writer = getattr(getattr(pubsub, "connection", None), "_writer", None)  # redis-py has no public way to it
+    writer = getattr(pubsub.connection, "_writer", None)  # redis-py has no public way to it
     return -1 if writer is None else writer.get_extra_info("socket").fileno()
 
 
@@ -208,22 +208,20 @@ async def _connect_once(client: Redis) -> None:
 
 
 def _new_connection(client: Redis) -> AbstractConnection:
-    """Return a connection that is not open yet, and belongs to nobody."""
+    """Return a new connection, which is not open yet."""
     connection: AbstractConnection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # as above
     return connection
 
 
 def make_client(url: str, *, cluster: bool) -> Redis | RedisCluster:
     """Return a client for a URL as redis-py has it; raises `ValueError` for what is none, and shows none of it."""
-    try:
+    is_socket, parts = url.startswith("unix:"), None
+    with suppress(ValueError):
         parts = urlsplit(url)
-        named = parts.path if parts.scheme == "unix" else parts.hostname
-    except ValueError:
-        named = None
-    if not named or "://" not in url:
-        msg = "it names no host" if not url.startswith("unix:") else "it names no socket"
+    if parts is None or "://" not in url or not (parts.path if is_socket else parts.hostname):
+        msg = "it names no socket" if is_socket else "it names no host"
         raise ValueError(msg)
-    if parts.scheme != "unix" and not _DATABASE.fullmatch(parts.path):
+    if not is_socket and not _DATABASE.fullmatch(parts.path):
         msg = "its path must be the number of a database"
         raise ValueError(msg)
     try:

@@ -61,8 +61,14 @@ def backend_from_url(url: str) -> StateBackend:
 def _from_url(name: str, url: str) -> StateBackend:
     scheme, colon, rest = url.partition(":")
     dialect, _, driver = scheme.partition("+")
-    if colon and scheme in _MAKERS:
-        return _MAKERS[scheme](name, scheme, rest)
+    if colon and scheme == "env":
+        return EnvVarBackend(unquote(rest) or None)
+    if colon and scheme == "file":
+        return _file(name, rest)
+    if colon and scheme == "memory":
+        return _memory(name, rest)
+    if colon and scheme in _REDIS:
+        return _redis(name, scheme, rest)
     if colon and driver and dialect:
         return _sqlalchemy(name, url, scheme)
     if colon and dialect in _ASYNC_DRIVERS:
@@ -75,8 +81,8 @@ def _from_url(name: str, url: str) -> StateBackend:
 
 
 def _suggestion(url: str, scheme: str) -> str:
-    """Return the question whether something else was meant; nothing of a URL that may have a password is in it."""
-    nearest = get_close_matches(scheme, [*_MAKERS, *_ASYNC_DRIVERS, *_DRIVERS], n=1)
+    """Return "did you mean", with nothing of a URL that may have a password."""
+    nearest = get_close_matches(scheme, [*_WITHOUT_SLASHES, *_REDIS, *_ASYNC_DRIVERS, *_DRIVERS], n=1)
     if url and ":" not in url and "@" not in url and (not nearest or re.search(r"[./\\]", url)):
         return f"; did you mean file:{url}?"
     if not nearest:
@@ -110,11 +116,7 @@ async def close_if_made_here(backend: StateBackend) -> None:
             await backend.close_client()
 
 
-def _env(_name: str, _scheme: str, rest: str) -> StateBackend:
-    return EnvVarBackend(unquote(rest) or None)
-
-
-def _file(name: str, _scheme: str, rest: str) -> StateBackend:
+def _file(name: str, rest: str) -> StateBackend:
     if "?" in rest or "#" in rest:
         msg = f"{name} must have ? and # of a file's path percent-encoded, as %3F and %23"
         raise ValueError(msg)
@@ -127,7 +129,7 @@ def _file(name: str, _scheme: str, rest: str) -> StateBackend:
     return LocalFileBackend(unquote(rest))
 
 
-def _memory(name: str, _scheme: str, rest: str) -> StateBackend:
+def _memory(name: str, rest: str) -> StateBackend:
     if rest:
         msg = f"{name} must be 'memory:' and no more, got {rest!r} after it"
         raise ValueError(msg)
@@ -180,12 +182,7 @@ def _without_key(url: str) -> tuple[str, str]:
     return f"{base}?{urlencode(rest)}".removesuffix("?"), dict(pairs)["key"]
 
 
-_MAKERS = {
-    "env": _env,
-    "file": _file,
-    "memory": _memory,
-    **dict.fromkeys(("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"), _redis),
-}
+_REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 _WITHOUT_SLASHES = ("env", "file", "memory")
 _DRIVERS = [f"{dialect}+{driver}" for dialect, drivers in _ASYNC_DRIVERS.items() for driver in drivers]
-_KNOWN_SCHEMES = "one of " + " ".join(f"{scheme}:" for scheme in [*_MAKERS, *_DRIVERS])
+_KNOWN_SCHEMES = "one of " + " ".join(f"{scheme}:" for scheme in [*_WITHOUT_SLASHES, *_REDIS, *_DRIVERS])

@@ -9,7 +9,7 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds
 from fastapi_maintenance._switch.current_backend import resolve
 from fastapi_maintenance._switch.requests import running_request
-from fastapi_maintenance._switch.source import source_of
+from fastapi_maintenance._switch.source import Source
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import force_maintenance_mode_off
 from fastapi_maintenance.router.models import check_prefix, etag
@@ -59,7 +59,7 @@ def maintenance_notice(
             zero.
     """
     given = None if backend is None else as_backend("backend", backend)
-    source = None if given is None else source_of(given)
+    source = None if given is None else Source(given)
     kept = f"public, max-age={round(check_seconds('max_age', max_age))}"
     router = APIRouter(prefix=check_prefix(prefix), tags=["maintenance"])
 
@@ -72,7 +72,7 @@ def maintenance_notice(
         if source is None and running is not None:
             state = await running.switch.known_state()
         else:
-            asked = source or source_of(resolve(None))
+            asked = source or Source(resolve(None))
             state = asked.peek() or await asked.read(_READ_TIMEOUT) or MaintenanceState()
         now = clock.now()
         status = status_of(state, now)

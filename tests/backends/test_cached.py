@@ -328,8 +328,12 @@ def test_a_library_of_event_loops_that_was_not_imported_has_none(monkeypatch: py
 async def test_known_read_that_began_during_a_write_and_ends_after_it_is_dropped() -> None:
     store = DetailedStore()
     known = known_of(store)
-    began = known.note_write()
-    asked = moment()  # of a read that saw the store before the write
-    await known.written(store, MaintenanceState(switch=Switch(on=True)), began)
-    assert not known.put(MaintenanceState(), asked)
+    asked: list[int] = []
+
+    async def write() -> MaintenanceState:
+        asked.append(moment())  # of a read that saw the store before the write
+        return await store.update_state(lambda _: MaintenanceState(switch=Switch(on=True)))
+
+    await known.write(store, write)
+    assert not known.put(MaintenanceState(), *asked)
     assert known.state == MaintenanceState(switch=Switch(on=True))

@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 
 from fastapi_maintenance import LocalFileBackend
-from fastapi_maintenance.backends import file_writing
+from fastapi_maintenance.backends import file as file_module
 from tests.backends.helpers import as_root, only_posix
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
@@ -104,7 +104,7 @@ def test_who_cannot_keep_the_owner_is_told_and_changes_nothing(shared_folder: Pa
 async def test_a_new_switch_in_a_folder_of_ones_own_is_ones_own(
     user: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_writing, "_user", lambda: user)
+    monkeypatch.setattr(file_module, "_user", lambda: user)
     await LocalFileBackend(tmp_path / "mode").set_value(True)
     assert tmp_path.stat().st_uid == (tmp_path / "mode").stat().st_uid
 
@@ -115,7 +115,7 @@ def test_a_file_is_given_to_the_owner_of_another(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "fchown", lambda _, user, group: given.append((user, group)))
     like = cast("os.stat_result", SimpleNamespace(st_uid=SERVICE, st_gid=OTHER))
     with (tmp_path / "new").open("w") as file:
-        file_writing._give(file.fileno(), tmp_path / "new", like)
+        file_module._give(file.fileno(), tmp_path / "new", like)
     assert [(SERVICE, OTHER)] == given
 
 
@@ -129,9 +129,9 @@ async def test_a_file_that_cannot_be_given_to_the_owner_of_the_switch_is_not_lef
     path = tmp_path / "mode"
     path.write_text("1")
     like = cast("os.stat_result", SimpleNamespace(st_uid=SERVICE, st_gid=SERVICE))
-    real = file_writing._give
+    real = file_module._give
     monkeypatch.setattr(os, "fchown", refuse)
-    monkeypatch.setattr(file_writing, "_give", lambda descriptor, new, _: real(descriptor, new, like))
+    monkeypatch.setattr(file_module, "_give", lambda descriptor, new, _: real(descriptor, new, like))
     with pytest.raises(PermissionError, match=f"belongs to user {SERVICE} and group {SERVICE}"):
         await LocalFileBackend(path).set_value(False)
     assert ("1", [path]) == (path.read_text(), list(tmp_path.iterdir()))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -31,7 +31,7 @@ from fastapi_maintenance.backends import base as base_module
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table, operations
 from fastapi_maintenance.backends.sqlalchemy import postgresql as postgresql_module
 from fastapi_maintenance.backends.sqlalchemy.postgresql import NotPushedError
-from fastapi_maintenance.backends.url import close_if_made_here, opened
+from fastapi_maintenance.backends.url import close_if_made_here
 from tests.backends.places import Place
 from tests.middleware.test_failures import app_on, status
 from tests.servers import running
@@ -244,47 +244,6 @@ async def test_a_row_that_a_person_inserted_will_do(tmp_path: Path) -> None:
     assert await backend.get_value()
     await backend.set_value(False)
     assert not await backend.get_value()
-    await engine.dispose()
-
-
-@pytest.mark.parametrize("in_place_of_it", ["nothing", "another"])
-async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: str, tmp_path: Path) -> None:
-    path = tmp_path / "switch.db"
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
-    backend = SQLAlchemyBackend(engine, poll_interval=0.05)
-    states: list[MaintenanceState] = []
-
-    async def watch() -> None:
-        async for state in backend.watch():
-            states.append(state)  # noqa: PERF401 -- seen while it goes on
-
-    async def has_told(state: MaintenanceState) -> bool:
-        return states[-1:] == [state]
-
-    await backend.set_value(True)
-    async with engine.connect(), engine.connect():
-        pass  # more connections to the file that will be gone
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
-        await eventually(lambda: has_told(ON))
-        if in_place_of_it == "another":
-            other = f"sqlite+aiosqlite:///{tmp_path}/other.db"
-            async with opened(other) as restored:
-                await cast("SQLAlchemyBackend", restored).update_state(lambda _: RESTORED)
-            (tmp_path / "other.db").replace(path)
-        else:
-            path.unlink()
-        expected = RESTORED if in_place_of_it == "another" else OFF
-        await eventually(lambda: has_told(expected))
-        assert expected == await backend.get_state()
-        await set_maintenance_mode(False, backend)
-        assert path.exists()
-        group.cancel_scope.cancel()
-
-    async def nothing_goes_on() -> bool:  # the last look, which was cut off, ends by itself
-        return not operations._unfinished
-
-    await eventually(nothing_goes_on)
     await engine.dispose()
 
 

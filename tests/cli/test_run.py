@@ -143,7 +143,7 @@ def test_run_on_a_bare_switch_that_cannot_be_set_back_says_that_it_stays_on(monk
     backend.after_write = go_down
     result = command("run", *APP, "--", "sh", "-c", "exit 3")
     text = "error: the hold could not be released and leaves the switch on: ConnectionError: the store is down\n"
-    holds.forget(backend)
+    holds.ledgers.clear()
     assert (result.exit_code, errors(result)) == (3, text)
 
 

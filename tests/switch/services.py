@@ -74,11 +74,7 @@ async def served(*services: Service) -> AsyncGenerator[anyio.abc.TaskGroup]:
             service.let_go.set()
 
 
-async def until_drained(
-    backend: StateBackend,
-    *services: Service,
-    workers: int | None = None,
-) -> None:
+async def until_drained(backend: StateBackend, *services: Service, workers: int | None = None) -> None:
     """Enter and leave a drained block, and add its body to the events."""
     async with maintenance_mode_on(backend, drain=60, workers=workers):
         for service in services:

@@ -105,7 +105,7 @@ def test_leased_block_of_a_fixture_torn_down_in_another_task_disturbs_neither(ru
 
 
 @pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # by trio
-def test_leased_block_of_a_dropped_generator_disturbs_nobody(run_jumping: RunJumping) -> None:
+def test_leased_block_of_a_dropped_generator_disturbs_no_task(run_jumping: RunJumping) -> None:
     async def main() -> None:
         store = DetailedStore()
         generators: list[AsyncGenerator[None]] = []

@@ -19,7 +19,6 @@ from fastapi_maintenance import (
     MemoryBackend,
     StateBackend,
     Switch,
-    Window,
     maintenance_changes,
     maintenance_mode_off,
     maintenance_mode_on,
@@ -28,7 +27,7 @@ from fastapi_maintenance import (
     wait_until_open,
 )
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._switch import follower, keeper
+from fastapi_maintenance._switch import follower, renewal
 from tests.stores import BareSwitch, DetailedStore, WatchableStore
 from tests.support import eventually
 from tests.switch.blocks import served
@@ -74,7 +73,9 @@ async def nothing_is_left() -> None:
 
 
 @pytest.mark.parametrize("make", BACKENDS)
-async def test_it_returns_at_once_while_maintenance_is_off_and_else_when_it_ends(make: Callable[[], Any]) -> None:
+async def test_wait_until_open_returns_at_once_while_off_and_else_when_maintenance_ends(
+    make: Callable[[], Any],
+) -> None:
     backend = make()
     with anyio.fail_after(30):
         await wait_until_open(backend)
@@ -94,7 +95,7 @@ async def test_it_returns_at_once_while_maintenance_is_off_and_else_when_it_ends
     await nothing_is_left()
 
 
-async def test_when_the_time_is_over_it_says_so() -> None:
+async def test_wait_until_open_after_its_timeout_raises() -> None:
     with pytest.raises(TimeoutError, match=r"maintenance is still on, or its state is unknown, after 0\.05 seconds"):
         await wait_until_open(MemoryBackend(state=True), timeout=0.05)
     await nothing_is_left()
@@ -107,7 +108,11 @@ async def test_when_the_time_is_over_it_says_so() -> None:
         ("1", TypeError, "timeout must be a number"),
     ],
 )
-async def test_a_time_that_is_none_is_refused(timeout: float, error: type[Exception], text: str) -> None:  # noqa: ASYNC109 -- what is tested
+async def test_wait_until_open_with_an_invalid_timeout_raises(
+    timeout: float,  # noqa: ASYNC109 -- what is tested
+    error: type[Exception],
+    text: str,
+) -> None:
     with pytest.raises(error, match=text):
         await wait_until_open(MemoryBackend(), timeout=timeout)
 
@@ -147,24 +152,6 @@ async def is_watched(backend: WatchableStore) -> None:
     await eventually(is_so)
 
 
-async def test_changes_with_two_listeners_yields_a_change_to_both_and_keeps_its_watch() -> None:
-    backend = WatchableStore(MaintenanceState(windows=(Window(id="planned", starts_at=now_and(3600)),)))
-    listeners = [Told(backend), Told(backend)]
-    async with anyio.create_task_group() as group:
-        for told in listeners:
-            group.start_soon(told.listen)
-        await is_watched(backend)
-        await anyio.sleep(0.1)
-        await backend.set_value(True)  # as another process would
-        for told in listeners:
-            await told.is_told((False, None), (True, None))
-        await is_watched(backend)
-        ended = backend.ended
-        await anyio.sleep(10)
-        assert (backend.watchers, backend.ended) == (1, ended)
-        group.cancel_scope.cancel()
-
-
 async def test_changes_when_the_watcher_leaves_during_an_outage_keeps_the_last_known_state() -> None:
     backend = WatchableStore()
     early, late, leaving = Told(backend), Told(backend), anyio.CancelScope()
@@ -192,8 +179,8 @@ async def test_changes_when_the_watcher_leaves_during_an_outage_keeps_the_last_k
         group.cancel_scope.cancel()
 
 
-async def test_each_change_is_told_and_the_renewal_of_a_lease_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "_RENEWALS_PER_LEASE", 600)
+async def test_changes_yields_each_change_and_no_renewal_of_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renewal, "_RENEWALS_PER_LEASE", 600)
     backend = MemoryBackend()
     told = Told(backend)
     async with anyio.create_task_group() as group:
@@ -234,14 +221,16 @@ async def test_changes_yields_a_window_at_the_moment_when_it_begins_and_ends(mak
     await nothing_is_left()
 
 
-async def test_the_end_of_a_lease_that_nobody_renews_is_told() -> None:
+async def test_wait_until_open_returns_when_the_lease_of_a_dead_job_ends() -> None:
     dead = Hold(id="a job that died", on=True, expires_at=now_and(0.2))
     backend = MemoryBackend(MaintenanceState(holds=(dead,)))
     with anyio.fail_after(30):
         await wait_until_open(backend)
 
 
-async def test_a_store_that_is_away_leaves_the_last_state_and_is_logged_twice(caplog: pytest.LogCaptureFixture) -> None:
+async def test_wait_until_open_during_an_outage_uses_the_last_state_and_logs_twice(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     backend = WatchableStore(True)
     async with anyio.create_task_group() as group:
         group.start_soon(wait_until_open, backend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +21,6 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import worker
-from fastapi_maintenance._switch.clocks import Difference
 from tests.stores import DrainableStore, be_down
 from tests.switch.services import Elsewhere, Service, refused, seconds_to_body, served, until_drained
 
@@ -43,17 +42,20 @@ async def after(seconds: float, act: Callable[[], object]) -> None:
 # Confirmations
 
 
+class ClockedStore(DrainableStore):
+    """A store with a clock of its own."""
+
+    async def now(self) -> datetime:
+        await anyio.lowlevel.checkpoint()
+        return clock.now()
+
+
 async def test_worker_whose_clock_is_ahead_by_more_than_the_lease_does_not_confirm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def difference_to(*_: object) -> Difference:
-        await anyio.lowlevel.checkpoint()
-        return Difference(timedelta(seconds=60), timedelta())
-
     monkeypatch.setattr(worker, "clock", SimpleNamespace(now=lambda: clock.now() + timedelta(seconds=60)))
-    monkeypatch.setattr(worker, "difference_to", difference_to)
     store = DrainableStore()
-    async with served(Service(DrainableStore(beside=store))):
+    async with served(Service(ClockedStore(beside=store))):
         text = await refused(DrainTimeoutError, store, 5, lease=30)
         assert "takes maintenance for off, by its clock or a block of its own; its clock is 60 s ahead" in text
         assert await seconds_to_body(store, lease=120) == pytest.approx(2, abs=0.2)

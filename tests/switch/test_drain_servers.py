@@ -10,12 +10,7 @@ from collections.abc import Callable, Iterator
 import anyio
 import pytest
 
-from fastapi_maintenance import (
-    DrainTimeoutError,
-    get_maintenance_state,
-    get_workers,
-    maintenance_mode_on,
-)
+from fastapi_maintenance import DrainTimeoutError, get_maintenance_state, get_workers, maintenance_mode_on
 from fastapi_maintenance.backends.url import opened
 from tests.support import eventually
 from tests.switch.scenes import STORES, Scene, drained_under_load, staged, violations, waits

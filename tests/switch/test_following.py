@@ -54,15 +54,6 @@ async def test_pushed_state_counts_although_another_one_became_known_since_the_l
         await answers(app, 503)
 
 
-async def test_each_change_is_pushed() -> None:
-    store = WatchableStore()
-    app = app_on(store)
-    async with living(app):
-        for active in (True, False, True):
-            await store.set_value(active)  # as another process would
-            await answers(app, 503 if active else 200)
-
-
 async def test_a_store_that_hangs_holds_no_request_once_it_is_followed() -> None:
     store = WatchableStore(True)
     app = app_on(store, read_timeout=3600)
@@ -213,7 +204,7 @@ async def test_watch_that_yields_no_state_is_logged_once_and_the_store_is_polled
     caplog.clear()
 
 
-async def test_a_watch_without_aclose_will_do() -> None:
+async def test_watch_without_aclose_is_followed() -> None:
     class States:
         def __init__(self) -> None:
             self.told = False
@@ -300,14 +291,6 @@ async def test_of_writes_that_overtake_each_other_the_last_one_in_the_store_coun
     assert await store.get_value()
 
 
-async def test_without_a_lifespan_a_write_counts_at_once() -> None:
-    store = WatchableStore()
-    app = app_on(store)
-    assert 200 == await status(app)
-    await set_maintenance_mode(True, store)
-    assert 503 == await status(app)
-
-
 async def test_without_a_lifespan_a_store_that_hangs_holds_the_first_request_only(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,7 +311,7 @@ async def test_without_a_lifespan_a_store_that_hangs_holds_the_first_request_onl
     assert "TimeoutError: no answer within 0.05 seconds" in begun
 
 
-async def test_while_a_store_is_away_one_request_tries_and_the_others_do_not_wait() -> None:
+async def test_requests_during_an_outage_wait_for_no_read_of_another() -> None:
     store = WatchableStore(True)
     store.before_read = be_down
     app = app_on(store, fail_closed=True, read_timeout=3600)

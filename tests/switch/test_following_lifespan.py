@@ -25,12 +25,11 @@ from fastapi_maintenance import (
     configure_backend,
     get_maintenance_mode,
     maintenance_middleware,
-    set_maintenance_mode,
 )
 from fastapi_maintenance.backends.known import known_of
 from tests.middleware.test_failures import app_on, hang, status
 from tests.stores import DetailedStore, WatchableStore
-from tests.support import client, eventually
+from tests.support import eventually
 from tests.switch.lifespans import OFF, ON, answers, living
 
 pytestmark = pytest.mark.anyio
@@ -85,22 +84,13 @@ async def test_a_backend_that_is_configured_later_is_waited_for() -> None:
         assert [503] * 5 == [await status(app) for _ in range(5)]
 
 
-@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
-async def test_what_ends_a_process_comes_out_of_a_lifespan_as_it_is(error: type[BaseException]) -> None:
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ZeroDivisionError])
+async def test_lifespan_that_raises_lets_the_error_out(error: type[BaseException]) -> None:
     async def fails(_scope: Scope, _receive: Receive, _send: Send) -> None:
         await checkpoint()
         raise error
 
     with pytest.raises(error):
-        await maintenance_middleware(backend=WatchableStore())(fails)({"type": "lifespan"}, checkpoint, checkpoint)  # type: ignore[arg-type]
-
-
-async def test_what_an_app_raises_in_its_lifespan_comes_out_as_it_is() -> None:
-    async def fails(_scope: Scope, _receive: Receive, _send: Send) -> None:
-        await checkpoint()
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
         await maintenance_middleware(backend=WatchableStore())(fails)({"type": "lifespan"}, checkpoint, checkpoint)  # type: ignore[arg-type]
 
 
@@ -137,21 +127,6 @@ async def test_an_app_that_is_started_twice_at_once_follows_once() -> None:
     app = app_on(store)
     async with living(app), living(app):
         assert (1, 503) == (store.watchers, await status(app))
-
-
-async def test_two_apps_on_one_store_each_know_what_either_writes() -> None:
-    store = WatchableStore()
-    apps = [app_on(store), app_on(store)]
-
-    @apps[0].get("/close")
-    async def close() -> None:
-        await set_maintenance_mode(True)
-
-    async with living(apps[0]), living(apps[1]):
-        store.before_tell = hang
-        async with client(apps[0]) as http:
-            await http.get("/close")
-        assert [503, 503] == [await status(app) for app in apps]
 
 
 async def test_an_app_that_is_dropped_leaves_nothing_behind() -> None:

@@ -22,7 +22,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._helpers import background
 from fastapi_maintenance._switch import follower
-from fastapi_maintenance.backends.known import forget_parents, known_of
+from fastapi_maintenance.backends.known import forget_parent, known_of
 from tests.middleware.test_failures import app_on, records, status
 from tests.middleware.test_open_websockets import Client, Talk, service
 from tests.stores import DetailedStore, WatchableStore, be_down
@@ -125,7 +125,7 @@ async def test_forked_child_takes_no_switch_for_followed() -> None:
     store = WatchableStore()
     async with living(app_on(store)):
         assert known_of(store).is_followed
-        forget_parents()  # as the fork does in the child
+        forget_parent()  # as the fork does in the child
         assert not known_of(store).is_followed
 
 
@@ -168,6 +168,12 @@ async def test_websocket_of_an_app_without_lifespan_is_closed_after_another_app_
         await set_maintenance_mode(True, switch)
         await visitor.is_closed()
     visitor.close()
+
+    async def is_followed_no_longer() -> bool:
+        await checkpoint()
+        return follower.followers == {}
+
+    await eventually(is_followed_no_longer)
 
 
 def test_changes_that_are_kept_after_their_event_loop_was_closed_leave_the_switch_to_the_next() -> None:

@@ -150,7 +150,7 @@ async def test_a_push_that_is_read_again_while_another_write_is_made_does_not_un
             assert 503 == await status(app)
 
 
-async def test_what_another_process_undoes_is_seen_also_where_a_watch_tells_differences_only() -> None:
+async def test_write_that_another_process_undoes_is_noticed_if_a_watch_yields_only_differences() -> None:
     class Differing(WatchableStore):
         async def watch(self) -> AsyncIterator[MaintenanceState]:
             told = None

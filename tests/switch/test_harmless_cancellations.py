@@ -160,9 +160,7 @@ class Watched(WatchableStore):
 
 
 @each_cancel
-async def test_served_app_watch_is_cancelled_by_itself_is_watched_again_after_pauses(
-    hook: Hook,
-) -> None:
+async def test_served_app_watch_is_cancelled_by_itself_is_watched_again_after_pauses(hook: Hook) -> None:
     store = Watched(True)
     async with served(store) as app:
         assert await status(app) == 503
@@ -176,16 +174,6 @@ async def test_served_app_watch_is_cancelled_by_itself_is_watched_again_after_pa
         await anyio.sleep(2)
         assert await status(app) == 200
     assert store.watchers == 0
-
-
-async def test_served_app_store_is_cancelled_by_itself_keeps_the_last_known_state() -> None:
-    store = Watched(True)
-    async with served(store) as app:
-        store.before_read = cancel
-        store.cut_off()
-        await anyio.sleep(5)
-        assert await outcome(status(app)) == 503
-        assert store.watches <= 30
 
 
 async def test_served_app_starts_while_its_watch_is_cancelled_by_itself() -> None:

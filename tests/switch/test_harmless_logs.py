@@ -10,22 +10,20 @@ from typing import Any
 
 import anyio
 import pytest
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI
 
+import fastapi_maintenance
 from fastapi_maintenance import (
-    EnvVarBackend,
-    LocalFileBackend,
     MemoryBackend,
     StateBackend,
     maintenance_middleware,
     maintenance_mode_on,
     set_maintenance_mode,
-    wait_until_open,
 )
-from fastapi_maintenance.router import maintenance_router
+from fastapi_maintenance._helpers.logs import get_logger
 from tests.middleware.test_failures import status
 from tests.stores import BareSwitch, DetailedStore, WatchableStore, be_down
-from tests.support import client, eventually, on_jumping_clock
+from tests.support import on_jumping_clock
 from tests.switch.lifespans import answers, living
 
 pytestmark = pytest.mark.anyio
@@ -131,22 +129,6 @@ async def test_served_app_log_of_a_transition_raises_stays_served(
     assert broken.count >= 3
 
 
-async def test_served_app_log_of_an_outage_raises_stays_served_and_followed(broken: Broken) -> None:
-    store = WatchableStore()
-    async with served(store) as app:
-        for on in (True, False):
-            store.go_down()
-            store.cut_off()
-            await anyio.sleep(3)
-            assert await status(app) == (200 if on else 503)
-            store.come_back()
-            store.before_tell = anyio.lowlevel.checkpoint
-            await set_maintenance_mode(on, store)
-            await anyio.sleep(3)
-            assert await status(app) == (503 if on else 200)
-    assert broken.count >= 4
-
-
 @pytest.mark.parametrize("make", [BareSwitch, DetailedStore])
 async def test_request_log_of_an_outage_raises_is_answered(
     broken: Broken, make: Callable[[bool], BareSwitch | DetailedStore]
@@ -163,49 +145,6 @@ async def test_request_log_of_an_outage_raises_is_answered(
     assert broken.count >= 2
 
 
-def fail(_: Request) -> Any:  # noqa: ANN401 -- there is none
-    raise ZeroDivisionError
-
-
-@pytest.mark.parametrize("settings", [{"exempt": fail}, {"response": fail}])
-async def test_request_log_of_a_callback_that_failed_raises_is_blocked(
-    broken: Broken, settings: dict[str, Any]
-) -> None:
-    assert await status(app_on(MemoryBackend(state=True), **settings)) == 503
-    assert broken.count >= 1
-
-
-async def test_request_hint_at_a_missing_lifespan_raises_is_blocked(broken: Broken) -> None:
-    assert await status(app_on(MemoryBackend(state=True))) == 503
-    assert broken.count >= 1
-
-
-async def test_request_log_of_a_wrong_variable_raises_is_answered(
-    broken: Broken, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HARMLESS", "perhaps")
-    assert await status(app_on(EnvVarBackend("HARMLESS"))) == 200
-    assert broken.count >= 1
-
-
-async def test_lifespan_hints_raise_app_is_served(broken: Broken) -> None:
-    backend = MemoryBackend()
-    app = app_on(backend)
-    app.add_middleware(maintenance_middleware(backend=backend))  # two on one switch: a hint
-    async with living(app):
-        assert await status(app) == 200
-    assert broken.count >= 1
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # on a clock that does not jump: it waits for a thread
-async def test_write_log_of_a_state_that_is_replaced_raises_is_written(broken: Broken, tmp_path: Path) -> None:
-    path = tmp_path / "switch"
-    path.write_text("nonsense", encoding="utf-8")
-    await set_maintenance_mode(True, LocalFileBackend(path))
-    assert path.read_text(encoding="utf-8").strip() != "nonsense"
-    assert broken.count >= 1
-
-
 async def test_block_log_of_renewals_raises_is_renewed_again(broken: Broken) -> None:
     store = DetailedStore()
     async with maintenance_mode_on(store, lease=9):
@@ -218,57 +157,19 @@ async def test_block_log_of_renewals_raises_is_renewed_again(broken: Broken) -> 
     assert broken.count >= 2
 
 
-async def test_block_log_of_a_failed_release_raises_keeps_the_error_of_its_body(broken: Broken) -> None:
-    store = DetailedStore()
-    with pytest.raises(ZeroDivisionError):
-        async with maintenance_mode_on(store):
-            store.before_write = be_down
-            raise ZeroDivisionError
-    assert broken.count >= 1
-
-
-async def test_wait_until_open_log_of_an_outage_raises_waits_on(broken: Broken) -> None:
-    store = WatchableStore(True)
-    is_open = anyio.Event()
-
-    async def wait() -> None:
-        await wait_until_open(store)
-        is_open.set()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(wait)
-        await anyio.sleep(3)
-        store.go_down()
-        store.cut_off()
-        await anyio.sleep(3)
-        assert not is_open.is_set()
-        store.come_back()
-        store.before_tell = anyio.lowlevel.checkpoint
-        await set_maintenance_mode(False, store)
-        with anyio.fail_after(30):
-            await is_open.wait()
-    assert broken.count >= 1
-
-
-async def test_router_log_of_a_failing_store_raises_answers_503(broken: Broken) -> None:
-    store = DetailedStore()
-    app = app_on(store)
-    app.include_router(maintenance_router(dependencies=[Depends(lambda: None)], backend=store))
-    store.go_down()
-    async with client(app) as http:
-        assert (await http.get("/maintenance")).status_code == 503
-    assert broken.count >= 1
-
-
 @pytest.mark.usefixtures("broken")
-async def test_served_app_log_raises_still_counts_for_drains() -> None:
-    backend = MemoryBackend()
-    async with served(backend) as app:
-        for _ in range(2):
-            async with maintenance_mode_on(backend, drain=20):
-                assert await status(app) == 503
+@pytest.mark.parametrize("name", LOGGERS)
+def test_logger_whose_log_raises_raises_nothing(name: str) -> None:
+    logger = get_logger(name)
+    for log in (logger.debug, logger.info, logger.warning, logger.error, logger.exception):
+        log("a %s", "record")
 
-            async def is_open() -> bool:
-                return await status(app) == 200
 
-            await eventually(is_open)
+def test_package_logs_through_these_loggers_alone() -> None:
+    """The command, and the check of a backend, have no app that they could harm."""
+    package = Path(fastapi_maintenance.__file__).parent
+    without = {"_helpers/logs.py", "cli/switch.py", "cli/commands.py", "testing/check.py"}
+    names = {
+        path.relative_to(package).as_posix() for path in package.rglob("*.py") if "import logging" in path.read_text()
+    }
+    assert names == without

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 @any_backend
-async def test_an_exception_comes_out_as_it_is_and_lifts_the_maintenance(make: Make, tmp_path: Path) -> None:
+async def test_block_that_raises_lets_the_error_out_and_lifts_maintenance(make: Make, tmp_path: Path) -> None:
     store = make(tmp_path)
     raised = BodyError()
     with pytest.raises(BodyError) as caught:
@@ -206,36 +206,6 @@ async def test_a_task_is_not_left_cancelled_by_a_block_that_a_scope_cancelled() 
     await asyncio.sleep(0)
     task = asyncio.current_task()
     assert (True, 0) == (scope.cancelled_caught, task.cancelling() if task else 0)
-
-
-async def test_an_exception_of_a_leased_block_comes_out_as_it_is_and_in_no_group() -> None:
-    store = DetailedStore()
-    raised = BodyError()
-    with pytest.raises(BodyError) as caught:
-        async with maintenance_mode_on(store, lease=60):
-            await checkpoint()
-            raise raised
-    assert raised is caught.value
-    assert MaintenanceState() == await store.get_state()
-
-
-async def test_a_leased_block_that_is_cancelled_lifts_its_maintenance() -> None:
-    store = DetailedStore()
-    with anyio.move_on_after(0.01) as scope:
-        async with maintenance_mode_on(store, lease=60):
-            await anyio.sleep_forever()
-    assert scope.cancelled_caught
-    assert MaintenanceState() == await store.get_state()
-
-
-async def test_a_leased_block_that_is_cancelled_as_it_ends_lifts_its_maintenance() -> None:
-    store = DetailedStore()
-    with CancelScope() as scope:
-        async with maintenance_mode_on(store, lease=60):
-            scope.cancel()
-        await checkpoint()
-    assert scope.cancelled_caught
-    assert MaintenanceState() == await store.get_state()
 
 
 async def test_an_exception_of_a_leased_block_comes_out_although_the_block_is_cancelled_too() -> None:

@@ -16,12 +16,7 @@ import redis
 import trio
 from anyio.lowlevel import checkpoint
 
-from fastapi_maintenance import (
-    LocalFileBackend,
-    MaintenanceState,
-    maintenance_mode_on,
-    set_maintenance_mode,
-)
+from fastapi_maintenance import LocalFileBackend, MaintenanceState, maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.backends import MemoryBackend
 from fastapi_maintenance.backends.url import opened

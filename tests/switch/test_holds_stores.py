@@ -67,9 +67,7 @@ async def test_what_was_written_before_the_store_failed_is_taken_back(make: Make
 
 
 @any_hooked
-async def test_an_error_of_the_store_reaches_who_ends_the_block_and_the_block_no_longer_counts_here(
-    make: Make,
-) -> None:
+async def test_an_error_of_the_store_reaches_who_ends_the_block_and_the_block_no_longer_counts_here(make: Make) -> None:
     store = make(Path())
     assert isinstance(store, (BareSwitch, DetailedStore))
     with pytest.raises(ConnectionError):
@@ -155,9 +153,7 @@ async def eventually_logged(caplog: pytest.LogCaptureFixture, text: str) -> None
 
 
 @pytest.mark.parametrize("operator", [True, False])
-async def test_a_bare_switch_is_set_for_the_block_and_back_to_the_value_of_the_operator(
-    operator: bool,
-) -> None:
+async def test_a_bare_switch_is_set_for_the_block_and_back_to_the_value_of_the_operator(operator: bool) -> None:
     store = BareSwitch(operator)
     seen = []
     async with maintenance_mode_on(store):
@@ -176,9 +172,7 @@ async def test_a_database_that_has_no_booleans_is_a_switch_too() -> None:
 
 
 @pytest.mark.parametrize("changed", [True, False])
-async def test_a_change_by_the_operator_of_another_process_during_a_block_is_kept(
-    changed: bool,
-) -> None:
+async def test_a_change_by_the_operator_of_another_process_during_a_block_is_kept(changed: bool) -> None:
     store = BareSwitch(not changed)
     async with maintenance_mode_off(store) if changed else maintenance_mode_on(store):
         store.value = changed
@@ -186,9 +180,7 @@ async def test_a_change_by_the_operator_of_another_process_during_a_block_is_kep
 
 
 @pytest.mark.parametrize("changed", [True, False])
-async def test_a_change_by_the_operator_of_this_process_during_a_block_counts_after_it(
-    changed: bool,
-) -> None:
+async def test_a_change_by_the_operator_of_this_process_during_a_block_counts_after_it(changed: bool) -> None:
     store = BareSwitch(not changed)
     async with maintenance_mode_off(store) if changed else maintenance_mode_on(store):
         await set_maintenance_mode(changed, store)
@@ -206,7 +198,7 @@ async def test_the_second_change_by_the_operator_of_another_process_is_kept_too(
     assert store.value
 
 
-async def test_what_could_not_be_set_back_is_made_good_when_the_next_block_ends() -> None:
+async def test_bare_switch_that_could_not_be_set_back_is_when_the_next_block_ends() -> None:
     store = BareSwitch()
     with pytest.raises(ConnectionError):
         async with maintenance_mode_on(store):
@@ -218,7 +210,7 @@ async def test_what_could_not_be_set_back_is_made_good_when_the_next_block_ends(
     assert (True, False, {}) == (left_behind, store.value, holds.ledgers)
 
 
-async def test_what_could_not_be_set_back_is_made_good_when_the_operator_sets_the_switch() -> None:
+async def test_bare_switch_that_could_not_be_set_back_takes_the_next_value_of_the_operator() -> None:
     store = BareSwitch()
     with pytest.raises(ConnectionError):
         async with maintenance_mode_on(store):

@@ -1,4 +1,4 @@
-"""Which backend is meant where none is given."""
+"""The current backend: which one a call without a backend acts on."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_the_lifespan_acts_on_its_own_app() -> None:
     assert [True, True, False] == seen
 
 
-async def test_outside_any_app_the_middleware_made_last_is_meant() -> None:
+async def test_call_outside_any_app_acts_on_the_newest_middleware() -> None:
     earlier, last = MemoryBackend(), MemoryBackend()
     configure_backend(MemoryBackend())
     maintenance_middleware(backend=earlier)
@@ -162,7 +162,7 @@ async def test_outside_any_app_the_middleware_made_last_is_meant() -> None:
     assert [False, True] == [await earlier.get_value(), await last.get_value()]
 
 
-async def test_where_no_middleware_has_a_backend_the_configured_one_is_meant(tmp_path: Path) -> None:
+async def test_call_without_a_middleware_with_a_backend_acts_on_the_configured_one(tmp_path: Path) -> None:
     maintenance_middleware()
     for configured in (MemoryBackend(), LocalFileBackend(tmp_path / "switch")):
         configure_backend(configured)
@@ -182,7 +182,7 @@ async def test_a_middleware_without_backend_follows_what_is_configured_later(tmp
     assert [200, 503, 200] == statuses
 
 
-async def test_where_nothing_is_configured_the_environment_variable_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_call_with_nothing_configured_acts_on_the_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     app = app_on(None)
     before = [await status(app), await get_maintenance_mode()]
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "on")

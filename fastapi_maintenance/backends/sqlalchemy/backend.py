@@ -38,7 +38,8 @@ _logger = get_logger()
 class SQLAlchemyBackend(StoreBackend):
     """Keep the state in a row of a small table.
 
-    A missing table or row is off. (SQLite itself makes an empty file where there is none.) On PostgreSQL, with asyncpg
+    A missing table or row is off. (SQLite itself makes an empty file where there is none; a process keeps the file that
+    it has opened, so replace it only while the service is stopped.) On PostgreSQL, with asyncpg
     or psycopg, each change reaches followers through `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and if
     it is made in another way, within `poll_interval`. It runs on asyncio, as SQLAlchemy does. Where the database
     cannot be read or written, its methods raise a `sqlalchemy.exc.SQLAlchemyError`.
@@ -46,7 +47,7 @@ class SQLAlchemyBackend(StoreBackend):
     Args:
         engine: An engine that you made and that you dispose of. On PostgreSQL each event loop in which the state is
             followed keeps one connection of its pool.
-        key: Tells this switch from others in the same table; at most 255 characters.
+        key: Distinguishes this switch from others in the same table; at most 255 characters.
         metadata: The `MetaData` to put the table in, so that migrations see it; its schema is used.
         create_table: Whether the first write creates the table if it is missing. False: it is left to your migrations;
             until one has created it, reads are off, and a write raises a `MissingTableError`. None: False with
@@ -84,12 +85,10 @@ class SQLAlchemyBackend(StoreBackend):
         self._workers = PostgreSQLWorkers(self._run, self._rows, key)
         # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        if engine.dialect.name == "sqlite":
-            operations.note_files(engine)
 
     @property
     def switch_identity(self) -> Hashable:
-        """What tells this switch from others: the database, the table and the key."""
+        """What distinguishes this switch from others: the database, the table and the key."""
         url = self.engine.url
         in_memory = url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
         facts = url.get_backend_name(), url.host, url.port, url.database, str(sorted(url.query.items()))
@@ -97,17 +96,11 @@ class SQLAlchemyBackend(StoreBackend):
         return id(self.engine) if in_memory else facts, str(schemas), self.table.fullname, self.key
 
     def __repr__(self) -> str:
-        """Show the database, without its password, and the key."""
-        where = self.engine.url.set(query={}).render_as_string()  # a password may stand in the query too
+        where = self.engine.url.set(query={}).render_as_string()  # the query may have a password too
         return f"{type(self).__name__}({where!r}, key={self.key!r})"
 
     async def now(self) -> datetime:
-        """Return the time by the clock of the database, aware.
-
-        Raises:
-            NotSupportedError: It is not PostgreSQL.
-            sqlalchemy.exc.SQLAlchemyError: The database cannot be read.
-        """
+        """Return the time by the clock of the database, aware; raises `NotSupportedError` if it is not PostgreSQL."""
         if self.engine.dialect.name != "postgresql":
             msg = f"now() is known of PostgreSQL alone, and not of {self!r}"
             raise NotSupportedError(msg)
@@ -148,24 +141,20 @@ class SQLAlchemyBackend(StoreBackend):
 
     @asynccontextmanager
     async def _listening(self) -> AsyncGenerator[tuple[Read, Wait]]:
+        if not postgresql.can_listen(self.engine):
+            yield self.get_state, anyio.sleep
+            return
         async with AsyncExitStack() as stack:
-            if not postgresql.can_listen(self.engine):
-                yield self.get_state, anyio.sleep
-            else:
-                yield await self._listen(stack)
-
-    async def _listen(self, stack: AsyncExitStack) -> tuple[Read, Wait]:
-        try:
-            connection, wait = await stack.enter_async_context(postgresql.listening(self._engine))
-        except postgresql.NotPushedError as error:
-            if self._workers.not_pushed is None:
-                text = "Changes of %r are not pushed, it is read each %g s, and no drain waits for this process: %s"
-                _logger.warning(text, self, self.poll_interval, error)
-            self._workers.not_pushed = str(error)
-            return self.get_state, partial(_sleep_until, anyio.current_time() + _LISTEN_AGAIN)
-        await stack.enter_async_context(self._workers.listening(connection))
-        self._workers.not_pushed = None
-        return partial(self._read_on, connection), wait
+            try:
+                connection, wait = await stack.enter_async_context(postgresql.listening(self._engine))
+            except postgresql.NotPushedError as error:
+                if self._workers.refuse(str(error)):
+                    text = "Changes of %r are not pushed, it is read each %g s, and no drain waits for this process: %s"
+                    _logger.warning(text, self, self.poll_interval, error)
+                yield self.get_state, partial(_sleep_until, anyio.current_time() + _LISTEN_AGAIN)
+                return
+            await stack.enter_async_context(self._workers.listening(connection))
+            yield partial(self._read_on, connection), wait
 
 
 async def _sleep_until(until: float, seconds: float) -> None:
@@ -185,7 +174,7 @@ def make_engine(url: str) -> tuple[AsyncEngine, dict[str, str]]:
     """Return an engine for a URL as SQLAlchemy has it, and what its query has for `SQLAlchemyBackend`.
 
     Raises:
-        ValueError: It is no such URL; none of it is shown.
+        ValueError: It is not such a URL; none of it is shown.
         ImportError: Its driver is missing.
     """
     try:

@@ -7,33 +7,17 @@ since it changes only the version that it has read.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
 
-__all__ = ["connect", "finish", "note_files", "run"]
-
 _T = TypeVar("_T")
 _GRACE = 0.1  # seconds that a caller who is cancelled waits for the end
-_FILE = "fastapi_maintenance.file"  # under which a connection keeps the identity of the file that it was opened on
 _unfinished: set[asyncio.Future[Any]] = set()
-"""The operations that have not ended yet: asyncio alone keeps no task alive that nobody waits for."""
-
-
-def note_files(engine: AsyncEngine) -> None:
-    """Let each new connection of an engine for SQLite keep which file it was opened on, which may be replaced."""
-    path = engine.url.database
-
-    def note(_connection: object, record: ConnectionPoolEntry) -> None:
-        record.info[_FILE] = _identity(path)
-
-    event.listen(engine.sync_engine, "connect", note)
+"""The operations that have not ended yet: asyncio itself does not keep a task alive."""
 
 
 async def run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
@@ -41,8 +25,6 @@ async def run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_
 
     async def do(is_cancelled: asyncio.Event) -> _T:
         async with engine.connect() as connection:
-            if engine.dialect.name == "sqlite":
-                await _reopen_if_replaced(connection)
             if is_cancelled.is_set():
                 raise asyncio.CancelledError
             return await work(connection)
@@ -96,21 +78,7 @@ async def _finish_if_cancelled(engine: AsyncEngine, work: Callable[[asyncio.Even
     return task.result()
 
 
-async def _reopen_if_replaced(connection: AsyncConnection) -> None:
-    while (await connection.get_raw_connection()).info.get(_FILE) != _identity(connection.engine.url.database):
-        await connection.invalidate()  # the next use takes another one of the pool, or opens one
-
-
 def _forget(task: asyncio.Future[Any]) -> None:
     _unfinished.discard(task)
     if not task.cancelled():  # as when the event loop closes
-        task.exception()  # so asyncio does not log it where nobody waits any more
-
-
-def _identity(path: str | None) -> tuple[int, int] | None:
-    """Return what tells the database file from others of its name; None where it is missing, or in memory."""
-    try:
-        status = Path(path or ":memory:").stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        task.exception()  # so that asyncio does not log it

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import asyncpg
     import psycopg
 
-__all__ = ["NotPushedError", "can_listen", "listening", "notify", "now"]
-
 _CHANNEL = "fastapi_maintenance"
 _ARRIVES_WITHIN = 0.5  # seconds: a worker waits for a second until it can sign
 

@@ -3,27 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Integer,
-    MetaData,
-    Select,
-    String,
-    Table,
-    Text,
-    insert,
-    inspect,
-    select,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_maintenance._helpers.checks import check_name
 from fastapi_maintenance.errors import MissingTableError
-
-__all__ = ["KEY_LENGTH", "Row", "SwitchTable", "maintenance_table"]
 
 KEY_LENGTH = 255  # characters: what each database can have in an index
 
@@ -35,17 +20,17 @@ class Row(NamedTuple):
     version: int | None = None
 
 
-def maintenance_table(metadata: MetaData, name: str = "fastapi_maintenance") -> Table:
+def maintenance_table(metadata: sa.MetaData, name: str = "fastapi_maintenance") -> sa.Table:
     """Return the table that holds the state, in this `MetaData`, for those who make their tables by migrations.
 
     It has a row for each switch: `key`, `state` (`1`, `0` or a JSON object) and `version`, which counts the changes.
     """
-    return Table(
+    return sa.Table(
         check_name("name", name),
         metadata,
-        Column("key", String(KEY_LENGTH), primary_key=True),
-        Column("state", Text, nullable=False),
-        Column("version", Integer, nullable=False, server_default="0"),
+        sa.Column("key", sa.String(KEY_LENGTH), primary_key=True),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False, server_default="0"),
         keep_existing=True,
     )
 
@@ -58,7 +43,7 @@ class SwitchTable:
         create: Whether a write creates it where the database lacks it; else that is a `MissingTableError`.
     """
 
-    def __init__(self, table: Table, *, create: bool) -> None:
+    def __init__(self, table: sa.Table, *, create: bool) -> None:
         self.table = table
         self._create = create
         self._is_missing = False
@@ -66,10 +51,10 @@ class SwitchTable:
     async def read_row(self, connection: AsyncConnection, key: str) -> Row:
         """Return the row of a switch, which the table may lack, and the database the table."""
         columns = self.table.c
-        found = await self.read_rows(connection, select(columns.state, columns.version).where(columns.key == key))
+        found = await self.read_rows(connection, sa.select(columns.state, columns.version).where(columns.key == key))
         return Row(*found[0]) if found else Row()
 
-    async def read_rows(self, connection: AsyncConnection, statement: Select[Any]) -> Sequence[Any]:
+    async def read_rows(self, connection: AsyncConnection, statement: sa.Select[Any]) -> Sequence[Any]:
         """Return the rows that a statement selects, none where the database lacks the table.
 
         A table that was missing is looked for first: the database would log each statement on it as an error.
@@ -91,7 +76,7 @@ class SwitchTable:
         table = self.table
         if before.version is not None:
             unchanged = (table.c.key == key) & (table.c.version == before.version) & (table.c.state == before.state)
-            statement = update(table).where(unchanged).values(state=text, version=before.version + 1)
+            statement = sa.update(table).where(unchanged).values(state=text, version=before.version + 1)
             return (await connection.execute(statement)).rowcount == 1
         if self._create:
             try:
@@ -106,14 +91,14 @@ class SwitchTable:
             )
             raise MissingTableError(msg)
         try:
-            await connection.execute(insert(table).values(key=key, state=text, version=0))
+            await connection.execute(sa.insert(table).values(key=key, state=text, version=0))
         except IntegrityError:
             return False
         return True
 
     async def _exists(self, connection: AsyncConnection) -> bool:
-        def has_table(sync: Connection) -> bool:
-            return inspect(sync).has_table(self.table.name, sync.schema_for_object(self.table))
+        def has_table(sync: sa.Connection) -> bool:
+            return sa.inspect(sync).has_table(self.table.name, sync.schema_for_object(self.table))
 
         self._is_missing = not await connection.run_sync(has_table)
         return not self._is_missing

@@ -21,8 +21,6 @@ from fastapi_maintenance._helpers.waiting import current_loop
 from fastapi_maintenance.backends.sqlalchemy.table import Row, SwitchTable
 from fastapi_maintenance.errors import NotSupportedError
 
-__all__ = ["PostgreSQLWorkers"]
-
 _POLL = 0.02  # seconds
 _LOCKS = (
     sql(
@@ -55,17 +53,12 @@ class PostgreSQLWorkers:
         self._table = rows.table
         self._switch = hashlib.sha256(key.encode()).hexdigest()[:16]  # short enough for every key of a switch
 
-    @property
-    def not_pushed(self) -> str | None:
-        """Why changes are not pushed to this event loop, so that nothing shows whether it lives; None: they are."""
-        return _refused.get(self._lock())
-
-    @not_pushed.setter
-    def not_pushed(self, reason: str | None) -> None:
-        if reason is None:
-            _refused.pop(self._lock(), None)
-        else:
-            _refused[self._lock()] = reason
+    def refuse(self, reason: str) -> bool:
+        """Refuse to sign in this event loop until `listening`, since no connection can; return whether that is new."""
+        number = self._lock()
+        is_new = number not in _refused
+        _refused[number] = reason
+        return is_new
 
     @asynccontextmanager
     async def listening(self, connection: AsyncConnection) -> AsyncGenerator[None]:
@@ -76,6 +69,7 @@ class PostgreSQLWorkers:
         number = self._lock()
         await connection.execute(select(func.pg_advisory_lock_shared(number)))
         _held.append(number)
+        _refused.pop(number, None)
         try:
             yield
         finally:
@@ -89,9 +83,8 @@ class PostgreSQLWorkers:
         """
         number = self._lock()
         while number not in _held:  # as at the start
-            reason = self.not_pushed
-            if reason is not None:
-                msg = f"drains need a connection of each worker that listens, which cannot be had: {reason}"
+            if number in _refused:
+                msg = f"drains need a connection of each worker that listens, which cannot be had: {_refused[number]}"
                 raise NotSupportedError(msg)
             await anyio.sleep(_POLL)
         await self._run(partial(self._write, row=self._row(worker), text=f"{number} {report}"))

@@ -1,0 +1,113 @@
+"""The renewal of a hold while its block runs: of its lease, and of the hold itself if it has vanished."""
+
+import math
+from datetime import timedelta
+from typing import NoReturn
+
+import anyio
+
+from fastapi_maintenance._helpers import background, clock
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
+from fastapi_maintenance._switch import holds
+from fastapi_maintenance.backends.base import name_of
+from fastapi_maintenance.backends.known import known_of, uncached, update_state
+from fastapi_maintenance.state import Hold, MaintenanceState, renew_hold
+from fastapi_maintenance.typing import DetailedStateBackend
+
+_LOOK = 1.0  # seconds between two looks for the hold
+_RENEWALS_PER_LEASE = 3
+_logger = get_logger()
+
+
+class Renewal:
+    """Keep a hold that was written to a backend until `stop`.
+
+    Args:
+        backend: The backend.
+        hold: The hold as it was written.
+        lease: Its lease, if it has one.
+    """
+
+    def __init__(self, backend: DetailedStateBackend, hold: Hold, lease: timedelta | None) -> None:
+        self.lapsed_for: timedelta = timedelta()
+        """For how long its lease had run out, in all."""
+        self._backend = backend
+        self._hold = hold
+        self._lease = lease
+        self._period = _LOOK if lease is None else lease.total_seconds() / _RENEWALS_PER_LEASE
+        self._renew_at = math.inf if lease is None else anyio.current_time() + self._period
+        self._expires_at = hold.expires_at
+        self._is_failing = False
+        self._task = background.start(self._keep)
+
+    def stop(self) -> None:
+        """Keep it no longer. What is in progress cannot put it back once it is released in this process."""
+        self._check_lapse()
+        self._task.stop()
+
+    async def ended(self) -> None:
+        """Wait for the end of what is in progress."""
+        await background.all_ended([self._task])
+
+    async def _keep(self) -> NoReturn:
+        """Look for the hold each second, and renew its lease three times within it."""
+        while True:
+            await anyio.sleep(max(min(_LOOK, self._renew_at - anyio.current_time()), 0))
+            try:
+                began = anyio.current_time()
+                if began >= self._renew_at:
+                    with in_time(2 * self._period):  # what is left of the old lease
+                        await self.put()
+                    self._renew_at = began + self._period
+                elif not await self._is_stored():
+                    await self.put()
+            except Exception:
+                if not self._is_failing:
+                    text = "A hold could not be renewed in %s; it is tried again until it can"
+                    _logger.exception(text, name_of(self._backend))
+                self._is_failing = True
+                await anyio.sleep(min(self._period / 4, 1.0))
+                continue
+            if self._is_failing:
+                _logger.warning("A hold has been renewed again in %s", name_of(self._backend))
+            self._is_failing = False
+
+    async def _is_stored(self) -> bool:
+        """Return whether the store has the hold; True while it is unavailable."""
+        known = known_of(self._backend)
+        state = known.state if known.is_followed else await known.read(uncached(self._backend), 0, ANSWER_TIMEOUT)
+        return state is None or not known.is_available or any(hold.id == self._hold.id for hold in state.holds)
+
+    async def put(self) -> None:
+        """Write the hold to where it was, or if it has vanished to where it belongs, unless it has been released."""
+        written: list[Hold] = []
+        vanished: list[bool] = []
+
+        def put(state: MaintenanceState) -> MaintenanceState:
+            if not holds.is_open(self._backend, self._hold):
+                return state
+            stored = [other for other in state.holds if other.id == self._hold.id]
+            hold = holds.leased([*stored, self._hold][0], self._lease)
+            written[:], vanished[:] = [hold], [not stored]
+            return renew_hold(state, hold)
+
+        await update_state(self._backend, put)
+        for hold in written:
+            self._check_lapse()
+            self._expires_at = hold.expires_at
+        if any(vanished):
+            _logger.warning("A hold had vanished from %s while its block runs; it was put back", name_of(self._backend))
+
+    def _check_lapse(self) -> None:
+        """Log it if the lease has run out."""
+        late = timedelta() if self._expires_at is None else clock.now() - self._expires_at
+        if late <= timedelta():
+            return
+        self.lapsed_for += late
+        _logger.warning(
+            "A hold in %s had lapsed for %.1f s before it was renewed or released, and did not count elsewhere in that "
+            "time: this process or its event loop was blocked, or the store was unavailable",
+            name_of(self._backend),
+            late.total_seconds(),
+        )
