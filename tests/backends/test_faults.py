@@ -49,7 +49,7 @@ async def root():
     return "open"
 """
 BODIES = {'"open"': "open", '{"detail":"Service temporarily unavailable due to maintenance"}': "closed"}
-ENOUGH = 30
+ENOUGH = 20
 CUT = sqlalchemy.text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -142,9 +142,10 @@ class Scene:
             assert [(True, begun - ended)] * 2 == told()
 
 
-@pytest.fixture(params=["redis", "asyncpg", "psycopg"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+@pytest.fixture(scope="module", params=["redis", "asyncpg", "psycopg"])
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """Start a store and two workers on it."""
+    tmp_path = tmp_path_factory.mktemp("stage")
     (tmp_path / "main.py").write_text(APP)
     with running(request.param) as server, ExitStack() as stack:
         workers = []
@@ -172,7 +173,7 @@ async def traffic(scene: Scene) -> AsyncGenerator[None]:
                     worker.outcomes[repr(error)] += 1
                 else:
                     worker.outcomes[BODIES.get(response.text, response.text)] += 1
-                await anyio.sleep(0.01)
+                await anyio.sleep(0.02)
 
     async with anyio.create_task_group() as group:
         for worker in scene.workers:
