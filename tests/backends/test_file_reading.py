@@ -41,9 +41,7 @@ GARBAGE = {
         (b"on\r\n", ON),
         (b"0\n", OFF),
         (b"\xef\xbb\xbf1\n", ON),
-        *(
-            ("\ufeff1\r\n".encode(encoding), ON) for encoding in ("utf-16-le", "utf-16-be")
-        ),  # of PowerShell 5
+        *(("\ufeff1\r\n".encode(encoding), ON) for encoding in ("utf-16-le", "utf-16-be")),  # of PowerShell 5
         (b'{"switch": {"on": true}}', ON),
         (
             b'\xef\xbb\xbf{"switch": {"on": true, "message": "B\xc3\xa4h"}}',

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -32,11 +32,11 @@ from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenan
 from fastapi_maintenance.backends.sqlalchemy import postgresql as postgresql_module
 from fastapi_maintenance.backends.sqlalchemy.postgresql import NotPushedError
 from fastapi_maintenance.backends.url import close_if_made_here, opened
-from tests.backends.places import Place
+from tests.backends.places import Place, told
 from tests.middleware.test_failures import app_on, status
 from tests.servers import running
 from tests.support import ROOT, eventually
-from tests.switch.lifespans import living
+from tests.switch.lifespans import answers, living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
 ON = MaintenanceState(switch=Switch(on=True))
@@ -48,6 +48,13 @@ RESTORED = MaintenanceState(switch=Switch(on=True, message="Restored"))
 def anyio_backend() -> str:
     """Run on asyncio, as the clients do."""
     return "asyncio"
+
+
+@pytest.fixture
+async def backend(tmp_path: Path) -> AsyncGenerator[SQLAlchemyBackend]:
+    """Give a backend on an SQLite of its own."""
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60") as backend:
+        yield cast("SQLAlchemyBackend", backend)
 
 
 async def test_a_change_is_made_again_where_others_changed_the_row_there_and_back(tmp_path: Path) -> None:
@@ -76,14 +83,13 @@ async def test_a_change_is_made_again_where_others_changed_the_row_there_and_bac
         assert ([ON, ON], 3) == (given, version)
 
 
-async def test_what_a_database_has_done_is_not_kept(tmp_path: Path) -> None:
-    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db").opened() as backend:
-        await backend.set_value(True)
+async def test_what_a_database_has_done_is_not_kept(backend: SQLAlchemyBackend) -> None:
+    await backend.set_value(True)
+    await eventually(nothing_goes_on)
 
-        async def nothing_is_kept() -> bool:
-            return not operations._unfinished
 
-        await eventually(nothing_is_kept)
+async def nothing_goes_on() -> bool:
+    return not operations._unfinished
 
 
 async def test_an_operation_that_is_cancelled_with_its_event_loop_is_not_complained_of() -> None:
@@ -93,20 +99,17 @@ async def test_an_operation_that_is_cancelled_with_its_event_loop_is_not_complai
     assert future.cancelled()
 
 
-async def test_a_full_sqlite_refuses_and_goes_on_telling_what_it_has(tmp_path: Path) -> None:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
-    backend = SQLAlchemyBackend(engine)
+async def test_a_full_sqlite_refuses_and_goes_on_telling_what_it_has(backend: SQLAlchemyBackend) -> None:
     await backend.set_value(True)
 
-    @sqlalchemy.event.listens_for(engine.sync_engine, "connect")
+    @sqlalchemy.event.listens_for(backend.engine.sync_engine, "connect")
     def be_full(connection: Any, _record: object) -> None:  # noqa: ANN401 -- sqlite3's own
         connection.execute("PRAGMA max_page_count = 1")
 
-    await engine.dispose()
+    await backend.engine.dispose()
     with pytest.raises(SQLAlchemyError, match="database or disk is full"):
         await set_maintenance_mode(True, backend, message="x" * 4_096)
     assert ON == await backend.get_state()
-    await engine.dispose()
 
 
 async def test_a_read_only_postgresql_refuses(url_of: Callable[[str], str]) -> None:
@@ -137,32 +140,34 @@ async def test_the_first_write_after_a_restart_does_not_fail_on_a_stale_connecti
         await close_if_made_here(backend)
 
 
-async def test_what_a_database_refuses_is_not_tried_again(tmp_path: Path) -> None:
+async def test_what_a_database_refuses_is_not_tried_again(
+    tmp_path: Path, backend: SQLAlchemyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with closing(sqlite3.connect(tmp_path / "switch.db")) as other:
         other.execute("CREATE TABLE fastapi_maintenance (something_else)")
     tries: list[object] = []
-    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db").opened() as backend:
-        try_once = backend._change
+    try_once = backend._change
 
-        def counted(change: object, connection: object) -> object:
-            tries.append(change)
-            return try_once(change, connection)
+    def counted(change: Any, connection: Any) -> Any:  # noqa: ANN401 -- as the method has it
+        tries.append(change)
+        return try_once(change, connection)
 
-        backend._change = counted
-        with pytest.raises(DBAPIError, match="no such column"):
-            await backend.set_value(True)
+    monkeypatch.setattr(backend, "_change", counted)
+    with pytest.raises(DBAPIError, match="no such column"):
+        await backend.set_value(True)
     assert 1 == len(tries)
 
 
-async def test_a_write_to_a_locked_sqlite_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_to_a_locked_sqlite_is_given_up_in_time(
+    tmp_path: Path, backend: SQLAlchemyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(base_module, "WRITE_TIMEOUT", 0.3)
-    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60").opened() as backend:
-        await backend.set_value(True)
-        with closing(sqlite3.connect(tmp_path / "switch.db", isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
-            with pytest.raises(TimeoutError):
-                await backend.set_value(False)
-            other.execute("ROLLBACK")
+    await backend.set_value(True)
+    with closing(sqlite3.connect(tmp_path / "switch.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TimeoutError):
+            await backend.set_value(False)
+        other.execute("ROLLBACK")
 
 
 async def test_a_sqlite_that_is_locked_holds_no_request(tmp_path: Path) -> None:
@@ -178,11 +183,7 @@ async def test_a_sqlite_that_is_locked_holds_no_request(tmp_path: Path) -> None:
                 await anyio.sleep(0.1)
             other.execute("ROLLBACK")
         await set_maintenance_mode(False, f"sqlite+aiosqlite:///{path}")
-
-        async def is_open() -> bool:
-            return 200 == await status(app)
-
-        await eventually(is_open)
+        await answers(app, 200)
 
 
 def test_a_process_ends_although_its_sqlite_was_locked(tmp_path: Path) -> None:
@@ -233,10 +234,8 @@ async def test_the_table_can_be_made_by_migrations_in_a_metadata_with_a_schema(u
     await engine.dispose()
 
 
-async def test_a_row_that_a_person_inserted_will_do(tmp_path: Path) -> None:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
-    backend = SQLAlchemyBackend(engine)
-    async with engine.begin() as connection:
+async def test_a_row_that_a_person_inserted_will_do(backend: SQLAlchemyBackend) -> None:
+    async with backend.engine.begin() as connection:
         await connection.run_sync(backend.table.metadata.create_all)
         await connection.execute(
             sqlalchemy.text("INSERT INTO fastapi_maintenance (key, state) VALUES ('fastapi_maintenance_mode', 'on')")
@@ -244,7 +243,6 @@ async def test_a_row_that_a_person_inserted_will_do(tmp_path: Path) -> None:
     assert await backend.get_value()
     await backend.set_value(False)
     assert not await backend.get_value()
-    await engine.dispose()
 
 
 @pytest.mark.parametrize("in_place_of_it", ["nothing", "another"])
@@ -252,11 +250,6 @@ async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: s
     path = tmp_path / "switch.db"
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
     backend = SQLAlchemyBackend(engine, poll_interval=0.05)
-    states: list[MaintenanceState] = []
-
-    async def watch() -> None:
-        async for state in backend.watch():
-            states.append(state)  # noqa: PERF401 -- seen while it goes on
 
     async def has_told(state: MaintenanceState) -> bool:
         return states[-1:] == [state]
@@ -264,8 +257,7 @@ async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: s
     await backend.set_value(True)
     async with engine.connect(), engine.connect():
         pass  # more connections to the file that will be gone
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
+    async with told(backend) as states:
         await eventually(lambda: has_told(ON))
         if in_place_of_it == "another":
             other = f"sqlite+aiosqlite:///{tmp_path}/other.db"
@@ -279,12 +271,8 @@ async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: s
         assert expected == await backend.get_state()
         await set_maintenance_mode(False, backend)
         assert path.exists()
-        group.cancel_scope.cancel()
 
-    async def nothing_goes_on() -> bool:  # the last look, which was cut off, ends by itself
-        return not operations._unfinished
-
-    await eventually(nothing_goes_on)
+    await eventually(nothing_goes_on)  # the last look, which was cut off, ends by itself
     await engine.dispose()
 
 

@@ -28,7 +28,7 @@ from fastapi_maintenance import (
     maintenance_middleware,
     path_prefix,
 )
-from tests.middleware.test_fuzz import AnyMethod
+from tests.middleware.test_fuzz import AnyMethod, Gateway, HandlesItself
 from tests.routing.apps import (
     MARKS,
     Resource,
@@ -213,15 +213,8 @@ class ByProperty(HTTPEndpoint):
         return await serve(request)
 
 
-class HandlesItself(Route):
-    """A route that answers whatever the method."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await served(scope, receive, send)
-
-
 class DressedRoute(Route):
-    """The same, dressed up as the known one."""
+    """A route that answers whatever the method, dressed up as the known one."""
 
     handle = HandlesItself.handle
 
@@ -273,18 +266,8 @@ def with_router(kind: type[Router]) -> FastAPI:
     return app
 
 
-class Gateway:
-    """An app that keeps its parent as `app`, and asks it for nothing."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await served(scope, receive, send)
-
-
 class Listing(Gateway):
-    """One that lists routes which it does not go by."""
+    """A gateway that lists routes which it does not go by."""
 
     @property
     def routes(self) -> list[BaseRoute]:
