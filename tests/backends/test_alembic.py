@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -28,8 +29,9 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
-from tests.backends.helpers import messages_of
+from tests.backends.helpers import messages_of, on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.places import told
+from tests.backends.workers import counted
 from tests.cli.driving import COMMAND
 from tests.documents import DOCS, example, examples_of, statuses
 from tests.servers import Postgres
@@ -54,12 +56,6 @@ def upgrade():
     )
 """
 """A migration that records what the switch says while it runs."""
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 class Shop:
@@ -120,9 +116,6 @@ async def test_alembic_owns_the_table_as_the_page_says(
     app = main.app(names)
     backend = SQLAlchemyBackend(names["engine"], create_table=False)
 
-    async def has_a_worker() -> bool:
-        return len(await get_workers(backend)) == 1
-
     async with living(app):
         # Before the first deployment: open, and nothing is switched or migrated.
         assert await statuses(app, "/") == [200]
@@ -143,7 +136,7 @@ async def test_alembic_owns_the_table_as_the_page_says(
         await shop.succeed(revise)
         await shop.succeed(upgrade)
         await shop.succeed("alembic check")  # it has nothing to add, and nothing to drop
-        await eventually(has_a_worker)
+        await counted(backend, os.getpid())
         assert await statuses(app, "/") == [200]
         until = f"until it can be registered in {backend!r}: MissingTableError: {MISSING}"
         assert messages_of(caplog) == [
@@ -184,11 +177,7 @@ async def test_table_that_is_left_to_migrations_is_never_created_and_is_noticed(
     backend.poll_interval = 0.005
     sqlalchemy.event.listen(backend.engine.sync_engine, "handle_error", errors.append)
     async with told(backend) as states:
-
-        async def has_looked_often() -> bool:
-            return len(states) >= 20
-
-        await eventually(has_looked_often)
+        await eventually(lambda: len(states) >= 20)
         for value in (True, False):
             with pytest.raises(MissingTableError) as caught:
                 await set_maintenance_mode(value, backend)
@@ -199,10 +188,7 @@ async def test_table_that_is_left_to_migrations_is_never_created_and_is_noticed(
             await connection.run_sync(backend.table.metadata.create_all)
         await set_maintenance_mode(True, backend)
 
-        async def has_noticed() -> bool:
-            return states[-1] == MaintenanceState(switch=Switch(on=True))
-
-        await eventually(has_noticed)
+        await eventually(lambda: states[-1] == MaintenanceState(switch=Switch(on=True)))
     assert len(errors) == 1
     await backend.engine.dispose()
 

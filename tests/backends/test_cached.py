@@ -30,6 +30,7 @@ from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBacken
 from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import BareSwitch, DetailedStore, Hook, WatchableStore, be_down
 from tests.support import eventually
+from tests.switch.lifespans import answers
 
 pytestmark = pytest.mark.anyio
 
@@ -65,11 +66,7 @@ async def test_a_change_by_others_is_seen_when_the_time_to_live_is_over(make: ty
     backend = cached(store, ttl=0.05)
     assert not await get_maintenance_mode(backend)
     await store.set_value(True)
-
-    async def is_on() -> bool:
-        return await get_maintenance_mode(backend)
-
-    await eventually(is_on)
+    await eventually(lambda: get_maintenance_mode(backend))
 
 
 @both
@@ -141,11 +138,7 @@ async def test_a_read_that_never_ends_does_not_keep_others_from_reading() -> Non
         group.start_soon(get_maintenance_mode, backend)  # without a limit, as an application may ask
         await anyio.sleep(0.01)
         assert 200 == await status(app)
-
-        async def is_closed() -> bool:
-            return 503 == await status(app)
-
-        await eventually(is_closed)
+        await answers(app, 503)
         group.cancel_scope.cancel()
 
 

@@ -27,6 +27,7 @@ from fastapi_maintenance import backend_from_url, set_maintenance_mode
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.backends.url import close_if_made_here
+from tests.backends.helpers import on_asyncio  # noqa: F401 -- a fixture
 from tests.servers import Postgres, Server, running
 from tests.support import eventually, uvicorn_process
 
@@ -54,12 +55,6 @@ CUT = sqlalchemy.text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 )
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 @dataclass

@@ -26,7 +26,7 @@ from fastapi_maintenance.backends import base as base_module
 from fastapi_maintenance.backends import redis as redis_module
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import messages_of
+from tests.backends.helpers import messages_of, on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.places import Place, told
 from tests.documents import examples_of
 from tests.middleware.test_failures import app_on
@@ -36,12 +36,6 @@ from tests.switch.lifespans import answers, living
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
 ON = MaintenanceState(switch=Switch(on=True))
 OFF = MaintenanceState()
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 @pytest.fixture
@@ -194,12 +188,8 @@ async def test_a_cluster_whose_client_cannot_listen_is_looked_at_now_and_then(
     async with place.opened() as writer, place.opened() as backend:
         backend.poll_interval = 0.05
         async with told(backend) as states:
-
-            async def is_told() -> bool:
-                return states[-1:] == [ON]
-
             await writer.set_value(True)
-            await eventually(is_told)
+            await eventually(lambda: states[-1:] == [ON])
 
 
 async def test_it_shares_a_key_with_the_backend_of_the_spec(redis_url: str) -> None:

@@ -32,6 +32,7 @@ from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenan
 from fastapi_maintenance.backends.sqlalchemy import postgresql as postgresql_module
 from fastapi_maintenance.backends.sqlalchemy.postgresql import NotPushedError
 from fastapi_maintenance.backends.url import close_if_made_here, opened
+from tests.backends.helpers import on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.places import Place, told
 from tests.middleware.test_failures import app_on, status
 from tests.servers import running
@@ -42,12 +43,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_
 ON = MaintenanceState(switch=Switch(on=True))
 OFF = MaintenanceState()
 RESTORED = MaintenanceState(switch=Switch(on=True, message="Restored"))
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 @pytest.fixture
@@ -85,11 +80,7 @@ async def test_a_change_is_made_again_where_others_changed_the_row_there_and_bac
 
 async def test_what_a_database_has_done_is_not_kept(backend: SQLAlchemyBackend) -> None:
     await backend.set_value(True)
-    await eventually(nothing_goes_on)
-
-
-async def nothing_goes_on() -> bool:
-    return not operations._unfinished
+    await eventually(lambda: not operations._unfinished)
 
 
 async def test_an_operation_that_is_cancelled_with_its_event_loop_is_not_complained_of() -> None:
@@ -251,14 +242,11 @@ async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: s
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
     backend = SQLAlchemyBackend(engine, poll_interval=0.05)
 
-    async def has_told(state: MaintenanceState) -> bool:
-        return states[-1:] == [state]
-
     await backend.set_value(True)
     async with engine.connect(), engine.connect():
         pass  # more connections to the file that will be gone
     async with told(backend) as states:
-        await eventually(lambda: has_told(ON))
+        await eventually(lambda: states[-1:] == [ON])
         if in_place_of_it == "another":
             other = f"sqlite+aiosqlite:///{tmp_path}/other.db"
             async with opened(other) as restored:
@@ -267,12 +255,12 @@ async def test_a_sqlite_that_is_deleted_or_replaced_is_noticed(in_place_of_it: s
         else:
             path.unlink()
         expected = RESTORED if in_place_of_it == "another" else OFF
-        await eventually(lambda: has_told(expected))
+        await eventually(lambda: states[-1:] == [expected])
         assert expected == await backend.get_state()
         await set_maintenance_mode(False, backend)
         assert path.exists()
 
-    await eventually(nothing_goes_on)  # the last look, which was cut off, ends by itself
+    await eventually(lambda: not operations._unfinished)  # the last look, which was cut off, ends by itself
     await engine.dispose()
 
 

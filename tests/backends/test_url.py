@@ -273,11 +273,13 @@ async def connections(redis_url: str) -> AsyncGenerator[Count]:
         async def count() -> int:
             return len(await client.client_list()) - 1  # without its own
 
-        async def none_is_left() -> bool:
-            return await count() == 0
-
         yield count
-        await eventually(none_is_left)
+        await eventually(lambda: none_of(count))
+
+
+async def none_of(count: Count) -> bool:
+    """Return whether it counts none."""
+    return await count() == 0
 
 
 @pytest.mark.servers
@@ -301,11 +303,7 @@ async def test_the_client_of_a_middleware_or_of_its_cache_is_closed_at_shutdown(
         async with living(app):
             assert await status(app) == 200
             assert await connections() >= 1
-
-        async def is_closed() -> bool:
-            return await connections() == 0
-
-        await eventually(is_closed)
+        await eventually(lambda: none_of(connections))
 
 
 @pytest.mark.servers
@@ -315,15 +313,11 @@ async def test_the_client_that_another_one_is_configured_instead_of_is_closed(
 ) -> None:
     configure_backend(redis_url)
     app = app_on(None)
-
-    async def is_closed() -> bool:
-        return await connections() == 0
-
     async with living(app):
         assert await status(app) == 200
         configure_backend(MemoryBackend(True))
         assert await status(app) == 503
-        await eventually(is_closed)
+        await eventually(lambda: none_of(connections))
 
 
 @pytest.mark.servers

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastapi_maintenance import get_workers
 from fastapi_maintenance.backends.sqlalchemy import backend as sqlalchemy_backend
 from fastapi_maintenance.backends.sqlalchemy import postgresql
 from fastapi_maintenance.backends.url import opened
+from tests.backends.helpers import on_asyncio  # noqa: F401 -- a fixture
+from tests.backends.workers import counted
 from tests.middleware.test_failures import app_on
-from tests.support import eventually
 from tests.switch.lifespans import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
@@ -42,9 +37,5 @@ async def test_worker_whose_connection_is_lost_when_it_listens_signs_with_the_ne
 
     monkeypatch.setitem(postgresql._LISTENERS, driver, lose_first)
     async with opened(url_of(driver)) as backend, living(app_on(backend)):
-
-        async def has_signed() -> bool:
-            return len(await get_workers(backend)) == 1
-
-        await eventually(has_signed)
+        await counted(backend, os.getpid())
     assert len(lost) == 1

@@ -22,7 +22,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.backends.sqlalchemy import backend as backend_module
 from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import messages_of
+from tests.backends.helpers import messages_of, on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.workers import WORKER, counted, is_drained
 from tests.middleware.test_failures import app_on
 from tests.servers import Postgres, running
@@ -36,12 +36,6 @@ UNPREPARED: dict[str, dict[str, Any]] = {
     "psycopg": {"prepare_threshold": None},
 }
 """What each driver needs behind a pooler that knows no prepared statements."""
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 @pytest.fixture
@@ -75,10 +69,7 @@ async def logged_once(caplog: pytest.LogCaptureFixture, backend: SQLAlchemyBacke
     def reasons() -> list[str]:
         return [record.removeprefix(text) for record in messages_of(caplog) if record.startswith(text)]
 
-    async def is_logged() -> bool:
-        return len(reasons()) > 0
-
-    await eventually(is_logged)
+    await eventually(lambda: len(reasons()) > 0)
     [reason] = reasons()
     return reason
 

@@ -13,19 +13,13 @@ from sqlalchemy import text
 from fastapi_maintenance import maintenance_mode_on
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import messages_of
+from tests.backends.helpers import messages_of, on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.workers import counted, forking, is_drained
 from tests.middleware.test_failures import app_on
 from tests.support import eventually
 from tests.switch.lifespans import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 class Refusal(NamedTuple):
@@ -77,11 +71,7 @@ async def test_app_whose_first_record_is_refused_signs_when_that_is_mended_and_l
         try:
             app = app_on(backend)
             async with living(app):
-
-                async def is_logged() -> bool:
-                    return len(messages_of(caplog)) == 1
-
-                await eventually(is_logged)
+                await eventually(lambda: len(messages_of(caplog)) == 1)
                 await counted(operator)
                 await execute(operator, refusal.mend)
                 await counted(operator, os.getpid())

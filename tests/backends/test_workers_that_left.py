@@ -9,15 +9,10 @@ from pathlib import Path
 import pytest
 
 from fastapi_maintenance.backends import file_workers, redis_workers
+from tests.backends.helpers import on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.places import Place
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 @pytest.fixture(params=["file", "redis"])

@@ -265,20 +265,6 @@ def test_drain_of_no_worker_is_done_where_none_has_to_be_there() -> None:
     assert re.fullmatch(text, result.stderr), result.stderr
 
 
-@pytest.mark.parametrize("words", ["on --workers 2", "run --workers 2 -- touch ran"])
-def test_workers_without_drain_is_wrong_usage(words: str) -> None:
-    result = switch(*words.split())
-    text = "error: --workers needs --drain: it says how many processes have to confirm\n"
-    assert (result.exit_code, errors(result), state(), Path("ran").exists()) == (2, text, OFF, False)
-
-
-@pytest.mark.parametrize("words", ["on --drain 1s", "run --drain 1s -- touch ran"])
-def test_drain_that_is_too_short_to_prove_anything_is_wrong_usage(words: str) -> None:
-    result = switch(*words.split())
-    text = "error: --drain must be at least 2 seconds on LocalFileBackend('switch'), got 1\n"
-    assert (result.exit_code, errors(result), state(), Path("ran").exists()) == (2, text, OFF, False)
-
-
 @pytest.mark.parametrize("words", [["on", "--drain", "9s"], ["run", "--drain", "9s", "--", "touch", "ran"]])
 @pytest.mark.parametrize("url", ["env:CLOSED", "sqlite+aiosqlite:///switch.db"])
 def test_drain_of_a_store_that_cannot_count_changes_nothing(words: list[str], url: str) -> None:

@@ -173,12 +173,6 @@ def test_part_that_is_not_of_the_name_of_one_switch_names_both(module: str, name
     assert (result.exit_code, result.stderr) == (2, text)
 
 
-def test_part_of_a_name_goes_with_an_app_alone() -> None:
-    result = switch("on", "--switch", "bills")
-    text = "error: --switch chooses among those of an app; a URL names one by itself\n"
-    assert (result.exit_code, result.stderr) == (2, text)
-
-
 def test_switch_of_an_app_shows_what_a_backend_of_ones_own_is(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, BareSwitch())
     assert command("status", "--app", f"{module}:app").stderr == f"switch: BareSwitch of {module}:app\n"

@@ -86,7 +86,7 @@ def mounting(app: ASGIApp) -> FastAPI:
 # --- routes that match in their own way -------------------------------------------------------------------------------
 
 
-class MethodFromHeader(Route):
+class TakesMethodFromHeader(BaseRoute):
     """A route that takes the method from a header."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -95,13 +95,10 @@ class MethodFromHeader(Route):
         return match, {**child, **changed}
 
 
-class APIMethodFromHeader(APIRoute):
-    """The same of FastAPI."""
+class MethodFromHeader(TakesMethodFromHeader, Route): ...
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        changed = {"method": said(scope)} if said(scope) else {}
-        match, child = super().matches({**scope, **changed})
-        return match, {**child, **changed}
+
+class APIMethodFromHeader(TakesMethodFromHeader, APIRoute): ...
 
 
 class PartlyMethodFromHeader(MethodFromHeader):
