@@ -78,17 +78,6 @@ async def test_file_thread_cannot_be_started_once_raises_once(tmp_path: Path, th
         assert await backend.get_value() is True
 
 
-async def test_file_function_in_a_thread_raises_leaves_the_lock_free(tmp_path: Path) -> None:
-    def fail(_: MaintenanceState) -> MaintenanceState:
-        raise ZeroDivisionError
-
-    backend = LocalFileBackend(tmp_path / "switch")
-    with pytest.raises(ZeroDivisionError):
-        await backend.update_state(fail)
-    with anyio.fail_after(10):
-        await backend.set_value(True)
-
-
 @pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("many", [1, 2])
 async def test_app_on_a_file_threads_cannot_be_started_for_a_moment_is_drained(

@@ -124,17 +124,6 @@ async def test_a_channel_is_given_the_time_to_close_where_its_watch_is_cancelled
     assert [True] == closed
 
 
-async def test_a_full_redis_refuses_and_goes_on_telling_what_it_has(backend: RedisBackend) -> None:
-    await backend.set_value(True)
-    await backend.client.config_set("maxmemory", "1")
-    with pytest.raises(redis.RedisError, match="maxmemory"):
-        await set_maintenance_mode(False, backend)
-    assert ON == await backend.get_state()
-    await backend.client.config_set("maxmemory", "0")
-    await set_maintenance_mode(False, backend)
-    assert OFF == await backend.get_state()
-
-
 async def test_a_key_that_holds_something_else_is_garbage_too(backend: RedisBackend) -> None:
     await backend.client.lpush(backend.key, "a list")
     with pytest.raises(InvalidStateError, match="must be a string: WRONGTYPE"):

@@ -103,17 +103,6 @@ async def test_a_full_sqlite_refuses_and_goes_on_telling_what_it_has(backend: SQ
     assert ON == await backend.get_state()
 
 
-async def test_a_read_only_postgresql_refuses(url_of: Callable[[str], str]) -> None:
-    url = url_of("asyncpg")
-    engine = create_async_engine(url, connect_args={"server_settings": {"default_transaction_read_only": "on"}})
-    for backend in (SQLAlchemyBackend(engine), backend_from_url(url)):
-        assert OFF == await get_maintenance_state(backend)
-    with pytest.raises(DBAPIError, match="read-only transaction"):
-        await set_maintenance_mode(True, SQLAlchemyBackend(engine))
-    await engine.dispose()
-    await close_if_made_here(backend)
-
-
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_the_first_write_after_a_restart_does_not_fail_on_a_stale_connection(driver: str) -> None:
     with running(driver) as server:

@@ -18,13 +18,12 @@ import pytest
 import redis.asyncio
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from fastapi_maintenance import (
     InvalidStateError,
     MaintenanceState,
     NotSupportedError,
-    StateBackend,
     Switch,
     Window,
     backend_from_url,
@@ -36,7 +35,6 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from fastapi_maintenance.testing import moved_clock
-from fastapi_maintenance.typing import DetailedStateBackend, WatchableStateBackend
 from tests.backends.helpers import IN_A_CENTURY, LONG_AGO, on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.places import Place, counted, eventually_told, told
 from tests.middleware.test_failures import app_on, status
@@ -355,15 +353,3 @@ def test_wrong_arguments_are_refused(
     given = [create_async_engine("sqlite+aiosqlite://") if value == "engine" else value for value in arguments]
     with pytest.raises(error, match=text):
         make(*given, **settings)
-
-
-def test_the_backends_are_what_the_protocols_describe() -> None:
-    engine: AsyncEngine = create_async_engine("sqlite+aiosqlite://")
-    backends: list[StateBackend] = [RedisBackend(redis.asyncio.Redis()), SQLAlchemyBackend(engine)]
-    assert [(True, True)] * 2 == [
-        (isinstance(backend, DetailedStateBackend), isinstance(backend, WatchableStateBackend)) for backend in backends
-    ]
-    assert [
-        "RedisBackend(key='fastapi_maintenance_mode')",
-        "SQLAlchemyBackend('sqlite+aiosqlite://', key='fastapi_maintenance_mode')",
-    ] == [repr(backend) for backend in backends]

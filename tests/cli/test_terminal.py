@@ -191,14 +191,6 @@ def test_error_is_short_and_whole(columns: int) -> None:
         assert len(screen.splitlines()) <= (8 if columns < 80 else 5)
 
 
-def test_missing_switch_is_shown_with_what_to_do(columns: int) -> None:
-    (screen,) = seen(columns, "status", status=2, FASTAPI_MAINTENANCE_BACKEND="")
-    assert reads(screen) == (
-        "error: no backend given: give --backend URL or --app module:attribute, set FASTAPI_MAINTENANCE_BACKEND, "
-        "or have an entrypoint under [tool.fastapi] in pyproject.toml"
-    )
-
-
 # Colour
 
 
