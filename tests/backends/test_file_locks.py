@@ -93,19 +93,6 @@ async def test_app_on_a_file_threads_cannot_be_started_for_a_moment_is_drained(
         await is_drained(app, backend)
 
 
-async def test_app_on_a_file_thread_cannot_be_started_at_its_end_leaves_no_worker(
-    tmp_path: Path, threads: Threads
-) -> None:
-    backend = LocalFileBackend(tmp_path / "switch")
-    async with living(app_on(backend)):
-        await backend.get_state()
-        threads.fail(0)
-    threads.fail()
-    app = app_on(backend)
-    async with living(app):
-        await is_drained(app, backend)
-
-
 class Failing:
     """Let a method of `Path` fail the next times for the files with an ending."""
 
@@ -131,14 +118,19 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
     return Failing(monkeypatch)
 
 
-async def test_app_on_a_file_record_cannot_be_removed_at_its_end_leaves_no_worker(
-    tmp_path: Path, failing: Failing
+@pytest.mark.parametrize("is_thread", [True, False])
+async def test_app_on_a_file_thread_or_removal_of_its_record_fails_at_its_end_leaves_no_worker(
+    tmp_path: Path, threads: Threads, failing: Failing, is_thread: bool
 ) -> None:
     backend = LocalFileBackend(tmp_path / "switch")
     async with living(app_on(backend)):
         await backend.get_state()
-        failing.fail("unlink", ".json")
-    assert failing.times == 0
+        if is_thread:
+            threads.fail(0)
+        else:
+            failing.fail("unlink", ".json")
+    assert (threads.started > 0, failing.times) == (True, 0)
+    threads.fail()
     app = app_on(backend)
     async with living(app):
         await is_drained(app, backend)
