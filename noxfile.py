@@ -122,13 +122,12 @@ def run_tests(session: nox.Session, *requirements: str, whole: bool = False) -> 
     once = [requirement for name in RUN_ONCE for requirement in group(name)] if whole else []
     session.install(*group("test"), *once, "-e", ".", *requirements)
     profile = os.environ.get("HYPOTHESIS_PROFILE", "quick" if whole else "brief")
-    cores = os.cpu_count() or 1
+    workers = str(2 * (os.cpu_count() or 1) + 1)  # many tests wait
     measuring = ["--cov", "--cov-report=", "--cov-fail-under=0"] if whole else []
-    # Many tests wait, those that start servers nearly all the time; they alone come by greenlets.
-    parts = [("not servers", 2 * cores + 1, "thread"), ("servers", 2 * cores, "greenlet")]
-    for marks, workers, concurrency in parts if whole else parts[:1]:
+    parts = [("not servers", "thread"), ("servers", "greenlet")]  # those that start servers alone come by greenlets
+    for marks, concurrency in parts if whole else parts[:1]:
         session.run(
-            *("pytest", "--numprocesses", str(workers), "--dist", "worksteal", *measuring),
+            *("pytest", "--numprocesses", workers, "--dist", "worksteal", *measuring),
             *(f"--ignore={path}" for path in ["tests/browser", PACKAGES, *([] if whole else RUN_ONCE.values())]),
             *("-m", marks, *session.posargs),
             env={

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -39,6 +40,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 for _number in signal.Signals:
     if _number.name in {"SIGINT", "SIGHUP"} and signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.SIG_DFL)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import only the modules that start servers where only those tests are wanted: each process imports them anew."""
+    only_servers = config.option.markexpr == "servers" and collection_path.suffix == ".py"
+    return True if only_servers and "mark.servers" not in collection_path.read_text(encoding="utf-8") else None
 
 
 @pytest.fixture(params=os.environ.get("EVENT_LOOPS", "asyncio trio").split())

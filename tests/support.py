@@ -113,11 +113,13 @@ class OddError(BaseException):
     """An exception that is no `Exception`, as extensions in other languages raise."""
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float = 30.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool] | bool], *, within: float = 30.0) -> None:
     """Return when the condition has come true; raise when it has not within these seconds."""
+    pause = 0.005
     with anyio.fail_after(within):
-        while not await condition():  # noqa: ASYNC110 -- any condition
-            await anyio.sleep(0.005)
+        while not (known if isinstance(known := condition(), bool) else await known):
+            await anyio.sleep(pause)
+            pause = min(1.2 * pause, 0.05)  # what takes long is not asked for all the time
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):

@@ -60,6 +60,9 @@ async def answers(path: str) -> dict[str, bool]:
             request = await visitor.get("/")
             overview = (await visitor.get("/maintenance")).json()
             notice = (await visitor.get("/maintenance/notice")).json()
+            changes = maintenance_changes(backend)  # of the follower of the app: one that begins anew looks in a second
+            first = await anext(changes)
+            await changes.aclose()
             with anyio.move_on_after(30 if notice["active"] else 0):
                 while not records.is_on:  # noqa: ASYNC110 -- a log record has no event
                     await anyio.sleep(0.001)
@@ -67,9 +70,6 @@ async def answers(path: str) -> dict[str, bool]:
         logger.removeHandler(records)
         logger.setLevel(level)
     status = await get_maintenance_status(backend)
-    changes = maintenance_changes(backend)
-    first = await anext(changes)
-    await changes.aclose()
     try:
         await wait_until_open(backend, timeout=0.05 if status.active else 60)
         waits = False

@@ -39,9 +39,9 @@ class PredicateRequest(Request):
         verdicts: What each `dependency` returned when this request began; None: it begins now.
     """
 
-    missed = False
+    missed: bool = False
     """Whether this part of a predicate asked for something that cannot be had."""
-    position = 0
+    position: int = 0
     """The number of the message that this part receives next, if it receives by itself."""
     _size = 0
     _is_too_large = _is_over = False
@@ -60,8 +60,8 @@ class PredicateRequest(Request):
     ) -> None:
         super().__init__(as_http(scope))
         self._app = app
-        self.routed = routed
-        self.is_asked_again = verdicts is not None
+        self.routed: Scope | None = routed
+        self.is_asked_again: bool = verdicts is not None
         self.verdicts: dict[object, bool | None] = {} if verdicts is None else verdicts
         self._from_server = _receive_no_body if scope["type"] == "websocket" else receive
         self._received: list[Message] = []

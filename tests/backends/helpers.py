@@ -18,6 +18,12 @@ only_posix = pytest.mark.skipif(sys.platform == "win32", reason="what POSIX has 
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
 
 
+@pytest.fixture(name="anyio_backend")
+def on_asyncio() -> str:
+    """Run on asyncio, as the clients do, where a module imports this."""
+    return "asyncio"
+
+
 def messages_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance"]
 

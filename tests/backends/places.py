@@ -87,7 +87,4 @@ async def told(backend: WatchableStateBackend) -> AsyncGenerator[list[Maintenanc
 async def eventually_told(states: list[MaintenanceState]) -> None:
     """Wait until the first state has been told."""
 
-    async def has_begun() -> bool:
-        return bool(states)
-
-    await eventually(has_begun)
+    await eventually(lambda: bool(states))

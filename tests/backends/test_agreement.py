@@ -63,7 +63,6 @@ from fastapi_maintenance.state import (
     set_switch,
 )
 from fastapi_maintenance.typing import DetailedStateBackend, StateChange
-from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch
 from tests.strategies import NOW, states
 from tests.switch.blocks import served
@@ -371,17 +370,10 @@ def test_every_backend_agrees_with_the_model(machine: type[Agreement], loop: str
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize(("kind", "options"), [("redis", ""), ("redis", "?decode_responses=1"), ("cluster", "")])
-def test_redis_agrees_with_the_model(kind: str, options: str) -> None:
-    with running(kind) as server:
-        run(OnServer, url=server.url + options)
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-def test_postgresql_agrees_with_the_model(driver: str) -> None:
-    with running(driver) as server:
-        run(OnServer, url=server.url)
+@pytest.mark.parametrize("kind", ["redis", "redis?decode_responses=1", "cluster", "asyncpg", "psycopg"])
+def test_every_server_agrees_with_the_model(kind: str, url_of: Callable[[str], str]) -> None:
+    name, *options = kind.split("?")
+    run(OnServer, url="?".join([url_of(name), *options]))
 
 
 @pytest.mark.servers

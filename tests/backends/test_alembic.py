@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -21,15 +22,16 @@ from fastapi_maintenance import (
     MaintenanceState,
     MissingTableError,
     Switch,
+    backend_from_url,
     get_maintenance_state,
     get_workers,
     maintenance_mode_on,
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
-from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import messages_of
+from tests.backends.helpers import messages_of, on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.places import told
+from tests.backends.workers import counted
 from tests.cli.driving import COMMAND
 from tests.documents import DOCS, example, examples_of, statuses
 from tests.servers import Postgres
@@ -54,12 +56,6 @@ def upgrade():
     )
 """
 """A migration that records what the switch says while it runs."""
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 class Shop:
@@ -120,9 +116,6 @@ async def test_alembic_owns_the_table_as_the_page_says(
     app = main.app(names)
     backend = SQLAlchemyBackend(names["engine"], create_table=False)
 
-    async def has_a_worker() -> bool:
-        return len(await get_workers(backend)) == 1
-
     async with living(app):
         # Before the first deployment: open, and nothing is switched or migrated.
         assert await statuses(app, "/") == [200]
@@ -143,7 +136,7 @@ async def test_alembic_owns_the_table_as_the_page_says(
         await shop.succeed(revise)
         await shop.succeed(upgrade)
         await shop.succeed("alembic check")  # it has nothing to add, and nothing to drop
-        await eventually(has_a_worker)
+        await counted(backend, os.getpid())
         assert await statuses(app, "/") == [200]
         until = f"until it can be registered in {backend!r}: MissingTableError: {MISSING}"
         assert messages_of(caplog) == [
@@ -165,61 +158,39 @@ async def test_alembic_owns_the_table_as_the_page_says(
     await names["engine"].dispose()
 
 
-@asynccontextmanager
-async def by_metadata(path: str) -> AsyncGenerator[SQLAlchemyBackend]:
-    engine = create_async_engine(path)
-    yield SQLAlchemyBackend(engine, metadata=sqlalchemy.MetaData(), poll_interval=0.005)
-    await engine.dispose()
+Give = Callable[[str], SQLAlchemyBackend]
+WAYS: dict[str, Give] = {
+    "metadata": lambda path: SQLAlchemyBackend(create_async_engine(path), metadata=sqlalchemy.MetaData()),
+    "metadata with a schema": lambda path: SQLAlchemyBackend(
+        create_async_engine(path, execution_options={"schema_translate_map": {"shop": "main"}}),
+        metadata=sqlalchemy.MetaData(schema="shop"),
+    ),
+    "argument": lambda path: SQLAlchemyBackend(create_async_engine(path), create_table=False),
+    "URL": lambda path: cast("SQLAlchemyBackend", backend_from_url(f"{path}?create_table=false")),
+}
 
 
-@asynccontextmanager
-async def by_metadata_with_a_schema(path: str) -> AsyncGenerator[SQLAlchemyBackend]:
-    engine = create_async_engine(path, execution_options={"schema_translate_map": {"shop": "main"}})
-    yield SQLAlchemyBackend(engine, metadata=sqlalchemy.MetaData(schema="shop"), poll_interval=0.005)
-    await engine.dispose()
-
-
-@asynccontextmanager
-async def by_argument(path: str) -> AsyncGenerator[SQLAlchemyBackend]:
-    engine = create_async_engine(path)
-    yield SQLAlchemyBackend(engine, create_table=False, poll_interval=0.005)
-    await engine.dispose()
-
-
-@asynccontextmanager
-async def by_url(path: str) -> AsyncGenerator[SQLAlchemyBackend]:
-    async with opened(f"{path}?create_table=false") as backend:
-        assert isinstance(backend, SQLAlchemyBackend)
-        backend.poll_interval = 0.005
-        yield backend
-
-
-@pytest.mark.parametrize("give", [by_metadata, by_metadata_with_a_schema, by_argument, by_url])
-async def test_table_that_is_left_to_migrations_is_never_created_and_is_noticed(give: Any, tmp_path: Path) -> None:  # noqa: ANN401 -- of the three
+@pytest.mark.parametrize("way", WAYS)
+async def test_table_that_is_left_to_migrations_is_never_created_and_is_noticed(way: str, tmp_path: Path) -> None:
     errors: list[object] = []
-    async with give(f"sqlite+aiosqlite:///{tmp_path}/switch.db") as backend:
-        sqlalchemy.event.listen(backend.engine.sync_engine, "handle_error", errors.append)
-        async with told(backend) as states:
+    backend = WAYS[way](f"sqlite+aiosqlite:///{tmp_path}/switch.db")
+    backend.poll_interval = 0.005
+    sqlalchemy.event.listen(backend.engine.sync_engine, "handle_error", errors.append)
+    async with told(backend) as states:
+        await eventually(lambda: len(states) >= 20)
+        for value in (True, False):
+            with pytest.raises(MissingTableError) as caught:
+                await set_maintenance_mode(value, backend)
+            assert str(caught.value).replace("shop.", "") == MISSING
+        async with backend.engine.begin() as connection:
+            names = await connection.run_sync(lambda sync: sqlalchemy.inspect(sync).get_table_names())
+            assert (names, len(errors), set(map(str, states))) == ([], 1, {str(MaintenanceState())})
+            await connection.run_sync(backend.table.metadata.create_all)
+        await set_maintenance_mode(True, backend)
 
-            async def has_looked_often() -> bool:
-                return len(states) >= 20
-
-            await eventually(has_looked_often)
-            for value in (True, False):
-                with pytest.raises(MissingTableError) as caught:
-                    await set_maintenance_mode(value, backend)
-                assert str(caught.value).replace("shop.", "") == MISSING
-            async with backend.engine.begin() as connection:
-                names = await connection.run_sync(lambda sync: sqlalchemy.inspect(sync).get_table_names())
-                assert (names, len(errors), set(map(str, states))) == ([], 1, {str(MaintenanceState())})
-                await connection.run_sync(backend.table.metadata.create_all)
-            await set_maintenance_mode(True, backend)
-
-            async def has_noticed() -> bool:
-                return states[-1] == MaintenanceState(switch=Switch(on=True))
-
-            await eventually(has_noticed)
-        assert len(errors) == 1
+        await eventually(lambda: states[-1] == MaintenanceState(switch=Switch(on=True)))
+    assert len(errors) == 1
+    await backend.engine.dispose()
 
 
 async def test_table_in_a_metadata_is_created_if_that_is_wanted(tmp_path: Path) -> None:

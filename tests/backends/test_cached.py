@@ -30,6 +30,7 @@ from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBacken
 from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import BareSwitch, DetailedStore, Hook, WatchableStore, be_down
 from tests.support import eventually
+from tests.switch.lifespans import answers
 
 pytestmark = pytest.mark.anyio
 
@@ -65,39 +66,25 @@ async def test_a_change_by_others_is_seen_when_the_time_to_live_is_over(make: ty
     backend = cached(store, ttl=0.05)
     assert not await get_maintenance_mode(backend)
     await store.set_value(True)
-
-    async def is_on() -> bool:
-        return await get_maintenance_mode(backend)
-
-    await eventually(is_on)
+    await eventually(lambda: get_maintenance_mode(backend))
 
 
 @both
-async def test_what_is_written_through_it_counts_at_once(make: type[BareSwitch | DetailedStore]) -> None:
+@pytest.mark.parametrize("through_it", [True, False])
+async def test_what_is_written_in_this_process_counts_at_once(
+    make: type[BareSwitch | DetailedStore], through_it: bool
+) -> None:
     store = make()
     backend = cached(store, ttl=60)
-    app = app_on(backend)
-    assert 200 == await status(app)
-    await set_maintenance_mode(True, backend)
-    assert (503, True) == (await status(app), await store.get_value())
-    await backend.set_value(False)
-    assert (200, False) == (await status(app), await store.get_value())
-    async with maintenance_mode_on(backend):
-        assert (503, True) == (await status(app), await store.get_value())
-    assert (200, False) == (await status(app), await store.get_value())
-
-
-@both
-async def test_what_is_written_past_it_in_this_process_counts_at_once(make: type[BareSwitch | DetailedStore]) -> None:
-    store = make()
-    app = app_on(cached(store, ttl=60))
-    assert 200 == await status(app)
-    await set_maintenance_mode(True, store)
-    assert 503 == await status(app)
-    await set_maintenance_mode(False, store)
-    async with maintenance_mode_on(store):
-        assert 503 == await status(app)
-    assert 200 == await status(app)
+    written, app = backend if through_it else store, app_on(backend)
+    assert await status(app) == 200
+    await set_maintenance_mode(True, written)
+    assert (await status(app), await store.get_value()) == (503, True)
+    await (backend.set_value(False) if through_it else set_maintenance_mode(False, store))
+    assert (await status(app), await store.get_value()) == (200, False)
+    async with maintenance_mode_on(written):
+        assert (await status(app), await store.get_value()) == (503, True)
+    assert (await status(app), await store.get_value()) == (200, False)
 
 
 @both
@@ -151,11 +138,7 @@ async def test_a_read_that_never_ends_does_not_keep_others_from_reading() -> Non
         group.start_soon(get_maintenance_mode, backend)  # without a limit, as an application may ask
         await anyio.sleep(0.01)
         assert 200 == await status(app)
-
-        async def is_closed() -> bool:
-            return 503 == await status(app)
-
-        await eventually(is_closed)
+        await answers(app, 503)
         group.cancel_scope.cancel()
 
 
@@ -293,12 +276,8 @@ async def test_a_bare_switch_behind_it_still_takes_no_message() -> None:
         await set_maintenance_mode(True, cached(BareSwitch()), message="Back soon")
 
 
-def test_a_cache_of_a_cache_is_one_cache() -> None:
-    store = BareSwitch()
-    assert "cached(BareSwitch, ttl=2)" == repr(cached(cached(store, ttl=9), ttl=2))
-
-
-def test_a_value_counts_for_a_second_unless_told_otherwise() -> None:
+def test_a_cache_of_a_cache_is_one_cache_which_counts_for_a_second_unless_told_otherwise() -> None:
+    assert "cached(BareSwitch, ttl=2)" == repr(cached(cached(BareSwitch(), ttl=9), ttl=2))
     assert "cached(MemoryBackend(), ttl=1)" == repr(cached(MemoryBackend()))
 
 
@@ -316,11 +295,10 @@ def test_wrong_arguments_are_refused(backend: StateBackend, ttl: float, error: t
         cached(backend, ttl)
 
 
-def test_outside_of_event_loops_there_is_none() -> None:
+def test_outside_of_event_loops_there_is_none_whether_their_library_was_imported_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert current_loop() is None
-
-
-def test_a_library_of_event_loops_that_was_not_imported_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "trio.lowlevel", raising=False)
     assert current_loop() is None
 

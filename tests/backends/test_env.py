@@ -26,16 +26,14 @@ async def test_a_variable_says_on_or_off_in_words(
     assert expected.switch.on is await backend.get_value()
 
 
-def test_a_variable_that_is_not_set_is_off_and_one_set_later_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_not_set_is_off_without_a_warning_and_one_set_later_is_seen(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     backend = EnvVarBackend()
     before = backend.peek()
+    assert messages_of(caplog) == []
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
     assert (OFF, ON) == (before, backend.peek())
-
-
-def test_nobody_is_warned_about_a_variable_that_is_not_set(caplog: pytest.LogCaptureFixture) -> None:
-    assert OFF == EnvVarBackend().peek()
-    assert [] == messages_of(caplog)
 
 
 def test_a_variable_that_is_no_boolean_is_off_and_warned_about_once_for_each_value(

@@ -78,17 +78,6 @@ async def test_file_thread_cannot_be_started_once_raises_once(tmp_path: Path, th
         assert await backend.get_value() is True
 
 
-async def test_file_function_in_a_thread_raises_leaves_the_lock_free(tmp_path: Path) -> None:
-    def fail(_: MaintenanceState) -> MaintenanceState:
-        raise ZeroDivisionError
-
-    backend = LocalFileBackend(tmp_path / "switch")
-    with pytest.raises(ZeroDivisionError):
-        await backend.update_state(fail)
-    with anyio.fail_after(10):
-        await backend.set_value(True)
-
-
 @pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("many", [1, 2])
 async def test_app_on_a_file_threads_cannot_be_started_for_a_moment_is_drained(
@@ -101,19 +90,6 @@ async def test_app_on_a_file_threads_cannot_be_started_for_a_moment_is_drained(
         with anyio.fail_after(30):
             while threads.started <= max(threads.failing):  # noqa: ASYNC110 -- they are started by the watch
                 await anyio.sleep(0.01)
-        await is_drained(app, backend)
-
-
-async def test_app_on_a_file_thread_cannot_be_started_at_its_end_leaves_no_worker(
-    tmp_path: Path, threads: Threads
-) -> None:
-    backend = LocalFileBackend(tmp_path / "switch")
-    async with living(app_on(backend)):
-        await backend.get_state()
-        threads.fail(0)
-    threads.fail()
-    app = app_on(backend)
-    async with living(app):
         await is_drained(app, backend)
 
 
@@ -142,14 +118,19 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
     return Failing(monkeypatch)
 
 
-async def test_app_on_a_file_record_cannot_be_removed_at_its_end_leaves_no_worker(
-    tmp_path: Path, failing: Failing
+@pytest.mark.parametrize("is_thread", [True, False])
+async def test_app_on_a_file_thread_or_removal_of_its_record_fails_at_its_end_leaves_no_worker(
+    tmp_path: Path, threads: Threads, failing: Failing, is_thread: bool
 ) -> None:
     backend = LocalFileBackend(tmp_path / "switch")
     async with living(app_on(backend)):
         await backend.get_state()
-        failing.fail("unlink", ".json")
-    assert failing.times == 0
+        if is_thread:
+            threads.fail(0)
+        else:
+            failing.fail("unlink", ".json")
+    assert (threads.started > 0, failing.times) == (True, 0)
+    threads.fail()
     app = app_on(backend)
     async with living(app):
         await is_drained(app, backend)

@@ -58,33 +58,16 @@ def shared_folder() -> Iterator[Path]:
 
 
 @as_root
-@pytest.mark.parametrize("mode", [0o600, 0o640])
-def test_a_switch_that_root_sets_still_belongs_to_the_service(mode: int, shared_folder: Path) -> None:
+def test_a_switch_that_root_makes_or_sets_belongs_to_the_service_and_so_does_its_lock(shared_folder: Path) -> None:
     path = shared_folder / "mode"
-    assert "True" == run_as(SERVICE, path, True)
-    path.chmod(mode)
-    assert "False" == run_as(0, path, False)
-    status = path.stat()
-    assert (SERVICE, SERVICE, mode) == (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
-    assert "True" == run_as(SERVICE, path, True), "and so does its lock"
-
-
-@as_root
-def test_a_switch_that_root_makes_belongs_to_the_owner_of_the_folder(shared_folder: Path) -> None:
-    path = shared_folder / "mode"
-    assert "True" == run_as(0, path, True)
-    assert (SERVICE, SERVICE) == (path.stat().st_uid, path.stat().st_gid)
-    assert "False" == run_as(SERVICE, path, False)
-
-
-@as_root
-def test_a_lock_that_root_took_first_is_the_services_too(shared_folder: Path) -> None:
-    path = shared_folder / "mode"
-    path.write_text("0")
-    os.chown(path, SERVICE, SERVICE)
-    path.chmod(0o400)
-    assert "True" == run_as(0, path, True)
-    assert "False" == run_as(SERVICE, path, False)
+    for mode in (None, 0o600, 0o440):
+        if mode is not None:
+            path.chmod(mode)
+        assert run_as(0, path, True) == "True"
+        status = path.stat()
+        assert (status.st_uid, status.st_gid) == (SERVICE, SERVICE)
+        assert stat.S_IMODE(status.st_mode) == mode or mode is None
+    assert run_as(SERVICE, path, False) == "False"
 
 
 @as_root

@@ -28,6 +28,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import file as file_module
 from tests.backends.helpers import as_root
 from tests.support import client, eventually
+from tests.switch.lifespans import answers
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +53,7 @@ def silent_file_system(folder: Path) -> Iterator[None]:
             os.close(device)
 
 
-async def at_most_one_thread_hangs() -> bool:
+def at_most_one_thread_hangs() -> bool:
     return 1 >= sum(thread.name == "fastapi_maintenance" for thread in threading.enumerate())
 
 
@@ -75,11 +76,7 @@ async def test_a_file_system_that_never_answers_holds_no_request_beyond_the_read
                 await anyio.sleep(0.06)
             await eventually(at_most_one_thread_hangs)
         (volume / "mode").write_text("0")
-
-        async def is_open() -> bool:
-            return (await http.get("/")).status_code == 200
-
-        await eventually(is_open)
+        await answers(app, 200)
 
 
 @pytest.mark.parametrize("operation", ["get_state", "set_value"])

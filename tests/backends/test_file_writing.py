@@ -91,17 +91,18 @@ async def test_a_folder_that_the_system_does_not_open_is_no_obstacle(
     assert ON == backend.peek()
 
 
+@pytest.mark.parametrize("name", ["fsync", "open"])
 async def test_a_write_for_which_the_disk_has_no_room_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = LocalFileBackend(tmp_path / "mode")
     await backend.set_value(True)
 
-    def full(_descriptor: int) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, name, full)
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             await backend.set_value(False)
     assert ON == backend.peek()
@@ -146,21 +147,6 @@ async def test_the_biggest_state_that_is_written_can_be_read_again(tmp_path: Pat
     biggest = state_of_size(LIMIT - 1)
     await backend.update_state(lambda _: biggest)
     assert (LIMIT, biggest) == ((tmp_path / "mode").stat().st_size, backend.peek())
-
-
-async def test_a_write_that_cannot_even_begin_is_told_with_its_own_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_args: object, **_settings: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    backend = LocalFileBackend(tmp_path / "mode")
-    await backend.set_value(True)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", full)
-        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-            await backend.set_value(False)
-    assert ON == backend.peek()
 
 
 async def test_a_missing_folder_is_not_made_by_a_write(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from fastapi_maintenance import BaseStateBackend, MaintenanceState, MemoryBackend, Switch
-from tests.backends.helpers import adding
 from tests.stores import TextSwitch
 
 pytestmark = pytest.mark.anyio
@@ -34,13 +33,6 @@ def test_memory_refuses_to_begin_with_what_is_no_state(given: Any) -> None:  # n
         TypeError, match=rf"^state must be a MaintenanceState, True or False, got {type(given).__name__} {given!r}$"
     ):
         MemoryBackend(given)
-
-
-async def test_memory_returns_the_state_after_a_change_and_keeps_it() -> None:
-    backend = MemoryBackend()
-    changed = await backend.update_state(adding("a"))
-    assert ["a"] == [hold.id for hold in changed.holds]
-    assert changed == backend.peek()
 
 
 async def test_the_base_class_converts_between_words_and_booleans() -> None:

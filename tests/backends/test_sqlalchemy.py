@@ -11,11 +11,11 @@ import sys
 import textwrap
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -31,12 +31,13 @@ from fastapi_maintenance.backends import base as base_module
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table, operations
 from fastapi_maintenance.backends.sqlalchemy import postgresql as postgresql_module
 from fastapi_maintenance.backends.sqlalchemy.postgresql import NotPushedError
-from fastapi_maintenance.backends.url import close_if_made_here
+from fastapi_maintenance.backends.url import close_if_made_here, opened
+from tests.backends.helpers import on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.places import Place
 from tests.middleware.test_failures import app_on, status
 from tests.servers import running
 from tests.support import ROOT, eventually
-from tests.switch.lifespans import living
+from tests.switch.lifespans import answers, living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
 ON = MaintenanceState(switch=Switch(on=True))
@@ -45,9 +46,10 @@ RESTORED = MaintenanceState(switch=Switch(on=True, message="Restored"))
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
+async def backend(tmp_path: Path) -> AsyncGenerator[SQLAlchemyBackend]:
+    """Give a backend on an SQLite of its own."""
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60") as backend:
+        yield cast("SQLAlchemyBackend", backend)
 
 
 async def test_a_change_is_made_again_where_others_changed_the_row_there_and_back(tmp_path: Path) -> None:
@@ -76,14 +78,9 @@ async def test_a_change_is_made_again_where_others_changed_the_row_there_and_bac
         assert ([ON, ON], 3) == (given, version)
 
 
-async def test_what_a_database_has_done_is_not_kept(tmp_path: Path) -> None:
-    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db").opened() as backend:
-        await backend.set_value(True)
-
-        async def nothing_is_kept() -> bool:
-            return not operations._unfinished
-
-        await eventually(nothing_is_kept)
+async def test_what_a_database_has_done_is_not_kept(backend: SQLAlchemyBackend) -> None:
+    await backend.set_value(True)
+    await eventually(lambda: not operations._unfinished)
 
 
 async def test_an_operation_that_is_cancelled_with_its_event_loop_is_not_complained_of() -> None:
@@ -93,31 +90,17 @@ async def test_an_operation_that_is_cancelled_with_its_event_loop_is_not_complai
     assert future.cancelled()
 
 
-async def test_a_full_sqlite_refuses_and_goes_on_telling_what_it_has(tmp_path: Path) -> None:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
-    backend = SQLAlchemyBackend(engine)
+async def test_a_full_sqlite_refuses_and_goes_on_telling_what_it_has(backend: SQLAlchemyBackend) -> None:
     await backend.set_value(True)
 
-    @sqlalchemy.event.listens_for(engine.sync_engine, "connect")
+    @sqlalchemy.event.listens_for(backend.engine.sync_engine, "connect")
     def be_full(connection: Any, _record: object) -> None:  # noqa: ANN401 -- sqlite3's own
         connection.execute("PRAGMA max_page_count = 1")
 
-    await engine.dispose()
+    await backend.engine.dispose()
     with pytest.raises(SQLAlchemyError, match="database or disk is full"):
         await set_maintenance_mode(True, backend, message="x" * 4_096)
     assert ON == await backend.get_state()
-    await engine.dispose()
-
-
-async def test_a_read_only_postgresql_refuses(url_of: Callable[[str], str]) -> None:
-    url = url_of("asyncpg")
-    engine = create_async_engine(url, connect_args={"server_settings": {"default_transaction_read_only": "on"}})
-    for backend in (SQLAlchemyBackend(engine), backend_from_url(url)):
-        assert OFF == await get_maintenance_state(backend)
-    with pytest.raises(DBAPIError, match="read-only transaction"):
-        await set_maintenance_mode(True, SQLAlchemyBackend(engine))
-    await engine.dispose()
-    await close_if_made_here(backend)
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
@@ -137,32 +120,34 @@ async def test_the_first_write_after_a_restart_does_not_fail_on_a_stale_connecti
         await close_if_made_here(backend)
 
 
-async def test_what_a_database_refuses_is_not_tried_again(tmp_path: Path) -> None:
+async def test_what_a_database_refuses_is_not_tried_again(
+    tmp_path: Path, backend: SQLAlchemyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with closing(sqlite3.connect(tmp_path / "switch.db")) as other:
         other.execute("CREATE TABLE fastapi_maintenance (something_else)")
     tries: list[object] = []
-    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db").opened() as backend:
-        try_once = backend._change
+    try_once = backend._change
 
-        def counted(change: object, connection: object) -> object:
-            tries.append(change)
-            return try_once(change, connection)
+    def counted(change: Any, connection: Any) -> Any:  # noqa: ANN401 -- as the method has it
+        tries.append(change)
+        return try_once(change, connection)
 
-        backend._change = counted
-        with pytest.raises(DBAPIError, match="no such column"):
-            await backend.set_value(True)
+    monkeypatch.setattr(backend, "_change", counted)
+    with pytest.raises(DBAPIError, match="no such column"):
+        await backend.set_value(True)
     assert 1 == len(tries)
 
 
-async def test_a_write_to_a_locked_sqlite_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_to_a_locked_sqlite_is_given_up_in_time(
+    tmp_path: Path, backend: SQLAlchemyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(base_module, "WRITE_TIMEOUT", 0.3)
-    async with Place("sqlite", f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60").opened() as backend:
-        await backend.set_value(True)
-        with closing(sqlite3.connect(tmp_path / "switch.db", isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
-            with pytest.raises(TimeoutError):
-                await backend.set_value(False)
-            other.execute("ROLLBACK")
+    await backend.set_value(True)
+    with closing(sqlite3.connect(tmp_path / "switch.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TimeoutError):
+            await backend.set_value(False)
+        other.execute("ROLLBACK")
 
 
 async def test_a_sqlite_that_is_locked_holds_no_request(tmp_path: Path) -> None:
@@ -178,11 +163,7 @@ async def test_a_sqlite_that_is_locked_holds_no_request(tmp_path: Path) -> None:
                 await anyio.sleep(0.1)
             other.execute("ROLLBACK")
         await set_maintenance_mode(False, f"sqlite+aiosqlite:///{path}")
-
-        async def is_open() -> bool:
-            return 200 == await status(app)
-
-        await eventually(is_open)
+        await answers(app, 200)
 
 
 def test_a_process_ends_although_its_sqlite_was_locked(tmp_path: Path) -> None:
@@ -233,10 +214,8 @@ async def test_the_table_can_be_made_by_migrations_in_a_metadata_with_a_schema(u
     await engine.dispose()
 
 
-async def test_a_row_that_a_person_inserted_will_do(tmp_path: Path) -> None:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
-    backend = SQLAlchemyBackend(engine)
-    async with engine.begin() as connection:
+async def test_a_row_that_a_person_inserted_will_do(backend: SQLAlchemyBackend) -> None:
+    async with backend.engine.begin() as connection:
         await connection.run_sync(backend.table.metadata.create_all)
         await connection.execute(
             sqlalchemy.text("INSERT INTO fastapi_maintenance (key, state) VALUES ('fastapi_maintenance_mode', 'on')")
@@ -244,7 +223,6 @@ async def test_a_row_that_a_person_inserted_will_do(tmp_path: Path) -> None:
     assert await backend.get_value()
     await backend.set_value(False)
     assert not await backend.get_value()
-    await engine.dispose()
 
 
 async def test_close_engine_waits_for_operations_of_sqlite_that_were_cancelled(

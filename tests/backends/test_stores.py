@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,13 +18,12 @@ import pytest
 import redis.asyncio
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from fastapi_maintenance import (
     InvalidStateError,
     MaintenanceState,
     NotSupportedError,
-    StateBackend,
     Switch,
     Window,
     backend_from_url,
@@ -34,8 +34,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
-from fastapi_maintenance.typing import DetailedStateBackend, WatchableStateBackend
-from tests.backends.helpers import IN_A_CENTURY, LONG_AGO
+from tests.backends.helpers import IN_A_CENTURY, LONG_AGO, on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.places import Place, counted, eventually_told, told
 from tests.middleware.test_failures import app_on, status
 from tests.servers import running
@@ -46,12 +45,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_
 ON = MaintenanceState(switch=Switch(on=True))
 OFF = MaintenanceState()
 DRIVERS = ["asyncpg", "psycopg"]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 async def test_nothing_there_is_off_and_reading_makes_nothing(place: Place) -> None:
@@ -146,7 +139,8 @@ async def test_many_changes_at_once_are_all_made(place: Place) -> None:
         assert (await backend.get_state()).switch.message == "20"
 
 
-def test_update_state_in_two_processes_on_one_sqlite_loses_no_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", ["file:{}/switch", "sqlite+aiosqlite:///{}/switch.db?timeout=60"])
+def test_update_state_in_two_processes_on_one_file_loses_no_change(url: str, tmp_path: Path) -> None:
     """On a server two clients do as two processes; here the operating system's locks have to do it."""
     program = """
         import sys
@@ -161,7 +155,7 @@ def test_update_state_in_two_processes_on_one_sqlite_loses_no_change(tmp_path: P
 
         anyio.run(change)
     """
-    url = f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60"
+    url = url.format(tmp_path)
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), url]
     processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
@@ -190,6 +184,10 @@ async def test_a_write_that_another_process_undoes_at_once_is_seen_as_undone(pla
         await answers(app, 200)
 
 
+def has_told(states: list[MaintenanceState], message: str) -> bool:
+    return message in [state.switch.message for state in states]
+
+
 async def test_watching_tells_the_state_at_once_and_then_each_change(place: Place) -> None:
     async with place.opened() as writer, place.opened() as reader:
         if place.kind not in {"cluster", "sqlite"}:  # the others push, and are not looked at meanwhile
@@ -197,12 +195,8 @@ async def test_watching_tells_the_state_at_once_and_then_each_change(place: Plac
         await set_maintenance_mode(True, writer, message="first")
         async with told(reader) as states:
             for message in ["first", "second", "third"]:
-
-                async def is_told(wanted: str = message) -> bool:
-                    return wanted in [state.switch.message for state in states]
-
                 await set_maintenance_mode(True, writer, message=message)
-                await eventually(is_told)
+                await eventually(partial(has_told, states, message))
         assert ["first", "second", "third"] == list(dict.fromkeys(state.switch.message for state in states))
 
 
@@ -211,17 +205,13 @@ async def test_a_change_by_hand_is_told_when_the_key_is_looked_at_again(place: P
     async with place.opened() as backend:
         backend.poll_interval = 0.05
         async with told(backend) as states:
-
-            async def is_told() -> bool:
-                return states[-1:] == [ON]
-
             await eventually_told(states)
             if place.is_redis:
                 await place.write_by_hand("1")
             else:
                 async with backend.engine.begin() as connection:
                     await connection.execute(sqlalchemy.text("UPDATE fastapi_maintenance SET state = '1'"))
-            await eventually(is_told)
+            await eventually(lambda: states[-1:] == [ON])
 
 
 async def test_watching_leaves_no_connection_behind(place: Place) -> None:
@@ -356,15 +346,3 @@ def test_wrong_arguments_are_refused(
     given = [create_async_engine("sqlite+aiosqlite://") if value == "engine" else value for value in arguments]
     with pytest.raises(error, match=text):
         make(*given, **settings)
-
-
-def test_the_backends_are_what_the_protocols_describe() -> None:
-    engine: AsyncEngine = create_async_engine("sqlite+aiosqlite://")
-    backends: list[StateBackend] = [RedisBackend(redis.asyncio.Redis()), SQLAlchemyBackend(engine)]
-    assert [(True, True)] * 2 == [
-        (isinstance(backend, DetailedStateBackend), isinstance(backend, WatchableStateBackend)) for backend in backends
-    ]
-    assert [
-        "RedisBackend(key='fastapi_maintenance_mode')",
-        "SQLAlchemyBackend('sqlite+aiosqlite://', key='fastapi_maintenance_mode')",
-    ] == [repr(backend) for backend in backends]

@@ -1,4 +1,4 @@
-"""The workers behind PostgreSQL: with a pooler in between, on a standby, and dead ones."""
+"""The workers behind PostgreSQL: with a pooler in between, on a standby, dead ones, and connections that are lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from fastapi_maintenance import (
     MaintenanceState,
@@ -19,10 +19,10 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
-from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, postgresql
 from fastapi_maintenance.backends.sqlalchemy import backend as backend_module
 from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import messages_of
+from tests.backends.helpers import messages_of, on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.workers import WORKER, counted, is_drained
 from tests.middleware.test_failures import app_on
 from tests.servers import Postgres, running
@@ -36,12 +36,6 @@ UNPREPARED: dict[str, dict[str, Any]] = {
     "psycopg": {"prepare_threshold": None},
 }
 """What each driver needs behind a pooler that knows no prepared statements."""
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 @pytest.fixture
@@ -75,10 +69,7 @@ async def logged_once(caplog: pytest.LogCaptureFixture, backend: SQLAlchemyBacke
     def reasons() -> list[str]:
         return [record.removeprefix(text) for record in messages_of(caplog) if record.startswith(text)]
 
-    async def is_logged() -> bool:
-        return len(reasons()) > 0
-
-    await eventually(is_logged)
+    await eventually(lambda: len(reasons()) > 0)
     [reason] = reasons()
     return reason
 
@@ -165,3 +156,24 @@ async def test_postgresql_connection_that_the_server_has_closed_is_no_refusal_to
             await counted(backend, os.getpid())
             await is_drained(app, backend)
     assert [message for message in messages_of(caplog) if "not pushed" in message] == []
+
+
+@each_driver
+async def test_worker_whose_connection_is_lost_when_it_listens_signs_with_the_next_one(
+    driver: str, url_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_module, "_LISTEN_AGAIN", 3600.0)
+    listen = postgresql._LISTENERS[driver]
+    lost: list[AsyncConnection] = []
+
+    async def lose_first(connection: AsyncConnection) -> Any:  # noqa: ANN401 -- what the drivers return
+        if not lost:
+            lost.append(connection)
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            await raw.close()
+        return await listen(connection)
+
+    monkeypatch.setitem(postgresql._LISTENERS, driver, lose_first)
+    async with opened(url_of(driver)) as backend, living(app_on(backend)):
+        await counted(backend, os.getpid())
+    assert len(lost) == 1

@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 from fastapi_maintenance._helpers import process
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import opened
+from tests.backends.helpers import on_asyncio  # noqa: F401 -- a fixture
 from tests.backends.workers import WORKER, counted, is_drained
 from tests.middleware.test_failures import app_on
 from tests.servers import ValkeyCluster, running
@@ -24,12 +26,6 @@ from tests.switch.lifespans import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
 RECORDS = "{fastapi_maintenance_mode}:workers"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 @pytest.fixture
@@ -52,6 +48,11 @@ async def switch(url: str) -> AsyncGenerator[RedisBackend]:
         yield backend
 
 
+async def reports(backend: RedisBackend, expected: dict[str, str]) -> bool:
+    """Return whether the workers have reported this."""
+    return await backend.workers.reports() == expected
+
+
 @asynccontextmanager
 async def subscribed(backend: RedisBackend) -> AsyncGenerator[None]:
     """Follow the switch, as a process does in which a worker runs, while a block runs."""
@@ -71,12 +72,9 @@ async def be_silent(backend: RedisBackend, seconds: int) -> None:
 async def test_redis_worker_whose_record_is_lost_signs_again(redis_url: str, command: str) -> None:
     async with switch(redis_url) as backend, switch(redis_url) as other, living(app := app_on(backend)):
         await counted(other, os.getpid())
+        known: list[Any] = await other.client.hkeys(RECORDS)
         await other.client.execute_command(*command.split())
-
-        async def has_signed_again() -> bool:
-            return await other.client.hlen(RECORDS) == 1
-
-        await eventually(has_signed_again)
+        await eventually(lambda: other.client.hexists(RECORDS, *known))
         await is_drained(app, other)
 
 
@@ -94,11 +92,7 @@ async def test_redis_reports_keep_a_worker_whose_record_is_lost_while_its_proces
         later(3)
         assert await other.workers.reports() == {WORKER: "busy"}
         later(2)
-
-        async def is_gone() -> bool:  # as soon as the server has noticed the end of the connection
-            return await other.workers.reports() == {}
-
-        await eventually(is_gone)
+        await eventually(lambda: reports(other, {}))  # as soon as the server has noticed the end of the connection
 
 
 async def test_redis_reports_keep_a_worker_that_hangs_and_remove_it_when_its_process_is_gone(redis_url: str) -> None:
@@ -107,11 +101,8 @@ async def test_redis_reports_keep_a_worker_that_hangs_and_remove_it_when_its_pro
             await backend.workers.sign(WORKER, "busy")
             await be_silent(other, 3600)
             assert await other.workers.reports() == {WORKER: "busy"}
-
-        async def is_removed() -> bool:
-            return await other.workers.reports() == {} and await other.client.hlen(RECORDS) == 0
-
-        await eventually(is_removed)
+        await eventually(lambda: reports(other, {}))
+        assert await other.client.hlen(RECORDS) == 0
 
 
 async def test_redis_worker_that_may_not_subscribe_is_counted_until_it_is_silent_for_a_minute(redis_url: str) -> None:
@@ -150,11 +141,7 @@ async def test_cluster_worker_that_hangs_is_counted_where_its_process_is_subscri
                     assert await pubsub.get_message(timeout=30)
                     assert await backend.workers.reports() == {WORKER: "busy"}
                     await pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
-
-                    async def is_gone(backend: RedisBackend = backend) -> bool:
-                        return await backend.workers.reports() == {}
-
-                    await eventually(is_gone)
+                    await eventually(partial(reports, backend, {}))
 
 
 async def test_redis_worker_is_not_taken_for_dead_when_its_subscription_cannot_be_asked_for(

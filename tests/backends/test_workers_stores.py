@@ -1,9 +1,10 @@
-"""The workers behind each store: refused at first, and killed while a child lives on."""
+"""The workers behind each store: refused at first, killed while a child lives on, and forgotten once they have left."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,21 +12,17 @@ import pytest
 from sqlalchemy import text
 
 from fastapi_maintenance import maintenance_mode_on
+from fastapi_maintenance.backends import file_workers, redis_workers
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import messages_of
+from tests.backends.helpers import messages_of, on_asyncio  # noqa: F401 -- a fixture
+from tests.backends.places import Place
 from tests.backends.workers import counted, forking, is_drained
 from tests.middleware.test_failures import app_on
 from tests.support import eventually
 from tests.switch.lifespans import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run on asyncio, as the clients do."""
-    return "asyncio"
 
 
 class Refusal(NamedTuple):
@@ -77,11 +74,7 @@ async def test_app_whose_first_record_is_refused_signs_when_that_is_mended_and_l
         try:
             app = app_on(backend)
             async with living(app):
-
-                async def is_logged() -> bool:
-                    return len(messages_of(caplog)) == 1
-
-                await eventually(is_logged)
+                await eventually(lambda: len(messages_of(caplog)) == 1)
                 await counted(operator)
                 await execute(operator, refusal.mend)
                 await counted(operator, os.getpid())
@@ -115,3 +108,31 @@ async def test_worker_that_has_forked_confirms_and_is_gone_when_it_is_killed_and
             worker.kill()
             await counted(backend)
             assert child.is_running()
+
+
+@pytest.fixture(params=["file", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, url_of: Callable[[str], str]) -> Place:
+    """Give a store in which the end of a worker is known for a minute."""
+    return Place(request.param, f"file:{tmp_path}/switch" if request.param == "file" else url_of("redis"))
+
+
+@pytest.mark.parametrize("seconds", [60.0, -1.0])
+async def test_registry_worker_that_left_is_forgotten_however_long_nobody_looked(
+    place: Place, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    async with (
+        place.opened() as one,
+        place.opened() as other,
+        place.opened() as watcher,
+        aclosing(one.watch()) as states,
+    ):
+        await anext(states)
+        await one.workers.sign("host.1.one", "{}")
+        assert await watcher.workers.reports() == {"host.1.one": "{}"}
+        await one.workers.leave("host.1.one")
+        for module in (file_workers, redis_workers):
+            monkeypatch.setattr(module, "_KEPT_FOR", seconds)
+        await other.workers.sign("host.2.two", "{}")
+        assert await other.workers.reports() == {"host.2.two": "{}"}
+        assert await watcher.workers.reports() == {"host.2.two": "{}"}
+        await other.workers.leave("host.2.two")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def of_app(monkeypatch: pytest.MonkeyPatch) -> OfApp:
         return store
 
     return have
+
+
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest, url_of: Callable[[str], str]) -> str:
+    """Return the URL of a store of each kind that is named: an empty one."""
+    return "file:switch" if request.param == "file" else url_of(request.param)
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +24,6 @@ from fastapi_maintenance.cli.commands import app
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import Hold, Switch, Window
 from fastapi_maintenance.typing import StateBackend
-from tests.servers import running
 from tests.stores import DetailedStore, Hook
 from tests.support import ROOT
 
@@ -134,13 +132,3 @@ def process(*words: str, **settings: Any) -> subprocess.Popen[str]:  # noqa: ANN
     """Start the command as a process."""
     env = {"PYTHONPATH": str(ROOT), "FASTAPI_MAINTENANCE_BACKEND": "file:switch", **settings.pop("env", {})}
     return subprocess.Popen([*COMMAND, *words], env={**os.environ, **env}, text=True, **settings)
-
-
-@contextmanager
-def on_each_store(kind: str) -> Iterator[str]:
-    """Give the URL of a store of this kind."""
-    if kind == "file":
-        yield "file:switch"
-    else:
-        with running(kind) as server:
-            yield server.url

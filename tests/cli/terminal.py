@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import select
@@ -13,7 +14,7 @@ import sys
 import sysconfig
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyte
@@ -25,6 +26,18 @@ _AS_ITS_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
+"""
+_IN_TURN = """
+import json, sys
+from fastapi_maintenance.cli import main
+lines = json.loads(sys.argv[1])
+sys.argv[0] = "fastapi-maintenance"
+for sys.argv[1:] in lines:
+    try:
+        main()
+    except SystemExit as end:
+        print(end="\\0", flush=True)
+        print(end.code, end="\\0", file=sys.stderr, flush=True)
 """
 _LINES = 100
 _SAYS_HOW_TO_SHOW = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TERMINAL_WIDTH", "CI"}
@@ -47,11 +60,11 @@ class Terminal:
 
     def __init__(self, columns: int, *words: str, **env: str) -> None:
         self.written = b""
-        self._screen = pyte.Screen(columns, _LINES)
+        self._columns = columns
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, columns, 0, 0))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _AS_ITS_TERMINAL, str(COMMAND), *words],
+            [sys.executable, "-c", _AS_ITS_TERMINAL, *words],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -68,13 +81,14 @@ class Terminal:
         """Read what the process writes until the screen fulfils this, or the process has ended."""
         end = time.monotonic() + within
         while not condition(self.screen):
-            assert time.monotonic() < end, f"it has not come true:\n{self.screen}"
-            if select.select([self._master], [], [], 0.1)[0] and not self._read():
+            if not self._read(end):
                 return
 
     def ended(self) -> int:
         """Read the rest and return the exit status."""
-        self.read_until(lambda _: False)
+        end = time.monotonic() + 60
+        while self._read(end):
+            pass
         return self._process.wait(timeout=30)
 
     def close(self) -> None:
@@ -83,7 +97,9 @@ class Terminal:
         self._process.wait()
         os.close(self._master)
 
-    def _read(self) -> bool:
+    def _read(self, end: float) -> bool:
+        waited, _, _ = select.select([self._master], [], [], max(0.0, end - time.monotonic()))
+        assert waited, f"it has not come true:\n{self.screen}"
         try:
             read = os.read(self._master, 65536)
         except OSError:  # how Linux says that nobody has the other side any more
@@ -94,25 +110,39 @@ class Terminal:
     @property
     def screen(self) -> str:
         """What is seen, without the empty lines below it."""
-        self._screen.reset()
-        pyte.ByteStream(self._screen).feed(self.written)
-        return "\n".join(line.rstrip() for line in self._screen.display).rstrip()
+        return seen_of(self._columns, self.written)
+
+
+def seen_of(columns: int, written: bytes) -> str:
+    """Return what is seen on a screen on which this was written, without the empty lines below it."""
+    screen = pyte.Screen(columns, _LINES)
+    pyte.ByteStream(screen).feed(written)
+    return "\n".join(line.rstrip() for line in screen.display).rstrip()
 
 
 @contextlib.contextmanager
-def terminal(columns: int, *words: str, **env: str) -> Iterator[Terminal]:
+def terminal(columns: int, *words: str, program: Sequence[str] = (str(COMMAND),), **env: str) -> Iterator[Terminal]:
     """Run the command with these words in a terminal of this width."""
-    opened = Terminal(columns, *words, **env)
+    opened = Terminal(columns, *program, *words, **env)
     try:
         yield opened
     finally:
         opened.close()
 
 
-def piped(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with these words where there is no terminal."""
+def in_turn(columns: int, *lines: Sequence[str], **env: str) -> list[tuple[int, bytes]]:
+    """Run the command once for each of these lines, in one process; return the exit status and what was written."""
+    program = (sys.executable, "-c", _IN_TURN)
+    with terminal(columns, json.dumps(lines), program=program, **env) as shown:
+        assert shown.ended() == 0, shown.screen
+        written = shown.written.split(b"\0")[:-1]
+    return [(int(status), text) for text, status in zip(written[::2], written[1::2], strict=True)]
+
+
+def piped(*lines: Sequence[str], **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command once for each of these lines, in one process, where there is no terminal."""
     return subprocess.run(
-        [COMMAND, *words],
+        [sys.executable, "-c", _IN_TURN, json.dumps(lines)],
         env=surroundings(**env),
         stdin=subprocess.DEVNULL,
         capture_output=True,

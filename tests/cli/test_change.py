@@ -165,13 +165,22 @@ def test_plan_prints_the_window_with_its_id_and_changes_nothing_now(
         ("run --lease 0s -- true", 2, "--lease: '0s' is not a duration"),
         ("run --drain 0s -- true", 2, "--drain: '0s' is not a duration"),
         ("run --expect 9999999d -- true", 2, "--expect: '9999999d' ends after the year 9999"),
+        ("on --switch bills", 2, "--switch chooses among those of an app; a URL names one by itself"),
+        *(
+            (words.format(option), 2, text)
+            for words in ("on {}", "run {} -- touch ran")
+            for option, text in {
+                "--workers 2": "--workers needs --drain: it says how many processes have to confirm",
+                "--drain 1s": "--drain must be at least 2 seconds on LocalFileBackend('switch'), got 1",
+            }.items()
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_and_changes_nothing(words: str, status: int, text: str) -> None:
     result = switch(*words.split())
     assert (result.exit_code, len(errors(result).splitlines())) == (status, 1)
     assert errors(result).startswith(f"error: {text}")
-    assert state() == OFF
+    assert (state(), Path("ran").exists()) == (OFF, False)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,6 @@ from tests.cli.driving import (
     at,
     command,
     errors,
-    on_each_store,
     process,
     report,
     state,
@@ -266,20 +265,6 @@ def test_drain_of_no_worker_is_done_where_none_has_to_be_there() -> None:
     assert re.fullmatch(text, result.stderr), result.stderr
 
 
-@pytest.mark.parametrize("words", ["on --workers 2", "run --workers 2 -- touch ran"])
-def test_workers_without_drain_is_wrong_usage(words: str) -> None:
-    result = switch(*words.split())
-    text = "error: --workers needs --drain: it says how many processes have to confirm\n"
-    assert (result.exit_code, errors(result), state(), Path("ran").exists()) == (2, text, OFF, False)
-
-
-@pytest.mark.parametrize("words", ["on --drain 1s", "run --drain 1s -- touch ran"])
-def test_drain_that_is_too_short_to_prove_anything_is_wrong_usage(words: str) -> None:
-    result = switch(*words.split())
-    text = "error: --drain must be at least 2 seconds on LocalFileBackend('switch'), got 1\n"
-    assert (result.exit_code, errors(result), state(), Path("ran").exists()) == (2, text, OFF, False)
-
-
 @pytest.mark.parametrize("words", [["on", "--drain", "9s"], ["run", "--drain", "9s", "--", "touch", "ran"]])
 @pytest.mark.parametrize("url", ["env:CLOSED", "sqlite+aiosqlite:///switch.db"])
 def test_drain_of_a_store_that_cannot_count_changes_nothing(words: list[str], url: str) -> None:
@@ -343,7 +328,7 @@ def busy_server(url: str = "file:switch", *arguments: str) -> Iterator[None]:
             request.join()
 
 
-def end_request_for(started: subprocess.Popen[str]) -> tuple[int, list[str]]:
+def end_request_for(started: subprocess.Popen[str]) -> tuple[int, str]:
     """Let the request end when the command says that it waits for it; return its exit status and standard error."""
     waiting = "waiting for 1 request in progress on 1 worker, the oldest for"
     with started:
@@ -354,73 +339,61 @@ def end_request_for(started: subprocess.Popen[str]) -> tuple[int, list[str]]:
             if line.startswith(waiting):
                 assert started.poll() is None
                 Path("end").touch()
-        return started.wait(timeout=60), lines
+        return started.wait(timeout=60), "".join(lines)
 
 
 @pytest.mark.servers
-def test_run_beside_a_request_that_does_not_end_does_not_start_the_command() -> None:
+def test_run_beside_a_request_starts_the_command_only_when_that_has_ended() -> None:
+    words = ["run", "--drain", "60s", "--", "sh", "-c", "ls > ran"]
     with busy_server():
-        started = process("run", "--drain", "6s", "--", "touch", "ran", stderr=subprocess.PIPE)
-        _, said = started.communicate(timeout=60)
-        assert (started.returncode, Path("ran").exists(), Path("ended").exists()) == (75, False, False)
+        # The time runs out.
+        result = switch("run", "--drain", "6s", *words[3:])
+        assert (result.exit_code, Path("ran").exists(), Path("ended").exists()) == (75, False, False)
+        text = rf"process \d+ on {socket.gethostname()} has 1 request in progress, POST /orders/\{{number\}} for \d+ s"
+        assert re.search(text, result.stderr)
         assert state() == OFF
-    text = rf"process \d+ on {socket.gethostname()} has 1 request in progress, POST /orders/\{{number\}} for \d+ s"
-    assert re.search(text, said)
 
+        # A signal comes.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with process(*words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as started:
+                assert started.stderr is not None
+                assert any(line.startswith("waiting for 1 request") for line in started.stderr)
+                started.send_signal(number)
+                *_, last = started.stderr
+                assert last == "interrupted; the hold was given back, and the command was not started\n"
+            assert (started.returncode, Path("ended").exists()) == (128 + number, False)
+            assert (state(), Path("ran").exists()) == (OFF, False)
 
-@pytest.mark.servers
-def test_run_starts_the_command_when_the_request_has_ended() -> None:
-    with busy_server():
-        started = process("run", "--drain", "60s", "--", "sh", "-c", "ls > ran", stderr=subprocess.PIPE)
-        status, said = end_request_for(started)
+        # It ends.
+        status, said = end_request_for(process(*words, stderr=subprocess.PIPE))
     assert (status, "ended" in Path("ran").read_text().split()) == (0, True)
     text = (
         r"switch: file:/.*/switch\nmaintenance begins\n(waiting for .*\n|checking .*\n)+"
         r"drained after \d+\.\d s, confirmed by 1 process\nreleased after \d+s; maintenance is off\n"
     )
-    assert re.fullmatch(text, "".join(said)), said
+    assert re.fullmatch(text, said), said
 
 
 @pytest.mark.servers
 def test_drain_that_wants_two_workers_needs_two() -> None:
     with busy_server("file:switch", "--workers", "2"):
         Path("end").touch()
-        words = ["run", "--drain", "30s", "--workers", "2", "--", "touch", "ran"]
-        assert process(*words).wait(timeout=60) == 0
-        assert Path("ran").exists()
+        assert switch("run", "--drain", "30s", "--workers", "2", "--", "touch", "ran").exit_code == 0
         Path("ran").unlink()
-        words[2:5] = ["4s", "--workers", "3"]
-        started = process(*words, stderr=subprocess.PIPE)
-        _, said = started.communicate(timeout=60)
-        assert (started.returncode, Path("ran").exists(), state()) == (75, False, OFF)
-    assert "error: requests are not drained after 4 s: 2 of 3 processes have confirmed\n" in said
+        result = switch("run", "--drain", "4s", "--workers", "3", "--", "touch", "ran")
+        assert (result.exit_code, Path("ran").exists(), state()) == (75, False, OFF)
+    assert "error: requests are not drained after 4 s: 2 of 3 processes have confirmed\n" in result.stderr
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("kind", ["file", "redis", "asyncpg"])
-def test_status_shows_a_real_request_until_on_has_waited_for_it(kind: str) -> None:
-    with on_each_store(kind) as url, busy_server(url):
-        env = {"FASTAPI_MAINTENANCE_BACKEND": url}
-        assert process("on", "--drain", "2s", env=env).wait(timeout=60) == 75
+@pytest.mark.parametrize("store_url", ["file", "redis", "asyncpg"], indirect=True)
+def test_status_shows_a_real_request_until_on_has_waited_for_it(store_url: str) -> None:
+    env = {"FASTAPI_MAINTENANCE_BACKEND": store_url}
+    with busy_server(store_url):
+        assert command("on", "--drain", "2s", **env).exit_code == 75
         told = r"on  1 request in progress on 1 worker, the oldest for \d+ s\n"
         wait_until(lambda: re.fullmatch(told, command("status", **env).stdout))
-        started = process("on", "--drain", "60s", env=env, stderr=subprocess.PIPE)
-        status, said = end_request_for(started)
+        status, said = end_request_for(process("on", "--drain", "60s", env=env, stderr=subprocess.PIPE))
         assert (status, Path("ended").exists()) == (0, True)
         assert "on: 1 worker on 1 host has it\n" in said
         assert command("status", **env).stdout == "on  no requests in progress\n"
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_run_that_waits_ends_at_a_signal_and_releases_its_hold(number: signal.Signals, status: int) -> None:
-    with busy_server():
-        words = ["run", "--drain", "60s", "--", "touch", "ran"]
-        with process(*words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as started:
-            assert started.stderr is not None
-            assert any(line.startswith("waiting for 1 request") for line in started.stderr)
-            started.send_signal(number)
-            *_, last = started.stderr
-            assert last == "interrupted; the hold was given back, and the command was not started\n"
-            assert (started.wait(timeout=30), Path("ended").exists()) == (status, False)
-        assert (state(), Path("ran").exists()) == (OFF, False)

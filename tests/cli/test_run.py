@@ -16,7 +16,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from fastapi_maintenance import LocalFileBackend
+from fastapi_maintenance import LocalFileBackend, get_maintenance_mode
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.cli.hold import run_command
 from fastapi_maintenance.state import status_of
@@ -27,7 +27,6 @@ from tests.cli.driving import (
     at,
     command,
     errors,
-    on_each_store,
     process,
     state,
     switch,
@@ -165,17 +164,16 @@ def test_run_prints_in_a_line_what_fails_while_the_command_runs() -> None:
 
 @pytest.mark.servers
 @pytest.mark.parametrize("kind", ["redis", "asyncpg"])
-@pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("kill -KILL $$", 137)])
-def test_run_keeps_the_exit_status_if_the_store_goes_away(kind: str, script: str, status: int) -> None:
+def test_run_keeps_the_exit_status_if_the_store_goes_away(kind: str) -> None:
     with running(kind) as server:
-        url = {"FASTAPI_MAINTENANCE_BACKEND": server.url}
-        script = f"touch begun; while [ ! -e gone ]; do sleep 0.05; done; {script}"
-        started = process("run", "--", "sh", "-c", script, env=url, stderr=subprocess.PIPE)
-        wait_until(Path("begun").exists)
-        server.kill()
-        Path("gone").touch()
-        _, said = started.communicate(timeout=60)
-    assert started.returncode == status
+        script = "touch begun; while [ ! -e gone ]; do sleep 0.05; done; exit 3"
+        words = ["run", "--backend", server.url, "--", "sh", "-c", script]
+        with process(*words, stderr=subprocess.PIPE) as started:
+            wait_until(Path("begun").exists)
+            server.kill()
+            Path("gone").touch()
+            _, said = started.communicate(timeout=60)
+    assert started.returncode == 3
     (line,) = [line for line in said.splitlines() if line.startswith("error:")]
     assert line.startswith("error: the hold could not be released and counts up to 30s longer: ")
 
@@ -184,17 +182,17 @@ def test_run_keeps_the_exit_status_if_the_store_goes_away(kind: str, script: str
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("kind", ["file", "redis", "asyncpg"])
-def test_run_turns_maintenance_on_for_other_processes(kind: str) -> None:
+@pytest.mark.parametrize("store_url", ["file", "redis", "asyncpg"], indirect=True)
+def test_run_turns_maintenance_on_for_other_processes(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     look = (
         "import anyio, sys; from fastapi_maintenance import get_maintenance_mode; "
         "sys.exit(10 + anyio.run(get_maintenance_mode, sys.argv[1]))"
     )
-    with on_each_store(kind) as url:
-        words = ["run", "--message", "Migration", "--", sys.executable, "-c", look, url]
-        assert process(*words, env={"FASTAPI_MAINTENANCE_BACKEND": url}).wait(timeout=60) == 11
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        assert subprocess.call([sys.executable, "-c", look, url], cwd=Path.cwd(), env=env) == 10
+    result = command(
+        "run", "--backend", store_url, "--message", "Migration", "--", sys.executable, "-c", look, store_url
+    )
+    assert (result.exit_code, anyio.run(get_maintenance_mode, store_url)) == (11, False)
 
 
 @pytest.mark.servers

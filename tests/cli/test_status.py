@@ -19,7 +19,7 @@ from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.cli.show import show_change
 from fastapi_maintenance.cli.times import shown_time
 from fastapi_maintenance.state import Hold, MaintenanceStatus, Switch, Window, status_of
-from tests.cli.driving import APP, NOW, at, command, errors, just, on_each_store, process, switch, use, write
+from tests.cli.driving import APP, NOW, at, command, errors, just, process, switch, use, write
 from tests.stores import DetailedStore
 
 at_noon = pytest.mark.usefixtures("_at_noon")
@@ -167,18 +167,17 @@ def test_watch_says_in_a_line_that_the_store_is_unavailable(monkeypatch: pytest.
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("kind", ["file", "redis"])
-def test_watch_prints_each_change(kind: str) -> None:
-    with on_each_store(kind) as url:
-        env = {"FASTAPI_MAINTENANCE_BACKEND": url, "PYTHONUNBUFFERED": "1"}
-        with process("watch", env=env, stdout=subprocess.PIPE) as started:
-            assert started.stdout is not None
-            lines = [started.stdout.readline()]
-            for on in (True, False):
-                anyio.run(partial(set_maintenance_mode, on, url, by="alice"))
-                lines.append(started.stdout.readline())
-            started.send_signal(signal.SIGINT)
-            assert started.wait(timeout=60) == 130
+@pytest.mark.parametrize("store_url", ["file", "redis"], indirect=True)
+def test_watch_prints_each_change(store_url: str) -> None:
+    env = {"FASTAPI_MAINTENANCE_BACKEND": store_url, "PYTHONUNBUFFERED": "1"}
+    with process("watch", env=env, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        lines = [started.stdout.readline()]
+        for on in (True, False):
+            anyio.run(partial(set_maintenance_mode, on, store_url, by="alice"))
+            lines.append(started.stdout.readline())
+        started.send_signal(signal.SIGINT)
+        assert started.wait(timeout=60) == 130
     assert [line[10:].strip() for line in lines] == ["off", "on by alice", "off by alice"]
 
 

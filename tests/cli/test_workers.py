@@ -16,7 +16,7 @@ from fastapi_maintenance import MaintenanceState, MemoryBackend
 from fastapi_maintenance._switch.reports import Goes
 from fastapi_maintenance.cli import workers
 from fastapi_maintenance.state import Hold
-from tests.cli.driving import APP, GOES, OfApp, command, on_each_store, report, switch, wait_until
+from tests.cli.driving import APP, GOES, OfApp, command, report, switch, wait_until
 from tests.stores import be_down
 from tests.support import uvicorn_process
 
@@ -169,15 +169,14 @@ app.add_middleware(maintenance_middleware(backend=os.environ["SWITCH"]))
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("kind", ["file", "redis", "asyncpg"])
-def test_on_names_a_real_worker_that_is_stopped_until_it_runs_again(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("store_url", ["file", "redis", "asyncpg"], indirect=True)
+def test_on_names_a_real_worker_that_is_stopped_until_it_runs_again(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("served.py").write_text(SERVED)
     monkeypatch.setattr(workers, "_PATIENCE", 2)
-    with (
-        on_each_store(kind) as url,
-        uvicorn_process("served:app", "--workers", "2", env={"SWITCH": url}, folder=Path.cwd()),
-    ):
-        env = {"FASTAPI_MAINTENANCE_BACKEND": url}
+    env = {"FASTAPI_MAINTENANCE_BACKEND": store_url}
+    with uvicorn_process("served:app", "--workers", "2", env={"SWITCH": store_url}, folder=Path.cwd()):
         wait_until(lambda: command("workers", **env).stdout.count("off  process ") == 2)
         stopped = int(re.findall(r"process (\d+) ", command("workers", **env).stdout)[0])
         os.kill(stopped, signal.SIGSTOP)

@@ -126,15 +126,6 @@ def test_each_command_that_is_shown_is_one_that_there_is() -> None:
     assert [(name, option) for name, option in options if option not in helps[name].output] == []
 
 
-def test_the_commands_of_the_terminal_are_those_that_there_are() -> None:
-    shown = [
-        line.split()[1]
-        for line in example("From the terminal", "console").text.splitlines()
-        if line.startswith("fastapi-maintenance ")
-    ]
-    assert shown == ["on", "edit", "status", "workers", "routes", "watch", "off", "plan", "cancel", "run", "release"]
-
-
 def test_the_reference_of_the_command_has_all_subcommands_and_options() -> None:
     text = DOCS.joinpath("reference", "command.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)[^|]*\|[^|]*\| (.*)\|$", text, re.MULTILINE)
@@ -175,7 +166,7 @@ def test_the_hints_are_those_that_there_are() -> None:
     assert sorted(set(topics)) == re.findall(r"^\| `fastapi_maintenance\.hints\.(\w+)`", ALL, re.MULTILINE)
 
 
-def test_all_predicates_and_settings_are_told_of() -> None:
+def test_all_predicates_and_settings_are_described() -> None:
     assert [name for name in predicates if f"`{name}`" not in ALL] == []
     settings = [field.name for field in fields(Settings) if field.init]
     assert [name for name in settings if f"| `{name}` |" not in ALL] == []

@@ -60,7 +60,7 @@ from tests.support import (
     wait_for_port,
     websocket_scope,
 )
-from tests.switch.lifespans import living
+from tests.switch.lifespans import answers, living
 
 pytestmark = pytest.mark.anyio
 
@@ -132,11 +132,7 @@ async def test_app_on_a_server_follows_its_switch(kind: str, heading: str, url: 
         app = example(heading).replaced(url, server.url).app(names)
         async with living(app):
             await set_maintenance_mode(True, server.url)
-
-            async def is_closed() -> bool:
-                return await statuses(app, "/") == [503]
-
-            await eventually(is_closed)
+            await answers(app, 503)
         if kind == "asyncpg":
             await names["engine"].dispose()
 
@@ -190,13 +186,10 @@ async def test_stream_that_does_not_end_ends_for_a_drain() -> None:
         await anyio.sleep_forever()
         raise AssertionError
 
-    async def is_streaming() -> bool:
-        return len(sent) > 1
-
     scope = {"type": "http", "method": "GET", "path": "/ticks", "headers": [], "query_string": b""}
     async with living(app), anyio.create_task_group() as group:
         group.start_soon(app, scope, receive, send)
-        await eventually(is_streaming)
+        await eventually(lambda: len(sent) > 1)
         async with maintenance_mode_on(FILE, drain=60):
             assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
     assert sent[1]["body"] == b"data: tick\n\n"

@@ -12,8 +12,6 @@ from fastapi import FastAPI, Request
 from fastapi_maintenance import (
     LocalFileBackend,
     MaintenanceModeMiddleware,
-    MaintenanceState,
-    Switch,
     get_maintenance_mode,
     set_maintenance_mode,
 )
@@ -65,9 +63,3 @@ async def test_exempt_handler_of_0_0_5_exempts_by_true_alone(verdict: object, st
 
     app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, exempt_handler=handler)
     assert await statuses(app, "/") == [status]
-
-
-async def test_message_makes_a_text_that_0_0_5_cannot_read() -> None:
-    switch = LocalFileBackend("switch")
-    await switch.update_state(lambda _: MaintenanceState(switch=Switch(on=True, message="Back at ten")))
-    assert Path("switch").read_text("utf-8").startswith("{")

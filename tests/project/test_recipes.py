@@ -66,15 +66,6 @@ def recipe(heading: str, body: str = "done.append(number)", **changes: str) -> t
     return block.run(done=done), done
 
 
-async def becomes(condition: Callable[[], bool]) -> None:
-    """Wait until a condition has come true."""
-
-    async def is_so() -> bool:
-        return condition()
-
-    await eventually(is_so)
-
-
 async def test_consumer_takes_its_jobs_when_maintenance_is_over() -> None:
     names, done = recipe("A plain asyncio consumer", "done.append(job)", **{"move_on_after(1)": "move_on_after(0.05)"})
     jobs: asyncio.Queue[str] = asyncio.Queue()
@@ -84,10 +75,10 @@ async def test_consumer_takes_its_jobs_when_maintenance_is_over() -> None:
         await anyio.sleep(A_WHILE)
         assert (done, jobs.qsize()) == ([], 1)
         await set_maintenance_mode(False, SWITCH)
-        await becomes(lambda: done == ["first"])
+        await eventually(lambda: done == ["first"])
         await anyio.sleep(0.2)  # it asks again meanwhile
         jobs.put_nowait("second")
-        await becomes(lambda: done == ["first", "second"])
+        await eventually(lambda: done == ["first", "second"])
         group.cancel_scope.cancel()
 
 
@@ -98,7 +89,7 @@ async def test_apscheduler_runs_a_job_that_was_due_once_when_maintenance_is_over
         await anyio.sleep(A_WHILE)
         assert done == []
         await set_maintenance_mode(False, SWITCH)
-        await becomes(lambda: len(done) > 1)
+        await eventually(lambda: len(done) > 1)
         await set_maintenance_mode(True, SWITCH)
         await anyio.sleep(A_WHILE)
         number = len(done)
@@ -116,7 +107,7 @@ async def test_taskiq_begins_a_task_when_maintenance_is_over() -> None:
     await anyio.sleep(A_WHILE)
     assert done == []
     await set_maintenance_mode(False, SWITCH)
-    await becomes(lambda: done == [7])
+    await eventually(lambda: done == [7])
     await broker.wait_all()
     await broker.shutdown()
 
@@ -133,7 +124,7 @@ async def test_celery_begins_a_task_when_maintenance_is_over() -> None:
         await anyio.sleep(A_WHILE)
         assert done == []
         await set_maintenance_mode(False, SWITCH)
-        await becomes(lambda: done == [7])
+        await eventually(lambda: done == [7])
 
 
 async def test_cron_job_waits_or_gives_up() -> None:

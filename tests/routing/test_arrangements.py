@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,8 +25,6 @@ from tests.routing.apps import (
     hiding,
     in_an_included_router,
     in_routers_three_deep,
-    marked,
-    on_the_app,
     plain,
     starlette_routes,
     unmarked,
@@ -76,16 +71,6 @@ async def test_what_fastapi_has_noted_in_the_scope_on_the_way_to_a_mounted_app_i
     assert {"noted"} == set(seen[0])  # of a request that was blocked, nothing but that
 
 
-async def test_an_app_that_nobody_can_see_into_is_closed_as_a_whole() -> None:
-    """Also where it is mounted in an app whose routes would say something else."""
-    outer = FastAPI()
-    outer.add_api_route("/off", marked)
-    outer.mount("/in", as_wrapped_app(hiding(on_the_app())))
-    async with client(outer) as http:
-        statuses = [(await http.get(path)).status_code for path in ("/in/off", "/in/plain", "/in/nothing", "/off")]
-    assert [503, 503, 503, 200] == statuses
-
-
 @pytest.mark.parametrize(
     "app",
     [Starlette(routes=starlette_routes()), Router(starlette_routes()), Mount("", routes=starlette_routes())],
@@ -109,31 +94,11 @@ async def test_a_chain_of_middleware_without_end_is_not_followed_for_ever() -> N
         assert 503 == (await http.get("/")).status_code
 
 
-@pytest.mark.parametrize(
-    ("key", "expected"), [(404, [503, 405]), (405, [404, 503]), (StarletteHTTPException, [503, 503]), (500, [404, 405])]
-)
-async def test_a_refusal_that_the_app_handles_in_its_own_way_is_blocked(key: Any, expected: list[int]) -> None:  # noqa: ANN401 -- a status or a class
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True)))
-
-    @app.exception_handler(key)
-    async def serve(request: Request, _: Exception) -> PlainTextResponse:
-        return PlainTextResponse(f"the whole application, as of {request.url.path}")
-
-    app.add_api_route("/items", plain)
-    async with client(app) as http:
-        assert [(await http.get("/dashboard")).status_code, (await http.post("/items")).status_code] == expected
-
-
 async def test_behind_a_layer_that_hides_the_app_a_path_may_have_a_root_path_before_it() -> None:
     app = FastAPI(root_path="/api")
     app.add_api_route("/billing", plain)
     app.add_api_route("/items", plain)
-
-    async def hiding(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, receive, send)
-
     outside = maintenance_middleware(backend=MemoryBackend(state=True), exempt=not_(path_prefix("/billing")))
-    async with client(outside(hiding)) as http:
+    async with client(outside(hiding(app))) as http:
         paths = ("/api/billing", "/billing", "/api/items", "/items")
         assert [503, 503, 200, 200] == [(await http.get(path)).status_code for path in paths]

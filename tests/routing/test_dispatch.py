@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.routing import APIRoute
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -21,6 +20,7 @@ from fastapi_maintenance import (
     force_maintenance_mode_on,
     maintenance_middleware,
 )
+from tests.middleware.test_fuzz import HandlesItself
 from tests.routing.apps import (
     MARKS,
     NESTED,
@@ -41,6 +41,7 @@ from tests.routing.apps import (
     rewriting,
     unmarked,
 )
+from tests.routing.test_routes_property import HandlingRoute, HandlingRouter
 from tests.support import client
 
 pytestmark = MARKS
@@ -149,20 +150,13 @@ def with_an_app_in_its_place() -> BaseRoute:
     return route
 
 
-class Handling(Route):
-    """A route that handles requests in its own way."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await served(Request(scope))(scope, receive, send)
-
-
 def with_a_handle_of_its_class() -> BaseRoute:
-    return Handling("/a", plain, methods=["POST"])
+    return HandlesItself("/a", plain, methods=["POST"])
 
 
 def with_a_handle_of_its_own() -> BaseRoute:
     route = Route("/a", plain, methods=["POST"])
-    route.handle = Handling("/a", plain).handle  # type: ignore[method-assign]  # what is tested
+    route.handle = HandlesItself("/a", plain).handle  # type: ignore[method-assign]  # what is tested
     return route
 
 
@@ -177,7 +171,7 @@ async def test_a_route_that_handles_requests_in_its_own_way_answers_all_methods(
 
 
 async def test_a_route_that_handles_requests_in_its_own_way_keeps_its_mark_only_if_it_is_forced_on() -> None:
-    app = FastAPI(routes=[Handling("/off", off, methods=["POST"]), Handling("/on", on, methods=["POST"])])
+    app = FastAPI(routes=[HandlesItself("/off", off, methods=["POST"]), HandlesItself("/on", on, methods=["POST"])])
     for maintenance, expected in ((True, [503, 503]), (False, [200, 503])):
         async with client(as_wrapped(app, MemoryBackend(state=maintenance))) as http:
             assert [(await http.put(path)).status_code for path in ("/off", "/on")] == expected
@@ -187,13 +181,6 @@ async def test_known_middleware_of_a_route_leaves_405_to_its_class() -> None:
     route = Route("/a", Resource, middleware=[Middleware(GZipMiddleware)])
     async with client(as_wrapped_app(FastAPI(routes=[route]))) as http:
         assert [200, 503, 405] == [(await http.request(each, "/a")).status_code for each in ("GET", "POST", "PUT")]
-
-
-class HandlingRoute(APIRoute):
-    """The same of FastAPI."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await served(Request(scope))(scope, receive, send)
 
 
 @pytest.mark.parametrize("prefix", ["", "/a", "/a/b"])
@@ -213,10 +200,6 @@ async def test_a_class_of_route_with_a_handle_of_its_own_answers_all_methods_whe
 
 @pytest.mark.skipif(not NESTED, reason="included routers are flat in this FastAPI")
 async def test_an_included_router_with_a_handle_of_its_own_answers_all_methods() -> None:
-    class HandlingRouter(APIRouter):
-        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await served(Request(scope))(scope, receive, send)
-
     router, app = HandlingRouter(), FastAPI()
     router.add_api_route("/x", unmarked, methods=["POST"])
     router.add_api_route("/off", marked, methods=["POST"])

@@ -39,6 +39,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance.router import maintenance_router
+from tests.middleware.test_fuzz import Hiding, Layer
 from tests.routing.apps import NESTED, Rewriting
 from tests.support import ROOT, client
 from tests.switch.lifespans import living
@@ -48,26 +49,11 @@ pytestmark = pytest.mark.anyio
 HINTS = "fastapi_maintenance.hints"
 
 
-class Hiding:
-    """A middleware that does not say what it wraps."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._wrapped = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on."""
-        await self._wrapped(scope, receive, send)
-
-
-class Around:
+class Around(Layer):
     """A middleware that has the maintenance middleware in it."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self.app = maintenance_middleware()(app)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on."""
-        await self.app(scope, receive, send)
+        super().__init__(maintenance_middleware()(app))
 
 
 async def hints_of(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -164,18 +150,14 @@ async def test_an_exempted_path_that_no_route_has_is_told(
     assert [True] * len(named) == [name in text for name, (_, text) in zip(named, hints, strict=True)]
 
 
-async def test_a_path_that_an_unknown_kind_of_route_may_have_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    app = FastAPI()
-    app.router.routes.append(BaseRoute())
-    app.add_middleware(maintenance_middleware(exempt=path_prefix("/perhaps")))
-    assert [] == await hints_of(app, caplog)
-
-
-async def test_what_answers_without_a_route_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    app = FastAPI()
-    app.router.default = StaticFiles(directory=ROOT / "tests")
-    app.add_middleware(maintenance_middleware(exempt=path_is("/conftest.py")))
-    assert [] == await hints_of(app, caplog)
+async def test_a_path_that_an_unknown_kind_of_route_or_what_answers_without_one_may_have_is_not_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unknown, falling_back = FastAPI(routes=[BaseRoute()]), FastAPI()
+    falling_back.router.default = StaticFiles(directory=ROOT / "tests")
+    for app in (unknown, falling_back):
+        app.add_middleware(maintenance_middleware(exempt=path_is("/conftest.py")))
+        assert [] == await hints_of(app, caplog)
 
 
 def catching_all_first(router: APIRouter) -> FastAPI:
@@ -238,17 +220,6 @@ async def test_a_router_under_a_path_with_parameters_is_trusted(caplog: pytest.L
     assert [] == await hints_of(app, caplog)
 
 
-class Prefixing:
-    """A middleware that may change the path."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on."""
-        await self.app(scope, receive, send)
-
-
 class Timing(BaseHTTPMiddleware):
     """A middleware that answers."""
 
@@ -291,7 +262,7 @@ ADVICE = " (to silence it: logging.getLogger('fastapi_maintenance.hints.layer').
 @pytest.mark.parametrize(
     ("inside", "expected"),
     [
-        (lambda: with_layers(GZipMiddleware, Prefixing), REWRITES.format("Prefixing")),
+        (lambda: with_layers(GZipMiddleware, Layer), REWRITES.format("Layer")),
         (lambda: with_layers(Timing, Hiding), REWRITES.format("Timing, Hiding")),
         (with_functions, REWRITES.format("log")),
         (OwnCall, DECIDES.format("OwnCall")),
@@ -326,9 +297,9 @@ async def test_hints_unknown_app_that_is_mounted_with_a_mark_below_it_decides_by
 ) -> None:
     inner = FastAPI()
     inner.add_api_route("/page", force_maintenance_mode_off(lambda: "page"))
-    app = FastAPI(routes=[Mount("/in", Prefixing(inner))])
+    app = FastAPI(routes=[Mount("/in", Layer(inner))])
     hints = await hints_of(maintenance_middleware(backend=MemoryBackend())(app), caplog)
-    assert hints == [("layer", f"in the app that is mounted at '/in', {DECIDES.format('Prefixing')}{ADVICE}")]
+    assert hints == [("layer", f"in the app that is mounted at '/in', {DECIDES.format('Layer')}{ADVICE}")]
 
 
 async def answer(_request: Request, _error: Exception) -> Response:
@@ -395,7 +366,7 @@ def with_marks(arrangement: str) -> tuple[FastAPI, list[Any]]:
         app.mount("/in", GZipMiddleware(force_maintenance_mode_off(inner)))
         app.mount("/router", force_maintenance_mode_on(router))
     elif arrangement == "endpoints in an app that is wrapped":
-        app.mount("/in", Prefixing(inner))
+        app.mount("/in", Layer(inner))
     elif arrangement == "endpoints in an app that is hidden":
         app.mount("/in", Hiding(inner))
     elif arrangement == "endpoints in an app that is hidden at a route":

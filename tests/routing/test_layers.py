@@ -83,11 +83,21 @@ class DressedCORS(CarefulCORS):
 functools.update_wrapper(DressedCORS, CORSMiddleware, updated=())
 
 
-class RewritingApp(FastAPI):
-    """An app that does the same in its own call."""
+class RewritingCall:
+    """What does the same in its own call."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Rewriting(super().__call__)(scope, receive, send)
+        call: ASGIApp = super().__call__  # type: ignore[misc]  # of the class that this one is mixed into
+        await Rewriting(call)(scope, receive, send)
+
+
+class RewritingApp(RewritingCall, FastAPI): ...
+
+
+class RewritingRouter(RewritingCall, Router): ...
+
+
+class RewritingRoute(RewritingCall, Route): ...
 
 
 class RewritingStack(FastAPI):
@@ -95,13 +105,6 @@ class RewritingStack(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         return Rewriting(super().build_middleware_stack())
-
-
-class RewritingRouter(Router):
-    """A router that does the same in its own call."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Rewriting(super().__call__)(scope, receive, send)
 
 
 class RewritingInApp(APIRouter):
@@ -162,13 +165,6 @@ def router_with_another_stack() -> Router:
     router = Router(posting_routes())
     router.middleware_stack = Router(posting_routes(), middleware=[Middleware(Rewriting)])
     return router
-
-
-class RewritingRoute(Route):
-    """A route that does the same where it is an app."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Rewriting(super().__call__)(scope, receive, send)
 
 
 UNKNOWN: dict[str, Callable[[], ASGIApp]] = {

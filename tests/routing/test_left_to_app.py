@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import MemoryBackend, maintenance_middleware
+from tests.middleware.test_fuzz import HandlesItself
 from tests.routing.apps import (
     MARKS,
     Anything,
@@ -35,6 +36,10 @@ from tests.routing.apps import (
 from tests.support import client, handshake, websocket_scope
 
 pytestmark = MARKS
+PREFLIGHT = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+CORS, UNKNOWN = Middleware(CORSMiddleware, allow_origins=["*"]), Middleware(Rewriting)
+HIDING = [Middleware(rewriting), CORS]
+"""A layer that hides what it wraps, but for the app that it was added to."""
 
 
 def app_with_files(folder: Path) -> FastAPI:
@@ -68,11 +73,12 @@ async def test_what_no_route_answers_is_left_to_the_app_unless_it_is_to_be_block
     assert [left, blocked] == statuses
 
 
-async def test_a_preflight_to_an_app_that_nobody_can_see_into_is_closed() -> None:
-    headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
-    app = FastAPI(routes=[Mount("/in", PlainTextResponse("open"))])
+async def test_a_preflight_that_no_layer_answers_does_not_come_to_a_route_or_app_that_may_answer() -> None:
+    """It could be anybody's request, with two more headers."""
+    app = FastAPI(routes=[Mount("/in", PlainTextResponse("open")), Route("/any", plain, methods=["OPTIONS"])])
     async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
-        assert [503, 404] == [(await http.options(path, headers=headers)).status_code for path in ("/in/x", "/nothing")]
+        statuses = [(await http.options(path, headers=PREFLIGHT)).status_code for path in ("/in/x", "/any", "/nothing")]
+    assert [503, 503, 404] == statuses
 
 
 @pytest.mark.parametrize("outside", [True, False])
@@ -84,46 +90,15 @@ async def test_cors_preflights_stay_the_apps_and_nothing_that_is_only_like_one(o
     middleware = [maintenance_middleware(backend=MemoryBackend(state=True)), CORSMiddleware]
     for added in middleware if outside else reversed(middleware):
         app.add_middleware(added, **({"allow_origins": ["*"]} if added is CORSMiddleware else {}))
-    origin, method = {"Origin": "https://shop.example"}, {"Access-Control-Request-Method": "GET"}
+    origin, method = ({name: value} for name, value in PREFLIGHT.items())
     async with client(app) as http:
-        for headers in (origin | method, origin | method | {"X-Other": "1"}):
+        for headers in (PREFLIGHT, PREFLIGHT | {"X-Other": "1"}):
             statuses = [(await http.options(path, headers=headers)).status_code for path in ("/any", "/plain", "/none")]
             assert statuses == [200, 200, 200]
         for headers in ({}, origin, method):
             assert (await http.options("/any", headers=headers)).status_code == 503
         for verb in ("GET", "POST"):
-            assert (await http.request(verb, "/any", headers=origin | method)).status_code == 503
-
-
-@pytest.mark.parametrize("is_built", [True, False])
-async def test_a_preflight_that_no_layer_answers_does_not_come_to_a_route_that_takes_options(is_built: bool) -> None:
-    """It could be anybody's request, with two more headers."""
-    app = FastAPI()
-    app.api_route("/any", methods=["GET", "OPTIONS"])(unmarked)
-    headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
-    statuses = []
-    for answers_preflights in (False, True):
-        if answers_preflights:
-            app.add_middleware(CORSMiddleware, allow_origins=["*"])
-        if is_built:
-            app.middleware_stack = app.build_middleware_stack()
-        async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
-            statuses.append((await http.options("/any", headers=headers)).status_code)
-        app.middleware_stack = None
-    assert [503, 200] == statuses
-
-
-PREFLIGHT = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
-CORS, UNKNOWN = Middleware(CORSMiddleware, allow_origins=["*"]), Middleware(Rewriting)
-HIDING = [Middleware(rewriting), CORS]
-"""A layer that hides what it wraps, but for the app that it was added to."""
-
-
-class HandlesItself(Route):
-    """A route that answers whatever the method."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await PlainTextResponse("served")(scope, receive, send)
+            assert (await http.request(verb, "/any", headers=PREFLIGHT)).status_code == 503
 
 
 @pytest.mark.parametrize("is_built", [True, False])
@@ -174,18 +149,6 @@ async def test_preflight_is_answered_by_the_cors_middleware_that_can_be_seen(
         assert statuses == dict.fromkeys(statuses, expected)
         assert (await http.options(prefix + "/any")).status_code == 503
         assert (await http.get(prefix + "/any", headers=PREFLIGHT)).status_code == 503
-
-
-@pytest.mark.parametrize("answers_preflights", [True, False])
-async def test_a_preflight_that_a_layer_of_a_mounted_app_answers_is_left_to_it(answers_preflights: bool) -> None:
-    inner, app = FastAPI(), FastAPI()
-    inner.api_route("/any", methods=["GET", "OPTIONS"])(unmarked)
-    if answers_preflights:
-        inner.add_middleware(CORSMiddleware, allow_origins=["*"])
-    app.mount("/in", inner)
-    headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
-    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
-        assert (200 if answers_preflights else 503) == (await http.options("/in/any", headers=headers)).status_code
 
 
 async def test_a_default_app_of_a_router_answers_and_is_closed() -> None:

@@ -59,18 +59,6 @@ def in_a_mounted_fastapi() -> FastAPI:
     return app
 
 
-def in_a_mounted_starlette() -> FastAPI:
-    app = FastAPI()
-    app.mount("/a", Starlette(routes=starlette_routes()))
-    return app
-
-
-def in_a_mounted_plain_router() -> FastAPI:
-    app = FastAPI()
-    app.mount("/a", Router(starlette_routes()))
-    return app
-
-
 def in_the_routes_of_a_mount() -> FastAPI:
     return FastAPI(routes=[Mount("/a", routes=[Mount("/b", routes=starlette_routes())])])
 
@@ -143,8 +131,6 @@ PLACES: dict[Callable[[], FastAPI], str] = {
     in_routers_three_deep: "/d/c/b/a",
     in_a_router_that_is_included_twice: "/b",
     in_a_mounted_fastapi: "/a/b/a",
-    in_a_mounted_starlette: "/a",
-    in_a_mounted_plain_router: "/a",
     in_the_routes_of_a_mount: "/a/b",
     behind_the_middleware_of_a_mount: "/a",
     behind_middleware_of_a_mount_that_hides_the_app: "/a",

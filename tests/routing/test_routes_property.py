@@ -84,25 +84,20 @@ class Fifths(BaseRoute):
         await own(scope, receive, send)
 
 
-class HandlingRoute(APIRoute):
-    """A route of FastAPI that handles requests in its own way."""
+class Handling:
+    """What handles requests in its own way."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await own(scope, receive, send)
 
 
-class HandlingMount(Mount):
-    """The same of a mount."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await own(scope, receive, send)
+class HandlingRoute(Handling, APIRoute): ...
 
 
-class HandlingRouter(APIRouter):
-    """The same of a router."""
+class HandlingMount(Handling, Mount): ...
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await own(scope, receive, send)
+
+class HandlingRouter(Handling, APIRouter): ...
 
 
 class Uncompiled(Mount):

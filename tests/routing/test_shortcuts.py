@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
     MaintenanceState,
@@ -35,6 +35,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.responses import STATUS_KEY
 from fastapi_maintenance.responses.sending import send_blocked
+from tests.middleware.test_fuzz import Layer
 from tests.strategies import NOW, states_around_now
 from tests.support import client, make_request
 
@@ -157,24 +158,13 @@ async def test_a_mark_that_is_put_between_two_requests_counts() -> None:
         assert (503, 200) == (before, (await http.get("/")).status_code)
 
 
-class Turning:
-    """A layer that wraps another app from time to time."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on."""
-        await self.app(scope, receive, send)
-
-
 async def test_a_layer_that_turns_to_another_app_is_followed() -> None:
     first, second = FastAPI(), FastAPI()
     first.add_api_route("/", lambda: "open")
     second.add_api_route("/", force_maintenance_mode_off(lambda: "always open"))
-    layer = Turning(Turning(first))
+    layer = Layer(Layer(first))
     app = maintenance_middleware(backend=MemoryBackend(CLOSED))(layer)
     async with client(app) as http:
         before = (await http.get("/")).status_code
-        layer.app = Turning(second)
+        layer.app = Layer(second)
         assert (503, 200) == (before, (await http.get("/")).status_code)

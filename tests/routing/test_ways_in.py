@@ -28,10 +28,9 @@ from fastapi_maintenance import (
     maintenance_middleware,
     path_prefix,
 )
-from tests.middleware.test_fuzz import AnyMethod
+from tests.middleware.test_fuzz import AnyMethod, Gateway, HandlesItself
 from tests.routing.apps import (
     MARKS,
-    NESTED,
     Resource,
     Rewriting,
     answered,
@@ -43,7 +42,6 @@ from tests.routing.apps import (
     off,
     on,
     plain,
-    rewriting,
     unmarked,
 )
 from tests.support import client
@@ -88,7 +86,7 @@ def mounting(app: ASGIApp) -> FastAPI:
 # --- routes that match in their own way -------------------------------------------------------------------------------
 
 
-class MethodFromHeader(Route):
+class TakesMethodFromHeader(BaseRoute):
     """A route that takes the method from a header."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -97,13 +95,10 @@ class MethodFromHeader(Route):
         return match, {**child, **changed}
 
 
-class APIMethodFromHeader(APIRoute):
-    """The same of FastAPI."""
+class MethodFromHeader(TakesMethodFromHeader, Route): ...
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        changed = {"method": said(scope)} if said(scope) else {}
-        match, child = super().matches({**scope, **changed})
-        return match, {**child, **changed}
+
+class APIMethodFromHeader(TakesMethodFromHeader, APIRoute): ...
 
 
 class PartlyMethodFromHeader(MethodFromHeader):
@@ -215,15 +210,8 @@ class ByProperty(HTTPEndpoint):
         return await serve(request)
 
 
-class HandlesItself(Route):
-    """A route that answers whatever the method."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await served(scope, receive, send)
-
-
 class DressedRoute(Route):
-    """The same, dressed up as the known one."""
+    """A route that answers whatever the method, dressed up as the known one."""
 
     handle = HandlesItself.handle
 
@@ -254,20 +242,6 @@ class RoutesByHeader(Router):
         await (served if said(scope) else super().__call__)(scope, receive, send)
 
 
-class RoutesByHeaderInApp(APIRouter):
-    """The same, where a router is an app."""
-
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (served if said(scope) else super().app)(scope, receive, send)
-
-
-class IncludedByHeader(APIRouter):
-    """The same, where a router is included."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (served if said(scope) else super().handle)(scope, receive, send)
-
-
 class AppByHeader(FastAPI):
     """The same of an app."""
 
@@ -282,26 +256,6 @@ class MountByHeader(Mount):
         await (served if said(scope) else super().handle)(scope, receive, send)
 
 
-class RouteByHeader(Route):
-    """The same of a route."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (served if said(scope) else super().handle)(scope, receive, send)
-
-
-class Unknown(BaseRoute):
-    """A route of a class that nobody knows, which names an endpoint and calls another."""
-
-    def __init__(self, path: str, endpoint: object) -> None:
-        self.path, self.endpoint = path, endpoint
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return (Match.FULL if scope["path"] == self.path else Match.NONE), {"endpoint": self.endpoint}
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await served(scope, receive, send)
-
-
 def with_router(kind: type[Router]) -> FastAPI:
     """Return an app whose router is put in another's place, as Cadwyn does."""
     app = documented()
@@ -309,26 +263,8 @@ def with_router(kind: type[Router]) -> FastAPI:
     return app
 
 
-def including(router: APIRouter) -> FastAPI:
-    app = FastAPI()
-    for path, endpoint in {"/off": off, "/on": on}.items():
-        router.add_api_route(path, endpoint)
-    app.include_router(router, prefix="/in")
-    return app
-
-
-class Gateway:
-    """An app that keeps its parent as `app`, and asks it for nothing."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await served(scope, receive, send)
-
-
 class Listing(Gateway):
-    """One that lists routes which it does not go by."""
+    """A gateway that lists routes which it does not go by."""
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -462,12 +398,6 @@ WAYS = {
         [],
         ["GET /on"],
     ),
-    "a router that decides in its app": Way(
-        lambda: with_router(RoutesByHeaderInApp),
-        ["GET /off as 2", "GET /docs as 2", *below("", ["/off", "/items", "/docs"])],
-        [],
-        ["GET /on"],
-    ),
     "a handler behind a decorator of Starlette": Way(
         lambda: documented(exception_handlers={404: requires([])(serve)}), ["GET /nothing"], ["GET /off", "POST /items"]
     ),
@@ -489,14 +419,6 @@ WAYS = {
     "the app's own router, mounted in it": Way(
         with_its_own_router, ["GET /again/items"], ["GET /again/off", "GET /again/nothing"], ["GET /again/on"]
     ),
-    "a router that decides, wrapped": Way(
-        lambda: RoutesByHeader(open_shut_and_plain()), ["GET /off as 2", "GET /off"], [], ["GET /on"]
-    ),
-    "a router that decides, mounted": Way(
-        lambda: mounting(RoutesByHeader(open_shut_and_plain())),
-        ["GET /in/off as 2", "GET /in/off"],
-        shut=["GET /in/on"],
-    ),
     "an app that decides, mounted": Way(
         lambda: mounting(AppByHeader(routes=open_shut_and_plain())),
         ["GET /in/off as 2", "GET /in/docs as 2", "GET /in/off", "GET /in/docs"],
@@ -506,42 +428,16 @@ WAYS = {
         ["GET /in/off as 2", "GET /in/docs as 2", "GET /in/off", "GET /in/docs"],
         shut=["GET /in/on"],
     ),
-    "a route that decides": Way(
-        lambda: with_route(RouteByHeader("/x", off), RouteByHeader("/y", on)),
-        ["GET /x as 2", "GET /x"],
-        shut=["GET /y"],
-    ),
-    "a route of an unknown class": Way(
-        lambda: with_route(Unknown("/x", off), Unknown("/y", on)), ["GET /x"], shut=["GET /y"]
-    ),
     "an unknown layer that is mounted": Way(
         lambda: mounting(Rewriting(documented())),
         below("/in", ["/off", "/items", "/docs", "/openapi.json"]),
         shut=["GET /in/on"],
-    ),
-    "an unknown layer that is mounted and hides": Way(
-        lambda: mounting(rewriting(documented())), below("/in", ALL_OF_IT)
-    ),
-    "an unknown layer of a mount": Way(
-        lambda: with_route(Mount("/in", documented(), middleware=[Middleware(Rewriting)])),
-        ["GET /in/items"],
-        below("/in", ["/off", "/docs", "/openapi.json"]),
-        ["GET /in/on"],
     ),
     "an unknown layer of the app": Way(
         lambda: documented(middleware=[Middleware(Rewriting)]),
         ["GET /items", "GET /api/items"],
         ["GET /off", "GET /docs"],
         ["GET /on"],
-    ),
-    "an unknown layer around the app": Way(
-        lambda: Rewriting(documented()), ["GET /items", "GET /api/items"], ["GET /off", "GET /docs"], ["GET /on"]
-    ),
-    "a known layer that is mounted": Way(
-        lambda: mounting(CORSMiddleware(documented(), allow_origins=["*"])),
-        ["GET /in/items"],
-        ["GET /in/off", "GET /in/docs", "GET /in/nothing", "GET /nothing"],
-        ["GET /in/on"],
     ),
     "a gateway to its parent": Way(lambda: with_a_gateway(Gateway), below("/in", [*ALL_OF_IT, "/nothing", "/in/off"])),
     "a gateway to its parent behind a known layer": Way(
@@ -550,10 +446,6 @@ WAYS = {
     ),
     "a gateway that lists routes": Way(lambda: mounting(Listing(served)), below("/in", [*ALL_OF_IT, "/nothing"])),
 }
-if NESTED:
-    WAYS["an included router that decides"] = Way(
-        lambda: including(IncludedByHeader()), ["GET /in/off as 2", "GET /in/off"], ["GET /nothing"], ["GET /in/on"]
-    )
 
 
 @pytest.mark.parametrize("name", WAYS)

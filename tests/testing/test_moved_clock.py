@@ -10,14 +10,12 @@ from pathlib import Path
 import anyio
 import pytest
 from fastapi import FastAPI
-from starlette.responses import Response
 
 from fastapi_maintenance import (
     Hold,
     LocalFileBackend,
     MaintenanceState,
     MemoryBackend,
-    bypass_cookie,
     cached,
     get_maintenance_mode,
     maintenance_middleware,
@@ -27,7 +25,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.testing import MovedClock, moved_clock
 from fastapi_maintenance.typing import DetailedStateBackend
-from tests.support import client, make_request
+from tests.support import client
 
 pytestmark = pytest.mark.anyio
 
@@ -133,19 +131,6 @@ async def test_hold_lease_begins_and_runs_out_at_the_time_of_the_clock() -> None
             hold = (await backend.get_state()).holds[-1]
             assert hold.expires_at is not None
             assert began <= hold.expires_at - timedelta(minutes=1) <= clock.now()
-
-
-def test_a_bypass_cookie_expires() -> None:
-    bypass = bypass_cookie("correct horse battery staple", max_age=3600)
-    response = Response()
-    with moved_clock() as clock:
-        bypass.give(response, make_request(), bypass.new_expiry())
-        name, _, rest = response.headers["set-cookie"].partition("=")
-        request = make_request(headers=[("cookie", f"{name}={rest.partition(';')[0]}")])
-        clock.move(minutes=59)
-        assert bypass(request)
-        clock.move(minutes=2)
-        assert not bypass(request)
 
 
 async def test_timers_are_left_alone() -> None:

@@ -36,7 +36,6 @@ from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.testing import SCENARIOS, MakeBackend, PromiseBrokenError, Scenario, check_backend, scenarios
 from fastapi_maintenance.testing.instances import ASYNC, DRAINABLE, KIND, REGISTRY, TOGETHER, TYPES, WORKS
-from tests.servers import running
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch
 from tests.testing import broken
 
@@ -187,26 +186,24 @@ def test_check_backend_file_passes(tmp_path: Path, event_loop: Literal["asyncio"
 @pytest.mark.usefixtures("_patient")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of psycopg, see below
 @pytest.mark.parametrize("kind", ["redis", "cluster", "asyncpg", "psycopg"])
-def test_check_backend_server_url_passes(kind: str) -> None:
-    with running(kind) as server:
-        url = f"{server.url}?key={uuid.uuid4()}"
-        check_backend(lambda: backend_from_url(url), patience=A_MINUTE)
+def test_check_backend_server_url_passes(kind: str, url_of: Callable[[str], str]) -> None:
+    url = f"{url_of(kind)}?key={uuid.uuid4()}"
+    check_backend(lambda: backend_from_url(url), patience=A_MINUTE)
     gc.collect()  # a connection of psycopg that is cut off while it is opened is closed only here, with a warning
 
 
 @pytest.mark.servers
 @pytest.mark.usefixtures("_patient")
-def test_check_backend_client_of_its_event_loop_passes() -> None:
+def test_check_backend_client_of_its_event_loop_passes(redis_url: str) -> None:
     clients: list[Redis] = []
 
     @asynccontextmanager
     async def make_backend() -> AsyncGenerator[StateBackend]:
-        async with Redis.from_url(server.url) as client:
+        async with Redis.from_url(redis_url) as client:
             clients.append(client)
             yield RedisBackend(client)
 
-    with running("redis") as server:
-        check_backend(make_backend, patience=A_MINUTE)
+    check_backend(make_backend, patience=A_MINUTE)
     assert len(clients) == 2
 
 
