@@ -263,7 +263,6 @@ dependency(Security(current_user, scopes=["admin"]), where=bool)
 dependency(CurrentUser, where=bool)
 assert_type(dependency(sync_predicate) | path_prefix("/a"), AsyncBuiltInPredicate)
 dependency(async_predicate)
-dependency(current_user)  # type: ignore[arg-type]  # its result is not a verdict
 dependency("/health")  # type: ignore[call-overload]
 plain_type: Predicate = path_prefix("/a") | safe_method
 async_type: AsyncPredicate = path_prefix("/a") & async_predicate
