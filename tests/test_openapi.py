@@ -80,7 +80,7 @@ def test_operation_that_maintenance_can_close_has_a_503_with_its_retry_after() -
     responses = documented_app().openapi()["paths"]["/health"]["get"]["responses"]
     assert set(responses) == {"200", "503"}
     assert responses["503"]["content"]["application/json"] == JSON
-    assert set(responses["503"]["headers"]) == {"Retry-After"}
+    assert set(responses["503"]["headers"]) == {"Retry-After", "X-Maintenance-Mode"}
 
 
 @pytest.mark.parametrize(
