@@ -21,6 +21,7 @@ from fastapi_maintenance import (
     maintenance_middleware,
     wait_until_open,
 )
+from fastapi_maintenance._helpers import process
 from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.router import maintenance_notice, maintenance_router
 from tests.support import client
@@ -93,6 +94,7 @@ async def answers(path: str) -> dict[str, bool]:
 def main() -> None:
     """Answer once for each line of standard input."""
     for _ in sys.stdin:
+        process.reset()  # else a transition that was logged for the last line may not be logged again
         print(json.dumps(anyio.run(answers, sys.argv[1])), flush=True)  # noqa: T201 -- it is read by the test
 
 
