@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from fastapi_maintenance import MaintenanceState, Switch
-from fastapi_maintenance.codec import state_to_text
 from tests.browser.looking import axe_passes, visited
+from tests.browser.test_page import OPEN, Service
 from tests.documents import example
 from tests.support import uvicorn_process
 
@@ -32,19 +32,6 @@ from fastapi.responses import HTMLResponse
 async def page():
     return HTMLResponse("<!DOCTYPE html><title>Ticks</title>" + {page!r})
 """
-
-
-class Service:
-    """A server that can be closed."""
-
-    def __init__(self, url: str, switch: Path) -> None:
-        self.url = url
-        self._switch = switch
-
-    def set(self, state: MaintenanceState) -> None:
-        """Close it, or open it."""
-        self._switch.with_suffix(".new").write_text(state_to_text(state), encoding="utf-8")
-        self._switch.with_suffix(".new").replace(self._switch)
 
 
 def fetched(package: str, member: str, folder: Path) -> Path:
@@ -97,7 +84,7 @@ def typed_into(page: Page, service: Service, action: str) -> None:
 def test_page_covers_the_app_which_keeps_what_was_typed(
     browser: Browser, service: Service, framework: str, action: str, answer: str
 ) -> None:
-    service.set(MaintenanceState())
+    service.set(OPEN)
     with visited(browser, f"{service.url}/{framework}/script/") as page:
         typed_into(page, service, action)
         heading = page.frame_locator("dialog iframe").get_by_role("heading", name="Down for maintenance")
@@ -106,7 +93,7 @@ def test_page_covers_the_app_which_keeps_what_was_typed(
         border = "heading => getComputedStyle(heading.parentElement).borderTopWidth"
         assert heading.evaluate(border) == "6px"  # it has its styles
         assert page.locator("#here").inner_text() == "Here"
-        service.set(MaintenanceState())
+        service.set(OPEN)
         page.locator("dialog").wait_for(state="detached")
         assert page.get_by_label("Text").input_value() == "typed"
         page.get_by_text(action, exact=True).click()
@@ -117,7 +104,7 @@ def test_page_covers_the_app_which_keeps_what_was_typed(
 def test_page_that_covers_the_app_is_accessible_and_can_be_closed(
     browser: Browser, service: Service, close: str
 ) -> None:
-    service.set(MaintenanceState())
+    service.set(OPEN)
     with visited(browser, f"{service.url}/htmx4/script/") as page:
         for _ in range(2):
             typed_into(page, service, "Part")
@@ -132,7 +119,7 @@ def test_page_that_covers_the_app_is_accessible_and_can_be_closed(
 
 
 def test_link_of_turbo_loads_the_page_which_comes_back_by_itself(browser: Browser, service: Service) -> None:
-    service.set(MaintenanceState())
+    service.set(OPEN)
     with visited(browser, f"{service.url}/turbo/script/") as page:
         service.set(CLOSED)
         with page.expect_response("**/part"):
@@ -140,7 +127,7 @@ def test_link_of_turbo_loads_the_page_which_comes_back_by_itself(browser: Browse
         expect(page.get_by_label("Text")).to_be_visible()  # what is fetched ahead is not shown
         page.get_by_text("Link").click()
         page.get_by_role("heading", name="Down for maintenance").wait_for()
-        service.set(MaintenanceState())
+        service.set(OPEN)
         page.get_by_text("A part").wait_for()
         assert page.url == f"{service.url}/turbo/script/part"
 
@@ -157,7 +144,7 @@ def test_link_of_turbo_loads_the_page_which_comes_back_by_itself(browser: Browse
 def test_page_is_never_shown_within_a_part_of_another(
     browser: Browser, service: Service, path: str, action: str
 ) -> None:
-    service.set(MaintenanceState())
+    service.set(OPEN)
     with visited(browser, f"{service.url}/{path}/") as page:
         typed_into(page, service, action)
         expect(page.locator("body")).to_have_text("Down for maintenance Back at ten", use_inner_text=False)
@@ -167,11 +154,11 @@ def test_htmx_2_alone_shows_nothing_and_a_form_without_scripts_keeps_its_text_fo
     browser: Browser, service: Service
 ) -> None:
     for path in ("htmx2", "plain"):
-        service.set(MaintenanceState())
+        service.set(OPEN)
         with visited(browser, f"{service.url}/{path}/bare/") as page:
             with page.expect_response(lambda response: response.status == 503):
                 typed_into(page, service, "Send")
-            service.set(MaintenanceState())
+            service.set(OPEN)
             if path == "plain":
                 page.get_by_role("heading", name="Down for maintenance").wait_for()
                 page.go_back()
@@ -196,6 +183,6 @@ def test_event_sources_come_back_by_themselves(browser: Browser, tmp_path: Path)
           window.other = new EventSource("/ticks");
           return new Promise((done) => other.addEventListener("maintenance", () => done(null)));
         }""")
-        service.set(MaintenanceState())
+        service.set(OPEN)
         expect(status).to_have_text("")
         page.evaluate("new Promise((done) => other.addEventListener('message', () => done(null)))")
