@@ -61,6 +61,7 @@ from fastapi_maintenance.predicates import (
 )
 from fastapi_maintenance.predicates.bypass import BypassCookie, bypass_cookie
 from fastapi_maintenance.responses import (
+    as_event_stream,
     as_html,
     as_json,
     as_problem,
@@ -130,6 +131,7 @@ __all__ = [
     "all_of",
     "always",
     "any_of",
+    "as_event_stream",
     "as_html",
     "as_json",
     "as_problem",

@@ -21,14 +21,14 @@ __all__ = ["document_maintenance"]
 
 _logger = get_logger()
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")  # OpenAPI 3.1, 4.8.9
-_CLOSED, _ELSEWHERE = 503, 303
+_CLOSED, _ELSEWHERE, _STREAM = 503, 303, 200
 _TEXT, _URI = {"type": "string"}, {"type": "string", "format": "uri-reference"}
 _SECONDS = {"type": "integer", "minimum": 0}
 _RETRY_AFTER = {"description": "Seconds after which to try again (RFC 9110 10.2.3)", "schema": _SECONDS}
 _LOCATION = {"description": "The page about the maintenance", "schema": _URI}
 _MODE = {"description": "Planned maintenance, and not an outage", "schema": {"type": "string", "enum": ["on"]}}
 _EACH = {"Retry-After": _RETRY_AFTER, "X-Maintenance-Mode": _MODE}
-_HEADERS = {_CLOSED: _EACH, _ELSEWHERE: {"Location": _LOCATION, **_EACH}}
+_HEADERS = {_CLOSED: _EACH, _ELSEWHERE: {"Location": _LOCATION, **_EACH}, _STREAM: _EACH}
 _PROBLEM = {"type": _URI, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT}  # RFC 9457 3.1
 _END = {"type": "string", "format": "date-time", "description": "When maintenance is expected to end, if known"}
 _SCHEMAS: dict[str, dict[str, Any]] = {
@@ -97,7 +97,13 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
             return operation
         outlooks = [] if mark else [outlook_on(each.exempt, method.upper(), prefix + path) for each in closing]
         responses = _responses_of(closing, [each for outlook in outlooks for each in outlook.on])
-        return {**operation, "responses": {**responses, **operation.get("responses", {})}}
+        own = operation.get("responses", {})
+        stream = responses.pop(str(_STREAM), None)
+        if stream and method == "get":  # with a status that the operation itself has too
+            answer = own.get(str(_STREAM), {})
+            content = {**answer.get("content", {}), **stream["content"], **answer.get("content", {})}
+            own = {**own, str(_STREAM): {**stream, **answer, "content": content}}
+        return {**operation, "responses": {**responses, **own}}
 
     paths = {
         path: {method: with_responses(path, method, operation) for method, operation in operations.items()}
@@ -114,7 +120,7 @@ def _responses_of(closing: list[Settings], conditions: list[str]) -> dict[str, d
     for status, media_type in (answer for each in closing for answer in answers_of(each.response) or [(_CLOSED, "")]):
         described = {"description": f"Closed for maintenance{depends}", "headers": _HEADERS[status]}
         response = responses.setdefault(str(status), described)
-        if status == _CLOSED and media_type:
+        if status != _ELSEWHERE and media_type:
             response.setdefault("content", {})[media_type] = {"schema": _SCHEMAS.get(media_type, _TEXT)}
     plain: dict[str, dict[str, Any]] = json.loads(json.dumps(responses))  # of which nothing is shared
     return plain

@@ -21,6 +21,7 @@ from fastapi_maintenance import (
     all_of,
     always,
     any_of,
+    as_event_stream,
     as_html,
     as_json,
     as_problem,
@@ -155,6 +156,31 @@ def test_response_is_documented_as_far_as_known(response: ResponseCallback, expe
     responses = documented_app(response=response).openapi()["paths"]["/health"]["get"]["responses"]
     shown = {status: list(answer.get("content", {})) for status, answer in responses.items() if status != "200"}
     assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "shown"),
+    [
+        ({}, ["application/json", "text/event-stream"]),
+        ({"status_code": 201}, ["text/event-stream"]),
+        ({"methods": ["POST"]}, ["application/json"]),
+        ({"responses": {200: {"content": {"text/event-stream": {"schema": {}}}}}}, None),
+    ],
+)
+def test_stream_is_documented_beside_what_a_get_answers_itself(own: dict[str, Any], shown: list[str] | None) -> None:
+    app = FastAPI()
+    app.add_api_route("/", lambda: "open", **own)
+    before = app.openapi()["paths"]["/"]
+    document_maintenance(app)
+    app.add_middleware(maintenance_middleware(response=negotiate(as_json(), as_event_stream())))
+    ((method, operation),) = app.openapi()["paths"]["/"].items()
+    stream = operation["responses"]["200"]["content"].get("text/event-stream")
+    if shown is None:
+        assert operation["responses"]["200"]["content"] == before[method]["responses"]["200"]["content"]
+    else:
+        assert list(operation["responses"]["200"]["content"]) == shown
+        assert stream == ({"schema": {"type": "string"}} if "text/event-stream" in shown else None)
+    assert list(operation["responses"]["503"]["content"]) == ["application/json"]
 
 
 def test_document_is_made_once_and_the_one_of_fastapi_is_left_as_it_was() -> None:

@@ -19,6 +19,7 @@ _ELEMENT = r'(?:[^,"]|"(?:[^"\\]|\\.)*")+'
 _CHARSET = r"\s*(?:charset\s*=.*)?"  # all that is offered is UTF-8, which every client takes
 _WEIGHT = r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*"  # RFC 9110 12.4.2
 _JSON = "application/json"
+_MAKERS = "made by as_html, as_json, as_problem, as_event_stream, as_redirect or with_media_type"
 
 
 def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCallback:
@@ -52,10 +53,10 @@ def negotiate(*responses: ResponseCallback) -> ResponseCallback:
     ('text/html', 'application/json')
 
     Where it has no preference, with `*/*` or without the header, and where it wants none of them, it gets JSON, or the
-    first one if there is no JSON.
+    first one if there is no JSON. A request of htmx without a preference gets HTML, which htmx asks for.
 
     Args:
-        *responses: Made by `as_html`, `as_json`, `as_problem`, `as_redirect` or `with_media_type`.
+        *responses: Made by `as_html`, `as_json`, `as_problem`, `as_event_stream`, `as_redirect` or `with_media_type`.
 
     Raises:
         TypeError: A response does not say its media type.
@@ -63,14 +64,17 @@ def negotiate(*responses: ResponseCallback) -> ResponseCallback:
     """
     for response in responses:
         if len(answers_of(response)) != 1:
-            reject("responses", "made by as_html, as_json, as_problem, as_redirect or with_media_type", response)
+            reject("responses", _MAKERS, response)
     answers = tuple(answer for response in responses for answer in answers_of(response))
     offers = [media_type for _, media_type in answers]
     if not offers or len(set(offers)) < len(offers):
         reject_value("responses", "be at least one, and each of another media type", offers)
 
     def negotiated(request: Request, /) -> Any:  # noqa: ANN401 -- what the callback returns, awaitable or not
-        made = responses[preferred(",".join(request.headers.getlist("accept")), offers)](request)
+        accept = ",".join(request.headers.getlist("accept"))
+        if accept == "*/*" and "hx-request" in request.headers:  # as htmx 2 asks for what it puts into a page
+            accept = "text/html"
+        made = responses[preferred(accept, offers)](request)
         return _varying_later(made) if inspect.isawaitable(made) else _varying(made)
 
     vars(negotiated)["answers"] = answers
@@ -83,9 +87,10 @@ async def _varying_later(made: Awaitable[Response]) -> Response:
 
 def _varying(response: Response) -> Response:
     if isinstance(response, Response):  # else the middleware logs it
-        named = response.headers.get("vary", "").lower().split(",")
-        if "accept" not in map(str.strip, named):  # the callback may return one response again and again
-            response.headers.add_vary_header("Accept")
+        named = {name.strip().lower() for name in response.headers.get("vary", "").split(",")}
+        for header in ("Accept", "HX-Request"):
+            if header.lower() not in named:  # the callback may return one response again and again
+                response.headers.add_vary_header(header)
     return response
 
 

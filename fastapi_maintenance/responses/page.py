@@ -30,6 +30,7 @@ PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="robots" content="noindex">
+<meta name="turbo-visit-control" content="reload">
 <title>$title</title>
 <style>
 :root { color-scheme: light dark; --back: $light_background; --text: $light_text; --accent: $accent; }
@@ -117,6 +118,7 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
             expected=_expected(status.ends_at, left, words) if left and status.ends_at is not None else "",
         )
         headers = {"Content-Security-Policy": policy, "Content-Language": spoken, "Vary": "Accept-Language"}
+        headers |= {"HX-Retarget": "body", "HX-Reswap": "innerHTML"}  # htmx shows no page within a part of another
         if request.method in {"GET", "HEAD"}:  # what was posted is not to be asked for
             wait = left or pause
             headers["Refresh"] = str(round(wait + random.uniform(0, pause)))  # noqa: S311 -- no secret

@@ -39,8 +39,11 @@ def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
         "test_exemptions.py",
         "test_pages.py",
         "../backends/test_alembic.py",
+        "../browser/frameworks.py",
+        "../browser/test_frameworks.py",
         "../browser/test_notice.py",
         "../packages/test_in_one_process.py",
+        "../responses/test_events.py",
     )
     files = ("test_examples.py", "test_recipes.py", *others, here.name)
     tests = "".join(here.parent.joinpath(name).read_text("utf-8") for name in files)

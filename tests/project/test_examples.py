@@ -189,10 +189,10 @@ async def test_stream_that_does_not_end_ends_for_a_drain() -> None:
     scope = {"type": "http", "method": "GET", "path": "/ticks", "headers": [], "query_string": b""}
     async with living(app), anyio.create_task_group() as group:
         group.start_soon(app, scope, receive, send)
-        await eventually(lambda: len(sent) > 1)
+        await eventually(lambda: len(sent) > 2)
         async with maintenance_mode_on(FILE, drain=60):
             assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
-    assert sent[1]["body"] == b"data: tick\n\n"
+    assert [message["body"] for message in sent[1:3]] == [b"retry: 3000\n\n", b"data: tick\n\n"]
 
 
 def test_job_of_a_cluster_drains_and_runs_its_command() -> None:

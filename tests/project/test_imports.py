@@ -69,7 +69,7 @@ PATHS = {
         "path_is path_matches path_prefix query_equals safe_method"
     ),
     "fastapi_maintenance.responses": (
-        "STATUS_KEY as_html as_json as_problem as_redirect current_status negotiate with_media_type"
+        "STATUS_KEY as_event_stream as_html as_json as_problem as_redirect current_status negotiate with_media_type"
     ),
     "fastapi_maintenance.router": "maintenance_router",
     "fastapi_maintenance.state": "Hold MaintenanceState MaintenanceStatus Switch Window status_of",

@@ -358,7 +358,7 @@ def test_a_response_that_is_returned_again_and_again_says_once_what_it_varies_by
     constant = Response("closed", 503, headers={"Vary": "Origin"})
     response = negotiate(with_media_type("text/plain", lambda _: constant), as_json())
     for _ in range(3):
-        assert "Origin, Accept" == rendered(response, ON, ("accept", "text/plain")).headers["vary"]
+        assert "Origin, Accept, HX-Request" == rendered(response, ON, ("accept", "text/plain")).headers["vary"]
 
 
 async def test_a_callback_around_another_is_called_itself_and_answers_with_the_same_media_type() -> None:

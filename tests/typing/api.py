@@ -45,6 +45,7 @@ from fastapi_maintenance import (
     WorkerStatus,
     all_of,
     any_of,
+    as_event_stream,
     as_html,
     as_json,
     as_problem,
@@ -314,6 +315,8 @@ maintenance_middleware(response=status_response)
 maintenance_middleware(response=lambda request: Response(str(request.url)))
 maintenance_middleware(response=no_response)  # type: ignore[call-overload]
 assert_type(as_html(), SyncResponseCallback)
+assert_type(as_event_stream(retry=timedelta(seconds=10)), SyncResponseCallback)
+as_event_stream(retry="10s")  # type: ignore[arg-type]
 maintenance_middleware(response=negotiate(as_html(), as_problem(), with_media_type("text/plain", async_response)))
 with_media_type("text/plain", "closed")  # type: ignore[arg-type]
 maintenance_middleware(retry_after=(60, 120))
