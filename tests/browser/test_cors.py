@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from playwright.sync_api import Browser, Page
 from fastapi_maintenance import MaintenanceState, Switch
 from fastapi_maintenance.codec import state_to_text
 from tests.browser.looking import visited
+from tests.browser.npm import script_of
+from tests.documents import example
 from tests.support import uvicorn_process
 
 READ = """async ([url, options]) => {
@@ -111,3 +114,32 @@ def test_page_of_another_origin_reads_the_blocked_response(
     open_ = [404, "Not Found", None, None] if "nothing" in path else [200, request_.get("body", ""), None, None]
     is_allowed = "credentials" not in request_ or "credentials" in path
     assert answers == ([open_, seen] if is_allowed else [UNREADABLE] * 2)
+
+
+def test_axios_of_another_origin_waits_as_retry_after_says_within_its_bound(
+    browser: Browser, origin: str, api: str, switch: Path
+) -> None:
+    put = """async (url) => {
+      try {
+        const {status, data} = await axios.put(url, {a: 1}, {headers: {"X-Token": "a"}});
+        return [status, data.detail];
+      } catch (error) {
+        return [error.response.status, error.response.data.detail];
+      }
+    }"""
+    with visited(browser, origin) as page:
+        page.add_script_tag(content=script_of("axios@1", "dist/axios.min.js"))
+        page.add_script_tag(content=example("axios", "js").text)
+        asked: list[bool] = []
+        page.on("request", lambda request: asked.append(request.method == "PUT"))
+        found = []
+        for seconds in (1.5, 15, 60):
+            asked.clear()
+            ends_at = datetime.now(UTC) + timedelta(seconds=seconds)
+            state = MaintenanceState(switch=Switch(on=True, message="New database", ends_at=ends_at))
+            switch.write_text(state_to_text(state), encoding="utf-8")
+            found.append([*page.evaluate(put, f"{api}/inside/items"), sum(asked)])
+            page.evaluate(
+                "() => { window.setTimeout = (then) => Promise.resolve().then(then); }"
+            )  # from now on at once
+    assert found == [[200, '{"a":1}', 2], [503, "New database", 3], [503, "New database", 1]]
