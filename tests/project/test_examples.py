@@ -434,7 +434,7 @@ async def test_deployment_holds_maintenance_on_until_it_is_over() -> None:
 async def test_where_to_put_it_among_other_middleware() -> None:
     response = await ask(example("Among other middleware").app(), "/ Origin=https://shop.example")
     shared = [response.headers[f"access-control-{name}"] for name in ("allow-origin", "expose-headers")]
-    assert (response.status_code, shared) == (503, ["https://shop.example", "Retry-After"])
+    assert (response.status_code, shared) == (503, ["https://shop.example", "X-Total, Retry-After, X-Maintenance-Mode"])
 
 
 async def test_wrap_any_asgi_app() -> None:
