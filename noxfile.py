@@ -57,6 +57,7 @@ RUN_ONCE = {
     "frameworks": "tests/middleware/test_other_frameworks.py",
     "recipes": "tests/project/test_recipes.py",
     "exemptions": "tests/project/test_exemptions.py",
+    "clients": "tests/project/test_clients.py",
 }
 """The groups of what only the whole tests need, and the tests that need it."""
 

@@ -19,6 +19,7 @@ import anyio
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, guarded, in_time
 from fastapi_maintenance.backends.base import check_state, name_of, read_state
 from fastapi_maintenance.state import MaintenanceState, Switch, status_of
@@ -211,7 +212,7 @@ class Known:
             reading[1].set()
 
 
-_known: weakref.WeakValueDictionary[object, Known] = weakref.WeakValueDictionary()
+_known: weakref.WeakValueDictionary[object, Known] = remembered(weakref.WeakValueDictionary())
 
 
 def forget_parent() -> None:

@@ -36,12 +36,15 @@ def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
     blocks = [block for document in DOCUMENTS for block in blocks_of(document)]
     here = Path(__file__)
     others = (
+        "test_clients.py",
         "test_exemptions.py",
         "test_pages.py",
         "../backends/test_alembic.py",
         "../browser/frameworks.py",
         "../browser/test_frameworks.py",
+        "../browser/test_cors.py",
         "../browser/test_notice.py",
+        "../browser/test_websockets.py",
         "../packages/test_in_one_process.py",
         "../responses/test_events.py",
     )
@@ -56,6 +59,7 @@ def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
         "html",
         "http",
         "ini",
+        "js",
         "json",
         "nginx",
         "python",
