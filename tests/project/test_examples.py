@@ -109,6 +109,7 @@ async def test_page_is_for_browsers_and_json_for_programs() -> None:
     assert kinds == ["text/html; charset=utf-8", "application/json"]
 
 
+@pytest.mark.usefixtures("_maintenance")
 async def test_page_speaks_the_language_that_was_added() -> None:
     response = await ask(example("Languages of the page").app(), "/ Accept-Language=pl-PL")
     assert '<html lang="pl" dir="ltr">' in response.text
