@@ -61,6 +61,7 @@ from fastapi_maintenance.predicates import (
 )
 from fastapi_maintenance.predicates.bypass import BypassCookie, bypass_cookie
 from fastapi_maintenance.responses import (
+    PageWords,
     as_event_stream,
     as_html,
     as_json,
@@ -115,6 +116,7 @@ __all__ = [
     "NoSuchWindowError",
     "NoWorkersError",
     "NotSupportedError",
+    "PageWords",
     "PeekableStateBackend",
     "Predicate",
     "ReadOnlyBackendError",

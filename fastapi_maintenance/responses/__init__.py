@@ -9,9 +9,11 @@ from fastapi_maintenance.responses.callbacks import STATUS_KEY, as_json, as_prob
 from fastapi_maintenance.responses.events import as_event_stream
 from fastapi_maintenance.responses.negotiation import negotiate, with_media_type
 from fastapi_maintenance.responses.page import as_html
+from fastapi_maintenance.responses.words import PageWords
 
 __all__ = [
     "STATUS_KEY",
+    "PageWords",
     "as_event_stream",
     "as_html",
     "as_json",

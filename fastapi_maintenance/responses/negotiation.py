@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Container, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any, cast
@@ -104,10 +104,17 @@ def preferred(accept: str | None, offers: Sequence[str]) -> int:
 
 
 def preferred_language(accept_language: str | None, languages: Sequence[str]) -> str:
-    """Return the language that a client with this `Accept-Language` prefers, `de` for `de-AT`; by default the first."""
-    primary = [(tag.partition("-")[0], weight) for tag, weight in _weighted(accept_language or "")]
-    wanted = [(language, weight) for language, weight in primary if language in languages and weight > 0]
+    """Return the language that a client with this `Accept-Language` prefers; by default the first."""
+    tags = [(spoken_language(tag, languages), weight) for tag, weight in _weighted(accept_language or "")]
+    wanted = [(language, weight) for language, weight in tags if language and weight > 0]
     return max(wanted, key=itemgetter(1), default=(languages[0], 1.0))[0]
+
+
+def spoken_language(tag: str, languages: Container[str]) -> str | None:
+    """Return the language of a tag, or of the longest part of it: `de` for `de-AT` (lookup, RFC 4647 3.4)."""
+    subtags = tag.lower().split("-", 4)[:4]  # language, script, region, variant
+    parts = ("-".join(subtags[:count]) for count in range(len(subtags), 0, -1))
+    return next((part for part in parts if part in languages), None)
 
 
 def _wanted(offer: str, ranges: Mapping[str, float]) -> tuple[float, int]:

@@ -1,54 +1,144 @@
-"""What the maintenance page says, in the languages that it speaks."""
+"""What the maintenance page says, in the languages that it speaks and in those of its users."""
 
+import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+
+from fastapi_maintenance._helpers.checks import check_name, check_str, reject, reject_value
+
+_TAG = r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*"
+_RIGHT_TO_LEFT = "ar|arc|ckb|dv|fa|he|iw|ks|lrc|mzn|nqo|pnb|ps|rhg|sd|syr|ug|ur|yi"
+_RIGHT_TO_LEFT_SCRIPTS = "adlm|arab|aran|hebr|nkoo|rohg|syrc|thaa"  # ISO 15924
 
 
-class Words(NamedTuple):
-    """The texts of one language. Units are the word for one and the word for more."""
+@dataclass(frozen=True, kw_only=True)
+class PageWords:
+    """The texts of the maintenance page in one language, for `as_html(words={"pl": PageWords(...)})`.
+
+    The durations are pairs: the text for one, and the text for more, with `{}` for the number. In a language with more
+    forms than two, an abbreviation such as `min` fits every number.
+
+    Args:
+        title: The title while none is set.
+        message: What to say while there is no message of an operator.
+        expected: What is put before the time when the service is expected back.
+        soon: That it takes less than a minute.
+        minutes: That it takes a minute, or so many minutes.
+        hours: The same for hours.
+        days: The same for days.
+        status_page: The text of the link to the status page.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A text is empty, or the text for more than one has no `{}`.
+    """
 
     title: str
     message: str
     expected: str
-    about: str
     soon: str
-    minute: str
-    hour: str
-    day: str
+    minutes: tuple[str, str]
+    hours: tuple[str, str]
+    days: tuple[str, str]
+    status_page: str
+
+    def __post_init__(self) -> None:
+        for name, text in vars(self).items():
+            if name not in {"minutes", "hours", "days"}:
+                check_name(name, text)
+                continue
+            if not isinstance(text, (tuple, list)) or len(text) != len(("one", "more")):
+                reject(name, "a pair of texts: for one and for more", text)
+            if "{}" not in [check_name(name, each) for each in text][1]:
+                reject_value(name, "have {} for the number in the text for more than one", text[1])
 
 
 _SENTENCES = {
-    "en": ("Down for maintenance", "We are working on it and will be back soon.", "Expected back"),
-    "de": ("Wartungsarbeiten", "Wir arbeiten daran und sind bald wieder da.", "Voraussichtlich wieder da"),
-    "es": ("En mantenimiento", "Estamos trabajando en ello y volveremos pronto.", "Vuelta prevista"),
-    "fr": ("Maintenance en cours", "Nous y travaillons et serons bientôt de retour.", "Retour prévu"),
-    "it": ("Manutenzione in corso", "Ci stiamo lavorando e torneremo presto.", "Ritorno previsto"),
-    "nl": ("Onderhoud", "We zijn ermee bezig en zijn snel terug.", "Naar verwachting terug"),
-    "pt": ("Em manutenção", "Estamos a trabalhar nisso e voltamos em breve.", "Regresso previsto"),
+    "en": ("Down for maintenance", "We are working on it and will be back soon.", "Expected back", "Status page"),
+    "de": (
+        "Wartungsarbeiten",
+        "Wir arbeiten daran und sind bald wieder da.",
+        "Voraussichtlich wieder da",
+        "Statusseite",
+    ),
+    "es": (
+        "En mantenimiento",
+        "Estamos trabajando en ello y volveremos pronto.",
+        "Vuelta prevista",
+        "Página de estado",
+    ),
+    "fr": ("Maintenance en cours", "Nous y travaillons et serons bientôt de retour.", "Retour prévu", "Page d’état"),  # noqa: RUF001 -- the apostrophe of print
+    "it": ("Manutenzione in corso", "Ci stiamo lavorando e torneremo presto.", "Ritorno previsto", "Pagina di stato"),
+    "nl": ("Onderhoud", "We zijn ermee bezig en zijn snel terug.", "Naar verwachting terug", "Statuspagina"),
+    "pt": ("Em manutenção", "Estamos a trabalhar nisso e voltamos em breve.", "Regresso previsto", "Página de estado"),
 }
 _DURATIONS = {
-    "en": ("in about", "in less than a minute", "minute minutes", "hour hours", "day days"),
-    "de": ("in etwa", "in weniger als einer Minute", "Minute Minuten", "Stunde Stunden", "Tag Tagen"),
-    "es": ("en aproximadamente", "en menos de un minuto", "minuto minutos", "hora horas", "día días"),
-    "fr": ("dans environ", "dans moins d’une minute", "minute minutes", "heure heures", "jour jours"),  # noqa: RUF001 -- the apostrophe of print
-    "it": ("tra circa", "tra meno di un minuto", "minuto minuti", "ora ore", "giorno giorni"),
-    "nl": ("over ongeveer", "over minder dan een minuut", "minuut minuten", "uur uur", "dag dagen"),
-    "pt": ("em cerca de", "em menos de um minuto", "minuto minutos", "hora horas", "dia dias"),
-}
-LANGUAGES: Mapping[str, Words] = {
-    language: Words(*sentences, *_DURATIONS[language]) for language, sentences in _SENTENCES.items()
+    "en": ("in about {}", "in less than a minute", "minute minutes", "hour hours", "day days"),
+    "de": ("in etwa {}", "in weniger als einer Minute", "Minute Minuten", "Stunde Stunden", "Tag Tagen"),
+    "es": ("en aproximadamente {}", "en menos de un minuto", "minuto minutos", "hora horas", "día días"),
+    "fr": ("dans environ {}", "dans moins d’une minute", "minute minutes", "heure heures", "jour jours"),  # noqa: RUF001 -- the apostrophe of print
+    "it": ("tra circa {}", "tra meno di un minuto", "minuto minuti", "ora ore", "giorno giorni"),
+    "nl": ("over ongeveer {}", "over minder dan een minuut", "minuut minuten", "uur uur", "dag dagen"),
+    "pt": ("em cerca de {}", "em menos de um minuto", "minuto minutos", "hora horas", "dia dias"),
 }
 
 
-def in_words(seconds: int, words: Words) -> str:
+def _built_in(language: str) -> PageWords:
+    title, message, expected, status_page = _SENTENCES[language]
+    about, soon, *units = _DURATIONS[language]
+    minutes, hours, days = ((f"{about} {one}", f"{about} {more}") for one, more in map(str.split, units))
+    return PageWords(
+        title=title,
+        message=message,
+        expected=expected,
+        soon=soon,
+        minutes=minutes,
+        hours=hours,
+        days=days,
+        status_page=status_page,
+    )
+
+
+LANGUAGES: Mapping[str, PageWords] = {language: _built_in(language) for language in _SENTENCES}
+
+
+def check_language(name: str, value: object) -> str:
+    """Return the value if it is a language tag."""
+    tag = check_str(name, value)
+    return tag if re.fullmatch(_TAG, tag) else reject_value(name, "be a language tag such as 'en' or 'pt-BR'", value)
+
+
+def check_words(name: str, value: object) -> dict[str, PageWords]:
+    """Return all languages of a page with these words, by tags in lower case."""
+    if not isinstance(value, Mapping):
+        reject(name, "a mapping from language to PageWords", value)
+    for tag, words in value.items():
+        check_language(f"a key of {name}", tag)
+        if not isinstance(words, PageWords):
+            reject(f"{name}[{tag!r}]", "a PageWords", words)
+    return {**LANGUAGES, **{tag.lower(): words for tag, words in value.items()}}
+
+
+def direction_of(tag: str) -> str:
+    """Return the direction in which a language is written, `rtl` or `ltr`, by its script if the tag has one.
+
+    >>> direction_of("ar-EG"), direction_of("az-Arab"), direction_of("en")
+    ('rtl', 'rtl', 'ltr')
+    """
+    language, *others = tag.lower().split("-")
+    script = next((subtag for subtag in others if len(subtag) == len("arab") and subtag.isalpha()), None)
+    is_rtl = re.fullmatch(_RIGHT_TO_LEFT_SCRIPTS, script) if script else re.fullmatch(_RIGHT_TO_LEFT, language)
+    return "rtl" if is_rtl else "ltr"
+
+
+def in_words(seconds: int, words: PageWords) -> str:
     """Say how long it takes, in the largest unit of which it is at least one, rounded up.
 
     >>> in_words(1500, LANGUAGES["en"])
     'in about 25 minutes'
     """
-    for size, unit in ((86_400, words.day), (3600, words.hour), (60, words.minute)):
+    for size, (one, more) in ((86_400, words.days), (3600, words.hours), (60, words.minutes)):
         if seconds >= size:
             count = -(-seconds // size)
-            one, more = unit.split()
-            return f"{words.about} {count} {one if count == 1 else more}"
+            return (one if count == 1 else more).replace("{}", str(count))
     return words.soon

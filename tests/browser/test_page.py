@@ -139,6 +139,7 @@ def test_what_is_replaced_is_shown(browser: Browser, service: Service) -> None:
         assert page.evaluate("getComputedStyle(document.querySelector('main')).borderTopColor") == "rgb(9, 8, 7)"
     with visited(browser, f"{service.url}/template/") as page:
         assert page.evaluate("getComputedStyle(document.querySelector('h1')).color") == "rgb(1, 2, 3)"
+        assert page.evaluate("document.querySelector('img').naturalWidth") == 20
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,55 @@ def test_it_tries_again_where_no_end_was_known(browser: Browser, service: Servic
         assert page.title() == "Down for maintenance"
         service.set(OPEN)
         page.get_by_text("The shop is open").wait_for(timeout=60_000)
+
+
+def test_it_tries_again_at_an_address_with_a_fragment_and_at_none_but_its_own(
+    browser: Browser, service: Service
+) -> None:
+    paths = ("/quick/", "/quick/a%20b?x=%3C%27&y=é", "//evil.example/x", "//evil.example/x?//evil.example")
+    service.set(CLOSED)
+    with visited(browser, service.url) as first:
+        pages = [first.context.new_page() for _ in paths]
+        for page, path in zip(pages, paths, strict=True):
+            page.goto(f"{service.url}{path}#prices")
+            assert page.title() == "Down for maintenance"
+        service.set(OPEN)
+        for page, path in zip(pages, paths, strict=True):
+            page.get_by_text("The shop is open").wait_for(timeout=60_000)
+            assert f"{service.url}{path}".replace("é", "%C3%A9") == page.url.removesuffix("?")
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "shown"),
+    [
+        ("127.0.0.1", "/plain/", True),
+        ("localhost", "/plain/", False),
+        ("127.0.0.1", "/framed/", False),
+        ("localhost", "/framed/", True),
+    ],
+)
+def test_it_is_shown_in_frames_of_the_origins_that_were_named(
+    browser: Browser, service: Service, host: str, path: str, shown: bool
+) -> None:
+    service.set(CLOSED)
+    outside = service.url.replace("127.0.0.1", host)
+    with visited(browser, f"{outside}/outside?shows={service.url}{path}") as page:
+        page.frames[1].wait_for_load_state()
+        assert shown == (page.frames[1].locator("h1").all_inner_texts() == ["Down for maintenance"])
+
+
+def test_it_speaks_a_language_of_ones_own_from_right_to_left_and_links_to_a_status_page(
+    browser: Browser, service: Service
+) -> None:
+    service.set(announced(hours=5))
+    with visited(browser, f"{service.url}/arabic/", locale="ar-EG", viewport=PHONE, bypass_csp=True) as page:
+        assert axe_passes(page) > 10
+    with visited(browser, f"{service.url}/arabic/", locale="ar-EG", viewport=PHONE) as page:
+        assert page.evaluate("getComputedStyle(document.documentElement).direction") == "rtl"
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        page.route("https://status.example/**", lambda route: route.fulfill(body="All is well"))
+        page.get_by_role("link", name="صفحة الحالة").click()
+        page.wait_for_url("https://status.example/?a=1&lt=2")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

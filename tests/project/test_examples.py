@@ -109,6 +109,13 @@ async def test_page_is_for_browsers_and_json_for_programs() -> None:
     assert kinds == ["text/html; charset=utf-8", "application/json"]
 
 
+@pytest.mark.usefixtures("_maintenance")
+async def test_page_speaks_the_language_that_was_added() -> None:
+    response = await ask(example("Languages of the page").app(), "/ Accept-Language=pl-PL")
+    assert '<html lang="pl" dir="ltr">' in response.text
+    assert '<a href="https://status.example/">Stan usługi</a>' in response.text
+
+
 async def test_toggle_it_by_api() -> None:
     app = example("A route of your own").app()
     path = "PUT /admin/maintenance"

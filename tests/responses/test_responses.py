@@ -8,8 +8,11 @@ import hashlib
 import html
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -21,6 +24,7 @@ from hypothesis import strategies as st
 from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
+    PageWords,
     Switch,
     as_html,
     as_json,
@@ -33,6 +37,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.responses import STATUS_KEY
+from fastapi_maintenance.responses.page import PAGE
 from fastapi_maintenance.responses.words import LANGUAGES, in_words
 from fastapi_maintenance.typing import ResponseCallback
 from tests.middleware.test_failures import app_on
@@ -119,21 +124,28 @@ async def test_nobody_is_sent_around_in_a_circle(url: str) -> None:
 # The page
 
 
+def refresh_of(response: Response | httpx.Response) -> tuple[int, str]:
+    """Return the seconds and the URL of the header `Refresh`, as HTML reads it (the shared declarative refresh)."""
+    match = re.fullmatch(r"(\d+)(?:; url=([!-&(-~][!-~]*))?", response.headers["refresh"])
+    assert match is not None
+    return int(match[1]), match[2] or ""
+
+
 @pytest.mark.usefixtures("stopped_at")
 async def test_the_page_is_a_page_that_is_shown_until_it_is_over() -> None:
     response = await ask(as_html(), state=lasting(1500, "Back at ten"), accept_language="en")
     assert (503, "text/html; charset=utf-8") == (response.status_code, response.headers["content-type"])
-    assert '<html lang="en">' in response.text
+    assert '<html lang="en" dir="ltr">' in response.text
     assert "<title>Down for maintenance</title>" in response.text
     assert "<p>Back at ten</p>" in response.text
     assert "in about 25 minutes</time>" in response.text
-    assert 1500 <= int(response.headers["refresh"]) <= 1560
+    assert 1500 <= refresh_of(response)[0] <= 1560
     assert "1500" == response.headers["retry-after"]
 
 
 async def test_where_the_end_is_not_known_the_page_is_loaded_again_now_and_then() -> None:
     response = await ask(as_html(retry=20))
-    assert 20 <= int(response.headers["refresh"]) <= 40
+    assert 20 <= refresh_of(response)[0] <= 40
     assert "<time" not in response.text
 
 
@@ -147,6 +159,23 @@ async def test_a_page_in_answer_to_a_post_is_not_loaded_again() -> None:
     assert "refresh" not in (await ask(as_html(), method="POST")).headers
 
 
+@given(
+    st.binary()
+    | st.sampled_from([b"//evil.example", b"a\r\nX: y", b"#b", b"\\\\evil", b"%", b"a" * 2000, b"\xff" * 5000])
+)
+def test_a_page_is_loaded_again_from_its_own_address_whatever_was_asked_for(query: bytes) -> None:
+    request = make_request("//evil.example/x")
+    request.scope.update({STATUS_KEY: status_of(ON, clock.now()), "query_string": query})
+    response = as_html()(request)
+    seconds, url = refresh_of(response)
+    assert 60 <= seconds <= 120
+    assert len(response.headers["refresh"]) < 2020
+    assert url.startswith("?") or (not url and len(query) > 600)  # each byte takes three characters at most
+    assert unquote_to_bytes(query) == unquote_to_bytes(url[1:]) or not url
+    again = urlsplit(urljoin("http://testserver//evil.example/x#top", url or "?"))
+    assert ("http", "testserver", "//evil.example/x", "") == (again.scheme, again.netloc, again.path, again.fragment)
+
+
 @pytest.mark.parametrize(
     ("accept_language", "language"),
     [("de-AT,de;q=0.9,en;q=0.8", "de"), ("pl", "en"), ("pl, fr;q=0.3", "fr"), ("", "en"), ("en;q=0.1, es;q=0.2", "es")],
@@ -154,7 +183,7 @@ async def test_a_page_in_answer_to_a_post_is_not_loaded_again() -> None:
 async def test_the_page_speaks_the_visitors_language_as_far_as_it_can(accept_language: str, language: str) -> None:
     response = await ask(as_html(), state=lasting(7200), accept_language=accept_language)
     assert language == response.headers["content-language"]
-    assert f'<html lang="{language}">' in response.text
+    assert f'<html lang="{language}" dir="ltr">' in response.text
     assert f"<h1>{LANGUAGES[language].title}</h1>" in response.text
     assert "Accept-Language" == response.headers["vary"]
 
@@ -163,14 +192,14 @@ async def test_everything_on_the_page_can_be_replaced() -> None:
     whole = as_html(
         title="Closed",
         message="We are moving",
-        language="gsw",
+        language="de-CH",
         accent="teal",
         light=("#eee", "rgb(1 2 3)"),
         dark=("black", "hsl(0, 0%, 90%)"),
     )
     text = (await ask(whole)).text
     for part in (
-        'lang="gsw"',
+        '<html lang="de-CH" dir="ltr">',
         "<h1>Closed</h1>",
         "<p>We are moving</p>",
         "--accent: teal",
@@ -197,6 +226,121 @@ async def test_the_policy_lets_in_the_pages_own_style_and_nothing_else() -> None
     assert_style_is_let_in(await ask(as_html(), state=lasting(60, HOSTILE)))
     bare = await ask(as_html(template="<p>$message</p>"))
     assert "style-src 'none';" in bare.headers["content-security-policy"]
+
+
+POLISH = PageWords(
+    title="Prace techniczne",
+    message="Wkrótce wracamy.",
+    expected="Powrót",
+    soon="za niecałą minutę",
+    minutes=("za około minutę", "za około {} min"),
+    hours=("za około godzinę", "za około {} godz."),
+    days=("za około dobę", "za około {} dni"),
+    status_page="Stan usługi",
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "accept_language", "language", "direction", "title"),
+    [
+        ({}, "pl-PL, en;q=0.9", "pl", "ltr", "Prace techniczne"),
+        ({}, "de", "de", "ltr", "Wartungsarbeiten"),
+        ({}, "zh-tw", "en", "ltr", "Down for maintenance"),
+        ({}, "zh-Hant-TW, en;q=0.5", "zh-hant", "ltr", "Prace techniczne"),
+        ({}, "he-IL", "he", "rtl", "Prace techniczne"),
+        ({}, "az-Arab, az-Latn;q=0.9", "az-arab", "rtl", "Prace techniczne"),
+        ({}, "-,a-b-c-d-e-f-g," + "a-" * 2000, "en", "ltr", "Down for maintenance"),
+        ({"language": "pl"}, "de", "pl", "ltr", "Prace techniczne"),
+        ({"language": "HE-IL"}, "de", "HE-IL", "rtl", "Prace techniczne"),
+        ({"language": "fr-CA"}, "pl", "fr-CA", "ltr", "Maintenance en cours"),
+        ({}, "pt-BR", "pt-br", "ltr", "Prace techniczne"),
+        ({}, "pt-PT", "pt", "ltr", "Em manutenção"),
+    ],
+)
+def test_the_page_speaks_languages_of_ones_own(
+    settings: dict[str, Any], accept_language: str, language: str, direction: str, title: str
+) -> None:
+    page = as_html(words=dict.fromkeys(("PL", "zh-Hant", "he", "az-Arab", "pt-BR"), POLISH), **settings)
+    response = rendered(page, lasting(7200), ("Accept-Language", accept_language))
+    text = bytes(response.body).decode()
+    assert (language, f'<html lang="{language}" dir="{direction}">', f"<h1>{title}</h1>") == (
+        response.headers["content-language"],
+        *re.findall(r"<html.*?>|<h1>.*?</h1>", text),
+    )
+
+
+def test_words_replace_those_of_a_language_that_the_page_speaks() -> None:
+    text = bytes(rendered(as_html(words={"en": POLISH}), lasting(7200)).body).decode()
+    assert re.search(r"<p>Powrót <time .*>za około 2 godz\.</time>", text)
+
+
+@pytest.mark.parametrize(
+    ("time_zone", "ends_at", "expected"),
+    [
+        ("UTC", datetime(2100, 1, 2, 12, tzinfo=UTC), "2100-01-02 12:00 UTC"),
+        ("Europe/Berlin", datetime(2100, 1, 2, 12, tzinfo=UTC), "2100-01-02 13:00 CET"),
+        (ZoneInfo("Europe/Berlin"), datetime(2100, 7, 2, 23, tzinfo=UTC), "2100-07-03 01:00 CEST"),
+        ("America/Sao_Paulo", datetime(2100, 1, 2, 12, tzinfo=UTC), "2100-01-02 09:00 UTC-03"),
+        (timezone(timedelta(hours=2)), datetime(2100, 1, 2, 12, tzinfo=UTC), "2100-01-02 14:00 UTC+02:00"),
+        (timezone(timedelta(0), "<b>"), datetime(2100, 1, 2, 12, tzinfo=UTC), "2100-01-02 12:00 &lt;b&gt;"),
+        ("Asia/Tokyo", datetime.max.replace(tzinfo=UTC), "9999-12-31 23:59 UTC"),
+    ],
+)
+def test_the_end_is_shown_in_the_time_zone(time_zone: str | tzinfo, ends_at: datetime, expected: str) -> None:
+    state = MaintenanceState(switch=Switch(on=True, ends_at=ends_at))
+    text = bytes(rendered(as_html(time_zone=time_zone), state).body).decode()
+    assert f" ({expected}).</p>" in text
+    assert f'<time datetime="{ends_at.isoformat(timespec="seconds")}">' in text
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_the_status_page_is_a_link_in_the_visitors_language(language: str) -> None:
+    link = re.compile(r'<p><a href="(.*?)">(.*?)</a></p>')
+    for template in (PAGE, "<p>$message</p>$status_page"):
+        page = as_html(template=template, status_page='https://status.example/?a=1&b="')
+        text = bytes(rendered(page, ON, ("Accept-Language", language)).body).decode()
+        assert [("https://status.example/?a=1&amp;b=&quot;", LANGUAGES[language].status_page)] == link.findall(text)
+    assert "<a" not in bytes(rendered(as_html(), ON).body).decode()
+
+
+@pytest.mark.parametrize(
+    ("markup", "images"),
+    [
+        ("", "data:"),
+        ('<img alt="" src="data:image/png;base64,AA">', "data:"),
+        ("<svg><rect fill='url(#a)'/></svg><a href='/'>$message</a>", "data:"),
+        ("<style>p { background: url( 'data:image/png;base64,AA') }</style>", "data:"),
+        ('<img alt="" src="/logo.png">', "data: 'self'"),
+        ("<IMG\nsrc = logo.png>", "data: 'self'"),
+        ('<img src="data:image/png;base64,AA" srcset="logo.png 2x">', "data: 'self'"),
+        ('<svg><image href="logo.png"/></svg>', "data: 'self'"),
+        ('<link rel="icon" href="/favicon.ico">', "data: 'self'"),
+        ('<style>p { background: URL("logo.png") }</style>', "data: 'self'"),
+    ],
+)
+def test_the_policy_lets_in_images_of_the_server_where_the_template_has_them(markup: str, images: str) -> None:
+    response = rendered(as_html(template=f"<p>$message</p>{markup}"), lasting(60, '<img src="/logo.png">'))
+    assert f"; img-src {images};" in response.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "ancestors"),
+    [
+        ({}, "'self'"),
+        *(
+            ({"frame_ancestors": value}, value)
+            for value in (
+                "'none'",
+                "'self' https://portal.example",
+                "https://*.portal.example:8443 http://localhost:*",
+                "https: *",
+            )
+        ),
+    ],
+)
+def test_the_policy_names_who_may_show_the_page_in_a_frame(settings: dict[str, str], ancestors: str) -> None:
+    policy = rendered(LOOSE.as_html(**settings), ON).headers["content-security-policy"]
+    assert policy.endswith(f"; frame-ancestors {ancestors}")
 
 
 @given(st.text(st.characters(codec="utf-8")) | st.just(HOSTILE))
@@ -229,6 +373,7 @@ def test_every_language_can_say_how_long_it_takes(language: str) -> None:
     said = {in_words(seconds, LANGUAGES[language]) for seconds in (1, 60, 120, 3600, 86_400, 172_800)}
     assert 6 == len(said)
     assert [] == [text for text in said if "{" in text]
+    assert LANGUAGES[language] == replace(LANGUAGES[language])  # which checks it
 
 
 # Negotiation
@@ -313,6 +458,56 @@ async def test_a_handshake_is_negotiated_as_the_get_that_it_is() -> None:
         (lambda: LOOSE.as_html(template="5 $"), ValueError, r"and \$\$ for a dollar sign"),
         (lambda: LOOSE.as_html(template=None), TypeError, "template must be a str, got NoneType None"),
         (lambda: LOOSE.as_html(retry=0), ValueError, "retry must be a finite number of seconds above 0"),
+        (
+            lambda: LOOSE.as_html(language="gsw"),
+            ValueError,
+            "language must be one of de, en, .*, pt, .* words, got 'gsw'",
+        ),
+        (lambda: LOOSE.as_html(language="xx", words={"pl": POLISH}), ValueError, "one of de, .*, pl, pt"),
+        (lambda: LOOSE.as_html(language=1), TypeError, "language must be a str"),
+        (lambda: LOOSE.as_html(words=[POLISH]), TypeError, "words must be a mapping from language to PageWords"),
+        (lambda: LOOSE.as_html(words={"pl": "Polski"}), TypeError, r"words\['pl'\] must be a PageWords, got str"),
+        (lambda: LOOSE.as_html(words={"p l": POLISH}), ValueError, "a key of words must be a language tag"),
+        (lambda: LOOSE.as_html(words={1: POLISH}), TypeError, "a key of words must be a str, got int 1"),
+        (lambda: replace(POLISH, title=LOOSE), TypeError, "title must be a str, got module"),
+        (lambda: replace(POLISH, title=""), ValueError, "title must not be empty"),
+        (lambda: replace(POLISH, hours=LOOSE.STATUS_KEY), TypeError, "hours must be a pair of texts: .*, got str"),
+        (lambda: replace(POLISH, days=("doba", LOOSE)), TypeError, "days must be a str, got module"),
+        (lambda: replace(POLISH, days=("doba", "dni")), ValueError, "days must have {} for the number .*, got 'dni'"),
+        (lambda: LOOSE.as_html(time_zone=1), TypeError, "time_zone must be a name .* or a tzinfo, got int 1"),
+        *(
+            (lambda zone=zone: LOOSE.as_html(time_zone=zone), ValueError, "time_zone must be the name of a time zone")
+            for zone in ("Mars/Olympus", "", "Europe", "/etc/passwd", "../x", "a\0b", "CEST+nothing", "é" * 300)
+        ),
+        (lambda: LOOSE.as_html(status_page=1), TypeError, "status_page must be a str, got int 1"),
+        *(
+            (lambda url=url: LOOSE.as_html(status_page=url), ValueError, "status_page must be a URL .* got")
+            for url in (
+                *("", "/status", "//status.example", "status.example", "javascript:alert(1)", "data:text/html,x"),
+                *(
+                    "https://",
+                    "https:///x",
+                    "https://a b",
+                    "https://a.example/\n",
+                    "https://[::1",
+                    "https://a.example:x",
+                ),
+                *("https:\\\\a.example", " https://a.example", "https://user:secret@a.example/"),
+            )
+        ),
+        (
+            lambda: LOOSE.as_html(status_page="https://a.example", template="$message"),
+            ValueError,
+            r"template must have the place \$status_page",
+        ),
+        (lambda: LOOSE.as_html(frame_ancestors=["'self'"]), TypeError, "frame_ancestors must be a str, got list"),
+        *(
+            (lambda value=value: LOOSE.as_html(frame_ancestors=value), ValueError, "frame_ancestors must be 'none', or")
+            for value in (
+                *("", "self", "'self' 'none'", "https://a.example; script-src *", "https://a.example, *", "a.example"),
+                *("https://a.example/path", "https://a.example\r\nX: y", "'unsafe-inline'", "https://"),
+            )
+        ),
         (lambda: LOOSE.with_media_type("html", as_json()), ValueError, "media_type must be of the form type/subtype"),
         (lambda: LOOSE.with_media_type("text/html; a=b", as_json()), ValueError, "without parameters, got"),
         (lambda: LOOSE.with_media_type(1, as_json()), TypeError, "media_type must be a str"),

@@ -34,6 +34,7 @@ from fastapi_maintenance import (
     MaintenanceStatus,
     MemoryBackend,
     MiddlewareSettings,
+    PageWords,
     PeekableStateBackend,
     Predicate,
     StateBackend,
@@ -302,6 +303,11 @@ def with_our_page(**settings: Unpack[MiddlewareSettings]) -> None:
 def status_response(request: Request) -> Response:
     assert_type(current_status(request), MaintenanceStatus)
     return Response(current_status(request).message, 503)
+
+
+def polish_page(polish: PageWords) -> SyncResponseCallback:
+    as_html(words={"pl": "Polski"})  # type: ignore[dict-item]
+    return as_html(words={"pl": polish}, time_zone=UTC, status_page="https://status.example")
 
 
 def no_response(request: Request) -> dict[str, str]:
