@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -81,13 +81,12 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
         try:
             request = Request({**as_http(scope), STATUS_KEY: status}, receive)
             made = await guarded(_made(response, request))
-            if not isinstance(made, Response):
-                reject("what the response callback returns", "a Response", made)
             await made(request.scope, receive, send_completed)
-        except Exception:
+        except Exception as error:
             if begun:
                 raise
-            _logger.exception("The response callback %r failed; the default response is sent instead", response)
+            if not isinstance(error, ClientDisconnect):  # while it read the body
+                _logger.exception("The response callback %r failed; the default response is sent instead", response)
             response = _default
         else:
             return
@@ -96,9 +95,10 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
     await send({"type": "http.response.body", "body": body})
 
 
-async def _made(response: ResponseCallback, request: Request) -> object:
+async def _made(response: ResponseCallback, request: Request) -> Response:
     made: Any = response(request)
-    return await made if inspect.isawaitable(made) else made
+    made = await made if inspect.isawaitable(made) else made
+    return made if isinstance(made, Response) else reject("what the response callback returns", "a Response", made)
 
 
 def _seconds(status: MaintenanceStatus, retry_after: tuple[int, int]) -> int:

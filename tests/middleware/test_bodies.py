@@ -377,6 +377,14 @@ async def test_each_part_reads_a_form_and_json_from_the_beginning() -> None:
     assert seen == [b"12345", b"12345", "ada", "ada"]
 
 
+async def test_response_callback_whose_client_is_gone_is_not_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def echo(request: Request) -> Response:
+        return PlainTextResponse(await request.body(), status_code=503)
+
+    exchange = await Exchange([chunk(b"1", more=True), DISCONNECT], never, response=echo).run()
+    assert (exchange.status, [record for record in caplog.records if record.levelno >= logging.ERROR]) == (503, [])
+
+
 async def test_files_of_a_form_that_a_predicate_has_read_are_closed() -> None:
     files: list[UploadFile] = []
 
