@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 HIDDEN_APP = "fastapi_maintenance.hidden_app"  # in the scope where the app, and a `root_path` of its own, is unknown
 TEMPLATE = "fastapi_maintenance.template"  # the path of the route that will answer, with parameters in braces
-_PLAIN = re.compile(r"(?:/[a-z0-9_-]++)*+/?")
+_PLAIN = re.compile(r"(?:/[a-z0-9_-]+)*/?")  # Python before 3.11.5 is wrong about a group that is possessive
 _SEVERAL_READINGS = re.compile(r"[\\?#\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *+(?:[;/]|$)")
 _MOST_DECODINGS = 3
 _MOST_TO_NORMALIZE = 1024  # characters: the time that many combining marks take grows with the square of their number

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, Hashable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from urllib.parse import urlsplit
@@ -141,13 +141,15 @@ class RedisBackend(StoreBackend):
                 raise
             return InvalidStateError(f"{self.key} must be a string: {error}")
 
+    def _listening(self) -> AbstractAsyncContextManager[tuple[Read, Wait]]:
+        if hasattr(self.client, "pubsub"):
+            return self._subscribed()
+        self.workers.can_subscribe = False  # redis-py before 8 has none for a Cluster: there the key is only polled
+        return nullcontext((self.get_state, anyio.sleep))
+
     @asynccontextmanager
-    async def _listening(self) -> AsyncGenerator[tuple[Read, Wait]]:
+    async def _subscribed(self) -> AsyncGenerator[tuple[Read, Wait]]:
         """Subscribe to the channel of the changes, without the client's own retries."""
-        if not hasattr(self.client, "pubsub"):  # redis-py before 8 has none for a Cluster: there the key is only polled
-            self.workers.can_subscribe = False
-            yield self.get_state, anyio.sleep
-            return
         pubsub = self.client.pubsub()
         fileno = partial(_fileno, pubsub)
         let_go_in_children(fileno)

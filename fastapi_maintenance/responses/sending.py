@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, cast
 
 from starlette.requests import ClientDisconnect, Request
@@ -22,11 +24,8 @@ from fastapi_maintenance.responses.cors import EXPOSED
 from fastapi_maintenance.state import MaintenanceStatus, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
 
-body_limit: Any
-try:
-    from starlette.middleware import body_limit
-except ImportError:  # an older Starlette
-    body_limit = None
+_LIMIT = "starlette.middleware.body_limit"  # which an older Starlette lacks
+body_limit: Any = import_module(_LIMIT) if find_spec(_LIMIT) else None
 _Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
 _OVERDUE = 30  # seconds

@@ -1,7 +1,7 @@
 """The backend on SQLAlchemy, for any of its async drivers."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -139,11 +139,13 @@ class SQLAlchemyBackend(StoreBackend):
         """Who serves behind this switch; None: it is not PostgreSQL through asyncpg or psycopg."""
         return self._workers if postgresql.can_listen(self.engine) else None
 
+    def _listening(self) -> AbstractAsyncContextManager[tuple[Read, Wait]]:
+        if postgresql.can_listen(self.engine):
+            return self._notified()
+        return nullcontext((self.get_state, anyio.sleep))
+
     @asynccontextmanager
-    async def _listening(self) -> AsyncGenerator[tuple[Read, Wait]]:
-        if not postgresql.can_listen(self.engine):
-            yield self.get_state, anyio.sleep
-            return
+    async def _notified(self) -> AsyncGenerator[tuple[Read, Wait]]:
         async with AsyncExitStack() as stack:
             try:
                 connection, wait = await stack.enter_async_context(postgresql.listening(self._engine))
