@@ -133,14 +133,15 @@ class MaintenanceModeMiddleware:
                         receive = question.rest(receive)
                     if blocks is not False:
                         served.requests.remove(request)
-                        settings, cors = self.settings, answer.cors
+                        settings, preflight = self.settings, is_preflight(scope)
+                        cors = answer.cors(is_preflight=preflight)
                         respond: ASGIApp = partial(
                             send_blocked,
                             status=blocked.status,
                             response=settings.response,
                             retry_after=settings.retry_after,
                         )
-                        if cors is None or not is_preflight(scope):
+                        if cors is None or not preflight:
                             request_was_blocked(blocked.route)
                         await (respond if cors is None else through_cors(cors, respond))(scope, receive, send)
                         return

@@ -33,10 +33,17 @@ class Answer(NamedTuple):
         """Whether it is more than that something answers, about which the predicate decides."""
         return self.mark is not None or not self.answered or self.documentation
 
-    @property
-    def cors(self) -> Any:  # noqa: ANN401 -- the middleware, or what it will be built from
-        """The outermost CORS middleware that the answer would come through; None if there is none."""
-        return next((layers.cors for layers in self.layers if layers.cors is not None), None)
+    def cors(self, *, is_preflight: bool) -> Any:  # noqa: ANN401 -- the middleware, or what it will be built from
+        """Return the outermost CORS middleware that the answer would come through; None if there is none.
+
+        A preflight comes to it only if no layer before it may refuse that.
+        """
+        for each in self.layers:
+            if each.cors is not None and not each.is_guess:
+                return None if is_preflight and not each.answers_preflights else each.cors
+            if is_preflight and each.unknown:
+                return None
+        return None
 
 
 _MOST_MOUNTS = 100

@@ -84,6 +84,7 @@ class Layers:
         self.decides = False  # whether one of these, and not the routes, decides what answers
         self.is_guess = False  # whether a request may never come to this router
         self.cors: Any = None  # the outermost CORS middleware, which what is answered in its place has to go through
+        self.answers_preflights = False  # whether that comes before each layer that may refuse preflights
         self.handlers: Any = None  # the innermost layer, or the application, that has handlers of exceptions
         self._links: list[
             tuple[Any, type, str, object]
@@ -183,7 +184,7 @@ class Layers:
 
     def _check_middleware(self, layer: Any, kind: object) -> None:  # noqa: ANN401 -- anything can be a layer
         if self.cors is None and _is_cors(kind):
-            self.cors = unwrapped(layer)
+            self.cors, self.answers_preflights = unwrapped(layer), not self.unknown
         if kind is ExceptionMiddleware and not isinstance(layer, Middleware):
             self.handlers = layer
         self._check(layer, known=is_known(kind))
@@ -198,7 +199,8 @@ class Layers:
 
 
 def _is_cors(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, CORSMiddleware)
+    """Return whether this is Starlette's own class: a subclass may lead to the app in a way of its own."""
+    return kind is CORSMiddleware
 
 
 def mounted_layers(mount: Any) -> Layers:  # noqa: ANN401 -- a mount or a host, or its context in an included router

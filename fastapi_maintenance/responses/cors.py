@@ -35,8 +35,8 @@ def through_cors(cors: Any, app: ASGIApp) -> ASGIApp:  # noqa: ANN401 -- the mid
         async def send_exposing(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(raw=list(message["headers"]))
-                own = headers.get(_EXPOSE)
-                if "X-Maintenance-Mode" in headers and own not in {None, "*", EXPOSED}:
+                own = headers.get(_EXPOSE, EXPOSED)
+                if "X-Maintenance-Mode" in headers and EXPOSED not in own:  # `*` is no wildcard for credentials
                     headers[_EXPOSE] = f"{own}, {EXPOSED}"
                 message = {**message, "headers": headers.raw}
             await send(message)

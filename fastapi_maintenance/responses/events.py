@@ -15,6 +15,7 @@ from fastapi_maintenance.state import seconds_left
 from fastapi_maintenance.typing import SyncResponseCallback
 
 _STREAM = "text/event-stream"
+_LEAST = 100  # milliseconds
 _DAY = 86_400  # seconds: browsers wait no month
 
 
@@ -44,13 +45,14 @@ def as_event_stream(*, retry: float | timedelta = 30.0) -> SyncResponseCallback:
 
     def event_stream(request: Request, /) -> Response:
         accept = ",".join(request.headers.getlist("accept"))
-        if request.method != "GET" or not preferred(accept, ["application/json", _STREAM]):
+        is_named = _STREAM in accept.lower()  # and not `text/*`, as of browsers that show texts
+        if request.method != "GET" or not is_named or not preferred(accept, ["application/json", _STREAM]):
             return other(request)
         status = current_status(request)
         wait = min(seconds_left(status, clock.now()) or pause, pause) + random.uniform(0, pause)  # noqa: S311 -- no secret
         ends_at = None if status.ends_at is None else status.ends_at.isoformat()
         data = json.dumps({"message": status.message, "ends_at": ends_at})
-        body = f"retry: {round(wait * 1000)}\nevent: maintenance\ndata: {data}\n\n"
+        body = f"retry: {max(round(wait * 1000), _LEAST)}\nevent: maintenance\ndata: {data}\n\n"
         return Response(body, media_type=_STREAM)
 
     return offering(_STREAM, event_stream, status=200)

@@ -15,7 +15,7 @@ from fastapi_maintenance.responses.callbacks import answers_of, offering
 from fastapi_maintenance.typing import ResponseCallback
 
 _MEDIA_TYPE = r"(?a)[\w!#$&^.+-]+/[\w!#$&^.+-]+"  # RFC 6838 4.2
-_ELEMENT = r'(?:[^,"]|"(?:[^"\\]|\\.)*")+'
+_ELEMENT = r'(?:[^,"]|"(?:[^"\\]|\\.)*(?:"|\\?$))+'  # a text that is not closed ends with the header
 _CHARSET = r"\s*(?:charset\s*=.*)?"  # all that is offered is UTF-8, which every client takes
 _WEIGHT = r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*"  # RFC 9110 12.4.2
 _JSON = "application/json"

@@ -118,13 +118,15 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     ancestors = check_frame_ancestors("frame_ancestors", frame_ancestors)
     pause = check_seconds("retry", retry)
     colors = _checked_colors(accent, light=light, dark=dark)
-    page = Template(check_str("template", template))
+    page = Template(re.sub(r"\r\n?", "\n", check_str("template", template)))  # as browsers read it
     try:
-        policy = policy_for(page.substitute(dict.fromkeys(_TEXTS, ""), **colors), ancestors)
+        policy, other = (policy_for(page.substitute(dict.fromkeys(_TEXTS, each), **colors), ancestors) for each in "ab")
     except (KeyError, ValueError) as error:
         places = " ".join(f"${place}" for place in (*_TEXTS, *colors))
         msg = f"template must have no places but {places}, and $$ for a dollar sign: {error}"
         raise ValueError(msg) from None
+    if policy != other:
+        reject_value("template", "have no texts, such as $title, in a <style> element", template)
     if status_page is not None:
         _check_web_url("status_page", status_page)
         if "status_page" not in page.get_identifiers():
@@ -159,18 +161,16 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
 
 def _checked_zone(time_zone: object) -> tzinfo:
     """Return the time zone of this name, or the one that was given."""
-    if isinstance(time_zone, tzinfo):
-        return time_zone
-    if not isinstance(time_zone, str):
+    if not isinstance(time_zone, (str, tzinfo)):
         reject("time_zone", "a name such as 'Europe/Berlin', or a tzinfo", time_zone)
+    has_name = "be the name of a time zone that this system has (or install tzdata)"
+    rule = has_name if isinstance(time_zone, str) else "be a tzinfo that knows its offset"
     try:
-        return ZoneInfo(time_zone)
-    except (
-        KeyError,
-        ValueError,
-        OSError,
-    ):  # the last one for a folder of the database, and for a name that is too long
-        reject_value("time_zone", "be the name of a time zone that this system has (or install tzdata)", time_zone)
+        zone = ZoneInfo(time_zone) if isinstance(time_zone, str) else time_zone
+        clock.now().astimezone(zone).strftime("%Z %z")
+    except Exception:  # noqa: BLE001 -- of the database of time zones, or of the tzinfo
+        reject_value("time_zone", rule, time_zone)
+    return zone
 
 
 def _check_web_url(name: str, value: object) -> None:

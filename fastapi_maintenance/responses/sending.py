@@ -1,15 +1,18 @@
 """Sending the response to a blocked request, with its `Retry-After`, also to a WebSocket handshake."""
 
 import inspect
+import math
 import random
-import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
 
+import anyio
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -29,6 +32,7 @@ body_limit: Any = import_module(_LIMIT) if find_spec(_LIMIT) else None
 _Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
 _OVERDUE = 30  # seconds
+_TOO_LARGE = 413
 _TRY_AGAIN_LATER = 1013  # IANA's registry of WebSocket close codes
 _logger = get_logger()
 _default = cast("MessageCallback", as_json())
@@ -39,16 +43,36 @@ def _of_any_size(scope: Scope, receive: Receive, send: Send) -> Send:
     if body_limit is None or body_limit.MAX_BODY_SIZE_SCOPE_KEY not in scope:
         return send
 
+    limit = scope[body_limit.MAX_BODY_SIZE_SCOPE_KEY]
+
     async def send_of_any_size(message: Message) -> None:
         async def respond(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send(message)
 
-        if message["type"] == "http.response.start":  # and not before: until then, a callback may read the body
-            await body_limit.RequestBodyLimitMiddleware(respond, max_body_size=sys.maxsize)(scope, receive, send)
-        else:
+        async def respond_no_more(_scope: Scope, _receive: Receive, _send: Send) -> None:
+            pass
+
+        if message["type"] != "http.response.start":
             await send(message)
+            return
+        await body_limit.RequestBodyLimitMiddleware(respond, max_body_size=math.inf)(scope, receive, send)
+        with suppress(HTTPException):  # if the limit has been exceeded already
+            await body_limit.RequestBodyLimitMiddleware(respond_no_more, max_body_size=limit)(scope, receive, send)
 
     return send_of_any_size
+
+
+def _for_response(receive: Receive) -> Receive:
+    """Return what a response receives with to notice that the client is gone: a body that is too large is none."""
+
+    async def receive_disconnect() -> Message:
+        try:
+            return await receive()
+        except HTTPException:  # of a limit of bodies
+            await anyio.sleep_forever()
+            raise
+
+    return receive_disconnect
 
 
 async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what to say
@@ -80,11 +104,11 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
         try:
             request = Request({**as_http(scope), STATUS_KEY: status}, receive)
             made = await guarded(_made(response, request))
-            await made(request.scope, receive, send_completed)
+            await made(request.scope, _for_response(receive), send_completed)
         except Exception as error:
             if begun:
                 raise
-            if not isinstance(error, ClientDisconnect):  # while it read the body
+            if not _is_of_body(error):
                 _logger.exception("The response callback %r failed; the default response is sent instead", response)
             response = _default
         else:
@@ -92,6 +116,11 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
     code, headers, body = _rendered(response, status.message or response.default, status.ends_at, seconds)
     await send({"type": "http.response.start", "status": code, "headers": headers.copy()})
     await send({"type": "http.response.body", "body": body})
+
+
+def _is_of_body(error: Exception) -> bool:
+    """Return whether a callback that reads the body could not: the client is gone, or the body exceeds a limit."""
+    return isinstance(error, ClientDisconnect) or (isinstance(error, HTTPException) and error.status_code == _TOO_LARGE)
 
 
 async def _made(response: ResponseCallback, request: Request) -> Response:

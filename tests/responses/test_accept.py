@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fastapi_maintenance.responses import negotiation
 from fastapi_maintenance.responses.negotiation import preferred
 
 HTML, JSON, PROBLEM, TEXT = "text/html", "application/json", "application/problem+json", "text/plain"
@@ -62,3 +65,8 @@ def test_nothing_is_chosen_that_is_wanted_less_than_another(weights: dict[str, f
     accept = ", ".join(f"{name};q={weight:.3f}" for name, weight in sorted(weights.items()))
     chosen = offers[preferred(accept, offers)]
     assert max(weights.values()) == weights[chosen] or max(weights.values()) == 0
+
+
+@pytest.mark.parametrize("header", ['\\"' * 1000, '"' + "a," * 1000, '"\\'])
+def test_text_that_is_not_closed_ends_with_the_header_and_is_looked_for_once(header: str) -> None:
+    assert re.findall(negotiation._ELEMENT, header) == [header]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from collections.abc import AsyncIterator
 
 import pytest
+from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from fastapi_maintenance import ExemptCallback, ResponseCallback, maintenance_middleware
 from fastapi_maintenance.predicates import never
@@ -48,7 +51,7 @@ async def test_blocked_upload_gets_the_503_whatever_its_size(size: int, exempt: 
     assert passed.status_code == (413 if size > LIMIT_OF_ROUTE else 200)
 
 
-async def test_response_callback_reads_no_more_than_the_limit() -> None:
+async def test_response_callback_reads_no_more_than_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     async def echo(request: Request) -> Response:
         return PlainTextResponse(await request.body(), status_code=503)
 
@@ -56,3 +59,19 @@ async def test_response_callback_reads_no_more_than_the_limit() -> None:
         sizes = [len((await http.post("/", content=bytes(size))).content) for size in (LIMIT, LIMIT + 1)]
     assert sizes[0] == LIMIT
     assert sizes[1] > LIMIT + 1  # the default response
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("size", [LIMIT, LIMIT + 1, LIMIT_OF_ROUTE + 1])
+async def test_blocked_upload_gets_a_response_that_is_streamed(size: int) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"closed"
+        await checkpoint()
+        yield b" for now"
+
+    async def stream(_: Request) -> Response:
+        return StreamingResponse(parts(), status_code=503)
+
+    async with client(app_with(response=stream)) as http:
+        response = await http.post("/", content=bytes(size))
+    assert (response.status_code, response.text) == (503, "closed for now")

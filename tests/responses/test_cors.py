@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -11,9 +11,10 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import ResponseCallback, as_html, as_redirect, maintenance_middleware
+from tests.routing.apps import Rewriting, rewriting
 from tests.support import client, handshake, websocket_scope
 
 pytestmark = pytest.mark.anyio
@@ -121,7 +122,58 @@ async def test_headers_that_the_callback_sets_are_kept() -> None:
 
     async with client(inside({"enabled": True, "response": closed})) as http:
         blocked = await http.get("/items", headers=SHOP)
-    assert (blocked.headers["x-maintenance-mode"], exposed(blocked)) == ("planned", ["*"])
+    assert blocked.headers["x-maintenance-mode"] == "planned"
+    assert exposed(blocked) == ["*", "Retry-After", "X-Maintenance-Mode"]  # `*` is no wildcard for credentials
+
+
+@pytest.mark.parametrize("is_hiding", [False, True])
+async def test_response_behind_a_layer_that_may_refuse_preflights_is_readable_and_no_preflight_is_answered(
+    is_hiding: bool,
+) -> None:
+    app = shop()
+    app.add_middleware(CORSMiddleware, **CORS)
+    app.add_middleware(cast("Any", rewriting if is_hiding else Rewriting))
+    app.add_middleware(maintenance_middleware(enabled=True))
+    async with client(app) as http:
+        simple, preflight = await http.get("/items", headers=SHOP), await http.options("/items", headers=PREFLIGHT)
+    assert (simple.status_code, simple.headers["access-control-allow-origin"]) == (503, SHOP["Origin"])
+    assert (preflight.status_code, preflight.headers["x-maintenance-mode"]) == (503, "on")
+
+
+class Leading(CORSMiddleware):
+    """A CORS middleware that leads to the app in a way of its own."""
+
+    def __init__(self, app: ASGIApp, **settings: Any) -> None:  # noqa: ANN401 -- those of the CORS middleware
+        super().__init__(app, **settings)
+        self.inner = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.inner(scope, receive, send)
+
+
+class Choosing:
+    """An app that leads to one of two others, of which one is a guess."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.app if scope["path"] == "/items" else PlainTextResponse("internal"))(scope, receive, send)
+
+
+async def test_class_that_may_lead_to_the_app_or_away_from_it_answers_nothing_that_is_blocked() -> None:
+    app = shop()
+    app.add_middleware(cast("Any", Leading), **CORS)
+    app.add_middleware(maintenance_middleware(enabled=True))
+    public, outer = shop(), FastAPI()
+    public.add_middleware(CORSMiddleware, **CORS)
+    outer.mount("/in", Choosing(public))
+    outer.add_middleware(maintenance_middleware(enabled=True))
+    for closed, path in ((app, "/items"), (outer, "/in/internal")):
+        async with client(closed) as http:
+            statuses = [(await http.get(path, headers=SHOP)).status_code]
+            statuses.append((await http.options(path, headers=PREFLIGHT)).status_code)
+        assert statuses == [503, 503]
 
 
 @everywhere

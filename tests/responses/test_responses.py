@@ -274,6 +274,11 @@ def test_words_replace_those_of_a_language_that_the_page_speaks() -> None:
     assert re.search(r"<p>Powrót <time .*>za około 2 godz\.</time>", text)
 
 
+def test_styles_of_a_template_count_whatever_its_line_ends_are() -> None:
+    pages = [rendered(as_html(template=f"<style>{end}h1 {{}}{end}</style>"), ON) for end in ("\n", "\r\n", "\r")]
+    assert len({(page.body, page.headers["content-security-policy"]) for page in pages}) == 1
+
+
 @pytest.mark.parametrize(
     ("time_zone", "ends_at", "expected"),
     [
@@ -475,6 +480,12 @@ async def test_a_handshake_is_negotiated_as_the_get_that_it_is() -> None:
         (lambda: replace(POLISH, days=("doba", LOOSE)), TypeError, "days must be a str, got module"),
         (lambda: replace(POLISH, days=("doba", "dni")), ValueError, "days must have {} for the number .*, got 'dni'"),
         (lambda: LOOSE.as_html(time_zone=1), TypeError, "time_zone must be a name .* or a tzinfo, got int 1"),
+        (lambda: LOOSE.as_html(time_zone=tzinfo()), ValueError, "time_zone must be a tzinfo that knows its offset"),
+        (
+            lambda: LOOSE.as_html(template="<style>h1 { direction: $direction }</style>"),
+            ValueError,
+            "template must have no texts, such as",
+        ),
         *(
             (lambda zone=zone: LOOSE.as_html(time_zone=zone), ValueError, "time_zone must be the name of a time zone")
             for zone in ("Mars/Olympus", "", "Europe", "/etc/passwd", "../x", "a\0b", "CEST+nothing", "é" * 300)
