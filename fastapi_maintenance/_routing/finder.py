@@ -39,7 +39,7 @@ class Answer(NamedTuple):
         A preflight comes to it only if no layer before it may refuse that.
         """
         for each in self.layers:
-            if each.cors is not None and not each.is_guess:
+            if each.cors is not None:
                 return None if is_preflight and not each.answers_preflights else each.cors
             if is_preflight and each.unknown:
                 return None

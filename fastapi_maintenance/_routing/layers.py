@@ -183,7 +183,7 @@ class Layers:
         return layers[-1]
 
     def _check_middleware(self, layer: Any, kind: object) -> None:  # noqa: ANN401 -- anything can be a layer
-        if self.cors is None and _is_cors(kind):
+        if self.cors is None and _is_cors(kind) and not self.is_guess:
             self.cors, self.answers_preflights = unwrapped(layer), not self.unknown
         if kind is ExceptionMiddleware and not isinstance(layer, Middleware):
             self.handlers = layer
