@@ -42,7 +42,6 @@ def _of_any_size(scope: Scope, receive: Receive, send: Send) -> Send:
     """Return a `send` with which a limit of bodies outside does not put a 413 in the place of the response."""
     if body_limit is None or body_limit.MAX_BODY_SIZE_SCOPE_KEY not in scope:
         return send
-
     limit = scope[body_limit.MAX_BODY_SIZE_SCOPE_KEY]
 
     async def send_of_any_size(message: Message) -> None:
@@ -66,11 +65,10 @@ def _for_response(receive: Receive) -> Receive:
     """Return what a response receives with to notice that the client is gone: a body that is too large is none."""
 
     async def receive_disconnect() -> Message:
-        try:
+        with suppress(HTTPException):  # of a limit of bodies
             return await receive()
-        except HTTPException:  # of a limit of bodies
+        while True:
             await anyio.sleep_forever()
-            raise
 
     return receive_disconnect
 
