@@ -142,7 +142,7 @@ class _Resolver:
             raise TypeError(msg) from error
         self.reads_body = any(part.body_params or _looks_at_body(part) for part in parts)
         if any(part.websocket_param_name for part in parts):
-            msg = f"call must take an HTTPConnection instead of a WebSocket, since it is asked before one: {self.name}"
+            msg = f"call must take an HTTPConnection instead of a WebSocket, which a handshake is not yet: {self.name}"
             raise TypeError(msg)
 
     async def resolve(self, request: PredicateRequest) -> object:

@@ -88,7 +88,7 @@ def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN4
     if isinstance(predicate, Composable) and predicate.combine is not None:
         verdicts = [verdict_on(part, method, path) for part in predicate.parts]
         predicate = predicate.combine(*(lambda _, verdict=verdict: verdict for verdict in verdicts))
-    if isinstance(predicate, AsyncBuiltInPredicate) and predicate.combine is None:  # a dependency
+    if _is_dependency(predicate):
         return None
     request = _PartialRequest(method, path)
     try:
@@ -118,7 +118,7 @@ def outlook_on(
     if not isinstance(predicate, Composable) or (predicate.combine is None and predicate.on is None):
         of_body = ["the body"] if is_async(predicate) and reads_body(predicate) else []
         return Outlook(_ANY, by, (f"function {by}", *of_body))
-    if predicate.combine is None and is_async(predicate):  # a dependency
+    if _is_dependency(predicate):
         return Outlook(_ANY, by, predicate.on or ())
     if predicate.combine is None:
         verdicts = _verdicts(predicate, method, template, hidden=hidden)
@@ -135,6 +135,11 @@ def outlook_on(
         by = deciding[0] if deciding and (decisive or len(parts) == 1) else by
     conditions = dict.fromkeys(each for part in parts for each in part.on)
     return Outlook(possible, by, () if len(possible) == 1 else tuple(conditions))
+
+
+def _is_dependency(predicate: object) -> bool:
+    """Return whether this is a `dependency(...)`, the one async predicate of this library that is no combination."""
+    return isinstance(predicate, AsyncBuiltInPredicate) and predicate.combine is None
 
 
 def _joined(said: Verdict | str, then: Verdict | str, decisive: bool) -> Verdict | str:  # noqa: FBT001 -- a verdict
