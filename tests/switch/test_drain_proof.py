@@ -178,6 +178,24 @@ async def test_body_does_not_begin_while_its_hold_is_gone_from_the_store_nor_in_
     assert (await get_maintenance_state(store)).holds == ()
 
 
+async def test_hold_that_is_lost_just_before_the_drain_renews_it_is_put_back() -> None:
+    store = DrainableStore()
+
+    async def lose() -> None:
+        store.come_back()
+        await store.memory.update_state(lambda _: MaintenanceState())
+
+    def begin_anew() -> None:
+        store.workers.reported.clear()
+        store.before_write = lose  # the next write is that of the drain, which lets its hold count since then
+
+    async with served(Service(store)), anyio.create_task_group() as group:
+        group.start_soon(after, 1.5, begin_anew)
+        async with maintenance_mode_on(store, drain=60):
+            assert store.before_write is not lose
+            assert len((await store.get_state()).holds) == 1
+
+
 # The records
 
 
