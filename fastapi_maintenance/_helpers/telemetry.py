@@ -47,10 +47,10 @@ def _made(make: Callable[[], Any]) -> Any:  # noqa: ANN401 -- as above
     return None
 
 
-def request_was_blocked(route: str | None) -> None:
-    """Count a blocked request and mark its span; the route is its path with parameters in braces, if known."""
+def request_was_blocked(route: str) -> None:
+    """Count a blocked request and mark its span; the route is its path with parameters in braces, empty if unknown."""
     trace, blocked, _ = _instruments()
-    found = {} if route is None else {"http.route": route}
+    found = {"http.route": route} if route else {}
     if blocked is not None:
         with suppress(Exception):
             blocked.add(1, found)
