@@ -15,11 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._helpers.checks import check_app
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._helpers.telemetry import request_was_blocked
 from fastapi_maintenance._helpers.waiting import in_time
 from fastapi_maintenance._routing.finder import Answer, RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, with_hints
 from fastapi_maintenance._routing.layers import all_layers_of
+from fastapi_maintenance._routing.traces import show_blocked
 from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, enter, leave
@@ -142,7 +142,7 @@ class MaintenanceModeMiddleware:
                             retry_after=settings.retry_after,
                         )
                         if cors is None or not preflight:
-                            request_was_blocked(blocked.route)
+                            scope = show_blocked(scope, answer)
                         await (respond if cors is None else through_cors(cors, respond))(scope, receive, send)
                         return
                     request.has_passed = status.active

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute, Host, Match, Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._helpers.applications import Starlette
@@ -18,6 +18,14 @@ from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, Route
 from fastapi_maintenance.decorators import has_forced_on
 
 
+class Matched(NamedTuple):
+    """A route to which a router hands a request."""
+
+    router: Router
+    effective: Any  # the route with the prefixes of the routers that it is included in
+    original: BaseRoute
+
+
 class Answer(NamedTuple):
     """What is known of what will answer a request."""
 
@@ -27,6 +35,8 @@ class Answer(NamedTuple):
     documentation: bool = False  # whether it is the app's own documentation
     path: str | None = None  # of the route, with parameters in braces, if it has one
     routed: Scope | None = None  # the scope as the endpoint will find it, if it is certain which one that is
+    matched: Sequence[Matched] = ()  # the routes from the outside in, certain or not
+    left: Scope | None = None  # the scope as these leave it, certain or not
 
     @property
     def says_more(self) -> bool:
@@ -119,6 +129,7 @@ def _look(layers: Layers, scope: Scope) -> Answer:
     mark = mark_at(scope["endpoint"], method) if "endpoint" in scope else None  # of what the middleware is in
     path, is_certain, decides, handling = "", True, False, None
     seen: list[Layers] = []
+    matched: list[Matched] = []
     while True:
         # The layers, from the outside in.
         mark = _nearest(mark, layers.mark, decides=decides)
@@ -130,7 +141,7 @@ def _look(layers: Layers, scope: Scope) -> Answer:
         is_wrong = index is not None and layers.is_guess and any(index.router is each.router for each in seen)
         seen.append(layers)
         if index is None or is_wrong or len(seen) > _MOST_MOUNTS:
-            return Answer(seen, mark, path=path or None)
+            return Answer(seen, mark, path=path or None, matched=matched, left=scope)
         scope = layers.read(scope)
 
         # The routes, in their order.
@@ -138,7 +149,7 @@ def _look(layers: Layers, scope: Scope) -> Answer:
         if found is None:
             is_refused = users_handler(handling, 404) is None and not serves_unmatched(index.router, scope)
             is_left = is_certain and (is_refused or redirects_slash(index, scope))
-            return Answer(seen, mark, answered=not is_left, path=path or None)
+            return Answer(seen, mark, answered=not is_left, path=path or None, matched=matched, left=scope)
         candidate, child, is_changed = found
         effective, route = candidate.effective, candidate.original
         while isinstance(route, IncludedRouter):  # which could not be listed route by route
@@ -149,6 +160,7 @@ def _look(layers: Layers, scope: Scope) -> Answer:
             decides = decides or handles_itself(route)
             effective = context if isinstance(route, APIRoute) else route  # which FastAPI keeps a copy of
         path += getattr(effective, "path", None) or ""
+        matched.append(Matched(index.router, effective, route))
         mark = _nearest(mark, candidate.mark, decides=decides)
         decides = decides or candidate.decides or is_changed
         is_certain = is_certain and not decides
@@ -166,7 +178,7 @@ def _look(layers: Layers, scope: Scope) -> Answer:
     method, methods = scope.get("method", "GET"), getattr(effective, "methods", None)
     if not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
         is_left = is_certain and users_handler(handling, 405) is None
-        return Answer(seen, mark, answered=not is_left, path=path or None)
+        return Answer(seen, mark, answered=not is_left, path=path or None, matched=matched, left=scope)
     mark = _nearest(mark, mark_at(endpoint, method), decides=decides)
     return Answer(
         seen,
@@ -174,6 +186,8 @@ def _look(layers: Layers, scope: Scope) -> Answer:
         documentation=not decides and shows_documentation(route, layers.owner, scope),
         path=path or None,
         routed=scope if is_certain else None,
+        matched=matched,
+        left=scope,
     )
 
 

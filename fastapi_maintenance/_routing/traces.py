@@ -1,0 +1,86 @@
+"""What a blocked request shows to the traces and metrics around: what they would see if its route had answered.
+
+Starlette's `OpenTelemetryMiddleware`, OpenTelemetry's instrumentation and most others read what a router has put in the
+scope. FastAPI's own telemetry and Sentry are told by code that runs only where a route answers.
+"""
+
+import sys
+from typing import Any
+
+import fastapi.routing
+from fastapi.routing import APIRoute, APIRouter
+from starlette.routing import Mount, Route, Router
+from starlette.types import Scope
+
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.telemetry import request_was_blocked
+from fastapi_maintenance._routing.finder import Answer, Matched
+
+_PUT_BY_ROUTES = ("endpoint", "path_params", "root_path", "app_root_path", "route")
+# Starlette's own router puts the route in the scope since version 1.1; FastAPI's leaves that to the routes. FastAPI's
+# telemetry is notified by this private function. tests/middleware/test_telemetry.py fails when either of them changes.
+_PUTS_ROUTE = "route" in getattr(getattr(Router.app, "__code__", None), "co_consts", ())
+_logger = get_logger()
+_route_selected: Any = getattr(fastapi.routing, "_route_selected", None)
+
+
+def show_blocked(scope: Scope, answer: Answer) -> Scope:
+    """Show a blocked request as one that its route answers; return the scope as it was, for the response.
+
+    Whatever telemetry raises, this does not.
+    """
+    response_scope = dict(scope)
+    if answer.left is not None and answer.matched:
+        _leave(scope, answer.left, answer)
+        try:
+            if "fastapi.telemetry" in scope:
+                _notify_fastapi(scope, answer)
+            if "sentry_sdk" in sys.modules and scope["type"] == "http":
+                _notify_sentry(sys.modules["sentry_sdk"], scope, answer.matched[-1])
+        except Exception as error:
+            _logger.debug("Telemetry was not notified of the route of a blocked request", exc_info=error)
+    route = getattr(scope.get("fastapi.telemetry"), "route", None) or answer.path
+    request_was_blocked(route, answer.layers[0].owner if answer.layers else scope.get("app"))
+    return response_scope
+
+
+def _leave(scope: Scope, left: Scope, answer: Answer) -> None:
+    """Leave in the scope what routing puts there."""
+    route = None
+    for router, _, original in answer.matched:
+        if isinstance(original, APIRoute) or (_PUTS_ROUTE and type(router).app is Router.app):
+            route = original
+    if left.get("route") is not scope.get("route"):  # a route has put itself there
+        route = left["route"]
+    scope.update({name: left[name] for name in _PUT_BY_ROUTES if name in left})
+    scope.setdefault("router", answer.matched[0].router)
+    if route is not None:
+        scope["route"] = route
+    owners = [layers.owner for layers in answer.layers if layers.owner is not None]
+    if owners:
+        scope["app"] = owners[-1]
+
+
+def _notify_fastapi(scope: Scope, answer: Answer) -> None:
+    for router, effective, original in answer.matched:
+        if isinstance(router, APIRouter):
+            path = getattr(effective, "path_format", None)
+            _route_selected(scope=scope, path=path, mount=isinstance(original, Mount))
+
+
+def _notify_sentry(sentry: Any, scope: Scope, matched: Matched) -> None:  # noqa: ANN401 -- a package that need not be there
+    """Name the transaction as Sentry's integrations do where a route answers: by its path, or its endpoint."""
+    if not isinstance(matched.original, Route):
+        return
+    integration = sentry.get_client().get_integration(
+        "fastapi" if isinstance(matched.original, APIRoute) else "starlette"
+    )
+    if integration is None:
+        return
+    current, name, source = sentry.get_current_scope(), matched.effective.path, "route"
+    segment = getattr(current, "_server_segment_span", None)
+    if segment is not None:
+        segment.set_attribute("http.route", name)
+    if integration.transaction_style == "endpoint":
+        name, source = sentry.utils.transaction_from_function(scope["endpoint"]), "component"
+    current.set_transaction_name(name, source=source)
