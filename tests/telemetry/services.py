@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
@@ -22,7 +23,17 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance import ExemptCallback, StateBackend, maintenance_middleware, never
+from fastapi_maintenance import (
+    ExemptCallback,
+    MemoryBackend,
+    StateBackend,
+    maintenance_middleware,
+    never,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.backends.known import known_of
+from tests.support import client, eventually
+from tests.switch.lifespans import living
 
 HAS_TELEMETRY = find_spec("fastapi.telemetry") is not None
 HAS_MIDDLEWARE = find_spec("starlette.middleware.opentelemetry") is not None
@@ -185,3 +196,18 @@ def set_up(kind: str, collected: Collected, backend: StateBackend, exempt: Exemp
     FastAPIInstrumentor.instrument_app(app, **collected.providers)
     yield app
     FastAPIInstrumentor.uninstrument_app(app)
+
+
+async def log_everything() -> None:
+    """Log a transition with all of its fields, and an error with a traceback and an object."""
+
+    def fail(_: object) -> bool:
+        raise RuntimeError
+
+    backend = MemoryBackend()
+    app = service(backend, fail)
+    async with living(app), client(app) as http:
+        soon = datetime.now(UTC) + timedelta(hours=1)
+        await set_maintenance_mode(True, backend, message="Back at ten", ends_at=soon, by="alice")
+        assert (await http.get("/items/7")).status_code == 503
+        await eventually(lambda: (known_of(backend).logged or (False,))[0])
