@@ -17,13 +17,8 @@ from fastapi_maintenance._routing.origin import is_overridden
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself
 from fastapi_maintenance.decorators import has_forced_on
 
-
-class Matched(NamedTuple):
-    """A route to which a router hands a request."""
-
-    router: Router
-    effective: Any  # the route with the prefixes of the routers that it is included in
-    original: BaseRoute
+Matched = tuple[Router, Any, BaseRoute]
+"""A router, and the route to which it hands a request: with the prefixes of the routers between them, and as it is."""
 
 
 class Answer(NamedTuple):
@@ -160,7 +155,7 @@ def _look(layers: Layers, scope: Scope) -> Answer:
             decides = decides or handles_itself(route)
             effective = context if isinstance(route, APIRoute) else route  # which FastAPI keeps a copy of
         path += getattr(effective, "path", None) or ""
-        matched.append(Matched(index.router, effective, route))
+        matched.append((index.router, effective, route))
         mark = _nearest(mark, candidate.mark, decides=decides)
         decides = decides or candidate.decides or is_changed
         is_certain = is_certain and not decides

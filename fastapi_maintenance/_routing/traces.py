@@ -1,7 +1,7 @@
 """What a blocked request shows to the traces and metrics around: what they would see if its route had answered.
 
 Starlette's `OpenTelemetryMiddleware`, OpenTelemetry's instrumentation and most others read what a router has put in the
-scope. FastAPI's own telemetry and Sentry are told by code that runs only where a route answers.
+scope. FastAPI's own telemetry and Sentry are notified by code that runs only where a route answers.
 """
 
 import sys
@@ -14,10 +14,10 @@ from starlette.types import Scope
 
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.telemetry import request_was_blocked
-from fastapi_maintenance._routing.finder import Answer, Matched
+from fastapi_maintenance._routing.finder import Answer
 
 _PUT_BY_ROUTES = ("endpoint", "path_params", "root_path", "app_root_path", "route")
-# Starlette's own router puts the route in the scope since version 1.1; FastAPI's leaves that to the routes. FastAPI's
+# The router of newer versions of Starlette puts the route in the scope; FastAPI's leaves that to the routes. FastAPI's
 # telemetry is notified by this private function. tests/middleware/test_telemetry.py fails when either of them changes.
 _PUTS_ROUTE = "route" in getattr(getattr(Router.app, "__code__", None), "co_consts", ())
 _logger = get_logger()
@@ -31,12 +31,12 @@ def show_blocked(scope: Scope, answer: Answer) -> Scope:
     """
     response_scope = dict(scope)
     if answer.left is not None and answer.matched:
-        _leave(scope, answer.left, answer)
         try:
+            _leave(scope, answer.left, answer)
             if "fastapi.telemetry" in scope:
                 _notify_fastapi(scope, answer)
             if "sentry_sdk" in sys.modules and scope["type"] == "http":
-                _notify_sentry(sys.modules["sentry_sdk"], scope, answer.matched[-1])
+                _notify_sentry(sys.modules["sentry_sdk"], scope, answer)
         except Exception as error:
             _logger.debug("Telemetry was not notified of the route of a blocked request", exc_info=error)
     route = getattr(scope.get("fastapi.telemetry"), "route", None) or answer.path
@@ -52,13 +52,17 @@ def _leave(scope: Scope, left: Scope, answer: Answer) -> None:
             route = original
     if left.get("route") is not scope.get("route"):  # a route has put itself there
         route = left["route"]
-    scope.update({name: left[name] for name in _PUT_BY_ROUTES if name in left})
-    scope.setdefault("router", answer.matched[0].router)
+    for name in _PUT_BY_ROUTES:
+        if name in left:
+            scope[name] = left[name]
     if route is not None:
         scope["route"] = route
-    owners = [layers.owner for layers in answer.layers if layers.owner is not None]
-    if owners:
-        scope["app"] = owners[-1]
+    if "router" not in scope:
+        scope["router"] = answer.matched[0][0]
+    for layers in reversed(answer.layers):
+        if layers.owner is not None:
+            scope["app"] = layers.owner
+            break
 
 
 def _notify_fastapi(scope: Scope, answer: Answer) -> None:
@@ -68,17 +72,14 @@ def _notify_fastapi(scope: Scope, answer: Answer) -> None:
             _route_selected(scope=scope, path=path, mount=isinstance(original, Mount))
 
 
-def _notify_sentry(sentry: Any, scope: Scope, matched: Matched) -> None:  # noqa: ANN401 -- a package that need not be there
+def _notify_sentry(sentry: Any, scope: Scope, answer: Answer) -> None:  # noqa: ANN401 -- a package that need not be there
     """Name the transaction as Sentry's integrations do where a route answers: by its path, or its endpoint."""
-    if not isinstance(matched.original, Route):
+    _, effective, original = answer.matched[-1]
+    integration = sentry.get_client().get_integration("fastapi" if isinstance(original, APIRoute) else "starlette")
+    if integration is None or not isinstance(original, Route):
         return
-    integration = sentry.get_client().get_integration(
-        "fastapi" if isinstance(matched.original, APIRoute) else "starlette"
-    )
-    if integration is None:
-        return
-    current, name, source = sentry.get_current_scope(), matched.effective.path, "route"
-    segment = getattr(current, "_server_segment_span", None)
+    current, name, source = sentry.get_current_scope(), effective.path, "route"
+    segment = getattr(current, "_server_segment_span", None)  # where spans are streamed
     if segment is not None:
         segment.set_attribute("http.route", name)
     if integration.transaction_style == "endpoint":

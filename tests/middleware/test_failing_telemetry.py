@@ -149,6 +149,21 @@ async def test_middleware_sentry_cannot_be_notified_blocks_and_counts(
     assert ("set_transaction_name" in sentry.names()) is (call is None)
 
 
+@pytest.mark.parametrize("style", ["url", "endpoint", None])
+async def test_middleware_sentry_traces_the_request_names_its_transaction(
+    style: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As tests/telemetry/test_sentry.py shows with the real package, in a process of its own."""
+    sentry, segment = Api(), Api()
+    own = {"utils": sentry, "transaction_style": style, "_server_segment_span": segment}
+    vars(sentry).update(own if style else {"get_integration": lambda _: None})
+    monkeypatch.setitem(sys.modules, "sentry_sdk", sentry)
+    assert await status(service(MemoryBackend(state=True))) == 503
+    names = [call[1] for call in sentry.calls if call[0] == "set_transaction_name"]
+    assert names == {"url": ["/"], "endpoint": [sentry], None: []}[style]
+    assert segment.calls == ([("set_attribute", "http.route", "/")] if style else [])
+
+
 async def test_middleware_provider_of_the_app_is_none_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     app = service(MemoryBackend(state=True))
     wrong: object
