@@ -58,12 +58,14 @@ RUN_ONCE = {
     "recipes": "tests/project/test_recipes.py",
     "exemptions": "tests/project/test_exemptions.py",
     "clients": "tests/project/test_clients.py",
+    "telemetry": "tests/telemetry",
 }
 """The groups of what only the whole tests need, and the tests that need it."""
 
 SLOW = [
-    *("tests/browser", "tests/project", "tests/switch", "tests/testing", "tests/backends/test_file_writing.py"),
+    *("tests/browser", "tests/project", "tests/switch", "tests/telemetry", "tests/testing"),
     *(
+        "tests/backends/test_file_writing.py",
         "tests/cli/test_run.py",
         "tests/cli/test_drain.py",
         "tests/cli/test_workers.py",

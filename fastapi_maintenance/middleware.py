@@ -15,11 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._helpers.checks import check_app
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._helpers.telemetry import request_was_blocked
 from fastapi_maintenance._helpers.waiting import in_time
 from fastapi_maintenance._routing.finder import Answer, RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, with_hints
 from fastapi_maintenance._routing.layers import all_layers_of
+from fastapi_maintenance._routing.traces import show_blocked
 from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, enter, leave
@@ -168,7 +168,7 @@ class MaintenanceModeMiddleware:
         settings, preflight = self.settings, is_preflight(scope)
         status, cors = ON if answer.mark else status, answer.cors(is_preflight=preflight)
         if cors is None or not preflight:
-            request_was_blocked(answer.path)
+            scope = show_blocked(scope, answer)
         if cors is None:
             await send_blocked(scope, receive, send, status, settings.response, settings.retry_after)
             return

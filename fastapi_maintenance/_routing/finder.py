@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute, Host, Match, Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance._helpers.applications import Starlette
@@ -15,6 +15,9 @@ from fastapi_maintenance._routing.left_to_app import redirects_slash, serves_unm
 from fastapi_maintenance._routing.origin import is_overridden
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself
 from fastapi_maintenance.decorators import has_forced_on
+
+Matched = tuple[Router, Any, BaseRoute]
+"""A router, and the route to which it hands a request: with the prefixes of the routers between them, and as it is."""
 
 
 class Answer:
@@ -32,9 +35,12 @@ class Answer:
     """The scope as the endpoint will find it, if it is certain which endpoint that is."""
     as_read: Scope
     """The scope as the application reads it."""
+    left: Scope | None = None
+    """The scope as the routes leave it, certain or not."""
 
     def __init__(self) -> None:
         self.layers: list[Layers] = []  # of the apps that the request goes through, from the outside in
+        self.matched: list[Matched] = []  # the routes, likewise, certain or not
 
     @property
     def says_more(self) -> bool:
@@ -147,7 +153,7 @@ def _look(layers: Layers, scope: Scope) -> Answer:
         answer.layers.append(layers)
         if index is None or is_wrong or len(answer.layers) > _MOST_MOUNTS:
             return answer
-        scope = layers.read(scope)
+        answer.left = scope = layers.read(scope)
 
         # The routes, in their order.
         found = _first_match(index, scope)
@@ -161,6 +167,7 @@ def _look(layers: Layers, scope: Scope) -> Answer:
             effective, route, child, is_changed = _match_in_router(route, scope, is_changed=is_changed)
         template = getattr(effective, "path", None) or ""
         answer.path += template
+        answer.matched.append((index.router, effective, route))
         answer.put_mark(candidate.mark, decides=decides)
         decides = decides or candidate.decides or is_changed
         is_certain = is_certain and not decides

@@ -11,6 +11,7 @@ from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.logs import HINT, get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
 from fastapi_maintenance._routing import forced
+from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.reports import find_registry
 from fastapi_maintenance._switch.requests import AskAgain, RequestInProgress, Served
@@ -124,6 +125,7 @@ class AppSwitch:
                     await closing.ended()
 
         self._had_lifespan, self._has_ended = True, False
+        self.served.app = _app_of(app, scope)
         try:
             await app(scope, receive_and_leave, join_and_send)
         except Exception:
@@ -137,13 +139,13 @@ class AppSwitch:
         self, app: ASGIApp, request: RequestInProgress, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Run an app for a WebSocket that is closed when maintenance begins and blocks it."""
-        websockets = self.served.websockets
-        websockets[request] = websocket = ClosableWebSocket(receive, send)
+        websockets, self.served.app = self.served.websockets, _app_of(app, scope)
+        websockets[request] = websocket = ClosableWebSocket(scope, receive, send)
         here = [each for each in self._workers if each.loop is websocket.loop]
         worker = here[0] if here else self._start_worker(counted=False, is_for_websockets=True)
         worker.wake()
         try:
-            await app(scope, websocket.receive, websocket.send)
+            await websocket.run(app)
         finally:
             websockets.pop(request, None)
             is_last = all(each.loop is not worker.loop for each in list(websockets.values()))
@@ -194,6 +196,11 @@ class AppSwitch:
             return background.start(partial(_end, worker))
         worker.end()  # by the collector
         return None
+
+
+def _app_of(app: ASGIApp, scope: Scope) -> object:
+    """Return the app around which the middleware is, or in whose stack."""
+    return scope.get("app") or [*layers_of(app)][-1]
 
 
 _switches: WeakSet[AppSwitch] = WeakSet()

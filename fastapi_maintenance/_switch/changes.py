@@ -7,7 +7,6 @@ import anyio
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._helpers.telemetry import set_active
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.follower import following
 from fastapi_maintenance.backends.known import Known
@@ -41,14 +40,13 @@ def without_lease(status: MaintenanceStatus) -> MaintenanceStatus:
     return replace(status, decided_by=replace(hold, expires_at=None)) if isinstance(hold, Hold) else status
 
 
-def log_change(known: Known, status: MaintenanceStatus, switch: str) -> None:
-    """Log that maintenance has begun or ended, once in this process, and record it for OpenTelemetry."""
+def log_change(known: Known, status: MaintenanceStatus) -> None:
+    """Log that maintenance has begun or ended, once in this process."""
     now, logged = clock.now(), known.logged
     was_active, logged_at = (None, now) if logged is None else logged
     if was_active is status.active:
         return
     known.logged = status.active, now
-    set_active(switch, status.active)
     if was_active is None and not status.active:
         return
     is_release = not status.active and status.since is not None and status.since <= logged_at  # not set off
@@ -59,7 +57,7 @@ def log_change(known: Known, status: MaintenanceStatus, switch: str) -> None:
     _logger.info(
         "Maintenance is %s by %s%s",
         "on" if status.active else "off",
-        switch,
+        known.name,
         "".join(f", {one}" for one in shown),
         extra={f"maintenance_{name}": value for name, value in details.items() if value is not None},
     )

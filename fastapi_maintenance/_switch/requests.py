@@ -122,6 +122,8 @@ class Served:
 
     def __init__(self, ask_again: AskAgain) -> None:
         self.ask_again = ask_again
+        self.app: object = None
+        """The app around which the middleware is, once that is known."""
         self.requests: set[RequestInProgress] = set()
         self.websockets: WeakValueDictionary[RequestInProgress, ClosableWebSocket] = WeakValueDictionary()
         """Those that are open. Each is kept by its own request, so that one whose event loop was closed can end."""

@@ -1,26 +1,35 @@
 """An open WebSocket that can be closed while its app runs."""
 
+import inspect
 from contextlib import suppress
 
 import anyio
-from starlette.types import Message, Receive, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, end_of
 
 _SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
 _GOING_AWAY = 1001  # a normal end to Starlette and others, which they neither log nor trace as an error
+_REASON = "maintenance"
+
+
+class _ClosedError(OSError):
+    """What the ASGI specification has for a client that is gone."""
 
 
 class ClosableWebSocket:
     """The two channels of a WebSocket, through which it can be closed from outside.
 
-    The client receives 1012 (service restart). The app receives `websocket.disconnect` with 1001; what it sends after
-    that raises `OSError`, as the ASGI specification has it for a client that is gone.
+    The client receives 1012 (service restart). The app receives `websocket.disconnect` with 1001. What an endpoint
+    of Starlette or FastAPI sends after that raises `WebSocketDisconnect` with 1001, since Starlette makes 1006 of the
+    `OSError` that any other app gets, and 1006 is traced as an error.
     """
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.loop = current_loop()
         self.has_ended = end_of(self.loop)
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._is_accepted = False
@@ -28,6 +37,14 @@ class ClosableWebSocket:
         self._is_closed = False
         self._is_over = False
         self._waiting = anyio.CancelScope()
+
+    async def run(self, app: ASGIApp) -> None:
+        """Run the app. If the WebSocket has been closed from outside, a disconnect that the app raises is dropped."""
+        try:
+            await app(self._scope, self.receive, self.send)
+        except Exception as error:
+            if not self._is_over or not _is_disconnect(error):
+                raise
 
     async def receive(self) -> Message:
         """Receive a message, or the disconnect if the WebSocket has been closed from outside."""
@@ -37,7 +54,7 @@ class ClosableWebSocket:
                 # The server may report what was closed here with a code of its own.
                 if message["type"] != "websocket.disconnect" or not self._is_over:
                     return message
-        return {"type": "websocket.disconnect", "code": _GOING_AWAY, "reason": "maintenance"}
+        return {"type": "websocket.disconnect", "code": _GOING_AWAY, "reason": _REASON}
 
     async def send(self, message: Message) -> None:
         """Send a message, unless the WebSocket has been closed from outside."""
@@ -45,8 +62,10 @@ class ClosableWebSocket:
         if self._is_over:
             if kind == "websocket.close":
                 return
+            if _is_starlettes(self._scope):
+                raise WebSocketDisconnect(_GOING_AWAY, _REASON)
             msg = "the WebSocket is closed, since maintenance has begun"
-            raise OSError(msg)
+            raise _ClosedError(msg)
         self._is_accepted |= kind == "websocket.accept"
         self._is_closed |= kind in {"websocket.close", "websocket.http.response.start"}
         await self._send(message)
@@ -63,5 +82,16 @@ class ClosableWebSocket:
             return
         self._is_over = True
         with suppress(Exception), anyio.move_on_after(ANSWER_TIMEOUT):  # the client may be gone, or slow
-            await self._send({"type": "websocket.close", "code": _SERVICE_RESTART, "reason": "maintenance"})
+            await self._send({"type": "websocket.close", "code": _SERVICE_RESTART, "reason": _REASON})
         self._waiting.cancel()
+
+
+def _is_disconnect(error: Exception) -> bool:
+    """Return whether an exception says only that the client is gone."""
+    kinds = (WebSocketDisconnect, _ClosedError)
+    return isinstance(error, kinds) or (isinstance(error, ExceptionGroup) and error.split(kinds)[1] is None)
+
+
+def _is_starlettes(scope: Scope) -> bool:
+    """Return whether an endpoint of Starlette or FastAPI answers, and not an app that is mounted or wrapped."""
+    return "app" in scope and (inspect.isroutine(scope.get("endpoint")) or inspect.isclass(scope.get("endpoint")))

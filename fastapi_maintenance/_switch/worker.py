@@ -22,6 +22,7 @@ import anyio
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import identity, remembered
+from fastapi_maintenance._helpers.telemetry import set_active
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.changes import log_change, without_lease
@@ -132,7 +133,8 @@ class Worker:
             now = clock.now()
             status = status_of(holds.with_local(self.backend, stored), now)
             if self._known.is_available and not self._is_brief:
-                log_change(self._known, status, name_of(self.backend))
+                log_change(self._known, status)
+                set_active(self._known.name, status.active, self.served.app)
             decided = without_lease(status), holds.local_holds(self.backend)
             self._verdicts.update([self.served], status, decided)
             confirmed = open_holds(stored, now) if self._verdicts.is_complete else ()

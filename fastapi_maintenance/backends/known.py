@@ -47,7 +47,7 @@ class Known:
     """What this process knows of the switch of that name. Threads with event loops of their own may share it."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self.forget()
 
     def forget(self) -> None:
@@ -143,7 +143,7 @@ class Known:
             self.state, self._asked, self._error = state, asked, None
             self._answered_at = time.monotonic()
         if not was_available:
-            _logger.warning("The maintenance state can be read again from %s", self._name)
+            _logger.warning("The maintenance state can be read again from %s", self.name)
         if is_new:
             self.notify()
         return True
@@ -161,7 +161,7 @@ class Known:
         else:
             until_then = f"maintenance stays {'on' if status_of(state, clock.now()).active else 'off'}"
         text = "The maintenance state cannot be read from %s; until it can, %s: %s: %s"
-        _logger.warning(text, self._name, until_then, type(error).__name__, error)
+        _logger.warning(text, self.name, until_then, type(error).__name__, error)
         self.notify()
 
     def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""OpenTelemetry that lacks something, or raises: requests are blocked as ever, and the app goes on."""
+"""OpenTelemetry, FastAPI's telemetry or Sentry lacks something, or raises: requests are blocked as without it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from fastapi import FastAPI
 
 from fastapi_maintenance import MemoryBackend, maintenance_middleware, set_maintenance_mode
 from fastapi_maintenance._helpers import telemetry
+from fastapi_maintenance._routing import traces
 from tests.middleware.test_failures import status
-from tests.support import eventually, on_jumping_clock
+from tests.support import on_jumping_clock
 from tests.switch.lifespans import answers, living
+from tests.telemetry.services import HAS_TELEMETRY, WITHOUT_TELEMETRY, Collected
 
 pytestmark = pytest.mark.anyio
-
-
-async def endpoint() -> str:
-    return "open"
 
 
 @pytest.fixture
@@ -31,7 +29,7 @@ def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[
 
 
 class Api:
-    """An OpenTelemetry API in which one call raises, or one is missing, and what the others were given."""
+    """An API in which some calls raise, or are missing, and what the others were given."""
 
     def __init__(self) -> None:
         self.raises: set[str] = set()
@@ -57,7 +55,7 @@ class Api:
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """Let this process have such an API for a test."""
+    """Let this process have such an API of OpenTelemetry for a test."""
     api = Api()
     package = ModuleType("opentelemetry")
     for name in ("trace", "metrics"):
@@ -66,74 +64,46 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
         setattr(package, name, module)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(sys.modules, "opentelemetry", package)
-    telemetry._instruments.cache_clear()
+    telemetry.instruments_of.cache_clear()
     yield api
-    telemetry._instruments.cache_clear()
+    telemetry.instruments_of.cache_clear()
 
 
-def app_on(backend: MemoryBackend) -> FastAPI:
-    app = FastAPI(telemetry={"tracing": False, "metrics": False}) if _has_telemetry() else FastAPI()
+def service(backend: MemoryBackend, **arguments: Any) -> FastAPI:  # noqa: ANN401 -- FastAPI's
+    app = FastAPI(**(arguments or WITHOUT_TELEMETRY))
     app.add_middleware(maintenance_middleware(backend=backend, read_timeout=60))
-    app.add_api_route("/", endpoint)
+    app.add_api_route("/", lambda: "open")
     return app
 
 
-def _has_telemetry() -> bool:
-    try:
-        FastAPI(telemetry={})
-    except TypeError:
-        return False
-    return hasattr(FastAPI(), "_native_telemetry")
+BLOCKED = {("add", 1, (("http.route", "/"),)), ("set_attribute", "fastapi_maintenance.blocked", True)}
 
 
-async def switch_on_and_off(app: FastAPI, backend: MemoryBackend) -> list[str]:
-    """Switch a served app on and off, as its requests and its worker see it; return what its lifespan sent."""
+def recorded(api: Api) -> set[tuple[object, ...]]:
+    """Return what was recorded of blocked requests."""
+    calls = [call for call in api.calls if call[0] in {"add", "set_attribute"}]
+    return {tuple(tuple(part.items()) if isinstance(part, dict) else part for part in call) for call in calls}
+
+
+@pytest.mark.parametrize(
+    "call", ["get_meter", "create_counter", "create_gauge", "add", "set", "get_current_span", "set_attribute"]
+)
+@pytest.mark.parametrize("fault", ["raises", "lacks"])
+async def test_middleware_call_of_telemetry_fails_serves_as_without_it(api: Api, fault: str, call: str) -> None:
+    getattr(api, fault).add(call)  # opentelemetry-api has `create_gauge` from 1.23 on
+    backend = MemoryBackend()
+    app = service(backend)
     async with living(app) as sent:
         for active in (True, False, True):
             await set_maintenance_mode(active, backend)
             await answers(app, 503 if active else 200)
             await anyio.sleep(2)  # the worker looks
         assert sent == ["lifespan.startup.complete"]
-    return sent
-
-
-CALLS = [
-    "get_meter", "create_counter", "create_gauge", "add", "set", "get_current_span", "set_attributes"
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("fault", ["raises", "lacks"])
-async def test_middleware_call_of_telemetry_fails_serves_as_without_it(api: Api, fault: str, call: str) -> None:
-    getattr(api, fault).add(call)
-    backend = MemoryBackend()
-    sent = await switch_on_and_off(app_on(backend), backend)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-
-
-@pytest.mark.parametrize("fault", ["raises", "lacks"])
-async def test_middleware_gauge_cannot_be_created_counts_blocked_requests(api: Api, fault: str) -> None:
-    getattr(api, fault).add("create_gauge")  # opentelemetry-api has it from 1.23 on
-    assert await status(app_on(MemoryBackend(state=True))) == 503
-    counted, marked = [call for call in api.calls if call[0] in {"add", "set_attributes"}]
-    assert counted == ("add", 1, {"http.route": "/"})
-    assert marked == ("set_attributes", {"fastapi_maintenance.blocked": True, "http.route": "/"})
-
-
-@pytest.mark.parametrize("call", ["create_counter", "add"])
-async def test_middleware_counter_fails_marks_the_span_and_sets_the_gauge(api: Api, call: str) -> None:
-    api.raises.add(call)
-    backend = MemoryBackend(state=True)
-    app = app_on(backend)
-    async with living(app):
-        assert await status(app) == 503
-        await eventually(lambda: is_called(api, "set"))
-    assert {"set_attributes", "set"} <= api.names()
-
-
-async def is_called(api: Api, name: str) -> bool:
-    await anyio.lowlevel.checkpoint()
-    return name in api.names()
+    spared = {"set_attribute"} - {call} if call != "get_current_span" else set()
+    spared |= {"add"} - {call} if call not in {"get_meter", "create_counter"} else set()
+    assert {each[0] for each in recorded(api)} == spared
+    assert ("set" in api.names()) is (call not in {"get_meter", "create_gauge", "set"})
 
 
 @pytest.mark.parametrize("module", ["trace", "metrics"])
@@ -150,5 +120,53 @@ async def test_middleware_module_of_the_api_cannot_be_imported_loses_only_that(
     monkeypatch.delattr(sys.modules["opentelemetry"], module)
     monkeypatch.setattr(sys.modules["opentelemetry"], "__path__", [], raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    assert await status(app_on(MemoryBackend(state=True))) == 503
-    assert ({"add"} if module == "trace" else {"set_attributes"}) == {"add", "set_attributes"} & api.names()
+    assert await status(service(MemoryBackend(state=True))) == 503
+    assert {each[0] for each in recorded(api)} == ({"add"} if module == "trace" else {"set_attribute"})
+
+
+@pytest.mark.skipif(not HAS_TELEMETRY, reason="an older FastAPI")
+@pytest.mark.parametrize("notify", [None, Api.__getattr__])
+async def test_middleware_fastapi_cannot_be_notified_blocks_and_counts(
+    notify: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected = Collected()
+    monkeypatch.setattr(traces, "_route_selected", notify)
+    assert await status(service(MemoryBackend(state=True), telemetry=collected.providers)) == 503
+    assert collected.points("fastapi_maintenance.blocked_requests") == [({"http.route": "/"}, 1)]
+
+
+@pytest.mark.parametrize("call", ["get_client", "get_integration", "get_current_scope", "set_transaction_name", None])
+@pytest.mark.parametrize("fault", ["raises", "lacks"])
+async def test_middleware_sentry_cannot_be_notified_blocks_and_counts(
+    api: Api, fault: str, call: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentry = Api()
+    sentry.lacks.add("_server_segment_span")  # as without span streaming
+    getattr(sentry, fault).add(call)
+    monkeypatch.setitem(sys.modules, "sentry_sdk", sentry)
+    assert await status(service(MemoryBackend(state=True))) == 503
+    assert recorded(api) == BLOCKED
+    assert ("set_transaction_name" in sentry.names()) is (call is None)
+
+
+@pytest.mark.parametrize("style", ["url", "endpoint", None])
+async def test_middleware_sentry_traces_the_request_names_its_transaction(
+    style: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As tests/telemetry/test_sentry.py shows with the real package, in a process of its own."""
+    sentry, segment = Api(), Api()
+    own = {"utils": sentry, "transaction_style": style, "_server_segment_span": segment}
+    vars(sentry).update(own if style else {"get_integration": lambda _: None})
+    monkeypatch.setitem(sys.modules, "sentry_sdk", sentry)
+    assert await status(service(MemoryBackend(state=True))) == 503
+    names = [call[1] for call in sentry.calls if call[0] == "set_transaction_name"]
+    assert names == {"url": ["/"], "endpoint": [sentry], None: []}[style]
+    assert segment.calls == ([("set_attribute", "http.route", "/")] if style else [])
+
+
+async def test_middleware_provider_of_the_app_is_none_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = service(MemoryBackend(state=True))
+    wrong: object
+    for wrong in (None, [], {"meter_provider": []}, {"meter_provider": 1}):
+        monkeypatch.setattr(app, "_telemetry", wrong, raising=False)
+        assert await status(app) == 503

@@ -1,45 +1,42 @@
-"""What OpenTelemetry is told, by the real SDK, and each transition as one record of the log."""
+"""A blocked request in traces and metrics, with the real SDK, and each transition as one log record.
+
+What Sentry shows is tested in `tests/telemetry`, with the examples of the page.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import pytest
-from fastapi import APIRouter, FastAPI
-from opentelemetry import metrics, trace
-from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from fastapi import FastAPI, Request, Response
+from opentelemetry import metrics
+from opentelemetry.sdk.trace import ReadableSpan
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
-    ExemptCallback,
     MaintenanceState,
     MemoryBackend,
-    StateBackend,
     Switch,
     dependency,
     maintenance_middleware,
     maintenance_mode_on,
-    never,
     path_is,
     set_maintenance_mode,
 )
 from fastapi_maintenance._helpers import clock, telemetry
 from tests.stores import BareSwitch, WatchableStore
-from tests.support import client, eventually, on_jumping_clock
+from tests.support import client, eventually, handshake, on_jumping_clock, websocket_scope
 from tests.switch.lifespans import living
+from tests.telemetry.services import HANDSHAKES, HAS_TELEMETRY, REQUESTS, Collected, service, set_up, traced_kinds
 
 pytestmark = pytest.mark.anyio
+BLOCKED = "fastapi_maintenance.blocked"
 
 
 @pytest.fixture
@@ -48,197 +45,277 @@ def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[
     return on_jumping_clock(anyio_backend, monkeypatch)
 
 
-class Collected:
-    """What the SDK has exported."""
-
-    def __init__(self) -> None:
-        self.spans = InMemorySpanExporter()
-        self.reader = InMemoryMetricReader()
-        self.tracer_provider = TracerProvider()
-        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.spans))
-        self.meter_provider = MeterProvider([self.reader], shutdown_on_exit=False)
-
-    def server_span(self) -> ReadableSpan:
-        [span] = [span for span in self.spans.get_finished_spans() if span.kind is trace.SpanKind.SERVER]
-        return span
-
-    def metric(self, name: str) -> list[tuple[dict[str, object], float]]:
-        """Return the points of a metric, each with its attributes."""
-        data = self.reader.get_metrics_data()
-        return [
-            (dict(point.attributes or {}), point.value)
-            for resource in (data.resource_metrics if data else ())
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-            if metric.name == name
-            for point in metric.data.data_points
-            if isinstance(point, NumberDataPoint)
-        ]
-
-
 @pytest.fixture
 def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collected]:
     """Let this process have the SDK for a test."""
     collected = Collected()
     monkeypatch.setattr(metrics, "get_meter", collected.meter_provider.get_meter)
-    telemetry._instruments.cache_clear()
+    telemetry.instruments_of.cache_clear()
     yield collected
-    telemetry._instruments.cache_clear()
+    telemetry.instruments_of.cache_clear()
+
+
+class Scopes:
+    """Middleware outside that keeps the scope of the last request, as traces read it."""
+
+    last: ClassVar[Scope] = {}
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+        Scopes.last = scope
+
+    @classmethod
+    def shown(cls) -> dict[str, object]:
+        """Return what routing has left, comparable between two services."""
+        left = {name: cls.last.get(name) for name in ("path_params", "root_path", "app_root_path", "route")}
+        return {name: repr(value) for name, value in left.items()} | {
+            name: getattr(cls.last.get(name), "title", type(cls.last.get(name))) for name in ("app", "router")
+        }
+
+
+def shown(span: ReadableSpan) -> tuple[object, ...]:
+    """Return all of a span but its times, without the attribute that marks it."""
+    attributes = {name: value for name, value in (span.attributes or {}).items() if name != BLOCKED}
+    return span.name, attributes, span.status.status_code
+
+
+@traced_kinds
+@pytest.mark.parametrize(("url", "root_path"), REQUESTS)
+async def test_middleware_blocks_a_request_looks_as_if_its_route_had_answered(
+    kind: str, url: str, root_path: str, collected: Collected
+) -> None:
+    seen = []
+    for active in (False, True):
+        with set_up(kind, collected, MemoryBackend(state=active)) as app:
+            async with client(app, root_path=root_path) as http:
+                assert (await http.get(url)).status_code == 503
+        span = collected.server_span()
+        assert (span.attributes or {}).get(BLOCKED, False) is active
+        seen.append((shown(span), collected.duration_attributes()))
+        collected.clear()
+    assert seen[1] == seen[0]
+    assert kind != "fastapi" or "{" in str(seen[1][0][0])  # the others do not name each kind of route
+
+
+async def test_middleware_in_a_mounted_app_blocks_a_request_looks_as_if_its_route_had_answered(
+    collected: Collected,
+) -> None:
+    seen = []
+    for active in (False, True):
+        arguments: dict[str, Any] = {"telemetry": collected.providers} if HAS_TELEMETRY else {}
+        app = FastAPI(**arguments)
+        app.mount("/mounted/{name}", service(MemoryBackend(state=active)))
+        app.add_middleware(Scopes)
+        async with client(app) as http:
+            assert (await http.get("/mounted/1/tenants/3/items/7")).status_code == 503
+        seen.append((Scopes.shown(), list(map(shown, collected.server_spans()))))
+        collected.clear()
+    assert seen[1] == seen[0]
+
+
+@pytest.mark.parametrize(("url", "root_path"), REQUESTS)
+async def test_middleware_blocks_a_request_leaves_the_scope_as_its_route_does(url: str, root_path: str) -> None:
+    seen = []
+    for active in (False, True):
+        app = service(MemoryBackend(state=active))
+        app.add_middleware(Scopes)
+        async with client(app, root_path=root_path) as http:
+            assert (await http.get(url)).status_code == 503
+        seen.append(Scopes.shown())
+    assert seen[1] == seen[0]
+
+
+async def test_middleware_blocks_a_request_response_callback_sees_the_scope_of_before() -> None:
+    seen: list[object] = []
+
+    def respond(request: Request) -> Response:
+        seen.append((request.path_params, request.scope.get("route"), request.scope["root_path"], request.app))
+        return Response(status_code=503)
+
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(enabled=True, response=respond))
+    app.mount("/tenants/{tenant}", service(MemoryBackend()))
+    async with client(app) as http:
+        await http.get("/tenants/3/items/7")
+    assert seen == [({}, None, "", app)]
+
+
+@traced_kinds
+@pytest.mark.parametrize("path", HANDSHAKES)
+@pytest.mark.parametrize("denial", [False, True])
+async def test_middleware_refuses_a_handshake_looks_as_if_its_route_had_refused_it(
+    kind: str, path: str, denial: bool, collected: Collected
+) -> None:
+    seen = []
+    for active in (False, True):
+        with set_up(kind, collected, MemoryBackend(state=active)) as app:
+            await handshake(app, websocket_scope(path, denial=denial))
+        seen.append([shown(span) for span in collected.server_spans()])
+        collected.clear()
+    assert seen[1] == seen[0]
+    assert len(seen[1]) == (0 if kind == "middleware" else 1)
+
+
+@traced_kinds
+async def test_dependency_exempts_makes_no_span_of_its_own(kind: str, collected: Collected) -> None:
+    async def current_user(request: Request) -> bool:
+        return request.url.path == "/typed/7"
+
+    seen: list[Any] = []
+    for exempt in (dependency(current_user), path_is("/typed/7")):
+        with set_up(kind, collected, MemoryBackend(state=True), exempt) as app:
+            async with client(app) as http:
+                for item in ("7", "8"):
+                    await http.get(f"/typed/{item}")
+        spans = collected.spans.get_finished_spans()
+        seen.append([(span.name, (span.attributes or {}).get("http.route")) for span in spans])
+        collected.clear()
+    assert seen[0] == seen[1]
+
+
+async def test_counter_requests_are_blocked_has_the_paths_of_their_routes(collected: Collected) -> None:
+    app = service(MemoryBackend(state=True))
+    async with client(app) as http:
+        for path in ("/items/7", "/v1/a/b/7", "/tenants/3/items/7", "/items/8"):
+            assert (await http.get(path)).status_code == 503
+    paths = {"/items/{item}": 2, "/v1/a/b/{item}": 1, "/tenants/{tenant}/items/{item:int}": 1}
+    expected = [({"http.route": path}, number) for path, number in paths.items()]
+    assert collected.points("fastapi_maintenance.blocked_requests") == expected
+
+
+@pytest.mark.skipif(not HAS_TELEMETRY, reason="an older FastAPI")
+async def test_counter_fastapi_traces_the_request_has_the_route_of_the_span(collected: Collected) -> None:
+    with set_up("fastapi", collected, MemoryBackend(state=True)) as app:
+        async with client(app, root_path="/root") as http:
+            await http.get("/root/tenants/3/items/7")
+    assert collected.points("fastapi_maintenance.blocked_requests") == [
+        ({"http.route": "/root/tenants/{tenant}/items/{item}"}, 1)
+    ]
+
+
+@pytest.mark.skipif(not HAS_TELEMETRY, reason="an older FastAPI")
+@pytest.mark.parametrize("outside", [False, True])
+async def test_meter_provider_of_each_app_gets_its_gauge_and_its_counter(outside: bool, collected: Collected) -> None:
+    switch, each = MemoryBackend(state=True), [Collected(), Collected()]
+    apps: list[ASGIApp] = []
+    for one in each:
+        app = FastAPI(telemetry={"meter_provider": one.meter_provider})
+        app.add_api_route("/items/{item}", identity)
+        layer = maintenance_middleware(backend=switch)
+        apps.append(layer(app) if outside else app)
+        app.user_middleware += [] if outside else [Middleware(layer)]
+    async with living(apps[0]), living(apps[1]), client(apps[1]) as http:
+        assert (await http.get("/items/7")).status_code == 503
+        await eventually(lambda: has_points(each[0], 1) and has_points(each[1], 1))
+        await set_maintenance_mode(False, switch)
+        await eventually(lambda: has_points(each[0], 0) and has_points(each[1], 0))
+    blocked = [one.points("fastapi_maintenance.blocked_requests") for one in (*each, collected)]
+    assert blocked == [[], [({"http.route": "/items/{item}"}, 1)], []]
+    assert collected.points("fastapi_maintenance.active") == []
 
 
 async def identity(item: str) -> str:
     return item
 
 
-def app_on(backend: StateBackend, app: FastAPI, exempt: ExemptCallback = never) -> FastAPI:
-    app.add_middleware(maintenance_middleware(backend=backend, exempt=exempt, read_timeout=60))
-    app.add_api_route("/items/{item}", identity)
-    return app
+def has_points(collected: Collected, expected: int) -> bool:
+    return [value for _, value in collected.points("fastapi_maintenance.active")] == [expected]
 
 
-@contextmanager
-def instrumented(kind: str, collected: Collected, exempt: ExemptCallback = never) -> Iterator[FastAPI]:
-    """Yield an app in maintenance with FastAPI's own telemetry, or OpenTelemetry's instrumentation of it."""
-    backend = MemoryBackend(state=True)
-    providers: Any = {"tracer_provider": collected.tracer_provider, "meter_provider": collected.meter_provider}
-    if kind == "native":
-        app = FastAPI(telemetry=providers) if _has_telemetry() else pytest.skip("an older FastAPI")
-        yield app_on(backend, app, exempt)
-        return
-    app = FastAPI(telemetry={"tracing": False, "metrics": False}) if _has_telemetry() else FastAPI()
-    FastAPIInstrumentor.instrument_app(app_on(backend, app, exempt), **providers)
-    yield app
-    FastAPIInstrumentor.uninstrument_app(app)
+class ShowsItsValue(MemoryBackend):
+    """A backend that shows its value, as a dataclass does."""
+
+    def __repr__(self) -> str:
+        return f"ShowsItsValue({self.peek().switch.on})"
 
 
-by_kind = pytest.mark.parametrize("kind", ["native", "instrumentation"])
+@pytest.mark.parametrize("kind", [MemoryBackend, ShowsItsValue])
+async def test_gauge_switch_changes_keeps_its_label(kind: type[MemoryBackend], collected: Collected) -> None:
+    backend = kind()
+    label = {"fastapi_maintenance.switch": repr(backend)}
+    async with living(service(backend)):
+        for active in (0, 1, 0):
+            await set_maintenance_mode(bool(active), backend)
+            await eventually(lambda expected=active: has_points(collected, expected))  # type: ignore[misc]
+            assert [found for found, _ in collected.points("fastapi_maintenance.active")] == [label]
 
 
-@by_kind
-async def test_the_span_of_a_blocked_request_has_its_route(kind: str, collected: Collected) -> None:
-    with instrumented(kind, collected) as app:
-        async with client(app) as http:
-            assert 503 == (await http.get("/items/7")).status_code
-    attributes = collected.server_span().attributes
-    assert attributes is not None
-    assert ("/items/{item}", True) == (attributes["http.route"], attributes["fastapi_maintenance.blocked"])
-    assert [({"http.route": "/items/{item}"}, 1)] == collected.metric("fastapi_maintenance.blocked_requests")
-
-
-@by_kind
-async def test_dependency_that_exempts_makes_no_span_of_its_own(kind: str, collected: Collected) -> None:
-    async def current_user(item: int) -> bool:
-        return item == 7
-
-    seen: list[Any] = []
-    for exempt in (dependency(current_user), path_is("/items/7")):
-        with instrumented(kind, collected, exempt) as app:
-            async with client(app) as http:
-                codes = [(await http.get(f"/items/{item}")).status_code for item in ("7", "8", "x")]
-        spans = collected.spans.get_finished_spans()
-        seen.append((codes, [(span.name, (span.attributes or {}).get("http.route")) for span in spans]))
-        collected.spans.clear()
-    assert seen[0] == seen[1]
-    assert seen[0][0] == [200, 503, 503]
-
-
-async def test_the_route_is_told_with_the_prefixes_of_included_routers_and_mounts(collected: Collected) -> None:
-    inner, router, mounted = APIRouter(prefix="/b"), APIRouter(prefix="/a"), FastAPI()
-    inner.add_api_route("/{item}", lambda item: item)
-    router.include_router(inner)
-    mounted.add_api_route("/{item}", lambda item: item)
-    app = app_on(MemoryBackend(state=True), FastAPI())
-    app.include_router(router)
-    app.mount("/c/{tenant}", mounted)
-    async with client(app) as http:
-        for path in ("/a/b/1", "/c/2/3"):
-            assert 503 == (await http.get(path)).status_code
-    told = [attributes["http.route"] for attributes, _ in collected.metric("fastapi_maintenance.blocked_requests")]
-    assert ["/a/b/{item}", "/c/{tenant}/{item}"] == told
-
-
-def _has_telemetry() -> bool:
-    try:
-        FastAPI(telemetry={})
-    except TypeError:
-        return False
-    return hasattr(FastAPI(), "_native_telemetry")
-
-
-async def test_the_gauge_tells_by_switch_whether_maintenance_is_on(collected: Collected) -> None:
-    backend = MemoryBackend()
-    async with living(app_on(backend, FastAPI())):
-        for active in (False, True, False):
-            await set_maintenance_mode(active, backend)
-
-            async def is_told(expected: int = int(active)) -> bool:
-                await anyio.lowlevel.checkpoint()
-                points = collected.metric("fastapi_maintenance.active")
-                return [expected] == [value for _, value in points]
-
-            await eventually(is_told)
-
-
-async def test_without_the_api_nothing_is_imported_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = app_on(MemoryBackend(state=True), FastAPI())
+async def test_middleware_api_is_missing_imports_nothing_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = service(MemoryBackend(state=True))
     async with living(app), client(app) as http:  # for which newer versions of FastAPI import it
         monkeypatch.setitem(sys.modules, "opentelemetry", None)
-        telemetry._instruments.cache_clear()
-        assert 503 == (await http.get("/items/7")).status_code
-    assert telemetry._instruments() == (None, None, None)
-    telemetry._instruments.cache_clear()
+        telemetry.instruments_of.cache_clear()
+        assert (await http.get("/items/7")).status_code == 503
+    assert telemetry.instruments_of(None) == (None, None, None)
+    telemetry.instruments_of.cache_clear()
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+def transitions(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.name == "fastapi_maintenance" and record.levelname == "INFO"]
 
 
-def extra(record: logging.LogRecord) -> dict[str, object]:
+async def wait_for(number: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Wait until so many transitions have been logged."""
+
+    async def are_logged() -> bool:
+        await anyio.lowlevel.checkpoint()
+        return len(transitions(caplog)) == number
+
+    await eventually(are_logged)
+
+
+def fields(record: logging.LogRecord) -> dict[str, object]:
     """Return what this library adds to a record."""
     prefix = "maintenance_"
     return {name.removeprefix(prefix): value for name, value in vars(record).items() if name.startswith(prefix)}
 
 
+@pytest.fixture
+def _info(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastapi_maintenance")
+
+
+@pytest.mark.usefixtures("_info")
 @pytest.mark.parametrize("make", [MemoryBackend, WatchableStore, BareSwitch])
-async def test_each_transition_is_one_record_however_many_apps_there_are(
+async def test_log_several_apps_on_a_switch_has_one_record_of_each_transition(
     make: type[MemoryBackend], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "fastapi_maintenance")
     backend = make()
-    async with living(app_on(backend, FastAPI())), living(app_on(backend, FastAPI())):
-        for active in (True, False):
+    async with living(service(backend)), living(service(backend)):
+        for number, active in enumerate((True, False), start=1):
             await set_maintenance_mode(active, backend)
-
-            await eventually(partial(has_told, caplog, 1 if active else 2))
+            await wait_for(number, caplog)
         await anyio.sleep(10)
-    assert [True, False] == [vars(record)["maintenance_active"] for record in told(caplog)]
+    assert [fields(record)["active"] for record in transitions(caplog)] == [True, False]
 
 
-async def test_log_record_of_a_transition_has_who_and_when_and_why(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "fastapi_maintenance")
-    backend = MemoryBackend()
-    since = clock.now()
+@pytest.mark.usefixtures("_info")
+async def test_log_transition_has_who_and_when_and_why(caplog: pytest.LogCaptureFixture) -> None:
+    backend, since = MemoryBackend(), clock.now()
     ends_at = since + timedelta(seconds=20)
     state = MaintenanceState(
         switch=Switch(on=True, message="New\ndatabase", ends_at=ends_at, by="alice@host", since=since)
     )
     await backend.update_state(lambda _: state)
-    async with living(app_on(backend, FastAPI())):
-        await eventually(partial(has_told, caplog, 2))
+    async with living(service(backend)):
+        await wait_for(2, caplog)
         assert ends_at <= clock.now() < ends_at + timedelta(seconds=0.1)
-    on, off = told(caplog)
+    on, off = transitions(caplog)
     assert on.getMessage() == "Maintenance is on by MemoryBackend(), set by 'alice@host', 'New\\ndatabase'"
     assert off.getMessage() == "Maintenance is off by MemoryBackend()"
     facts = {"active": True, "message": "New\ndatabase", "by": "alice@host"}
-    assert extra(on) == {**facts, "since": since.isoformat(), "ends_at": ends_at.isoformat()}
-    assert extra(off) == {"active": False, "since": ends_at.isoformat()}
+    assert fields(on) == {**facts, "since": since.isoformat(), "ends_at": ends_at.isoformat()}
+    assert fields(off) == {"active": False, "since": ends_at.isoformat()}
 
 
-async def test_a_store_that_flaps_is_no_transition(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "fastapi_maintenance")
+@pytest.mark.usefixtures("_info")
+async def test_log_store_flaps_has_no_transition(caplog: pytest.LogCaptureFixture) -> None:
     store = WatchableStore(True)
-    async with living(app_on(store, FastAPI())):
-        await eventually(partial(has_told, caplog, 1))
+    async with living(service(store)):
+        await wait_for(1, caplog)
         for _ in range(3):
             store.go_down()
             store.cut_off()
@@ -246,29 +323,16 @@ async def test_a_store_that_flaps_is_no_transition(caplog: pytest.LogCaptureFixt
             store.come_back()
             store.before_tell = anyio.lowlevel.checkpoint
             await anyio.sleep(10)
-    assert 1 == len(told(caplog))
+    assert len(transitions(caplog)) == 1
 
 
-async def test_a_block_is_told_with_who_opened_it(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "fastapi_maintenance")
-    backend = MemoryBackend()
-    async with living(app_on(backend, FastAPI())), maintenance_mode_on(backend, by="the nightly job"):
-        await eventually(partial(has_told, caplog, 1))
-    assert vars(told(caplog)[0])["maintenance_by"] == "the nightly job"
-
-
-async def test_log_record_block_ends_does_not_name_who_switched_it_off_before(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "fastapi_maintenance")
+@pytest.mark.usefixtures("_info")
+async def test_log_blocks_begin_and_end_names_who_opened_them_alone(caplog: pytest.LogCaptureFixture) -> None:
     backend = MemoryBackend()
     await set_maintenance_mode(False, backend, by="carol")
-    async with living(app_on(backend, FastAPI())):
-        for number in (1, 2):
+    async with living(service(backend)):
+        for number in (1, 3):
             async with maintenance_mode_on(backend, by="bob"):
-                await eventually(partial(has_told, caplog, 2 * number - 1))
-            await eventually(partial(has_told, caplog, 2 * number))
-    assert [extra(record).get("by") for record in told(caplog)] == ["bob", None, "bob", None]
-
-
-async def has_told(caplog: pytest.LogCaptureFixture, number: int) -> bool:
-    await anyio.lowlevel.checkpoint()
-    return number == len(told(caplog))
+                await wait_for(number, caplog)
+            await wait_for(number + 1, caplog)
+    assert [fields(record).get("by") for record in transitions(caplog)] == ["bob", None, "bob", None]

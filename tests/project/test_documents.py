@@ -47,6 +47,7 @@ def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
         "../browser/test_websockets.py",
         "../packages/test_in_one_process.py",
         "../responses/test_events.py",
+        "../telemetry/test_page.py",
     )
     files = ("test_examples.py", "test_recipes.py", *others, here.name)
     tests = "".join(here.parent.joinpath(name).read_text("utf-8") for name in files)

@@ -146,10 +146,10 @@ async def test_alert_asks_for_what_an_exporter_of_prometheus_exports(monkeypatch
     client: Any = importlib.import_module("prometheus_client")
     reader = exporter.PrometheusMetricReader()
     monkeypatch.setattr(metrics, "get_meter", MeterProvider([reader], shutdown_on_exit=False).get_meter)
-    telemetry._instruments.cache_clear()
-    telemetry.set_active("RedisBackend(key='a')", True)
+    telemetry.instruments_of.cache_clear()
+    telemetry.set_active("RedisBackend(key='a')", True, None)
     exported = client.generate_latest().decode()
-    telemetry._instruments.cache_clear()
+    telemetry.instruments_of.cache_clear()
     reader.shutdown()
     (line,) = re.findall(rf"^{metric}{{.*$", exported, re.MULTILINE)
     assert f"{label}=\"RedisBackend(key='a')\"" in line

@@ -1,0 +1,85 @@
+"""What a blocked request shows to the traces and metrics around: what they would see if its route had answered.
+
+Starlette's `OpenTelemetryMiddleware`, OpenTelemetry's instrumentation and most others read what a router has put in the
+scope. FastAPI's own telemetry and Sentry are notified by code that runs only where a route answers.
+"""
+
+import sys
+from typing import Any
+
+import fastapi.routing
+from fastapi.routing import APIRoute, APIRouter
+from starlette.routing import Mount, Route, Router
+from starlette.types import Scope
+
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.telemetry import request_was_blocked
+from fastapi_maintenance._routing.finder import Answer
+
+_PUT_BY_ROUTES = ("endpoint", "path_params", "root_path", "app_root_path", "route")
+# The router of newer versions of Starlette puts the route in the scope; FastAPI's leaves that to the routes. FastAPI's
+# telemetry is notified by this private function. tests/middleware/test_telemetry.py fails when either of them changes.
+_PUTS_ROUTE = "route" in getattr(getattr(Router.app, "__code__", None), "co_consts", ())
+_logger = get_logger()
+_route_selected: Any = getattr(fastapi.routing, "_route_selected", None)
+
+
+def show_blocked(scope: Scope, answer: Answer) -> Scope:
+    """Show a blocked request as one that its route answers; return the scope for the response.
+
+    That has the paths of the request as they come to the middleware, and not as they are below a mount. Whatever
+    telemetry raises, this does not.
+    """
+    response_scope = dict(scope) if len(answer.layers) > 1 else scope
+    if answer.left is not None and answer.matched:
+        try:
+            _leave(scope, answer.left, answer)
+            if "fastapi.telemetry" in scope:
+                _notify_fastapi(scope, answer)
+            if "sentry_sdk" in sys.modules and scope["type"] == "http":
+                _notify_sentry(sys.modules["sentry_sdk"], scope, answer)
+        except Exception as error:
+            _logger.debug("Telemetry was not notified of the route of a blocked request", exc_info=error)
+    route = getattr(scope.get("fastapi.telemetry"), "route", None) or answer.path
+    request_was_blocked(route, answer.layers[0].owner if answer.layers else scope.get("app"))
+    return response_scope
+
+
+def _leave(scope: Scope, left: Scope, answer: Answer) -> None:
+    """Leave in the scope what routing puts there."""
+    route = scope.get("route")
+    for name in _PUT_BY_ROUTES:
+        if name in left:
+            scope[name] = left[name]
+    if scope.get("route") is route:  # no route has put itself there
+        for router, _, original in reversed(answer.matched):
+            if isinstance(original, APIRoute) or (_PUTS_ROUTE and type(router).app is Router.app):
+                scope["route"] = original
+                break
+    scope.setdefault("router", answer.matched[0][0])
+    for layers in reversed(answer.layers):
+        if layers.owner is not None:
+            scope["app"] = layers.owner
+            break
+
+
+def _notify_fastapi(scope: Scope, answer: Answer) -> None:
+    for router, effective, original in answer.matched:
+        if isinstance(router, APIRouter):
+            path = getattr(effective, "path_format", None)
+            _route_selected(scope=scope, path=path, mount=isinstance(original, Mount))
+
+
+def _notify_sentry(sentry: Any, scope: Scope, answer: Answer) -> None:  # noqa: ANN401 -- a package that need not be there
+    """Name the transaction as Sentry's integrations do where a route answers: by its path, or its endpoint."""
+    _, effective, original = answer.matched[-1]
+    integration = sentry.get_client().get_integration("fastapi" if isinstance(original, APIRoute) else "starlette")
+    if integration is None or not isinstance(original, Route):
+        return
+    current, name, source = sentry.get_current_scope(), effective.path, "route"
+    segment = getattr(current, "_server_segment_span", None)  # where spans are streamed
+    if segment is not None:
+        segment.set_attribute("http.route", name)
+    if integration.transaction_style == "endpoint":
+        name, source = sentry.utils.transaction_from_function(scope["endpoint"]), "component"
+    current.set_transaction_name(name, source=source)
