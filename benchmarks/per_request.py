@@ -1,7 +1,7 @@
 """What does a request cost, off and on? In process, without a server or a client: the app itself is called.
 
-The variants take turns, block by block, for many rounds. Each is compared with its base within a round, and the median
-of the rounds counts. Times are of the processor, in microseconds a request.
+The variants take turns, block by block, for many rounds. Each is compared with a base within a round, and the median of
+the rounds counts. Times are of the processor, in microseconds a request.
 """
 
 from __future__ import annotations
@@ -27,17 +27,44 @@ _BLOCK = 1e7  # nanoseconds, about
 _SETTLED_AFTER = 3.0  # seconds; then this library trusts a file's time to tell that nothing was written since
 
 _PEERS = tuple(itertools.chain(*PEERS.values()))
-_OPEN = ("plain", "nothing", *(f"plain of {peer}" for peer in PEERS))
-_LIMITS = ("bare 503", "response 503", *(f"bare 503 of {peer}" for peer in PEERS))
 _PASSING = ("exempt", "forced off", "404")
-_TABLES = {
-    "Off, a middleware that does nothing for comparison": (False, ("nothing", *OURS), ("alone",), ("more",)),
-    "Off, the plain app for comparison": (False, (*_OPEN, *OURS, *_PEERS), ("first", "last"), ("us", "more")),
-    "Blocked, a bare 503 for comparison": (True, (*_LIMITS, *OURS, *_PEERS), ("first", "last"), ("us", "times")),
-    "Passing during maintenance": (True, ("memory", *_PEERS), _PASSING, ("us", "more")),
-}
-"""Each title, whether maintenance is on, the variants, the scenarios, and which figures are shown."""
 
+
+class Table(NamedTuple):
+    """What is compared with one base."""
+
+    title: str
+    base: str
+    variants: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    figures: tuple[str, ...]  # those that are shown
+    on: bool  # whether maintenance is on
+
+    def row(self, variant: str) -> list[Cell]:
+        """Return the cells of a variant."""
+        return [Cell(variant, routes, scenario, self.on) for routes, scenario in self._columns()]
+
+    def columns(self) -> list[str]:
+        """Return the name of each column."""
+        return [f"{routes} {scenario}" for routes, scenario in self._columns()]
+
+    def base_of(self, cell: Cell) -> Cell:
+        """Return what a cell is compared with."""
+        return cell._replace(variant=base_of(cell.variant, self.base), on=self.base in _ANSWERS)
+
+    def _columns(self) -> Iterable[tuple[int, str]]:
+        return itertools.product(_ROUTES, self.scenarios)
+
+
+_ANSWERS = ("bare 503", "response 503")
+_ENDS = ("first", "last")
+_TABLES = (
+    Table("Off, no route is reached", "nothing", ("nothing", *OURS), ("alone",), ("more",), on=False),
+    Table("Off", "nothing", ("plain", "nothing", *OURS, *_PEERS), _ENDS, ("us", "times"), on=False),
+    Table("Blocked", "bare 503", (*_ANSWERS, *OURS, *_PEERS), _ENDS, ("us", "times"), on=True),
+    Table("Blocked", "response 503", (*OURS, *_PEERS), _ENDS, ("times",), on=True),
+    Table("Passing during maintenance", "nothing", ("memory", *_PEERS), _PASSING, ("us", "more"), on=True),
+)
 _FORMS = {"us": "{:.2f}", "more": "{:+.2f}", "times": "{:.2f}x"}
 
 
@@ -55,19 +82,6 @@ class Cell(NamedTuple):
         if self.scenario == "404":
             return 404
         return 503 if self.on and self.scenario in {"first", "last"} else 200
-
-    @property
-    def base(self) -> Cell:
-        """What it is compared with, in the same environment."""
-        if self.scenario == "alone":
-            return self._replace(variant="nothing")
-        blocked = self.expected == 503  # noqa: PLR2004 -- a status
-        return self._replace(variant=base_of(self.variant, on=blocked), on=blocked)
-
-
-def row_of(name: str, scenarios: Iterable[str], *, on: bool) -> list[Cell]:
-    """Return the cells of a variant in a table."""
-    return [Cell(name, routes, scenario, on) for routes, scenario in itertools.product(_ROUTES, scenarios)]
 
 
 class Workers:
@@ -93,11 +107,11 @@ class Workers:
             self.wrong[cell] = answer["status"]
         self.times[cell].append(answer["ns"] or 1e6)
 
-    def figures(self, cell: Cell) -> dict[str, float]:
-        """Return microseconds a request, how many more and how many times as many as its base takes; medians."""
+    def figures(self, cell: Cell, base: Cell) -> dict[str, float]:
+        """Return microseconds a request, how many more and how many times as many as the base takes; medians."""
         if cell in self.wrong or cell not in self.times:
             return {}
-        pairs = list(zip(self.times[cell], self.times[cell.base], strict=True))
+        pairs = list(zip(self.times[cell], self.times[base], strict=True))
         return {
             "us": statistics.median(self.times[cell]) / 1000,
             "more": statistics.median(one - base for one, base in pairs) / 1000,
@@ -110,15 +124,11 @@ def measure(pythons: Mapping[str, str], *, quick: bool) -> list[dict[str, Any]]:
     left_out = set(OURS) - {"memory"} if quick else set()
     measured = {name for peer in pythons for name in VARIANTS[peer]} - left_out
     chosen = [
-        cell
-        for on, names, scenarios, _ in _TABLES.values()
-        for name in names
-        if name in measured
-        for cell in row_of(name, scenarios, on=on)
+        (table, cell) for table in _TABLES for name in table.variants if name in measured for cell in table.row(name)
     ]
     with ExitStack() as stack:
         workers = Workers(pythons, stack)
-        every = list(dict.fromkeys([*chosen, *(cell.base for cell in chosen)]))
+        every = list(dict.fromkeys(each for table, cell in chosen for each in (cell, table.base_of(cell))))
         for number in range((_QUICK_ROUNDS if quick else _ROUNDS) + 1):
             for cell in every:
                 workers.ask(cell)
@@ -128,19 +138,20 @@ def measure(pythons: Mapping[str, str], *, quick: bool) -> list[dict[str, Any]]:
     for times in workers.times.values():
         del times[0]
     print_tables(workers)
-    return [{**cell._asdict(), **workers.figures(cell)} for cell in chosen]
+    return [
+        {**cell._asdict(), "base": table.base, **workers.figures(cell, table.base_of(cell))} for table, cell in chosen
+    ]
 
 
 def print_tables(workers: Workers) -> None:
     """Print what was measured, and what answered wrong, of which no figure is shown."""
-    for title, (on, names, scenarios, figures) in _TABLES.items():
-        columns = [f"{cell.routes} {cell.scenario}" for cell in row_of("", scenarios, on=on)]
-        for figure in figures:
+    for table in _TABLES:
+        for figure in table.figures:
             rows = []
-            for name in names:
-                values = [workers.figures(cell).get(figure) for cell in row_of(name, scenarios, on=on)]
+            for name in table.variants:
+                values = [workers.figures(cell, table.base_of(cell)).get(figure) for cell in table.row(name)]
                 if any(value is not None for value in values):
                     rows.append((name, ["-" if value is None else _FORMS[figure].format(value) for value in values]))
-            print_table(f"{title}: {figure}", ["variant", *columns], rows)
+            print_table(f"{table.title}; base: {table.base}; {figure}", ["variant", *table.columns()], rows)
     for cell, status in sorted(workers.wrong.items()):
         print(f"wrong: {cell} answered {status} instead of {cell.expected}")

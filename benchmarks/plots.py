@@ -51,7 +51,7 @@ def off(figure: Figure, figures: Any) -> None:  # noqa: ANN401 -- as they were r
     """Draw what a request costs more while it is off, the median of what it is with each number of routes."""
     more: dict[tuple[str, str, bool], list[float]] = {}
     for cell in figures:
-        if "more" in cell and cell["variant"] not in {"nothing", "memory class"}:
+        if "more" in cell and cell["base"] == "nothing" and cell["variant"] not in {"nothing", "memory class"}:
             more.setdefault((cell["variant"], cell["scenario"], cell["on"]), []).append(cell["more"])
     names = {key: f"this library, {key[0]}" for key in more if key[1] == "alone"}
     names |= {key: key[0] for key in more if key in {("0.0.5 env", "first", False), ("waygate", "first", False)}}

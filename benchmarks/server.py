@@ -23,6 +23,7 @@ from workers import Served, serving, stores
 _ROUNDS, _QUICK_ROUNDS = 41, 21
 _SECONDS = 0.25  # at one server, each round
 _CONNECTIONS = 32
+_BASES = {False: "nothing", True: "response 503"}  # an empty middleware, and a JSONResponse by hand in its place
 
 
 async def load(port: int, served: Served) -> dict[str, float]:
@@ -42,7 +43,7 @@ async def load_all(ports: Mapping[Served, int], rounds: int) -> dict[Served, lis
     found: dict[Served, list[dict[str, float]]] = {served: [] for served in ports}
     for _ in range(rounds + 1):
         for served in random.sample(list(ports), len(ports)):
-            pair = (served, served._replace(variant=base_of(served.variant, on=served.on)))
+            pair = (served, served._replace(variant=base_of(served.variant, _BASES[served.on])))
             results = {place: await load(ports[pair[place]], pair[place]) for place in random.sample(range(2), 2)}
             found[served].append({**results[0], "of base": results[0]["requests/s"] / results[1]["requests/s"]})
     return {served: results[1:] for served, results in found.items()}  # the first round warms up
@@ -58,8 +59,8 @@ def measure(pythons: Mapping[str, str], *, quick: bool) -> dict[str, dict[str, l
         ports = {served: port for served, (port, _) in processes.items()}
         found = uvloop.run(load_all(ports, _QUICK_ROUNDS if quick else _ROUNDS))
     figures = {}
-    for switch, some, base in (("off", off, "the plain app"), ("on", on, "a bare 503")):
+    for switch, some in (("off", off), ("on", on)):
         figures[switch] = {served.variant: found[served] for served in some}
         columns = {"requests/s": "{:.0f}", "p50 ms": "{:.2f}", "p99 ms": "{:.2f}", "of base": "{:.3f}"}
-        print_medians(f"Through uvicorn, {switch}; the base is {base}", columns, figures[switch])
+        print_medians(f"Through uvicorn, {switch}; base: {_BASES[switch == 'on']}", columns, figures[switch])
     return figures

@@ -23,7 +23,7 @@ _ROUTES_PER_ROUTER = 10
 _PATHS = {
     "first": "/first/{}",
     "last": "/api/{group}/last/{}",
-    "exempt": "/health/{}",  # by a predicate, where a variant has one
+    "exempt": "/health/{}",  # by the first part of a predicate, where a variant has one
     "forced off": "/open/{}",  # by a decorator of its route, where a variant has one
     "404": "/nothing/{}",
     "alone": "/first/{}",  # where no route is reached
@@ -34,7 +34,10 @@ _HEADERS = [
     (b"content-type", b"application/json"),
     (b"retry-after", b"3600"),
     (b"cache-control", b"no-store"),
+    (b"x-maintenance-mode", b"on"),
+    (b"access-control-expose-headers", b"Retry-After, X-Maintenance-Mode"),
 ]
+_BY_HAND = {name.decode(): value.decode() for name, value in _HEADERS[2:]}
 _numbers = itertools.count()
 
 REQUEST_HEADERS = {
@@ -138,8 +141,7 @@ async def bare_503(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 async def response_503(scope: Scope, receive: Receive, send: Send) -> None:
     """Send the same with a response of Starlette, as somebody would who writes it by hand."""
-    headers = {"Retry-After": "3600", "Cache-Control": "no-store"}
-    await JSONResponse({"detail": _DETAIL}, status_code=503, headers=headers)(scope, receive, send)
+    await JSONResponse({"detail": _DETAIL}, status_code=503, headers=_BY_HAND)(scope, receive, send)
 
 
 _FLOOR: dict[str, Callable[[ASGIApp], ASGIApp] | None] = {
@@ -154,16 +156,16 @@ OURS = ("env", "memory", "file", "redis", "postgresql", "cached", "memory class"
 PEERS = {"0.0.5": ("0.0.5 env", "0.0.5 file"), "waygate": ("waygate",)}
 VARIANTS = {
     "ours": (*_FLOOR, *OURS),
-    **{peer: (*names, f"plain of {peer}", f"bare 503 of {peer}") for peer, names in PEERS.items()},
+    **{peer: (*names, *(f"{floor} of {peer}" for floor in _FLOOR)) for peer, names in PEERS.items()},
 }
 """What the environment of each peer makes; its FastAPI is another, so what it is compared with is made there too."""
 
 PEER_OF = {name: peer for peer, names in VARIANTS.items() for name in names}
 
 
-def base_of(variant: str, *, on: bool) -> str:
-    """Return what a variant is compared with in its own environment: the plain app, or a bare 503 in it."""
-    floor, peer = "bare 503" if on else "plain", PEER_OF[variant]
+def base_of(variant: str, floor: str) -> str:
+    """Return what a variant is compared with: that floor in the environment of the variant."""
+    peer = PEER_OF[variant]
     return floor if peer == "ours" else f"{floor} of {peer}"
 
 
@@ -183,7 +185,7 @@ async def _maintenance(new_app: Callable[..., FastAPI], variant: str, *, on: boo
     *old, kind = variant.removesuffix(" class").split()
     key = f"MAINTENANCE_{os.getpid()}_{next(_numbers)}"
     app, backend = new_app(library.force_maintenance_mode_off), _backend(kind, key)
-    exempt = (lambda request: request.url.path.startswith("/health/")) if old else library.path_prefix("/health")
+    exempt = (lambda request: request.url.path.startswith("/health/")) if old else _exempt(library)
     if old or variant.endswith(" class"):
         app.add_middleware(library.MaintenanceModeMiddleware, backend=backend, exempt_handler=exempt)
     else:
@@ -193,6 +195,10 @@ async def _maintenance(new_app: Callable[..., FastAPI], variant: str, *, on: boo
     else:
         await backend.set_value(on)
     return app
+
+
+def _exempt(library: Any) -> Any:  # noqa: ANN401 -- a predicate of the module that was found
+    return library.any_of(library.path_prefix("/health"), library.header_equals("X-Admin-Key", "secret-key"))
 
 
 def _backend(kind: str, key: str) -> Any:  # noqa: ANN401 -- what the module that was found has

@@ -38,7 +38,6 @@ from fastapi_maintenance.typing import MiddlewareSettings, StateBackend
 __all__ = ["MaintenanceModeMiddleware", "backend_of", "is_maintenance", "maintained_layers", "maintenance_middleware"]
 
 _logger = get_logger()
-_VERDICTS = "fastapi_maintenance.verdicts"  # in a request in progress: what each `dependency` returned for it
 
 
 def decide(  # noqa: PLR0913 -- one keyword for each fact
@@ -111,9 +110,9 @@ class MaintenanceModeMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, a WebSocket handshake or a lifespan (ASGI)."""
-        served, switch, kind, request = self._served, self._switch, scope["type"], RequestInProgress(scope)
-        request.began, request.switch, request.token = time(), switch, enter(request)
-        request.context, request.has_passed, question = copy_context(), False, None
+        served, switch, kind, request = self._served, self._switch, scope["type"], RequestInProgress()
+        request.scope, request.began, request.switch, request.token = {**scope}, time(), switch, enter(request)
+        request.context, request.has_passed, request.verdicts, question = copy_context(), False, {}, None
         served.requests.add(request)
         try:
             if kind == "lifespan":
@@ -124,26 +123,17 @@ class MaintenanceModeMiddleware:
                 status = switch.status(scope) or await switch.read_status()
                 if status.active or has_forced_on():
                     switch.hint_at_missing_lifespan(scope)
-                    blocks, blocked, as_read, answer = self._decide(scope, status)
+                    blocks, answer = self._decide(scope, status)
                     exempt = self.settings.exempt
                     if blocks is None and exempt is not never:
-                        question = PredicateRequest(as_read, receive, app=self._finder.owner, routed=answer.routed)
-                        request[_VERDICTS] = question.verdicts
+                        owner, as_read = self._finder.owner, answer.as_read
+                        question = PredicateRequest(as_read, receive, app=owner, routed=answer.routed)
+                        request.verdicts = question.verdicts
                         blocks = not await exempts(exempt, question)
                         receive = question.rest(receive)
                     if blocks is not False:
                         served.requests.remove(request)
-                        settings, preflight = self.settings, is_preflight(scope)
-                        cors = answer.cors(is_preflight=preflight)
-                        respond: ASGIApp = partial(
-                            send_blocked,
-                            status=blocked.status,
-                            response=settings.response,
-                            retry_after=settings.retry_after,
-                        )
-                        if cors is None or not preflight:
-                            scope = show_blocked(scope, answer)
-                        await (respond if cors is None else through_cors(cors, respond))(scope, receive, send)
+                        await self._respond(scope, receive, send, status, answer)
                         return
                     request.has_passed = status.active
             if kind == "websocket" and self.settings.close_websockets:
@@ -158,12 +148,9 @@ class MaintenanceModeMiddleware:
             if served.on_end is not None:
                 served.on_end()
 
-    def _decide(self, scope: Scope, status: MaintenanceStatus) -> tuple[bool | None, Blocked, Scope, Answer]:
-        """Return whether to block a request by this status, and why; None: the predicate decides.
-
-        Return also the scope as the application reads it, and what would answer.
-        """
-        as_read, answer = self._finder.find(scope)
+    def _decide(self, scope: Scope, status: MaintenanceStatus) -> tuple[bool | None, Answer]:
+        """Return whether to block a request by this status, and what would answer it; None: the predicate decides."""
+        answer = self._finder.find(scope)
         blocks = decide(
             mark=answer.mark,
             active=status.active,
@@ -172,27 +159,41 @@ class MaintenanceModeMiddleware:
             unmatched=self.settings.unmatched,
             exempt_docs=self.settings.exempt_docs,
         )
-        return blocks, Blocked(ON if answer.mark else status, answer.path), as_read, answer
+        return blocks, answer
 
-    async def _ask_again(self, request: RequestInProgress) -> Blocked | None:
+    async def _respond(
+        self, scope: Scope, receive: Receive, send: Send, status: MaintenanceStatus, answer: Answer
+    ) -> None:
+        """Respond to a blocked request, or let the CORS middleware of the app answer its preflight."""
+        settings, preflight = self.settings, is_preflight(scope)
+        status, cors = ON if answer.mark else status, answer.cors(is_preflight=preflight)
+        if cors is None or not preflight:
+            scope = show_blocked(scope, answer)
+        if cors is None:
+            await send_blocked(scope, receive, send, status, settings.response, settings.retry_after)
+            return
+        respond = partial(send_blocked, status=status, response=settings.response, retry_after=settings.retry_after)
+        await through_cors(cors, respond)(scope, receive, send)
+
+    async def _ask_again(self, request: RequestInProgress, scope: Scope) -> Blocked | None:
         """Return why a request in progress would be blocked if it began now; None if it would pass.
 
         A predicate that takes too long does not exempt it.
         """
-        status = self._switch.status(request) or await self._switch.read_status()
-        blocks, blocked, as_read, _ = self._decide(request, status)
+        status = self._switch.status(scope) or await self._switch.read_status()
+        blocks, answer = self._decide(scope, status)
         exempt, seconds = self.settings.exempt, self._switch.read_seconds
         if blocks is None:
             try:
                 with in_time(seconds):
-                    verdicts = request.get(_VERDICTS, {})
-                    question = PredicateRequest(as_read, None, app=self._finder.owner, verdicts=verdicts)
+                    owner, verdicts = self._finder.owner, request.verdicts
+                    question = PredicateRequest(answer.as_read, None, app=owner, verdicts=verdicts)
                     blocks = not await exempts(exempt, question)
             except TimeoutError:
                 text = "The predicate %r, asked again, took longer than %g seconds; the request is not exempt"
                 _logger.error(text, exempt, seconds)  # noqa: TRY400 -- nothing of the predicate raised it
                 blocks = True
-        return blocked if blocks else None
+        return Blocked(ON if answer.mark else status, answer.path) if blocks else None
 
     def _hints(self, scope: Scope) -> Iterator[tuple[str, str]]:
         switches = [key_of(layer.backend) for layer in maintained_layers(self.app)]

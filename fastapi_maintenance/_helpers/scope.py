@@ -66,8 +66,10 @@ def lenient_path(path: str) -> str | None:
 
 def as_http(scope: Scope) -> Scope:
     """Return the scope as that of an HTTP request; a WebSocket handshake is a GET (RFC 6455 4.1)."""
-    whole = {"query_string": b"", "headers": [], **scope}  # which the ASGI specification lets a server leave out
+    is_whole, whole = "query_string" in scope and "headers" in scope, scope
+    if not is_whole:  # the ASGI specification lets a server leave these out
+        whole = {"query_string": b"", "headers": [], **scope}
     if scope["type"] == "http":
-        return whole if len(whole) > len(scope) else scope  # in which a predicate may leave something for the app
+        return whole  # in which a predicate may leave something for the app
     scheme = "https" if scope.get("scheme") == "wss" else "http"
     return {**whole, "type": "http", "method": "GET", "scheme": scheme, "extensions": {}}

@@ -59,11 +59,11 @@ def _provider_of(app: object) -> Any:  # noqa: ANN401 -- as above
     return getattr(app, "_telemetry", {}).get("meter_provider")
 
 
-def request_was_blocked(route: str | None, app: object) -> None:
+def request_was_blocked(route: str, app: object) -> None:
     """Count a blocked request of an app, and mark the current span.
 
     Args:
-        route: The path of the route, with parameters in braces; None: it is not known.
+        route: The path of the route, with parameters in braces; empty if it is not known.
         app: The app around which the middleware is; its own meter provider counts.
     """
     # Each blocked request comes here, and `suppress` takes several times as long.
@@ -78,7 +78,7 @@ def request_was_blocked(route: str | None, app: object) -> None:
         pass
     try:
         if blocked is not None:
-            blocked.add(1, {} if route is None else {"http.route": route})
+            blocked.add(1, {"http.route": route} if route else {})
     except Exception:  # noqa: BLE001, S110 -- as above
         pass
 

@@ -48,8 +48,10 @@ def _class_of(endpoint: Any) -> Any:  # noqa: ANN401 -- as above
     """Return the class whose functions answer, if the endpoint is one or makes one; else None."""
     while isinstance(endpoint, partial):
         endpoint = endpoint.func
-    kind = unwrapped(endpoint) if isinstance(endpoint, type) else None
-    return kind if kind is not None and issubclass(kind, (HTTPEndpoint, WebSocketEndpoint)) else None
+    if not isinstance(endpoint, type):  # as nearly every endpoint
+        return None
+    kind = unwrapped(endpoint)
+    return kind if issubclass(kind, (HTTPEndpoint, WebSocketEndpoint)) else None
 
 
 def _dispatches_itself(kind: Any, method: str) -> bool:  # noqa: ANN401 -- as above

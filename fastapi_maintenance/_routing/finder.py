@@ -1,7 +1,6 @@
 """Which endpoint will answer this request? The app's routes are asked with their own `matches`, in the app's order."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
@@ -17,26 +16,43 @@ from fastapi_maintenance._routing.origin import is_overridden
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself
 from fastapi_maintenance.decorators import has_forced_on
 
-Matched = tuple[Router, Any, BaseRoute]
-"""A router, and the route to which it hands a request: with the prefixes of the routers between them, and as it is."""
 
-
-class Answer(NamedTuple):
+class Answer:
     """What is known of what will answer a request."""
 
-    layers: Sequence[Layers] = ()  # of the apps that the request goes through, from the outside in
-    mark: bool | None = None  # True if it is forced on, False if it is forced off
-    answered: bool = True  # False if the app says 404 or 405, or redirects a slash
-    documentation: bool = False  # whether it is the app's own documentation
-    path: str | None = None  # of the route, with parameters in braces, if it has one
-    routed: Scope | None = None  # the scope as the endpoint will find it, if it is certain which one that is
-    matched: Sequence[Matched] = ()  # the routes from the outside in, certain or not
-    left: Scope | None = None  # the scope as these leave it, certain or not
+    mark: bool | None = None
+    """True if it is forced on, False if it is forced off."""
+    answered: bool = True
+    """False if the app returns 404 or 405, or redirects a slash."""
+    documentation: bool = False
+    """Whether it is the app's own documentation."""
+    path: str = ""
+    """The path of the route, with parameters in braces, if it has one."""
+    routed: Scope | None = None
+    """The scope as the endpoint will find it, if it is certain which endpoint that is."""
+    as_read: Scope
+    """The scope as the application reads it."""
+    left: Scope | None = None
+    """The scope as the routes leave it, certain or not."""
+
+    def __init__(self) -> None:
+        self.layers: list[Layers] = []  # of the apps that the request goes through, from the outside in
+        # Each router, and the route to which it hands the request: with the prefixes of included routers, and as it is.
+        self.matched: list[tuple[Router, Any, BaseRoute]] = []
 
     @property
     def says_more(self) -> bool:
         """Whether it is more than that something answers, about which the predicate decides."""
         return self.mark is not None or not self.answered or self.documentation
+
+    def has_passed(self, layers: Layers) -> bool:
+        """Return whether a guess leads back to where the request comes from, so that it is wrong."""
+        return any(layers.router is each.router for each in self.layers)
+
+    def put_mark(self, nearer: bool | None, *, decides: bool) -> None:  # noqa: FBT001 -- a mark
+        """Let a nearer mark count; forced off is not certain where something else than the routes decides."""
+        if nearer or (nearer is False and not decides):
+            self.mark = nearer
 
     def cors(self, *, is_preflight: bool) -> Any:  # noqa: ANN401 -- the middleware, or what it will be built from
         """Return the outermost CORS middleware that the answer would come through; None if there is none.
@@ -52,7 +68,6 @@ class Answer(NamedTuple):
 
 
 _MOST_MOUNTS = 100
-UNKNOWN = Answer()  # something answers that has no routes, or looking for the route failed
 # What routing itself puts in a scope. A route that changes anything else makes another request of it.
 _PUT_BY_ROUTES = {"endpoint", "path_params", "app_root_path", "route", "router"}
 _ASGI = {"type", "method", "path", "raw_path", "root_path", "query_string", "headers", "client", "server", "scheme"}
@@ -74,8 +89,8 @@ class RouteFinder:
         self._exact = exact
         self._found: tuple[Layers, object, bool] | None = None  # with the application and place that they are true for
 
-    def find(self, scope: Scope) -> tuple[Scope, Answer]:
-        """Return the scope as the application reads it, and what will answer.
+    def find(self, scope: Scope) -> Answer:
+        """Return what will answer a request.
 
         What is not certain counts as answered by an endpoint without a mark.
         """
@@ -88,8 +103,9 @@ class RouteFinder:
                 are_exact = [index.is_exact() for each in answer.layers if (index := each.index()) is not None]
                 answer = answer if all(are_exact) else _look(layers, scope)
         except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
-            answer = UNKNOWN
-        return as_read or {**scope, HIDDEN_APP: True}, answer
+            answer = Answer()
+        answer.as_read = as_read or {**scope, HIDDEN_APP: True}
+        return answer
 
     @property
     def owner(self) -> Starlette | None:
@@ -117,49 +133,44 @@ class RouteFinder:
 
 def _look(layers: Layers, scope: Scope) -> Answer:
     """Do what the app does with a request, up to its endpoint."""
-    scope = dict(scope)  # in which routes may put something while they are asked, as FastAPI's routers do
+    scope = {**scope}  # in which routes may put something while they are asked, as FastAPI's routers do
     if isinstance(scope.get("fastapi"), dict):
         scope["fastapi"] = dict(scope["fastapi"])
     method = scope.get("method", "GET")
-    mark = mark_at(scope["endpoint"], method) if "endpoint" in scope else None  # of what the middleware is in
-    path, is_certain, decides, handling = "", True, False, None
-    seen: list[Layers] = []
-    matched: list[Matched] = []
+    answer, is_certain, decides, handling = Answer(), True, False, None
+    if "endpoint" in scope:  # in which the middleware is
+        answer.mark = mark_at(scope["endpoint"], method)
     while True:
         # The layers, from the outside in.
-        mark = _nearest(mark, layers.mark, decides=decides)
+        answer.put_mark(layers.mark, decides=decides)
         decides = decides or layers.decides or layers.is_guess
         is_certain = is_certain and not decides and not layers.unknown
         handling = handling if layers.handlers is None else layers.handlers  # the innermost one handles 404 and 405
         index = layers.index()
-        # A guess that leads back to where the request comes from is wrong.
-        is_wrong = index is not None and layers.is_guess and any(index.router is each.router for each in seen)
-        seen.append(layers)
-        if index is None or is_wrong or len(seen) > _MOST_MOUNTS:
-            return Answer(seen, mark, path=path or None, matched=matched, left=scope)
-        scope = layers.read(scope)
+        is_wrong = layers.is_guess and answer.has_passed(layers)
+        answer.layers.append(layers)
+        if index is None or is_wrong or len(answer.layers) > _MOST_MOUNTS:
+            return answer
+        answer.left = scope = layers.read(scope)
 
         # The routes, in their order.
         found = _first_match(index, scope)
         if found is None:
             is_refused = users_handler(handling, 404) is None and not serves_unmatched(index.router, scope)
-            is_left = is_certain and (is_refused or redirects_slash(index, scope))
-            return Answer(seen, mark, answered=not is_left, path=path or None, matched=matched, left=scope)
+            answer.answered = not (is_certain and (is_refused or redirects_slash(index, scope)))
+            return answer
         candidate, child, is_changed = found
         effective, route = candidate.effective, candidate.original
-        while isinstance(route, IncludedRouter):  # which could not be listed route by route
-            decides = decides or is_overridden(route.original_router, "handle")
-            before = dict(scope)
-            _, child, route, context = route._match(scope)  # noqa: SLF001 -- see where it is imported
-            is_changed = is_changed or _is_changed(before, {**scope, **child}, route)
-            decides = decides or handles_itself(route)
-            effective = context if isinstance(route, APIRoute) else route  # which FastAPI keeps a copy of
-        path += getattr(effective, "path", None) or ""
-        matched.append((index.router, effective, route))
-        mark = _nearest(mark, candidate.mark, decides=decides)
+        if isinstance(route, IncludedRouter):  # which could not be listed route by route
+            effective, route, child, is_changed = _match_in_router(route, scope, is_changed=is_changed)
+        template = getattr(effective, "path", None) or ""
+        answer.path += template
+        answer.matched.append((index.router, effective, route))
+        answer.put_mark(candidate.mark, decides=decides)
         decides = decides or candidate.decides or is_changed
         is_certain = is_certain and not decides
-        scope.update(child, **{TEMPLATE: getattr(effective, "path", "")})
+        scope.update(child)
+        scope[TEMPLATE] = template
         if not isinstance(route, (Mount, Host)):
             break
         if candidate.layers is None or candidate.layers.app is not effective.app or not candidate.layers.is_current():
@@ -169,21 +180,30 @@ def _look(layers: Layers, scope: Scope) -> Answer:
     # The endpoint.
     is_routed = isinstance(route, (Route, WebSocketRoute))
     decides = decides or not is_routed
-    endpoint, app = effective.endpoint if is_routed else child.get("endpoint"), getattr(effective, "app", None)
-    method, methods = scope.get("method", "GET"), getattr(effective, "methods", None)
+    endpoint = effective.endpoint if is_routed else child.get("endpoint")
+    methods, app = getattr(effective, "methods", None), getattr(effective, "app", None)
     if not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
-        is_left = is_certain and users_handler(handling, 405) is None
-        return Answer(seen, mark, answered=not is_left, path=path or None, matched=matched, left=scope)
-    mark = _nearest(mark, mark_at(endpoint, method), decides=decides)
-    return Answer(
-        seen,
-        mark,
-        documentation=not decides and shows_documentation(route, layers.owner, scope),
-        path=path or None,
-        routed=scope if is_certain else None,
-        matched=matched,
-        left=scope,
-    )
+        answer.answered = not is_certain or users_handler(handling, 405) is not None
+        return answer
+    answer.documentation = not decides and shows_documentation(route, layers.owner, scope)
+    answer.put_mark(mark_at(endpoint, method), decides=decides)
+    answer.routed = scope if is_certain else None
+    return answer
+
+
+def _match_in_router(router: Any, scope: Scope, *, is_changed: bool) -> tuple[Any, BaseRoute, Scope, bool]:  # noqa: ANN401 -- of the private class
+    """Return the route in an included router to which a request goes, also as it is effective, and what that changes.
+
+    A router or route with a way of its own to handle requests counts as a change.
+    """
+    effective = route = router
+    while isinstance(route, IncludedRouter):
+        is_changed = is_changed or is_overridden(route.original_router, "handle")
+        before = dict(scope)
+        _, child, route, context = route._match(scope)  # noqa: SLF001 -- see where it is imported
+        is_changed = is_changed or _is_changed(before, {**scope, **child}, route) or handles_itself(route)
+        effective = context if isinstance(route, APIRoute) else route  # which FastAPI keeps a copy of
+    return effective, route, child, is_changed
 
 
 def _first_match(index: RouteIndex, scope: Scope) -> tuple[Candidate, Scope, bool] | None:
@@ -204,8 +224,3 @@ def _is_changed(before: Scope, after: Scope, route: BaseRoute) -> bool:
     """Return whether a route makes another request of it than the one that the decision has looked at."""
     put = _PUT_BY_ROUTES | ({"root_path"} if isinstance(route, Mount) else set())
     return any(before.get(key) != after.get(key) for key in (_ASGI | before.keys()) - put)
-
-
-def _nearest(mark: bool | None, nearer: bool | None, *, decides: bool) -> bool | None:  # noqa: FBT001 -- marks
-    """Return the mark that counts; forced off is not certain where something else than the routes decides."""
-    return mark if nearer is None or (decides and not nearer) else nearer

@@ -67,7 +67,7 @@ def hints_on(
     named = list(dict.fromkeys(paths_in(exempt)))
 
     def find(method: str, path: str) -> Any:  # noqa: ANN401 -- an answer
-        return finder.find(as_http({"type": "http", "method": method, "path": path, "app": app}))[1]
+        return finder.find(as_http({"type": "http", "method": method, "path": path, "app": app}))
 
     if twice:
         yield "twice", _TWICE

@@ -41,8 +41,8 @@ def report_of(goes: Goes, requests: Sequence[tuple[RequestInProgress, Blocked]])
     if requests:
         oldest, blocked = min(requests, key=lambda pair: pair[0].began)
         began = datetime.fromtimestamp(oldest.began, UTC)
-        method = oldest.get("method", "WebSocket")
-        path = blocked.route or quote(oldest["path"])
+        method = oldest.scope.get("method", "WebSocket")
+        path = blocked.route or quote(oldest.scope.get("path", ""))
         report |= {"since": began.isoformat(), "route": f"{method} {path}"}
     return json.dumps(report)
 

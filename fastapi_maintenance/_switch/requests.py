@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, Token
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
+
+from starlette.types import Scope
 
 from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._switch.websockets import ClosableWebSocket
@@ -28,17 +30,18 @@ class Switch(Protocol):
         """Return the state, the last known one while the store is unavailable."""
 
 
-class RequestInProgress(dict[str, Any]):
+class RequestInProgress:
     """A request, a WebSocket or a lifespan from its beginning to its end, as one middleware sees it.
 
-    It is a copy of the ASGI scope, as an app changes that, and the request may have to be decided on again. The
-    middleware sets the attributes of each, since a method for that would cost more than all of them.
+    The middleware sets the attributes, since a method for that would cost more than all of them.
     """
 
-    __slots__ = ("began", "context", "has_passed", "switch", "token")
-    __hash__ = object.__hash__  # type: ignore[assignment]  # each is another one
-    __eq__ = object.__eq__
+    __slots__ = ("began", "context", "has_passed", "scope", "switch", "token", "verdicts")
 
+    scope: Scope
+    """A copy of the ASGI scope, since the app changes that; empty when the request has ended."""
+    verdicts: dict[object, bool | None]
+    """What each `dependency` returned for it."""
     began: float
     """When, as `time.time` has it."""
     context: Context | None
@@ -60,8 +63,8 @@ class Blocked(NamedTuple):
     """Why a request is blocked."""
 
     status: MaintenanceStatus
-    route: str | None
-    """The path of its route, with parameters in braces, if it has one."""
+    route: str
+    """The path of its route, with parameters in braces; empty if it has none."""
 
 
 enter = _running.set
@@ -70,7 +73,7 @@ enter = _running.set
 
 def leave(request: RequestInProgress) -> None:
     """End what `enter` began, also where the collector, or another task, closes the coroutine of the request."""
-    request.context = None  # which refers to the request
+    request.context, request.scope = None, {}  # the timers of a server keep the request until its connection closes
     try:  # each request comes here, and `suppress` takes several times as long
         _running.reset(request.token)
     except ValueError:  # it is another context, in which it never ran
@@ -107,14 +110,14 @@ def is_draining(request: RequestInProgress) -> bool:
     return (request, True) in _in_block
 
 
-AskAgain = Callable[[RequestInProgress], Awaitable[Blocked | None]]
+AskAgain = Callable[[RequestInProgress, Scope], Awaitable[Blocked | None]]
 
 
 class Served:
     """What is in progress behind one middleware.
 
     Args:
-        ask_again: Returns why a request would be blocked if it began now; None: it would pass.
+        ask_again: Returns why a request, with its scope, would be blocked if it began now; None: it would pass.
     """
 
     def __init__(self, ask_again: AskAgain) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import anyio
+from starlette.types import Scope
 
 from fastapi_maintenance._helpers import background
 from fastapi_maintenance._helpers.logs import get_logger
@@ -63,10 +64,10 @@ class Verdicts:
         for request in self._asking.keys() - requests.keys():  # which have ended
             self._asking.pop(request).stop()
         for request, one in requests.items():
-            context = request.context
+            scope, context = request.scope, request.context  # in this order, as it may end in another thread
             is_known = request in self._verdicts or request in self._asking or (not is_new and request.has_passed)
             if not is_known and context is not None:
-                work = partial(self._ask, request, one, decided)
+                work = partial(self._ask, request, scope, one, decided)
                 self._asking[request] = background.start(work, context=context.copy())
         for request in [one for one, why in self._verdicts.items() if why is not None]:
             self._close(requests[request], request)
@@ -93,16 +94,16 @@ class Verdicts:
                 if websocket.loop is self._loop:
                     yield request, one
 
-    async def _ask(self, request: RequestInProgress, served: Served, decided: object) -> None:
+    async def _ask(self, request: RequestInProgress, scope: Scope, served: Served, decided: object) -> None:
         blocked: Blocked | None
         async with self._limiter:
             try:
-                blocked = await served.ask_again(request)
+                blocked = await served.ask_again(request, scope)
             except (anyio.get_cancelled_exc_class(), GeneratorExit, KeyboardInterrupt):
                 raise
             except BaseException:
                 _logger.exception("A request in progress could not be asked about; it counts as blocked")
-                blocked = Blocked(MaintenanceStatus(active=True), None)
+                blocked = Blocked(MaintenanceStatus(active=True), "")
         if decided is self._decided:  # else the status has changed again
             self._asking.pop(request, None)
             self._verdicts[request] = blocked

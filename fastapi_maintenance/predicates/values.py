@@ -31,8 +31,12 @@ def header_equals(name: str, value: str) -> BuiltInPredicate:
     """
     field = check_token("name", name)
     hint = f" (header_present({name!r}) asks whether it is there)"
-    on = f"header {name}"
-    return _value_equals("header_equals", name, on, lambda request: request.headers.getlist(field), value, hint=hint)
+    on, key = f"header {name}", field.lower().encode()
+
+    def values_in(request: Request) -> list[str]:
+        return [value.decode("latin-1") for sent, value in request.scope["headers"] if sent == key]
+
+    return _value_equals("header_equals", name, on, values_in, value, hint=hint)
 
 
 def header_present(name: str) -> BuiltInPredicate:
@@ -137,9 +141,10 @@ def _value_equals(  # noqa: PLR0913 -- what the three of them differ in
         secrets.append(_encoded(secrets[0].decode("latin-1")))
 
     def value_is_equal(request: Request, /) -> Verdict:
-        sent = set(values_in(request))
-        if not sent:
+        values = values_in(request)
+        if not values:
             return False
+        sent = set(values)
         equal = {any(hmac.compare_digest(_encoded(value), secret) for secret in secrets) for value in sent}
         return equal == {True} or (None if len(sent) > 1 else False)
 

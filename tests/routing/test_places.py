@@ -279,5 +279,7 @@ async def test_the_documentation_in_an_included_router_is_found_by_the_public_wa
 def test_the_private_names_that_are_used_are_there() -> None:
     included = fastapi.routing._IncludedRouter
     assert callable(included._match)
+    [context] = fastapi.routing.iter_route_contexts(FastAPI(openapi_url=None, routes=[Route("/", print)]).routes)
+    assert context._effective_route is context.route
     if hasattr(FastAPI, "frontend"):
         assert callable(APIRouter()._match_low_priority)
