@@ -170,7 +170,7 @@ def floors(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Every line is typed, wrong uses of the library are told so, and the stubs are those of the real packages.
+    """Every line is typed, wrong uses of the library are refused, and the stubs agree with the real packages.
 
     What users see is checked by the checkers that they may have: every public type is known, mypy, pyright and pyrefly
     agree on what is right and wrong, and ty and zuban accept what is right.
@@ -273,7 +273,7 @@ def pictures(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """What is built is whole, tells the truth of itself, and works installed alone; `-- dist` copies it there."""
+    """What is built is complete, has true metadata, and works installed alone; `-- dist` copies it to that folder."""
     folder = Path(session.create_tmp())
     shutil.rmtree(folder / "dist", ignore_errors=True)
     session.install("build", "twine")
@@ -343,8 +343,7 @@ def demo(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """What it costs, and how fast a change arrives; nothing in it passes or fails.
 
-    All by default, or the parts that are named: `-- requests --quick`, `server`, `imports`, `storm`, `propagation`,
-    `drain`.
+    All by default, or the parts that are named: `-- requests --quick`, `server`, `imports`, `storm`, `propagation`.
     """
     session.install(*group("benchmarks"), "-e", ".")
     peers = [f"--peer={name}={peer_python(session, name)}" for name in PEERS]

@@ -1,7 +1,7 @@
-"""Connections that are kept alive and ask again and again, each time for a new path.
+"""Keep-alive connections that send one request after the other, each for a new path.
 
-They run in a process that serves nothing. The answers are looked into as little as can be, so that it is the server
-that is measured.
+They run in a process that serves nothing. The answers are parsed as little as possible, so that the server is what is
+measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HEADERS = "".join(f"{name}: {value}\r\n" for name, value in REQUEST_HEADERS.ite
 
 
 class Connection(asyncio.Protocol):
-    """One connection, and what it was answered."""
+    """One connection, and the answers that it received."""
 
     def __init__(self, path: str) -> None:
         self._before, _, self._after = path.partition("{}")
@@ -32,17 +32,17 @@ class Connection(asyncio.Protocol):
         self._is_last: Callable[[bytes], bool] = lambda _: True
 
     def ask(self, is_last: Callable[[bytes], bool] = lambda _: True) -> asyncio.Future[None]:
-        """Ask until this is true of the status of an answer, and return what is done then."""
+        """Send requests until this is true of an answer's status; return a future that is done then."""
         self._over, self._is_last = asyncio.get_running_loop().create_future(), is_last
         self._write()
         return self._over
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 -- asyncio's or uvloop's
-        """Wait until it is to ask."""
+        """Keep the transport for the requests."""
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Note the answer if it is whole, and ask again unless it was the last."""
+        """Count the answer if it is complete, and send another request unless it was the last."""
         received = self._received = self._received + data if self._received else data
         head = received.find(b"\r\n\r\n")
         begin = received.find(b"content-length: ") + 16
@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
             self._write()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's
-        """Note if it still asked."""
+        """Count a connection that was lost during a request."""
         if not self._over.done():
             self.statuses[b"lost"] += 1
             self._over.set_result(None)
@@ -83,7 +83,7 @@ async def connect(port: int, path: str, number: int) -> list[Connection]:
 
 
 def close(connections: Iterable[Connection], name: object, expected: int) -> None:
-    """End the connections, and tell of a server that answered anything but the status that is expected."""
+    """Close the connections, and report a server that answered with any other status than the expected one."""
     total: Counter[bytes] = Counter()
     for connection in connections:
         total += connection.statuses

@@ -24,7 +24,7 @@ from workers import run_worker, stores
 _ROUTES = (10, 100, 1000)
 _ROUNDS, _QUICK_ROUNDS = 11, 5
 _BLOCK = 1e7  # nanoseconds, about
-_SETTLED_AFTER = 3.0  # seconds; then this library trusts a file's time to tell that nothing was written since
+_SETTLED_AFTER = 3.0  # seconds after which this library trusts the modification time of a file
 
 _PEERS = tuple(itertools.chain(*PEERS.values()))
 _PASSING = ("exempt", "forced off", "404")
@@ -69,7 +69,7 @@ _FORMS = {"us": "{:.2f}", "more": "{:+.2f}", "times": "{:.2f}x"}
 
 
 class Cell(NamedTuple):
-    """One thing to be measured."""
+    """One thing to measure."""
 
     variant: str
     routes: int
@@ -78,7 +78,7 @@ class Cell(NamedTuple):
 
     @property
     def expected(self) -> int:
-        """The status that is right."""
+        """The right status."""
         if self.scenario == "404":
             return 404
         return 503 if self.on and self.scenario in {"first", "last"} else 200

@@ -88,13 +88,13 @@ def served(figure: Figure, figures: Any) -> None:  # noqa: ANN401 -- as above
 
 
 def storm(figure: Figure, figures: Any) -> None:  # noqa: ANN401 -- as above
-    """Draw when clients come back that were told how long the maintenance takes."""
+    """Draw when blocked clients come back."""
     both = figure.subplots(2, sharex=True)
-    for axes, (told, counts), shown in zip(both, figures["returns"].items(), ("plain", "memory"), strict=True):
+    for axes, (retry_after, counts), shown in zip(both, figures["returns"].items(), ("plain", "memory"), strict=True):
         first, last = min(map(int, counts)), max(map(int, counts))
         values = [counts.get(str(second), 0) for second in range(first, last + 1)]
         axes.stairs(values, range(first, last + 2), fill=True, color=_SHOWN[shown][1])
-        axes.set_title(f"retry_after={told}: at most {max(values):,} in a second")
+        axes.set_title(f"retry_after={retry_after}: at most {max(values):,} in a second")
         axes.yaxis.set_major_formatter("{x:,g}")
     both[-1].set_xlabel("seconds after they were blocked")
     figure.suptitle("10,000 clients come back after a maintenance of five minutes", x=0.01, ha="left")

@@ -2,7 +2,7 @@
 
 Four uvicorn processes serve one app. The switch is set again and again by this process; after each change every worker
 is asked, without pause, until it answers as it should. What is counted is the time of the slowest worker; and apart
-from that, of the last client of an open WebSocket, one on each worker, that is told 1012.
+from that, of the last client of an open WebSocket, one on each worker, that receives 1012.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ async def change(url: str, workers: list[str], changes: int, pause: float) -> li
 
 
 async def closings(url: str, workers: list[str], changes: int, pause: float) -> list[float]:
-    """Return for each time that maintenance began the seconds until the last client was told 1012."""
+    """Return for each time that maintenance began the seconds until the last client received 1012."""
     times = []
     async with opened(url) as backend:
         for _ in range(changes):
@@ -89,13 +89,13 @@ async def closings(url: str, workers: list[str], changes: int, pause: float) -> 
                 await asyncio.sleep(random.uniform(0, pause))
                 await set_maintenance_mode(True, backend)  # noqa: FBT003 -- as the API has it
                 returned = time.perf_counter()
-                times.append(max(await asyncio.gather(*map(_told, websockets))) - returned)
+                times.append(max(await asyncio.gather(*map(_closed, websockets))) - returned)
             await set_maintenance_mode(False, backend)  # noqa: FBT003 -- as the API has it
             await asyncio.sleep(pause + 0.3)  # until each worker knows
     return times
 
 
-async def _told(websocket: ClientConnection) -> float:
+async def _closed(websocket: ClientConnection) -> float:
     try:
         await websocket.recv()
     except ConnectionClosedError as error:

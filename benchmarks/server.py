@@ -1,9 +1,9 @@
-"""How many requests does a server answer, off and on, and how soon?
+"""How many requests does a server answer, off and on, and how fast?
 
-Each variant is served by a uvicorn of its own, with httptools and uvloop and one worker. This process asks one server
-after the other, in another order each round, a moment each, and just before or after it the one that it is compared
-with: what else the machine does falls on both. What is told is the medians of the ratios of such neighbours; that of a
-server and itself tells how far they can be trusted.
+Each variant is served by a uvicorn of its own, with httptools, uvloop and one worker. This process loads one server
+after the other for a moment, in another order each round, and just before or after it the server of its base, so that
+other load on the machine affects both. The medians of these ratios are printed; the ratio of a server and itself shows
+how far they can be trusted.
 """
 
 from __future__ import annotations

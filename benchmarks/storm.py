@@ -1,8 +1,8 @@
-"""Many clients are told to retry: when do they come back, and what does the process hold that answers them?
+"""Many clients are blocked at once: when do they come back, and how much memory does the server need?
 
-First the return is simulated: all clients ask within one second, and each comes back when its `Retry-After` has told
-it to, with the header that this library gave it. Then real connections, as many as the limits of this machine allow,
-ask a real server at the same moment, again and again.
+First the return is simulated: all clients send a request within one second, and each comes back after the `Retry-After`
+that this library sent it. Then real connections, as many as the limits of this machine allow, send requests to a real
+server at the same moment, several times.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from workers import Served, serving, stores
 from fastapi_maintenance import MaintenanceState, MemoryBackend, Switch, maintenance_middleware
 
 _CLIENTS = 10_000
-_END = timedelta(minutes=5)  # of the maintenance, as the clients are told
+_END = timedelta(minutes=5)  # until the end of the maintenance
 _ROUNDS = 5
 _VARIANTS = ("plain", "bare 503", "memory", "0.0.5 env", "waygate")
 
@@ -40,15 +40,15 @@ async def returns(retry_after: int | tuple[int, int]) -> dict[int, int]:
     backend = MemoryBackend(MaintenanceState(switch=Switch(on=True, ends_at=datetime.now(UTC) + _END)))
     app = make_app(10)
     app.add_middleware(maintenance_middleware(backend=backend, retry_after=retry_after))
-    told: list[int] = []
+    seconds_sent: list[int] = []
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            told.append(int(dict(message["headers"])[b"retry-after"]))
+            seconds_sent.append(int(dict(message["headers"])[b"retry-after"]))
 
     for _ in range(_CLIENTS):
         await app(new_scope(path_of("first", 10)), receive, send)
-    return dict(sorted(Counter(int(random.random() + seconds) for seconds in told).items()))
+    return dict(sorted(Counter(int(random.random() + seconds) for seconds in seconds_sent).items()))
 
 
 def memory_of(process: int) -> tuple[float, float]:
@@ -75,8 +75,10 @@ async def ask_all(port: int, process: int, clients: int, served: Served) -> dict
 
 def measure(pythons: Mapping[str, str], *, quick: bool) -> dict[str, Any]:
     """Simulate, measure, print tables, and return the figures; if `quick`, one round."""
-    told = {str(retry_after): asyncio.run(returns(retry_after)) for retry_after in (60, (60, 180))}
-    rows = [(name, [str(cell) for cell in (max(some.values()), min(some), max(some))]) for name, some in told.items()]
+    returned = {str(retry_after): asyncio.run(returns(retry_after)) for retry_after in (60, (60, 180))}
+    rows = [
+        (name, [str(cell) for cell in (max(some.values()), min(some), max(some))]) for name, some in returned.items()
+    ]
     columns = ["retry_after", "most in a second", "first after s", "last after s"]
     print_table(f"{_CLIENTS} clients that asked in the same second come back, simulated", columns, rows)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -91,4 +93,4 @@ def measure(pythons: Mapping[str, str], *, quick: bool) -> dict[str, Any]:
                     runs.append(uvloop.run(ask_all(*processes[served], clients, served)))
     shown = dict.fromkeys(found["memory"][0], "{:.2f}")
     print_medians(f"{clients} connections ask at the same moment, three times", shown, found)
-    return {"returns": told, "storm": found}
+    return {"returns": returned, "storm": found}

@@ -1,6 +1,6 @@
-"""What is measured: one app as it is, with this library and each backend, and with what users would pick instead.
+"""What is measured: one app without a middleware, with this library on each backend, and with its alternatives.
 
-A variant is made in the environment of its peer, so this module needs FastAPI alone; each maker imports the rest.
+A variant is made in the environment of its peer, so this module needs only FastAPI; each maker imports the rest.
 """
 
 from __future__ import annotations

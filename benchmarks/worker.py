@@ -1,7 +1,7 @@
 """A process in one peer's environment: it measures its variants in process, or serves one of them.
 
-Without arguments it reads one JSON object a line and answers each with one line. Whoever measures asks several workers
-in turn, so that whatever else the machine does meanwhile meets all of them alike. With a variant, a number of routes,
+Without arguments it reads one JSON object a line and answers each with one line; several workers take turns, so that
+other load on the machine affects all of them. With a variant, a number of routes,
 `on` or `off` and a port, it serves that variant under uvicorn with httptools and uvloop.
 """
 
@@ -52,7 +52,7 @@ async def receive() -> Message:
 
 
 async def send(_message: Message) -> None:
-    """Take a message."""
+    """Drop a message."""
 
 
 async def live(app: ASGIApp, started: asyncio.Event) -> None:
@@ -76,7 +76,7 @@ async def status_of(app: ASGIApp, template: str) -> int:
 
     try:
         await app(new_scope(template), receive, note)
-    except Exception as error:  # noqa: BLE001 -- a peer that fails is told of by its status
+    except Exception as error:  # noqa: BLE001 -- the status shows that a peer has failed
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
     return statuses[-1]
 
