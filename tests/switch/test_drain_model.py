@@ -296,7 +296,8 @@ class World:
         now = trio.current_time()
         if process.client.is_stalled:
             return [lambda: self.resume(process)] if now - process.stalled_at > 5 else []
-        possible: list[Action] = [end.set for end, earliest in process.running.values() if now >= earliest][:1]
+        ends = [end.set for end, earliest in process.running.values() if now >= earliest]
+        possible: list[Action] = [*ends[:1]]
         if process.is_serving:
             possible += [partial(process.begin_request, next(self._numbers))] * 2
             if self._left["long"]:
