@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from itertools import count
 from typing import Any
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
-from fastapi_maintenance import DrainTimeoutError, MaintenanceState, MemoryBackend, StateChange, maintenance_mode_on
+from fastapi_maintenance import DrainTimeoutError, maintenance_mode_on
 from fastapi_maintenance._switch import holds, requests
-from fastapi_maintenance.backends.memory import MemoryWorkers
+from tests.stores import DrainableStore
 from tests.switch.services import Service, served
 
 pytestmark = pytest.mark.anyio
@@ -25,37 +24,6 @@ pytestmark = pytest.mark.anyio
 def anyio_backend(jumping_loop: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     """Run the tests on a clock that jumps."""
     return jumping_loop
-
-
-class PausingBackend(MemoryBackend):
-    """A backend in memory that waits before and after each operation, as a store does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.workers = PausingWorkers()
-
-    async def update_state(self, change: StateChange) -> MaintenanceState:
-        await checkpoint()
-        state = await super().update_state(change)
-        await checkpoint()
-        return state
-
-
-class PausingWorkers(MemoryWorkers):
-    """The records in such a backend."""
-
-    async def sign(self, worker: str, report: str, /) -> None:
-        await checkpoint()
-        await super().sign(worker, report)
-        await checkpoint()
-
-    async def leave(self, worker: str, /) -> None:
-        await checkpoint()
-        await super().leave(worker)
-
-    async def reports(self) -> Mapping[str, str]:
-        await checkpoint()
-        return await super().reports()
 
 
 DRAIN = 0.06  # seconds, for some looks
@@ -114,7 +82,8 @@ async def with_its_task(job: Job, number: int) -> bool:
 async def test_drain_cancelled_at_any_checkpoint_leaves_nothing(
     cancelled: Callable[[Job, int], Awaitable[bool]], in_request: bool, is_busy: bool
 ) -> None:
-    backend = PausingBackend()
+    backend = DrainableStore()  # which waits before and after each write
+    backend.workers.is_durable = True  # type: ignore[attr-defined]  # so that a drain can be short
     service = Service(backend)
 
     async def drain() -> None:

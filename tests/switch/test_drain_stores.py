@@ -11,14 +11,12 @@ from typing import cast
 
 import anyio
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from fastapi_maintenance import (
     DrainTimeoutError,
     LocalFileBackend,
     MaintenanceState,
     MemoryBackend,
-    NotSupportedError,
     get_workers,
     maintenance_mode_on,
     set_maintenance_mode,
@@ -97,17 +95,6 @@ async def test_file_folder_of_workers_gets_the_owner_of_the_parent_if_root_creat
     assert (folder.st_uid, folder.st_gid) == ((1234, 1235) if is_root else (os.geteuid(), os.getegid()))
     assert folder.st_mode == tmp_path.stat().st_mode or not is_root
     await workers.leave(WORKER)
-
-
-@ONLY_ASYNCIO
-async def test_drain_on_sqlite_raises_before_anything_changes(tmp_path: Path) -> None:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'switch.db'}")
-    backend = SQLAlchemyBackend(engine)
-    with pytest.raises(NotSupportedError, match=r"the workers of .* cannot be counted"):
-        async with maintenance_mode_on(backend, drain=2):
-            pytest.fail("the body ran")
-    assert await backend.get_state() == MaintenanceState()
-    await engine.dispose()
 
 
 @ONLY_ASYNCIO
