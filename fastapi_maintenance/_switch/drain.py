@@ -1,15 +1,15 @@
-"""Waiting until no worker runs a request that a hold blocks.
+"""A drain: waiting until no worker runs a request that a hold blocks.
 
-Why no worker is missing: each that runs writes its record again within two seconds if that is lost, and a drain lasts
-as long. So a worker that has no record then does not run, or is cut off from the store. A worker whose record was found
-is waited for until it confirms the hold, or has been gone for two seconds; the registry keeps it if nothing but its
-record is gone. If the drain's own mark is lost, if the hold vanishes, or if another block opens the service in between,
-the two seconds begin anew, and each worker has to confirm again, also one that has stalled since it confirmed.
+Why no worker is missing: a worker that runs writes its record again within two seconds if that is lost, and a drain
+lasts as long. So a worker without a record does not run, or is cut off from the store. A worker whose record was found
+is waited for until it confirms the hold, or has been gone for two seconds; if nothing but its record is gone, the
+registry keeps it. The two seconds begin anew if the mark of the drain is lost, if the hold vanishes, or if another
+block opens the service. Then each worker has to confirm again, since it may have stalled after it confirmed.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -40,28 +40,33 @@ Progress = Callable[[Sequence[WorkerStatus], float], None]
 
 
 class Drain:
-    """A drain of a switch, which may take so many seconds and needs so many processes to confirm.
+    """One drain of a switch.
+
+    Args:
+        backend: The switch.
+        seconds: How long it may take.
+        minimum: How many processes must confirm; 0: even none.
+        progress: Called about ten times a second.
 
     Raises:
-        NotSupportedError: The workers behind the switch cannot be counted.
+        NotSupportedError: The backend cannot count workers.
         ValueError: The time is too short to prove anything.
     """
 
-    def __init__(self, backend: StateBackend, seconds: float, wanted: int, progress: Progress | None = None) -> None:
+    def __init__(self, backend: StateBackend, seconds: float, minimum: int, progress: Progress | None = None) -> None:
         self._backend = backend
         self._registry = registry_of(backend)
         self._seconds = seconds
-        self._wanted = wanted
+        self._minimum = minimum
         self._progress = progress
         self._mark = ""
         self._hold: Hold | None = None
         self._shortest = 0.0 if getattr(self._registry, "is_durable", False) else SHORTEST
-        self._not_before = 0.0
+        self._not_before = self._sign_mark_at = 0.0
         self._seen: dict[str, tuple[WorkerStatus, float]] = {}
         self._confirmed: set[str] = set()
-        self._sign_mark_at = 0.0
         self._reason = ""
-        self._asks_anew = False
+        self._begins_anew = False
         self.workers: int = 0
         """How many processes have confirmed."""
         if seconds < self._shortest:
@@ -70,9 +75,13 @@ class Drain:
 
     @asynccontextmanager
     async def begun(self, own: Sequence[Worker] = ()) -> AsyncGenerator[None]:
-        """Follow the switch, and write the mark of this drain, while a block runs; raises what the store raises.
+        """Follow the switch, and keep the mark of this drain in the store, while a block runs.
 
-        `own` are the workers for middlewares of this process that only this drain waits for.
+        Args:
+            own: Workers for the middlewares of this process without a lifespan; they end with this drain.
+
+        Raises:
+            Exception: Whatever the store raises.
         """
         await background.all_ended(end_orphans())
         async with following(self._backend, self._observe):
@@ -82,7 +91,7 @@ class Drain:
                         await worker.ready.wait()
                 await self._write_mark()
                 yield
-            finally:  # in the background, since a cancellation of asyncio's own knows no shield
+            finally:  # in the background: a shield does not stop asyncio's own cancellation
                 ending = [task for worker in own for task in worker.end()]
                 ending.append(background.start(partial(leave, self._registry, self._mark)))
                 await background.all_ended(ending)
@@ -91,8 +100,8 @@ class Drain:
         """Return when each worker confirms this hold, which is in the store, and runs no request that it blocks.
 
         Raises:
-            DrainTimeoutError: That is not so when the time is over.
-            NoWorkersError: There has been no worker for two seconds.
+            DrainTimeoutError: The time ran out.
+            NoWorkersError: There was no worker for two seconds.
         """
         began = alone_since = anyio.current_time()
         self._hold, self._not_before = hold, began + self._shortest
@@ -107,7 +116,7 @@ class Drain:
                 return
             left = tuple(status for worker, (status, _) in self._seen.items() if worker not in self._confirmed)
             alone_since = now if self._seen else alone_since
-            if self._wanted and not self._reason and now - alone_since >= min(SHORTEST, self._seconds):
+            if self._minimum and not self._reason and now - alone_since >= min(SHORTEST, self._seconds):
                 msg = (
                     f"no worker has signed in behind {name_of(self._backend)}: is this the switch of the service, and "
                     "does its server run the lifespan of the app? workers=0 says that none has to be there"
@@ -120,11 +129,10 @@ class Drain:
             await anyio.sleep(min(_POLL, began + self._seconds - now) + _LEAST_POLL)
 
     def _observe(self) -> None:
-        """Notice each state that becomes known, also between two looks."""
+        """Check each state that becomes known between two looks."""
         state = known_of(self._backend).state
-        problem = None if state is None else self._problem_of(state)
-        if problem is not None:
-            self._begin_anew(problem)
+        if state is not None:
+            self._begin_anew(self._problem_of(state))
 
     async def _look(self) -> bool:
         """Return whether each worker has confirmed, and nothing is in doubt."""
@@ -136,37 +144,35 @@ class Drain:
             await self._write_mark()
         elif anyio.current_time() >= self._sign_mark_at:
             await self._sign_mark()
-        self._update(reports, state)
-        problem = self._problem_of(state)
-        if problem is not None:
-            self._begin_anew(problem)
-        elif self._asks_anew:
-            self._asks_anew = False
-            await update_state(cast("DetailedStateBackend", self._backend), self._renewed)
-        else:
-            return self._is_confirmed()
-        return False
 
-    def _is_confirmed(self) -> bool:
-        if max(self.workers, 1) < self._wanted and self._seen:
-            self._reason = f"{self.workers} of {self._wanted} processes have confirmed"
-            return False
-        return self._seen.keys() == self._confirmed and (bool(self._seen) or not self._wanted)
-
-    def _update(self, reports: Mapping[str, str], state: MaintenanceState) -> None:
-        """Compare the reports with what this drain has seen."""
-        now, workers = anyio.current_time(), workers_of(reports, state)
+        now, workers, own = anyio.current_time(), workers_of(reports, state), self._own_hold(state)
         recent = {worker: seen for worker, seen in self._seen.items() if now - seen[1] < self._shortest}
         self._seen = recent | {worker: (status, now) for worker, status in workers.items()}
-        own = {confirmation_of(hold) for hold in state.holds if self._hold is not None and hold.id == self._hold.id}
-        self._confirmed = {one for one, status in workers.items() if own & status.holds and status.requests == 0}
+        confirmation = None if own is None else confirmation_of(own)
+        self._confirmed = {id_ for id_, one in workers.items() if confirmation in one.holds and one.requests == 0}
         self.workers = len({worker.rpartition(".")[2].partition("-")[0] for worker in self._confirmed})
 
+        problem = self._problem_of(state)
+        self._begin_anew(problem)
+        if problem is None and self._begins_anew:
+            self._begins_anew = False
+            await update_state(cast("DetailedStateBackend", self._backend), self._renewed)
+        elif problem is None:
+            if max(self.workers, 1) < self._minimum and self._seen:
+                self._reason = f"{self.workers} of {self._minimum} processes have confirmed"
+                return False
+            return self._seen.keys() == self._confirmed and (bool(self._seen) or not self._minimum)
+        return False
+
+    def _own_hold(self, state: MaintenanceState) -> Hold | None:
+        """Return the hold of this drain as it is stored."""
+        return next((hold for hold in state.holds if self._hold is not None and hold.id == self._hold.id), None)
+
     def _problem_of(self, state: MaintenanceState) -> str | None:
-        """Return why maintenance is not on by the hold that is waited with, None if it is."""
+        """Return why the hold of this drain does not keep maintenance on, None if it does."""
         if self._hold is None:
             return None
-        if all(stored.id != self._hold.id for stored in state.holds):
+        if self._own_hold(state) is None:
             return "the hold of this block is not in the store"
         status = status_of(holds.with_local(self._backend, state), clock.now())
         if status.active:
@@ -174,21 +180,23 @@ class Drain:
         other = cast("Hold", status.decided_by)  # a newer one, since that of this block does not expire here
         return f"the block {other.id[:8]}{f' by {other.by}' if other.by else ''} keeps maintenance off"
 
-    def _begin_anew(self, reason: str) -> None:
-        """Wait long enough for each worker that runs to report again."""
-        self._not_before = anyio.current_time() + SHORTEST
-        self._reason = reason
-        self._asks_anew = True
+    def _begin_anew(self, reason: str | None) -> None:
+        """Wait until each worker that runs has had time to report again, if there is a reason to."""
+        if reason is not None:
+            self._not_before = anyio.current_time() + SHORTEST
+            self._reason = reason
+            self._begins_anew = True
 
     def _renewed(self, state: MaintenanceState) -> MaintenanceState:
-        """Let the hold count since now: a worker that has confirmed it and then stalled has to confirm it again."""
-        own = next((hold for hold in state.holds if self._hold is not None and hold.id == self._hold.id), None)
+        """Date the hold from now, so that a worker that has stalled after it confirmed has to confirm again."""
+        own = self._own_hold(state)
         if own is None:
             return state
         since = clock.now() if own.since is None else max(clock.now(), own.since + timedelta(microseconds=1))
         return renew_hold(state, replace(own, since=since))
 
     async def _write_mark(self) -> None:
+        """Write a mark under a new id."""
         lost, self._mark = self._mark, MARK + uuid4().hex
         await self._sign_mark()
         if lost:

@@ -1,4 +1,4 @@
-"""What a worker reports of itself, and what is read from that."""
+"""The reports of workers: what each writes into the store, and how a drain and `get_workers` read it."""
 
 import hashlib
 import json
@@ -16,21 +16,21 @@ from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
 from fastapi_maintenance.state import Hold, MaintenanceState
 from fastapi_maintenance.typing import DrainableStateBackend, StateBackend, WorkerRegistry
 
-MARK = "mark."  # the ids of the records of drains begin with it
+MARK = "mark."  # the prefix of the ids under which drains, not workers, write
 
 
 @dataclass(frozen=True)
 class Goes:
     """What a worker goes by."""
 
-    state: MaintenanceState | None = None  # the stored one; None: it is not known yet
-    is_on: bool = False  # by its own clock and the holds of its process
-    confirmed: Sequence[Hold] = ()  # those that count by its clock; none while a request is asked about
-    ahead: float | None = None  # seconds by which its clock is ahead of that of the store, if that has one
+    state: MaintenanceState | None = None  # as stored; None: not known yet
+    is_on: bool = False  # by its own clock, and with the holds of its own process
+    confirmed: Sequence[Hold] = ()  # those that have not expired by its clock; none until all verdicts are known
+    ahead: float | None = None  # seconds by which its clock is ahead of the store's, if the store has one
 
 
 def report_of(goes: Goes, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:
-    """Return the report of a worker that runs these requests, which maintenance blocks."""
+    """Return the report of a worker with these requests in progress, which maintenance blocks."""
     report: dict[str, object] = {
         "holds": [confirmation_of(hold) for hold in goes.confirmed] if goes.is_on else [],
         "requests": len(requests),
@@ -40,23 +40,21 @@ def report_of(goes: Goes, requests: Sequence[tuple[RequestInProgress, Blocked]])
     }
     if requests:
         oldest, blocked = min(requests, key=lambda pair: pair[0].began)
-        began = datetime.fromtimestamp(oldest.began, UTC)
-        method = oldest.scope.get("method", "WebSocket")
-        path = blocked.route or quote(oldest.scope.get("path", ""))
-        report |= {"since": began.isoformat(), "route": f"{method} {path}"}
+        report["since"] = datetime.fromtimestamp(oldest.began, UTC).isoformat()
+        path = blocked.route or quote(oldest.scope.get("path", ""))  # it may have ended since
+        report["route"] = f"{oldest.scope.get('method', 'WebSocket')} {path}"
     return json.dumps(report)
 
 
 def confirmation_of(hold: Hold) -> str:
-    """Return what a worker reports that confirms a hold: another text each time that its drain begins anew."""
+    """Return the text by which a worker confirms a hold. It changes when the drain of the hold begins anew."""
     return f"{hold.id} {'' if hold.since is None else hold.since.isoformat()}"
 
 
 def workers_of(reports: Mapping[str, str], state: MaintenanceState) -> dict[str, WorkerStatus]:
-    """Return what the reports say, by worker, without the marks of drains."""
+    """Return the status of each worker by its id, without the marks of drains."""
     stored = _fingerprint(state)
-    found = sorted(reports.items())
-    return {worker: _read(worker, text, stored) for worker, text in found if not worker.startswith(MARK)}
+    return {id_: _read(id_, text, stored) for id_, text in sorted(reports.items()) if not id_.startswith(MARK)}
 
 
 async def get_workers(backend: StateBackend) -> tuple[WorkerStatus, ...]:
@@ -67,7 +65,7 @@ async def get_workers(backend: StateBackend) -> tuple[WorkerStatus, ...]:
 
 
 def find_registry(backend: StateBackend) -> WorkerRegistry | None:
-    """Return the records of the workers behind a switch, None if the backend cannot count them."""
+    """Return the records of the workers behind a switch, None if the backend cannot count workers."""
     behind = uncached(backend)
     return behind.workers if isinstance(behind, DrainableStateBackend) else None
 
@@ -90,12 +88,12 @@ def registry_of(backend: StateBackend) -> WorkerRegistry:
 
 def _read(worker: str, text: str, stored: str) -> WorkerStatus:
     host, _, process = worker.rpartition(".")[0].rpartition(".")
-    who = WorkerStatus(host=host, process_id=int(process) if process.isdecimal() else 0)
+    status = WorkerStatus(host=host, process_id=int(process) if process.isdecimal() else 0)
     try:
         report = json.loads(text)
         since = report.get("since")
         return replace(
-            who,
+            status,
             holds=frozenset(report["holds"]),
             requests=report["requests"],
             is_on=report["on"],
@@ -105,10 +103,10 @@ def _read(worker: str, text: str, stored: str) -> WorkerStatus:
             oldest_route=report.get("route"),
         )
     except (ValueError, LookupError, TypeError, AttributeError):  # of another version: it confirms nothing
-        return who
+        return status
 
 
 def _fingerprint(state: MaintenanceState) -> str:
-    """Return what differs between states; the renewal of a lease is not a change."""
+    """Return a hash of a state without its leases: the renewal of a lease is not a change."""
     holds = tuple(replace(hold, expires_at=None) for hold in state.holds)
     return hashlib.sha256(state_to_text(replace(state, holds=holds)).encode()).hexdigest()[:16]

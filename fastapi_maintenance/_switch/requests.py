@@ -1,23 +1,34 @@
-"""The requests in progress behind a middleware."""
+"""The requests in progress behind a middleware, and which of them maintenance blocks.
+
+The middleware records each request. A worker (see the module `worker`) has the requests decided on again when
+maintenance begins, each in a copy of its own context, and reports to drains how many are blocked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, Token
+from functools import partial
 from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
+import anyio
 from starlette.types import Scope
 
+from fastapi_maintenance._helpers import background
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.waiting import current_loop
 from fastapi_maintenance._switch.websockets import ClosableWebSocket
 from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus
 from fastapi_maintenance.typing import StateBackend
 
+_DECIDED_AT_ONCE = 100  # requests
+_logger = get_logger()
 _running: ContextVar[RequestInProgress | None] = ContextVar("fastapi_maintenance_running", default=None)
 _in_block: list[tuple[RequestInProgress, bool]] = remembered([])
-"""The requests that have a block open, and whether it drains."""
+"""The requests that have a block open, and whether the block drains."""
 
 
 class Switch(Protocol):
@@ -43,20 +54,15 @@ class RequestInProgress:
     verdicts: dict[object, bool | None]
     """What each `dependency` returned for it."""
     began: float
-    """When, as `time.time` has it."""
+    """When it began, as `time.time` returns it."""
     context: Context | None
-    """The context in which it began, to ask its predicate again in; None when it has ended."""
+    """The context in which it began, to ask its predicate again in; None after its end."""
     has_passed: bool
     """Whether it has passed while maintenance was on."""
     switch: Switch
-    """That of the middleware."""
+    """The switch of its middleware."""
     token: Token[RequestInProgress | None]
     """What `enter` returned for it."""
-
-    def outer(self) -> RequestInProgress | None:
-        """Return the same request as the next middleware around this one sees it, None if there is none."""
-        outer = self.token.old_value
-        return outer if isinstance(outer, RequestInProgress) else None
 
 
 class Blocked(NamedTuple):
@@ -72,11 +78,11 @@ enter = _running.set
 
 
 def leave(request: RequestInProgress) -> None:
-    """End what `enter` began, also where the collector, or another task, closes the coroutine of the request."""
+    """Undo `enter`, also where the garbage collector or another task closes the coroutine of the request."""
     request.context, request.scope = None, {}  # the timers of a server keep the request until its connection closes
-    try:  # each request comes here, and `suppress` takes several times as long
+    try:  # on the path of each request: `suppress` takes several times as long
         _running.reset(request.token)
-    except ValueError:  # it is another context, in which it never ran
+    except ValueError:  # it is another context, in which the request never ran
         return
 
 
@@ -87,11 +93,16 @@ def running_request() -> RequestInProgress | None:
 
 @contextmanager
 def in_block(*, drains: bool) -> Iterator[None]:
-    """Close no WebSocket whose handler opens a block, for as long as that runs; a drain of its own excludes it too."""
-    request, entries = _running.get(), []
-    while request is not None:
+    """Mark the running request as one that has a block open: if it is a WebSocket, maintenance does not close it.
+
+    Args:
+        drains: Whether the block drains. If so, no drain waits for this request.
+    """
+    entries: list[tuple[RequestInProgress, bool]] = []
+    request: object = _running.get()
+    while isinstance(request, RequestInProgress):
         entries.append((request, drains))
-        request = request.outer()
+        request = request.token.old_value  # the same request, as the next middleware around this one sees it
     _in_block.extend(entries)
     try:
         yield
@@ -100,21 +111,11 @@ def in_block(*, drains: bool) -> Iterator[None]:
             _in_block.remove(entry)
 
 
-def is_in_block(request: RequestInProgress) -> bool:
-    """Return whether this request has a block open."""
-    return any(each is request for each, _ in _in_block)
-
-
-def is_draining(request: RequestInProgress) -> bool:
-    """Return whether this request has a block open that drains; no drain waits for it."""
-    return (request, True) in _in_block
-
-
 AskAgain = Callable[[RequestInProgress, Scope], Awaitable[Blocked | None]]
 
 
 class Served:
-    """What is in progress behind one middleware.
+    """The requests in progress behind one middleware.
 
     Args:
         ask_again: Returns why a request, with its scope, would be blocked if it began now; None: it would pass.
@@ -126,6 +127,94 @@ class Served:
         """The app around which the middleware is, once that is known."""
         self.requests: set[RequestInProgress] = set()
         self.websockets: WeakValueDictionary[RequestInProgress, ClosableWebSocket] = WeakValueDictionary()
-        """Those that are open. Each is kept by its own request, so that one whose event loop was closed can end."""
+        """The open ones. Each is kept by its own request, so that one whose event loop was closed can end."""
         self.on_end: Callable[[], None] | None = None
-        """What to call when a request ends, while a drain waits for that."""
+        """Called when a request ends, while a drain waits for that."""
+
+
+class Verdicts:
+    """Whether maintenance blocks each of the requests in progress; it closes the WebSockets that are blocked.
+
+    Args:
+        served: The requests.
+        notify: Called when a verdict is known.
+        only_websockets: Whether to leave out all but the WebSockets of this event loop.
+    """
+
+    def __init__(self, served: Served, notify: Callable[[], None], *, only_websockets: bool) -> None:
+        self._served = served
+        self._notify = notify
+        self._only_websockets = only_websockets
+        self._loop = current_loop()
+        self._basis: object = None
+        self._verdicts: dict[RequestInProgress, Blocked | None] = {}
+        self._asking: dict[RequestInProgress, background.Task] = {}
+        self._limiter = anyio.CapacityLimiter(_DECIDED_AT_ONCE)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all verdicts are known."""
+        return not self._asking
+
+    @property
+    def waited_for(self) -> list[tuple[RequestInProgress, Blocked]]:
+        """The requests that a drain waits for, and why they are blocked."""
+        blocked = [(request, why) for request, why in self._verdicts.items() if why is not None]
+        return [(request, why) for request, why in blocked if (request, True) not in _in_block]
+
+    def update(self, status: MaintenanceStatus, basis: object) -> None:
+        """Start to decide on the requests without a verdict, and close the WebSockets that are blocked.
+
+        Args:
+            status: The status.
+            basis: What the verdicts depend on. If it has changed, all requests are decided on again, otherwise not
+                those that have passed during maintenance.
+        """
+        for request, websocket in tuple(self._served.websockets.items()):
+            if websocket.has_ended():  # its event loop was closed around it
+                self._served.requests.discard(request)
+        requests = self._requests() if status.active else set()
+        is_new = basis != self._basis
+        if is_new:
+            self._basis = basis
+            self.forget()
+        self._verdicts = {request: why for request, why in self._verdicts.items() if request in requests}
+        for request in self._asking.keys() - requests:
+            self._asking.pop(request).stop()
+        for request in requests - self._verdicts.keys() - self._asking.keys():
+            scope, context = request.scope, request.context  # in this order, as it may end in another thread
+            if context is not None and (is_new or not request.has_passed):
+                work = partial(self._ask, request, scope, basis)
+                self._asking[request] = background.start(work, context=context.copy())
+        for request, why in self._verdicts.items():
+            opened = self._served.websockets.get(request)
+            if why is None or opened is None or opened.is_closing or opened.loop is not self._loop:
+                continue
+            if not {(request, True), (request, False)}.intersection(_in_block):
+                background.start(opened.close)
+
+    def forget(self) -> None:
+        """Forget all verdicts."""
+        for task in self._asking.values():
+            task.stop()
+        self._asking, self._verdicts = {}, {}
+
+    def _requests(self) -> set[RequestInProgress]:
+        if not self._only_websockets:
+            return set(self._served.requests)
+        return {request for request, one in tuple(self._served.websockets.items()) if one.loop is self._loop}
+
+    async def _ask(self, request: RequestInProgress, scope: Scope, basis: object) -> None:
+        blocked: Blocked | None
+        async with self._limiter:
+            try:
+                blocked = await self._served.ask_again(request, scope)
+            except (anyio.get_cancelled_exc_class(), GeneratorExit, KeyboardInterrupt):
+                raise
+            except BaseException:
+                _logger.exception("A request in progress could not be decided on again; it counts as blocked")
+                blocked = Blocked(MaintenanceStatus(active=True), "")
+        if basis is self._basis:  # else the status has changed again
+            self._asking.pop(request, None)
+            self._verdicts[request] = blocked
+            self._notify()

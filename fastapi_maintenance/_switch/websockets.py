@@ -10,7 +10,7 @@ from starlette.websockets import WebSocketDisconnect
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, end_of
 
 _SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
-_GOING_AWAY = 1001  # a normal end to Starlette and others, which they neither log nor trace as an error
+_GOING_AWAY = 1001  # a normal end to Starlette and others, which neither log nor trace it as an error
 _REASON = "maintenance"
 
 
@@ -19,7 +19,7 @@ class _ClosedError(OSError):
 
 
 class ClosableWebSocket:
-    """The two channels of a WebSocket, through which it can be closed from outside.
+    """The two channels of a WebSocket, with a `close` to call from outside of its app.
 
     The client receives 1012 (service restart). The app receives `websocket.disconnect` with 1001. What an endpoint
     of Starlette or FastAPI sends after that raises `WebSocketDisconnect` with 1001, since Starlette makes 1006 of the
@@ -33,9 +33,9 @@ class ClosableWebSocket:
         self._receive = receive
         self._send = send
         self._is_accepted = False
-        self.is_closing = False  # it is closed, or will be as soon as it is accepted
+        self.is_closing = False  # closed from outside, or to be closed as soon as it is accepted
+        self._is_closed_by_app = False
         self._is_closed = False
-        self._is_over = False
         self._waiting = anyio.CancelScope()
 
     async def run(self, app: ASGIApp) -> None:
@@ -43,23 +43,23 @@ class ClosableWebSocket:
         try:
             await app(self._scope, self.receive, self.send)
         except Exception as error:
-            if not self._is_over or not _is_disconnect(error):
+            if not self._is_closed or not _is_disconnect(error):
                 raise
 
     async def receive(self) -> Message:
-        """Receive a message, or the disconnect if the WebSocket has been closed from outside."""
-        if not self._is_over:
+        """Receive a message, or the disconnect if the WebSocket was closed from outside."""
+        if not self._is_closed:
             with anyio.CancelScope() as self._waiting:
                 message = await self._receive()
-                # The server may report what was closed here with a code of its own.
-                if message["type"] != "websocket.disconnect" or not self._is_over:
+                # The server may report a WebSocket that was closed here with a code of its own.
+                if message["type"] != "websocket.disconnect" or not self._is_closed:
                     return message
         return {"type": "websocket.disconnect", "code": _GOING_AWAY, "reason": _REASON}
 
     async def send(self, message: Message) -> None:
-        """Send a message, unless the WebSocket has been closed from outside."""
+        """Send a message, unless the WebSocket was closed from outside."""
         kind = message["type"]
-        if self._is_over:
+        if self._is_closed:
             if kind == "websocket.close":
                 return
             if _is_starlettes(self._scope):
@@ -67,20 +67,17 @@ class ClosableWebSocket:
             msg = "the WebSocket is closed, since maintenance has begun"
             raise _ClosedError(msg)
         self._is_accepted |= kind == "websocket.accept"
-        self._is_closed |= kind in {"websocket.close", "websocket.http.response.start"}
+        self._is_closed_by_app |= kind in {"websocket.close", "websocket.http.response.start"}
         await self._send(message)
-        if self.is_closing:  # it was when it was not accepted yet
-            await self._close_accepted()
+        if self.is_closing:
+            await self.close()
 
     async def close(self) -> None:
-        """Close it; one that has not been accepted yet as soon as it is."""
+        """Close it from outside; if it has not been accepted yet, as soon as it is."""
         self.is_closing = True
-        await self._close_accepted()
-
-    async def _close_accepted(self) -> None:
-        if self._is_closed or self._is_over or not self._is_accepted:
+        if self._is_closed_by_app or self._is_closed or not self._is_accepted:
             return
-        self._is_over = True
+        self._is_closed = True
         with suppress(Exception), anyio.move_on_after(ANSWER_TIMEOUT):  # the client may be gone, or slow
             await self._send({"type": "websocket.close", "code": _SERVICE_RESTART, "reason": _REASON})
         self._waiting.cancel()

@@ -1,9 +1,9 @@
-"""A worker: this process behind a switch in one event loop, while it serves an app. It reports what it goes by.
+"""A worker: this process behind a switch, in one event loop, while it serves an app. It reports what it goes by.
 
-Why no request slips through a drain: a drain writes a hold, and waits for a report that confirms it from each worker. A
-worker confirms a hold when it has read it. It records each request before that looks at the state, and looks at the
-state before it goes through its records. So a request that is missing from a report looked at the state after the hold
-was read, and was blocked. That no worker is missing is the subject of the module `drain`.
+Why no request slips through a drain: a drain writes a hold, and waits until each worker confirms it. A worker confirms
+a hold after it has read it. The middleware records each request before it looks at the state; the worker reads the
+state before it goes through the recorded requests. So a request that is missing from a report has looked at the state
+after the hold was read, and was blocked. Why no worker is missing: see the module `drain`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import count
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import NoReturn
 
 import anyio
 
@@ -28,28 +28,19 @@ from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.changes import log_change, without_lease
 from fastapi_maintenance._switch.follower import Subscription, subscribe
 from fastapi_maintenance._switch.reports import Goes, find_registry, report_of
-from fastapi_maintenance._switch.requests import Served
-from fastapi_maintenance._switch.verdicts import Verdicts
+from fastapi_maintenance._switch.requests import Served, Verdicts
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.known import uncached
 from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import open_holds, status_of
 from fastapi_maintenance.typing import StateBackend, WorkerRegistry
 
-_SIGN_EACH = 1.0  # seconds, and how long one try may take: a drain waits for twice as long
+_SIGN_EACH = 1.0  # seconds, also the timeout of one try: a drain waits for twice as long
 _SIGN_AGAIN = 0.25  # seconds after a failure
 _LOOK_AGAIN = 0.05  # seconds, while requests are waited for: one may end in another event loop
-_COMPARE_EACH = 60.0  # seconds, the clocks
+_COMPARE_EACH = 60.0  # seconds between two comparisons of clocks
 _numbers = count(1)
 _logger = get_logger()
-
-
-@runtime_checkable
-class _ClockedBackend(Protocol):
-    """A backend whose store has a clock."""
-
-    async def now(self) -> datetime:
-        """Return the store's time, aware."""
 
 
 class Worker:
@@ -57,9 +48,9 @@ class Worker:
 
     Args:
         backend: The switch.
-        served: What the app serves.
-        counted: Whether drains wait for it; else it is about the WebSockets of this event loop alone.
-        is_brief: Whether it lasts as long as a drain, so that it logs nothing.
+        served: The requests in progress of the app.
+        counted: Whether drains wait for it. If not, it only closes the WebSockets of this event loop.
+        is_brief: Whether it lasts only as long as a drain; if so it does not log changes.
     """
 
     def __init__(self, backend: StateBackend, served: Served, *, counted: bool = True, is_brief: bool = False) -> None:
@@ -71,10 +62,10 @@ class Worker:
         self.is_for_websockets = False
         """Whether it ends with the last WebSocket of its event loop, since no lifespan runs there."""
         self.ready = anyio.Event()
-        """Set when the worker has signed, and has read the state after that; or when that has failed."""
+        """Set when the worker has signed in and then read the state, or has failed to."""
         self._is_brief = is_brief
         self._changed = anyio.Event()
-        self._verdicts = Verdicts(self.loop, self.wake, only_websockets=not counted)
+        self._verdicts = Verdicts(served, self.wake, only_websockets=not counted)
         self._report = report_of(Goes(), ())
         self._is_refused = False
         self._begin(backend)
@@ -84,17 +75,16 @@ class Worker:
         self._id = f"{socket.gethostname()[:64]}.{os.getpid()}.{identity()}-{next(_numbers)}"
         self._registry = find_registry(backend) if self.is_counted else None
         self._signed: str | None = None
-        self._sign_at = 0.0
+        self._sign_at = self._compare_at = 0.0
         self._ahead: float | None = None
-        self._compare_at = 0.0
-        self._subscription = Subscription(backend, self.wake, push=self.is_counted)  # not for each WebSocket
+        self._subscription = Subscription(backend, self.wake, push=self.is_counted)  # no push for a mere WebSocket
         self._follower = subscribe(self._subscription)
         self._known = self._follower.known
         self._task = background.start(self._run)
         _workers.add(self)
 
     def move(self, backend: StateBackend) -> list[background.Task]:
-        """Follow another switch, as another worker; return the tasks that end."""
+        """Follow another switch, under a new id; return the tasks that end."""
         ending = self.end()
         self._begin(backend)
         return ending
@@ -104,17 +94,14 @@ class Worker:
         call_soon(self.loop, lambda: self._changed.set())  # noqa: PLW0108 -- the event of that moment
 
     def end(self) -> list[background.Task]:
-        """End its work, in whatever thread; return the tasks that end, which use the backend until then."""
+        """End it, from any thread; return the tasks that end, which use the backend until then."""
         _workers.discard(self)
         self._task.stop()
         self._verdicts.forget()
-        return [self._task, *self._start_leaving(self._task), *self._follower.remove(self._subscription)]
-
-    def _start_leaving(self, *before: background.Task) -> list[background.Task]:
-        """Remove the record in the background, after the end of these tasks."""
-        if self._registry is None or current_loop() is None:
-            return []
-        return [background.start(partial(leave, self._registry, self._id, before))]
+        ending = [self._task, *self._follower.remove(self._subscription)]
+        if self._registry is not None and current_loop() is not None:
+            ending.append(background.start(partial(leave, self._registry, self._id, [self._task])))
+        return ending
 
     async def _run(self) -> NoReturn:
         await self._sign()
@@ -127,7 +114,7 @@ class Worker:
                 await changed.wait()
 
     async def _look(self) -> float:
-        """Apply the state, and report; return the seconds until the next look if nothing changes before."""
+        """Apply the state, and report; return the seconds until the next look if nothing changes earlier."""
         goes, stored = Goes(), self._known.state
         if stored is not None:
             now = clock.now()
@@ -135,8 +122,7 @@ class Worker:
             if self._known.is_available and not self._is_brief:
                 log_change(self._known, status)
                 set_active(self._known.name, status.active, self.served.app)
-            decided = without_lease(status), holds.local_holds(self.backend)
-            self._verdicts.update([self.served], status, decided)
+            self._verdicts.update(status, (without_lease(status), holds.local_holds(self.backend)))
             confirmed = open_holds(stored, now) if self._verdicts.is_complete else ()
             goes = Goes(stored, status.active, confirmed, self._ahead)
         if not self.is_counted:
@@ -161,46 +147,42 @@ class Worker:
                 await guarded(registry.sign(self._id, report))
         except Exception as error:  # noqa: BLE001 -- whatever a store raises, the app is served
             self._signed, self._sign_at = None, anyio.current_time() + _SIGN_AGAIN
-            await self._refused(error)
+            if self._is_refused or isinstance(error, NotSupportedError):
+                return
+            await self._follower.refresh()
+            if self._known.is_available:  # otherwise the outage is logged
+                self._is_refused = True
+                text = "No drain waits for the requests of this process until it can be registered in %s: %s: %s"
+                _logger.warning(text, name_of(self.backend), type(error).__name__, error)
             return
         self._signed = report
         if self._is_refused:
             _logger.warning("Drains wait again for the requests of this process, in %s", name_of(self.backend))
         self._is_refused = False
 
-    async def _refused(self, error: Exception) -> None:
-        """Log once that a store refuses the record, if it can be read; else its outage is logged."""
-        if self._is_refused or isinstance(error, NotSupportedError):
-            return
-        await self._follower.refresh()
-        if self._known.is_available:
-            self._is_refused = True
-            text = "No drain waits for the requests of this process until it can be registered in %s: %s: %s"
-            _logger.warning(text, name_of(self.backend), type(error).__name__, error)
-
     async def _compare_clocks(self) -> None:
-        """Compare the clock of this host with that of the store, if that has one and answers."""
-        clocked, before = uncached(self.backend), clock.now()
-        if anyio.current_time() < self._compare_at or not isinstance(clocked, _ClockedBackend):
+        """Compare the clock of this host with that of the store, if the backend has a method `now`."""
+        store_now, before = getattr(uncached(self.backend), "now", None), clock.now()
+        if anyio.current_time() < self._compare_at or store_now is None:
             return
         self._compare_at = anyio.current_time() + _COMPARE_EACH
         with suppress(Exception), in_time(_SIGN_AGAIN):
-            there: datetime = await guarded(clocked.now())
-            ahead = before + (clock.now() - before) / 2 - there
+            time_of_store: datetime = await guarded(store_now())
+            ahead = before + (clock.now() - before) / 2 - time_of_store
             self._ahead = round(ahead.total_seconds(), 1) + 0.0  # not -0.0
 
 
 _workers: set[Worker] = remembered(set())
-"""Those that run."""
+"""The running ones."""
 
 
 def end_orphans() -> list[background.Task]:
-    """End the workers whose event loops were closed around them; return the tasks that do."""
+    """End the workers whose event loops were closed around them; return the tasks that end."""
     return [task for worker in list(_workers) if worker.has_ended() for task in worker.end()]
 
 
 async def leave(registry: WorkerRegistry, worker: str, before: Iterable[background.Task] = ()) -> None:
-    """Remove a record after the end of these tasks, if the store does that in time."""
+    """Remove a record after the end of these tasks. If the store fails, it takes the worker for dead soon."""
     await background.all_ended(before)
-    with suppress(Exception), in_time(ANSWER_TIMEOUT):  # it counts as dead soon
+    with suppress(Exception), in_time(ANSWER_TIMEOUT):
         await guarded(registry.leave(worker))

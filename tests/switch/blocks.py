@@ -1,4 +1,4 @@
-"""What the tests of blocks share: each kind of backend, what a store keeps by itself, and what was logged."""
+"""Shared by the tests of blocks: each kind of backend, the state that a store keeps, and the log."""
 
 from __future__ import annotations
 
@@ -23,21 +23,18 @@ from fastapi_maintenance import (
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch
 
 ONLY_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-"""For what asyncio has and trio has not: a cancellation of a task that knows no scopes."""
-
+"""For what only asyncio has, such as the cancellation of a task without a scope."""
 LOGGER = "fastapi_maintenance"
-
-
 _middlewares: list[object] = []
 _Backend = TypeVar("_Backend", bound=StateBackend)
 
 
 class BodyError(Exception):
-    """What goes wrong in a block."""
+    """Raised in a block."""
 
 
 def served(backend: _Backend) -> _Backend:
-    """Return a backend that a middleware of this process is on: one that cannot be written is held nowhere else."""
+    """Put a middleware of this process on a backend, and return it: a read-only backend cannot be held otherwise."""
     _middlewares.append(maintenance_middleware(backend=backend))
     del _middlewares[:-10]
     return backend
@@ -73,7 +70,7 @@ any_hooked = pytest.mark.parametrize("make", [bare, detailed])
 
 
 async def kept_by(store: StateBackend) -> MaintenanceState:
-    """Return what the store itself keeps, without the help of this process."""
+    """Return the state that the store itself keeps, without the holds of this process."""
     if isinstance(store, DetailedStateBackend):
         return await store.get_state()
     return MaintenanceState(switch=Switch(on=await store.get_value()))
@@ -84,12 +81,12 @@ def messages_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def after_next_write(store: DetailedStore) -> anyio.Event:
-    """Return an event that comes when the store has been written."""
+    """Return an event that is set by the next write of the store."""
     written = anyio.Event()
 
-    async def tell() -> None:
+    async def set_event() -> None:
         written.set()
         await checkpoint()
 
-    store.after_write = tell
+    store.after_write = set_event
     return written

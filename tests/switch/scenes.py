@@ -1,4 +1,4 @@
-"""A store and two workers behind it, and drained blocks while both have much to do."""
+"""A store with two workers behind it, and drained blocks under load."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ class Scene:
     statuses: list[int] = field(default_factory=list)
 
     def work(self) -> list[tuple[float, float]]:
-        """Return when each request that was not exempt began and ended, by a clock that all processes have."""
+        """Return when each request that was not exempt began and ended, by the clock that all processes share."""
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
         return [(float(began), float(ended)) for _, began, ended in map(str.split, lines)]
 
     async def ask(self, path: str, worker: int = 0) -> int:
-        """Ask a worker, and return the status, 0 if it was killed."""
+        """Send a request to a worker, and return the status, 0 if the worker was killed."""
         async with httpx.AsyncClient(base_url=self.bases[worker], timeout=60) as http:
             try:
                 status = (await http.get(path)).status_code
@@ -90,31 +90,28 @@ class Scene:
 
     @asynccontextmanager
     async def request_in_progress(self, worker: int = 0) -> AsyncGenerator[Callable[[], None]]:
-        """Have a request in progress until the function is called that this gives, or the block ends."""
+        """Keep a request in progress until the yielded function is called, or the block ends."""
         name = next(_names)
 
-        async def has_begun() -> bool:
-            return self.log.with_name(f"{self.log.name}.{name}.begun").exists()
-
-        let_go = self.log.with_name(f"{self.log.name}.{name}.let go").touch
+        begun, let_go = (self.log.with_name(f"{self.log.name}.{name}.{end}") for end in ("begun", "let go"))
         async with anyio.create_task_group() as group:
             group.start_soon(self.ask, f"/until/{name}", worker)
-            await eventually(has_begun)
-            yield let_go
-            let_go()
+            await eventually(begun.exists)
+            yield let_go.touch
+            let_go.touch()
 
     async def has_workers(self, backend: StateBackend, number: int = 2) -> None:
-        """Wait until so many workers are counted, and each has reported."""
+        """Wait until this number of workers is counted, and each has reported."""
 
-        async def are_there() -> bool:
+        async def have_reported() -> bool:
             workers = await get_workers(backend)
-            return number == len(workers) and all(worker.requests is not None for worker in workers)
+            return len(workers) == number and all(worker.requests is not None for worker in workers)
 
-        await eventually(are_there)
+        await eventually(have_reported)
 
     @contextmanager
     def worker(self) -> Iterator[int]:
-        """Start one more worker, and give its number."""
+        """Start one more worker, and yield its number."""
         before = psutil.Process().children()
         environment = {"SWITCH": self.url, "LOG": str(self.log)}
         with uvicorn_process("served:app", env=environment, folder=self.log.parent) as base:
@@ -138,7 +135,7 @@ def staged(kind: str, folder: Path) -> Iterator[Scene]:
 
 
 async def drained_under_load(scene: Scene, blocks: int) -> list[tuple[float, float]]:
-    """Enter so many drained blocks under a load of short and long requests; return when each body began and ended."""
+    """Enter drained blocks under a load of short and long requests; return when each body began and ended."""
     bodies: list[tuple[float, float]] = []
     end = anyio.Event()
     rng = random.Random(0)  # noqa: S311 -- no secret

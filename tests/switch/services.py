@@ -1,4 +1,4 @@
-"""An app whose requests can be held up, and drains of its switch on a clock that jumps."""
+"""An app whose requests last until they are let go, and drains of its switch on a clock that jumps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 from fastapi import BackgroundTasks, FastAPI
 
 from fastapi_maintenance import (
@@ -25,7 +24,7 @@ from tests.switch.lifespans import living
 
 
 class Service:
-    """An app whose requests wait until they are let go, and what happened in which order."""
+    """An app whose requests wait until they are let go, and its events in order."""
 
     def __init__(self, backend: StateBackend, **settings: Any) -> None:  # noqa: ANN401 -- those of the middleware
         self.backend = backend
@@ -56,15 +55,17 @@ class Service:
             return (await http.get(path)).status_code
 
     async def begun(self, *names: str) -> None:
-        async def has_begun() -> bool:
-            await checkpoint()
-            return all(f"{name} begins" in self.events for name in names)
+        await eventually(lambda: all(f"{name} begins" in self.events for name in names))
 
-        await eventually(has_begun)
+    async def begin(self, group: anyio.abc.TaskGroup, path: str = "/work/a") -> None:
+        """Begin a request, and return when it is in progress."""
+        group.start_soon(self.get, path)
+        await self.begun(path.rpartition("/")[2])
 
 
 @asynccontextmanager
 async def served(*services: Service) -> AsyncGenerator[anyio.abc.TaskGroup]:
+    """Run the lifespan of each app; let its requests go at the end."""
     async with AsyncExitStack() as stack:
         for service in services:
             await stack.enter_async_context(living(service.app))
@@ -79,7 +80,7 @@ async def until_drained(backend: StateBackend, *services: Service, workers: int 
     async with maintenance_mode_on(backend, drain=60, workers=workers):
         for service in services:
             service.events.append("body")
-            assert 503 == await service.get("/work/late")
+            assert await service.get("/work/late") == 503
 
 
 async def seconds_to_body(backend: StateBackend, drain: float = 60, **settings: Any) -> float:  # noqa: ANN401 -- the block's
@@ -95,7 +96,7 @@ async def refused(
     drain: float,
     **settings: Any,  # noqa: ANN401 -- the block's
 ) -> str:
-    """Return why a drained block is refused; it has given its hold back."""
+    """Return why a drained block raises; its hold is released."""
     before = (await backend.get_state()).holds
     with pytest.raises(error) as raised:
         async with maintenance_mode_on(backend, drain=drain, **settings):
@@ -105,19 +106,19 @@ async def refused(
 
 
 class Elsewhere:
-    """A worker of another process, of which there is nothing but its record.
+    """A worker of another process, of which only the record exists.
 
     Args:
         store: The store.
         number: The id of its process.
     """
 
-    def __init__(self, store: DrainableStore, number: int) -> None:
+    def __init__(self, store: DrainableStore, number: int = 7) -> None:
         self._store = store
         self.id = f"elsewhere.{number}.{number}-1"
 
-    async def sign(self, *, confirms: bool) -> None:
-        """Report that it goes by the state that is stored, or that it has read none yet."""
+    async def sign(self, *, confirms: bool = True) -> None:
+        """Report that it goes by the stored state, or that it has read none yet."""
         state = await self._store.memory.get_state()
         goes = Goes(state, is_on=True, confirmed=state.holds) if confirms else Goes()
         self._store.workers.reported[self.id] = report_of(goes, ())

@@ -1,14 +1,14 @@
-"""Blocks that are entered in one task and left in another: neither is disturbed, and the lease is renewed between.
+"""Blocks that are entered in one task and left in another: neither is disturbed, and the lease is renewed in between.
 
-That is how fixtures of pytest, dropped generators, and start and stop hooks use them. Each test has an event loop of
-its own, so that a block that breaks one breaks no other test.
+That is how pytest's fixtures, dropped generators, and start and stop hooks use them.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
@@ -22,39 +22,82 @@ from fastapi_maintenance import (
     path_prefix,
 )
 from tests.stores import DetailedStore
-from tests.support import RunJumping, client, eventually
+from tests.support import client, eventually
+
+pytestmark = pytest.mark.anyio
 
 LEASE = 30.0  # seconds; the clock jumps
 Step = Callable[[], Awaitable[object]]
+Job = Callable[[], Coroutine[Any, Any, None]]
 
 
-async def is_renewed(store: DetailedStore, before: MaintenanceState) -> bool:
-    state = await store.get_state()
-    return state != before and len(state.holds) == 1
+@pytest.fixture
+def anyio_backend(jumping_loop: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Run the tests on a clock that jumps."""
+    return jumping_loop
 
 
 async def renewal(store: DetailedStore) -> None:
     """Wait until the lease of the hold has been renewed."""
-    await eventually(partial(is_renewed, store, await store.get_state()), within=LEASE)
+    before = await store.get_state()
+
+    async def is_renewed() -> bool:
+        state = await store.get_state()
+        return state != before and len(state.holds) == 1
+
+    await eventually(is_renewed, within=LEASE)
 
 
-async def is_gone_for_good(store: DetailedStore) -> bool:
-    """Return whether no hold is there, now and after the next renewals would have been due."""
-    states = [await store.get_state()]
+async def check_released(store: DetailedStore) -> None:
+    """Assert that no hold is stored, now and after the next renewals would have been due."""
     for _ in range(10):
+        assert await store.get_state() == MaintenanceState()
         await anyio.sleep(LEASE / 5)
-        states.append(await store.get_state())
-    return states == [MaintenanceState()] * len(states) and not await get_maintenance_mode(store)
+    assert not await get_maintenance_mode(store)
 
 
-async def in_two_tasks(store: DetailedStore, enter: Step, leave: Step) -> list[str]:
-    """Enter in one task, which goes on, and leave in another after a renewal; return what both came to."""
+def block_of(store: DetailedStore) -> tuple[Job, Job]:
+    """Return how to enter and leave a leased block."""
+    block = maintenance_mode_on(store, lease=LEASE)
+    return block.__aenter__, partial(block.__aexit__, None, None, None)
+
+
+async def fixture(store: DetailedStore) -> AsyncGenerator[None]:
+    async with maintenance_mode_on(store, lease=LEASE):
+        yield
+
+
+def fixture_of(store: DetailedStore) -> tuple[Step, Step]:
+    generator = fixture(store)
+    return generator.__anext__, partial(anext, generator, None)
+
+
+def dropped_generator_of(store: DetailedStore) -> tuple[Step, Step]:
+    generators = [fixture(store)]
+
+    async def enter() -> None:
+        await anext(generators[0])
+
+    async def drop() -> None:
+        generators.clear()
+        gc.collect()
+        await anyio.sleep(LEASE)
+
+    return enter, drop
+
+
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # by trio
+@pytest.mark.parametrize("way", [block_of, fixture_of, dropped_generator_of])
+async def test_leased_block_left_in_another_task_disturbs_neither_task(
+    way: Callable[[DetailedStore], tuple[Step, Step]],
+) -> None:
+    store = DetailedStore()
+    enter, leave = way(store)
     events: list[str] = []
     entered, left = anyio.Event(), anyio.Event()
 
     async def first() -> None:
         await enter()
-        events.append("entered")
         entered.set()
         await left.wait()
         await anyio.sleep(LEASE)
@@ -64,7 +107,6 @@ async def in_two_tasks(store: DetailedStore, enter: Step, leave: Step) -> list[s
         await entered.wait()
         await renewal(store)
         await leave()
-        events.append("left")
         left.set()
         await anyio.sleep(2 * LEASE)
         events.append("the second task has ended")
@@ -72,177 +114,91 @@ async def in_two_tasks(store: DetailedStore, enter: Step, leave: Step) -> list[s
     async with anyio.create_task_group() as group:
         group.start_soon(first)
         group.start_soon(second)
-    return events
+    assert events == ["the first task has ended", "the second task has ended"]
+    await check_released(store)
 
 
-UNDISTURBED = ["entered", "left", "the first task has ended", "the second task has ended"]
+async def in_a_task_that_ends(job: Job) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(job)
 
 
-def test_leased_block_left_in_another_task_disturbs_neither(run_jumping: RunJumping) -> None:
-    async def main() -> None:
-        store = DetailedStore()
-        block = maintenance_mode_on(store, lease=LEASE)
-        events = await in_two_tasks(store, block.__aenter__, partial(block.__aexit__, None, None, None))
-        assert (events, await is_gone_for_good(store)) == (UNDISTURBED, True)
-
-    run_jumping(main)
+async def within_a_time_limit(enter: Job) -> None:
+    with anyio.fail_after(LEASE):
+        await enter()
+    await anyio.sleep(2 * LEASE)
 
 
-async def fixture(store: DetailedStore) -> AsyncGenerator[None]:
-    """Hold maintenance on as a fixture of pytest does."""
-    async with maintenance_mode_on(store, lease=LEASE):
-        yield
+async def in_a_task_that_is_cancelled(enter: Job) -> None:
+    entered = anyio.Event()
+
+    async def enter_and_stay() -> None:
+        await enter()
+        entered.set()
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(enter_and_stay)
+        await entered.wait()
+        group.cancel_scope.cancel()
 
 
-def test_leased_block_of_a_fixture_torn_down_in_another_task_disturbs_neither(run_jumping: RunJumping) -> None:
-    async def main() -> None:
-        store = DetailedStore()
-        generator = fixture(store)
-        events = await in_two_tasks(store, generator.__anext__, partial(anext, generator, None))
-        assert (events, await is_gone_for_good(store)) == (UNDISTURBED, True)
-
-    run_jumping(main)
-
-
-@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # by trio
-def test_leased_block_of_a_dropped_generator_disturbs_no_task(run_jumping: RunJumping) -> None:
-    async def main() -> None:
-        store = DetailedStore()
-        generators: list[AsyncGenerator[None]] = []
-
-        async def start() -> None:
-            generators.append(fixture(store))
-            await anext(generators[0])
-
-        async def drop() -> None:
-            generators.clear()
-            gc.collect()
-            await anyio.sleep(LEASE)
-
-        events = await in_two_tasks(store, start, drop)
-        assert (events, await is_gone_for_good(store)) == (UNDISTURBED, True)
-
-    run_jumping(main)
-
-
-def test_leased_block_of_start_and_stop_hooks_is_renewed_after_the_start_has_ended(run_jumping: RunJumping) -> None:
-    async def main() -> None:
-        store = DetailedStore()
-        block = maintenance_mode_on(store, lease=LEASE)
-
-        async def start() -> None:
-            await block.__aenter__()
-
-        async def stop() -> None:
-            await block.__aexit__(None, None, None)
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(start)
+@pytest.mark.parametrize("where", [in_a_task_that_ends, within_a_time_limit, in_a_task_that_is_cancelled])
+async def test_leased_block_is_renewed_after_what_it_was_entered_in_has_ended(
+    where: Callable[[Job], Awaitable[None]],
+) -> None:
+    store = DetailedStore()
+    enter, leave = block_of(store)
+    await where(enter)
+    for _ in range(2):
         await renewal(store)
-        await renewal(store)
-        async with anyio.create_task_group() as group:
-            group.start_soon(stop)
-        assert await is_gone_for_good(store)
-
-    run_jumping(main)
+    await in_a_task_that_ends(leave)
+    await check_released(store)
 
 
-def test_leased_block_opened_by_a_request_and_left_by_another_serves_both(run_jumping: RunJumping) -> None:
-    async def main() -> None:
-        store = DetailedStore()
-        block = maintenance_mode_on(store, lease=LEASE)
-        app = FastAPI()
-        app.add_middleware(maintenance_middleware(backend=store, exempt=path_prefix("/jobs")))
-        app.add_api_route("/items", lambda: "open")
+async def test_leased_block_entered_by_a_request_and_left_by_another_serves_both() -> None:
+    store = DetailedStore()
+    enter, leave = block_of(store)
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=store, exempt=path_prefix("/jobs")))
+    app.add_api_route("/items", lambda: "open")
 
-        @app.post("/jobs/start")
-        async def start() -> None:
-            await block.__aenter__()
+    @app.get("/jobs/{step}")
+    async def take_step(step: str) -> None:
+        await (enter if step == "start" else leave)()
 
-        @app.post("/jobs/stop")
-        async def stop() -> None:
-            await block.__aexit__(None, None, None)
+    statuses: list[int] = []
 
-        statuses: list[int] = []
+    async def ask(path: str) -> None:
+        async with client(app) as http:
+            statuses.append((await http.get(path)).status_code)
 
-        async def ask(method: str, path: str) -> None:
-            async with client(app) as http:
-                statuses.append((await http.request(method, path)).status_code)
-
-        for method, path in (("POST", "/jobs/start"), ("GET", "/items"), ("POST", "/jobs/stop"), ("GET", "/items")):
-            async with anyio.create_task_group() as group:  # as a server runs each request in a task of its own
-                group.start_soon(ask, method, path)
-            if path == "/jobs/start":
-                await renewal(store)
-        assert (statuses, await is_gone_for_good(store)) == ([200, 503, 200, 200], True)
-
-    run_jumping(main)
+    for path in ("/jobs/start", "/items", "/jobs/stop", "/items"):
+        await in_a_task_that_ends(partial(ask, path))  # as a server runs each request
+        if path == "/jobs/start":
+            await renewal(store)
+    assert statuses == [200, 503, 200, 200]
+    await check_released(store)
 
 
-def test_leased_block_entered_within_a_time_limit_outlives_it(run_jumping: RunJumping) -> None:
-    async def main() -> None:
-        store = DetailedStore()
-        block = maintenance_mode_on(store, lease=LEASE)
-        with anyio.fail_after(LEASE):
-            await block.__aenter__()
-        await anyio.sleep(2 * LEASE)
-        await renewal(store)
-        await block.__aexit__(None, None, None)
-        assert await is_gone_for_good(store)
+async def test_leased_block_left_in_another_task_during_a_renewal_is_not_put_back() -> None:
+    """The store ignores cancellation: the renewal is written after the hold was removed."""
 
-    run_jumping(main)
+    store = DetailedStore()
+    enter, leave = block_of(store)
+    is_renewing, go_on = anyio.Event(), anyio.Event()
 
+    async def write_slowly() -> None:
+        store.come_back()
+        is_renewing.set()
+        with anyio.CancelScope(shield=True):
+            await go_on.wait()
 
-def test_leased_block_whose_task_is_cancelled_is_left_in_another(run_jumping: RunJumping) -> None:
-    async def main() -> None:
-        store = DetailedStore()
-        block = maintenance_mode_on(store, lease=LEASE)
-        entered = anyio.Event()
-
-        async def enter() -> None:
-            await block.__aenter__()
-            entered.set()
-            await anyio.sleep_forever()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(enter)
-            await entered.wait()
-            group.cancel_scope.cancel()
-        await renewal(store)
-        await block.__aexit__(None, None, None)
-        assert await is_gone_for_good(store)
-
-    run_jumping(main)
-
-
-def test_leased_block_left_in_another_task_during_a_renewal_is_not_put_back(run_jumping: RunJumping) -> None:
-    """The store takes no cancellation: the renewal is written after the hold has been taken out."""
-
-    async def main() -> None:
-        store = DetailedStore()
-        block = maintenance_mode_on(store, lease=LEASE)
-        is_renewing, go_on = anyio.Event(), anyio.Event()
-
-        async def write_slowly() -> None:
-            store.come_back()
-            is_renewing.set()
-            with anyio.CancelScope(shield=True):
-                await go_on.wait()
-
-        async def enter() -> None:
-            await block.__aenter__()
-            store.before_write = write_slowly
-
-        async def leave() -> None:
-            await block.__aexit__(None, None, None)
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(enter)
-        await is_renewing.wait()
-        async with anyio.create_task_group() as group:
-            group.start_soon(leave)
-            await anyio.sleep(LEASE / 5)
-            go_on.set()
-        assert await is_gone_for_good(store)
-
-    run_jumping(main)
+    await in_a_task_that_ends(enter)
+    store.before_write = write_slowly
+    await is_renewing.wait()
+    async with anyio.create_task_group() as group:
+        group.start_soon(leave)
+        await anyio.sleep(LEASE / 5)
+        go_on.set()
+    await check_released(store)

@@ -1,4 +1,4 @@
-"""A block that is given a URL makes one client, and closes it."""
+"""Blocks that are given a URL: each use makes one client, and closes it."""
 
 from __future__ import annotations
 
@@ -10,62 +10,58 @@ import redis.asyncio
 from fastapi_maintenance import maintenance_mode_off, maintenance_mode_on
 from tests.switch.blocks import ONLY_ASYNCIO, BodyError
 
-pytestmark = pytest.mark.anyio
-
-NOWHERE = "redis://localhost:1"
+pytestmark = [pytest.mark.anyio, ONLY_ASYNCIO]
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return what happens to clients of Redis."""
-    happened: list[str] = []
-    make, close = redis.asyncio.Redis.__init__, redis.asyncio.Redis.aclose
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return which clients of Redis are created and closed."""
+    calls: list[str] = []
+    create, close = redis.asyncio.Redis.__init__, redis.asyncio.Redis.aclose
 
-    def counted_make(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- those of Redis
-        happened.append("made")
-        make(self, *args, **kwargs)
+    def recorded_create(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- those of Redis
+        calls.append("created")
+        create(self, *args, **kwargs)
 
-    async def counted_close(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- those of Redis
-        happened.append("closed")
+    async def recorded_close(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- those of Redis
+        calls.append("closed")
         await close(self, *args, **kwargs)
 
-    monkeypatch.setattr(redis.asyncio.Redis, "__init__", counted_make)
-    monkeypatch.setattr(redis.asyncio.Redis, "aclose", counted_close)
-    return happened
+    monkeypatch.setattr(redis.asyncio.Redis, "__init__", recorded_create)
+    monkeypatch.setattr(redis.asyncio.Redis, "aclose", recorded_close)
+    return calls
 
 
-@ONLY_ASYNCIO
-@pytest.mark.parametrize("block", [maintenance_mode_on, maintenance_mode_off])
-async def test_block_of_a_url_whose_store_is_down_makes_one_client(block: Any, made: list[str]) -> None:  # noqa: ANN401 -- both
+@pytest.mark.parametrize(
+    ("block", "settings"), [(maintenance_mode_on, {}), (maintenance_mode_on, {"drain": 5}), (maintenance_mode_off, {})]
+)
+async def test_block_of_a_url_whose_store_is_down_closes_its_client(
+    block: Any,  # noqa: ANN401 -- one of two
+    settings: dict[str, Any],
+    calls: list[str],
+) -> None:
     with pytest.raises(redis.exceptions.ConnectionError):
-        async with block(NOWHERE):
+        async with block("redis://localhost:1", **settings):
             pytest.fail("the store is down")
-    assert ["made", "closed"] == made
+    assert calls == ["created", "closed"]
 
 
-@ONLY_ASYNCIO
 @pytest.mark.servers
-async def test_block_of_a_url_makes_one_client(made: list[str], redis_url: str) -> None:
-    made.clear()
+async def test_block_of_a_url_makes_one_client_for_each_use(calls: list[str], redis_url: str) -> None:
+    calls.clear()
     with pytest.raises(BodyError):
         async with maintenance_mode_on(redis_url, lease=60):
             raise BodyError
-    assert ["made", "closed"] == made
-
-
-@ONLY_ASYNCIO
-@pytest.mark.servers
-async def test_decorator_of_a_url_makes_one_client_for_each_call(made: list[str], redis_url: str) -> None:
-    made.clear()
+    assert calls == ["created", "closed"]
 
     @maintenance_mode_on(redis_url)
     async def migrate() -> str:
         return "migrated"
 
-    assert ["migrated", "migrated"] == [await migrate(), await migrate()]
-    assert ["made", "closed"] * 2 == made
+    assert [await migrate(), await migrate()] == ["migrated", "migrated"]
+    assert calls == ["created", "closed"] * 3
 
 
-def test_url_that_names_no_backend_is_refused_before_the_block_is_entered() -> None:
+async def test_block_of_a_url_that_names_no_backend_raises_before_it_is_entered() -> None:
     with pytest.raises(ValueError, match="backend must begin with one of"):
         maintenance_mode_on("nowhere:")

@@ -1,4 +1,4 @@
-"""Blocks on a switch that this process cannot write: they hold what is served here, and raise where nothing is."""
+"""Blocks on a switch that this process cannot write: they hold the apps of this process, and raise if it has none."""
 
 from __future__ import annotations
 
@@ -22,65 +22,41 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.errors import ReadOnlyBackendError
-from tests.middleware.test_failures import status
+from tests.middleware.test_failures import app_on, status
 from tests.stores import ReadOnlySwitch
 
 pytestmark = pytest.mark.anyio
 
-VARIABLE = "HOLDS_MODE"
+ENVIRONMENT = EnvVarBackend("HOLDS_MODE")
 any_block = pytest.mark.parametrize("block", [maintenance_mode_on, maintenance_mode_off])
 
 
 @any_block
-async def test_block_in_a_process_without_a_middleware_raises_and_says_to_name_the_backend(
-    block: Callable[..., Any],
+async def test_block_without_a_middleware_raises_and_asks_for_a_backend(block: Callable[..., Any]) -> None:
+    async def body() -> None:
+        pytest.fail("no request sees this maintenance")
+
+    for configured in (False, True):
+        if configured:
+            configure_backend("env", var_name="HOLDS_MODE")
+        with pytest.raises(ReadOnlyBackendError, match=r"(?i)(name|give|pass)\b.*\bbackend"):
+            async with block():
+                await body()
+        with pytest.raises(ReadOnlyBackendError):
+            await block()(body)()
+    assert (await get_maintenance_state()).holds == ()
+
+
+@pytest.mark.parametrize("has_other_middleware", [False, True])
+@pytest.mark.parametrize("backend", [ENVIRONMENT, ReadOnlySwitch(), "env:HOLDS_MODE"], ids=["env", "own", "URL"])
+async def test_block_on_a_named_switch_without_a_middleware_raises(
+    backend: StateBackend | str, has_other_middleware: bool
 ) -> None:
-    ran = False
-    with pytest.raises(ReadOnlyBackendError, match=r"(?i)(name|give|pass)\b.*\bbackend"):
-        async with block():
-            ran = True
-    assert (False, ()) == (ran, (await get_maintenance_state()).holds)
-
-
-async def test_decorated_function_in_a_process_without_a_middleware_raises_and_does_not_run() -> None:
-    ran = False
-
-    @maintenance_mode_on()
-    async def migrate() -> None:
-        nonlocal ran
-        ran = True
-
-    with pytest.raises(ReadOnlyBackendError):
-        await migrate()
-    assert not ran
-
-
-@pytest.mark.parametrize(
-    "backend", [EnvVarBackend(VARIABLE), ReadOnlySwitch(), f"env:{VARIABLE}"], ids=["env", "own", "URL"]
-)
-async def test_block_on_a_named_read_only_switch_without_a_middleware_raises(backend: StateBackend | str) -> None:
+    if has_other_middleware:
+        assert await status(app_on(MemoryBackend())) == 200
     with pytest.raises(ReadOnlyBackendError):
         async with maintenance_mode_on(backend):
-            pytest.fail("nobody sees this maintenance")
-
-
-async def test_block_on_a_configured_read_only_switch_without_a_middleware_raises() -> None:
-    configure_backend("env", var_name=VARIABLE)
-    with pytest.raises(ReadOnlyBackendError):
-        async with maintenance_mode_on():
-            pytest.fail("nobody sees this maintenance")
-
-
-async def test_block_on_a_read_only_switch_with_a_middleware_on_another_raises() -> None:
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=MemoryBackend()))
-    assert 404 == await status(app)
-    with pytest.raises(ReadOnlyBackendError):
-        async with maintenance_mode_on(EnvVarBackend(VARIABLE)):
-            pytest.fail("nobody sees this maintenance")
-
-
-# With a middleware, as ever
+            pytest.fail("no request sees this maintenance")
 
 
 def by_function(app: FastAPI, backend: StateBackend | None) -> None:
@@ -91,49 +67,33 @@ def by_class(app: FastAPI, backend: StateBackend | None) -> None:
     app.add_middleware(MaintenanceModeMiddleware, backend=backend)
 
 
+@pytest.mark.parametrize("serves_before", [False, True])
 @pytest.mark.parametrize("add", [by_function, by_class])
-@pytest.mark.parametrize("backend", [None, EnvVarBackend(VARIABLE), ReadOnlySwitch()], ids=["default", "env", "own"])
-async def test_block_on_a_read_only_switch_with_a_middleware_closes_its_app(
-    add: Callable[[FastAPI, StateBackend | None], None], backend: StateBackend | None
+@pytest.mark.parametrize("backend", [None, ENVIRONMENT, ReadOnlySwitch()], ids=["default", "env", "own"])
+async def test_block_with_a_middleware_closes_its_app(
+    add: Callable[[FastAPI, StateBackend | None], None], backend: StateBackend | None, serves_before: bool
 ) -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "open")
     add(app, backend)
-    statuses = [await status(app)]
+    if serves_before or add is by_class:  # which is made with the first request
+        assert await status(app) == 200
     async with maintenance_mode_on(backend):
-        statuses += [await status(app), await get_maintenance_mode(backend)]
-    statuses.append(await status(app))
-    assert [200, 503, True, 200] == statuses
+        assert (await status(app), await get_maintenance_mode(backend)) == (503, True)
+        if backend is None:
+            with pytest.raises(ReadOnlyBackendError):
+                await set_maintenance_mode(False)
+            assert await get_maintenance_mode()
+    assert await status(app) == 200
 
 
-async def test_block_on_a_read_only_switch_with_a_middleware_that_serves_nothing_yet_holds_it() -> None:
-    app = FastAPI()
-    app.add_api_route("/", lambda: "open")
-    app.add_middleware(maintenance_middleware())
-    async with maintenance_mode_on():
-        assert 503 == await status(app)
-
-
-async def test_block_in_a_process_without_a_middleware_holds_a_backend_that_is_named() -> None:
+async def test_block_on_a_named_backend_that_can_be_written_needs_no_middleware() -> None:
     backend = MemoryBackend()
     async with maintenance_mode_on(backend):
         assert await get_maintenance_mode(backend)
 
 
-# A URL that names another switch each time
-
-
 @any_block
 async def test_block_on_the_url_of_a_memory_raises(block: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="memory:"):
-        async with block("memory:"):
-            pytest.fail("nobody sees this maintenance")
-
-
-async def test_write_to_a_read_only_switch_in_a_block_raises_as_outside() -> None:
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware())
-    async with maintenance_mode_on():
-        with pytest.raises(ReadOnlyBackendError):
-            await set_maintenance_mode(False)
-        assert await get_maintenance_mode()
+    with pytest.raises(ValueError, match="memory:"):  # each use would be another switch
+        block("memory:")

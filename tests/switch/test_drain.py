@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import re
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 from starlette.requests import Request
 
@@ -29,10 +29,8 @@ from fastapi_maintenance import (
     maintenance_middleware,
     maintenance_mode_on,
     path_prefix,
-    set_maintenance_mode,
 )
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._switch import requests
 from fastapi_maintenance._switch.drain import Drain
 from fastapi_maintenance.state import Hold, add_hold
 from tests.stores import BareSwitch, DetailedStore, DrainableStore, WatchableStore
@@ -45,85 +43,79 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def anyio_backend(jumping_loop: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
-    """Wait for nothing in vain."""
+    """Run the tests on a clock that jumps."""
     return jumping_loop
 
 
-async def test_the_body_begins_when_requests_in_every_app_have_ended_and_none_begins_in_it() -> None:
+# What is waited for
+
+
+async def test_drain_of_several_apps_ends_when_their_requests_have_ended() -> None:
     backend = MemoryBackend()
     services = [Service(backend), Service(backend)]
     async with served(*services) as group:
         for service in services:
-            group.start_soon(service.get, "/work/a")
-            await service.begun("a")
+            await service.begin(group)
         group.start_soon(until_drained, backend, *services)
         for service in services:
-            await anyio.sleep(0.2)
-            assert ["a begins"] == service.events
+            await anyio.sleep(5)
+            assert service.events == ["a begins"]
             service.let_go.set()
-    for service in services:
-        assert ["a begins", "a ends", "body"] == service.events
-        assert not await get_maintenance_mode(backend)
+    assert [service.events for service in services] == [["a begins", "a ends", "body"]] * 2
+    assert not await get_maintenance_mode(backend)
 
 
-async def test_a_background_task_is_a_part_of_its_request() -> None:
+@pytest.mark.parametrize("has_lifespan", [True, False])
+@pytest.mark.parametrize("is_cached", [True, False])
+@pytest.mark.parametrize(
+    ("path", "is_waited_for"), [("/work/a", True), ("/later/a", True), ("/health/a", False), ("/open/a", False)]
+)
+async def test_drain_with_a_request_in_progress_waits_unless_maintenance_lets_it_pass(
+    path: str, is_waited_for: bool, is_cached: bool, has_lifespan: bool
+) -> None:
     backend = MemoryBackend()
-    service = Service(backend)
-    async with served(service) as group:
-        group.start_soon(service.get, "/later/a")
-        await service.begun("a")
-        group.start_soon(until_drained, backend, service)
-        await anyio.sleep(0.2)
-        assert ["a begins"] == service.events
+    service = Service(cached(backend, ttl=60) if is_cached else backend, exempt=path_prefix("/health"))
+    async with AsyncExitStack() as stack:
+        if has_lifespan:
+            await stack.enter_async_context(living(service.app))
+        group = await stack.enter_async_context(anyio.create_task_group())
+        assert await service.get("/openapi.json") == 200
+        await service.begin(group, path)
+        group.start_soon(until_drained, cached(backend) if is_cached else backend, service)
+        await anyio.sleep(5)
         service.let_go.set()
-    assert ["a begins", "a ends", "body"] == service.events
+    assert service.events == ["a begins", *(["a ends", "body"] if is_waited_for else ["body", "a ends"])]
+    assert await get_workers(backend) == ()
 
 
-@pytest.mark.parametrize("path", ["/health/a", "/open/a"])
-async def test_what_is_exempt_is_not_waited_for(path: str) -> None:
-    backend = MemoryBackend()
-    service = Service(backend, exempt=path_prefix("/health"))
-    async with served(service) as group:
-        group.start_soon(service.get, path)
-        await service.begun("a")
-        await until_drained(backend, service)
-        assert ["a begins", "body"] == service.events
-
-
-async def test_a_middleware_that_the_switch_does_not_decide_about_is_not_waited_for() -> None:
-    backend = MemoryBackend()
+async def test_drain_does_not_wait_for_a_middleware_with_enabled() -> None:
+    backend, hold = MemoryBackend(), Hold(id="of another process", on=True)
     service = Service(backend, enabled=False)
     async with served(service) as group:
-        group.start_soon(service.get, "/work/a")
-        await service.begun("a")
-        hold = Hold(id="of another process", on=True)
+        await service.begin(group)
         await backend.update_state(lambda state: add_hold(state, hold, clock.now()))
         drain = Drain(backend, 60, 0)
         async with drain.begun():
             await drain.wait(hold)
-        assert ["a begins"] == service.events
+        assert service.events == ["a begins"]
 
 
-async def test_the_request_that_opens_the_block_is_not_waited_for_in_any_of_its_middlewares() -> None:
+async def test_drain_in_a_request_does_not_wait_for_that_in_any_of_its_middlewares() -> None:
     backend = MemoryBackend()
     inner, outer = FastAPI(), FastAPI()
     for app in (inner, outer):
         app.add_middleware(maintenance_middleware(backend=backend))
     outer.mount("/inner", inner)
-    drained: list[str] = []
 
     @inner.get("/migrate")
-    async def migrate() -> None:
-        async with maintenance_mode_on(drain=60):
-            drained.append("body")
+    async def migrate() -> float:
+        return await seconds_to_body(backend)
 
     async with living(outer), living(inner), client(outer) as http:
-        assert 200 == (await http.get("/inner/migrate")).status_code
-    assert ["body"] == drained
-    assert [] == requests._in_block
+        assert float((await http.get("/inner/migrate")).text) < 1
 
 
-async def test_two_requests_that_drain_at_once_both_get_through() -> None:
+async def test_drains_in_two_requests_do_not_wait_for_each_other() -> None:
     backend = MemoryBackend()
     app = FastAPI()
     app.add_middleware(maintenance_middleware(backend=backend))
@@ -140,61 +132,10 @@ async def test_two_requests_that_drain_at_once_both_get_through() -> None:
     async with living(app), client(app) as http, anyio.create_task_group() as group:
         with anyio.fail_after(30):
             group.start_soon(http.get, "/migrate/0")
-            assert 200 == (await http.get("/migrate/1")).status_code
+            assert (await http.get("/migrate/1")).status_code == 200
 
 
-async def test_drain_after_its_time_names_what_is_left_and_releases_its_hold() -> None:
-    backend = MemoryBackend()
-    service = Service(backend)
-    async with served(service) as group:
-        for name in ("a", "b"):
-            group.start_soon(service.get, f"/work/{name}")
-            await service.begun(name)
-
-        async def is_reported() -> bool:
-            return [2] == [worker.requests for worker in await get_workers(backend)]
-
-        async with maintenance_mode_on(backend):
-            await eventually(is_reported)
-            with pytest.raises(DrainTimeoutError) as raised:
-                async with maintenance_mode_on(backend, drain=timedelta(seconds=0.2)):
-                    service.events.append("body")
-            assert 1 == len((await backend.get_state()).holds)
-        assert 0.2 == raised.value.seconds
-        [left] = raised.value.workers
-        assert (os.getpid(), 2, "GET /work/{name}") == (left.process_id, left.requests, left.oldest_route)
-        assert left.oldest_since is not None
-        assert re.search(r"2 requests in progress, the oldest GET /work/\{name} for \d+ s", str(raised.value))
-    assert "body" not in service.events
-
-
-@pytest.mark.parametrize("backend", [BareSwitch(), DetailedStore(), WatchableStore(), EnvVarBackend()])
-async def test_drain_on_a_backend_that_cannot_count_workers_raises_and_changes_nothing(
-    backend: StateBackend,
-) -> None:
-    with pytest.raises(
-        NotSupportedError, match=r"the workers of .* cannot be counted: that needs a file, Redis, PostgreSQL"
-    ):
-        async with maintenance_mode_on(backend, drain=1):
-            pytest.fail("the body ran")
-    assert not await backend.get_value()
-
-
-async def test_the_client_of_a_block_that_is_refused_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    closed: list[object] = []
-
-    async def close(backend: object) -> None:
-        await checkpoint()
-        closed.append(backend)
-
-    monkeypatch.setattr("fastapi_maintenance._switch.block.close_if_made_here", close)
-    with pytest.raises(NotSupportedError):
-        async with maintenance_mode_on("env:SWITCH", drain=1):
-            pytest.fail("the body ran")
-    assert [EnvVarBackend("SWITCH")] == closed
-
-
-async def test_a_decorated_function_is_drained_in_each_call() -> None:
+async def test_drain_of_a_decorated_function_is_repeated_in_each_call() -> None:
     backend = MemoryBackend()
     service = Service(backend)
 
@@ -204,67 +145,53 @@ async def test_a_decorated_function_is_drained_in_each_call() -> None:
 
     async with served(service) as group:
         await migrate()
-        group.start_soon(service.get, "/work/a")
-        await service.begun("a")
+        await service.begin(group)
         group.start_soon(migrate)
-        await anyio.sleep(0.2)
+        await anyio.sleep(5)
         service.let_go.set()
-    assert ["body", "a begins", "a ends", "body"] == service.events
+    assert service.events == ["body", "a begins", "a ends", "body"]
 
 
-async def test_a_cache_is_drained_as_what_is_behind_it() -> None:
-    backend = MemoryBackend()
-    service = Service(cached(backend, ttl=60))
-    async with served(service) as group:
-        assert 200 == await service.get("/openapi.json")
-        group.start_soon(service.get, "/work/a")
-        await service.begun("a")
-        group.start_soon(until_drained, cached(backend), service)
-        await anyio.sleep(0.2)
-        service.let_go.set()
-    assert ["a begins", "a ends", "body"] == service.events
-
-
-async def test_a_request_that_begins_as_maintenance_does_is_waited_for_until_it_is_answered() -> None:
-    backend = MemoryBackend()
-    waiting, go_on = anyio.Event(), anyio.Event()
+async def test_drain_waits_for_a_request_whose_predicate_is_still_running() -> None:
+    backend = MemoryBackend(state=True)
+    asked, answer = anyio.Event(), anyio.Event()
 
     async def slow(_request: Request) -> bool:
-        waiting.set()
-        await go_on.wait()
+        asked.set()
+        await answer.wait()
         return True
 
     service = Service(backend, exempt=slow)
     async with served(service) as group:
-        await set_maintenance_mode(True, backend)
         group.start_soon(service.get, "/work/a")
-        await waiting.wait()
-        drained = anyio.Event()
+        await asked.wait()
 
         async def drain() -> None:
-            async with maintenance_mode_on(backend, drain=60):
-                drained.set()
+            service.events.append(f"drained: {await seconds_to_body(backend) >= 5}")
 
         group.start_soon(drain)
-        await anyio.sleep(0.2)
-        assert not drained.is_set()
-        go_on.set()
-        with anyio.fail_after(30):
-            await drained.wait()
+        await anyio.sleep(5)
+        answer.set()
+        await eventually(lambda: "drained: True" in service.events)
 
 
-async def test_where_no_lifespan_runs_a_hint_says_once_that_no_drain_waits(caplog: pytest.LogCaptureFixture) -> None:
-    backend = MemoryBackend(state=True)
-    service, other = Service(backend), Service(backend)
-    assert [503, 503] == [await service.get("/work/a") for _ in range(2)]
-    async with served(other):
-        assert 503 == await other.get("/work/a")
-    assert 503 == await other.get("/work/a")
-    [text] = [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance.hints.lifespan"]
-    assert text.startswith("no lifespan runs for this app, so a drain does not wait for its requests")
+# What is left
 
 
-# How many have confirmed
+async def test_drain_whose_time_runs_out_names_what_is_left_and_releases_its_hold() -> None:
+    backend = MemoryBackend()
+    service = Service(backend)
+    async with served(service) as group:
+        for name in ("a", "b"):
+            await service.begin(group, f"/work/{name}")
+        with pytest.raises(DrainTimeoutError) as raised:
+            async with maintenance_mode_on(backend, drain=timedelta(seconds=0.2)):
+                pytest.fail("the body ran")
+        assert (await backend.get_state()).holds == ()
+    assert raised.value.seconds == 0.2
+    [left] = raised.value.workers
+    assert (left.process_id, left.requests, left.oldest_route) == (os.getpid(), 2, "GET /work/{name}")
+    assert re.search(r"2 requests in progress, the oldest GET /work/\{name} for \d+ s", str(raised.value))
 
 
 @pytest.mark.parametrize(
@@ -280,36 +207,43 @@ async def test_drain_without_workers_raises_after_two_seconds_or_its_time(
     assert "the lifespan of the app" in text
 
 
-async def test_drain_after_the_lifespan_of_its_app_has_ended_finds_no_worker() -> None:
+async def test_drain_after_the_lifespan_of_its_app_finds_no_worker() -> None:
     backend = MemoryBackend()
     async with served(Service(backend)):
         assert len(await get_workers(backend)) == 1
     await refused(NoWorkersError, backend, 60)
-    assert await get_workers(backend) == ()
 
 
-async def test_drain_that_wants_no_worker_waits_for_those_that_are_there() -> None:
-    backend, service = MemoryBackend(), Service(MemoryBackend())
+async def test_drain_with_workers_0_waits_for_those_that_exist() -> None:
+    backend = MemoryBackend()
     service = Service(backend)
     assert await seconds_to_body(backend, workers=0) == pytest.approx(0, abs=0.2)
     assert await seconds_to_body(DrainableStore(), workers=0) == pytest.approx(2, abs=0.2)
     async with served(service) as group:
-        group.start_soon(service.get, "/work/a")
-        await service.begun("a")
+        await service.begin(group)
         assert "process" in await refused(DrainTimeoutError, backend, 5, workers=0)
 
 
-async def test_drain_that_too_few_confirm_says_how_many_have() -> None:
+async def test_drain_that_too_few_processes_confirm_reports_how_many_have() -> None:
     store = DrainableStore()
-    other = Elsewhere(store, 7)
     async with served(Service(store), Service(DrainableStore(beside=store))):  # two workers, and one process
         assert len(await get_workers(store)) == 2
         text = "requests are not drained after 5 s: 1 of 2 processes have confirmed"
         assert await refused(DrainTimeoutError, store, 5, workers=2) == text
-        store.after_write = lambda: other.sign(confirms=True)
-        async with maintenance_mode_on(store, drain=5, workers=2) as block:
-            assert block is None
+        store.after_write = Elsewhere(store).sign
+        assert await seconds_to_body(store, 5, workers=2) == pytest.approx(2, abs=0.2)
     store.come_back()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("backend", [BareSwitch(), DetailedStore(), WatchableStore(), EnvVarBackend()])
+async def test_drain_on_a_backend_that_cannot_count_workers_raises_and_changes_nothing(backend: StateBackend) -> None:
+    with pytest.raises(NotSupportedError, match=r"the workers of .* cannot be counted: that needs a file, Redis, Post"):
+        async with maintenance_mode_on(backend, drain=1):
+            pytest.fail("the body ran")
+    assert not await backend.get_value()
 
 
 @pytest.mark.parametrize(
@@ -327,14 +261,14 @@ async def test_drain_that_too_few_confirm_says_how_many_have() -> None:
         ({"drain": 1.9, "backend": LocalFileBackend("switch")}, ValueError, "drain must be at least 2 seconds on "),
     ],
 )
-def test_block_with_a_drain_that_proves_nothing_is_refused_at_once(
+def test_block_with_an_invalid_drain_raises_at_once(
     settings: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=re.escape(text)):
         maintenance_mode_on(**{"backend": MemoryBackend(), **settings})
 
 
-async def test_block_with_a_drain_too_short_for_the_default_backend_is_refused_when_it_is_entered() -> None:
+async def test_block_with_a_drain_too_short_for_the_default_backend_raises_when_it_is_entered() -> None:
     store = DrainableStore()
     configure_backend(store)
     block = maintenance_mode_on(drain=1.9)
@@ -344,20 +278,12 @@ async def test_block_with_a_drain_too_short_for_the_default_backend_is_refused_w
     assert ((await store.get_state()).holds, store.workers.reported) == ((), {})
 
 
-# Middlewares without a lifespan
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"), [("/work/a", ["a begins", "a ends", "body"]), ("/open/a", ["a begins", "body", "a ends"])]
-)
-async def test_drain_looks_at_a_middleware_of_its_process_without_a_lifespan(path: str, expected: list[str]) -> None:
-    backend = MemoryBackend()
-    service = Service(backend)
-    async with anyio.create_task_group() as group:
-        group.start_soon(service.get, path)
-        await service.begun("a")
-        group.start_soon(until_drained, backend, service)
-        await anyio.sleep(5)
-        service.let_go.set()
-    assert service.events == expected
-    assert await get_workers(backend) == ()
+async def test_app_without_a_lifespan_logs_one_hint_that_no_drain_waits(caplog: pytest.LogCaptureFixture) -> None:
+    backend = MemoryBackend(state=True)
+    service, other = Service(backend), Service(backend)
+    assert [await service.get("/work/a") for _ in range(2)] == [503, 503]
+    async with served(other):
+        assert await other.get("/work/a") == 503
+    assert await other.get("/work/a") == 503
+    [text] = [record.getMessage() for record in caplog.records if record.name == "fastapi_maintenance.hints.lifespan"]
+    assert text.startswith("no lifespan runs for this app, so a drain does not wait for its requests")

@@ -1,73 +1,38 @@
-"""A drained block that is cancelled at any of its checkpoints leaves no hold, no mark, no task and nobody excused."""
+"""A drained block that is cancelled at any of its checkpoints: it leaves no hold, mark, task or excused request."""
 
 from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
-from functools import partial
 from itertools import count
 from typing import Any
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
-from fastapi_maintenance import (
-    DrainTimeoutError,
-    MaintenanceState,
-    MemoryBackend,
-    StateBackend,
-    StateChange,
-    get_maintenance_state,
-    maintenance_mode_on,
-)
+from fastapi_maintenance import DrainTimeoutError, maintenance_mode_on
 from fastapi_maintenance._switch import holds, requests
-from fastapi_maintenance._switch.reports import registry_of
-from fastapi_maintenance.backends.memory import MemoryWorkers
-from tests.support import RunJumping
+from tests.stores import DrainableStore
 from tests.switch.services import Service, served
 
-
-class PausingBackend(MemoryBackend):
-    """One that waits before and after all that it does, as a store does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.workers = PausingWorkers()
-
-    async def update_state(self, change: StateChange) -> MaintenanceState:
-        await checkpoint()
-        state = await super().update_state(change)
-        await checkpoint()
-        return state
+pytestmark = pytest.mark.anyio
 
 
-class PausingWorkers(MemoryWorkers):
-    """The records of such a one."""
-
-    async def sign(self, worker: str, report: str, /) -> None:
-        await checkpoint()
-        await super().sign(worker, report)
-        await checkpoint()
-
-    async def leave(self, worker: str, /) -> None:
-        await checkpoint()
-        await super().leave(worker)
-
-    async def reports(self) -> Mapping[str, str]:
-        await checkpoint()
-        return await super().reports()
+@pytest.fixture
+def anyio_backend(jumping_loop: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Run the tests on a clock that jumps."""
+    return jumping_loop
 
 
-DRAIN = 0.06  # seconds: some looks at what is left
+DRAIN = 0.06  # seconds, for some looks
 MOST = 500  # checkpoints
 
 
 @types.coroutine
 def at_checkpoint(number: int, act: Callable[[], object], job: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
-    """Run a job, and act when it waits for the so-manieth time."""
+    """Run a job, and act when it waits for the given time."""
     send, value = job.send, None
     for place in count(1):
         try:
@@ -78,84 +43,68 @@ def at_checkpoint(number: int, act: Callable[[], object], job: Coroutine[Any, An
             act()
         try:
             send, value = job.send, (yield yielded)
-        except BaseException as error:  # noqa: BLE001 -- the job is told
+        except BaseException as error:  # noqa: BLE001 -- passed on to the job
             send, value = job.throw, error
 
 
-async def drain(backend: StateBackend) -> None:
-    with suppress(DrainTimeoutError):
-        async with maintenance_mode_on(backend, lease=10, drain=DRAIN):
-            await anyio.sleep(0.01)
+Job = Callable[[], Coroutine[Any, Any, None]]
 
 
-async def cancelled_everywhere(service: Service, run: Callable[[int, list[int]], Awaitable[None]]) -> int:
-    """Run the job again and again, cancelled one checkpoint later each time, until it ends before; return how often."""
-    before = len(anyio.get_running_tasks())
-    for number in range(1, MOST):
-        acted: list[int] = []
-        await run(number, acted)
-        await anyio.sleep(1)
-        assert 1 == len(await registry_of(service.backend).reports()), number
-        assert () == (await get_maintenance_state(service.backend)).holds
-        assert {} == holds.ledgers
-        assert [] == requests._in_block
-        assert before == len(anyio.get_running_tasks()), number
-        if not acted:
-            return number
-    pytest.fail("it never came to its end")
+async def by_a_scope(job: Job, number: int) -> bool:
+    with anyio.CancelScope() as scope:
+        await at_checkpoint(number, scope.cancel, job())
+    return scope.cancel_called
 
 
-Run = Callable[[Service, int, list[int]], Awaitable[None]]
+async def with_its_task(job: Job, number: int) -> bool:
+    async def run() -> None:
+        await at_checkpoint(number, lambda: cancelled.append(task.cancel()), job())
+
+    cancelled: list[bool] = []
+    task = asyncio.create_task(run())
+    with suppress(asyncio.CancelledError):
+        await task
+    return bool(cancelled)
 
 
-@pytest.fixture(params=[False, True], ids=["quiet", "busy"])
-def check(request: pytest.FixtureRequest, run_jumping: RunJumping) -> Callable[[Run], None]:
-    """Cancel a job everywhere, on a service that has a request in progress or none."""
+@pytest.mark.parametrize("is_busy", [False, True])
+@pytest.mark.parametrize(
+    ("cancelled", "in_request", "jumping_loop"),
+    [
+        (by_a_scope, False, "asyncio"),
+        (by_a_scope, True, "asyncio"),
+        (by_a_scope, False, "trio"),
+        (by_a_scope, True, "trio"),
+        (with_its_task, False, "asyncio"),
+    ],
+    indirect=["jumping_loop"],
+)
+async def test_drain_cancelled_at_any_checkpoint_leaves_nothing(
+    cancelled: Callable[[Job, int], Awaitable[bool]], in_request: bool, is_busy: bool
+) -> None:
+    backend = DrainableStore()  # which waits before and after each write
+    backend.workers.is_durable = True  # type: ignore[attr-defined]  # so that a drain can be short
+    service = Service(backend)
 
-    def run_check(run: Run) -> None:
-        async def main() -> None:
-            service = Service(PausingBackend())
-            service.app.add_api_route("/migrate", partial(drain, service.backend))
-            async with served(service) as group:
-                if request.param:
-                    group.start_soon(service.get, "/work/a")
-                    await service.begun("a")
-                assert await cancelled_everywhere(service, partial(run, service)) > 8
+    async def drain() -> None:
+        with suppress(DrainTimeoutError):
+            async with maintenance_mode_on(backend, lease=10, drain=DRAIN):
+                await anyio.sleep(0.01)
 
-        run_jumping(main)
-
-    return run_check
-
-
-@pytest.mark.parametrize("in_request", [False, True])
-def test_drain_cancelled_by_a_scope_leaves_nothing(check: Callable[[Run], None], in_request: bool) -> None:
-    async def ask(service: Service) -> None:
+    async def ask() -> None:
         await service.get("/migrate")
 
-    async def run(service: Service, number: int, acted: list[int]) -> None:
-        with anyio.CancelScope() as scope:
-
-            def cancel() -> None:
-                acted.append(number)
-                scope.cancel()
-
-            await at_checkpoint(number, cancel, ask(service) if in_request else drain(service.backend))
-
-    check(run)
-
-
-@pytest.mark.parametrize("jumping_loop", ["asyncio"], indirect=True)
-def test_drain_cancelled_with_its_task_leaves_nothing(check: Callable[[Run], None]) -> None:
-    async def run(service: Service, number: int, acted: list[int]) -> None:
-        async def job() -> None:
-            await at_checkpoint(number, cancel, drain(service.backend))
-
-        def cancel() -> None:
-            acted.append(number)
-            task.cancel()
-
-        task = asyncio.create_task(job())
-        with suppress(asyncio.CancelledError):
-            await task
-
-    check(run)
+    service.app.add_api_route("/migrate", drain)
+    async with served(service) as group:
+        if is_busy:
+            await service.begin(group)
+        before = len(anyio.get_running_tasks())
+        for number in range(1, MOST):
+            is_cancelled = await cancelled(ask if in_request else drain, number)
+            await anyio.sleep(1)
+            assert len(await backend.workers.reports()) == 1, number
+            assert ((await backend.get_state()).holds, holds.ledgers, requests._in_block) == ((), {}, [])
+            assert len(anyio.get_running_tasks()) == before, number
+            if not is_cancelled:
+                break
+        assert 8 < number < MOST - 1

@@ -1,4 +1,4 @@
-"""Jobs in many processes that overlap and are killed: none lifts another's maintenance, none outlives its lease."""
+"""Blocks of overlapping jobs that are killed: none lifts another's maintenance, none outlives its lease."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.testing import moved_clock
 from tests.support import ROOT
 
-pytestmark = [pytest.mark.servers, pytest.mark.no_cover]  # it happens in other processes
+pytestmark = [pytest.mark.servers, pytest.mark.no_cover]  # the jobs are other processes
 
 LEASE = 30.0  # seconds: longer than a busy machine lets a process wait
 JOBS = 4
@@ -47,16 +46,16 @@ PROGRAM = """
 
 @dataclass
 class Job:
-    """A process that holds maintenance again and again, and what it has said so far."""
+    """A process that holds maintenance again and again, and its output so far."""
 
     process: subprocess.Popen[bytes]
-    said: bytes = b""
+    output: bytes = b""
 
-    def hear(self) -> None:
-        """Note all that it has said by now: what it did after it said something cannot be seen before that."""
+    def read(self) -> None:
+        """Read the output up to now."""
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
-        self.said += self.process.stdout.read() or b""
+        self.output += self.process.stdout.read() or b""
 
 
 @contextmanager
@@ -73,52 +72,50 @@ def jobs_on(url: str) -> Iterator[list[Job]]:
 
 
 def holding(jobs: list[Job]) -> dict[int, int]:
-    """Return which of the living jobs say that they hold it, and how much each had said by then."""
+    """Return which of the living jobs print that they hold maintenance, and how much each has printed."""
     living = {number: job for number, job in enumerate(jobs) if job.process.poll() is None}
     for job in living.values():
-        job.hear()
-    return {number: len(job.said) for number, job in living.items() if job.said.endswith(b"in\n")}
+        job.read()
+    return {number: len(job.output) for number, job in living.items() if job.output.endswith(b"in\n")}
 
 
-async def follow_to_the_end(url: str, jobs: list[Job]) -> None:
-    """Look at the state until enough was seen, then kill the jobs one after the other, at random moments."""
+async def check(backend: StateBackend, jobs: list[Job]) -> bool:
+    """Return whether some job held maintenance all the time while the state was read. If so, it must be on."""
+    before = holding(jobs)
+    is_on = await get_maintenance_mode(backend)
+    after = holding(jobs)
+    is_held = any(after.get(number) == printed for number, printed in before.items())
+    assert is_on or not is_held
+    return is_held
+
+
+async def check_until_all_are_killed(url: str, jobs: list[Job]) -> None:
+    """Check the state often enough, then kill the jobs one after the other, at random moments."""
     moments = random.Random(0)  # noqa: S311 -- no secret
-    end = time.monotonic() + 120
-    seen = 0
+    checks = 0
     async with opened(url) as backend:
-        while seen < 60:
-            assert time.monotonic() < end, "the jobs hold nothing"
-            seen += await look(backend, jobs)
+        while checks < 60:
+            assert any(job.process.poll() is None for job in jobs)
+            checks += await check(backend, jobs)
         for job in jobs:
             await anyio.sleep(moments.uniform(0, 0.2))
-            await look(backend, jobs)
+            await check(backend, jobs)
             job.process.kill()
     for job in jobs:
         await anyio.to_thread.run_sync(job.process.wait)
-    dead = datetime.now(UTC)
+    latest = datetime.now(UTC) + timedelta(seconds=LEASE)
     state = await get_maintenance_state(url)
-    assert [] == [hold for hold in state.holds if hold.expires_at is None]
-    assert [] == [hold for hold in state.holds if hold.expires_at and hold.expires_at > dead + timedelta(seconds=LEASE)]
+    assert [hold for hold in state.holds if hold.expires_at is None or hold.expires_at > latest] == []
     with moved_clock() as clock:
         clock.move(seconds=LEASE)
         assert not await get_maintenance_mode(url)
 
 
-async def look(backend: StateBackend, jobs: list[Job]) -> bool:
-    """Assert that it is on if some job held it all the while; tell whether one did."""
-    before = holding(jobs)
-    on = await get_maintenance_mode(backend)
-    after = holding(jobs)
-    held = any(after.get(number) == said for number, said in before.items())
-    assert on or not held
-    return held
-
-
 @pytest.mark.parametrize("kind", ["redis", "asyncpg", "file", "sqlite"])
-def test_jobs_that_overlap_and_are_killed_hold_maintenance_on_and_no_longer_than_their_leases(
+def test_overlapping_jobs_that_are_killed_hold_maintenance_on_no_longer_than_their_leases(
     kind: str, url_of: Callable[[str], str], tmp_path: Path
 ) -> None:
     urls = {"file": f"file:{tmp_path}/switch", "sqlite": f"sqlite+aiosqlite:///{tmp_path}/switch.db"}
     url = urls[kind] if kind in urls else url_of(kind)
     with jobs_on(url) as jobs:
-        anyio.run(follow_to_the_end, url, jobs)
+        anyio.run(check_until_all_are_killed, url, jobs)
