@@ -35,11 +35,9 @@ class _Record(NamedTuple):
 
 
 class RedisWorkers:
-    """The records of the workers behind one switch; each method raises a `redis.RedisError` if the store fails.
+    """The records of the workers behind one switch; each method raises a `redis.RedisError` on failure.
 
-    Args:
-        client: The client.
-        slot: The beginning of keys in the hash slot of the switch.
+    `slot` begins the keys in the hash slot of the switch.
     """
 
     def __init__(self, client: Redis | RedisCluster, slot: str) -> None:

@@ -64,7 +64,7 @@ def _from_url(name: str, url: str) -> StateBackend:
     if colon and scheme == "file":
         return _file(name, rest)
     if colon and scheme == "memory":
-        return _memory(name, rest)
+        return MemoryBackend() if not rest else reject_value(name, "be just 'memory:'", url)
     if colon and scheme in _REDIS:
         return _redis(name, scheme, rest)
     if colon and driver and dialect:
@@ -125,12 +125,6 @@ def _file(name: str, rest: str) -> StateBackend:
             raise ValueError(msg)
         rest = slash + rest
     return LocalFileBackend(unquote(rest))
-
-
-def _memory(name: str, rest: str) -> StateBackend:
-    if rest:
-        reject_value(name, "be just 'memory:'", f"memory:{rest}")
-    return MemoryBackend()
 
 
 def _redis(name: str, scheme: str, rest: str) -> StateBackend:

@@ -1,4 +1,4 @@
-"""The workers behind Redis: their records are lost, they cannot subscribe, or the Cluster has more than one node."""
+"""`RedisWorkers`: lost records, hung and silent workers, missing permissions, and a Cluster of two nodes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from redis.exceptions import RedisError
 from fastapi_maintenance._helpers import process
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import on_asyncio  # noqa: F401 -- a fixture
-from tests.backends.workers import WORKER, counted, is_drained
+from tests.backends.helpers import WORKER, check_drain, on_asyncio, wait_for_workers  # noqa: F401 -- a fixture
 from tests.middleware.test_failures import app_on
 from tests.servers import ValkeyCluster, running
 from tests.support import eventually
@@ -30,52 +29,50 @@ RECORDS = "{fastapi_maintenance_mode}:workers"
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return a function that lets so many seconds pass for the readers of records."""
+    """Return a function that moves the clock by which records are read."""
     ahead, now = [0.0], time.monotonic
 
-    def pass_by(seconds: float) -> None:
+    def move(seconds: float) -> None:
         ahead[0] += seconds
 
     monkeypatch.setattr("fastapi_maintenance.backends.redis_workers.time.monotonic", lambda: now() + ahead[0])
-    return pass_by
+    return move
 
 
 @asynccontextmanager
 async def switch(url: str) -> AsyncGenerator[RedisBackend]:
-    """Give a backend with a client of its own."""
     async with opened(url) as backend:
         assert isinstance(backend, RedisBackend)
         yield backend
 
 
 async def reports(backend: RedisBackend, expected: dict[str, str]) -> bool:
-    """Return whether the workers have reported this."""
+    """Return whether these are the reports."""
     return await backend.workers.reports() == expected
 
 
 @asynccontextmanager
 async def subscribed(backend: RedisBackend) -> AsyncGenerator[None]:
-    """Follow the switch, as a process does in which a worker runs, while a block runs."""
+    """Watch the switch, as the process of a worker does."""
     async with aclosing(backend.watch()) as states:  # type: ignore[type-var]  # a generator
         await anext(states)
         yield
 
 
 async def be_silent(backend: RedisBackend, seconds: int) -> None:
-    """Let the record look as if it had been written so long ago."""
+    """Make the record that many seconds older."""
     record: Any = await backend.client.hget(RECORDS, WORKER)
     written, _, rest = record.decode().partition(" ")
     await backend.client.hset(RECORDS, WORKER, f"{int(written) - seconds} {rest}")
 
 
-@pytest.mark.parametrize("command", ["FLUSHALL", f"DEL {RECORDS}"])
-async def test_redis_worker_whose_record_is_lost_signs_again(redis_url: str, command: str) -> None:
+async def test_redis_worker_whose_record_is_lost_signs_again(redis_url: str) -> None:
     async with switch(redis_url) as backend, switch(redis_url) as other, living(app := app_on(backend)):
-        await counted(other, os.getpid())
+        await wait_for_workers(other, os.getpid())
         known: list[Any] = await other.client.hkeys(RECORDS)
-        await other.client.execute_command(*command.split())
+        await other.client.flushall()
         await eventually(lambda: other.client.hexists(RECORDS, *known))
-        await is_drained(app, other)
+        await check_drain(app, other)
 
 
 async def test_redis_reports_keep_a_worker_whose_record_is_lost_while_its_process_is_subscribed(
@@ -95,7 +92,7 @@ async def test_redis_reports_keep_a_worker_whose_record_is_lost_while_its_proces
         await eventually(lambda: reports(other, {}))  # as soon as the server has noticed the end of the connection
 
 
-async def test_redis_reports_keep_a_worker_that_hangs_and_remove_it_when_its_process_is_gone(redis_url: str) -> None:
+async def test_redis_reports_keep_a_worker_that_hangs_until_its_process_is_gone(redis_url: str) -> None:
     async with switch(redis_url) as backend, switch(redis_url) as other:
         async with subscribed(backend):
             await backend.workers.sign(WORKER, "busy")
@@ -105,7 +102,7 @@ async def test_redis_reports_keep_a_worker_that_hangs_and_remove_it_when_its_pro
         assert await other.client.hlen(RECORDS) == 0
 
 
-async def test_redis_worker_that_may_not_subscribe_is_counted_until_it_is_silent_for_a_minute(redis_url: str) -> None:
+async def test_redis_worker_that_may_not_subscribe_is_counted_for_a_minute_after_its_last_write(redis_url: str) -> None:
     async with switch(redis_url) as other:
         rules = ["on", ">secret", "~*", "resetchannels", "&fastapi_maintenance_mode", "+@all"]
         await other.client.execute_command("ACL", "SETUSER", "app", *rules)
@@ -117,7 +114,7 @@ async def test_redis_worker_that_may_not_subscribe_is_counted_until_it_is_silent
                 assert await other.workers.reports() == expected
 
 
-async def test_redis_reports_by_a_user_who_may_only_read_leave_out_a_dead_worker(redis_url: str) -> None:
+async def test_redis_reports_read_by_a_user_who_may_not_write_omit_a_dead_worker(redis_url: str) -> None:
     async with switch(redis_url) as other:
         await other.client.hset(RECORDS, WORKER, "0 channel {}")
         await other.client.hset(RECORDS, "of another version", "")
@@ -129,7 +126,7 @@ async def test_redis_reports_by_a_user_who_may_only_read_leave_out_a_dead_worker
         assert await other.workers.reports() == {"of another version": ""}
 
 
-async def test_cluster_worker_that_hangs_is_counted_where_its_process_is_subscribed_on_any_node() -> None:
+async def test_cluster_worker_that_hangs_is_counted_if_its_process_is_subscribed_on_any_node() -> None:
     with running("cluster") as server:
         assert isinstance(server, ValkeyCluster)
         with server.second_node() as second:
@@ -144,7 +141,7 @@ async def test_cluster_worker_that_hangs_is_counted_where_its_process_is_subscri
                     await eventually(partial(reports, backend, {}))
 
 
-async def test_redis_worker_is_not_taken_for_dead_when_its_subscription_cannot_be_asked_for(
+async def test_redis_worker_is_counted_if_its_subscription_cannot_be_queried(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: Any, **__: Any) -> None:  # noqa: ANN401 -- those of the method
@@ -157,7 +154,7 @@ async def test_redis_worker_is_not_taken_for_dead_when_its_subscription_cannot_b
         assert await backend.workers.reports() == {WORKER: "busy"}
 
 
-async def test_redis_subscription_is_known_as_a_socket_that_children_let_go_of(redis_url: str) -> None:
+async def test_redis_subscription_is_registered_as_a_socket_that_forked_children_close(redis_url: str) -> None:
     before = set(process._descriptors)
     async with switch(redis_url) as backend:
         async with subscribed(backend):

@@ -36,12 +36,7 @@ def maintenance_table(metadata: sa.MetaData, name: str = "fastapi_maintenance") 
 
 
 class SwitchTable:
-    """The rows of the table, read and written on a connection.
-
-    Args:
-        table: The table.
-        create: Whether a write creates the table if it is missing; otherwise it raises a `MissingTableError`.
-    """
+    """The rows of the table. If it is missing, a write creates it with `create`, else raises a `MissingTableError`."""
 
     def __init__(self, table: sa.Table, *, create: bool) -> None:
         self.table = table

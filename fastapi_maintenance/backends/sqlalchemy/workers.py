@@ -37,12 +37,9 @@ _refused: dict[int, str] = remembered({})
 
 
 class PostgreSQLWorkers:
-    """The records of the workers behind one switch; each method raises `sqlalchemy.exc.SQLAlchemyError`.
+    """The records of the workers behind one switch; each method raises a `sqlalchemy.exc.SQLAlchemyError` on failure.
 
-    Args:
-        run: Does work with a connection of the pool.
-        rows: The table of the switch.
-        key: The key of the switch.
+    `run` does work with a connection of the pool.
     """
 
     def __init__(
