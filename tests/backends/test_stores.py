@@ -216,13 +216,13 @@ def test_store_poll_interval_is_a_second_by_default() -> None:
         *((call(on_redis, key), ValueError, "key must have no } outside") for key in ("a}b", "a{}b", "{}{c}")),
         (call(on_redis, poll_interval=0), ValueError, "poll_interval must be a finite"),
         (
-            partial(SQLAlchemyBackend, Thing()),
+            call(SQLAlchemyBackend, Thing()),
             TypeError,
             r"engine must be a .*AsyncEngine \(for a URL: .*\), got Thing",
         ),
         (call(SQLAlchemyBackend, "redis://:secret@host"), TypeError, r"\(for a URL: backend_from_url\), got str$"),
         (
-            partial(SQLAlchemyBackend, sqlalchemy.create_engine("sqlite://")),
+            call(SQLAlchemyBackend, sqlalchemy.create_engine("sqlite://")),
             TypeError,
             "engine must be a .*, got Engine",
         ),
