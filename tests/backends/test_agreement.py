@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, nullcontext
@@ -24,7 +23,6 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
-    initialize,
     invariant,
     precondition,
     rule,
@@ -76,6 +74,11 @@ def keeps_states(machine: Agreement) -> bool:
     return isinstance(machine.backend, DetailedStateBackend) and not machine.is_read_only()
 
 
+def is_bare_and_held(machine: Agreement) -> bool:
+    is_held = bool(machine.open) and machine.open[-1].hold.on == machine.model.switch.on
+    return type(machine.backend) is BareSwitch and is_held
+
+
 @dataclass
 class OpenBlock:
     """An open block, and how it is to end."""
@@ -87,9 +90,11 @@ class OpenBlock:
 
 
 class Agreement(RuleBasedStateMachine):
-    """What operators and jobs do, to the backend of a subclass."""
+    """What operators and jobs do, to a backend of one kind."""
 
-    loop: ClassVar[str] = "asyncio"
+    make: ClassVar[Callable[[Agreement], tuple[StateBackend, StateBackend]]]
+    """Returns a backend that is off, and one on the same store, as in another process."""
+    loop: ClassVar[str]
     blocks = Bundle("blocks")
 
     def __init__(self) -> None:
@@ -97,19 +102,11 @@ class Agreement(RuleBasedStateMachine):
         self.resources = ExitStack()
         self.folder = Path(self.resources.enter_context(tempfile.TemporaryDirectory()))
         self.portal: BlockingPortal = self.resources.enter_context(start_blocking_portal(self.loop))
-        self.backend = self.make_backend()
+        self.backend, self.another = type(self).make(self)
         self.now = NOW
         self.resources.enter_context(pytest.MonkeyPatch.context()).setattr(clock, "now", lambda: self.now)
         self.model = MaintenanceState()
         self.open: list[OpenBlock] = []
-
-    @abstractmethod
-    def make_backend(self) -> StateBackend:
-        """Return a backend that is off."""
-
-    def another_instance(self) -> StateBackend:
-        """Return a backend on the same store, as in another process, if there can be one."""
-        return self.backend
 
     def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:  # noqa: ANN401 -- any result
         """Run an async function in the event loop, and return its result."""
@@ -235,39 +232,11 @@ class Agreement(RuleBasedStateMachine):
     @invariant()
     def another_instance_reads_the_same(self) -> None:
         if not self.is_read_only():
-            another = self.another_instance()
-            assert self.run(another.get_value) == status_of(self.model, self.now).active
-            if isinstance(another, DetailedStateBackend):
-                assert self.run(another.get_state) == self.model
+            assert self.run(self.another.get_value) == status_of(self.model, self.now).active
+            if isinstance(self.another, DetailedStateBackend):
+                assert self.run(self.another.get_state) == self.model
 
-
-class OnMemory(Agreement):
-    def make_backend(self) -> StateBackend:
-        return MemoryBackend()
-
-
-class OnFile(Agreement):
-    def make_backend(self) -> StateBackend:
-        return LocalFileBackend(self.folder / "switch")
-
-    another_instance = make_backend
-
-
-class OnEnvironment(Agreement):
-    def make_backend(self) -> StateBackend:
-        return served(EnvVarBackend("FASTAPI_MAINTENANCE_MODE_OF_THE_STATE_MACHINE"))
-
-
-class OnDetailedStore(Agreement):
-    def make_backend(self) -> StateBackend:
-        return DetailedStore()
-
-
-class OnBareSwitch(Agreement):
-    def make_backend(self) -> StateBackend:
-        return BareSwitch()
-
-    @precondition(lambda self: self.open and self.open[-1].hold.on == self.model.switch.on)
+    @precondition(is_bare_and_held)
     @rule()
     def operator_of_another_process_overrules_what_a_block_wrote(self) -> None:
         """A bare switch shows a change by others only if it differs from what a block wrote."""
@@ -278,86 +247,53 @@ class OnBareSwitch(Agreement):
         self.run(set_maintenance_mode, self.backend.value, self.backend)  # the block writes its own value again
 
 
-class OnReadOnlySwitch(Agreement):
-    def make_backend(self) -> StateBackend:
-        return served(ReadOnlySwitch())
+def alone(backend: StateBackend) -> tuple[StateBackend, StateBackend]:
+    return backend, backend
 
 
-class OnTextSwitch(Agreement):
-    @initialize()
-    def begin_with_an_empty_store(self) -> None:
-        assert isinstance(self.backend, TextSwitch)
-        self.backend.store.clear()
-
-    def make_backend(self) -> StateBackend:
-        return TextSwitch({})
+def behind_cache(store: StateBackend) -> tuple[StateBackend, StateBackend]:
+    return cached(store, ttl=60), store
 
 
-class OnCachedSwitch(OnBareSwitch):
-    def make_backend(self) -> StateBackend:
-        self.switch = BareSwitch()
-        return cached(self.switch, ttl=60)
-
-    def another_instance(self) -> StateBackend:
-        return self.switch
-
-    @rule()
-    def operator_of_another_process_overrules_what_a_block_wrote(self) -> None:
-        """Leave this out: it would be seen after the time to live."""
+def connected(machine: Agreement, url: str) -> StateBackend:
+    """Return a backend with its own client, which is closed at the end."""
+    context = machine.portal.wrap_async_context_manager(opened(url))
+    return machine.resources.enter_context(context)
 
 
-class OnCachedStore(Agreement):
-    def make_backend(self) -> StateBackend:
-        self.store = DetailedStore()
-        return cached(self.store, ttl=60)
-
-    def another_instance(self) -> StateBackend:
-        return self.store
-
-
-class OnServer(Agreement):
-    """A store on a server, where each example has its own key."""
-
-    url: ClassVar[str]
-    other: StateBackend | None = None
-
-    def make_backend(self) -> StateBackend:
-        self.own_url = f"{self.url}{'&' if '?' in self.url else '?'}key={uuid.uuid4()}"
-        return self.connect()
-
-    def another_instance(self) -> StateBackend:
-        if self.other is None:
-            self.other = self.connect()
-        return self.other
-
-    def connect(self) -> StateBackend:
-        """Return a backend with its own client, which is closed at the end."""
-        context = self.portal.wrap_async_context_manager(opened(self.own_url))
-        return self.resources.enter_context(context)
-
-
-MACHINES: list[type[Agreement]] = [
-    *(OnMemory, OnFile, OnEnvironment, OnDetailedStore, OnBareSwitch, OnReadOnlySwitch, OnTextSwitch),
-    *(OnCachedSwitch, OnCachedStore),
-]
+KINDS: dict[str, Callable[[Agreement], tuple[StateBackend, StateBackend]]] = {
+    "memory": lambda _: alone(MemoryBackend()),
+    "file": lambda machine: (LocalFileBackend(machine.folder / "switch"), LocalFileBackend(machine.folder / "switch")),
+    "environment": lambda _: alone(served(EnvVarBackend("FASTAPI_MAINTENANCE_MODE_OF_THE_STATE_MACHINE"))),
+    "detailed": lambda _: alone(DetailedStore()),
+    "bare": lambda _: alone(BareSwitch()),
+    "read-only": lambda _: alone(served(ReadOnlySwitch())),
+    "text": lambda _: alone(TextSwitch({})),
+    "cached bare": lambda _: behind_cache(BareSwitch()),
+    "cached detailed": lambda _: behind_cache(DetailedStore()),
+}
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-@pytest.mark.parametrize("machine", MACHINES)
-def test_backend_agrees_with_the_model(machine: type[Agreement], loop: str) -> None:
-    run(machine, loop=loop)
+@pytest.mark.parametrize("kind", KINDS)
+def test_backend_agrees_with_the_model(kind: str, loop: str) -> None:
+    run(KINDS[kind], loop)
 
 
 @pytest.mark.servers
 @pytest.mark.parametrize("kind", ["redis", "redis?decode_responses=1", "cluster", "asyncpg", "psycopg", "sqlite"])
 def test_server_agrees_with_the_model(kind: str, url_of: Callable[[str], str], tmp_path: Path) -> None:
     name, *options = kind.split("?")
-    url = f"sqlite+aiosqlite:///{tmp_path}/switch.db" if kind == "sqlite" else url_of(name)
-    run(OnServer, url="?".join([url, *options]))
+    server = f"sqlite+aiosqlite:///{tmp_path}/switch.db" if kind == "sqlite" else url_of(name)
+
+    def connect_twice(machine: Agreement) -> tuple[StateBackend, StateBackend]:
+        url = f"{server}?{'&'.join([*options, f'key={uuid.uuid4()}'])}"
+        return connected(machine, url), connected(machine, url)
+
+    run(connect_twice, "asyncio")
 
 
-def run(machine: type[Agreement], **facts: str) -> None:
-    """Run a machine with these attributes of its class."""
-    informed = cast("type[Agreement]", type(machine.__name__, (machine,), facts))
+def run(make: Callable[[Agreement], tuple[StateBackend, StateBackend]], loop: str) -> None:
+    machine = type("Machine", (Agreement,), {"make": staticmethod(make), "loop": loop})
     steps = settings(max_examples=settings().max_examples // 5, stateful_step_count=15)
-    run_state_machine_as_test(informed, settings=steps)
+    run_state_machine_as_test(machine, settings=steps)

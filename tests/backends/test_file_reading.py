@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from fastapi_maintenance import InvalidStateError, LocalFileBackend, MaintenanceState, Switch
 from fastapi_maintenance.backends import file as file_module
-from tests.backends.helpers import LIMIT, OFF, ON, messages_of, only_posix, run_python
+from tests.backends.helpers import LIMIT, OFF, ON, messages_of, only_posix
 from tests.middleware.test_failures import app_on, status
 
 pytestmark = pytest.mark.anyio
@@ -144,52 +143,6 @@ def test_file_path_of_a_pipe_raises_without_waiting(tmp_path: Path) -> None:
     thread.start()
     thread.join(30)
     assert errors == [f"{tmp_path}/mode must be a regular file"]
-
-
-@only_posix
-def test_file_without_permission_raises_and_changes_nothing() -> None:
-    program = """
-        import os, sys, anyio
-        from fastapi_maintenance import LocalFileBackend
-
-        rehearsal, unreadable, in_closed_folder = map(LocalFileBackend, sys.argv[1:])
-
-        async def attempt(method, *args):
-            try:
-                await method(*args)
-            except Exception as error:
-                print(type(error).__name__)
-            else:
-                print("no error")
-
-        async def main():
-            await rehearsal.set_value(True)  # imports everything while that is permitted
-            if os.getuid() == 0:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-            for backend in (unreadable, in_closed_folder):
-                await attempt(backend.get_state)
-                await attempt(backend.set_value, False)
-
-        anyio.run(main)
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o777)
-        unreadable, closed = folder / "mode", folder / "closed"
-        closed.mkdir()
-        for path in (unreadable, closed / "mode"):
-            path.write_text("1")
-        (closed / "mode.lock").touch()
-        for path, mode in ((unreadable, 0), (closed / "mode.lock", 0o666), (closed, 0o555)):
-            path.chmod(mode)
-        printed = run_python(program, folder / "first", unreadable, closed / "mode")
-        closed.chmod(0o755)
-        unreadable.chmod(0o600)
-        assert (unreadable.read_text(), (closed / "mode").read_text()) == ("1", "1")
-        assert {entry.name for entry in closed.iterdir()} == {"mode", "mode.lock"}
-    assert printed.split("\n") == ["PermissionError", "PermissionError", "no error", "PermissionError", ""]
 
 
 def rewrite(path: Path, content: str) -> None:

@@ -46,14 +46,6 @@ async def test_file_worker_whose_record_is_lost_is_counted_and_signs_again(tmp_p
     assert await reader.reports() == {}
 
 
-async def test_app_on_a_file_whose_records_are_lost_is_drained(tmp_path: Path) -> None:
-    backend = LocalFileBackend(tmp_path / "switch")
-    async with living(app := app_on(backend)):
-        remove(tmp_path / "switch.workers", "")
-        await wait_for_workers(LocalFileBackend(tmp_path / "switch"), os.getpid())
-        await check_drain(app, LocalFileBackend(tmp_path / "switch"))
-
-
 async def test_app_on_a_link_to_a_file_that_is_changed_signs_beside_the_other_file(tmp_path: Path) -> None:
     link = tmp_path / "current"
     for name in ("1", "2"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -14,14 +12,11 @@ import pytest
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from fastapi_maintenance._helpers import process
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import WORKER, check_drain, on_asyncio, wait_for_workers  # noqa: F401 -- a fixture
-from tests.middleware.test_failures import app_on
+from tests.backends.helpers import WORKER, on_asyncio  # noqa: F401 -- a fixture
 from tests.servers import ValkeyCluster, running
 from tests.support import eventually
-from tests.switch.lifespans import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
 RECORDS = "{fastapi_maintenance_mode}:workers"
@@ -64,15 +59,6 @@ async def be_silent(backend: RedisBackend, seconds: int) -> None:
     record: Any = await backend.client.hget(RECORDS, WORKER)
     written, _, rest = record.decode().partition(" ")
     await backend.client.hset(RECORDS, WORKER, f"{int(written) - seconds} {rest}")
-
-
-async def test_redis_worker_whose_record_is_lost_signs_again(redis_url: str) -> None:
-    async with switch(redis_url) as backend, switch(redis_url) as other, living(app := app_on(backend)):
-        await wait_for_workers(other, os.getpid())
-        known: list[Any] = await other.client.hkeys(RECORDS)
-        await other.client.flushall()
-        await eventually(lambda: other.client.hexists(RECORDS, *known))
-        await check_drain(app, other)
 
 
 async def test_redis_reports_keep_a_worker_whose_record_is_lost_while_its_process_is_subscribed(
@@ -152,12 +138,3 @@ async def test_redis_worker_is_counted_if_its_subscription_cannot_be_queried(
         await backend.client.hset(RECORDS, WORKER, "0 channel busy")
         monkeypatch.setattr(backend.client, "pubsub_numsub", fail)
         assert await backend.workers.reports() == {WORKER: "busy"}
-
-
-async def test_redis_subscription_is_registered_as_a_socket_that_forked_children_close(redis_url: str) -> None:
-    before = set(process._descriptors)
-    async with switch(redis_url) as backend:
-        async with subscribed(backend):
-            [fileno] = set(process._descriptors) - before
-            assert stat.S_ISSOCK(os.fstat(fileno()).st_mode)
-        assert fileno() == -1
