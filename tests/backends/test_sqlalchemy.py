@@ -26,6 +26,7 @@ from sqlalchemy.schema import CreateTable
 from fastapi_maintenance import MaintenanceState, backend_from_url, get_maintenance_state, set_maintenance_mode
 from fastapi_maintenance.backends import base as base_module
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table, operations
+from fastapi_maintenance.backends.sqlalchemy import postgresql as postgresql_module
 from fastapi_maintenance.backends.url import close_if_made_here, opened
 from tests.backends.conftest import Place
 from tests.backends.helpers import DRIVERS, OFF, ON, on_asyncio, run_python  # noqa: F401 -- a fixture
@@ -277,3 +278,18 @@ async def test_connection_that_was_just_opened_when_its_caller_was_cancelled_is_
     with pytest.raises(asyncio.CancelledError):
         await connecting
     assert closed == ["closed"]
+
+
+async def test_postgresql_refusal_to_push_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_engine: object) -> None:
+        raise postgresql_module.NotPushedError("refused")  # noqa: EM101 -- whatever the server says
+
+    monkeypatch.setattr(postgresql_module, "listening", refuse)
+    backend = SQLAlchemyBackend(create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nowhere"))
+    for _ in range(2):
+        async with backend._listening() as (read, _wait):
+            assert read == backend.get_state
+    text = f"Changes of {backend!r} are not pushed: it is polled every 1 s, and drains ignore this process: refused"
+    assert caplog.messages == [text]

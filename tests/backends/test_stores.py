@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 import redis.asyncio
 import sqlalchemy
@@ -27,7 +28,18 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from tests.backends.conftest import Place
-from tests.backends.helpers import DRIVERS, IN_A_CENTURY, LONG_AGO, OFF, ON, messages_of, on_asyncio, watched  # noqa: F401
+from tests.backends.helpers import (  # noqa: F401 -- a fixture
+    DRIVERS,
+    IN_A_CENTURY,
+    LONG_AGO,
+    OFF,
+    ON,
+    adding,
+    holds_of,
+    messages_of,
+    on_asyncio,
+    watched,
+)
 from tests.middleware.test_failures import app_on, status
 from tests.servers import running
 from tests.support import eventually, free_port
@@ -89,6 +101,14 @@ async def test_store_with_invalid_value_raises_and_is_overwritten_with_a_warning
         assert await backend.get_state() == ON
     assert messages_of(caplog) == [f"{backend!r} is replaced, as if it had been off: {caught.value}"]
     assert str(caught.value).startswith(("value must be", "text must be"))
+
+
+async def test_store_changes_at_once_to_an_empty_store_are_all_made(place: Place) -> None:
+    async with place.opened() as one, place.opened() as other, anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon((one, other)[number % 2].update_state, adding(str(number)))
+    async with place.opened() as backend:
+        assert len(holds_of(await backend.get_state())) == 20
 
 
 async def test_store_written_by_url_counts_at_once_in_this_process(place: Place) -> None:
