@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy
 
 from fastapi_maintenance.backends.redis import RedisBackend
-from fastapi_maintenance.backends.url import opened
+from tests.backends.helpers import connected
 
 
 @dataclass
@@ -26,11 +26,9 @@ class Place:
     def is_redis(self) -> bool:
         return self.kind in {"redis", "redis-text", "cluster"}
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncGenerator[Any]:
-        """Yield a backend with a client of its own, as in another process."""
-        async with opened(self.url) as backend:
-            yield backend
+    def opened(self) -> AbstractAsyncContextManager[Any]:
+        """Return a context with a backend that has its own client, as in another process."""
+        return connected(self.url)
 
     async def write(self, text: str | bytes) -> None:
         """Store a value as another program does."""

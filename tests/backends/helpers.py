@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from fastapi_maintenance import Hold, MaintenanceState, StateBackend, Switch, get_workers, maintenance_mode_on
 from fastapi_maintenance.backends.redis import RedisBackend
+from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.state import add_hold
 from fastapi_maintenance.typing import WatchableStateBackend
 from tests.middleware.test_failures import status
@@ -65,6 +66,13 @@ def run_python(program: str, *arguments: object) -> str:
         printed, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     return printed
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncGenerator[Any]:
+    """Yield a backend with its own client, as in another process."""
+    async with opened(url) as backend:
+        yield backend
 
 
 async def execute(backend: Any, commands: str) -> None:  # noqa: ANN401 -- on Redis or PostgreSQL

@@ -24,8 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from fastapi_maintenance import set_maintenance_mode
 from fastapi_maintenance.backends.redis import RedisBackend
-from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import DRIVERS, execute, on_asyncio  # noqa: F401 -- a fixture
+from tests.backends.helpers import DRIVERS, connected, execute, on_asyncio  # noqa: F401 -- a fixture
 from tests.servers import Postgres, Server, running
 from tests.support import eventually, uvicorn_process
 
@@ -193,7 +192,7 @@ async def test_app_store_dies_hangs_and_comes_back_no_request_notices(scene: Sce
 
 
 async def test_app_store_refuses_no_request_notices(scene: Scene) -> None:
-    async with traffic(scene), opened(scene.server.url) as operator:
+    async with traffic(scene), connected(scene.server.url) as operator:
         await scene.switch(True)
 
         # It asks for a password.
@@ -250,7 +249,7 @@ async def passwords(server: Server, operator: Any) -> AsyncGenerator[None]:  # n
 
 async def is_refused(url: str) -> bool:
     """Return whether a new connection is refused."""
-    async with opened(url) as newcomer:
+    async with connected(url) as newcomer:
         try:
             await newcomer.get_value()
         except Exception as error:  # noqa: BLE001 -- whatever the driver raises

@@ -18,9 +18,8 @@ from fastapi_maintenance import InvalidStateError, MaintenanceState, Switch, mai
 from fastapi_maintenance.backends import base as base_module
 from fastapi_maintenance.backends import redis as redis_module
 from fastapi_maintenance.backends.redis import RedisBackend
-from fastapi_maintenance.backends.url import opened
 from tests.backends.conftest import Place
-from tests.backends.helpers import OFF, ON, messages_of, on_asyncio, watched  # noqa: F401 -- a fixture
+from tests.backends.helpers import OFF, ON, connected, messages_of, on_asyncio, watched  # noqa: F401 -- a fixture
 from tests.documents import examples_of
 from tests.middleware.test_failures import app_on
 from tests.support import ROOT, eventually
@@ -31,8 +30,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_
 
 @pytest.fixture
 async def backend(redis_url: str) -> AsyncGenerator[RedisBackend]:
-    async with opened(redis_url) as backend:
-        yield cast("RedisBackend", backend)
+    async with connected(redis_url) as backend:
+        yield backend
 
 
 @pytest.mark.parametrize("before", [None, "1", "0", ""])

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -29,7 +29,7 @@ from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenan
 from fastapi_maintenance.backends.sqlalchemy import postgresql as postgresql_module
 from fastapi_maintenance.backends.url import close_if_made_here, opened
 from tests.backends.conftest import Place
-from tests.backends.helpers import DRIVERS, OFF, ON, on_asyncio, run_python  # noqa: F401 -- a fixture
+from tests.backends.helpers import DRIVERS, OFF, ON, connected, on_asyncio, run_python  # noqa: F401 -- a fixture
 from tests.middleware.test_failures import app_on, status
 from tests.servers import running
 from tests.switch.lifespans import answers, living
@@ -48,8 +48,8 @@ def locked(path: Path) -> Iterator[None]:
 
 @pytest.fixture
 async def backend(tmp_path: Path) -> AsyncGenerator[SQLAlchemyBackend]:
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60") as backend:
-        yield cast("SQLAlchemyBackend", backend)
+    async with connected(f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60") as backend:
+        yield backend
 
 
 async def test_sqlalchemy_change_is_retried_if_the_row_was_changed_there_and_back(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -20,9 +19,6 @@ from fastapi_maintenance import (
     MaintenanceState,
     NotSupportedError,
     Switch,
-    Window,
-    get_maintenance_mode,
-    maintenance_mode_on,
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends.redis import RedisBackend
@@ -40,10 +36,8 @@ from tests.backends.helpers import (  # noqa: F401 -- a fixture
     on_asyncio,
     watched,
 )
-from tests.middleware.test_failures import app_on, status
 from tests.servers import running
 from tests.support import eventually, free_port
-from tests.switch.lifespans import living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
 
@@ -56,24 +50,6 @@ async def test_store_that_is_empty_is_off_and_reading_creates_nothing(place: Pla
         else:
             async with backend.engine.connect() as connection:
                 assert await connection.run_sync(lambda sync: sqlalchemy.inspect(sync).get_table_names()) == []
-
-
-async def test_store_state_with_all_details_is_read_by_others_and_off_ends_the_window_in_force(place: Place) -> None:
-    details: dict[str, Any] = {"message": "Zurück um zehn ☕", "by": "ops", "since": LONG_AGO}
-    in_force = Window(id="a", starts_at=LONG_AGO, ends_at=IN_A_CENTURY, **details)
-    planned = replace(in_force, id="b", starts_at=IN_A_CENTURY, ends_at=None)
-    switch = Switch(on=True, ends_at=IN_A_CENTURY, **details)
-    written = MaintenanceState(switch=switch, windows=(in_force, planned))
-    async with place.opened() as one, place.opened() as other:
-        await one.update_state(lambda _: written)
-        async with maintenance_mode_on(one, message="Deployment", lease=60):
-            state = await other.get_state()
-            assert replace(state, holds=()) == written
-            assert [hold.message for hold in state.holds] == ["Deployment"]
-            await other.set_value(False)
-            assert await other.get_value()
-        assert await one.get_state() == MaintenanceState(windows=(planned,))
-        assert not await other.get_value()
 
 
 async def test_store_value_is_a_digit_as_in_0_0_5_and_what_people_write_is_read(place: Place) -> None:
@@ -109,20 +85,6 @@ async def test_store_changes_at_once_to_an_empty_store_are_all_made(place: Place
             group.start_soon((one, other)[number % 2].update_state, adding(str(number)))
     async with place.opened() as backend:
         assert len(holds_of(await backend.get_state())) == 20
-
-
-async def test_store_written_by_url_counts_at_once_in_this_process(place: Place) -> None:
-    if place.kind == "cluster":
-        pytest.skip("two clients of a Cluster are not known to be of the same one")
-    app = app_on(place.url)
-    await set_maintenance_mode(False, place.url)
-    async with living(app):
-        for active in (True, False) * 5:
-            await set_maintenance_mode(active, place.url)
-            assert await status(app) == (503 if active else 200)
-        async with maintenance_mode_on(place.url):
-            assert await status(app) == 503
-        assert await status(app) == 200
 
 
 async def test_store_watch_yields_each_change_pushed_or_polled_and_leaves_no_connection(place: Place) -> None:
@@ -196,12 +158,6 @@ async def test_store_with_a_clock_returns_its_time(place: Place) -> None:
                 await backend.now()
         else:
             assert abs(datetime.now(UTC) - await backend.now()) < timedelta(seconds=60)
-
-
-async def test_store_keys_are_switches_of_their_own(place: Place) -> None:
-    other = f"{place.url}{'&' if '?' in place.url else '?'}key=other"
-    await set_maintenance_mode(True, place.url)
-    assert (await get_maintenance_mode(place.url), await get_maintenance_mode(other)) == (True, False)
 
 
 class Thing:

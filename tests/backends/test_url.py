@@ -19,7 +19,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MemoryBackend,
-    StateBackend,
     backend_from_url,
     cached,
     configure_backend,
@@ -293,14 +292,24 @@ async def test_close_if_made_here_disposes_of_an_engine_and_leaves_other_backend
     assert backend.engine.pool is not pool
 
 
-def test_key_of_stores_that_differ_in_anything_differs() -> None:
-    sentinel: Any = Sentinel([("127.0.0.1", 1)])  # type: ignore[no-untyped-call]  # as redis-py has it
-    engines = [
-        create_async_engine("postgresql+asyncpg:///shop?host=/run/a"),
-        create_async_engine("postgresql+asyncpg:///shop?host=/run/b"),
-        create_async_engine("sqlite+aiosqlite:///shop.db"),
-        create_async_engine("sqlite+aiosqlite:///shop.db").execution_options(schema_translate_map={None: "a"}),
+def test_key_of_a_switch_is_the_same_for_its_url_and_differs_in_anything_else() -> None:
+    urls = [
+        *(
+            "file:a",
+            "file:b",
+            "env:A",
+            "env:B",
+            "redis://h",
+            "redis://h/1",
+            "redis://h?key=a",
+            "unix:///run/redis.sock",
+        ),
+        *("postgresql+asyncpg:///shop?host=/run/a", "postgresql+asyncpg:///shop?host=/run/b"),
+        *("sqlite+aiosqlite:///shop.db", "sqlite+aiosqlite:///shop.db?key=a"),
     ]
-    backends: list[StateBackend] = [RedisBackend(sentinel.master_for(name)) for name in ("shop", "billing")]
-    backends += map(SQLAlchemyBackend, engines)
-    assert len({key_of(backend) for backend in backends}) == len(backends)
+    sentinel: Any = Sentinel([("127.0.0.1", 1)])  # type: ignore[no-untyped-call]  # as redis-py has it
+    engine = create_async_engine("sqlite+aiosqlite:///shop.db").execution_options(schema_translate_map={None: "a"})
+    others = [SQLAlchemyBackend(engine), *(RedisBackend(sentinel.master_for(name)) for name in ("shop", "billing"))]
+    keys = [key_of(backend) for backend in [*map(backend_from_url, urls), *others]]
+    assert keys[: len(urls)] == [key_of(backend_from_url(url)) for url in urls]
+    assert len({*keys}) == len(urls) + len(others)

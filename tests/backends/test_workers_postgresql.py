@@ -21,8 +21,15 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, postgresql
 from fastapi_maintenance.backends.sqlalchemy import backend as backend_module
-from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import DRIVERS, WORKER, check_drain, messages_of, on_asyncio, wait_for_workers  # noqa: F401
+from tests.backends.helpers import (  # noqa: F401 -- a fixture
+    DRIVERS,
+    WORKER,
+    check_drain,
+    connected,
+    messages_of,
+    on_asyncio,
+    wait_for_workers,
+)
 from tests.middleware.test_failures import app_on
 from tests.servers import Postgres, running
 from tests.support import eventually
@@ -52,13 +59,6 @@ async def behind(url: str, driver: str) -> AsyncGenerator[SQLAlchemyBackend]:
     await engine.dispose()
 
 
-@asynccontextmanager
-async def switch(url: str) -> AsyncGenerator[SQLAlchemyBackend]:
-    async with opened(url) as backend:
-        assert isinstance(backend, SQLAlchemyBackend)
-        yield backend
-
-
 async def logged_once(caplog: pytest.LogCaptureFixture, backend: SQLAlchemyBackend) -> str:
     """Wait until it is logged that changes are polled, and return the reason."""
     text = f"Changes of {backend!r} are not pushed: it is polled every 1 s, and drains ignore this process: "
@@ -77,7 +77,7 @@ async def test_app_behind_a_pooler_of_transactions_polls_and_logs_it_once_and_a_
 ) -> None:
     monkeypatch.setattr(backend_module, "_LISTEN_AGAIN", 0.1)  # fails again, and is not logged again
     with postgres.pooler("transaction") as url:
-        async with behind(url, driver) as backend, switch(postgres.url) as direct, living(app := app_on(backend)):
+        async with behind(url, driver) as backend, connected(postgres.url) as direct, living(app := app_on(backend)):
             assert "gives each transaction another connection" in await logged_once(caplog, backend)
             for each in (backend, SQLAlchemyBackend(backend.engine)):
                 with pytest.raises(NotSupportedError, match="in each worker, which is refused here: a pooler"):
@@ -106,7 +106,7 @@ async def test_app_on_a_hot_standby_polls_and_is_drained_after_that_is_promoted(
         assert isinstance(server, Postgres)
         await set_maintenance_mode(True, server.url)
         with server.standby() as standby:
-            async with switch(standby.url) as backend, living(app := app_on(backend)):
+            async with connected(standby.url) as backend, living(app := app_on(backend)):
                 await answers(app, 503)
                 assert "during recovery" in await logged_once(caplog, backend)
                 with pytest.raises(NotSupportedError, match="during recovery"):
@@ -114,7 +114,7 @@ async def test_app_on_a_hot_standby_polls_and_is_drained_after_that_is_promoted(
                         pytest.fail("the body ran")
                 async with backend.engine.connect() as connection:
                     await connection.execute(text("SELECT pg_promote()"))
-                async with opened(standby.url) as other:
+                async with connected(standby.url) as other:
                     await set_maintenance_mode(False, other)
                 await answers(app, 200)
                 await wait_for_workers(backend, os.getpid())
@@ -126,7 +126,7 @@ async def test_postgresql_reports_read_by_a_user_who_may_not_write_omit_a_dead_w
     driver: str, url_of: Callable[[str], str]
 ) -> None:
     url = url_of(driver)
-    async with switch(url) as backend:
+    async with connected(url) as backend:
         await set_maintenance_mode(False, backend)
         async with backend.engine.begin() as connection:
             row = f"worker/{backend._workers._switch}/{WORKER}"
@@ -134,7 +134,7 @@ async def test_postgresql_reports_read_by_a_user_who_may_not_write_omit_a_dead_w
             await connection.execute(text("CREATE ROLE reader LOGIN"))
             await connection.execute(text("GRANT SELECT ON fastapi_maintenance TO reader"))
         for user, left in (("reader", 2), ("postgres", 1)):
-            async with opened(url.replace("postgres@", f"{user}@")) as reading:
+            async with connected(url.replace("postgres@", f"{user}@")) as reading:
                 assert await get_workers(reading) == ()
             async with backend.engine.connect() as connection:
                 assert await connection.scalar(text("SELECT count(*) FROM fastapi_maintenance")) == left
@@ -144,7 +144,7 @@ async def test_postgresql_reports_read_by_a_user_who_may_not_write_omit_a_dead_w
 async def test_postgresql_connection_that_the_server_has_closed_does_not_count_as_a_refusal_to_push(
     postgres: Postgres, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with switch(postgres.url.replace("asyncpg", driver)) as backend, switch(postgres.url) as other:
+    async with connected(postgres.url.replace("asyncpg", driver)) as backend, connected(postgres.url) as other:
         await backend.set_value(False)  # the pool keeps the connection
         async with other.engine.connect() as connection:
             others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
@@ -171,6 +171,6 @@ async def test_postgresql_worker_whose_connection_is_lost_while_it_begins_to_lis
         return await listen(connection)
 
     monkeypatch.setitem(postgresql._LISTENERS, driver, lose_first)
-    async with opened(url_of(driver)) as backend, living(app_on(backend)):
+    async with connected(url_of(driver)) as backend, living(app_on(backend)):
         await wait_for_workers(backend, os.getpid())
     assert len(lost) == 1

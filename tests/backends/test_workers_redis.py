@@ -13,8 +13,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from fastapi_maintenance.backends.redis import RedisBackend
-from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import WORKER, on_asyncio  # noqa: F401 -- a fixture
+from tests.backends.helpers import WORKER, connected, on_asyncio  # noqa: F401 -- a fixture
 from tests.servers import ValkeyCluster, running
 from tests.support import eventually
 
@@ -32,13 +31,6 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     monkeypatch.setattr("fastapi_maintenance.backends.redis_workers.time.monotonic", lambda: now() + ahead[0])
     return move
-
-
-@asynccontextmanager
-async def switch(url: str) -> AsyncGenerator[RedisBackend]:
-    async with opened(url) as backend:
-        assert isinstance(backend, RedisBackend)
-        yield backend
 
 
 async def reports(backend: RedisBackend, expected: dict[str, str]) -> bool:
@@ -64,7 +56,7 @@ async def be_silent(backend: RedisBackend, seconds: int) -> None:
 async def test_redis_reports_keep_a_worker_whose_record_is_lost_while_its_process_is_subscribed(
     redis_url: str, later: Callable[[float], None]
 ) -> None:
-    async with switch(redis_url) as backend, switch(redis_url) as other:
+    async with connected(redis_url) as backend, connected(redis_url) as other:
         async with subscribed(backend):
             await backend.workers.sign(WORKER, "busy")
             assert await other.workers.reports() == {WORKER: "busy"}
@@ -79,7 +71,7 @@ async def test_redis_reports_keep_a_worker_whose_record_is_lost_while_its_proces
 
 
 async def test_redis_reports_keep_a_worker_that_hangs_until_its_process_is_gone(redis_url: str) -> None:
-    async with switch(redis_url) as backend, switch(redis_url) as other:
+    async with connected(redis_url) as backend, connected(redis_url) as other:
         async with subscribed(backend):
             await backend.workers.sign(WORKER, "busy")
             await be_silent(other, 3600)
@@ -89,10 +81,10 @@ async def test_redis_reports_keep_a_worker_that_hangs_until_its_process_is_gone(
 
 
 async def test_redis_worker_that_may_not_subscribe_is_counted_for_a_minute_after_its_last_write(redis_url: str) -> None:
-    async with switch(redis_url) as other:
+    async with connected(redis_url) as other:
         rules = ["on", ">secret", "~*", "resetchannels", "&fastapi_maintenance_mode", "+@all"]
         await other.client.execute_command("ACL", "SETUSER", "app", *rules)
-        async with switch(redis_url.replace("//", "//app:secret@")) as backend:
+        async with connected(redis_url.replace("//", "//app:secret@")) as backend:
             async with subscribed(backend):
                 await backend.workers.sign(WORKER, "busy")
             for seconds, expected in ((0, {WORKER: "busy"}), (30, {WORKER: "busy"}), (61, {})):
@@ -101,11 +93,11 @@ async def test_redis_worker_that_may_not_subscribe_is_counted_for_a_minute_after
 
 
 async def test_redis_reports_read_by_a_user_who_may_not_write_omit_a_dead_worker(redis_url: str) -> None:
-    async with switch(redis_url) as other:
+    async with connected(redis_url) as other:
         await other.client.hset(RECORDS, WORKER, "0 channel {}")
         await other.client.hset(RECORDS, "of another version", "")
         await other.client.execute_command("ACL", "SETUSER", "reader", "on", ">x", "~*", "&*", "+@all", "-hdel")
-        async with switch(redis_url.replace("//", "//reader:x@")) as reading:
+        async with connected(redis_url.replace("//", "//reader:x@")) as reading:
             assert await reading.workers.reports() == {"of another version": ""}
         assert await other.client.hlen(RECORDS) == 2
         await other.workers.leave(WORKER)
@@ -117,7 +109,7 @@ async def test_cluster_worker_that_hangs_is_counted_if_its_process_is_subscribed
         assert isinstance(server, ValkeyCluster)
         with server.second_node() as second:
             for port in (server.port, second):
-                async with switch(server.url) as backend, redis.asyncio.Redis(port=port) as node:
+                async with connected(server.url) as backend, redis.asyncio.Redis(port=port) as node:
                     await backend.client.hset(RECORDS, WORKER, "0 channel busy")
                     pubsub = node.pubsub()
                     await pubsub.subscribe("channel")
@@ -134,7 +126,7 @@ async def test_redis_worker_is_counted_if_its_subscription_cannot_be_queried(
         message = "a node is down"
         raise RedisError(message)
 
-    async with switch(redis_url) as backend:
+    async with connected(redis_url) as backend:
         await backend.client.hset(RECORDS, WORKER, "0 channel busy")
         monkeypatch.setattr(backend.client, "pubsub_numsub", fail)
         assert await backend.workers.reports() == {WORKER: "busy"}

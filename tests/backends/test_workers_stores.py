@@ -12,8 +12,16 @@ import pytest
 from fastapi_maintenance import maintenance_mode_on
 from fastapi_maintenance.backends import file_workers, redis_workers
 from fastapi_maintenance.backends.redis import RedisBackend
-from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import DRIVERS, check_drain, execute, forking, messages_of, on_asyncio, wait_for_workers  # noqa: F401
+from tests.backends.helpers import (  # noqa: F401 -- a fixture
+    DRIVERS,
+    check_drain,
+    connected,
+    execute,
+    forking,
+    messages_of,
+    on_asyncio,
+    wait_for_workers,
+)
 from tests.middleware.test_failures import app_on
 from tests.support import eventually
 from tests.switch.lifespans import living
@@ -39,7 +47,7 @@ async def test_app_whose_first_record_is_refused_signs_later_and_logs_both_once(
     kind: str, user: str, refuse: str, mend: str, url_of: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     url = url_of(kind)
-    async with opened(url) as operator, opened(url.replace("postgres@", f"{user}@")) as backend:
+    async with connected(url) as operator, connected(url.replace("postgres@", f"{user}@")) as backend:
         await execute(operator, refuse)
         try:
             app = app_on(backend)
@@ -62,7 +70,7 @@ async def test_worker_that_has_forked_confirms_and_is_gone_when_it_is_killed_and
     kind: str, url_of: Callable[[str], str], tmp_path: Path
 ) -> None:
     url = f"file:{tmp_path}/switch" if kind == "file" else url_of(kind)
-    async with opened(url) as backend:
+    async with connected(url) as backend:
 
         async def is_subscribed() -> bool:
             return not isinstance(backend, RedisBackend) or len(await backend.client.pubsub_channels("*:worker:*")) == 1
@@ -83,16 +91,15 @@ async def test_worker_that_has_forked_confirms_and_is_gone_when_it_is_killed_and
 async def test_worker_that_has_left_is_forgotten_however_long_nobody_reads(
     kind: str, kept_for: float, url_of: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url: str = f"file:{tmp_path}/switch" if kind == "file" else url_of(kind)
-    async with opened(url) as a, opened(url) as b, opened(url) as c:
-        one, other, reader = (each.workers for each in (a, b, c))  # type: ignore[attr-defined]  # both kinds have them
-        async with aclosing(a.watch()) as states:  # type: ignore[attr-defined]  # both kinds have it
-            await anext(states)
-            await one.sign("host.1.one", "{}")
-            assert await reader.reports() == {"host.1.one": "{}"}
-            await one.leave("host.1.one")
-            for module in (file_workers, redis_workers):
-                monkeypatch.setattr(module, "_KEPT_FOR", kept_for)
-            await other.sign("host.2.two", "{}")
-            assert [await each.reports() for each in (other, reader)] == [{"host.2.two": "{}"}] * 2
-            await other.leave("host.2.two")
+    url = f"file:{tmp_path}/switch" if kind == "file" else url_of(kind)
+    async with connected(url) as a, connected(url) as b, connected(url) as c, aclosing(a.watch()) as states:
+        await anext(states)
+        one, other, reader = a.workers, b.workers, c.workers
+        await one.sign("host.1.one", "{}")
+        assert await reader.reports() == {"host.1.one": "{}"}
+        await one.leave("host.1.one")
+        for module in (file_workers, redis_workers):
+            monkeypatch.setattr(module, "_KEPT_FOR", kept_for)
+        await other.sign("host.2.two", "{}")
+        assert [await each.reports() for each in (other, reader)] == [{"host.2.two": "{}"}] * 2
+        await other.leave("host.2.two")
