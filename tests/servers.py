@@ -187,18 +187,22 @@ class ValkeyCluster(Valkey):
 
 
 class Postgres(Server):
-    """PostgreSQL, with the URL for one of its drivers."""
+    """PostgreSQL, with the URL for one of its drivers; with `original`, a hot standby on a copy of that data."""
 
-    def __init__(self, folder: Path, driver: str = "asyncpg") -> None:
+    def __init__(self, folder: Path, driver: str = "asyncpg", original: Path | None = None) -> None:
         super().__init__(folder)
         self.driver = driver
+        self.original = original
 
     @property
     def url(self) -> str:
         return f"postgresql+{self.driver}://postgres@127.0.0.1:{self.port}/postgres"
 
     def fill_folder(self) -> None:
-        subprocess.run(["cp", "-a", empty_cluster(), self.folder], check=True)  # noqa: S607 -- wherever cp is
+        data = empty_cluster() if self.original is None else self.original
+        subprocess.run(["cp", "-a", data, self.folder], check=True)  # noqa: S607 -- wherever cp is
+        if self.original is not None:
+            self.folder.joinpath("standby.signal").touch()
 
     def start(self) -> None:
         self.folder.joinpath("postmaster.pid").unlink(missing_ok=True)
@@ -225,9 +229,7 @@ class Postgres(Server):
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
         self.process.wait(timeout=60)
-        other = _Standby(self.folder.with_name("standby"), self.driver)
-        other.original = self.folder
-        with other:
+        with Postgres(self.folder.with_name("standby"), self.driver, self.folder) as other:
             yield other
 
     @contextlib.contextmanager
@@ -257,16 +259,6 @@ class Postgres(Server):
         self.folder.joinpath("pg_hba.conf").write_text(f"host all all 127.0.0.1/32 {rule}\n", encoding="utf-8")
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGHUP)
-
-
-class _Standby(Postgres):
-    """A read-only server on a copy of the data of another one."""
-
-    original: Path
-
-    def fill_folder(self) -> None:
-        subprocess.run(["cp", "-a", self.original, self.folder], check=True)  # noqa: S607 -- wherever cp is
-        self.folder.joinpath("standby.signal").touch()
 
 
 @cache

@@ -75,9 +75,7 @@ def test_str_to_bool_other_text_raises_showing_the_value(text: str) -> None:
 
 @pytest.mark.parametrize("value", [None, True, 1, b"1", ["1"]])
 @pytest.mark.parametrize(("function", "name"), [(str_to_bool, "value"), (text_to_state, "text")])
-def test_codec_value_that_is_not_a_str_raises_naming_it(
-    function: Callable[[Any], object], name: str, value: object
-) -> None:
+def test_codec_value_not_a_str_raises_naming_it(function: Callable[[Any], object], name: str, value: object) -> None:
     with pytest.raises(TypeError, match=rf"^{name} must be a str, got "):
         function(value)
 

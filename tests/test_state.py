@@ -244,6 +244,12 @@ def test_status_of_without_holds_ends_when_maintenance_is_off(state: Maintenance
         ([TONIGHT, replace(ON, ends_at=NOW + 2 * HOUR)], {"ends_at": NOW + 2 * HOUR}),
         ([replace(ON, expires_at=NOW + HOUR)], {"ends_at": None}),
         ([NEXT, TONIGHT], {"ends_at": NOW + 2 * HOUR}),
+        # The window that ends last decides.
+        ([TONIGHT, replace(NEXT, starts_at=NOW)], {"decided_by": replace(NEXT, starts_at=NOW)}),
+        (
+            [replace(TONIGHT, ends_at=None), replace(NEXT, starts_at=NOW)],
+            {"decided_by": replace(TONIGHT, ends_at=None)},
+        ),
         # It has the first message that counts.
         ([Switch(on=True, message="switch"), ON], {"message": "switch"}),
         ([Switch(on=True, message="switch"), replace(ON, message="hold")], {"message": "hold"}),
@@ -288,9 +294,7 @@ def not_long_expired(state: MaintenanceState, now: datetime) -> tuple[Hold, ...]
 
 
 @given(states_around_now, switches_around_now, times_around_now)
-def test_set_switch_replaces_the_switch_and_off_ends_windows_in_force(
-    state: MaintenanceState, switch: Switch, now: datetime
-) -> None:
+def test_set_switch_off_ends_windows_in_force(state: MaintenanceState, switch: Switch, now: datetime) -> None:
     after = set_switch(state, switch, now)
     assert (after.switch, after.holds) == (switch, not_long_expired(state, now))
     planned = [[window for window in each.windows if window.starts_at > now] for each in (after, state)]
@@ -302,9 +306,7 @@ def test_set_switch_replaces_the_switch_and_off_ends_windows_in_force(
 
 
 @given(states_around_now, messages, times_around_now)
-def test_edit_switch_keeps_fields_that_are_not_mentioned(
-    state: MaintenanceState, message: str | None, now: datetime
-) -> None:
+def test_edit_switch_keeps_fields_not_mentioned(state: MaintenanceState, message: str | None, now: datetime) -> None:
     assert edit_switch(state, {}, now) == state
     parts = parts_in_force(state, now)
     after = edit_switch(state, {"on": True, "message": message}, now).switch
@@ -414,9 +416,7 @@ STEPS = st.one_of(
 @given(states_around_now, st.lists(STEPS, max_size=20))
 @example(MaintenanceState(), [("begin", True), ("begin", True), ("end", 0)])
 @example(MaintenanceState(), [("begin", True), ("switch", True), ("end", 0)])
-def test_holds_in_any_interleaving_leave_switch_and_windows(
-    before: MaintenanceState, steps: list[tuple[str, int]]
-) -> None:
+def test_holds_in_any_order_leave_switch_and_windows(before: MaintenanceState, steps: list[tuple[str, int]]) -> None:
     """In whatever order jobs begin and end, the newest decides, and the last one leaves the state as it was."""
     state = before = replace(before, holds=())
     jobs: dict[str, bool] = {}

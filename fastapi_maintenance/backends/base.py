@@ -149,7 +149,7 @@ def set_to(value: object) -> StateChange:
 
 def replacing(change: _Change) -> _Change:
     """Mark a change as one that also overwrites an invalid state, as if it had been off; return it."""
-    vars(change)["replaces_unreadable"] = True
+    vars(change)["overwrites_invalid"] = True
     return change
 
 
@@ -162,7 +162,7 @@ def apply(change: StateChange, read: Callable[[], MaintenanceState], place: obje
     try:
         before = read()
     except InvalidStateError as error:
-        if not getattr(change, "replaces_unreadable", False):
+        if not getattr(change, "overwrites_invalid", False):
             raise
         _logger.warning("%s is replaced, as if it had been off: %s", place, error)
         before = MaintenanceState()

@@ -24,8 +24,8 @@ from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import StateChange
 
 _OFF = MaintenanceState()
-_POLL = 0.1  # seconds
-_LOOKS = 10  # in one thread
+_PAUSE = 0.1  # seconds
+_POLLS = 10  # in one thread
 _SETTLED_AFTER = 2_500_000_000  # nanoseconds: the coarsest clock of a file system, FAT's, ticks every two seconds
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # written by PowerShell 5
 _SIZE_LIMIT = SIZE_LIMIT + 1  # bytes; a newline ends the text
@@ -121,7 +121,7 @@ class LocalFileBackend(DetailedBackend):
 
     async def watch(self) -> AsyncIterator[MaintenanceState]:
         """Yield the state now, and within a tenth of a second after each change; raise what `get_state` raises."""
-        is_looking, has_ended = threading.Lock(), threading.Event()
+        is_polling, has_ended = threading.Lock(), threading.Event()
         try:
             yielded = await self.get_state()
             yield yielded
@@ -129,7 +129,7 @@ class LocalFileBackend(DetailedBackend):
             while missed <= 1:  # one miss may be due to this process, if it was stopped or busy
                 state = yielded
                 with anyio.move_on_after(WRITE_TIMEOUT) as limit:
-                    state = await in_thread(is_looking, partial(self._look, yielded, has_ended))
+                    state = await in_thread(is_polling, partial(self._poll, yielded, has_ended))
                 missed = missed + 1 if limit.cancelled_caught else 0
                 if state != yielded:
                     yielded = state
@@ -139,11 +139,11 @@ class LocalFileBackend(DetailedBackend):
         finally:
             has_ended.set()
 
-    def _look(self, yielded: MaintenanceState, has_ended: threading.Event) -> MaintenanceState:
+    def _poll(self, yielded: MaintenanceState, has_ended: threading.Event) -> MaintenanceState:
         """Return the state when it has changed, or after a second, which saves starting a thread for each look."""
-        for _ in range(_LOOKS):
+        for _ in range(_POLLS):
             state = self.peek()
-            if state != yielded or has_ended.wait(_POLL):
+            if state != yielded or has_ended.wait(_PAUSE):
                 break
         return state
 
@@ -208,12 +208,12 @@ def _new_file(path: Path, target: Path, *, least_mode: int = 0) -> int:
     try:
         with suppress(FileNotFoundError):
             like = target.stat()
-            _give(descriptor, path, like)
+            _set_owner(descriptor, path, like)
             named = descriptor if os.chmod in os.supports_fd else path
             os.chmod(named, stat.S_IMODE(like.st_mode) | least_mode)  # noqa: PTH101 -- a descriptor
             return descriptor
         if _user() == 0:
-            _give(descriptor, path, target.parent.stat())
+            _set_owner(descriptor, path, target.parent.stat())
     except BaseException:
         os.close(descriptor)
         path.unlink()
@@ -221,7 +221,7 @@ def _new_file(path: Path, target: Path, *, least_mode: int = 0) -> int:
     return descriptor
 
 
-def _give(descriptor: int, path: Path, like: os.stat_result) -> None:
+def _set_owner(descriptor: int, path: Path, like: os.stat_result) -> None:
     mine = os.fstat(descriptor)
     if (mine.st_uid, mine.st_gid) == (like.st_uid, like.st_gid):
         return

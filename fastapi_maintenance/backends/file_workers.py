@@ -99,7 +99,7 @@ class FileWorkers:
         lock = _lock(folder, worker)
         lock.acquire(timeout=1)  # another process may be checking it
         with suppress(OSError):  # this user may not be permitted to
-            _clean(folder)
+            _remove_old(folder)
         return _Record(folder, lock, Path(lock.lock_file).stat().st_ino)
 
     def _leave(self, worker: str) -> None:
@@ -107,7 +107,7 @@ class FileWorkers:
         record = self._records.pop(worker, None)
         if record is not None:
             try:
-                _bury(record.folder / f"{worker}.json")
+                _remove_ended(record.folder / f"{worker}.json")
             finally:
                 record.lock.release()
 
@@ -123,7 +123,7 @@ class FileWorkers:
             else:
                 self._seen.pop(worker, None)
                 with suppress(KeyError, OSError):  # this user may not be permitted to write
-                    _bury(found[worker])
+                    _remove_ended(found[worker])
         return self._seen.copy()
 
     def _is_alive(self, folder: Path, worker: str) -> bool:
@@ -147,14 +147,14 @@ def _is_in_place(record: _Record) -> bool:
     return False
 
 
-def _bury(path: Path) -> None:
+def _remove_ended(path: Path) -> None:
     """Remove the report of a worker that has ended; its lock file shows that it has."""
     with suppress(OSError):  # missing, or owned by another user
         os.utime(path.with_suffix(".lock"))
     path.unlink(missing_ok=True)
 
 
-def _clean(folder: Path) -> None:
+def _remove_old(folder: Path) -> None:
     """Remove the lock files of workers that ended more than a minute ago, and the reports that they left."""
     for path in folder.glob("*.lock"):
         if path.stat().st_mtime > time.time() - _KEPT_FOR:
@@ -164,7 +164,7 @@ def _clean(folder: Path) -> None:
             lock.acquire(timeout=0)
             try:
                 if record.exists():
-                    _bury(record)
+                    _remove_ended(record)
                 else:
                     path.unlink()
             finally:

@@ -98,9 +98,7 @@ def shop(_servers: Callable[[str], Postgres], tmp_path: Path) -> Shop:
     return Shop(tmp_path, _servers("asyncpg"))
 
 
-async def test_alembic_creates_the_table_and_deploys_as_the_page_shows(
-    shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_alembic_deploys_as_the_page_shows(shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     main = example("Let Alembic own the table").replaced(SHOP, shop.url)
     (tmp_path / "main.py").write_text(main.text, encoding="utf-8")
     shown = [

@@ -38,9 +38,7 @@ class Silent(StoreBackend):
 
 
 @pytest.mark.parametrize(("endless", "reads"), [([True, True], 2), ([True, False, True, False, True, True], 6)])
-def test_store_watch_raises_after_two_waits_in_a_row_that_do_not_end(
-    endless: list[bool], reads: int, run_jumping: RunJumping
-) -> None:
+def test_store_watch_raises_after_two_endless_waits(endless: list[bool], reads: int, run_jumping: RunJumping) -> None:
     """One may be due to this process, if it was stopped or busy."""
     backend = Silent(endless.copy())
 

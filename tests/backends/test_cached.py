@@ -157,9 +157,7 @@ async def test_cached_read_that_began_before_the_end_of_a_write_does_not_undo_it
 
 @each_store
 @pytest.mark.parametrize("is_lost", [False, True])
-async def test_cached_writes_that_overlap_are_read_again_from_the_store_if_that_is_available(
-    make: Make, is_lost: bool
-) -> None:
+async def test_cached_writes_that_overlap_are_read_again_if_possible(make: Make, is_lost: bool) -> None:
     store = make()
     backend = cached(store, ttl=60)
     overtaken = anyio.Event()
@@ -208,7 +206,7 @@ async def test_cached_takes_a_url(tmp_path: Path) -> None:
         (cached(cached(BareSwitch(), ttl=9), ttl=2), False, "cached(BareSwitch, ttl=2)"),
     ],
 )
-def test_cached_offers_states_as_its_backend_does_and_no_watching(
+def test_cached_offers_states_if_its_backend_does_and_no_watch(
     backend: StateBackend, is_detailed: bool, text: str
 ) -> None:
     assert repr(backend) == text
@@ -225,8 +223,6 @@ def test_cached_offers_states_as_its_backend_does_and_no_watching(
         (BareSwitch(), 0, ValueError, "ttl must be a finite number of seconds above 0, got 0"),
     ],
 )
-def test_cached_with_invalid_arguments_raises(
-    backend: StateBackend, ttl: float, error: type[Exception], text: str
-) -> None:
+def test_cached_invalid_arguments_raise(backend: StateBackend, ttl: float, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         cached(backend, ttl)

@@ -85,9 +85,7 @@ USES: dict[str, Use] = {
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-async def test_file_thread_cannot_be_started_raises_and_leaves_no_lock(
-    tmp_path: Path, threads: Threads, use: Use
-) -> None:
+async def test_file_thread_does_not_start_raises_and_leaves_no_lock(tmp_path: Path, threads: Threads, use: Use) -> None:
     backend = LocalFileBackend(tmp_path / "switch")
     threads.fail(0, 1)
     with anyio.fail_after(30):
@@ -100,9 +98,7 @@ async def test_file_thread_cannot_be_started_raises_and_leaves_no_lock(
 
 
 @pytest.mark.parametrize("numbers", [[0], [1], [2], [3, 4]])
-async def test_file_threads_cannot_be_started_for_a_moment_app_is_drained(
-    tmp_path: Path, threads: Threads, numbers: list[int]
-) -> None:
+async def test_file_threads_do_not_start_app_is_drained(tmp_path: Path, threads: Threads, numbers: list[int]) -> None:
     backend = LocalFileBackend(tmp_path / "switch")
     app = app_on(backend)
     threads.fail(*numbers)
@@ -142,9 +138,7 @@ async def test_file_record_cannot_be_written_once_is_written_by_the_next_sign(
     assert await workers.reports() == {WORKER: "idle"}
 
 
-async def test_file_worker_leaves_while_a_cancelled_sign_is_running(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_worker_leaves_during_a_cancelled_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workers, goes_on = FileWorkers(str(tmp_path / "switch")), threading.Event()
     write_text = Path.write_text
 
@@ -199,7 +193,7 @@ async def test_cached_file_on_a_silent_file_system_holds_no_request_beyond_the_r
 
 
 @pytest.mark.parametrize("operation", ["get_state", "set_value"])
-async def test_file_system_that_hangs_raises_in_time_and_is_tried_again(
+async def test_file_system_hangs_raises_in_time(
     operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     goes_on, use = threading.Event(), USES[operation]
@@ -222,22 +216,22 @@ async def test_file_system_that_hangs_raises_in_time_and_is_tried_again(
 
 
 @pytest.mark.parametrize("hangs", [1, 2])
-async def test_file_watch_raises_after_two_looks_in_a_row_that_hang(
+async def test_file_watch_raises_after_two_polls_hang(
     hangs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One may be due to this process, if it was stopped or busy."""
     backend = LocalFileBackend(tmp_path / "mode")
-    look, looks = LocalFileBackend._look, itertools.count(1)
+    poll, polls = LocalFileBackend._poll, itertools.count(1)
 
-    def look_slowly(*arguments: Any) -> MaintenanceState:  # noqa: ANN401 -- those of the method
-        number = next(looks)
-        if number == hangs:  # the limit of this look is set, and the next one has time
+    def poll_slowly(*arguments: Any) -> MaintenanceState:  # noqa: ANN401 -- those of the method
+        number = next(polls)
+        if number == hangs:  # the limit of this poll is set, and the next one has time
             monkeypatch.setattr(file_module, "WRITE_TIMEOUT", 60)
         if number <= hangs:
             time.sleep(1)
-        return look(*arguments)
+        return poll(*arguments)
 
-    monkeypatch.setattr(LocalFileBackend, "_look", look_slowly)
+    monkeypatch.setattr(LocalFileBackend, "_poll", poll_slowly)
     async with aclosing(backend.watch()) as states:  # type: ignore[type-var]  # a generator
         assert not (await anext(states)).switch.on
         monkeypatch.setattr(file_module, "WRITE_TIMEOUT", 0.6)

@@ -35,7 +35,7 @@ MESSAGE = MaintenanceState(switch=Switch(on=True, message="Bäh"))
         (b"1" + b" " * (LIMIT - 1), ON),
     ],
 )
-async def test_file_content_is_read_as_people_and_programs_write_it(
+async def test_file_content_returns_its_state(
     content: bytes | None, expected: MaintenanceState, tmp_path: Path
 ) -> None:
     path = tmp_path / "mode"
@@ -212,9 +212,7 @@ def test_file_is_read_again_only_if_it_has_just_changed(
     assert opened == [str(path)] * 2 * reads
 
 
-async def test_file_with_relative_path_stays_when_the_current_directory_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_relative_path_is_resolved_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     backend = LocalFileBackend("switch")
     (tmp_path / "other").mkdir()

@@ -52,9 +52,7 @@ async def test_file_write_removes_what_a_dead_writer_left(tmp_path: Path) -> Non
     assert (backend.peek(), names_in(tmp_path)) == (ON, ["mode", "mode.lock"])
 
 
-async def test_file_write_syncs_the_content_before_the_name_and_then_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_write_syncs_content_and_then_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     fsync, rename = os.fsync, Path.replace
 
@@ -72,9 +70,7 @@ async def test_file_write_syncs_the_content_before_the_name_and_then_the_folder(
     assert steps == ["sync file", "rename", "sync folder"]
 
 
-async def test_file_write_on_a_system_that_opens_no_folders_succeeds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_write_without_folders_that_open_succeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows."""
     open_descriptor = os.open
 
@@ -90,9 +86,7 @@ async def test_file_write_on_a_system_that_opens_no_folders_succeeds(
 
 
 @pytest.mark.parametrize("name", ["fsync", "open"])
-async def test_file_write_on_a_full_disk_changes_nothing(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_write_full_disk_changes_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = LocalFileBackend(tmp_path / "mode")
     await backend.set_value(True)
 
@@ -147,9 +141,7 @@ async def test_file_write_through_a_link_writes_its_target_and_keeps_the_link(ex
 
 
 @pytest.mark.parametrize("name", ["mode", "link"])
-async def test_file_write_while_its_lock_is_taken_raises_and_changes_nothing(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_write_lock_is_taken_raises(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "mode")
     backend = LocalFileBackend(tmp_path / name)
     with FileLock(tmp_path / "mode.lock"):
@@ -245,7 +237,7 @@ OWNED = f"belongs to user {SERVICE} and group {SERVICE}, and must be written by 
         ({"mode": 0o666, "mode.lock": 0o666, ".": 0o555}, "Permission denied"),
     ],
 )
-def test_file_written_without_permission_raises_and_changes_nothing(
+def test_file_write_not_permitted_raises_and_changes_nothing(
     modes: dict[str, int], error: str, shared_folder: Path
 ) -> None:
     path = shared_folder / "mode"
@@ -262,7 +254,7 @@ def test_file_written_without_permission_raises_and_changes_nothing(
 
 
 @pytest.mark.parametrize("user", [0, 1])
-async def test_file_created_in_a_folder_of_the_user_belongs_to_the_user(
+async def test_file_created_in_own_folder_belongs_to_user(
     user: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_module, "_user", lambda: user)
@@ -283,9 +275,9 @@ async def test_file_of_another_owner_is_given_to_it_or_left_as_it_was(
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         given.append((user, group))
 
-    give, like = file_module._give, cast("os.stat_result", SimpleNamespace(st_uid=SERVICE, st_gid=OTHER))
+    give, like = file_module._set_owner, cast("os.stat_result", SimpleNamespace(st_uid=SERVICE, st_gid=OTHER))
     monkeypatch.setattr(os, "fchown", change_owner)
-    monkeypatch.setattr(file_module, "_give", lambda descriptor, new, _: give(descriptor, new, like))
+    monkeypatch.setattr(file_module, "_set_owner", lambda descriptor, new, _: give(descriptor, new, like))
     if is_permitted:
         await LocalFileBackend(path).set_value(False)
         assert (path.read_text(), given) == ("0\n", [(SERVICE, OTHER)] * 2)  # the lock, and the new file

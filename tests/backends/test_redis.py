@@ -84,9 +84,7 @@ async def test_redis_change_that_was_cancelled_and_arrives_late_is_refused(backe
     assert await backend.get_state() == OFF
 
 
-async def test_redis_change_that_other_writers_always_precede_times_out(
-    backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_redis_change_never_first_times_out(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_module, "_SWAP", "return 0")
     monkeypatch.setattr(base_module, "WRITE_TIMEOUT", 0.3)
     with pytest.raises(TimeoutError, match=r"no answer within 0\.3 seconds"), anyio.fail_after(30):
@@ -94,9 +92,7 @@ async def test_redis_change_that_other_writers_always_precede_times_out(
     assert await backend.get_state() == OFF
 
 
-async def test_redis_watch_that_is_cancelled_closes_its_connection(
-    backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_redis_watch_cancelled_closes_connection(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     close, closed = PubSub.aclose, list[bool]()
 
     async def close_slowly(pubsub: PubSub) -> None:
@@ -133,7 +129,7 @@ async def test_redis_user_without_permissions_gets_an_error(redis_url: str) -> N
                 await act
 
 
-async def test_redis_user_who_may_not_subscribe_polls_and_logs_it_once(
+async def test_redis_user_may_not_subscribe_polls_and_logs_once(
     redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = await as_user(redis_url, "+@all")
@@ -155,7 +151,7 @@ async def test_redis_user_who_may_not_subscribe_polls_and_logs_it_once(
     assert message[len(text) :] not in {"", "None"}
 
 
-async def test_redis_cluster_client_that_cannot_subscribe_polls(
+async def test_redis_cluster_without_pubsub_polls(
     url_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(redis.asyncio.RedisCluster, "pubsub")  # as in redis-py before 8

@@ -52,7 +52,7 @@ async def backend(tmp_path: Path) -> AsyncGenerator[SQLAlchemyBackend]:
         yield backend
 
 
-async def test_sqlalchemy_change_is_retried_if_the_row_was_changed_there_and_back(
+async def test_sqlalchemy_change_row_changed_there_and_back_is_retried(
     tmp_path: Path, backend: SQLAlchemyBackend
 ) -> None:
     given: list[MaintenanceState] = []
@@ -114,9 +114,7 @@ async def test_postgresql_write_after_a_restart_does_not_fail_on_a_stale_connect
         await close_if_made_here(backend)
 
 
-async def test_sqlalchemy_write_that_the_database_refuses_is_not_retried(
-    tmp_path: Path, backend: SQLAlchemyBackend
-) -> None:
+async def test_sqlalchemy_write_refused_by_database_is_not_retried(tmp_path: Path, backend: SQLAlchemyBackend) -> None:
     errors: list[object] = []
     sqlalchemy.event.listen(backend.engine.sync_engine, "handle_error", errors.append)
     with closing(sqlite3.connect(tmp_path / "switch.db")) as other:
@@ -206,9 +204,7 @@ async def test_sqlalchemy_row_that_a_person_inserted_is_read_and_written(backend
     assert not await backend.get_value()
 
 
-async def test_close_engine_waits_for_cancelled_operations_of_sqlite(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_close_engine_waits_for_cancelled_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "_GRACE", 0)
     backend = backend_from_url(f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60")
     reading = asyncio.ensure_future(backend.get_value())
@@ -280,7 +276,7 @@ async def test_connection_that_was_just_opened_when_its_caller_was_cancelled_is_
     assert closed == ["closed"]
 
 
-async def test_postgresql_refusal_to_push_is_logged_once(
+async def test_postgresql_not_pushed_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(_engine: object) -> None:

@@ -210,8 +210,6 @@ def test_store_poll_interval_is_a_second_by_default() -> None:
         (call(maintenance_table, sqlalchemy.MetaData(), 3), TypeError, "name must be a str, got int 3"),
     ],
 )
-def test_store_backend_with_invalid_arguments_raises(
-    make: Callable[[], object], error: type[Exception], text: str
-) -> None:
+def test_store_backend_invalid_arguments_raise(make: Callable[[], object], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         make()

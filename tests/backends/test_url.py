@@ -85,7 +85,7 @@ def test_url_is_that_of_a_backend_whose_repr_shows_no_password(url: str, shown: 
         ("redis+cluster://10.0.0.1:7000?key=shop", "RedisCluster", "shop", {}),
     ],
 )
-async def test_url_of_redis_has_the_key_and_the_options_of_the_client(
+async def test_url_of_redis_has_key_and_client_options(
     url: str, client: str, key: str, facts: dict[str, object]
 ) -> None:
     backend = backend_from_url(url)
@@ -253,9 +253,7 @@ async def test_url_client_of_a_middleware_is_closed_when_its_app_ends(
 
 @pytest.mark.servers
 @only_asyncio
-async def test_url_client_of_a_configured_backend_is_closed_when_another_is_configured(
-    redis_url: str, connections: Count
-) -> None:
+async def test_url_client_of_replaced_configured_backend_is_closed(redis_url: str, connections: Count) -> None:
     configure_backend(redis_url)
     app = app_on(None)
     async with living(app):

@@ -78,9 +78,7 @@ async def test_file_worker_whose_lock_is_free_is_removed_by_readers_and_writers(
         assert (folder / f"{WORKER}.lock").stat().st_mtime > time.time() - 60  # kept, as it has just been found dead
 
 
-async def test_file_lock_of_a_worker_that_left_is_removed_after_a_minute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_lock_of_worker_that_left_is_removed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, lock = str(tmp_path / "switch"), tmp_path / "switch.workers" / f"{WORKER}.lock"
     worker, reader = FileWorkers(path), FileWorkers(path)
     await worker.sign(WORKER, "busy")

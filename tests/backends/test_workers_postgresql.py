@@ -122,9 +122,7 @@ async def test_app_on_a_hot_standby_polls_and_is_drained_after_that_is_promoted(
 
 
 @each_driver
-async def test_postgresql_reports_read_by_a_user_who_may_not_write_omit_a_dead_worker(
-    driver: str, url_of: Callable[[str], str]
-) -> None:
+async def test_postgresql_reports_by_reader_omit_a_dead_worker(driver: str, url_of: Callable[[str], str]) -> None:
     url = url_of(driver)
     async with connected(url) as backend:
         await set_maintenance_mode(False, backend)

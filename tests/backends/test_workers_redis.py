@@ -119,9 +119,7 @@ async def test_cluster_worker_that_hangs_is_counted_if_its_process_is_subscribed
                     await eventually(partial(reports, backend, {}))
 
 
-async def test_redis_worker_is_counted_if_its_subscription_cannot_be_queried(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_redis_worker_subscription_unknown_is_counted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: Any, **__: Any) -> None:  # noqa: ANN401 -- those of the method
         message = "a node is down"
         raise RedisError(message)
