@@ -58,7 +58,7 @@ class BareSwitch(Hooked):
 class ReadOnlySwitch(BareSwitch):
     """A backend that refuses writes."""
 
-    async def set_value(self, value: bool, /) -> None:  # noqa: ARG002 -- as the Protocol has it
+    async def set_value(self, value: bool, /) -> None:  # noqa: ARG002 -- the signature of the Protocol
         await self.before_write()
         message = "this switch is set by someone else"
         raise ReadOnlyBackendError(message)

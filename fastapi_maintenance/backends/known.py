@@ -258,7 +258,7 @@ async def update_state(backend: DetailedStateBackend, change: StateChange) -> Ma
     return await known_of(behind).write(behind, lambda: behind.update_state(change))
 
 
-async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- as the Protocol has it
+async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- the signature of the Protocol
     """Set a bare switch; on return, the store has it and this process knows it."""
     behind = uncached(backend)
 

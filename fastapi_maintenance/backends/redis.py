@@ -161,7 +161,7 @@ class RedisBackend(StoreBackend):
             yield self.get_state, wait
         finally:
             with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
-                await pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
+                await pubsub.aclose()  # type: ignore[no-untyped-call]  # untyped in redis-py
 
     async def _subscribe(self, pubsub: PubSub, channel: str) -> bool:
         """Subscribe; return False if that is not permitted, and log it once."""

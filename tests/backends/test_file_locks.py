@@ -142,7 +142,7 @@ async def test_file_worker_leaves_during_a_cancelled_sign(tmp_path: Path, monkey
     workers, goes_on = FileWorkers(str(tmp_path / "switch")), threading.Event()
     write_text = Path.write_text
 
-    def write_late(path: Path, *arguments: Any, **keywords: Any) -> int:  # noqa: ANN401 -- as the method has it
+    def write_late(path: Path, *arguments: Any, **keywords: Any) -> int:  # noqa: ANN401 -- the signature of the method
         goes_on.wait()
         return write_text(path, *arguments, **keywords)
 

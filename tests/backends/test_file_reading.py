@@ -198,7 +198,7 @@ def test_file_is_read_again_only_if_it_has_just_changed(
 ) -> None:
     path, opened = tmp_path / "mode", list[str]()
 
-    def record_open(name: str, mode: str) -> Any:  # noqa: ANN401 -- as open has it
+    def record_open(name: str, mode: str) -> Any:  # noqa: ANN401 -- the signature of open
         opened.append(name)
         return open(name, mode)  # noqa: PTH123 -- as the backend does
 

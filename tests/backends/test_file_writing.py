@@ -74,7 +74,7 @@ async def test_file_write_without_folders_that_open_succeeds(tmp_path: Path, mon
     """As on Windows."""
     open_descriptor = os.open
 
-    def refuse_folders(path: Any, *args: Any, **settings: Any) -> int:  # noqa: ANN401 -- as os.open has it
+    def refuse_folders(path: Any, *args: Any, **settings: Any) -> int:  # noqa: ANN401 -- the signature of os.open
         if Path(path) == tmp_path:
             raise PermissionError
         return open_descriptor(path, *args, **settings)

@@ -97,7 +97,7 @@ async def test_redis_watch_cancelled_closes_connection(backend: RedisBackend, mo
 
     async def close_slowly(pubsub: PubSub) -> None:
         await anyio.lowlevel.checkpoint()
-        await close(pubsub)  # type: ignore[no-untyped-call]  # as redis-py has it
+        await close(pubsub)  # type: ignore[no-untyped-call]  # untyped in redis-py
         closed.append(True)
 
     monkeypatch.setattr(PubSub, "aclose", close_slowly)

@@ -305,7 +305,7 @@ def test_key_of_a_switch_is_the_same_for_its_url_and_differs_in_anything_else() 
         *("postgresql+asyncpg:///shop?host=/run/a", "postgresql+asyncpg:///shop?host=/run/b"),
         *("sqlite+aiosqlite:///shop.db", "sqlite+aiosqlite:///shop.db?key=a"),
     ]
-    sentinel: Any = Sentinel([("127.0.0.1", 1)])  # type: ignore[no-untyped-call]  # as redis-py has it
+    sentinel: Any = Sentinel([("127.0.0.1", 1)])  # type: ignore[no-untyped-call]  # untyped in redis-py
     engine = create_async_engine("sqlite+aiosqlite:///shop.db").execution_options(schema_translate_map={None: "a"})
     others = [SQLAlchemyBackend(engine), *(RedisBackend(sentinel.master_for(name)) for name in ("shop", "billing"))]
     keys = [key_of(backend) for backend in [*map(backend_from_url, urls), *others]]

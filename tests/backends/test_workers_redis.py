@@ -115,7 +115,7 @@ async def test_cluster_worker_that_hangs_is_counted_if_its_process_is_subscribed
                     await pubsub.subscribe("channel")
                     assert await pubsub.get_message(timeout=30)
                     assert await backend.workers.reports() == {WORKER: "busy"}
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]  # untyped in redis-py
                     await eventually(partial(reports, backend, {}))
 
 
