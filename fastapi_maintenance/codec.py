@@ -1,7 +1,7 @@
-"""Text from and to booleans and states: what a file, an environment variable or a key of a store contains.
+"""Convert booleans and states from and to text, as stored in a file, a variable or a key.
 
-A state is `1` or `0` while that says it all, so that a person or a script can read and write it, and so can version
-0.0.5. Otherwise it is one JSON object (RFC 8259) with the fields of the dataclasses; times are RFC 3339 in UTC.
+A state without details is `1` or `0`, which people, scripts and version 0.0.5 read and write. Any other is one JSON
+object (RFC 8259) with the fields of the dataclasses; times are RFC 3339 in UTC.
 """
 
 import json
@@ -12,26 +12,26 @@ from typing import Any, TypeVar
 from fastapi_maintenance._helpers.checks import check_str, reject
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.state import Hold, MaintenanceState, Switch, Window
+from fastapi_maintenance.state.values import TIMES
 
 __all__ = ["SIZE_LIMIT", "bool_to_str", "state_to_text", "str_to_bool", "text_to_state"]
 
-SIZE_LIMIT = 65_535  # bytes: the least that a store keeps, a `TEXT` of MySQL
+SIZE_LIMIT = 65_535  # bytes: the smallest limit of a store, `TEXT` in MySQL
 
 _ON, _OFF = "1 on t true y yes", "0 off f false n no"
 _WORDS = {"": False} | dict.fromkeys(_ON.split(), True) | dict.fromkeys(_OFF.split(), False)
 _REQUIRED = {"id", "on", "starts_at"}
-_TIMES = {"starts_at", "ends_at", "expires_at", "since"}
 _Part = TypeVar("_Part", Switch, Window, Hold)
 
 
 def str_to_bool(value: str) -> bool:
-    """Read a boolean from a word, in any case and with spaces around it; nothing at all is off.
+    """Parse a boolean from a word, in any case and with surrounding spaces; an empty text is off.
 
     >>> str_to_bool(" Yes "), str_to_bool("off"), str_to_bool("")
     (True, False, False)
 
     Raises:
-        InvalidStateError: The word is none of those; it is a `ValueError` and shows the value.
+        InvalidStateError: The word is unknown; this is a `ValueError`, and shows the value.
         TypeError: The value is not a `str`.
     """
     try:
@@ -51,23 +51,23 @@ def bool_to_str(value: bool) -> str:  # noqa: FBT001 -- the value is what the fu
 
 
 def state_to_text(state: MaintenanceState) -> str:
-    """Write a state as text, which `text_to_state` reads back as an equal state.
+    """Write a state as text, from which `text_to_state` reads an equal state.
 
     >>> state_to_text(MaintenanceState(switch=Switch(on=True)))
     '1'
     >>> state_to_text(MaintenanceState(switch=Switch(on=True, message="Back at ten")))
     '{"switch": {"on": true, "message": "Back at ten"}}'
 
-    Only a `since` of the switch that comes with nothing else is left out.
+    The only field left out is `since` of a switch without other details.
 
     Raises:
-        ValueError: The text is longer than 65,535 bytes, which no built-in backend takes.
+        ValueError: The text is longer than 65,535 bytes, the limit of all built-in backends.
     """
     switch, windows, holds = _plain(state.switch), [*map(_plain, state.windows)], [*map(_plain, state.holds)]
     if not windows and not holds and switch.keys() <= {"on", "since"}:
         return bool_to_str(state.switch.on)
     parts = {"switch": switch, "windows": windows, "holds": holds}
-    text = json.dumps({name: part for name, part in parts.items() if part})  # ASCII: a byte a character
+    text = json.dumps({name: part for name, part in parts.items() if part})  # ASCII, so its length is in bytes
     if len(text) > SIZE_LIMIT:
         hint = "shorten messages, cancel windows, release holds"
         msg = f"a state must take at most {SIZE_LIMIT} bytes as text, got {len(text)}: {hint}"
@@ -76,17 +76,17 @@ def state_to_text(state: MaintenanceState) -> str:
 
 
 def text_to_state(text: str) -> MaintenanceState:
-    """Read a state from a word as `str_to_bool` does, or from a JSON object. Unknown fields are ignored.
+    """Parse a state from a word, as `str_to_bool` does, or from a JSON object. Unknown fields are ignored.
 
     >>> text_to_state('{"switch": {"on": true, "colour": "green"}}').switch.on
     True
 
     Raises:
-        InvalidStateError: The text is neither, or its fields make no valid state; it is a `ValueError` and shows the
-            text. An object needs at least one of the fields `switch`, `windows` and `holds`.
+        InvalidStateError: The text is neither, or a field is not valid; this is a `ValueError`, and shows the text. An
+            object needs at least one of the fields `switch`, `windows` and `holds`.
         TypeError: The value is not a `str`.
     """
-    text = check_str("text", text).removeprefix("\ufeff")  # the byte order mark of editors on Windows
+    text = check_str("text", text).removeprefix("\ufeff")  # byte order mark, from editors on Windows
     if not text.lstrip().startswith("{"):
         return MaintenanceState(switch=Switch(on=str_to_bool(text)))
     try:
@@ -105,13 +105,9 @@ def text_to_state(text: str) -> MaintenanceState:
 
 
 def _plain(part: Switch | Window | Hold) -> dict[str, Any]:
-    """Return the fields of a part that are not empty, by name, with times as text."""
-    values = {field.name: getattr(part, field.name) for field in fields(part)}
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in values.items()
-        if value is not None
-    }
+    """Return the fields of a part that are not None, with times as text."""
+    values = ((field.name, getattr(part, field.name)) for field in fields(part))
+    return {name: value.isoformat() if name in TIMES else value for name, value in values if value is not None}
 
 
 def _array_of(found: dict[str, Any], name: str) -> list[Any]:
@@ -120,17 +116,16 @@ def _array_of(found: dict[str, Any], name: str) -> list[Any]:
 
 
 def _part(kind: type[_Part], found: dict[str, Any]) -> _Part:
-    """Return a part of a state from a JSON object; raise a `KeyError` if it lacks a field."""
+    """Return a part of a state from a JSON object."""
     if not isinstance(found, dict):
         reject(f"a {kind.__name__.lower()}", "a JSON object", found)
-    names = [field.name for field in fields(kind)]
-    known: dict[str, Any] = {name: found[name] if name in _REQUIRED else found.get(name) for name in names}
-    for name in _TIMES & known.keys():
-        known[name] = _time_of(known[name])
-    return kind(**known)
+    values: dict[str, Any] = {field.name: _value_of(found, field.name) for field in fields(kind)}
+    return kind(**values)
 
 
-def _time_of(value: object) -> datetime | None:
-    if value is None:
-        return None
-    return datetime.fromisoformat(check_str("a time", value).upper())  # RFC 3339 allows a small t and z
+def _value_of(found: dict[str, Any], name: str) -> Any:  # noqa: ANN401 -- checked by the part
+    """Return a field of a part; raise a `KeyError` if a required one is missing."""
+    value = found[name] if name in _REQUIRED else found.get(name)
+    if value is None or name not in TIMES:
+        return value
+    return datetime.fromisoformat(check_str("a time", value).upper())  # RFC 3339 allows lower-case t and z

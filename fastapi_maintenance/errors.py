@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions: every one that the package raises by itself is a `MaintenanceError`."""
+"""Exceptions. `MaintenanceError` is the base of all that this package defines."""
 
 from __future__ import annotations
 
@@ -7,47 +7,31 @@ from datetime import datetime
 
 from fastapi_maintenance._helpers import clock
 
-__all__ = [
-    "DrainTimeoutError",
-    "InvalidStateError",
-    "MaintenanceError",
-    "MissingTableError",
-    "NoSuchHoldError",
-    "NoSuchWindowError",
-    "NoWorkersError",
-    "NotSupportedError",
-    "PromiseBrokenError",
-    "ReadOnlyBackendError",
-    "WorkerStatus",
-]
-
 
 class MaintenanceError(Exception):
-    """The base of the errors that this package raises by itself."""
+    """The base of the exceptions that this package defines."""
 
 
 class InvalidStateError(MaintenanceError, ValueError):
-    """A text, or a value that a backend returned, is not a maintenance state."""
+    """A text, or a value returned by a backend, is not a valid maintenance state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """What a worker last reported of itself.
-
-    A worker is a process behind the switch, in one event loop, while it serves an app.
+    """The last report of a worker: a process behind the switch, in one event loop, while it serves an app.
 
     Args:
         host: The name of its host.
-        process_id: The id of its process there.
-        is_current: Whether it goes by the state that is stored now, leases aside; None: it has not said so.
-        is_on: Whether maintenance is on for it, by its own clock; None: it has not said so.
-        requests: How many requests it runs that maintenance would block if they began now, WebSockets and background
-            tasks of responses included; None: it has not reported yet.
+        process_id: The id of its process on that host.
+        is_current: Whether it uses the state that is stored now, apart from leases; None: not reported.
+        is_on: Whether maintenance is on for it, by its own clock; None: not reported.
+        requests: The number of its requests in progress that maintenance would block, WebSockets and background tasks
+            of responses included; None: not reported.
         oldest_since: When the oldest of them began, aware and in UTC, by the clock of that host.
-        oldest_route: The method and path of that one.
-        clock_ahead: How many seconds its clock is ahead of that of the store; None: it has not compared them, or the
-            store has no clock of its own.
-        holds: What it confirms for drains: the id of each hold that it counts, and since when that is held.
+        oldest_route: The method and path of the oldest.
+        clock_ahead: How many seconds its clock is ahead of the store's; None: it has not compared them, or the store
+            has no clock.
+        holds: What it confirms for drains: each hold that it counts, by its id and the time since when it is held.
     """
 
     host: str
@@ -75,19 +59,19 @@ class WorkerStatus:
 
     @property
     def oldest_for(self) -> float | None:
-        """For how many seconds the oldest of them has been in progress, by the clock of this host; None: for none."""
+        """Seconds that the oldest request has been in progress, by the clock of this host; None: no request is."""
         return None if self.oldest_since is None else max(0.0, (clock.now() - self.oldest_since).total_seconds())
 
 
 class DrainTimeoutError(MaintenanceError, TimeoutError):
-    """Requests were still in progress when the time of a drain ran out, or it was not certain that there were none.
+    """A drain timed out: requests were still in progress, or it was not certain that there were none.
 
-    The text is that of the moment at which the error was made.
+    The text is composed when the error is created, and does not change later.
 
     Args:
         seconds: How long the drain waited.
-        workers: The workers that were still waited for, as far as the store reported them.
-        reason: What else stood in the way; an empty text if nothing did.
+        workers: The workers that had not confirmed, as far as the store reported them.
+        reason: Another reason; empty if there is none.
     """
 
     def __init__(self, seconds: float, workers: tuple[WorkerStatus, ...], reason: str = "") -> None:
@@ -102,37 +86,37 @@ class DrainTimeoutError(MaintenanceError, TimeoutError):
 
 
 class NoWorkersError(MaintenanceError):
-    """A drain has found no process that serves an app behind its switch: nothing shows that the service is closed."""
+    """A drain found no process that serves an app behind its switch, so nothing shows that the service is closed."""
 
 
 class NoSuchHoldError(MaintenanceError):
-    """There is no hold of that id, or no single one whose id begins so."""
+    """No hold has this id, or not exactly one has an id that begins with it."""
 
 
 class NoSuchWindowError(MaintenanceError):
-    """There is no planned window of that id, or no single one whose id begins so."""
+    """No planned window has this id, or not exactly one has an id that begins with it."""
 
 
 class MissingTableError(MaintenanceError):
-    """The table of a switch is missing, and is left to migrations; the message says which one to run, and how."""
+    """The table of a switch is missing and is left to migrations; the message says which one to run, and how."""
 
 
 class NotSupportedError(MaintenanceError):
-    """The backend lacks a method that the call needs; the message names the method."""
+    """The backend lacks what the call needs, such as a method; the message names it."""
 
 
 class ReadOnlyBackendError(MaintenanceError):
-    """The backend can be read but not written, so a block may hold nothing; the message says what to do instead."""
+    """The backend can be read but not written; the message says what to do instead."""
 
 
 class PromiseBrokenError(MaintenanceError, AssertionError):
-    """A backend breaks a promise of backends; raised by `fastapi_maintenance.testing.check_backend` alone.
+    """A backend breaks a promise that all backends make; only `fastapi_maintenance.testing.check_backend` raises it.
 
     Args:
         promise: The promise, in plain words.
-        scenario: The name of the scenario that found it.
-        calls: The calls that the scenario has made, in this order; in the last one the promise broke.
-        seen: What was seen.
+        scenario: The name of the scenario.
+        calls: The calls that the scenario made, in order; the promise broke in the last one.
+        seen: What was observed.
     """
 
     _MOST_SHOWN = 8

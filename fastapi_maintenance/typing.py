@@ -1,7 +1,7 @@
-"""What users annotate with: the Protocols of backends and the types of callbacks.
+"""Types to annotate with: the Protocols of backends, and the types of callbacks.
 
-A backend is anything with the two methods of `StateBackend`; there is nothing to inherit. Having more methods offers
-more, and is found by their names.
+A backend is any object with the two methods of `StateBackend`; there is nothing to inherit. Further methods, found by
+name, enable further features.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -34,52 +34,52 @@ __all__ = [
 
 @runtime_checkable
 class StateBackend(Protocol):
-    """Where the switch is kept."""
+    """A store of the switch."""
 
     async def get_value(self) -> bool:
         """Return whether maintenance is on; an exception, also a `CancelledError` of its own, counts as an outage."""
 
     async def set_value(self, value: bool, /) -> None:  # noqa: FBT001 -- the spec's own signature
-        """Set the switch; return when it is kept, raise when it could not be."""
+        """Set the switch; return when it is stored, raise if it cannot be."""
 
 
 class StateChange(Protocol):
     """A pure function from the current state to the new state."""
 
     def __call__(self, state: MaintenanceState, /) -> MaintenanceState:
-        """Return the new state; it may be called again with a newer current state."""
+        """Return the new state; may be called again with a newer current state."""
 
 
 @runtime_checkable
 class DetailedStateBackend(StateBackend, Protocol):
-    """A backend that keeps the whole state: messages, windows and holds."""
+    """A backend that stores the whole state: messages, windows and holds."""
 
     async def get_state(self) -> MaintenanceState:
-        """Return the state as it is kept."""
+        """Return the stored state."""
 
     async def update_state(self, change: StateChange, /) -> MaintenanceState:
-        """Apply `change` so that no other change, by any process, is lost, and return the result."""
+        """Apply `change` atomically across processes, and return the result."""
 
 
 @runtime_checkable
 class PeekableStateBackend(StateBackend, Protocol):
-    """A backend that knows its state without waiting."""
+    """A backend that returns its state without waiting."""
 
     def peek(self) -> MaintenanceState:
-        """Return the state at once; an exception counts as an outage of the store."""
+        """Return the state immediately, including the last write of this process; an exception counts as an outage."""
 
 
 @runtime_checkable
 class WatchableStateBackend(StateBackend, Protocol):
     """A backend that pushes each change.
 
-    It is watched once in each event loop, however many middlewares and other callers use it there.
+    It is watched once in each event loop, for all middlewares and other callers there.
     """
 
     def watch(self) -> AsyncIterator[MaintenanceState]:
-        """Yield the state at once, then again after each change; to yield a state twice does no harm.
+        """Yield the current state, then the new state after each change; yielding a state twice is harmless.
 
-        If it raises or ends, it is called again after a pause, and until then the backend is read each second.
+        If it raises or ends, it is called again after a pause, and until then the backend is read every second.
         """
 
 
@@ -90,30 +90,29 @@ class WorkerRegistry(Protocol):
     A worker is a process behind the switch, in one event loop, while it serves an app. Its id begins with the name of
     its host and the id of its process.
 
-    A registry whose records cannot be lost before the state itself is may say so: `is_durable = True`. Drains of any
-    other last two seconds at least, in which each worker that runs signs again.
+    If records cannot be lost without the state being lost too, set `is_durable = True`. Otherwise a drain lasts at
+    least two seconds, so that every running worker writes its record again.
     """
 
     async def sign(self, worker: str, report: str, /) -> None:
-        """Write the record of a worker, or replace it; raise if it cannot be kept.
+        """Write or replace the record of a worker; raise if it cannot be stored.
 
-        A worker calls this whenever its report changes, and each second: to show that it lives, and since its record
-        may have been lost.
+        A worker calls this when its report changes, and every second, since its record may have been lost.
         """
 
     async def leave(self, worker: str, /) -> None:
-        """Remove the record of a worker, which serves no longer."""
+        """Remove the record of a worker that has stopped serving."""
 
     async def reports(self) -> Mapping[str, str]:
         """Return the last report of every worker that has not left and is not known to be dead.
 
-        One that hangs stays in it, and so does one that this process has seen before if nothing but its record is gone.
+        Include a worker that hangs, and one that this process has seen before and of which only the record is gone.
         """
 
 
 @runtime_checkable
 class DrainableStateBackend(DetailedStateBackend, Protocol):
-    """A backend that knows who serves behind its switch, so that a drain can wait for all of them."""
+    """A backend that counts the workers behind its switch, so that a drain can wait for all of them."""
 
     @property
     def workers(self) -> WorkerRegistry | None:
@@ -121,31 +120,31 @@ class DrainableStateBackend(DetailedStateBackend, Protocol):
 
 
 class Predicate(Protocol):
-    """A function that tells whether a request is exempt from maintenance; one that returns a `bool` is one."""
+    """A function that decides whether a request is exempt from maintenance."""
 
     def __call__(self, request: Request, /) -> bool | None:
-        """Return True for a request that is exempt, False for one that is not, None where that is unknown.
+        """Return True if the request is exempt, False if it is not, None if that is unknown.
 
-        Only True exempts. The negation of unknown is unknown, so a request in doubt is blocked under either sign.
+        Only True exempts. `not_` of None is None: if a predicate cannot decide, the request is blocked either way.
         """
 
 
 class AsyncPredicate(Protocol):
-    """A predicate that has to wait for its answer."""
+    """An async predicate."""
 
     def __call__(self, request: Request, /) -> Awaitable[bool | None]:
-        """Return an awaitable of what a `Predicate` returns."""
+        """Return an awaitable of the result of a `Predicate`."""
 
 
 class SyncResponseCallback(Protocol):
-    """A function that makes the response to a blocked request."""
+    """A function that returns the response to a blocked request."""
 
     def __call__(self, request: Request, /) -> Response:
         """Return the response."""
 
 
 class AsyncResponseCallback(Protocol):
-    """A response callback that has to wait for what it says."""
+    """An async response callback."""
 
     def __call__(self, request: Request, /) -> Awaitable[Response]:
         """Return an awaitable of the response."""
@@ -156,10 +155,10 @@ ResponseCallback = TypeAliasType("ResponseCallback", "SyncResponseCallback | Asy
 
 
 class MiddlewareSettings(TypedDict, total=False):
-    """What `maintenance_middleware` and `MaintenanceModeMiddleware` take: `**settings: Unpack[MiddlewareSettings]`.
+    """The keywords of `maintenance_middleware` and `MaintenanceModeMiddleware`: `**kw: Unpack[MiddlewareSettings]`.
 
-    `enable_maintenance`, and the names that end in `_callback` and `_handler`, are other names of `enabled`, `exempt`
-    and `response`.
+    `enable_maintenance`, and the names ending in `_callback` and `_handler`, are aliases of `enabled`, `exempt` and
+    `response`.
     """
 
     backend: StateBackend | str | None

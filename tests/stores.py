@@ -1,4 +1,4 @@
-"""Backends as users write them, with hooks that let them fail, hang, or do something at a certain moment."""
+"""Backends as users write them, with hooks that make them fail, hang, or do something at a certain moment."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Hook = Callable[[], Awaitable[object]]
 
 
 async def be_down() -> None:
-    """Fail, as a store does that cannot be reached."""
+    """Fail like a store that cannot be reached."""
     message = "the store is down"
     raise ConnectionError(message)
 
 
 class Hooked:
-    """Three moments at which something can be made to happen; nothing but waiting for the network, unless told."""
+    """Three hooks; by default each is a checkpoint, like waiting for the network."""
 
     def __init__(self) -> None:
         self.before_read: Hook = checkpoint
@@ -30,16 +30,16 @@ class Hooked:
         self.after_write: Hook = checkpoint
 
     def go_down(self) -> None:
-        """Let reads and writes fail from now on."""
+        """Make reads and writes fail."""
         self.before_read = self.before_write = be_down
 
     def come_back(self) -> None:
-        """Let everything work again."""
+        """Make everything work again."""
         self.before_read = self.before_write = self.after_write = checkpoint
 
 
 class BareSwitch(Hooked):
-    """A backend with the two methods and no more."""
+    """A backend that has only the two methods."""
 
     def __init__(self, value: bool = False) -> None:
         super().__init__()
@@ -56,16 +56,16 @@ class BareSwitch(Hooked):
 
 
 class ReadOnlySwitch(BareSwitch):
-    """A backend with the two methods, one of which refuses."""
+    """A backend that refuses writes."""
 
-    async def set_value(self, value: bool, /) -> None:  # noqa: ARG002 -- as the Protocol has it
+    async def set_value(self, value: bool, /) -> None:  # noqa: ARG002 -- the signature of the Protocol
         await self.before_write()
         message = "this switch is set by someone else"
         raise ReadOnlyBackendError(message)
 
 
 class TextSwitch(BaseStateBackend):
-    """A backend as the spec describes it: derived from the base class, with text in its store."""
+    """A backend as in the spec: derived from the base class, with text in its store."""
 
     def __init__(self, store: dict[str, str]) -> None:
         self.store = store
@@ -80,7 +80,7 @@ class TextSwitch(BaseStateBackend):
 
 
 class DetailedStore(Hooked):
-    """A backend that keeps whole states, and takes waiting to be asked."""
+    """A backend that stores whole states."""
 
     def __init__(self, state: MaintenanceState | bool = False) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class DetailedStore(Hooked):
 
 
 class WatchableStore(DetailedStore):
-    """A detailed store that tells of each change, as soon as `before_tell` lets it."""
+    """A detailed store that pushes each change, after `before_tell`."""
 
     def __init__(self, state: MaintenanceState | bool = False) -> None:
         super().__init__(state)
@@ -126,12 +126,12 @@ class WatchableStore(DetailedStore):
         return state
 
     def ring(self) -> None:
-        """Let the watchers look."""
+        """Notify the watchers."""
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
 
     def cut_off(self) -> None:
-        """Let each watch fail."""
+        """Make each watch fail."""
         self.before_tell = be_down
         self.ring()
 
@@ -150,7 +150,7 @@ class WatchableStore(DetailedStore):
 
 
 class Records(Hooked):
-    """The records of workers in a store that may lose them; drains of it last two seconds at least."""
+    """The records of workers in a store that may lose them, so that its drains last at least two seconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,11 +171,7 @@ class Records(Hooked):
 
 
 class DrainableStore(DetailedStore):
-    """A detailed store that counts workers.
-
-    Args:
-        beside: The same store, as another process has it.
-    """
+    """A detailed store that counts workers; with `beside`, the same store as in another process."""
 
     def __init__(self, beside: DrainableStore | None = None) -> None:
         super().__init__()

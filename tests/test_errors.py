@@ -1,4 +1,4 @@
-"""What the errors of the package say."""
+"""`errors`: their texts."""
 
 from copy import copy
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Where the state lives: one module for each store."""
+"""Backends: one module for each store of the state."""
 
 from fastapi_maintenance.backends.base import BaseStateBackend
 from fastapi_maintenance.backends.cached import cached

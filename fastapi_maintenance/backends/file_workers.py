@@ -1,8 +1,8 @@
-"""The workers behind a file: each has a report in the folder `<file>.workers`, and a lock beside it.
+"""The workers behind a file: each has a report and a lock in the folder `<file>.workers`.
 
-The operating system lifts the lock when the process dies. So a worker whose lock is free is dead, or has left; if its
-lock file is missing, its record was lost, and nothing is known of it. Lock files are kept for a minute after the end of
-their workers, as the evidence of that end.
+The operating system releases the lock when the process dies, so a worker whose lock is free is dead or has left. If its
+lock file is missing, its record was lost, and it may be alive. Lock files are kept for a minute after the end of their
+workers, to show that they have ended.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 _KEPT_FOR = 60.0  # seconds
 _PAUSE = 0.1  # seconds
-_user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no owners of this kind, nor root
+_user: Callable[[], int] = getattr(os, "geteuid", lambda: 1)  # Windows has no such users
 
 
 class _Record(NamedTuple):
-    """The record that a worker of this process has."""
+    """The record of a worker of this process."""
 
     folder: Path
     lock: BaseFileLock
@@ -39,11 +39,7 @@ class _Record(NamedTuple):
 
 
 class FileWorkers:
-    """The records of the workers behind a file. Each method raises `OSError` if the file system refuses it.
-
-    Args:
-        path: The file.
-    """
+    """The records of the workers behind the file at `path`; each method raises `OSError` if the file system refuses."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -54,16 +50,16 @@ class FileWorkers:
         self._is_busy = threading.Lock()
 
     async def sign(self, worker: str, report: str, /) -> None:
-        """Write the report of a worker of this process, unless it is there already."""
+        """Write the report of a worker of this process, unless it has not changed."""
         await in_thread(self._is_busy, partial(self._sign, worker, report))
 
     async def leave(self, worker: str, /) -> None:
         """Remove the record of a worker of this process; if that fails, the worker counts as dead."""
-        self._left.add(worker)  # a thread that signs may still be busy when its caller was cancelled
+        self._left.add(worker)  # a cancelled `sign` may still be running in its thread
         while True:
             try:
                 return await in_thread(self._is_busy, partial(self._leave, worker))
-            except RuntimeError:  # no thread can be started now
+            except RuntimeError:  # no thread can be started at the moment
                 await anyio.sleep(_PAUSE)
 
     async def reports(self) -> Mapping[str, str]:
@@ -71,7 +67,7 @@ class FileWorkers:
         return await in_thread(self._is_busy, self._reports)
 
     def _folder(self) -> Path:
-        """Return the folder of the records, beside the file where the links on its path lead now."""
+        """Return the folder of the records, beside the file to which links in its path lead now."""
         return Path(os.path.realpath(self._path) + ".workers")
 
     def _sign(self, worker: str, report: str) -> None:
@@ -81,7 +77,7 @@ class FileWorkers:
         if before is None or before.folder != folder or not _is_in_place(before):
             self._records[worker] = self._add(folder, worker)
             if before is not None:
-                before.lock.release()  # where its folder was moved, it counts as dead there from now on
+                before.lock.release()  # if the folder was moved, the worker counts as dead there
         path = folder / f"{worker}.json"
         with suppress(FileNotFoundError):
             if path.read_text(encoding="utf-8") == report:
@@ -91,43 +87,43 @@ class FileWorkers:
         new.replace(path)
 
     def _add(self, folder: Path, worker: str) -> _Record:
-        """Take the lock of a worker, before its report is there, so that it never seems to be dead."""
+        """Take the lock of a worker. The report is written later, so the worker never seems to be dead."""
         if not folder.exists():
             if not folder.parent.is_dir():
                 raise FileNotFoundError(errno.ENOENT, "The folder of the switch is missing", str(folder.parent))
             folder.mkdir(exist_ok=True)
-            shutil.copymode(folder.parent, folder)  # whoever may write the file may be counted
+            shutil.copymode(folder.parent, folder)  # users who may write the file may be counted
             if _user() == 0:
                 like = folder.parent.stat()
                 os.chown(folder, like.st_uid, like.st_gid)
         lock = _lock(folder, worker)
-        lock.acquire(timeout=1)  # another process may be trying it
-        with suppress(OSError):  # whoever drains may not be able to
-            _clean(folder)
+        lock.acquire(timeout=1)  # another process may be checking it
+        with suppress(OSError):  # this user may not be permitted to
+            _remove_old(folder)
         return _Record(folder, lock, Path(lock.lock_file).stat().st_ino)
 
     def _leave(self, worker: str) -> None:
-        """Remove a record and release its lock, whose file is kept as evidence."""
+        """Remove a record and release its lock, but keep the lock file."""
         record = self._records.pop(worker, None)
         if record is not None:
             try:
-                _bury(record.folder / f"{worker}.json")
+                _remove_ended(record.folder / f"{worker}.json")
             finally:
                 record.lock.release()
 
     def _reports(self) -> dict[str, str]:
         folder, before, self._looked_at = self._folder(), self._looked_at, time.monotonic()
-        if self._looked_at > before + _KEPT_FOR / 2:  # the evidence of an end may have come and gone since then
+        if self._looked_at > before + _KEPT_FOR / 2:  # the lock file of an ended worker may have been removed
             self._seen.clear()
         found = {path.stem: path for path in folder.glob("*.json")}
         for worker in found.keys() | self._seen.keys():
             if self._is_alive(folder, worker):
-                with suppress(KeyError, FileNotFoundError):  # it was lost, or has just left
+                with suppress(KeyError, FileNotFoundError):  # lost, or just removed
                     self._seen[worker] = found[worker].read_text(encoding="utf-8")
             else:
                 self._seen.pop(worker, None)
-                with suppress(KeyError, OSError):  # it may be read by somebody who may not write
-                    _bury(found[worker])
+                with suppress(KeyError, OSError):  # this user may not be permitted to write
+                    _remove_ended(found[worker])
         return self._seen.copy()
 
     def _is_alive(self, folder: Path, worker: str) -> bool:
@@ -136,10 +132,10 @@ class FileWorkers:
             return True
         lock = _lock(folder, worker)
         if not Path(lock.lock_file).exists():
-            return True  # it was lost, and with it what would show the end of the worker
+            return True  # lost, so nothing would show its end
         try:
             lock.acquire(timeout=0)
-        except OSError:  # it is taken, or belongs to another user and cannot be tried
+        except OSError:  # taken, or owned by another user
             return True
         lock.release()
         return False
@@ -151,15 +147,15 @@ def _is_in_place(record: _Record) -> bool:
     return False
 
 
-def _bury(path: Path) -> None:
-    """Remove the record of a worker that has ended; its lock file shows from now on that it has."""
-    with suppress(OSError):  # it is missing, or belongs to another user
+def _remove_ended(path: Path) -> None:
+    """Remove the report of a worker that has ended; its lock file shows that it has."""
+    with suppress(OSError):  # missing, or owned by another user
         os.utime(path.with_suffix(".lock"))
     path.unlink(missing_ok=True)
 
 
-def _clean(folder: Path) -> None:
-    """Remove the lock files of workers that ended more than a minute ago, and the records that they left."""
+def _remove_old(folder: Path) -> None:
+    """Remove the lock files of workers that ended more than a minute ago, and the reports that they left."""
     for path in folder.glob("*.lock"):
         if path.stat().st_mtime > time.time() - _KEPT_FOR:
             continue
@@ -168,7 +164,7 @@ def _clean(folder: Path) -> None:
             lock.acquire(timeout=0)
             try:
                 if record.exists():
-                    _bury(record)
+                    _remove_ended(record)
                 else:
                     path.unlink()
             finally:
@@ -176,6 +172,6 @@ def _clean(folder: Path) -> None:
 
 
 def _lock(folder: Path, worker: str) -> BaseFileLock:
-    from filelock import FileLock  # noqa: PLC0415 -- much to import for those who only read
+    from filelock import FileLock  # noqa: PLC0415 -- a slow import, which readers do not need
 
     return FileLock(folder / f"{worker}.lock", thread_local=False)

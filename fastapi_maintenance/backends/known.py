@@ -1,8 +1,8 @@
-"""What this process knows of each switch: states that were read, pushed and written, in the order of asking for them.
+"""What this process knows of each switch: the newest state that was read, pushed or written.
 
-All that use one switch share what is known of it: middlewares, `cached()`, followers and those who write. Each state
-has the moment at which it was asked for, or at which its writing began. A later moment wins, in whatever order the
-answers arrive. So a process sees its own writes at once: a read that began before a write never replaces it.
+Middlewares, caches, followers and writers of one switch share it. Each state has the moment at which its read or write
+began, and the latest moment wins, in whatever order the answers arrive. So a process sees its own writes immediately: a
+read that began before a write never replaces it.
 """
 
 import itertools
@@ -25,13 +25,13 @@ from fastapi_maintenance.backends.base import check_state, name_of, read_state
 from fastapi_maintenance.state import MaintenanceState, Switch, status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend, StateChange
 
-_FOLLOWED_FOR = 3.0  # seconds after the last sign of life of a follower
+_FOLLOWED_FOR = 3.0  # seconds after the last call of `follow`
 _moments = itertools.count(1)
 _logger = get_logger()
 
 
 def moment() -> int:
-    """Return a number that is greater than all before, in whatever thread."""
+    """Return a number greater than all before, in any thread."""
     return next(_moments)
 
 
@@ -41,33 +41,34 @@ class Cache:
     def __init__(self, backend: StateBackend, ttl: float) -> None:
         self.backend = backend
         self.ttl = ttl
+        self.known = known_of(backend)
 
 
 class Known:
-    """What this process knows of the switch of that name. Threads with event loops of their own may share it."""
+    """What this process knows of the switch of that name. Threads, each with its own event loop, may share it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.forget()
 
     def forget(self) -> None:
-        """Forget everything, as in a forked child: its parent's followers, reads and subscribers are not its own."""
+        """Forget everything, as in a forked child: the followers, reads and subscribers are its parent's."""
         self.state: MaintenanceState | None = None
-        """The last known state; None: none is known yet."""
+        """The last known state."""
         self.last_write: int = 0
         """The moment at which the last write by this process began or ended."""
         self.logged: tuple[bool, datetime] | None = None
-        """Whether maintenance was on when that was logged last, and when that was."""
+        """Whether maintenance was on when that was last logged, and when."""
         self._asked = 0
         self._error: Exception | None = None
         self._answered_at = -float("inf")
         self._followed_until = -float("inf")
-        self._reading: tuple[object, anyio.Event] | None = None  # the event loop in which it began, and its end
+        self._reading: tuple[object, anyio.Event] | None = None  # the event loop of the read in progress, and its end
         self._subscribers: dict[object, tuple[object, Callable[[], None]]] = {}
-        self._lock = threading.RLock()  # the collector may end a subscription while it is held
+        self._lock = threading.RLock()  # reentrant: the garbage collector may end a subscription while it is held
 
     def peek(self, ttl: float) -> MaintenanceState | None:
-        """Return the state if it is followed, or was read less than `ttl` seconds ago; None: it has to be read."""
+        """Return the state if it is followed or was read less than `ttl` seconds ago; None: it has to be read."""
         now = time.monotonic()
         if now < self._followed_until or (now < self._answered_at + ttl and self._error is None):
             return self.state
@@ -75,7 +76,7 @@ class Known:
 
     @property
     def is_available(self) -> bool:
-        """Whether the store answered when it was asked last."""
+        """Whether the last read succeeded."""
         return self._error is None
 
     @property
@@ -84,19 +85,19 @@ class Known:
         return time.monotonic() < self._followed_until
 
     def follow(self) -> None:
-        """Record that a follower runs, which counts for three seconds."""
+        """Record that a follower is running; this counts for three seconds."""
         self._followed_until = time.monotonic() + _FOLLOWED_FOR
 
     def unfollow(self) -> None:
-        """Record that a follower has ended; another one that runs will call `follow` within a second."""
+        """Record that a follower has ended; any other one calls `follow` again within a second."""
         self._followed_until = -float("inf")
 
     async def read(self, backend: StateBackend, ttl: float, timeout: float) -> MaintenanceState | None:  # noqa: ASYNC109 -- one word
-        """Return the state of the backend, the last known one if that fails or takes too long, None if none is known.
+        """Return the state of the backend; if reading fails or takes too long, the last known state, if any.
 
         Args:
-            backend: What to ask.
-            ttl: Seconds for which an answer counts; callers share one read at a time. 0: each caller asks by itself.
+            backend: The backend to read.
+            ttl: Seconds for which an answer counts; concurrent callers share one read. 0: each caller reads for itself.
             timeout: Seconds to wait at most.
         """
         try:
@@ -106,35 +107,34 @@ class Known:
                 asked = moment()
                 state = await guarded(read_state(backend))
         except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
-            if error is not self._error:  # else it is known, and others get it until the next try
+            if error is not self._error:  # else another caller has recorded it
                 self.fail(error)
             return self.state
         self.put(state, asked)
-        return state  # this caller's own answer, although another caller may have received a newer one
+        return state  # the answer to this caller, although another one may have received a newer state
 
     async def get(self, backend: StateBackend, ttl: float) -> MaintenanceState:
-        """Return the state, no older than `ttl` seconds; raises what reading it raises.
+        """Return the state, no older than `ttl` seconds; raise what reading it raises.
 
-        While the store is unavailable, one caller at a time tries again; the others get its last error at once.
+        While the store is unavailable, one caller at a time reads again; the others get the last error immediately.
         """
         while time.monotonic() >= self._answered_at + ttl:
             loop, ended = self._reading or (None, None)
-            if ended is None or loop is not current_loop():  # only the event loop in which it began can wait for it
+            if ended is None or loop is not current_loop():  # a read can only be awaited in its own event loop
                 await self._read_now(backend)
                 break
             if self._error is not None:
                 break
             before = self._answered_at
             await ended.wait()
-            if self._answered_at != before:  # else its caller was cancelled
+            if self._answered_at != before:  # else the read was cancelled
                 break
-        error = self._error
-        if error is not None:
-            raise error.with_traceback(None)
-        return cast("MaintenanceState", self.state)  # which has been read
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        return cast("MaintenanceState", self.state)
 
     def put(self, state: MaintenanceState, asked: int) -> bool:
-        """Accept a state that was asked for, or written, at that moment, unless a later one is known."""
+        """Accept a state whose read or write began at that moment; return False if a later one is known."""
         with self._lock:
             if asked < self._asked:
                 return False
@@ -149,11 +149,11 @@ class Known:
         return True
 
     def fail(self, error: Exception) -> None:
-        """Record that the store is unavailable; the first of several times in a row is logged."""
+        """Record that the store is unavailable, and log it if it was available before."""
         with self._lock:
             was_available, state = self.is_available, self.state
             self._answered_at, self._error = time.monotonic(), error
-            self._reading = None  # it may never end
+            self._reading = None  # a read that hangs must not keep others from trying
         if not was_available:
             return
         if state is None:
@@ -165,30 +165,30 @@ class Known:
         self.notify()
 
     def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]:
-        """Call `notify` in this event loop after each change, until the function that this returns is called."""
+        """Call `notify` in this event loop after each change; return a function that ends this."""
         subscription = object()
         self._subscribers[subscription] = current_loop(), notify
         return lambda: self._subscribers.pop(subscription, None) and None
 
     def notify(self) -> None:
-        """Call all subscribers."""
+        """Notify all subscribers."""
         for loop, notify in list(self._subscribers.values()):
             call_soon(loop, notify)
 
     async def write(self, backend: StateBackend, write: Callable[[], Awaitable[MaintenanceState]]) -> MaintenanceState:
-        """Return the result of a write, which is known when this returns; raises what it raises.
+        """Write, record the result as the known state, and return it; raise what `write` raises.
 
-        If another write or read was in progress, it is unknown which is the newest, so the backend is asked.
+        If writes overlapped, their order is unknown, so the backend is read again.
         """
         began = self.last_write = moment()
         try:
             written = check_state(await guarded(write()))
-        finally:  # if it has failed, it may have been made all the same
+        finally:  # a write that raised may have been made
             is_alone = self.last_write == began
             self.last_write = moment()
         with self._lock:
             if is_alone and self.put(written, began):
-                self._asked = moment()  # what was asked for while it was written may be older, and arrive later
+                self._asked = moment()  # a read that began during the write may have seen the older state
                 return written
         newest, asked = written, moment()
         try:
@@ -204,7 +204,7 @@ class Known:
         asked = moment()
         try:
             self.put(await guarded(read_state(backend)), asked)
-        except Exception as error:  # noqa: BLE001 -- kept for all who ask until the next try
+        except Exception as error:  # noqa: BLE001 -- raised to all callers until the next try
             self.fail(error)
         finally:
             if self._reading is reading:
@@ -216,12 +216,12 @@ _known: weakref.WeakValueDictionary[object, Known] = remembered(weakref.WeakValu
 
 
 def forget_parent() -> None:
-    """Forget, in a child that was forked, what its parent knows of each switch."""
+    """In a forked child, forget what its parent knows of each switch."""
     for known in list(_known.values()):
         known.forget()
 
 
-with suppress(AttributeError):  # Windows knows no forks
+with suppress(AttributeError):  # Windows has no fork
     os.register_at_fork(after_in_child=forget_parent)
 
 
@@ -231,7 +231,7 @@ def uncached(backend: StateBackend) -> StateBackend:
 
 
 def key_of(backend: StateBackend) -> object:
-    """Return what distinguishes switches: the identity that a backend gives, else the backend if it can be hashed.
+    """Return what identifies a switch: the `switch_identity` of its backend, else the backend, or its id if unhashable.
 
     A cache has the key of the backend behind it.
     """
@@ -247,22 +247,19 @@ def key_of(backend: StateBackend) -> object:
 
 
 def known_of(backend: StateBackend) -> Known:
-    """Return what this process knows of the switch of a backend; it lasts as long as somebody keeps it."""
+    """Return what this process knows of the switch of a backend; it is kept as long as it is referenced."""
     key = key_of(backend)
-    known = _known.get(key)
-    if known is None:
-        known = _known.setdefault(key, Known(name_of(uncached(backend))))
-    return known
+    return _known.get(key) or _known.setdefault(key, Known(name_of(uncached(backend))))
 
 
 async def update_state(backend: DetailedStateBackend, change: StateChange) -> MaintenanceState:
-    """Apply a change. When this returns, the store has it and this process knows it."""
+    """Apply a change; on return, the store has it and this process knows it."""
     behind = cast("DetailedStateBackend", uncached(backend))
     return await known_of(behind).write(behind, lambda: behind.update_state(change))
 
 
-async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- as the Protocol has it
-    """Set a bare switch. When this returns, the store has it and this process knows it."""
+async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- the signature of the Protocol
+    """Set a bare switch; on return, the store has it and this process knows it."""
     behind = uncached(backend)
 
     async def write() -> MaintenanceState:

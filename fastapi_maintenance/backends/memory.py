@@ -1,4 +1,4 @@
-"""The state in this process's memory."""
+"""A backend in the memory of this process."""
 
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -12,20 +12,18 @@ from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import MaintenanceState, Switch
 from fastapi_maintenance.typing import StateChange
 
-__all__ = ["MemoryBackend"]
-
-_POLL = 0.05  # seconds: an event would belong to one event loop
+_POLL = 0.05  # seconds; an event would work in one event loop only
 
 
 class MemoryBackend(DetailedBackend):
-    """Keep the state in memory: for tests, and for a service that is a single process.
+    """Keep the state in memory: for tests, and for a service with a single process.
 
     >>> import asyncio
     >>> asyncio.run(MemoryBackend(state=True).get_value())
     True
 
     Args:
-        state: The state to begin with, or just whether there is maintenance.
+        state: The initial state, or just whether maintenance is on.
 
     Raises:
         TypeError: `state` is neither.
@@ -37,10 +35,10 @@ class MemoryBackend(DetailedBackend):
         self._state = MaintenanceState(switch=Switch(on=state)) if isinstance(state, bool) else state
         self._lock = threading.Lock()
         self.workers: MemoryWorkers = MemoryWorkers()
-        """Who serves behind this switch."""
+        """The workers behind this switch."""
 
     def __repr__(self) -> str:
-        """Show no state, which changes: this is the name of the switch in logs and telemetry."""
+        """Leave out the state, which changes: this names the switch in logs and telemetry."""
         return f"{type(self).__name__}()"
 
     def peek(self) -> MaintenanceState:
@@ -52,10 +50,10 @@ class MemoryBackend(DetailedBackend):
         return self._state
 
     async def update_state(self, change: StateChange) -> MaintenanceState:
-        """Apply a change; changes from several threads happen one after the other.
+        """Apply a change; several threads take turns.
 
         Raises:
-            ValueError: The state would be too big for any other store; see `state_to_text`.
+            ValueError: The new state is too long for other stores; see `state_to_text`.
         """
         with self._lock:
             after = change(self._state)
@@ -64,7 +62,7 @@ class MemoryBackend(DetailedBackend):
             return after
 
     async def watch(self) -> AsyncIterator[MaintenanceState]:
-        """Yield the state at once, and within 50 milliseconds after each change."""
+        """Yield the state now, and within 50 milliseconds after each change."""
         yielded = None
         while True:
             if yielded is not self._state:
@@ -82,11 +80,11 @@ class MemoryWorkers:
         self._reports: dict[str, str] = {}
 
     async def sign(self, worker: str, report: str, /) -> None:
-        """Keep the report of a worker."""
+        """Record the report of a worker."""
         self._reports[worker] = report
 
     async def leave(self, worker: str, /) -> None:
-        """Forget a worker."""
+        """Remove the record of a worker."""
         self._reports.pop(worker, None)
 
     async def reports(self) -> Mapping[str, str]:

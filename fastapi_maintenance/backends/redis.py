@@ -1,4 +1,4 @@
-"""The state in Redis or Valkey, pushed to all who follow it."""
+"""A backend in Redis or Valkey, with each change pushed to its followers."""
 
 import re
 from collections.abc import AsyncGenerator, Hashable
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from fastapi_maintenance._helpers.checks import reject_kind
+from fastapi_maintenance._helpers.checks import reject_kind, reject_value
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import let_go_in_children
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
@@ -34,7 +34,7 @@ from fastapi_maintenance.backends.redis_workers import RedisWorkers
 
 __all__ = ["RedisBackend", "make_client"]
 
-_TAG = re.compile(r"[^{]*\{[^}]+\}")  # the first braces of a key, unless there is nothing in them
+_TAG = re.compile(r"[^{]*\{[^}]+\}")  # the first braces of a key, if not empty
 _DATABASE = re.compile(r"/?[0-9]*/?")
 _SWAP = """
 if redis.call('GET', KEYS[2]) ~= (ARGV[1] ~= '' and ARGV[1]) then
@@ -51,10 +51,10 @@ redis.call('INCR', KEYS[2])
 redis.pcall('PUBLISH', KEYS[1], ARGV[4])
 return 1
 """
-"""Set the key if it is still missing (0), the same text (1), or in any case (2), and notify the followers.
+"""Set the key if it is still missing (0), if it still has the same text (1), or always (2), and notify the followers.
 
-The second key counts the changes. So a change that was cancelled while it was on its way, and arrives after what was
-done instead, finds another count and is refused, also where the text is the same again.
+The second key counts the changes, so a change that was cancelled and arrives late is refused, even if the text is the
+same again.
 """
 _logger = get_logger()
 
@@ -63,21 +63,20 @@ class RedisBackend(StoreBackend):
     """Keep the state in a key of Redis 6 or later, Valkey, or a Cluster of either.
 
     The key holds `1`, `0` or a JSON object, and a second key, `{<key>}:changes`, counts its changes. A missing key is
-    off, and words such as `true` that others set are understood. Each change is published on a channel of the key's
-    name, so that followers know it within milliseconds; what is set in another way, say with `redis-cli`, they find
-    within `poll_interval`. It runs on asyncio, as the client does. Its methods raise a
-    `redis.RedisError` where the store cannot be read or written.
+    off, and words such as `true` are read too. Each change is published on a channel named as the key, so followers see
+    it within milliseconds; a change made in another way, such as with `redis-cli`, within `poll_interval`. It runs on
+    asyncio, as the client does. Its methods raise a `redis.RedisError` if the store cannot be read or written.
 
     Args:
-        client: A client that you made and that you close; with or without `decode_responses`. Each event loop in
-            which the state is followed keeps one connection of it for the channel.
+        client: A client that you create and close, with or without `decode_responses`. Each event loop in which the
+            state is followed keeps one of its connections for the channel.
         key: The key.
-        poll_interval: Seconds, or a timedelta, between two reads of the key while it is followed. They also show
-            whether the store can still be reached.
+        poll_interval: Seconds, or a timedelta, between reads of the key while it is followed, which also show whether
+            the store can be reached.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `key` is empty, or has a `}` that ends no `{tag}`, or `poll_interval` is not above zero.
+        ValueError: `key` is empty or has a `}` outside its `{tag}`, or `poll_interval` is not above zero.
     """
 
     def __init__(
@@ -87,20 +86,18 @@ class RedisBackend(StoreBackend):
             reject_kind("client", "a redis.asyncio.Redis or RedisCluster (for a URL: backend_from_url)", client)
         super().__init__(key, poll_interval)
         self.client = client
-        self._is_polled = False  # because the user of the client may not subscribe, which has been logged
+        self._has_logged = False  # that the user of the client may not subscribe
         has_tag = _TAG.match(key) is not None
         if "}" in key and not has_tag:
-            msg = f"key must have no }} but that of its {{tag}}, so that another key can lie in its slot, got {key!r}"
-            raise ValueError(msg)
-        # in the same slot of a Cluster as the key, whose own {tag} decides on that where it has one
-        slot = key if has_tag else f"{{{key}}}"
+            reject_value("key", "have no } outside its {tag}, so that other keys can share its hash slot", key)
+        slot = key if has_tag else f"{{{key}}}"  # begins other keys in the same hash slot of a Cluster
         self._count_key = f"{slot}:changes"
         self.workers: RedisWorkers = RedisWorkers(client, slot)
-        """Who serves behind this switch."""
+        """The workers behind this switch."""
 
     @property
     def switch_identity(self) -> Hashable:
-        """What distinguishes this switch from others: the server, the database and the key."""
+        """Identifies this switch: the server, the database and the key."""
         if isinstance(self.client, RedisCluster):
             return "redis+cluster", id(self.client), self.key
         pool = self.client.connection_pool
@@ -112,7 +109,7 @@ class RedisBackend(StoreBackend):
         return f"{type(self).__name__}(key={self.key!r})"
 
     async def now(self) -> datetime:
-        """Return the time by the clock of the store, aware and in UTC; raises `redis.RedisError`."""
+        """Return the time of the server's clock, aware and in UTC; raise a `redis.RedisError` if it is unavailable."""
         seconds, microseconds = await self.client.time()
         return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
@@ -130,7 +127,7 @@ class RedisBackend(StoreBackend):
         return after if done else None
 
     async def _get(self) -> str | InvalidStateError | None:
-        """Return the text, None where the key is missing, or an error where it holds no text."""
+        """Return the text, None if the key is missing, or an error if its value is not text."""
         try:
             found: bytes | str | None = await self.client.get(self.key)
             return found.decode("utf-8") if isinstance(found, bytes) else found
@@ -144,12 +141,12 @@ class RedisBackend(StoreBackend):
     def _listening(self) -> AbstractAsyncContextManager[tuple[Read, Wait]]:
         if hasattr(self.client, "pubsub"):
             return self._subscribed()
-        self.workers.can_subscribe = False  # redis-py before 8 has none for a Cluster: there the key is only polled
+        self.workers.can_subscribe = False  # a Cluster client of redis-py before 8: the key is only polled
         return nullcontext((self.get_state, anyio.sleep))
 
     @asynccontextmanager
     async def _subscribed(self) -> AsyncGenerator[tuple[Read, Wait]]:
-        """Subscribe to the channel of the changes, without the client's own retries."""
+        """Subscribe to the channel of changes, without the client's own retries."""
         pubsub = self.client.pubsub()
         fileno = partial(_fileno, pubsub)
         let_go_in_children(fileno)
@@ -160,23 +157,21 @@ class RedisBackend(StoreBackend):
                 await self.client.initialize()  # a Cluster has to know its nodes
                 is_subscribed = await self._subscribe(pubsub, self.key)
                 self.workers.can_subscribe = is_subscribed and await self._subscribe(pubsub, self.workers.channel())
-            yield (
-                self.get_state,
-                (lambda seconds: pubsub.get_message(timeout=seconds)) if is_subscribed else anyio.sleep,
-            )
+            wait: Wait = (lambda seconds: pubsub.get_message(timeout=seconds)) if is_subscribed else anyio.sleep
+            yield self.get_state, wait
         finally:
             with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
-                await pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
+                await pubsub.aclose()  # type: ignore[no-untyped-call]  # untyped in redis-py
 
     async def _subscribe(self, pubsub: PubSub, channel: str) -> bool:
-        """Subscribe, and return whether that is permitted; if it is not, log it once."""
+        """Subscribe; return False if that is not permitted, and log it once."""
         try:
             await pubsub.subscribe(channel)
-            await pubsub.get_message(timeout=ANSWER_TIMEOUT)  # the answer to that
+            await pubsub.get_message(timeout=ANSWER_TIMEOUT)  # the confirmation
         except ResponseError as error:
-            if not self._is_polled:
-                self._is_polled = True
-                text = "The channel %s cannot be subscribed to, so the key is only polled, or a drain waits longer: %s"
+            if not self._has_logged:
+                self._has_logged = True
+                text = "Cannot subscribe to the channel %s, so the key is only polled, or drains take longer: %s"
                 _logger.warning(text, channel, error)
             return False
         return True
@@ -189,18 +184,13 @@ def _state_of(found: str | InvalidStateError | None) -> MaintenanceState:
 
 
 def _fileno(pubsub: PubSub) -> int:
-    """Return the number of the socket of a subscription, -1 if it has none now."""
-    writer = getattr(pubsub.connection, "_writer", None)  # redis-py has no public way to it
+    """Return the file descriptor of a subscription's socket; -1 if it is not connected."""
+    writer = getattr(pubsub.connection, "_writer", None)  # redis-py has no public access to it
     return -1 if writer is None else writer.get_extra_info("socket").fileno()
 
 
-async def _close(pubsub: PubSub) -> None:
-    with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
-        await pubsub.aclose()  # type: ignore[no-untyped-call]  # as redis-py has it
-
-
 async def _connect_once(client: Redis) -> None:
-    """Connect once, without the client's own retries, which may wait past the moment at which the store is back."""
+    """Connect once, without the client's own retries, which might wait although the store is available again."""
     connection = _new_connection(client)
     connection.retry = Retry(NoBackoff(), 0)
     try:
@@ -210,18 +200,18 @@ async def _connect_once(client: Redis) -> None:
 
 
 def _new_connection(client: Redis) -> AbstractConnection:
-    """Return a new connection, which is not open yet."""
+    """Return a new connection, not yet open."""
     connection: AbstractConnection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # as above
     return connection
 
 
 def make_client(url: str, *, cluster: bool) -> Redis | RedisCluster:
-    """Return a client for a URL as redis-py has it; raises `ValueError` for what is none, and shows none of it."""
+    """Return a client for a URL of redis-py; raise a `ValueError` that does not show an invalid one."""
     is_socket, parts = url.startswith("unix:"), None
     with suppress(ValueError):
         parts = urlsplit(url)
     if parts is None or "://" not in url or not (parts.path if is_socket else parts.hostname):
-        msg = "it names no socket" if is_socket else "it names no host"
+        msg = "it has no path of a socket" if is_socket else "it has no host"
         raise ValueError(msg)
     if not is_socket and not _DATABASE.fullmatch(parts.path):
         msg = "its path must be the number of a database"
@@ -230,8 +220,8 @@ def make_client(url: str, *, cluster: bool) -> Redis | RedisCluster:
         if cluster:
             return RedisCluster.from_url(url)
         client = Redis.from_url(url)
-        _new_connection(client)  # raises here where the query has what no connection takes
-    except (TypeError, ValueError, RedisError) as error:  # whose text may have a password
-        msg = f"redis-py refuses it with {type(error).__name__}"
+        _new_connection(client)  # raises if the query has an unknown option
+    except (TypeError, ValueError, RedisError) as error:  # their text may contain a password
+        msg = f"redis-py rejects it with {type(error).__name__}"
         raise ValueError(msg) from None
     return client

@@ -1,9 +1,8 @@
-"""The workers behind a switch in Redis: a hash of their records, each with the time at which it was written last.
+"""The workers behind a switch in Redis: a hash of their records, each with the time of its last write.
 
-A record also names a channel, to which its process subscribes and on which nothing is published. So the server knows at
-once when the process is gone, and still has the subscription of one that hangs. A process that has no subscription is
-known by the time of its record alone. Of a worker that has left, the time is kept, since its process may still
-subscribe.
+A record also names a channel to which its process subscribes, and on which nothing is published. So the server knows
+immediately when the process is gone, and keeps the subscription of one that hangs. Without a subscription, only the
+time of the record counts. Of a worker that has left, the time is kept, since its process may still be subscribed.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from fastapi_maintenance._helpers.waiting import current_loop
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
 
-_GONE_AFTER = 4.0  # seconds without a sign of life, and without a subscription
-_SILENT_FOR = 60.0  # seconds without a sign of life, for a process that cannot subscribe
+_GONE_AFTER = 4.0  # seconds since the last write, without a subscription
+_SILENT_FOR = 60.0  # seconds since the last write of a process that cannot subscribe
 _KEPT_FOR = 60.0  # seconds after a worker has left
 _SIGN = "redis.call('HSET', KEYS[1], ARGV[1], redis.call('TIME')[1] .. ' ' .. ARGV[2])"
 _LEAVE = "redis.call('HSET', KEYS[1], ARGV[1], redis.call('TIME')[1])"
@@ -28,7 +27,7 @@ _READ = "return {redis.call('TIME')[1], redis.call('HGETALL', KEYS[1])}"
 
 
 class _Record(NamedTuple):
-    """The record of a worker, and when it last showed that it lives, by the clock of this process."""
+    """The record of a worker, and when the worker was last known to be alive, by the clock of this process."""
 
     channel: str
     report: str
@@ -36,11 +35,9 @@ class _Record(NamedTuple):
 
 
 class RedisWorkers:
-    """The records of the workers behind one switch. Each method raises `redis.RedisError`.
+    """The records of the workers behind one switch; each method raises a `redis.RedisError` on failure.
 
-    Args:
-        client: The client.
-        slot: The key of the switch, with a tag by which it lies in one slot of a Cluster with other keys.
+    `slot` begins the keys in the hash slot of the switch.
     """
 
     def __init__(self, client: Redis | RedisCluster, slot: str) -> None:
@@ -50,10 +47,10 @@ class RedisWorkers:
         self._seen: dict[str, _Record] = {}
         self._looked_at = 0.0
         self.can_subscribe: bool = True
-        """Whether processes of this kind subscribe to their channels."""
+        """Whether this process can subscribe to its channel."""
 
     def channel(self) -> str:
-        """Return the channel to which this process subscribes in this event loop, without spaces."""
+        """Return the channel, without spaces, to which this process subscribes in this event loop."""
         slot = self._slot.replace("%", "%25").replace(" ", "%20")
         return f"{slot}:worker:{identity()}:{id(current_loop())}"
 
@@ -63,19 +60,18 @@ class RedisWorkers:
         await self._client.eval(_SIGN, 1, self._key, worker, f"{channel} {report}")
 
     async def leave(self, worker: str, /) -> None:
-        """Replace the record of a worker by the time at which it has left."""
+        """Replace the record of a worker by the time at which it left."""
         await self._client.eval(_LEAVE, 1, self._key, worker)
 
     async def reports(self) -> Mapping[str, str]:
         """Return the last report of each worker that has not left and is not known to be dead.
 
-        A process is known to be dead when the server has no subscription of it, and has not heard of it for four
-        seconds; one that could not subscribe, when it has not been heard of for a minute. One that was seen here and
-        whose record is lost has that time too.
+        A worker is dead if the server has no subscription of its process and no write for four seconds; a worker that
+        could not subscribe, after a minute. This also applies to a worker that was seen here and whose record is lost.
         """
         self._looked_at, before = time.monotonic(), self._looked_at
         if self._looked_at - before > _KEPT_FOR / 2:
-            self._seen.clear()  # they may have left so long ago that this is no longer known
+            self._seen.clear()  # the times of workers that have left may have been removed
         records, left = await self._read()
         lost = {worker: record for worker, record in self._seen.items() if worker not in records | left}
         found = lost | records
@@ -92,12 +88,12 @@ class RedisWorkers:
                 dead.append(worker)
         self._seen = alive
         if dead:
-            with suppress(Exception):  # it may be read by somebody who may not write
+            with suppress(Exception):  # this user may not be permitted to write
                 await self._client.hdel(self._key, *dead)
         return {worker: record.report for worker, record in alive.items()}
 
     async def _read(self) -> tuple[dict[str, _Record], dict[str, int]]:
-        """Return the records, and for how many seconds the workers that have left are gone."""
+        """Return the records, and the seconds since each worker that has left did so."""
         time_there, flat = await self._client.eval(_READ, 1, self._key)
         now, texts = time.monotonic(), [_text(each) for each in flat]
         records, left = {}, {}
@@ -112,14 +108,14 @@ class RedisWorkers:
         return records, left
 
     async def _subscribed(self, channels: set[str]) -> set[str]:
-        """Return those of the channels to which somebody subscribes; all of them if a node cannot be asked."""
+        """Return the channels that have subscribers; all of them if a node is unavailable."""
         asked = sorted(channels - {""})
         if not asked:
             return set()
-        options = {} if hasattr(self._client, "connection_pool") else {"target_nodes": "all"}  # those of a Cluster
+        options = {} if hasattr(self._client, "connection_pool") else {"target_nodes": "all"}  # of a Cluster
         try:
             numbers = await self._client.pubsub_numsub(*asked, **options)
-        except Exception:  # noqa: BLE001 -- of the client
+        except Exception:  # noqa: BLE001 -- any error of the client
             return set(asked)
         return {_text(channel) for channel, number in numbers if number}
 

@@ -1,4 +1,4 @@
-"""A backend from one line of text, as it stands in a configuration."""
+"""Backends from URLs, for use in configuration."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -9,15 +9,13 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 import anyio
 
-from fastapi_maintenance._helpers.checks import reject_kind
+from fastapi_maintenance._helpers.checks import reject_kind, reject_value
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
 from fastapi_maintenance.backends.base import DEFAULT_KEY, StoreBackend, check_backend
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.typing import StateBackend
-
-__all__ = ["as_backend", "backend_from_url", "close_if_made_here", "opened"]
 
 _ASYNC_DRIVERS = {
     "mariadb": ("aiomysql", "asyncmy"),
@@ -29,7 +27,7 @@ _ASYNC_DRIVERS = {
 
 
 def backend_from_url(url: str) -> StateBackend:
-    """Return the backend that a URL names. Nothing is connected to before it is used.
+    """Return the backend for a URL. It connects when it is first used.
 
     >>> backend_from_url("file:maintenance.txt")
     LocalFileBackend('maintenance.txt')
@@ -38,20 +36,20 @@ def backend_from_url(url: str) -> StateBackend:
     |---|---|
     | `env:NAME`, `env:` | `EnvVarBackend` |
     | `file:relative/path`, `file:///absolute/path` (percent-encoded, RFC 8089) | `LocalFileBackend` |
-    | `memory:` | `MemoryBackend`, another one each time |
+    | `memory:` | `MemoryBackend`, a new one each time |
     | `redis://`, `rediss://` (TLS), `unix://` (a socket), `redis+cluster://`, `rediss+cluster://` | `RedisBackend` |
-    | `postgresql+asyncpg://`, `sqlite+aiosqlite://`, any other of SQLAlchemy's async drivers | `SQLAlchemyBackend` |
+    | `postgresql+asyncpg://`, `sqlite+aiosqlite://`, other async drivers of SQLAlchemy | `SQLAlchemyBackend` |
 
-    The stores take `?key=...` for another key than `fastapi_maintenance_mode`, and databases `?create_table=false` if
-    migrations create the table; the rest of the query is for the client.
+    Stores and databases accept `?key=...` instead of the default key, `fastapi_maintenance_mode`, and databases
+    `?create_table=false` if migrations create the table. The rest of the query is passed to the client.
 
-    The client that this makes is closed at the shutdown of the app whose middleware uses it, and at the end of a call
-    that was given the URL.
+    The client is closed at the shutdown of the app whose middleware uses it, or at the end of a call that was given
+    the URL.
 
     Raises:
         TypeError: `url` is not a `str`.
-        ValueError: The scheme is unknown, or the rest is nothing that it can mean; no password is shown.
-        ImportError: A package that the backend needs is missing; it says which extra to install.
+        ValueError: The scheme is unknown, or the rest is not valid for it; no password is shown.
+        ImportError: A package that the backend needs is missing; the message says which extra to install.
     """
     if not isinstance(url, str):
         reject_kind("url", "a str", url)
@@ -66,7 +64,7 @@ def _from_url(name: str, url: str) -> StateBackend:
     if colon and scheme == "file":
         return _file(name, rest)
     if colon and scheme == "memory":
-        return _memory(name, rest)
+        return MemoryBackend() if not rest else reject_value(name, "be just 'memory:'", url)
     if colon and scheme in _REDIS:
         return _redis(name, scheme, rest)
     if colon and driver and dialect:
@@ -75,13 +73,13 @@ def _from_url(name: str, url: str) -> StateBackend:
         drivers = " or ".join(f"{dialect}+{known}:" for known in _ASYNC_DRIVERS[dialect])
         msg = f"{name} must name an async driver, {drivers}, got '{scheme}:'"
         raise ValueError(msg)
-    shown = "what has an @ before its first colon" if "@" in scheme else repr(scheme + colon)  # it may be a password
+    shown = "a text with an @ before its first colon" if "@" in scheme else repr(scheme + colon)  # maybe a password
     msg = f"{name} must begin with {_KNOWN_SCHEMES}, got {shown}{_suggestion(url, scheme)}"
     raise ValueError(msg)
 
 
 def _suggestion(url: str, scheme: str) -> str:
-    """Return "did you mean", with nothing of a URL that may have a password."""
+    """Return "did you mean ...?", or an empty text; show no part of a URL that may contain a password."""
     nearest = get_close_matches(scheme, [*_WITHOUT_SLASHES, *_REDIS, *_ASYNC_DRIVERS, *_DRIVERS], n=1)
     if url and ":" not in url and "@" not in url and (not nearest or re.search(r"[./\\]", url)):
         return f"; did you mean file:{url}?"
@@ -92,13 +90,13 @@ def _suggestion(url: str, scheme: str) -> str:
 
 
 def as_backend(name: str, value: object) -> StateBackend:
-    """Return the value if it is a backend, or the one that it names if it is a URL."""
+    """Return the value if it is a backend; if it is a URL, the backend for it."""
     return _from_url(name, value) if isinstance(value, str) else check_backend(name, value)
 
 
 @asynccontextmanager
 async def opened(backend: StateBackend | str) -> AsyncGenerator[StateBackend]:
-    """Give a backend for a while; the client of one that is made here is closed afterwards."""
+    """Yield a backend; close its client afterwards if it was created here, from a URL."""
     if not isinstance(backend, str):
         yield backend
         return
@@ -110,7 +108,7 @@ async def opened(backend: StateBackend | str) -> AsyncGenerator[StateBackend]:
 
 
 async def close_if_made_here(backend: StateBackend) -> None:
-    """Close the client of a backend that was made from a URL; used again, it connects again."""
+    """Close the client of a backend that was created from a URL; if used again, it connects again."""
     if isinstance(backend, StoreBackend) and backend.close_client is not None:
         with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
             await backend.close_client()
@@ -118,7 +116,7 @@ async def close_if_made_here(backend: StateBackend) -> None:
 
 def _file(name: str, rest: str) -> StateBackend:
     if "?" in rest or "#" in rest:
-        msg = f"{name} must have ? and # of a file's path percent-encoded, as %3F and %23"
+        msg = f"{name} must have ? and # in the path of a file percent-encoded, as %3F and %23"
         raise ValueError(msg)
     if rest.startswith("//"):
         host, slash, rest = rest[2:].partition("/")
@@ -129,13 +127,6 @@ def _file(name: str, rest: str) -> StateBackend:
     return LocalFileBackend(unquote(rest))
 
 
-def _memory(name: str, rest: str) -> StateBackend:
-    if rest:
-        msg = f"{name} must be 'memory:' and no more, got {rest!r} after it"
-        raise ValueError(msg)
-    return MemoryBackend()
-
-
 def _redis(name: str, scheme: str, rest: str) -> StateBackend:
     from fastapi_maintenance.backends.redis import RedisBackend, make_client  # noqa: PLC0415 -- an extra
 
@@ -144,7 +135,7 @@ def _redis(name: str, scheme: str, rest: str) -> StateBackend:
     try:
         client = make_client(url, cluster=bool(cluster))
     except ValueError as error:
-        msg = f"{name} must be a URL that Redis understands, such as {scheme}://host:6379/0: {error}"
+        msg = f"{name} must be a Redis URL, such as {scheme}://host:6379/0: {error}"
         raise ValueError(msg) from None
     backend = RedisBackend(client, key)
     backend.close_client = client.aclose
@@ -161,7 +152,7 @@ def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
     try:
         engine, given = make_engine(url)
     except ValueError as error:
-        msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another that SQLAlchemy knows; {scheme}: {error}"
+        msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another URL of SQLAlchemy; {scheme}: {error}"
         raise ValueError(msg) from None
     word = given.get("create_table", "true").lower()
     if word not in ("true", "false"):

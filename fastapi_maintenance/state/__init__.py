@@ -1,4 +1,4 @@
-"""The state of maintenance, what it means at a moment, and every change of it: values and pure functions."""
+"""The maintenance state, its changes, and its status at a moment: values and pure functions."""
 
 from fastapi_maintenance.state.changes import (
     add_hold,

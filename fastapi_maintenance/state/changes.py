@@ -1,4 +1,4 @@
-"""Every change of a state, as a pure function."""
+"""Changes of a state, as pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,23 +8,11 @@ from typing import Any
 from fastapi_maintenance.state.status import parts_in_force
 from fastapi_maintenance.state.values import Hold, MaintenanceState, Switch, Window
 
-__all__ = [
-    "add_hold",
-    "add_window",
-    "cancel_window",
-    "check_future",
-    "edit_switch",
-    "release_hold",
-    "renew_hold",
-    "set_switch",
-    "stamped",
-]
-
 _KEPT_AFTER_EXPIRY = timedelta(hours=1)
 
 
 def check_future(name: str, moment: datetime | None, now: datetime) -> None:
-    """Refuse a moment that has passed."""
+    """Raise a `ValueError` if the moment is not after `now`."""
     if moment is not None and moment <= now:
         msg = f"{name} must be in the future, got {moment.isoformat()}"
         raise ValueError(msg)
@@ -33,7 +21,7 @@ def check_future(name: str, moment: datetime | None, now: datetime) -> None:
 def set_switch(state: MaintenanceState, switch: Switch, now: datetime) -> MaintenanceState:
     """Return the state with a new switch. Switching off also ends the windows in force.
 
-    Ended windows are dropped, and holds that expired an hour before `now`, or longer.
+    Drop ended windows, and holds that expired at least an hour before `now`.
     """
     in_force = () if switch.on else parts_in_force(state, now)
     windows = tuple(one for one in state.windows if not _has_ended(one, now) and one not in in_force)
@@ -41,10 +29,10 @@ def set_switch(state: MaintenanceState, switch: Switch, now: datetime) -> Mainte
 
 
 def edit_switch(state: MaintenanceState, changes: Mapping[str, Any], now: datetime) -> MaintenanceState:
-    """Return the state with some fields of the switch changed, and the others kept.
+    """Return the state with some fields of the switch changed.
 
-    While only windows are in force, turning the switch on keeps their message and end. A switch that is not in force
-    has nothing to keep, and switching off clears the message and the end.
+    Fields that are not mentioned are kept if the switch is in force. If only windows are in force, turning the switch
+    on takes over their message and end. Turning it off clears message and end.
 
     Args:
         state: The state.
@@ -52,7 +40,7 @@ def edit_switch(state: MaintenanceState, changes: Mapping[str, Any], now: dateti
         now: An aware datetime.
 
     Raises:
-        ValueError: The switch is off, and is not turned on; or a value is not valid.
+        ValueError: The switch is off and `changes` do not turn it on, or a value is not valid.
     """
     if not changes:
         return state
@@ -71,41 +59,37 @@ def edit_switch(state: MaintenanceState, changes: Mapping[str, Any], now: dateti
 
 
 def stamped(switch: Switch, since: datetime | None) -> Switch:
-    """Return a switch with `since`, if it has other details: without them its text is `1` or `0`."""
+    """Return the switch with `since` if it has other details; a bare switch is stored as `1` or `0`, without it."""
     return replace(switch, since=since if (switch.message, switch.ends_at, switch.by) != (None, None, None) else None)
 
 
 def add_window(state: MaintenanceState, window: Window, now: datetime) -> MaintenanceState:
-    """Return the state with another window, which starts in the future.
-
-    Raises:
-        ValueError: It does not.
-    """
+    """Return the state with another window; raise a `ValueError` if it does not start in the future."""
     check_future("starts_at", window.starts_at, now)
     return replace(state, windows=(*_without_old(state, now), window))
 
 
 def cancel_window(state: MaintenanceState, window_id: str, now: datetime) -> MaintenanceState:
-    """Return the state without the window of that id; if it is in force, that ends. Unchanged if there is none."""
+    """Return the state without the window of that id, also if it is in force. Ended windows are dropped."""
     return replace(state, windows=tuple(one for one in _without_old(state, now) if one.id != window_id))
 
 
 def add_hold(state: MaintenanceState, hold: Hold, now: datetime) -> MaintenanceState:
-    """Return the state with `hold` as its newest one, and without those that expired an hour before `now`, or longer.
+    """Return the state with `hold` as the newest, without holds that expired at least an hour before `now`.
 
-    Until then an expired hold keeps its place, although it does not count: the clock of this host may be ahead.
+    Until then an expired hold keeps its place without counting, since the clock of this host may be ahead.
     """
     others = _without_long_expired(state.holds, now)
     return replace(state, holds=(*(other for other in others if other.id != hold.id), hold))
 
 
 def release_hold(state: MaintenanceState, hold_id: str) -> MaintenanceState:
-    """Return the state without the hold of that id; unchanged if there is none."""
+    """Return the state without the hold of that id."""
     return replace(state, holds=tuple(hold for hold in state.holds if hold.id != hold_id))
 
 
 def renew_hold(state: MaintenanceState, hold: Hold) -> MaintenanceState:
-    """Return the state with `hold` in the place of the one with its id, or where it belongs by its age."""
+    """Return the state with `hold` replacing the one with its id, or inserted by its age."""
     holds = [hold if other.id == hold.id else other for other in state.holds]
     if hold not in holds:
         newer = (place for place, other in enumerate(holds) if _is_newer(other, hold))
@@ -126,7 +110,7 @@ def _has_ended(window: Window, now: datetime) -> bool:
 
 
 def _without_old(state: MaintenanceState, now: datetime) -> list[Window]:
-    """Return the windows without the ended ones, but the last of these, which shows since when maintenance is off."""
+    """Return the windows, of the ended ones only the last: it shows since when maintenance is off."""
     ended = [window for window in state.windows if _has_ended(window, now)]
     last = max(ended, key=lambda window: (window.ends_at or now, window.id), default=None)
     return [window for window in state.windows if window == last or window not in ended]

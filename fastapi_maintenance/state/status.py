@@ -1,12 +1,10 @@
-"""What a state means at one moment: `status_of` is the only rule for that, and everything asks it."""
+"""Evaluate a state at a moment. `status_of` is the only rule that decides whether maintenance is on."""
 
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fastapi_maintenance.state.values import Hold, MaintenanceState, Switch, Window
-
-__all__ = ["MaintenanceStatus", "next_change", "open_holds", "parts_in_force", "seconds_left", "status_of"]
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -17,11 +15,11 @@ class MaintenanceStatus:
 
     Args:
         active: Whether maintenance is on.
-        message: What to tell visitors; None while maintenance is off.
-        ends_at: When maintenance will be off by this state. None: it is off, or part of the state has no end. It is in
-            the past if a job takes longer than its owner expected.
+        message: The message for visitors; None while maintenance is off.
+        ends_at: When maintenance is expected to end. None: it is off, or no end is known. It is in the past if a job
+            takes longer than its owner expected.
         by: Who turned it on or off, for operators.
-        since: Since when it has been on or off, as far as the state says.
+        since: Since when it has been on or off, if the state records it.
         decided_by: The hold, switch or window that decides; None: nothing turns maintenance on.
         next_window: The next planned window.
     """
@@ -36,7 +34,7 @@ class MaintenanceStatus:
 
 
 def status_of(state: MaintenanceState, now: datetime) -> MaintenanceStatus:
-    """Return what a state means at `now`, an aware datetime.
+    """Return the status of a state at `now`, an aware datetime.
 
     >>> from datetime import UTC, datetime, timedelta
     >>> now = datetime(2030, 1, 1, tzinfo=UTC)
@@ -72,7 +70,7 @@ def open_holds(state: MaintenanceState, now: datetime) -> tuple[Hold, ...]:
 
 
 def parts_in_force(state: MaintenanceState, now: datetime) -> list[Switch | Window]:
-    """Return what turns maintenance on without holds: the switch, then windows, those that end last first."""
+    """Return what turns maintenance on apart from holds: the switch, then windows, those that end last first."""
     windows = [one for one in state.windows if one.starts_at <= now and (one.ends_at is None or now < one.ends_at)]
     windows.sort(key=_by_end, reverse=True)
     switch = state.switch
@@ -81,7 +79,7 @@ def parts_in_force(state: MaintenanceState, now: datetime) -> list[Switch | Wind
 
 
 def next_change(state: MaintenanceState, now: datetime) -> datetime | None:
-    """Return the first moment after `now` at which time alone may change the status; None if there is none."""
+    """Return the next time after `now` at which the status may change without a write; None: never."""
     moments = [state.switch.ends_at, *(hold.expires_at for hold in state.holds)]
     for window in state.windows:
         moments += window.starts_at, window.ends_at
@@ -89,15 +87,15 @@ def next_change(state: MaintenanceState, now: datetime) -> datetime | None:
 
 
 def seconds_left(status: MaintenanceStatus, now: datetime) -> int | None:
-    """Return the whole seconds until maintenance ends, 0 once its expected end has passed; None if no end is known."""
+    """Return the seconds until maintenance ends, rounded up; 0 if its expected end has passed, None if unknown."""
     return None if status.ends_at is None else max(0, math.ceil((status.ends_at - now).total_seconds()))
 
 
 def _end(state: MaintenanceState, holds: tuple[Hold, ...], now: datetime) -> datetime | None:
-    """Return when maintenance, which is on, will be off; None if part of it has no end."""
+    """Return when maintenance, which is on, is expected to end; None if no end is known."""
     end: datetime | None = None
     for hold in reversed(holds):
-        if not hold.on:  # it decides once the newer holds are released
+        if not hold.on:  # decides once the newer holds are released
             return end
         if hold.ends_at is None:
             return None
@@ -116,7 +114,7 @@ def _by_end(part: Switch | Window) -> tuple[bool, datetime]:
 
 
 def _turned_off(state: MaintenanceState, now: datetime) -> tuple[str | None, datetime | None]:
-    """Return by whom, and since when, maintenance is off: an operator, or the end of the switch or a window."""
+    """Return who turned maintenance off, and when: an operator, or the end of the switch or a window."""
     switch = state.switch
     ended = [window.ends_at for window in state.windows if window.ends_at is not None and window.ends_at <= now]
     if switch.on and switch.ends_at is not None:

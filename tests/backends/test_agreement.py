@@ -1,13 +1,12 @@
-"""One state machine does the same to every backend and to a model of a few lines, and asserts that they agree."""
+"""A state machine does the same to a backend and to a model of it, for every kind of backend; they must agree."""
 
 from __future__ import annotations
 
 import tempfile
 import uuid
-from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -24,7 +23,6 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
-    initialize,
     invariant,
     precondition,
     rule,
@@ -39,7 +37,6 @@ from fastapi_maintenance import (
     ReadOnlyBackendError,
     StateBackend,
     Switch,
-    backend_from_url,
     cached,
     cancel_maintenance,
     get_maintenance_mode,
@@ -51,7 +48,7 @@ from fastapi_maintenance import (
     status_of,
 )
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.backends.url import close_if_made_here
+from fastapi_maintenance.backends.url import opened
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.state import (
     Hold,
@@ -77,9 +74,14 @@ def keeps_states(machine: Agreement) -> bool:
     return isinstance(machine.backend, DetailedStateBackend) and not machine.is_read_only()
 
 
+def is_bare_and_held(machine: Agreement) -> bool:
+    is_held = bool(machine.open) and machine.open[-1].hold.on == machine.model.switch.on
+    return type(machine.backend) is BareSwitch and is_held
+
+
 @dataclass
 class OpenBlock:
-    """A block that is open, and what its task is told to end it."""
+    """An open block, and how it is to end."""
 
     hold: Hold
     end: anyio.Event
@@ -88,9 +90,11 @@ class OpenBlock:
 
 
 class Agreement(RuleBasedStateMachine):
-    """The rules: what operators and jobs do. A subclass says which backend it is done to."""
+    """What operators and jobs do, to a backend of one kind."""
 
-    loop: ClassVar[str] = "asyncio"
+    make: ClassVar[Callable[[Agreement], tuple[StateBackend, StateBackend]]]
+    """Returns a backend that is off, and one on the same store, as in another process."""
+    loop: ClassVar[str]
     blocks = Bundle("blocks")
 
     def __init__(self) -> None:
@@ -98,31 +102,22 @@ class Agreement(RuleBasedStateMachine):
         self.resources = ExitStack()
         self.folder = Path(self.resources.enter_context(tempfile.TemporaryDirectory()))
         self.portal: BlockingPortal = self.resources.enter_context(start_blocking_portal(self.loop))
-        self.backend = self.make_backend()
+        self.backend, self.another = type(self).make(self)
         self.now = NOW
         self.resources.enter_context(pytest.MonkeyPatch.context()).setattr(clock, "now", lambda: self.now)
         self.model = MaintenanceState()
         self.open: list[OpenBlock] = []
 
-    @abstractmethod
-    def make_backend(self) -> StateBackend:
-        """Return the backend, which is off."""
-
-    def another_instance(self) -> StateBackend:
-        """Return a backend on the same store, as another process has it; the same one where there is no such thing."""
-        return self.backend
-
-    def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:  # noqa: ANN401 -- whatever it returns
-        """Run an async function on the event loop, and return what it returns."""
+    def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:  # noqa: ANN401 -- any result
+        """Run an async function in the event loop, and return its result."""
         return self.portal.call(function, *args)
 
     def teardown(self) -> None:
-        """End what is still open, and look once more."""
         for block in list(self.open):
             self.end(block, "return")
         self.resources.close()
 
-    # --- what operators do ------------------------------------------------------------------------------------------
+    # Operators
 
     @rule(value=st.booleans())
     def operator_sets_the_switch(self, value: bool) -> None:
@@ -160,21 +155,18 @@ class Agreement(RuleBasedStateMachine):
         self.now += hours * HOUR
 
     @precondition(keeps_states)
-    @rule(state=states.map(lambda state: text_to_state(state_to_text(state))))  # `since` alone is not kept as text
-    def somebody_writes_a_whole_state(self, state: MaintenanceState) -> None:
+    @rule(state=states.map(lambda state: text_to_state(state_to_text(state))))  # `since` alone is not stored
+    def operator_writes_a_whole_state(self, state: MaintenanceState) -> None:
         self.update(lambda _: replace(state, holds=(*state.holds, *(block.hold for block in self.open))))
 
     @precondition(keeps_states)
     @rule()
-    def what_is_too_big_is_refused(self) -> None:
-        async def grow() -> None:
-            assert isinstance(self.backend, DetailedStateBackend)
-            await self.backend.update_state(lambda state: replace(state, holds=(*state.holds, *TOO_MANY)))
-
+    def state_that_is_too_long_is_refused(self) -> None:
+        assert isinstance(self.backend, DetailedStateBackend)
         with pytest.raises(ValueError, match="a state must take at most 65535 bytes as text, got "):
-            self.run(grow)
+            self.run(self.backend.update_state, lambda state: replace(state, holds=(*state.holds, *TOO_MANY)))
 
-    # --- what jobs do -----------------------------------------------------------------------------------------------
+    # Jobs
 
     @rule(target=blocks, on=st.booleans())
     def job_opens_a_block(self, on: bool) -> OpenBlock:
@@ -203,21 +195,18 @@ class Agreement(RuleBasedStateMachine):
         self.end(block, how)
 
     def end(self, block: OpenBlock, how: str) -> None:
-        """End a block in one of the ways that a block can end."""
+        """End a block in one of the three ways."""
         block.how = how
         self.portal.call(block.end.set)
-        if how == "raise":
-            with pytest.raises(ZeroDivisionError):
-                block.done.result(timeout=60)
-        else:
+        with pytest.raises(ZeroDivisionError) if how == "raise" else nullcontext():
             block.done.result(timeout=60)
         self.open.remove(block)
         self.model = release_hold(self.model, block.hold.id)
 
-    # --- what all must agree on -------------------------------------------------------------------------------------
+    # What both agree on
 
     def is_read_only(self) -> bool:
-        """Tell whether the backend refuses to be written."""
+        """Return whether the backend refuses writes."""
         return isinstance(self.backend, (EnvVarBackend, ReadOnlySwitch))
 
     def windows_to_cancel(self) -> list[str]:
@@ -232,158 +221,79 @@ class Agreement(RuleBasedStateMachine):
         self.model = expected
 
     @invariant()
-    def the_state_is_that_of_the_model(self) -> None:
+    def state_is_that_of_the_model(self) -> None:
         assert self.run(get_maintenance_state, self.backend) == self.model
 
     @invariant()
-    def the_newest_block_decides_else_the_status(self) -> None:
+    def newest_block_decides_else_the_status(self) -> None:
         expected = self.open[-1].hold.on if self.open else status_of(self.model, self.now).active
         assert self.run(get_maintenance_mode, self.backend) == expected
 
     @invariant()
-    def what_was_written_is_read_by_another_instance_too(self) -> None:
+    def another_instance_reads_the_same(self) -> None:
         if not self.is_read_only():
-            another = self.another_instance()
-            assert self.run(another.get_value) == status_of(self.model, self.now).active
-            if isinstance(another, DetailedStateBackend):
-                assert self.run(another.get_state) == self.model
+            assert self.run(self.another.get_value) == status_of(self.model, self.now).active
+            if isinstance(self.another, DetailedStateBackend):
+                assert self.run(self.another.get_state) == self.model
 
-
-class OnMemory(Agreement):
-    def make_backend(self) -> StateBackend:
-        return MemoryBackend()
-
-
-class OnFile(Agreement):
-    def make_backend(self) -> StateBackend:
-        return LocalFileBackend(self.folder / "switch")
-
-    def another_instance(self) -> StateBackend:
-        return LocalFileBackend(self.folder / "switch")
-
-
-class OnEnvironment(Agreement):
-    def make_backend(self) -> StateBackend:
-        return served(EnvVarBackend("FASTAPI_MAINTENANCE_MODE_OF_THE_STATE_MACHINE"))
-
-
-class OnDetailedStore(Agreement):
-    def make_backend(self) -> StateBackend:
-        return DetailedStore()
-
-
-class OnBareSwitch(Agreement):
-    def make_backend(self) -> StateBackend:
-        return BareSwitch()
-
-    @precondition(lambda self: self.open and self.open[-1].hold.on == self.model.switch.on)
+    @precondition(is_bare_and_held)
     @rule()
     def operator_of_another_process_overrules_what_a_block_wrote(self) -> None:
-        """The two methods tell a change by others from what a block wrote where the two differ."""
+        """A bare switch shows a change by others only if it differs from what a block wrote."""
         assert isinstance(self.backend, BareSwitch)
         self.backend.value = not self.model.switch.on
         self.model = replace(self.model, switch=Switch(on=self.backend.value))
-        self.the_state_is_that_of_the_model()
+        self.state_is_that_of_the_model()
         self.run(set_maintenance_mode, self.backend.value, self.backend)  # the block writes its own value again
 
 
-class OnReadOnlySwitch(Agreement):
-    def make_backend(self) -> StateBackend:
-        return served(ReadOnlySwitch())
+def alone(backend: StateBackend) -> tuple[StateBackend, StateBackend]:
+    return backend, backend
 
 
-class OnTextSwitch(Agreement):
-    @initialize()
-    def begin_with_an_empty_store(self) -> None:
-        assert isinstance(self.backend, TextSwitch)
-        self.backend.store.clear()
-
-    def make_backend(self) -> StateBackend:
-        return TextSwitch({})
+def behind_cache(store: StateBackend) -> tuple[StateBackend, StateBackend]:
+    return cached(store, ttl=60), store
 
 
-class OnCachedSwitch(OnBareSwitch):
-    def make_backend(self) -> StateBackend:
-        self.switch = BareSwitch()
-        return cached(self.switch, ttl=60)
-
-    def another_instance(self) -> StateBackend:
-        return self.switch
-
-    @rule()
-    def operator_of_another_process_overrules_what_a_block_wrote(self) -> None:
-        """It would be known when the time to live is over."""
+def connected(machine: Agreement, url: str) -> StateBackend:
+    """Return a backend with its own client, which is closed at the end."""
+    context = machine.portal.wrap_async_context_manager(opened(url))
+    return machine.resources.enter_context(context)
 
 
-class OnCachedStore(Agreement):
-    def make_backend(self) -> StateBackend:
-        self.store = DetailedStore()
-        return cached(self.store, ttl=60)
-
-    def another_instance(self) -> StateBackend:
-        return self.store
-
-
-class OnServer(Agreement):
-    """A store that is a server, where each example has a key of its own."""
-
-    url: ClassVar[str]
-    other: StateBackend | None = None
-
-    def make_backend(self) -> StateBackend:
-        self.own_url = f"{self.url}{'&' if '?' in self.url else '?'}key={uuid.uuid4()}"
-        return self.connected()
-
-    def another_instance(self) -> StateBackend:
-        if self.other is None:
-            self.other = self.connected()
-        return self.other
-
-    def connected(self) -> StateBackend:
-        """Return a backend with a client of its own, which is closed in the end."""
-
-        async def connect() -> StateBackend:
-            return backend_from_url(self.own_url)
-
-        backend: StateBackend = self.run(connect)
-        self.resources.callback(lambda: self.run(close_if_made_here, backend))
-        return backend
-
-
-MACHINES = (
-    OnMemory,
-    OnFile,
-    OnEnvironment,
-    OnDetailedStore,
-    OnBareSwitch,
-    OnReadOnlySwitch,
-    OnTextSwitch,
-    OnCachedSwitch,
-    OnCachedStore,
-)
+KINDS: dict[str, Callable[[Agreement], tuple[StateBackend, StateBackend]]] = {
+    "memory": lambda _: alone(MemoryBackend()),
+    "file": lambda machine: (LocalFileBackend(machine.folder / "switch"), LocalFileBackend(machine.folder / "switch")),
+    "environment": lambda _: alone(served(EnvVarBackend("FASTAPI_MAINTENANCE_MODE_OF_THE_STATE_MACHINE"))),
+    "detailed": lambda _: alone(DetailedStore()),
+    "bare": lambda _: alone(BareSwitch()),
+    "read-only": lambda _: alone(served(ReadOnlySwitch())),
+    "text": lambda _: alone(TextSwitch({})),
+    "cached bare": lambda _: behind_cache(BareSwitch()),
+    "cached detailed": lambda _: behind_cache(DetailedStore()),
+}
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-@pytest.mark.parametrize("machine", MACHINES)
-def test_every_backend_agrees_with_the_model(machine: type[Agreement], loop: str) -> None:
-    run(machine, loop=loop)
+@pytest.mark.parametrize("kind", KINDS)
+def test_backend_agrees_with_the_model(kind: str, loop: str) -> None:
+    run(KINDS[kind], loop)
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("kind", ["redis", "redis?decode_responses=1", "cluster", "asyncpg", "psycopg"])
-def test_every_server_agrees_with_the_model(kind: str, url_of: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("kind", ["redis", "redis?decode_responses=1", "cluster", "asyncpg", "psycopg", "sqlite"])
+def test_server_agrees_with_the_model(kind: str, url_of: Callable[[str], str], tmp_path: Path) -> None:
     name, *options = kind.split("?")
-    run(OnServer, url="?".join([url_of(name), *options]))
+    server = f"sqlite+aiosqlite:///{tmp_path}/switch.db" if kind == "sqlite" else url_of(name)
+
+    def connect_twice(machine: Agreement) -> tuple[StateBackend, StateBackend]:
+        url = f"{server}?{'&'.join([*options, f'key={uuid.uuid4()}'])}"
+        return connected(machine, url), connected(machine, url)
+
+    run(connect_twice, "asyncio")
 
 
-@pytest.mark.servers
-def test_sqlite_agrees_with_the_model(tmp_path: Path) -> None:
-    run(OnServer, url=f"sqlite+aiosqlite:///{tmp_path}/switch.db")
-
-
-def run(machine: type[Agreement], **facts: str) -> None:
-    """Run a machine, with what it has to know as attributes of its class."""
-    informed = cast("type[Agreement]", type(machine.__name__, (machine,), facts))
-    run_state_machine_as_test(
-        informed, settings=settings(max_examples=settings().max_examples // 5, stateful_step_count=15)
-    )
+def run(make: Callable[[Agreement], tuple[StateBackend, StateBackend]], loop: str) -> None:
+    machine = type("Machine", (Agreement,), {"make": staticmethod(make), "loop": loop})
+    steps = settings(max_examples=settings().max_examples // 5, stateful_step_count=15)
+    run_state_machine_as_test(machine, settings=steps)

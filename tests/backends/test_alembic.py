@@ -1,4 +1,4 @@
-"""Alembic owns the table of the switch: from `alembic init` to deployments by `run`, as the documentation says."""
+"""Alembic owns the table of the switch, from `alembic init` to deployments by `run`, as the documentation shows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from anyio import to_thread
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from fastapi_maintenance import (
-    MaintenanceState,
     MissingTableError,
-    Switch,
     backend_from_url,
     get_maintenance_state,
     get_workers,
@@ -29,9 +27,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
-from tests.backends.helpers import messages_of, on_asyncio  # noqa: F401 -- a fixture
-from tests.backends.places import told
-from tests.backends.workers import counted
+from tests.backends.helpers import OFF, ON, messages_of, on_asyncio, wait_for_workers, watched  # noqa: F401 -- a fixture
 from tests.cli.driving import COMMAND
 from tests.documents import DOCS, example, examples_of, statuses
 from tests.servers import Postgres
@@ -55,11 +51,11 @@ def upgrade():
         "CREATE TABLE {revision} AS SELECT state FROM fastapi_maintenance WHERE key = 'fastapi_maintenance_mode'"
     )
 """
-"""A migration that records what the switch says while it runs."""
+"""A migration that records the state while it runs."""
 
 
 class Shop:
-    """The folder of somebody who follows the page, and an empty database."""
+    """A folder for the steps of the page, and an empty database."""
 
     def __init__(self, folder: Path, server: Postgres) -> None:
         self.folder = folder
@@ -69,13 +65,13 @@ class Shop:
         self.execute("CREATE DATABASE walk", "postgres")
 
     def execute(self, statement: str, database: str = "walk") -> list[Any]:
-        """Execute a statement, and return its rows."""
+        """Execute a statement and return its rows."""
         with closing(psycopg.connect(self._place + database, autocommit=True)) as client:
             result = client.execute(statement)
             return result.fetchall() if result.description else []
 
     async def run(self, line: str) -> CompletedProcess[str]:
-        """Run a command as it is shown, in the folder."""
+        """Run a command of the page in the folder."""
         words = [word for each in shlex.split(line) for word in PROGRAMS.get(each, [each.replace(SHOP, self.url)])]
 
         def run() -> CompletedProcess[str]:
@@ -84,7 +80,7 @@ class Shop:
         return await to_thread.run_sync(run)
 
     async def succeed(self, line: str) -> str:
-        """Run a command that has to succeed, and return what it printed."""
+        """Run a command, which must succeed, and return what it printed."""
         done = await self.run(line)
         assert (done.returncode, done.stderr) == (0, done.stderr)
         return done.stdout + done.stderr
@@ -99,13 +95,10 @@ class Shop:
 
 @pytest.fixture
 def shop(_servers: Callable[[str], Postgres], tmp_path: Path) -> Shop:
-    """Give an empty folder and database."""
     return Shop(tmp_path, _servers("asyncpg"))
 
 
-async def test_alembic_owns_the_table_as_the_page_says(
-    shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_alembic_deploys_as_the_page_shows(shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     main = example("Let Alembic own the table").replaced(SHOP, shop.url)
     (tmp_path / "main.py").write_text(main.text, encoding="utf-8")
     shown = [
@@ -117,7 +110,7 @@ async def test_alembic_owns_the_table_as_the_page_says(
     backend = SQLAlchemyBackend(names["engine"], create_table=False)
 
     async with living(app):
-        # Before the first deployment: open, and nothing is switched or migrated.
+        # Before the first deployment, the service is open, and nothing can be switched or migrated.
         assert await statuses(app, "/") == [200]
         await shop.succeed("alembic init -t async migrations")
         shop.replace("alembic.ini", "driver://user:pass@localhost/dbname", shop.url)
@@ -136,7 +129,7 @@ async def test_alembic_owns_the_table_as_the_page_says(
         await shop.succeed(revise)
         await shop.succeed(upgrade)
         await shop.succeed("alembic check")  # it has nothing to add, and nothing to drop
-        await counted(backend, os.getpid())
+        await wait_for_workers(backend, os.getpid())
         assert await statuses(app, "/") == [200]
         until = f"until it can be registered in {backend!r}: MissingTableError: {MISSING}"
         assert messages_of(caplog) == [
@@ -171,12 +164,12 @@ WAYS: dict[str, Give] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_table_that_is_left_to_migrations_is_never_created_and_is_noticed(way: str, tmp_path: Path) -> None:
+async def test_table_left_to_migrations_is_never_created_and_is_found_later(way: str, tmp_path: Path) -> None:
     errors: list[object] = []
     backend = WAYS[way](f"sqlite+aiosqlite:///{tmp_path}/switch.db")
     backend.poll_interval = 0.005
     sqlalchemy.event.listen(backend.engine.sync_engine, "handle_error", errors.append)
-    async with told(backend) as states:
+    async with watched(backend) as states:
         await eventually(lambda: len(states) >= 20)
         for value in (True, False):
             with pytest.raises(MissingTableError) as caught:
@@ -184,18 +177,17 @@ async def test_table_that_is_left_to_migrations_is_never_created_and_is_noticed(
             assert str(caught.value).replace("shop.", "") == MISSING
         async with backend.engine.begin() as connection:
             names = await connection.run_sync(lambda sync: sqlalchemy.inspect(sync).get_table_names())
-            assert (names, len(errors), set(map(str, states))) == ([], 1, {str(MaintenanceState())})
+            assert (names, len(errors), all(state == OFF for state in states)) == ([], 1, True)
             await connection.run_sync(backend.table.metadata.create_all)
         await set_maintenance_mode(True, backend)
-
-        await eventually(lambda: states[-1] == MaintenanceState(switch=Switch(on=True)))
+        await eventually(lambda: states[-1] == ON)
     assert len(errors) == 1
     await backend.engine.dispose()
 
 
-async def test_table_in_a_metadata_is_created_if_that_is_wanted(tmp_path: Path) -> None:
+async def test_table_in_a_metadata_is_created_with_create_table(tmp_path: Path) -> None:
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
     backend = SQLAlchemyBackend(engine, metadata=sqlalchemy.MetaData(), create_table=True)
     await set_maintenance_mode(True, backend)
-    assert await get_maintenance_state(backend) == MaintenanceState(switch=Switch(on=True))
+    assert await get_maintenance_state(backend) == ON
     await engine.dispose()

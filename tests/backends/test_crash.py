@@ -1,8 +1,7 @@
-"""Processes that are killed while they write the file leave it whole, and lock nobody out."""
+"""`LocalFileBackend`: writers that are killed leave the file whole, and its lock free."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +9,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from fastapi_maintenance import LocalFileBackend, MaintenanceState, Switch, set_maintenance_mode
-from tests.support import ROOT
+from fastapi_maintenance import LocalFileBackend, Switch, set_maintenance_mode
+from tests.backends.helpers import ON, start_python
 
 KILLS = 30
 MESSAGE = "x" * 4_000
 
-# Two writers at any time, each killed at a random moment and replaced. They are forked, for a start of Python takes
-# longer than many writes.
+# Two writers at any time, each killed at a random moment and replaced. They are forked, since Python starts slower than
+# it writes.
 KILLER = """
 import os, random, signal, sys, time, anyio, filelock  # before the writers are forked, so that none has to
 from fastapi_maintenance import LocalFileBackend, set_maintenance_mode
@@ -41,40 +40,38 @@ def start():
     os.close(listen)
     return pid
 
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
 chance = random.Random(0)
 writers = [start(), start()]
 kills = 0
 while kills < int(sys.argv[2]) or not os.path.exists(sys.argv[4]):
     kills += 1
     time.sleep(chance.uniform(0, 0.02))
-    os.kill(writers[0], signal.SIGKILL)
-    os.waitpid(writers.pop(0), 0)
+    kill(writers.pop(0))
     writers.append(start())
 for pid in writers:
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    kill(pid)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 @pytest.mark.servers
-def test_a_file_whose_writers_are_killed_is_never_torn_and_never_locked_for_good(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
+def test_file_whose_writers_are_killed_is_never_torn_or_locked(tmp_path: Path) -> None:
+    folder, seen_both = tmp_path / "folder", tmp_path / "seen both"
     folder.mkdir()
     reader = LocalFileBackend(folder / "switch")
     seen: set[Switch] = set()
-    seen_both = tmp_path / "seen both"
-    command = [sys.executable, "-c", KILLER, reader.file_path, str(KILLS), MESSAGE, str(seen_both)]
-    with subprocess.Popen(command, cwd=ROOT) as killer:
+    with start_python(KILLER, reader.file_path, KILLS, MESSAGE, seen_both) as killer:
         while killer.poll() is None:
-            seen.add(replace(reader.peek().switch, since=None))  # it would raise if the file were torn
+            seen.add(replace(reader.peek().switch, since=None))  # raises if the file is torn
             if len(seen) > 1:
                 seen_both.touch()
-    assert 0 == killer.returncode
-    assert seen == {Switch(), Switch(on=True, message=MESSAGE)}
-
+    assert (killer.returncode, seen) == (0, {Switch(), Switch(on=True, message=MESSAGE)})
     left_behind = {path.name for path in folder.iterdir()}
     assert {"switch", "switch.lock"} <= left_behind <= {"switch", "switch.lock", "switch.tmp"}
     anyio.run(set_maintenance_mode, True, reader)
-    assert reader.peek() == MaintenanceState(switch=Switch(on=True))
-    assert {"switch", "switch.lock"} == {path.name for path in folder.iterdir()}
+    assert reader.peek() == ON
+    assert {path.name for path in folder.iterdir()} == {"switch", "switch.lock"}

@@ -1,8 +1,8 @@
-"""Two workers under traffic while their store dies, hangs, forgets, refuses and comes back.
+"""Two workers under traffic while their store dies, hangs, loses its data, refuses and comes back.
 
-Each answer is counted. The workers may hold a request for the store as long as a minute, the clients wait half of it:
-where a request waited for a store that is away, it would be seen. The workers wait some seconds for the store before
-they count it as away, so that an outage is none of the machine, which may stop a process as long.
+Each answer is counted. A worker may hold a request for a minute, and a client waits half of that, so a request that
+waited for the store would show. The workers wait some seconds for an answer of the store, so that a slow machine is not
+an outage.
 """
 
 from __future__ import annotations
@@ -16,18 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import httpx
 import pytest
 import redis
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 
-from fastapi_maintenance import backend_from_url, set_maintenance_mode
+from fastapi_maintenance import set_maintenance_mode
 from fastapi_maintenance.backends.redis import RedisBackend
-from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
-from fastapi_maintenance.backends.url import close_if_made_here
-from tests.backends.helpers import on_asyncio  # noqa: F401 -- a fixture
+from tests.backends.helpers import DRIVERS, connected, execute, on_asyncio  # noqa: F401 -- a fixture
 from tests.servers import Postgres, Server, running
 from tests.support import eventually, uvicorn_process
 
@@ -51,7 +48,8 @@ async def root():
 """
 BODIES = {'"open"': "open", '{"detail":"Service temporarily unavailable due to maintenance"}': "closed"}
 ENOUGH = 20
-CUT = sqlalchemy.text(
+KILL = "CLIENT KILL TYPE normal SKIPME yes; CLIENT KILL TYPE pubsub SKIPME yes"
+TERMINATE = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 )
@@ -63,15 +61,14 @@ class Worker:
 
     url: str
     log: Path
-    outcomes: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
 
-    def records(self) -> tuple[int, int]:
-        """Return how many outages were logged to have begun, and to have ended: each once, in turn."""
-        told = re.findall("cannot be read from|can be read again from", self.log.read_text())
-        begins, ends = told[::2], told[1::2]
-        assert {"cannot be read from"} >= set(begins)
-        assert {"can be read again from"} >= set(ends)
-        return len(begins), len(ends)
+    def outages(self) -> tuple[int, int]:
+        """Return how many outages have begun and have ended by its log, in which they alternate."""
+        logged = re.findall("cannot be read from|can be read again from", self.log.read_text())
+        assert {*logged[::2]} <= {"cannot be read from"}
+        assert {*logged[1::2]} <= {"can be read again from"}
+        return len(logged[::2]), len(logged[1::2])
 
 
 @dataclass
@@ -80,88 +77,84 @@ class Scene:
 
     server: Server
     workers: list[Worker]
-    outages: int = 0
+    begun: int = 0
+
+    def answers(self) -> list[Counter[str]]:
+        return [Counter(worker.answers) for worker in self.workers]
+
+    def answers_since(self, before: list[Counter[str]]) -> list[Counter[str]]:
+        return [now - then for now, then in zip(self.answers(), before, strict=True)]
+
+    def outages(self) -> list[tuple[int, int]]:
+        return [worker.outages() for worker in self.workers]
 
     async def switch(self, value: bool) -> None:
-        """Set the switch, as an operator does from another process, and see both workers follow."""
+        """Set the switch in this process, and wait until both workers follow."""
         await set_maintenance_mode(value, self.server.url)
-        await self.see("closed" if value else "open")
+        await self.wait_for("closed" if value else "open")
 
-    async def see(self, expected: str) -> None:
-        """Wait until both workers have answered so since now, and go on with no other answer."""
+    async def wait_for(self, expected: str) -> None:
+        """Wait until both workers give this answer and no other."""
 
         async def answer_alike() -> bool:
-            before = [Counter(worker.outcomes) for worker in self.workers]
+            before = self.answers()
             await anyio.sleep(0.05)
-            since = [worker.outcomes - count for worker, count in zip(self.workers, before, strict=True)]
-            return all(set(count) == {expected} for count in since)
+            return all({*count} == {expected} for count in self.answers_since(before))
 
         await eventually(answer_alike, within=60)
 
     @asynccontextmanager
     async def only(self, expected: str) -> AsyncGenerator[None]:
-        """See nothing but this answer, and many of it, while the block runs."""
-        before = [Counter(worker.outcomes) for worker in self.workers]
-
-        def since() -> list[Counter[str]]:
-            return [worker.outcomes - count for worker, count in zip(self.workers, before, strict=True)]
-
+        """Check that both workers give this answer often, and no other, while the block runs."""
+        before = self.answers()
         yield
-        await eventually(lambda: all(count.total() >= ENOUGH for count in since()), within=60)
-        assert [{expected}, {expected}] == [set(count) for count in since()]
+        await eventually(lambda: all(each.total() >= ENOUGH for each in self.answers_since(before)), within=60)
+        assert [{*count} for count in self.answers_since(before)] == [{expected}, {expected}]
 
     @asynccontextmanager
     async def outage(self, expected: str) -> AsyncGenerator[None]:
-        """See an outage begin, in the log of each worker, and much traffic that does not notice it."""
-        self.outages += 1
+        """Check that an outage begins by both logs, and that no answer changes."""
+        self.begun += 1
         async with self.only(expected):
             yield
-            await self.see_records(self.outages, self.outages - 1)
+            await self.wait_for_outages(in_progress=1)
 
-    async def see_records(self, begun: int, ended: int) -> None:
-        """Wait until both logs tell of so many outages, or of more: a worker that is stopped logs one, too."""
+    async def wait_for_outages(self, *, in_progress: int) -> None:
+        """Wait until both logs have the outages; a worker that was stopped itself may have logged more."""
 
-        def told() -> list[tuple[bool, int]]:
-            records = [worker.records() for worker in self.workers]
-            return [(begun <= begins, begins - ends) for begins, ends in records]
+        def have_them() -> bool:
+            return all(begun >= self.begun and begun - ended == in_progress for begun, ended in self.outages())
 
-        try:
-            await eventually(lambda: [(True, begun - ended)] * 2 == told(), within=60)
-        finally:
-            assert [(True, begun - ended)] * 2 == told()
+        await eventually(have_them, within=60)
 
 
-@pytest.fixture(scope="module", params=["redis", "asyncpg", "psycopg"])
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+@pytest.fixture(scope="module", params=["redis", *DRIVERS])
+def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """Start a store and two workers on it."""
-    tmp_path = tmp_path_factory.mktemp("stage")
-    (tmp_path / "main.py").write_text(APP)
+    folder = tmp_path_factory.mktemp("scene")
+    (folder / "main.py").write_text(APP)
     with running(request.param) as server, ExitStack() as stack:
+        env = {"STORE": f"{server.url}?socket_timeout=60" if request.param == "redis" else server.url}
         workers = []
         for name in ("one", "two"):
-            log = tmp_path / f"{name}.log"
-            store = f"{server.url}?socket_timeout=60" if request.param == "redis" else server.url
-            words = ["--no-access-log", "--timeout-keep-alive", "60"]
-            url = stack.enter_context(
-                uvicorn_process("main:app", *words, folder=tmp_path, env={"STORE": store}, log=log)
-            )
+            log, words = folder / f"{name}.log", ["--no-access-log", "--timeout-keep-alive", "60"]
+            url = stack.enter_context(uvicorn_process("main:app", *words, folder=folder, env=env, log=log))
             workers.append(Worker(url, log))
         yield Scene(server, workers)
 
 
 @asynccontextmanager
 async def traffic(scene: Scene) -> AsyncGenerator[None]:
-    """Send requests to each worker, one after the other, and count what they are answered with."""
+    """Send requests to each worker, one after the other, and count the answers."""
 
     async def visit(worker: Worker) -> None:
         async with httpx.AsyncClient(timeout=30) as client:
             while True:
                 try:
-                    response = await client.get(worker.url)
+                    text = (await client.get(worker.url)).text
                 except httpx.HTTPError as error:
-                    worker.outcomes[repr(error)] += 1
-                else:
-                    worker.outcomes[BODIES.get(response.text, response.text)] += 1
+                    text = repr(error)
+                worker.answers[BODIES.get(text, text)] += 1
                 await anyio.sleep(0.02)
 
     async with anyio.create_task_group() as group:
@@ -171,149 +164,110 @@ async def traffic(scene: Scene) -> AsyncGenerator[None]:
         group.cancel_scope.cancel()
 
 
-async def test_no_fault_of_the_store_is_noticed_by_a_request(stage: Scene) -> None:
-    server = stage.server
-    async with traffic(stage):
-        for closed in (True, False):
-            answer = "closed" if closed else "open"
-            await stage.switch(closed)
-
-            # killed, and back with its data
-            async with stage.outage(answer):
+async def test_app_store_dies_hangs_and_comes_back_no_request_notices(scene: Scene) -> None:
+    server = scene.server
+    async with traffic(scene):
+        for closed, answer in ((True, "closed"), (False, "open")):
+            await scene.switch(closed)
+            async with scene.outage(answer):
                 server.kill()
-            async with stage.only(answer):
+            async with scene.only(answer):
                 server.start()
-                await stage.see_records(stage.outages, stage.outages)
-            await stage.switch(not closed)
+                await scene.wait_for_outages(in_progress=0)
+            await scene.switch(not closed)
 
-        # stopped, and continued
-        async with stage.outage("closed"):
+        async with scene.outage("closed"):
             server.freeze()
-        async with stage.only("closed"):
+        async with scene.only("closed"):
             server.thaw()
-            await stage.see_records(stage.outages, stage.outages)
+            await scene.wait_for_outages(in_progress=0)
 
-        # killed, and back without its data: what it says then is that there is no maintenance
-        async with stage.outage("closed"):
+        async with scene.outage("closed"):
             server.kill()
-        server.lose_everything()
+        server.lose_everything()  # so it is off when it comes back
         server.start()
-        await stage.see_records(stage.outages, stage.outages)
-        await stage.see("open")
-        await stage.switch(True)
+        await scene.wait_for_outages(in_progress=0)
+        await scene.wait_for("open")
+        await scene.switch(True)
 
 
-async def test_no_refusal_of_the_store_is_noticed_by_a_request(stage: Scene) -> None:
-    server = stage.server
-    operator: Any = backend_from_url(server.url)
-    async with traffic(stage):
-        await stage.switch(True)
+async def test_app_store_refuses_no_request_notices(scene: Scene) -> None:
+    async with traffic(scene), connected(scene.server.url) as operator:
+        await scene.switch(True)
 
-        # refuses the password
-        async with refused(server, operator), stage.outage("closed"):
+        # It asks for a password.
+        async with passwords(scene.server, operator), scene.outage("closed"):
             pass
-        async with stage.only("closed"):
-            await stage.see_records(stage.outages, stage.outages)
+        async with scene.only("closed"):
+            await scene.wait_for_outages(in_progress=0)
 
-        # is full, or whatever else keeps it from being written: it can be read, so this is no outage
-        async with stage.only("closed"):
-            before = [worker.records() for worker in stage.workers]
-            await be_full(operator, full=True)
+        # It can be read but not written, which is not an outage.
+        async with scene.only("closed"):
+            before = scene.outages()
+            await be_full(operator, is_full=True)
             with pytest.raises((redis.RedisError, DBAPIError)):
                 await set_maintenance_mode(False, operator)
-            await anyio.sleep(1.2)  # each worker has to show that it lives
-            await be_full(operator, full=False)
-            assert [worker.records() for worker in stage.workers] == before
+            await anyio.sleep(1.2)  # each worker tries to write its record
+            await be_full(operator, is_full=False)
+            assert scene.outages() == before
 
-        # cuts the connections, again and again; one that is made anew at once is no outage
+        # It closes the connections, several times.
         for closed in (False, True, False):
-            await cut_connections(operator)
-            await stage.switch(closed)
+            await execute(operator, KILL if isinstance(operator, RedisBackend) else TERMINATE)
+            await scene.switch(closed)
 
-        # says what is no state
-        await eventually(lambda: all(len({*worker.records()}) == 1 for worker in stage.workers), within=60)
-        before = [worker.records() for worker in stage.workers]
-        async with stage.only("open"):
-            await write_garbage(operator)
-            await eventually(lambda: has_logged(stage, before, 1, 0), within=60)
+        # Its value is not valid.
+        await eventually(lambda: all(begun == ended for begun, ended in scene.outages()), within=60)
+        before = scene.outages()
+        async with scene.only("open"):
+            garbage = "SET fastapi_maintenance_mode perhaps"
+            update = "UPDATE fastapi_maintenance SET state = 'perhaps'"
+            await execute(operator, garbage if isinstance(operator, RedisBackend) else update)
+            await eventually(lambda: scene.outages() == [(one + 1, other) for one, other in before], within=60)
         await set_maintenance_mode(True, operator)
-        await eventually(lambda: has_logged(stage, before, 1, 1), within=60)
-        await stage.see("closed")
-    await close_if_made_here(operator)
-
-
-def has_logged(scene: Scene, before: list[tuple[int, int]], begun: int, ended: int) -> bool:
-    """Return whether each worker has logged so many more beginnings and ends of outages than before."""
-    return [(begins + begun, ends + ended) for begins, ends in before] == [worker.records() for worker in scene.workers]
+        await eventually(lambda: scene.outages() == [(one + 1, other + 1) for one, other in before], within=60)
+        await scene.wait_for("closed")
 
 
 @asynccontextmanager
-async def refused(server: Server, operator: RedisBackend | SQLAlchemyBackend) -> AsyncGenerator[None]:
-    """Let nobody in for a while, and nobody stay, except the operator."""
+async def passwords(server: Server, operator: Any) -> AsyncGenerator[None]:  # noqa: ANN401 -- on Redis or PostgreSQL
+    """Close all connections but the operator's, and refuse new ones, while the block runs."""
     if isinstance(operator, RedisBackend):
-        client = operator.client
-        await client.config_set("requirepass", "secret")
-        for kind in ("normal", "pubsub"):
-            await client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+        await operator.client.config_set("requirepass", "secret")
+        await execute(operator, KILL)
         yield
-        await client.config_set("requirepass", "")
+        await operator.client.config_set("requirepass", "")
         return
     assert isinstance(server, Postgres)
     async with operator.engine.connect() as connection:
         server.ask_for_passwords(ask=True)
         await eventually(lambda: is_refused(server.url), within=60)  # when the server has read its rules
-        await connection.execute(CUT)
+        await connection.execute(sqlalchemy.text(TERMINATE))
     yield
     server.ask_for_passwords(ask=False)
 
 
 async def is_refused(url: str) -> bool:
-    """Tell whether a newcomer is refused."""
-    newcomer = backend_from_url(url)
-    try:
-        await newcomer.get_value()
-    except Exception as error:  # noqa: BLE001 -- whatever the driver raises
-        return "password" in str(error)
-    finally:
-        await close_if_made_here(newcomer)
+    """Return whether a new connection is refused."""
+    async with connected(url) as newcomer:
+        try:
+            await newcomer.get_value()
+        except Exception as error:  # noqa: BLE001 -- whatever the driver raises
+            return "password" in str(error)
     return False
 
 
-async def be_full(operator: RedisBackend | SQLAlchemyBackend, *, full: bool) -> None:
-    """Refuse what is written, or take it again."""
+async def be_full(operator: Any, *, is_full: bool) -> None:  # noqa: ANN401 -- on Redis or PostgreSQL
+    """Refuse writes, or accept them again."""
     if isinstance(operator, RedisBackend):
-        await operator.client.config_set("maxmemory", "1" if full else "0")
+        await operator.client.config_set("maxmemory", "1" if is_full else "0")
         return
-    setting = "on" if full else "off"
-    rule = f"ALTER SYSTEM SET default_transaction_read_only = {setting}"
-    async with operator.engine.connect() as connection:
-        plain = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await plain.execute(sqlalchemy.text(rule))
-        await plain.execute(sqlalchemy.text("SELECT pg_reload_conf()"))
+    setting = "on" if is_full else "off"
+    await execute(operator, f"ALTER SYSTEM SET default_transaction_read_only = {setting}; SELECT pg_reload_conf()")
 
-    async def is_so() -> bool:  # when the server has read its rules
+    async def has_setting() -> bool:  # when the server has read its rules
         await operator.engine.dispose()
         async with operator.engine.connect() as connection:
-            shown: object = await connection.scalar(sqlalchemy.text("SHOW default_transaction_read_only"))
-        return setting == shown
+            return bool(setting == await connection.scalar(sqlalchemy.text("SHOW default_transaction_read_only")))
 
-    await eventually(is_so, within=60)
-
-
-async def cut_connections(operator: RedisBackend | SQLAlchemyBackend) -> None:
-    """Cut every connection to the store but the operator's."""
-    if isinstance(operator, RedisBackend):
-        for kind in ("normal", "pubsub"):
-            await operator.client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-        return
-    async with operator.engine.connect() as connection:
-        await connection.execute(CUT)
-
-
-async def write_garbage(operator: RedisBackend | SQLAlchemyBackend) -> None:
-    """Write what is no state, and tell the followers."""
-    if isinstance(operator, RedisBackend):
-        await operator.client.set(operator.key, "perhaps")
-        return
-    async with operator.engine.begin() as connection:
-        await connection.execute(sqlalchemy.text("UPDATE fastapi_maintenance SET state = 'perhaps'"))
+    await eventually(has_setting, within=60)

@@ -1,29 +1,35 @@
-"""The file: locks of this process are free again after an error, and no worker is left that nobody runs."""
+"""`LocalFileBackend` when threads cannot be started, or the file system fails or never answers."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
+import itertools
 import os
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import pytest
 
-from fastapi_maintenance import LocalFileBackend, MaintenanceState
+from fastapi_maintenance import LocalFileBackend, MaintenanceState, cached, set_maintenance_mode
+from fastapi_maintenance.backends import file as file_module
 from fastapi_maintenance.backends.file_workers import FileWorkers
-from tests.backends.workers import WORKER, is_drained
-from tests.middleware.test_failures import app_on
-from tests.switch.lifespans import living
+from tests.backends.helpers import WORKER, as_root, check_drain
+from tests.middleware.test_failures import app_on, status
+from tests.support import eventually
+from tests.switch.lifespans import answers, living
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_patient")]
+pytestmark = pytest.mark.anyio
 
 
 class Threads:
-    """Which threads of the library cannot be started, counted from now on."""
+    """Threads of the library, of which some cannot be started."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         start = threading.Thread.start
@@ -41,35 +47,48 @@ class Threads:
         monkeypatch.setattr(threading.Thread, "start", start_or_fail)
 
     def fail(self, *numbers: int) -> None:
-        """Let the threads of these numbers fail; the next one has the number 0."""
+        """Make threads fail, counted from now on, from 0."""
         self.failing, self.started = set(numbers), 0
 
 
 @pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> Threads:
+def threads(monkeypatch: pytest.MonkeyPatch, _patient: None) -> Threads:
     return Threads(monkeypatch)
 
 
-async def first_of_a_watch(backend: LocalFileBackend) -> MaintenanceState:
-    async with aclosing(cast("Any", backend.watch())) as states:
-        return cast("MaintenanceState", await anext(states))
+def fail_once(monkeypatch: pytest.MonkeyPatch, method: str, ending: str) -> list[str]:
+    """Make the next call of a method of `Path` fail for a file with this ending; return the paths that failed."""
+    original: Any = getattr(Path, method)
+    failed: list[str] = []
+
+    def fail_or_do(path: Path, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 -- any method
+        if not failed and path.name.endswith(ending):
+            failed.append(str(path))
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return original(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, method, fail_or_do)
+    return failed
+
+
+async def first_of_watch(backend: LocalFileBackend) -> MaintenanceState:
+    async with aclosing(backend.watch()) as states:  # type: ignore[type-var]  # a generator
+        return await anext(states)
 
 
 Use = Callable[[LocalFileBackend], Awaitable[object]]
 USES: dict[str, Use] = {
-    "get_value": lambda backend: backend.get_value(),
     "get_state": lambda backend: backend.get_state(),
     "set_value": lambda backend: backend.set_value(True),
-    "update_state": lambda backend: backend.update_state(lambda state: state),
-    "watch": first_of_a_watch,
+    "watch": first_of_watch,
 }
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-async def test_file_thread_cannot_be_started_once_raises_once(tmp_path: Path, threads: Threads, use: Use) -> None:
+async def test_file_thread_does_not_start_raises_and_leaves_no_lock(tmp_path: Path, threads: Threads, use: Use) -> None:
     backend = LocalFileBackend(tmp_path / "switch")
     threads.fail(0, 1)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         for _ in range(2):
             with pytest.raises(RuntimeError, match="can't start new thread"):
                 await use(backend)
@@ -78,49 +97,19 @@ async def test_file_thread_cannot_be_started_once_raises_once(tmp_path: Path, th
         assert await backend.get_value() is True
 
 
-@pytest.mark.parametrize("number", range(5))
-@pytest.mark.parametrize("many", [1, 2])
-async def test_app_on_a_file_threads_cannot_be_started_for_a_moment_is_drained(
-    tmp_path: Path, threads: Threads, number: int, many: int
-) -> None:
+@pytest.mark.parametrize("numbers", [[0], [1], [2], [3, 4]])
+async def test_file_threads_do_not_start_app_is_drained(tmp_path: Path, threads: Threads, numbers: list[int]) -> None:
     backend = LocalFileBackend(tmp_path / "switch")
     app = app_on(backend)
-    threads.fail(*range(number, number + many))
+    threads.fail(*numbers)
     async with living(app):
-        with anyio.fail_after(30):
-            while threads.started <= max(threads.failing):  # noqa: ASYNC110 -- they are started by the watch
-                await anyio.sleep(0.01)
-        await is_drained(app, backend)
-
-
-class Failing:
-    """Let a method of `Path` fail the next times for the files with an ending."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-        self.times = 0
-
-    def fail(self, method: str, ending: str, times: int = 1) -> None:
-        original: Any = getattr(Path, method)
-        self.times = times
-
-        def fail_or_do(path: Path, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 -- any method
-            if self.times and path.name.endswith(ending):
-                self.times -= 1
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-            return original(path, *arguments, **keywords)
-
-        self._monkeypatch.setattr(Path, method, fail_or_do)
-
-
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
-    return Failing(monkeypatch)
+        await eventually(lambda: threads.started > max(numbers))
+        await check_drain(app, backend)
 
 
 @pytest.mark.parametrize("is_thread", [True, False])
-async def test_app_on_a_file_thread_or_removal_of_its_record_fails_at_its_end_leaves_no_worker(
-    tmp_path: Path, threads: Threads, failing: Failing, is_thread: bool
+async def test_file_record_cannot_be_removed_at_the_end_leaves_no_worker(
+    tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch, is_thread: bool
 ) -> None:
     backend = LocalFileBackend(tmp_path / "switch")
     async with living(app_on(backend)):
@@ -128,20 +117,20 @@ async def test_app_on_a_file_thread_or_removal_of_its_record_fails_at_its_end_le
         if is_thread:
             threads.fail(0)
         else:
-            failing.fail("unlink", ".json")
-    assert (threads.started > 0, failing.times) == (True, 0)
+            failed = fail_once(monkeypatch, "unlink", ".json")
+    assert threads.started > 0 if is_thread else failed
     threads.fail()
     app = app_on(backend)
     async with living(app):
-        await is_drained(app, backend)
+        await check_drain(app, backend)
 
 
 @pytest.mark.parametrize(("method", "ending"), [("write_text", ".new"), ("replace", ".new"), ("read_text", ".json")])
-async def test_file_record_cannot_be_written_once_is_written_at_the_next_try(
-    tmp_path: Path, failing: Failing, method: str, ending: str
+async def test_file_record_cannot_be_written_once_is_written_by_the_next_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, ending: str
 ) -> None:
     workers = FileWorkers(str(tmp_path / "switch"))
-    failing.fail(method, ending)
+    fail_once(monkeypatch, method, ending)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         await workers.sign(WORKER, "idle")
     assert await workers.reports() == {}
@@ -149,13 +138,11 @@ async def test_file_record_cannot_be_written_once_is_written_at_the_next_try(
     assert await workers.reports() == {WORKER: "idle"}
 
 
-async def test_file_worker_that_leaves_while_its_record_is_written_leaves_after_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_worker_leaves_during_a_cancelled_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workers, goes_on = FileWorkers(str(tmp_path / "switch")), threading.Event()
     write_text = Path.write_text
 
-    def write_late(path: Path, *arguments: Any, **keywords: Any) -> int:  # noqa: ANN401 -- as the method has it
+    def write_late(path: Path, *arguments: Any, **keywords: Any) -> int:  # noqa: ANN401 -- the signature of the method
         goes_on.wait()
         return write_text(path, *arguments, **keywords)
 
@@ -170,3 +157,88 @@ async def test_file_worker_that_leaves_while_its_record_is_written_leaves_after_
         await workers.sign(WORKER, "busy")  # too late
         assert await workers.reports() == {}
         await workers.leave(WORKER)
+
+
+@contextlib.contextmanager
+def silent_file_system(folder: Path) -> Iterator[None]:
+    """Mount a file system that never answers, until the block ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        with open("/dev/fuse", "r+b", buffering=0) as device:  # noqa: PTH123 -- closing it ends the file system
+            options = f"fd={device.fileno()},rootmode=40000,user_id=0,group_id=0".encode()
+            if libc.mount(b"silent", bytes(folder), b"fuse", 0, options):
+                pytest.skip(f"no file system can be mounted here: {os.strerror(ctypes.get_errno())}")
+            yield
+    finally:
+        libc.umount2(bytes(folder), 2)  # MNT_DETACH
+
+
+@as_root
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="there is no /dev/fuse")
+async def test_cached_file_on_a_silent_file_system_holds_no_request_beyond_the_read_timeout(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    backend = cached(LocalFileBackend(volume / "mode"), ttl=0.05)
+    app = app_on(backend, read_timeout=0.2)
+    await set_maintenance_mode(True, backend)
+    assert await status(app) == 503
+    with silent_file_system(volume):
+        for _ in range(5):
+            with anyio.fail_after(30):
+                assert await status(app) == 503
+            await anyio.sleep(0.06)
+        await eventually(lambda: [each.name for each in threading.enumerate()].count("fastapi_maintenance") <= 1)
+    (volume / "mode").write_text("0")
+    await answers(app, 200)
+
+
+@pytest.mark.parametrize("operation", ["get_state", "set_value"])
+async def test_file_system_hangs_raises_in_time(
+    operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, use = threading.Event(), USES[operation]
+    backend = LocalFileBackend(tmp_path / "mode")
+
+    def hang(*_: object, **__: object) -> None:
+        goes_on.wait(60)
+        raise OSError(errno.EIO, "gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_module, "WRITE_TIMEOUT", 0.05)
+        patched.setattr(file_module, "ANSWER_TIMEOUT", 0.05)
+        patched.setattr(os, "stat", hang)
+        for _ in range(2):  # the second one waits for the first, which still hangs
+            with pytest.raises(TimeoutError, match="no answer within"):
+                await use(backend)
+        goes_on.set()
+    await use(backend)
+    assert await backend.get_value() is (operation == "set_value")
+
+
+@pytest.mark.parametrize("hangs", [1, 2])
+async def test_file_watch_raises_after_two_polls_hang(
+    hangs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may be due to this process, if it was stopped or busy."""
+    backend = LocalFileBackend(tmp_path / "mode")
+    poll, polls = LocalFileBackend._poll, itertools.count(1)
+
+    def poll_slowly(*arguments: Any) -> MaintenanceState:  # noqa: ANN401 -- those of the method
+        number = next(polls)
+        if number == hangs:  # the limit of this poll is set, and the next one has time
+            monkeypatch.setattr(file_module, "WRITE_TIMEOUT", 60)
+        if number <= hangs:
+            time.sleep(1)
+        return poll(*arguments)
+
+    monkeypatch.setattr(LocalFileBackend, "_poll", poll_slowly)
+    async with aclosing(backend.watch()) as states:  # type: ignore[type-var]  # a generator
+        assert not (await anext(states)).switch.on
+        monkeypatch.setattr(file_module, "WRITE_TIMEOUT", 0.6)
+        with anyio.fail_after(30):
+            if hangs > 1:
+                with pytest.raises(TimeoutError, match="has not answered"):
+                    await anext(states)
+            else:
+                (tmp_path / "mode").write_text("1")
+                assert (await anext(states)).switch.on

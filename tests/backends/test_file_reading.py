@@ -1,12 +1,8 @@
-"""The file: what is read from it, what is refused, and when a change is seen."""
+"""`LocalFileBackend`: what is read, what is refused, and when a change is seen."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tempfile
-import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,28 +10,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 
-from fastapi_maintenance import InvalidStateError, LocalFileBackend, MaintenanceState, Switch, maintenance_middleware
+from fastapi_maintenance import InvalidStateError, LocalFileBackend, MaintenanceState, Switch
 from fastapi_maintenance.backends import file as file_module
-from tests.backends.helpers import LIMIT, messages_of, only_posix
-from tests.support import ROOT, client
+from tests.backends.helpers import LIMIT, OFF, ON, messages_of, only_posix
+from tests.middleware.test_failures import app_on, status
 
 pytestmark = pytest.mark.anyio
-ON, OFF = MaintenanceState(switch=Switch(on=True)), MaintenanceState()
-GARBAGE = {
-    "no word": b"perhaps",
-    "truncated JSON": b'{"switch": tr',
-    "JSON of something else": b'{"active": true}',
-    "not UTF-8": b"\xff1\x00",
-    "null characters": b"\0" * 20,
-    "too big": b"1" + b" " * LIMIT,
-}
+MESSAGE = MaintenanceState(switch=Switch(on=True, message="Bäh"))
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
+        (None, OFF),
         (b"", OFF),
         (b"1", ON),
         (b"on\r\n", ON),
@@ -43,31 +31,25 @@ GARBAGE = {
         (b"\xef\xbb\xbf1\n", ON),
         *(("\ufeff1\r\n".encode(encoding), ON) for encoding in ("utf-16-le", "utf-16-be")),  # of PowerShell 5
         (b'{"switch": {"on": true}}', ON),
-        (
-            b'\xef\xbb\xbf{"switch": {"on": true, "message": "B\xc3\xa4h"}}',
-            MaintenanceState(switch=Switch(on=True, message="Bäh")),
-        ),
+        (b'\xef\xbb\xbf{"switch": {"on": true, "message": "B\xc3\xa4h"}}', MESSAGE),
         (b"1" + b" " * (LIMIT - 1), ON),
     ],
 )
-async def test_a_file_is_read_as_people_and_programs_write_it(
-    content: bytes, expected: MaintenanceState, tmp_path: Path
+async def test_file_content_returns_its_state(
+    content: bytes | None, expected: MaintenanceState, tmp_path: Path
 ) -> None:
-    (tmp_path / "mode").write_bytes(content)
-    backend = LocalFileBackend(tmp_path / "mode")
-    assert [expected, expected] == [backend.peek(), await backend.get_state()]
-    assert expected.switch.on is await backend.get_value()
-
-
-async def test_a_file_that_is_not_there_is_off_and_reading_does_not_create_it(tmp_path: Path) -> None:
-    backend = LocalFileBackend(tmp_path / "mode")
-    assert (OFF, OFF, False) == (backend.peek(), await backend.get_state(), await backend.get_value())
-    assert [] == list(tmp_path.iterdir())
+    path = tmp_path / "mode"
+    if content is not None:
+        path.write_bytes(content)
+    backend = LocalFileBackend(path)
+    assert [backend.peek(), await backend.get_state()] == [expected, expected]
+    assert await backend.get_value() is expected.switch.on
+    assert path.exists() is (content is not None)
 
 
 @pytest.mark.parametrize("is_link", [False, True])
-async def test_a_missing_folder_is_an_outage_and_not_off(is_link: bool, tmp_path: Path) -> None:
-    """As of a volume that is not mounted; also where the file is a link into it."""
+async def test_file_in_missing_folder_is_an_outage(is_link: bool, tmp_path: Path) -> None:
+    """As on a volume that is not mounted, also if the path is a link into it."""
     path = tmp_path / "link" if is_link else tmp_path / "volume" / "mode"
     if is_link:
         path.symlink_to(tmp_path / "volume" / "mode")
@@ -77,74 +59,64 @@ async def test_a_missing_folder_is_an_outage_and_not_off(is_link: bool, tmp_path
     with pytest.raises(FileNotFoundError, match="The folder of the switch is missing"):
         await backend.get_state()
     (tmp_path / "volume").mkdir()
-    assert OFF == backend.peek()
+    assert backend.peek() == OFF
 
 
-async def test_while_the_volume_is_not_mounted_the_last_known_state_counts(tmp_path: Path) -> None:
+async def test_file_volume_is_unmounted_app_uses_the_last_state(tmp_path: Path) -> None:
     volume, elsewhere = tmp_path / "volume", tmp_path / "elsewhere"
     volume.mkdir()
     backend = LocalFileBackend(volume / "mode")
     await backend.set_value(True)
-    app = FastAPI()
-    app.add_api_route("/", lambda: "open")
-    app.add_middleware(maintenance_middleware(backend=backend))
-    async with client(app) as http:
-        statuses = [(await http.get("/")).status_code]
-        volume.rename(elsewhere)
-        statuses.append((await http.get("/")).status_code)
-        elsewhere.rename(volume)
-        (volume / "mode").unlink()
-        statuses.append((await http.get("/")).status_code)
-    assert [503, 503, 200] == statuses
+    app = app_on(backend)
+    statuses = [await status(app)]
+    volume.rename(elsewhere)
+    statuses.append(await status(app))
+    elsewhere.rename(volume)
+    (volume / "mode").unlink()
+    statuses.append(await status(app))
+    assert statuses == [503, 503, 200]
 
 
-async def test_a_file_that_is_taken_away_is_off_again(tmp_path: Path) -> None:
-    backend = LocalFileBackend(tmp_path / "mode")
-    await backend.set_value(True)
-    before = backend.peek()
-    (tmp_path / "mode").unlink()
-    assert (ON, OFF) == (before, backend.peek())
-
-
-def test_a_file_that_is_taken_away_while_it_is_read_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_removed_while_it_is_read_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mode").write_text("1")
-    backend = LocalFileBackend(tmp_path / "mode")
 
-    def vanish(*_args: object) -> None:
+    def vanish(*_: object) -> None:
         raise FileNotFoundError
 
     monkeypatch.setattr(file_module, "open", vanish, raising=False)
-    assert OFF == backend.peek()
+    assert LocalFileBackend(tmp_path / "mode").peek() == OFF
 
 
-def test_what_is_not_utf_8_is_shown_by_its_first_bytes(tmp_path: Path) -> None:
-    (tmp_path / "mode").write_bytes(b"\xff" * 300)
-    with pytest.raises(InvalidStateError) as caught:
-        LocalFileBackend(tmp_path / "mode").peek()
-    assert str(caught.value).startswith(f"text must be UTF-8, got {bytes([255]) * 200!r}: 'utf-8' codec can't decode")
-
-
-@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
-async def test_garbage_in_a_file_is_an_error_and_replaced_with_a_warning_when_the_switch_is_set(
-    content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (b"perhaps", "value must be one of "),
+        (b'{"switch": tr', "text must be a JSON object"),
+        (b'{"active": true}', "text must be a JSON object"),
+        (b"\xff" * 300, "text must be UTF-8, got " + repr(b"\xff" * 200) + ": 'utf-8' codec can't decode"),
+        (b"\0" * 20, "value must be one of "),
+        (b"1" + b" " * LIMIT, f"{{path}} must be at most {LIMIT} bytes long"),
+    ],
+)
+async def test_file_with_invalid_content_raises_and_is_overwritten_with_a_warning_by_a_switch(
+    content: bytes, rule: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "mode"
     path.write_bytes(content)
     backend = LocalFileBackend(path)
-    with pytest.raises(InvalidStateError) as error:
+    with pytest.raises(InvalidStateError) as of_read:
         backend.peek()
-    assert len(str(error.value)) < 2_000
-    assert f"{path} must be at most {LIMIT} bytes long" == str(error.value) or len(content) <= LIMIT
     with pytest.raises(InvalidStateError) as of_change:
         await backend.update_state(lambda state: state)
-    assert (content, str(error.value), []) == (path.read_bytes(), str(of_change.value), messages_of(caplog))
+    error = str(of_read.value)
+    assert (str(of_change.value), error.startswith(rule.format(path=path)), len(error) < 2_000) == (error, True, True)
+    assert (path.read_bytes(), messages_of(caplog)) == (content, [])
     await backend.set_value(True)
-    (message,) = messages_of(caplog)
-    assert f"{path} is replaced, as if it had been off: {error.value}" == message
-    assert ("1\n", ON) == (path.read_text(), backend.peek())
+    assert messages_of(caplog) == [f"{path} is replaced, as if it had been off: {error}"]
+    assert (path.read_text(), backend.peek()) == ("1\n", ON)
 
 
-async def test_a_folder_in_place_of_the_file_is_an_error_and_stays(tmp_path: Path) -> None:
+async def test_file_path_of_a_folder_raises_and_keeps_it(tmp_path: Path) -> None:
     path = tmp_path / "mode"
     (path / "inside").mkdir(parents=True)
     backend = LocalFileBackend(path)
@@ -152,81 +124,25 @@ async def test_a_folder_in_place_of_the_file_is_an_error_and_stays(tmp_path: Pat
         backend.peek()
     with pytest.raises(OSError, match="mode"):
         await backend.set_value(True)
-    assert {path / "inside"} == set(path.iterdir())
-    assert {"mode", "mode.lock"} == {entry.name for entry in tmp_path.iterdir()}
+    assert list(path.iterdir()) == [path / "inside"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"mode", "mode.lock"}
 
 
 @only_posix
-def test_a_pipe_in_place_of_the_file_is_an_error_and_is_not_waited_for(tmp_path: Path) -> None:
+def test_file_path_of_a_pipe_raises_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "mode")
-    errors: list[Exception] = []
+    errors: list[str] = []
 
     def peek() -> None:
         try:
             LocalFileBackend(tmp_path / "mode").peek()
         except InvalidStateError as error:
-            errors.append(error)
+            errors.append(str(error))
 
-    thread = threading.Thread(target=peek, daemon=True)  # which does not keep the tests from ending if it waits
+    thread = threading.Thread(target=peek, daemon=True)
     thread.start()
     thread.join(30)
-    (error,) = errors
-    assert "must be a regular file" in str(error)
-
-
-@only_posix
-def test_what_the_process_has_no_permission_for_is_an_error_that_reaches_the_caller_and_changes_nothing() -> None:
-    program = """
-        import os, sys, anyio
-        from fastapi_maintenance import LocalFileBackend
-
-        rehearsal, unreadable, in_closed_folder = map(LocalFileBackend, sys.argv[1:])
-
-        async def attempt(method, *args):
-            try:
-                await method(*args)
-            except Exception as error:
-                print(type(error).__name__)
-            else:
-                print("no error")
-
-        async def main():
-            await rehearsal.set_value(True)  # imports all that is needed, while it may be read
-            if os.getuid() == 0:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-            for backend in (unreadable, in_closed_folder):
-                await attempt(backend.get_state)
-                await attempt(backend.set_value, False)
-
-        anyio.run(main)
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o777)  # so that only the file itself is in the way
-        unreadable, closed = folder / "mode", folder / "closed"
-        unreadable.write_text("1")
-        unreadable.chmod(0)
-        closed.mkdir()
-        (closed / "mode").write_text("1")
-        (closed / "mode.lock").touch()
-        (closed / "mode.lock").chmod(0o666)
-        closed.chmod(0o555)
-        command: list[str | Path] = [
-            sys.executable,
-            "-c",
-            textwrap.dedent(program),
-            folder / "first",
-            unreadable,
-            closed / "mode",
-        ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-        closed.chmod(0o755)
-        unreadable.chmod(0o600)
-        assert ("1", "1") == (unreadable.read_text(), (closed / "mode").read_text())
-        assert {"mode", "mode.lock"} == {entry.name for entry in closed.iterdir()}
-    assert ["PermissionError", "PermissionError", "no error", "PermissionError"] == done.stdout.splitlines()
+    assert errors == [f"{tmp_path}/mode must be a regular file"]
 
 
 def rewrite(path: Path, content: str) -> None:
@@ -239,99 +155,67 @@ def replace(path: Path, content: str) -> None:
     other.replace(path)
 
 
-def rewrite_at_the_same_time(path: Path, content: str) -> None:
+def rewrite_with_an_old_time(path: Path, content: str) -> None:
     path.write_text(content)
     os.utime(path, ns=(10**18, 10**18))
 
 
-@pytest.mark.parametrize("change", [rewrite, replace, rewrite_at_the_same_time])
-def test_each_change_is_seen_by_the_very_next_look(change: Callable[[Path, str], None], tmp_path: Path) -> None:
+def coarse(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    """Return the signature of a file by the clock of FAT."""
+    tick = 2_000_000_000  # nanoseconds
+    return (status.st_mtime_ns // tick * tick, 0, status.st_size, status.st_ino, status.st_dev)
+
+
+Signature = Callable[[os.stat_result], tuple[int, int, int, int, int]]
+
+
+@pytest.mark.parametrize(
+    ("change", "signature"),
+    [*((change, file_module._signature) for change in (rewrite, replace, rewrite_with_an_old_time)), (rewrite, coarse)],
+)
+def test_file_change_is_seen_by_the_next_peek(
+    change: Callable[[Path, str], None], signature: Signature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_module, "_signature", signature)
     backend = LocalFileBackend(tmp_path / "mode")
     seen = []
     for content in "1010" * 10:
         change(tmp_path / "mode", content)
         seen.append(backend.peek().switch.on)
-    assert [True, False, True, False] * 10 == seen
-
-
-def test_changes_of_the_same_size_within_one_tick_of_a_coarse_clock_are_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tick = 2_000_000_000  # nanoseconds: that of FAT
-
-    def coarse(status: os.stat_result) -> tuple[int, int, int, int, int]:
-        return (status.st_mtime_ns // tick * tick, 0, status.st_size, status.st_ino, status.st_dev)
-
-    monkeypatch.setattr(file_module, "_signature", coarse)
-    backend = LocalFileBackend(tmp_path / "mode")
-    seen = []
-    for content in "1010" * 5:
-        rewrite(tmp_path / "mode", content)
-        seen.append(backend.peek().switch.on)
-    assert [True, False, True, False] * 5 == seen
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """List the files that the backend opens to read them."""
-    names: list[str] = []
-
-    def noting(name: str, mode: str) -> Any:  # noqa: ANN401 -- as open has it
-        names.append(name)
-        return open(name, mode)  # noqa: PTH123 -- as the backend does
-
-    monkeypatch.setattr(file_module, "open", noting, raising=False)
-    return names
-
-
-def let_it_settle(monkeypatch: pytest.MonkeyPatch, path: Path, seconds: float) -> None:
-    """Let the backend believe that so much time has passed since the last change."""
-
-    def later() -> int:
-        return path.stat().st_ctime_ns + int(seconds * 1e9)
-
-    monkeypatch.setattr(file_module, "time", SimpleNamespace(time_ns=later))
-
-
-def test_a_file_that_has_settled_is_not_read_again_until_it_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
-) -> None:
-    path = tmp_path / "mode"
-    path.write_text("1")
-    backend = LocalFileBackend(path)
-    let_it_settle(monkeypatch, path, 10)
-    assert [True] * 5 == [backend.peek().switch.on for _ in range(5)]
-    assert [str(path)] == opened
-    path.write_text("off")
-    assert [False] * 5 == [backend.peek().switch.on for _ in range(5)]
-    assert [str(path)] * 2 == opened
+    assert seen == [True, False, True, False] * 10
 
 
 @pytest.mark.parametrize(
-    ("write", "seconds"), [(rewrite, -3600), (rewrite, 0), (rewrite, 2), (rewrite_at_the_same_time, 0)]
+    ("write", "seconds", "reads"),
+    [(rewrite, 10, 1), (rewrite, -3600, 3), (rewrite, 0, 3), (rewrite, 2, 3), (rewrite_with_an_old_time, 0, 3)],
 )
-def test_a_file_that_changed_a_moment_ago_or_in_the_future_is_read_each_time(
+def test_file_is_read_again_only_if_it_has_just_changed(
     write: Callable[[Path, str], None],
     seconds: float,
+    reads: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    opened: list[str],
 ) -> None:
-    """Also where its time was set by hand to an old one."""
-    write(tmp_path / "mode", "1")
-    backend = LocalFileBackend(tmp_path / "mode")
-    let_it_settle(monkeypatch, tmp_path / "mode", seconds)
-    assert [True] * 3 == [backend.peek().switch.on for _ in range(3)]
-    assert 3 == len(opened)
+    path, opened = tmp_path / "mode", list[str]()
+
+    def record_open(name: str, mode: str) -> Any:  # noqa: ANN401 -- the signature of open
+        opened.append(name)
+        return open(name, mode)  # noqa: PTH123 -- as the backend does
+
+    monkeypatch.setattr(file_module, "open", record_open, raising=False)
+    now = SimpleNamespace(time_ns=lambda: path.stat().st_ctime_ns + int(seconds * 1e9))
+    monkeypatch.setattr(file_module, "time", now)
+    backend = LocalFileBackend(path)
+    for content in ("1", "off"):
+        write(path, content)
+        assert [backend.peek().switch.on for _ in range(3)] == [content == "1"] * 3
+    assert opened == [str(path)] * 2 * reads
 
 
-async def test_a_relative_path_is_one_from_the_folder_in_which_it_was_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_relative_path_is_resolved_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     backend = LocalFileBackend("switch")
-    other = tmp_path / "other"
-    other.mkdir()
-    monkeypatch.chdir(other)
-    await backend.set_value(value=True)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    await backend.set_value(True)
     assert (tmp_path / "switch").read_text() == "1\n"

@@ -1,4 +1,4 @@
-"""The state in memory, and the base class of the spec."""
+"""`MemoryBackend`, and `BaseStateBackend` of the spec."""
 
 from __future__ import annotations
 
@@ -7,47 +7,39 @@ from typing import Any
 import pytest
 
 from fastapi_maintenance import BaseStateBackend, MaintenanceState, MemoryBackend, Switch
+from tests.backends.helpers import OFF, ON
 from tests.stores import TextSwitch
 
 pytestmark = pytest.mark.anyio
-ON, OFF = MaintenanceState(switch=Switch(on=True)), MaintenanceState()
+SOON = MaintenanceState(switch=Switch(message="Soon"))
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (True, ON),
-        (False, OFF),
-        (MaintenanceState(switch=Switch(message="Soon")), MaintenanceState(switch=Switch(message="Soon"))),
-    ],
-)
-async def test_memory_begins_with_what_it_is_given(given: MaintenanceState | bool, expected: MaintenanceState) -> None:
+@pytest.mark.parametrize(("given", "expected"), [(True, ON), (False, OFF), (SOON, SOON)])
+async def test_memory_backend_begins_with_the_given_state(given: Any, expected: MaintenanceState) -> None:  # noqa: ANN401
     backend = MemoryBackend(given)
-    assert [expected, expected] == [backend.peek(), await backend.get_state()]
+    assert [backend.peek(), await backend.get_state()] == [expected, expected]
     assert repr(backend) == "MemoryBackend()"
 
 
 @pytest.mark.parametrize("given", [1, "on", None])
-def test_memory_refuses_to_begin_with_what_is_no_state(given: Any) -> None:  # noqa: ANN401 -- what is refused
-    with pytest.raises(
-        TypeError, match=rf"^state must be a MaintenanceState, True or False, got {type(given).__name__} {given!r}$"
-    ):
+def test_memory_backend_with_invalid_state_raises(given: Any) -> None:  # noqa: ANN401 -- what is refused
+    rule = rf"^state must be a MaintenanceState, True or False, got {type(given).__name__} {given!r}$"
+    with pytest.raises(TypeError, match=rule):
         MemoryBackend(given)
 
 
-async def test_the_base_class_converts_between_words_and_booleans() -> None:
+async def test_base_state_backend_converts_between_words_and_booleans() -> None:
     backend = TextSwitch({})
-    seen = [await backend.get_value()]
-    await backend.set_value(True)
-    seen.append(await backend.get_value())
-    assert ([False, True], {"mode": "1"}) == (seen, backend.store)
-    await backend.set_value(False)
-    assert {"mode": "0"} == backend.store
+    values: list[object] = [await backend.get_value()]
+    for value in (True, False):
+        await backend.set_value(value)
+        values += [await backend.get_value(), backend.store["mode"]]
+    assert values == [False, True, "1", False, "0"]
     assert backend._str_to_bool(" Yes ")
     with pytest.raises(ValueError, match="'perhaps'"):
         backend._str_to_bool("perhaps")
 
 
-def test_the_base_class_cannot_be_made_without_its_two_methods() -> None:
+def test_base_state_backend_without_its_two_methods_is_abstract() -> None:
     with pytest.raises(TypeError, match="abstract"):
         BaseStateBackend()  # type: ignore[abstract]  # what is refused

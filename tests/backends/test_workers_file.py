@@ -1,4 +1,4 @@
-"""The workers behind a file: their records are removed, or the path leads elsewhere, while they live."""
+"""`FileWorkers`: records that are lost or moved while their workers live, and dead workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from fastapi_maintenance import LocalFileBackend
 from fastapi_maintenance.backends import file_workers
 from fastapi_maintenance.backends.file_workers import FileWorkers
-from tests.backends.workers import WORKER, counted, is_drained
+from tests.backends.helpers import WORKER, check_drain, wait_for_workers
 from tests.middleware.test_failures import app_on
 from tests.switch.lifespans import living
 
@@ -20,9 +20,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("_patient")]
 
 
 def remove(folder: Path, pattern: str) -> None:
-    """Remove files of a folder, or all of it."""
+    """Remove files of a folder, or the folder."""
     if not pattern:
-        shutil.rmtree(folder.rename(f"{folder}.old"))  # nobody can write into that any more
+        shutil.rmtree(folder.rename(f"{folder}.old"))  # nobody can write into it any more
     for path in folder.glob(pattern or "*"):
         path.unlink()
 
@@ -31,16 +31,7 @@ each_loss = pytest.mark.parametrize("pattern", ["", "*", "*.json", "*.lock"], id
 
 
 @each_loss
-async def test_file_worker_whose_record_is_removed_signs_again(tmp_path: Path, pattern: str) -> None:
-    backend = LocalFileBackend(tmp_path / "switch")
-    async with living(app := app_on(backend)):
-        remove(tmp_path / "switch.workers", pattern)
-        await counted(LocalFileBackend(tmp_path / "switch"), os.getpid())
-        await is_drained(app, LocalFileBackend(tmp_path / "switch"))
-
-
-@each_loss
-async def test_file_reports_keep_a_worker_whose_record_is_lost_until_it_has_left(tmp_path: Path, pattern: str) -> None:
+async def test_file_worker_whose_record_is_lost_is_counted_and_signs_again(tmp_path: Path, pattern: str) -> None:
     path = str(tmp_path / "switch")
     worker, reader = FileWorkers(path), FileWorkers(path)
     await worker.sign(WORKER, "busy")
@@ -55,24 +46,24 @@ async def test_file_reports_keep_a_worker_whose_record_is_lost_until_it_has_left
     assert await reader.reports() == {}
 
 
-async def test_file_link_that_is_changed_makes_workers_sign_beside_the_other_file(tmp_path: Path) -> None:
+async def test_app_on_a_link_to_a_file_that_is_changed_signs_beside_the_other_file(tmp_path: Path) -> None:
     link = tmp_path / "current"
     for name in ("1", "2"):
         (tmp_path / name).mkdir()
     link.symlink_to("1")
     async with living(app := app_on(LocalFileBackend(link / "switch"))):
         reader = LocalFileBackend(link / "switch")
-        await counted(reader, os.getpid())
+        await wait_for_workers(reader, os.getpid())
         (tmp_path / "new").symlink_to("2")
         (tmp_path / "new").replace(link)
         assert len(await reader.workers.reports()) == 1
-        await counted(LocalFileBackend(tmp_path / "2" / "switch"), os.getpid())
-        await counted(LocalFileBackend(tmp_path / "1" / "switch"))
-        await is_drained(app, LocalFileBackend(link / "switch"))
+        await wait_for_workers(LocalFileBackend(tmp_path / "2" / "switch"), os.getpid())
+        await wait_for_workers(LocalFileBackend(tmp_path / "1" / "switch"))
+        await check_drain(app, LocalFileBackend(link / "switch"))
     assert list(tmp_path.glob("*/switch.workers/*.json")) == []
 
 
-async def test_file_worker_whose_lock_is_free_is_gone_with_its_record(tmp_path: Path) -> None:
+async def test_file_worker_whose_lock_is_free_is_removed_by_readers_and_writers(tmp_path: Path) -> None:
     folder = tmp_path / "switch.workers"
     for look in (
         lambda: FileWorkers(str(tmp_path / "switch")).reports(),
@@ -84,12 +75,10 @@ async def test_file_worker_whose_lock_is_free_is_gone_with_its_record(tmp_path: 
         os.utime(folder / f"{WORKER}.lock", (0, 0))
         await look()
         assert not (folder / f"{WORKER}.json").exists()
-        assert (folder / f"{WORKER}.lock").stat().st_mtime > time.time() - 60  # the evidence for who has seen it
+        assert (folder / f"{WORKER}.lock").stat().st_mtime > time.time() - 60  # kept, as it has just been found dead
 
 
-async def test_file_evidence_of_the_end_of_a_worker_is_removed_later_and_no_worker_is_made_of_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_lock_of_worker_that_left_is_removed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, lock = str(tmp_path / "switch"), tmp_path / "switch.workers" / f"{WORKER}.lock"
     worker, reader = FileWorkers(path), FileWorkers(path)
     await worker.sign(WORKER, "busy")
@@ -104,6 +93,6 @@ async def test_file_evidence_of_the_end_of_a_worker_is_removed_later_and_no_work
     assert WORKER not in await reader.reports()
 
 
-async def test_file_worker_whose_switch_has_no_folder_cannot_sign_and_names_the_folder(tmp_path: Path) -> None:
+async def test_file_worker_without_the_folder_of_the_switch_raises_naming_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"The folder of the switch is missing: '.*missing'"):
         await FileWorkers(str(tmp_path / "missing" / "switch")).sign(WORKER, "busy")

@@ -1,4 +1,4 @@
-"""The workers behind PostgreSQL: with a pooler in between, on a standby, dead ones, and connections that are lost."""
+"""`PostgreSQLWorkers`: behind a pooler, on a standby, dead workers, and lost connections."""
 
 from __future__ import annotations
 
@@ -21,26 +21,31 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, postgresql
 from fastapi_maintenance.backends.sqlalchemy import backend as backend_module
-from fastapi_maintenance.backends.url import opened
-from tests.backends.helpers import messages_of, on_asyncio  # noqa: F401 -- a fixture
-from tests.backends.workers import WORKER, counted, is_drained
+from tests.backends.helpers import (  # noqa: F401 -- a fixture
+    DRIVERS,
+    WORKER,
+    check_drain,
+    connected,
+    messages_of,
+    on_asyncio,
+    wait_for_workers,
+)
 from tests.middleware.test_failures import app_on
 from tests.servers import Postgres, running
 from tests.support import eventually
 from tests.switch.lifespans import answers, living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.usefixtures("_patient")]
-each_driver = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+each_driver = pytest.mark.parametrize("driver", DRIVERS)
 UNPREPARED: dict[str, dict[str, Any]] = {
     "asyncpg": {"statement_cache_size": 0, "prepared_statement_name_func": lambda: f"statement_{uuid4()}"},
     "psycopg": {"prepare_threshold": None},
 }
-"""What each driver needs behind a pooler that knows no prepared statements."""
+"""The options with which a driver uses no prepared statements, which poolers do not support."""
 
 
 @pytest.fixture
 def postgres(_servers: Callable[[str], Postgres]) -> Postgres:
-    """Give an empty PostgreSQL."""
     server = _servers("asyncpg")
     server.empty()
     return server
@@ -48,23 +53,15 @@ def postgres(_servers: Callable[[str], Postgres]) -> Postgres:
 
 @asynccontextmanager
 async def behind(url: str, driver: str) -> AsyncGenerator[SQLAlchemyBackend]:
-    """Give a backend whose driver works behind any pooler."""
+    """Yield a backend that works behind any pooler."""
     engine = create_async_engine(url.replace("asyncpg", driver), connect_args=UNPREPARED[driver])
     yield SQLAlchemyBackend(engine)
     await engine.dispose()
 
 
-@asynccontextmanager
-async def switch(url: str) -> AsyncGenerator[SQLAlchemyBackend]:
-    """Give a backend with an engine of its own."""
-    async with opened(url) as backend:
-        assert isinstance(backend, SQLAlchemyBackend)
-        yield backend
-
-
 async def logged_once(caplog: pytest.LogCaptureFixture, backend: SQLAlchemyBackend) -> str:
-    """Wait until it is logged that changes are polled, and return why."""
-    text = f"Changes of {backend!r} are not pushed, it is read each 1 s, and no drain waits for this process: "
+    """Wait until it is logged that changes are polled, and return the reason."""
+    text = f"Changes of {backend!r} are not pushed: it is polled every 1 s, and drains ignore this process: "
 
     def reasons() -> list[str]:
         return [record.removeprefix(text) for record in messages_of(caplog) if record.startswith(text)]
@@ -75,15 +72,15 @@ async def logged_once(caplog: pytest.LogCaptureFixture, backend: SQLAlchemyBacke
 
 
 @each_driver
-async def test_app_behind_a_pooler_of_transactions_polls_says_so_at_the_start_and_a_drain_refuses(
+async def test_app_behind_a_pooler_of_transactions_polls_and_logs_it_once_and_a_drain_is_refused(
     postgres: Postgres, driver: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend_module, "_LISTEN_AGAIN", 0.1)  # which fails again, and is not logged again
+    monkeypatch.setattr(backend_module, "_LISTEN_AGAIN", 0.1)  # fails again, and is not logged again
     with postgres.pooler("transaction") as url:
-        async with behind(url, driver) as backend, switch(postgres.url) as direct, living(app := app_on(backend)):
+        async with behind(url, driver) as backend, connected(postgres.url) as direct, living(app := app_on(backend)):
             assert "gives each transaction another connection" in await logged_once(caplog, backend)
             for each in (backend, SQLAlchemyBackend(backend.engine)):
-                with pytest.raises(NotSupportedError, match="each worker that listens, which cannot be had: a pooler"):
+                with pytest.raises(NotSupportedError, match="in each worker, which is refused here: a pooler"):
                     async with maintenance_mode_on(each, drain=60):
                         pytest.fail("the body ran")
             assert await direct.get_state() == MaintenanceState()
@@ -97,7 +94,7 @@ async def test_app_behind_a_pooler_of_transactions_polls_says_so_at_the_start_an
 async def test_app_behind_a_pooler_of_sessions_is_drained(postgres: Postgres, driver: str) -> None:
     with postgres.pooler("session") as url:
         async with behind(url, driver) as backend, living(app := app_on(backend)):
-            await is_drained(app, backend)
+            await check_drain(app, backend)
 
 
 @each_driver
@@ -109,7 +106,7 @@ async def test_app_on_a_hot_standby_polls_and_is_drained_after_that_is_promoted(
         assert isinstance(server, Postgres)
         await set_maintenance_mode(True, server.url)
         with server.standby() as standby:
-            async with switch(standby.url) as backend, living(app := app_on(backend)):
+            async with connected(standby.url) as backend, living(app := app_on(backend)):
                 await answers(app, 503)
                 assert "during recovery" in await logged_once(caplog, backend)
                 with pytest.raises(NotSupportedError, match="during recovery"):
@@ -117,19 +114,17 @@ async def test_app_on_a_hot_standby_polls_and_is_drained_after_that_is_promoted(
                         pytest.fail("the body ran")
                 async with backend.engine.connect() as connection:
                     await connection.execute(text("SELECT pg_promote()"))
-                async with opened(standby.url) as other:
+                async with connected(standby.url) as other:
                     await set_maintenance_mode(False, other)
                 await answers(app, 200)
-                await counted(backend, os.getpid())
-                await is_drained(app, backend)
+                await wait_for_workers(backend, os.getpid())
+                await check_drain(app, backend)
 
 
 @each_driver
-async def test_reports_by_a_user_who_may_only_read_leave_out_a_dead_worker(
-    driver: str, url_of: Callable[[str], str]
-) -> None:
+async def test_postgresql_reports_by_reader_omit_a_dead_worker(driver: str, url_of: Callable[[str], str]) -> None:
     url = url_of(driver)
-    async with switch(url) as backend:
+    async with connected(url) as backend:
         await set_maintenance_mode(False, backend)
         async with backend.engine.begin() as connection:
             row = f"worker/{backend._workers._switch}/{WORKER}"
@@ -137,29 +132,29 @@ async def test_reports_by_a_user_who_may_only_read_leave_out_a_dead_worker(
             await connection.execute(text("CREATE ROLE reader LOGIN"))
             await connection.execute(text("GRANT SELECT ON fastapi_maintenance TO reader"))
         for user, left in (("reader", 2), ("postgres", 1)):
-            async with opened(url.replace("postgres@", f"{user}@")) as reading:
+            async with connected(url.replace("postgres@", f"{user}@")) as reading:
                 assert await get_workers(reading) == ()
             async with backend.engine.connect() as connection:
                 assert await connection.scalar(text("SELECT count(*) FROM fastapi_maintenance")) == left
 
 
 @each_driver
-async def test_postgresql_connection_that_the_server_has_closed_is_no_refusal_to_push(
+async def test_postgresql_connection_that_the_server_has_closed_does_not_count_as_a_refusal_to_push(
     postgres: Postgres, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with switch(postgres.url.replace("asyncpg", driver)) as backend, switch(postgres.url) as other:
+    async with connected(postgres.url.replace("asyncpg", driver)) as backend, connected(postgres.url) as other:
         await backend.set_value(False)  # the pool keeps the connection
         async with other.engine.connect() as connection:
             others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
             await connection.execute(text(f"{others} AND datname = current_database()"))
         async with living(app := app_on(backend)):
-            await counted(backend, os.getpid())
-            await is_drained(app, backend)
+            await wait_for_workers(backend, os.getpid())
+            await check_drain(app, backend)
     assert [message for message in messages_of(caplog) if "not pushed" in message] == []
 
 
 @each_driver
-async def test_worker_whose_connection_is_lost_when_it_listens_signs_with_the_next_one(
+async def test_postgresql_worker_whose_connection_is_lost_while_it_begins_to_listen_signs_with_the_next_one(
     driver: str, url_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend_module, "_LISTEN_AGAIN", 3600.0)
@@ -174,6 +169,6 @@ async def test_worker_whose_connection_is_lost_when_it_listens_signs_with_the_ne
         return await listen(connection)
 
     monkeypatch.setitem(postgresql._LISTENERS, driver, lose_first)
-    async with opened(url_of(driver)) as backend, living(app_on(backend)):
-        await counted(backend, os.getpid())
+    async with connected(url_of(driver)) as backend, living(app_on(backend)):
+        await wait_for_workers(backend, os.getpid())
     assert len(lost) == 1

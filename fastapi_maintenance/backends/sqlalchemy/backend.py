@@ -1,4 +1,4 @@
-"""The backend on SQLAlchemy, for any of its async drivers."""
+"""The backend on SQLAlchemy, with any of its async drivers."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
@@ -27,9 +27,7 @@ from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import StateChange, WorkerRegistry
 
-__all__ = ["SQLAlchemyBackend", "make_engine"]
-
-_LISTEN_AGAIN = 30.0  # seconds after which it is tried again to listen where that was refused
+_LISTEN_AGAIN = 30.0  # seconds after a refusal to listen before the next try
 _IN_QUERY = ["create_table", "key"]
 _T = TypeVar("_T")
 _logger = get_logger()
@@ -38,23 +36,22 @@ _logger = get_logger()
 class SQLAlchemyBackend(StoreBackend):
     """Keep the state in a row of a small table.
 
-    A missing table or row is off. (SQLite itself makes an empty file where there is none; a process keeps the file that
-    it has opened, so replace it only while the service is stopped.) On PostgreSQL, with asyncpg
-    or psycopg, each change reaches followers through `LISTEN` and `NOTIFY`, within milliseconds; elsewhere, and if
-    it is made in another way, within `poll_interval`. It runs on asyncio, as SQLAlchemy does. Where the database
-    cannot be read or written, its methods raise a `sqlalchemy.exc.SQLAlchemyError`.
+    A missing table or row is off. On PostgreSQL with asyncpg or psycopg, each change reaches followers within
+    milliseconds, by `LISTEN` and `NOTIFY`; on other databases, or if a change is made in another way, within
+    `poll_interval`. It runs on asyncio, as SQLAlchemy does. Its methods raise a `sqlalchemy.exc.SQLAlchemyError` if the
+    database cannot be read or written. (SQLite creates a missing file. A process keeps its file open, so replace the
+    file only while the service is stopped.)
 
     Args:
-        engine: An engine that you made and that you dispose of. On PostgreSQL each event loop in which the state is
-            followed keeps one connection of its pool.
+        engine: An engine that you create and dispose of. On PostgreSQL, each event loop in which the state is followed
+            keeps one connection of its pool.
         key: Distinguishes this switch from others in the same table; at most 255 characters.
-        metadata: The `MetaData` to put the table in, so that migrations see it; its schema is used.
-        create_table: Whether the first write creates the table if it is missing. False: it is left to your migrations;
-            until one has created it, reads are off, and a write raises a `MissingTableError`. None: False with
-            `metadata`, else True.
+        metadata: The `MetaData` to add the table to, so that migrations include it; its schema is used.
+        create_table: Whether the first write creates the table if it is missing. False: your migrations create it;
+            until then, reads are off, and writes raise a `MissingTableError`. None: False with `metadata`, else True.
         table_name: The table's name.
-        poll_interval: Seconds, or a timedelta, between two reads of the row while it is followed. They also show
-            whether the database can still be reached.
+        poll_interval: Seconds, or a timedelta, between reads of the row while it is followed, which also show whether
+            the database can be reached.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -83,12 +80,12 @@ class SQLAlchemyBackend(StoreBackend):
         create = metadata is None if create_table is None else check_bool("create_table", create_table)
         self._rows = SwitchTable(self.table, create=create)
         self._workers = PostgreSQLWorkers(self._run, self._rows, key)
-        # Each statement is a transaction of its own: none stays open while this waits, and none fails to serialize.
+        # Each statement is a transaction: none stays open during a wait, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def switch_identity(self) -> Hashable:
-        """What distinguishes this switch from others: the database, the table and the key."""
+        """Identifies this switch: the database, the table and the key."""
         url = self.engine.url
         in_memory = url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
         facts = url.get_backend_name(), url.host, url.port, url.database, str(sorted(url.query.items()))
@@ -96,13 +93,13 @@ class SQLAlchemyBackend(StoreBackend):
         return id(self.engine) if in_memory else facts, str(schemas), self.table.fullname, self.key
 
     def __repr__(self) -> str:
-        where = self.engine.url.set(query={}).render_as_string()  # the query may have a password too
+        where = self.engine.url.set(query={}).render_as_string()  # the query may contain a password too
         return f"{type(self).__name__}({where!r}, key={self.key!r})"
 
     async def now(self) -> datetime:
-        """Return the time by the clock of the database, aware; raises `NotSupportedError` if it is not PostgreSQL."""
+        """Return the time of the database's clock, aware; raise a `NotSupportedError` if it is not PostgreSQL."""
         if self.engine.dialect.name != "postgresql":
-            msg = f"now() is known of PostgreSQL alone, and not of {self!r}"
+            msg = f"now() is supported on PostgreSQL only, not on {self!r}"
             raise NotSupportedError(msg)
         return await self._run(postgresql.now)
 
@@ -123,7 +120,7 @@ class SQLAlchemyBackend(StoreBackend):
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-        return await self._run(work)  # the pool held a connection from before a restart
+        return await self._run(work)  # the connection was from before a restart of the database
 
     async def _change(self, change: StateChange, connection: AsyncConnection) -> MaintenanceState | None:
         before = await self._rows.read_row(connection, self.key)
@@ -136,7 +133,7 @@ class SQLAlchemyBackend(StoreBackend):
 
     @property
     def workers(self) -> WorkerRegistry | None:
-        """Who serves behind this switch; None: it is not PostgreSQL through asyncpg or psycopg."""
+        """The workers behind this switch; None: it is not PostgreSQL with asyncpg or psycopg."""
         return self._workers if postgresql.can_listen(self.engine) else None
 
     def _listening(self) -> AbstractAsyncContextManager[tuple[Read, Wait]]:
@@ -151,7 +148,7 @@ class SQLAlchemyBackend(StoreBackend):
                 connection, wait = await stack.enter_async_context(postgresql.listening(self._engine))
             except postgresql.NotPushedError as error:
                 if self._workers.refuse(str(error)):
-                    text = "Changes of %r are not pushed, it is read each %g s, and no drain waits for this process: %s"
+                    text = "Changes of %r are not pushed: it is polled every %g s, and drains ignore this process: %s"
                     _logger.warning(text, self, self.poll_interval, error)
                 yield self.get_state, partial(_sleep_until, anyio.current_time() + _LISTEN_AGAIN)
                 return
@@ -161,22 +158,22 @@ class SQLAlchemyBackend(StoreBackend):
 
 async def _sleep_until(until: float, seconds: float) -> None:
     if anyio.current_time() > until:
-        msg = "it is time to try again whether changes are pushed"
+        msg = "time to try again to listen for changes"
         raise TimeoutError(msg)
     await anyio.sleep(seconds)
 
 
 async def close_engine(engine: AsyncEngine) -> None:
-    """Close the connections of an engine when its operations have ended, which need the event loop until then."""
+    """Close the connections of an engine after its operations have ended, which need the event loop until then."""
     await operations.finish()
     await engine.dispose()
 
 
 def make_engine(url: str) -> tuple[AsyncEngine, dict[str, str]]:
-    """Return an engine for a URL as SQLAlchemy has it, and what its query has for `SQLAlchemyBackend`.
+    """Return an engine for a URL of SQLAlchemy, and the options in its query that are for `SQLAlchemyBackend`.
 
     Raises:
-        ValueError: It is not such a URL; none of it is shown.
+        ValueError: The URL is not valid; it is not shown.
         ImportError: Its driver is missing.
     """
     try:
@@ -189,6 +186,6 @@ def make_engine(url: str) -> tuple[AsyncEngine, dict[str, str]]:
     except InvalidRequestError:
         msg = "its driver is not async"
         raise ValueError(msg) from None
-    except (ArgumentError, TypeError, ValueError) as error:  # whose text may have a password
-        msg = f"SQLAlchemy refuses it with {type(error).__name__}"
+    except (ArgumentError, TypeError, ValueError) as error:  # their text may contain a password
+        msg = f"SQLAlchemy rejects it with {type(error).__name__}"
         raise ValueError(msg) from None

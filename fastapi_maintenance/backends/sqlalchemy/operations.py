@@ -1,8 +1,8 @@
-"""Operations on a database: each goes on to its end for a while if its caller is cancelled.
+"""Operations on a database, which continue for a while if their caller is cancelled.
 
-Where SQLAlchemy cuts off an operation, its connection is left to the garbage collector, a driver may raise in a
-callback of the event loop, and on SQLite a task may never end. A write that goes on cannot overtake what follows it,
-since it changes only the version that it has read.
+If SQLAlchemy cancels an operation, its connection is left to the garbage collector, a driver may raise in a callback of
+the event loop, and on SQLite a task may never end. A write that continues cannot overwrite a later one, since it only
+changes the version that it has read.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
 
 _T = TypeVar("_T")
-_GRACE = 0.1  # seconds that a caller who is cancelled waits for the end
+_GRACE = 0.1  # seconds that a cancelled caller waits for the end
 _unfinished: set[asyncio.Future[Any]] = set()
-"""The operations that have not ended yet: asyncio itself does not keep a task alive."""
+"""The operations in progress: asyncio itself does not keep a task alive."""
 
 
 async def run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
-    """Do the work with a connection of the pool; if the caller is cancelled before that has one, leave it out."""
+    """Do the work with a connection of the pool; skip it if the caller is cancelled before there is a connection."""
 
     async def do(is_cancelled: asyncio.Event) -> _T:
         async with engine.connect() as connection:
@@ -33,7 +33,7 @@ async def run(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[_
 
 
 async def connect(engine: AsyncEngine) -> AsyncConnection:
-    """Return a connection, which the caller closes."""
+    """Return a connection for the caller to close."""
     opened: list[AsyncConnection] = []
 
     async def do(is_cancelled: asyncio.Event) -> None:
@@ -46,14 +46,14 @@ async def connect(engine: AsyncEngine) -> AsyncConnection:
     try:
         await _finish_if_cancelled(engine, do)
     except BaseException:
-        for connection in opened:  # the cancellation came just after it was opened
+        for connection in opened:  # cancelled just after it was opened
             await connection.close()
         raise
     return opened[0]
 
 
 async def finish() -> None:
-    """Wait for the operations of this event loop that go on after they were cancelled."""
+    """Wait for the operations of this event loop whose callers were cancelled."""
     loop = asyncio.get_running_loop()
     tasks = [task for task in _unfinished if task.get_loop() is loop]
     if tasks:
@@ -61,7 +61,7 @@ async def finish() -> None:
 
 
 async def _finish_if_cancelled(engine: AsyncEngine, work: Callable[[asyncio.Event], Awaitable[_T]]) -> _T:
-    """Do the work in a task of its own; one of SQLite always ends, any other is cut off when it takes too long."""
+    """Do the work in its own task; after a cancellation, cancel it too if it takes long, except on SQLite."""
     is_cancelled = asyncio.Event()
     task = asyncio.ensure_future(work(is_cancelled))
     _unfinished.add(task)

@@ -1,4 +1,4 @@
-"""What PostgreSQL does for a switch: it pushes changes by `LISTEN` and `NOTIFY`, through each of its drivers."""
+"""Push changes by `LISTEN` and `NOTIFY` of PostgreSQL, with asyncpg or psycopg."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import psycopg
 
 _CHANNEL = "fastapi_maintenance"
-_ARRIVES_WITHIN = 0.5  # seconds: a worker waits for a second until it can sign
+_ARRIVES_WITHIN = 0.5  # seconds; a worker waits up to a second for this before it signs
 
 
 class NotPushedError(Exception):
@@ -31,17 +31,17 @@ class _Listener(NamedTuple):
 
     wait: Wait
     process_id: int
-    """The id of the server's process, as it was reported when the connection was made."""
+    """The id of the server's process, as reported when the connection was opened."""
     fileno: Callable[[], int]
 
 
 def can_listen(engine: AsyncEngine) -> bool:
-    """Return whether this is PostgreSQL through a driver that passes notifications on."""
+    """Return whether this is PostgreSQL with a driver that delivers notifications."""
     return engine.dialect.name == "postgresql" and engine.dialect.driver in _LISTENERS
 
 
 async def now(connection: AsyncConnection) -> datetime:
-    """Return the time by the clock of the database."""
+    """Return the time of the database's clock."""
     time: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
     return time
 
@@ -53,22 +53,22 @@ async def notify(connection: AsyncConnection, key: str) -> None:
 
 @asynccontextmanager
 async def listening(engine: AsyncEngine) -> AsyncGenerator[tuple[AsyncConnection, Wait]]:
-    """Give a connection that listens, and so does not go back to the pool, and a function that waits for a change.
+    """Yield a listening connection, which does not return to the pool, and a function that waits for a change.
 
     Raises:
-        NotPushedError: The server refuses to listen, as a standby does, or notifications do not arrive, since a pooler
-            gives each transaction another connection.
+        NotPushedError: The server refuses to listen, as a standby does, or a pooler gives each transaction another
+            connection, so that notifications do not arrive.
     """
     with in_time(ANSWER_TIMEOUT):
         connection = await operations.connect(engine)
     try:
         with in_time(2 * ANSWER_TIMEOUT):
             process_id = select(func.pg_backend_pid())
-            await connection.execute(process_id)  # raises if the pool held a connection from before a restart
+            await connection.execute(process_id)  # raises if the connection is from before a restart of the server
             try:
                 listener = await _LISTENERS[engine.dialect.driver](connection)
-            except Exception as error:  # of the driver, which SQLAlchemy does not wrap here
-                await connection.execute(process_id)  # raises if the connection is lost, and not refused
+            except Exception as error:  # of the driver, not wrapped by SQLAlchemy here
+                await connection.execute(process_id)  # raises if the connection is lost
                 msg = f"{type(error).__name__}: {error}"
                 raise NotPushedError(msg) from error
             is_direct = listener.process_id == (await connection.execute(process_id)).scalar_one()
@@ -84,7 +84,7 @@ async def listening(engine: AsyncEngine) -> AsyncGenerator[tuple[AsyncConnection
 
 
 async def _is_notified(engine: AsyncEngine, wait: Wait) -> bool:
-    """Return whether a notification by another connection arrives."""
+    """Return whether a notification from another connection arrives."""
 
     async def notify_all(connection: AsyncConnection) -> None:
         await notify(connection, "")
@@ -99,7 +99,7 @@ async def _listen_with_asyncpg(connection: AsyncConnection) -> _Listener:
     driver = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
     notified = anyio.Event()
 
-    def note(*_: object) -> None:
+    def notify(*_: object) -> None:
         notified.set()
 
     async def wait(seconds: float) -> None:
@@ -108,9 +108,9 @@ async def _listen_with_asyncpg(connection: AsyncConnection) -> _Listener:
             await notified.wait()
         notified = anyio.Event()
 
-    await driver.add_listener(_CHANNEL, note)
-    driver.add_termination_listener(note)
-    transport = driver._transport  # noqa: SLF001 -- asyncpg has no public way to it
+    await driver.add_listener(_CHANNEL, notify)
+    driver.add_termination_listener(notify)
+    transport = driver._transport  # noqa: SLF001 -- asyncpg has no public access to it
     return _Listener(wait, driver.get_server_pid(), lambda: transport.get_extra_info("socket").fileno())
 
 
@@ -122,7 +122,7 @@ async def _listen_with_psycopg(connection: AsyncConnection) -> _Listener:
             pass
 
     await driver.execute(f"LISTEN {_CHANNEL}")
-    return _Listener(wait, driver.info.backend_pid, lambda: driver.fileno())  # noqa: PLW0108 -- it is kept weakly
+    return _Listener(wait, driver.info.backend_pid, lambda: driver.fileno())  # noqa: PLW0108 -- a method would not be kept by a weak reference
 
 
 _LISTENERS: dict[str, Callable[[AsyncConnection], Awaitable[_Listener]]] = {

@@ -1,4 +1,4 @@
-"""The table of the switches, and how a row of it is read and written."""
+"""The table of the switches, and how its rows are read and written."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,18 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastapi_maintenance._helpers.checks import check_name
 from fastapi_maintenance.errors import MissingTableError
 
-KEY_LENGTH = 255  # characters: what each database can have in an index
+KEY_LENGTH = 255  # characters: what any database can index
 
 
 class Row(NamedTuple):
-    """The state of a switch as text, and how often it was changed; by default of one that has no row."""
+    """The state of a switch as text, and the number of its changes; by default, that of a missing row."""
 
     state: str = ""
     version: int | None = None
 
 
 def maintenance_table(metadata: sa.MetaData, name: str = "fastapi_maintenance") -> sa.Table:
-    """Return the table that holds the state, in this `MetaData`, for those who make their tables by migrations.
+    """Add the table of the switches to a `MetaData` and return it, for use with migrations.
 
     It has a row for each switch: `key`, `state` (`1`, `0` or a JSON object) and `version`, which counts the changes.
     """
@@ -36,12 +36,7 @@ def maintenance_table(metadata: sa.MetaData, name: str = "fastapi_maintenance") 
 
 
 class SwitchTable:
-    """The rows of the table, read and written on a connection.
-
-    Args:
-        table: The table.
-        create: Whether a write creates it where the database lacks it; else that is a `MissingTableError`.
-    """
+    """The rows of the table. If it is missing, a write creates it with `create`, else raises a `MissingTableError`."""
 
     def __init__(self, table: sa.Table, *, create: bool) -> None:
         self.table = table
@@ -49,15 +44,15 @@ class SwitchTable:
         self._is_missing = False
 
     async def read_row(self, connection: AsyncConnection, key: str) -> Row:
-        """Return the row of a switch, which the table may lack, and the database the table."""
+        """Return the row of a switch; an empty one if the row or the table is missing."""
         columns = self.table.c
         found = await self.read_rows(connection, sa.select(columns.state, columns.version).where(columns.key == key))
         return Row(*found[0]) if found else Row()
 
     async def read_rows(self, connection: AsyncConnection, statement: sa.Select[Any]) -> Sequence[Any]:
-        """Return the rows that a statement selects, none where the database lacks the table.
+        """Return the rows that a statement selects; none if the table is missing.
 
-        A table that was missing is looked for first: the database would log each statement on it as an error.
+        If the table was missing before, look for it first: the database would log each failed statement.
         """
         if self._is_missing and not await self._exists(connection):
             return []
@@ -68,11 +63,11 @@ class SwitchTable:
                 raise
             if not await self._exists(connection):
                 return []
-            found = (await connection.execute(statement)).all()  # another process may have just made the table
+            found = (await connection.execute(statement)).all()  # another process has just created the table
         return found
 
     async def write_row(self, connection: AsyncConnection, key: str, text: str, before: Row) -> bool:
-        """Write the state of a switch; return False where `before`, which was just read, is not the row any more."""
+        """Write the state of a switch; return False if the row is no longer `before`, which was just read."""
         table = self.table
         if before.version is not None:
             unchanged = (table.c.key == key) & (table.c.version == before.version) & (table.c.state == before.state)
@@ -82,7 +77,7 @@ class SwitchTable:
             try:
                 await connection.run_sync(lambda sync: table.create(sync, checkfirst=True))
             except DBAPIError:
-                if not await self._exists(connection):  # else another process has just made it
+                if not await self._exists(connection):  # else another process has just created it
                     raise
         elif self._is_missing:
             msg = (

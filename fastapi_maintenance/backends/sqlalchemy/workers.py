@@ -1,7 +1,7 @@
-"""The workers behind a switch in PostgreSQL: each has a row, which names an advisory lock.
+"""The workers behind a switch in PostgreSQL: each has a row that names an advisory lock.
 
-The connection that listens for changes holds the lock, and the database lifts it when that connection is closed. So a
-row whose lock is free is that of a dead worker.
+The connection that listens for changes holds the lock, and the database releases it when the connection is closed, so a
+worker whose lock is free is dead.
 """
 
 import hashlib
@@ -31,18 +31,15 @@ _LOCKS = (
     .subquery()
 )
 _held: list[int] = remembered([])
-"""The locks of the connections of this process that listen."""
+"""The locks that listening connections of this process hold."""
 _refused: dict[int, str] = remembered({})
-"""The locks that no connection can hold, and why."""
+"""The locks that no connection can hold, and the reason."""
 
 
 class PostgreSQLWorkers:
-    """The records of the workers behind one switch. Each method raises `sqlalchemy.exc.SQLAlchemyError`.
+    """The records of the workers behind one switch; each method raises a `sqlalchemy.exc.SQLAlchemyError` on failure.
 
-    Args:
-        run: Does work with a connection of the pool.
-        rows: The table of the switch.
-        key: Its key.
+    `run` does work with a connection of the pool.
     """
 
     def __init__(
@@ -51,10 +48,10 @@ class PostgreSQLWorkers:
         self._run = run
         self._rows = rows
         self._table = rows.table
-        self._switch = hashlib.sha256(key.encode()).hexdigest()[:16]  # short enough for every key of a switch
+        self._switch = hashlib.sha256(key.encode()).hexdigest()[:16]  # a key may be too long
 
     def refuse(self, reason: str) -> bool:
-        """Refuse to sign in this event loop until `listening`, since no connection can; return whether that is new."""
+        """Refuse to sign in this event loop until `listening`; return whether it was not refused before."""
         number = self._lock()
         is_new = number not in _refused
         _refused[number] = reason
@@ -62,9 +59,9 @@ class PostgreSQLWorkers:
 
     @asynccontextmanager
     async def listening(self, connection: AsyncConnection) -> AsyncGenerator[None]:
-        """Show by this connection that this process lives, as long as its event loop listens.
+        """Hold the lock on this connection, to show that this process is alive.
 
-        The lock is a shared one, as the database may not know yet that the connection is lost on which it was before.
+        The lock is a shared one, since the database may still count it for a previous connection that was lost.
         """
         number = self._lock()
         await connection.execute(select(func.pg_advisory_lock_shared(number)))
@@ -76,15 +73,15 @@ class PostgreSQLWorkers:
             _held.remove(number)
 
     async def sign(self, worker: str, report: str, /) -> None:
-        """Write the row of a worker of this event loop, when a connection listens.
+        """Write the row of a worker of this event loop; wait until a connection listens.
 
         Raises:
-            NotSupportedError: None can.
+            NotSupportedError: No connection can listen.
         """
         number = self._lock()
-        while number not in _held:  # as at the start
+        while number not in _held:
             if number in _refused:
-                msg = f"drains need a connection of each worker that listens, which cannot be had: {_refused[number]}"
+                msg = f"drains need a listening connection in each worker, which is refused here: {_refused[number]}"
                 raise NotSupportedError(msg)
             await anyio.sleep(_POLL)
         await self._run(partial(self._write, row=self._row(worker), text=f"{number} {report}"))
@@ -122,7 +119,7 @@ class PostgreSQLWorkers:
                 continue
             dead = (table.c.key == row) & (table.c.state == text)
             bound = bindparam("number", int(number) if number.lstrip("-").isdecimal() else 0, BigInteger)
-            with suppress(DBAPIError):  # it may be read by somebody who may not write
+            with suppress(DBAPIError):  # this user may not be permitted to write
                 await connection.execute(delete(table).where(dead, bound.not_in(select(_LOCKS.c.number))))
         return reports
 
@@ -131,6 +128,6 @@ class PostgreSQLWorkers:
         return f"worker/{self._switch}/{worker}"
 
     def _lock(self) -> int:
-        """Return the number of the lock of this process, in this event loop, on this switch."""
+        """Return the number of the lock for this process, event loop and switch."""
         name = f"{identity()} {id(current_loop())} {self._table.fullname} {self._switch}"
         return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
