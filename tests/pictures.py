@@ -1,4 +1,4 @@
-"""The pictures of the README, each drawn from what it shows: `python -m tests.pictures` draws them anew."""
+"""The pictures of the documentation, each drawn from real output: `python -m tests.pictures` draws them again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from fastapi_maintenance import maintenance_middleware
 app = FastAPI()
 app.add_middleware(maintenance_middleware(backend="file:maintenance.txt"))
 """
-_FONTS = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)  # from the web, where a reader's own will do
+_FONTS = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)  # from the web; the reader's own fonts are enough
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def _server(folder: Path) -> Iterator[None]:
 
 
 def terminal() -> str:
-    """Draw an operator's terminal in which the command is really run, beside a server with two workers, as SVG."""
+    """Run the command in a terminal, beside a server with two workers, and return what is seen as SVG."""
     drawn = Console(record=True, width=_COLUMNS, file=io.StringIO(), highlight=False)
     with tempfile.TemporaryDirectory() as folder, chdir(folder), _server(Path(folder)):
         place = {
@@ -68,7 +68,7 @@ def terminal() -> str:
 
 
 PICTURES: dict[str, Callable[[], str]] = {"terminal.svg": terminal}
-"""The name of each picture's file, and what draws it."""
+"""The file name of each picture, and the function that draws it."""
 
 
 def main() -> None:

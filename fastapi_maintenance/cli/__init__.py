@@ -1,4 +1,4 @@
-"""The command `fastapi-maintenance`: for operators, and for deployment scripts."""
+"""The command `fastapi-maintenance`, for operators and deployment scripts."""
 
 import sys
 
@@ -6,7 +6,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command; where a package that it needs is missing, say which extra to install."""
+    """Run the command. If a package that it needs is missing, print which extra to install."""
     try:
         from fastapi_maintenance.cli.commands import main as run  # noqa: PLC0415 -- an extra
     except ImportError as error:

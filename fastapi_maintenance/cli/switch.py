@@ -1,4 +1,4 @@
-"""Act on the switch that is meant: the one at a URL, or the one that an app's middleware uses."""
+"""Find the switch that the options choose, at a URL or in an app's middleware, and act on it."""
 
 import importlib
 import logging
@@ -20,15 +20,15 @@ from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.known import key_of, uncached
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import backend_from_url, opened
-from fastapi_maintenance.cli.show import plain, tell, tell_error
+from fastapi_maintenance.cli.show import plain, print_err, print_error
 from fastapi_maintenance.errors import InvalidStateError, MaintenanceError
 from fastapi_maintenance.middleware import maintained_layers
 from fastapi_maintenance.typing import StateBackend
 
 _VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
-_NO_APP = "no app given: give --app module:attribute"
-_NO_BACKEND = f"no backend given: give --backend URL or --app module:attribute, set {_VARIABLE}"
 _NAMES = {
+    "ends_at needs": "an end needs",
+    "ends_at": "--until",
     "starts_at": "--from",
     "hold_id": "release",
     "plan_maintenance()": "plan",
@@ -40,43 +40,40 @@ _logger = logging.getLogger("fastapi_maintenance")
 _T = TypeVar("_T")
 
 
-def tell_switch(name: str) -> None:
+def print_switch(name: str) -> None:
     """Print which switch the command acts on; on standard error, so that the output is the state alone."""
-    tell(f"[dim]switch: {plain(name)}[/]", stderr=True)
+    print_err(f"[dim]switch: {plain(name)}[/]")
 
 
 class Which(NamedTuple):
-    """Which switch is meant, as the options say."""
+    """The options that choose a switch."""
 
     url: str | None
     app_path: str | None
-    name: str | None = None
+    name: str | None
 
 
 def act(
     action: Callable[[StateBackend, str], Awaitable[_T]],
     which: Which,
-    tell_name: Callable[[str], None] = tell_switch,
-    *,
-    end_option: str = "--until",
+    print_name: Callable[[str], None] = print_switch,
 ) -> _T:
-    """Print the name of the switch, act on its backend by that name, and return the result.
+    """Print the name of the switch, call the action with its backend and that name, and return the result.
 
-    The first that is given counts: the URL, the app at `module:attribute`, the URL in the environment variable, the
-    `entrypoint` of `[tool.fastapi]` in the `pyproject.toml` of this folder. An error ends the command with one line,
-    which names options, such as `end_option`, instead of parameters.
+    The first of these that is given counts: the URL, the app at `module:attribute`, the URL in the environment
+    variable, the `entrypoint` of `[tool.fastapi]` in the `pyproject.toml` of this folder. An error ends the command
+    with one line, which names options instead of parameters.
     """
-    names = {**_NAMES, "ends_at": end_option}
 
     async def find_and_act() -> _T:
         source, name = _find(which)
         async with opened(source) as backend:
             if isinstance(uncached(backend), MemoryBackend):
-                fail(f"the switch {name} is in the memory of its own process: give it a store, such as a file or Redis")
-            tell_name(name)
+                fail(f"the switch {name} is in the memory of its own process: use a store, such as a file or Redis")
+            print_name(name)
             return await action(backend, name)
 
-    records = _OneLine()
+    records = _OneLineHandler()
     _logger.addHandler(records)
     try:
         return anyio.run(find_and_act)
@@ -88,50 +85,52 @@ def act(
     except InvalidStateError as error:
         fail(f"the stored value is not a valid state (`on` and `off` overwrite it): {error}", status=1)
     except (ValueError, ImportError) as error:
-        fail(_renamed(str(error), names))
+        fail(_with_options(str(error)))
     except MaintenanceError as error:
-        fail(_renamed(str(error), names), status=1)
+        fail(_with_options(str(error)), status=1)
     except Exception as error:  # noqa: BLE001 -- whatever a store raises
         fail(store_problem(error), status=1)
     finally:
         _logger.removeHandler(records)
 
 
-def _renamed(text: str, names: dict[str, str]) -> str:
-    """Return an error that begins with the name of a parameter or function, with names of the command instead."""
-    pattern = "|".join(map(re.escape, names))
-    return re.sub(pattern, lambda found: names[found[0]], text) if re.match(pattern, text) else text
+def _with_options(text: str) -> str:
+    """If an error begins with a parameter or function, return it with names of the command instead."""
+    pattern = "|".join(map(re.escape, _NAMES))
+    return re.sub(pattern, lambda found: _NAMES[found[0]], text) if re.match(pattern, text) else text
 
 
 def _find(which: Which) -> tuple[StateBackend | str, str]:
-    """Return what is meant, and its name."""
+    """Return the backend or its URL, and the name of the switch."""
     url = which.url if which.url is not None or which.app_path is not None else os.environ.get(_VARIABLE) or None
     if url is not None:
         if which.name is not None:
-            fail("--switch chooses among those of an app; a URL names one by itself")
+            fail("--switch chooses among the switches of an app; a URL is one switch")
         return url, without_password(url)
-    path = which.app_path or _entrypoint(_NO_BACKEND)
+    path = which.app_path or _entrypoint(
+        f"no backend given: give --backend URL or --app module:attribute, set {_VARIABLE}"
+    )
     backend = find_backend(path, which.name)
     return backend, f"{switch_name(backend)} of {path}"
 
 
 def fail(text: str, *, status: int = 2) -> NoReturn:
-    """Print an error and end the command with an exit status, by default that of wrong usage."""
-    tell_error(text)
+    """Print an error message and end the command, by default with the exit status of wrong usage."""
+    print_error(text)
     raise typer.Exit(status)
 
 
 def store_problem(error: Exception) -> str:
-    """Return what to say where a store has raised."""
+    """Return the error message for an exception that a store raised."""
     return f"the store cannot be reached: {type(error).__name__}: {error}"
 
 
 def find_app(path: str | None) -> tuple[str, Any]:
-    """Return where an app is, by default at the `entrypoint`, and the app; what it is is not checked."""
-    path = path or _entrypoint(_NO_APP)
+    """Return the path of an app, by default the `entrypoint`, and the app, which may be any object."""
+    path = path or _entrypoint("no app given: give --app module:attribute")
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
-        fail(f"--app must be of the form module:attribute, got {path!r}")
+        fail(f"--app must have the form module:attribute, got {path!r}")
     sys.path.insert(0, str(Path.cwd()))
     try:
         app = getattr(importlib.import_module(module_name), attribute)
@@ -141,7 +140,7 @@ def find_app(path: str | None) -> tuple[str, Any]:
 
 
 def find_backend(path: str, name: str | None) -> StateBackend:
-    """Return the backend of the app at `module:attribute`; if it has several, the one whose name has this in it."""
+    """Return the backend of the app at `module:attribute`; if it has several, the one that `name` is a part of."""
     _, app = find_app(path)
     layers = maintained_layers(app) if callable(app) else ()
     switches = {key_of(layer.backend): layer.backend for layer in layers}
@@ -158,7 +157,7 @@ def find_backend(path: str, name: str | None) -> StateBackend:
 
 
 def switch_name(backend: StateBackend) -> str:
-    """Return the name of a switch, a file with its absolute path."""
+    """Return the name of a switch; that of a file has its absolute path."""
     behind = uncached(backend)
     if isinstance(behind, LocalFileBackend):
         return f"file:{os.path.abspath(behind.file_path)}"  # noqa: PTH100 -- a link stays a link
@@ -166,18 +165,18 @@ def switch_name(backend: StateBackend) -> str:
 
 
 def _entrypoint(otherwise: str) -> str:
-    """Return the `entrypoint` in the `pyproject.toml` of this folder; if there is none, end with this."""
+    """Return the `entrypoint` in the `pyproject.toml` of this folder; if there is none, end with an error."""
     try:
         project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
         return str(project["tool"]["fastapi"]["entrypoint"])
-    except (FileNotFoundError, KeyError, TypeError, ValueError):  # ValueError: no TOML, or no UTF-8
+    except (FileNotFoundError, KeyError, TypeError, ValueError):  # ValueError: not TOML, or not UTF-8
         fail(f"{otherwise}, or have an entrypoint under [tool.fastapi] in pyproject.toml")
 
 
 def without_password(url: str) -> str:
-    """Return the URL without its user, and of its query only the key; a file has its absolute path."""
+    """Return the URL without user and password, and with only the key of its query; a file has its absolute path."""
     if url.startswith("file:"):
-        with suppress(ValueError):  # it is refused, with the reason, when it is used
+        with suppress(ValueError):  # refused, with the reason, when it is used
             return switch_name(backend_from_url(url))
     if url.startswith(("env:", "file:")):
         return url
@@ -186,9 +185,9 @@ def without_password(url: str) -> str:
     return f"{place}?key={keys[-1]}" if keys else place
 
 
-class _OneLine(logging.Handler):
+class _OneLineHandler(logging.Handler):
     """Print log records on standard error, one line each, without tracebacks."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the record's message."""
-        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- not of Rich: the command that runs owns the terminal
+        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- not with Rich: the command that runs owns the terminal

@@ -1,4 +1,4 @@
-"""What the tests of the command share: they run where nothing says which switch is used."""
+"""Fixtures of the tests of the command: each runs in an empty folder, where nothing says which switch to use."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from tests.cli.driving import NOW, CountingStore, OfApp, use
 
 @pytest.fixture(autouse=True)
 def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in an empty folder, without what the command leaves behind in its process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FASTAPI_MAINTENANCE_BACKEND", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr("fastapi_maintenance.cli.workers._PATIENCE", 0)  # nobody serves
+    monkeypatch.setattr("fastapi_maintenance.cli.status._PATIENCE", 0)  # no app is served
     monkeypatch.setattr(logging.getLogger("fastapi_maintenance"), "handlers", [])
 
 
 @pytest.fixture
 def of_app(monkeypatch: pytest.MonkeyPatch) -> OfApp:
-    """Let the app of `--app` have a store whose workers report this."""
+    """Return a function that gives the app of `on_app` a store with these reports."""
 
-    def have(**reports: str) -> CountingStore:
+    def make(**reports: str) -> CountingStore:
         store = CountingStore(**reports)
         use(monkeypatch, store)
         return store
 
-    return have
+    return make
 
 
 @pytest.fixture
 def store_url(request: pytest.FixtureRequest, url_of: Callable[[str], str]) -> str:
-    """Return the URL of a store of each kind that is named: an empty one."""
-    return "file:switch" if request.param == "file" else url_of(request.param)
+    """Return the URL of an empty store of the kind of the parameter."""
+    local = {"file": "file:switch", "sqlite": "sqlite+aiosqlite:///switch.db"}
+    return local.get(request.param) or url_of(request.param)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import sysconfig
 import termios
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import pyte
 from tests.support import ROOT
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "fastapi-maintenance"
-_AS_ITS_TERMINAL = """
+_IN_ITS_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
@@ -40,23 +39,23 @@ for sys.argv[1:] in lines:
         print(end.code, end="\\0", file=sys.stderr, flush=True)
 """
 _LINES = 100
-_SAYS_HOW_TO_SHOW = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TERMINAL_WIDTH", "CI"}
+_ABOUT_TERMINALS = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TERMINAL_WIDTH", "CI"}
 
 
-def surroundings(**env: str) -> dict[str, str]:
+def environment(**env: str) -> dict[str, str]:
     """Return the environment of an operator, in which nothing but the terminal says what it can show."""
     return {
-        **{name: value for name, value in os.environ.items() if name not in _SAYS_HOW_TO_SHOW},
+        **{name: value for name, value in os.environ.items() if name not in _ABOUT_TERMINALS},
         "PYTHONPATH": str(ROOT),
         "FASTAPI_MAINTENANCE_BACKEND": "file:switch",
         "TERM": "xterm-256color",
-        "TZ": "JST-9",  # as POSIX has it, for machines without a list of zones
+        "TZ": "JST-9",  # as POSIX writes it, for machines without a list of zones
         **env,
     }
 
 
 class Terminal:
-    """A process on a pseudo terminal that is its own, so that Ctrl-C reaches it."""
+    """A process on a pseudo terminal of its own, so that Ctrl-C reaches it."""
 
     def __init__(self, columns: int, *words: str, **env: str) -> None:
         self.written = b""
@@ -64,53 +63,50 @@ class Terminal:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, columns, 0, 0))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _AS_ITS_TERMINAL, *words],
+            [sys.executable, "-c", _IN_ITS_TERMINAL, *words],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=surroundings(**env),
+            env=environment(**env),
             start_new_session=True,
         )
         os.close(slave)
-
-    def press(self, keys: bytes) -> None:
-        """Type something."""
-        os.write(self._master, keys)
-
-    def read_until(self, condition: Callable[[str], bool], *, within: float = 60) -> None:
-        """Read what the process writes until the screen fulfils this, or the process has ended."""
-        end = time.monotonic() + within
-        while not condition(self.screen):
-            if not self._read(end):
-                return
-
-    def ended(self) -> int:
-        """Read the rest and return the exit status."""
-        end = time.monotonic() + 60
-        while self._read(end):
-            pass
-        return self._process.wait(timeout=30)
-
-    def close(self) -> None:
-        """End the process if it has not ended, and give the terminal back."""
-        self._process.kill()
-        self._process.wait()
-        os.close(self._master)
-
-    def _read(self, end: float) -> bool:
-        waited, _, _ = select.select([self._master], [], [], max(0.0, end - time.monotonic()))
-        assert waited, f"it has not come true:\n{self.screen}"
-        try:
-            read = os.read(self._master, 65536)
-        except OSError:  # how Linux says that nobody has the other side any more
-            read = b""
-        self.written += read
-        return bool(read)
 
     @property
     def screen(self) -> str:
         """What is seen, without the empty lines below it."""
         return seen_of(self._columns, self.written)
+
+    def press(self, keys: bytes) -> None:
+        """Type something."""
+        os.write(self._master, keys)
+
+    def read_until(self, condition: Callable[[str], bool]) -> None:
+        """Read what the process writes until the screen fulfils a condition; fail if the process ends first."""
+        while not condition(self.screen):
+            assert self._read(), self.screen
+
+    def ended(self) -> int:
+        """Read the rest and return the exit status."""
+        while self._read():
+            pass
+        return self._process.wait(timeout=30)
+
+    def close(self) -> None:
+        """Kill the process if it has not ended, and close the terminal."""
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
+
+    def _read(self) -> bool:
+        waited, _, _ = select.select([self._master], [], [], 60)
+        assert waited, f"nothing more is written:\n{self.screen}"
+        try:
+            read = os.read(self._master, 65536)
+        except OSError:  # Linux: the other side is closed
+            read = b""
+        self.written += read
+        return bool(read)
 
 
 def seen_of(columns: int, written: bytes) -> str:
@@ -131,7 +127,7 @@ def terminal(columns: int, *words: str, program: Sequence[str] = (str(COMMAND),)
 
 
 def in_turn(columns: int, *lines: Sequence[str], **env: str) -> list[tuple[int, bytes]]:
-    """Run the command once for each of these lines, in one process; return the exit status and what was written."""
+    """Run the command for each of these lines, in one process; return the exit status and what was written."""
     program = (sys.executable, "-c", _IN_TURN)
     with terminal(columns, json.dumps(lines), program=program, **env) as shown:
         assert shown.ended() == 0, shown.screen
@@ -140,13 +136,8 @@ def in_turn(columns: int, *lines: Sequence[str], **env: str) -> list[tuple[int, 
 
 
 def piped(*lines: Sequence[str], **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command once for each of these lines, in one process, where there is no terminal."""
+    """Run the command for each of these lines, in one process without a terminal."""
+    words = [sys.executable, "-c", _IN_TURN, json.dumps(lines)]
     return subprocess.run(
-        [sys.executable, "-c", _IN_TURN, json.dumps(lines)],
-        env=surroundings(**env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        words, env=environment(**env), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""What `routes` calls open or blocked is so for every request to that route."""
+"""`routes`: what it calls open or blocked is so for every request to that route."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations and times as operators type them."""
+"""Durations and times as operators type and read them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.cli.times import duration_of, shown_duration, shown_time, time_of
+from fastapi_maintenance.cli.durations import format_duration, parse_duration
+from fastapi_maintenance.cli.times import format_time, parse_time
 
 BERLIN = timezone(timedelta(hours=2), "CEST")
 NOW = datetime(2030, 6, 1, 20, 30, tzinfo=UTC)  # 22:30 in Berlin
@@ -21,26 +22,26 @@ MINUTE = timedelta(minutes=1)
     ("text", "seconds"),
     [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86_400), ("1h30m", 5400), (" 1D2H ", 93_600), ("1d0h5s", 86_405)],
 )
-def test_duration_of_numbers_with_units_is_their_sum(text: str, seconds: int) -> None:
-    assert duration_of(text) == timedelta(seconds=seconds)
+def test_parse_duration_of_numbers_with_units_returns_their_sum(text: str, seconds: int) -> None:
+    assert parse_duration(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["", "30", "m", "0s", "-5m", "1.5h", "5 m", "30m1h", "1w", "9" * 30 + "d", "٣m"])
-def test_duration_of_anything_else_is_refused(text: str) -> None:
+def test_parse_duration_of_anything_else_raises(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration above zero, such as 90s, 30m, 2h, 1d or 1h30m"):
-        duration_of(text)
+        parse_duration(text)
 
 
 @given(st.integers(1, 10**9).map(lambda seconds: timedelta(seconds=seconds)))
-def test_duration_of_what_is_shown_is_the_duration(duration: timedelta) -> None:
-    assert duration_of(shown_duration(duration)) == duration
+def test_parse_duration_reads_what_format_duration_writes(duration: timedelta) -> None:
+    assert parse_duration(format_duration(duration)) == duration
 
 
 @given(st.text())
-def test_any_text_is_read_or_refused(text: str) -> None:
-    for read, name in ((duration_of, "duration"), (lambda text: time_of(text, NOW), "time")):
+def test_parse_of_any_text_returns_or_raises_its_own_error(text: str) -> None:
+    for parse, name in ((parse_duration, "duration"), (lambda text: parse_time(text, NOW), "time")):
         try:
-            read(text)
+            parse(text)
         except ValueError as error:
             assert f"is not a {name}" in str(error)  # noqa: PT017 -- either will do
 
@@ -48,33 +49,52 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("23:00", datetime(2030, 6, 1, 21, 0, tzinfo=UTC)),
-        ("22:30", datetime(2030, 6, 2, 20, 30, tzinfo=UTC)),
-        ("7:05", datetime(2030, 6, 2, 5, 5, tzinfo=UTC)),
-        ("22:30:01", datetime(2030, 6, 1, 20, 30, 1, tzinfo=UTC)),
-        ("2030-12-31", datetime(2030, 12, 30, 22, 0, tzinfo=UTC)),
-        ("2030-12-31 22:00", datetime(2030, 12, 31, 20, 0, tzinfo=UTC)),
-        ("2030-12-31T22:00+05:30", datetime(2030, 12, 31, 16, 30, tzinfo=UTC)),
-        ("2030-12-31t22:00z", datetime(2030, 12, 31, 22, 0, tzinfo=UTC)),
+        ("23:00", "2030-06-01T21:00"),
+        ("22:30", "2030-06-02T20:30"),
+        ("7:05", "2030-06-02T05:05"),
+        ("22:30:01", "2030-06-01T20:30:01"),
+        ("2030-12-31", "2030-12-30T22:00"),
+        ("2030-12-31 22:00", "2030-12-31T20:00"),
+        ("2030-12-31T22:00+05:30", "2030-12-31T16:30"),
+        ("2030-12-31t22:00z", "2030-12-31T22:00"),
     ],
 )
-def test_time_of_day_is_the_first_after_and_a_date_is_that_date(text: str, expected: datetime) -> None:
-    assert time_of(text, NOW, BERLIN)[0] == expected
+def test_parse_time_of_a_time_of_day_returns_the_first_after_and_of_a_date_that_date(text: str, expected: str) -> None:
+    assert parse_time(text, NOW, BERLIN)[0] == utc(expected)
+
+
+def test_parse_time_returns_the_zone_of_the_text() -> None:
+    starts_at, zone = parse_time("2030-12-31T22:00-05:00", NOW)
+    assert parse_time("04:00", starts_at, zone)[0] == utc("2031-01-01T09:00")
 
 
 @pytest.mark.parametrize(
     "text", ["", "noon", "24:00", "25:00", "22:60", "22", "2030-02-30", "0001-01-01", "9999-12-31T23:59-10:00"]
 )
-def test_time_of_anything_else_is_refused(text: str) -> None:
+def test_parse_time_of_anything_else_raises(text: str) -> None:
     with pytest.raises(ValueError, match="is not a time such as 22:00, 2030-12-31 22:00"):
-        time_of(text, NOW, BERLIN)
+        parse_time(text, NOW, BERLIN)
 
 
-# Nights on which clocks change
+@pytest.mark.parametrize(
+    ("moment", "zone", "text"),
+    [
+        (NOW, BERLIN, "2030-06-01 22:30:00 CEST (20:30:00 UTC)"),
+        (NOW + timedelta(hours=2), BERLIN, "2030-06-02 00:30:00 CEST (2030-06-01 22:30:00 UTC)"),
+        (NOW, UTC, "2030-06-01 20:30:00 UTC"),
+        (NOW, timezone(timedelta(), "GMT"), "2030-06-01 20:30:00 UTC"),
+        (datetime.max.replace(tzinfo=UTC), BERLIN, "9999-12-31 23:59:59 UTC"),  # the year 10000 there
+    ],
+)
+def test_format_time_has_the_zone_of_the_operator_and_utc(moment: datetime, zone: timezone, text: str) -> None:
+    assert format_time(moment, zone) == text
 
 
-def utc(day: str) -> datetime:
-    return datetime.fromisoformat(day).replace(tzinfo=UTC)
+# When clocks change
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def first_after(hour: int, minute: int, after: datetime, zone: ZoneInfo) -> datetime:
@@ -109,14 +129,14 @@ def first_after(hour: int, minute: int, after: datetime, zone: ZoneInfo) -> date
 @example(2, 30, utc("2030-03-31T00:30"), "Europe/Berlin")  # before the one that is skipped as clocks go forward
 @example(2, 0, utc("2030-03-31T00:30"), "Europe/Berlin")
 @example(3, 0, utc("2030-03-31T00:30"), "Europe/Berlin")
-@example(2, 30, utc("2030-03-31T01:00"), "Europe/Berlin")  # at the moment at which it is
+@example(2, 30, utc("2030-03-31T01:00"), "Europe/Berlin")  # at the moment of the change
 @example(2, 15, utc("2030-10-05T15:00"), "Australia/Lord_Howe")  # by half an hour
 @example(22, 0, utc("2011-12-30T09:00"), "Pacific/Apia")  # before a day that is skipped
-def test_time_of_day_is_the_first_on_every_night_of_every_zone(
+def test_parse_time_of_a_time_of_day_returns_the_first_in_every_night_of_every_zone(
     hour: int, minute: int, after: datetime, zone: str
 ) -> None:
     there = ZoneInfo(zone)
-    assert time_of(f"{hour}:{minute:02}", after, there) == (first_after(hour, minute, after, there), there)
+    assert parse_time(f"{hour}:{minute:02}", after, there) == (first_after(hour, minute, after, there), there)
 
 
 @pytest.mark.parametrize(
@@ -128,32 +148,13 @@ def test_time_of_day_is_the_first_on_every_night_of_every_zone(
         ("02:30", "2030-03-31T01:00"),
     ],
 )
-def test_time_without_a_zone_is_that_of_this_machine(text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parse_time_without_a_zone_uses_that_of_this_machine(
+    text: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")  # Berlin, for machines without a list of zones
     time.tzset()
     try:
-        assert time_of(text, utc("2030-03-31T00:00")) == (utc(expected), None)
+        assert parse_time(text, utc("2030-03-31T00:00")) == (utc(expected), None)
     finally:
         monkeypatch.undo()
         time.tzset()
-
-
-def test_shown_time_after_the_year_9999_there_is_in_utc() -> None:
-    last = datetime.max.replace(tzinfo=UTC)
-    assert shown_time(last, ZoneInfo("Asia/Tokyo")) == "9999-12-31 23:59:59 UTC"
-
-
-@pytest.mark.parametrize("zone", ["UTC", "Europe/London"])
-def test_shown_time_is_shown_once_where_the_zone_is_that_of_utc(zone: str) -> None:
-    assert shown_time(datetime(2030, 1, 1, 12, tzinfo=UTC), ZoneInfo(zone)) == "2030-01-01 12:00:00 UTC"
-
-
-def test_zone_of_a_time_is_returned_with_it() -> None:
-    starts_at, zone = time_of("2030-12-31T22:00-05:00", NOW)
-    assert time_of("04:00", starts_at, zone)[0] == datetime(2031, 1, 1, 9, 0, tzinfo=UTC)
-
-
-def test_time_is_shown_in_the_operators_zone_and_in_utc() -> None:
-    assert shown_time(NOW, BERLIN) == "2030-06-01 22:30:00 CEST (20:30:00 UTC)"
-    late = NOW + timedelta(hours=2)
-    assert shown_time(late, BERLIN) == "2030-06-02 00:30:00 CEST (2030-06-01 22:30:00 UTC)"

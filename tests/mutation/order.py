@@ -1,4 +1,4 @@
-"""A plugin for pytest that runs first what fails soonest: a mutant is done with at its first failure."""
+"""A pytest plugin that runs the fastest tests first, since the first failure is enough for a mutant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SLOW = ("many_processes", "agree", "locked", "hangs", "may_not_listen", "cannot
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort by what has to be started for a test, and by whether it takes its time."""
+    """Sort by the servers that a test needs, and by whether it is slow."""
     items.sort(key=_cost)
 
 

@@ -1,7 +1,7 @@
-"""Put small faults, mutants, into the modules that everything rests on, and count those that no test notices.
+"""Put small faults, mutants, into the core modules and the stores, and count those that no test notices.
 
-It works on a copy of the project in a folder that it is given. It fails where fewer than 95 % are noticed, or where
-`survivors.md` beside it does not explain one that is not.
+It works on a copy of the project in the given folder. It fails if fewer than 95 % are noticed, or if `survivors.md`
+beside it does not explain one that is not.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ COPIED = [
     *("noxfile.py", "stubs", "tests", "zensical.toml"),
 ]
 ENOUGH = 95.0  # per cent
-KILLED = {1, 3}  # what pytest returns where a test failed
-TIMEOUTS = {-24, 24, 36, 152, 255}  # what mutmut notes where they did not end
+KILLED = {1, 3}  # what pytest returns if a test failed
+TIMEOUTS = {-24, 24, 36, 152, 255}  # what mutmut records if they did not end
 TIME_LIMIT = 300  # seconds
 LEFT = ("left_to_app", "forced", "telemetry")
 FILE = ("file_system", "file_reading", "file_writing", "file_owner")
@@ -36,16 +36,16 @@ ARGUMENTS = ("-p", "tests.mutation.order", "-p", "no:cacheprovider", "--show-cap
 
 @dataclass(frozen=True)
 class Part:
-    """Some modules, and the tests that are asked about them."""
+    """Some modules, and the tests that are run against their mutants."""
 
     modules: dict[str, tuple[str, ...]]
-    """The modules, each with the tests that are about it: they have the last word, in a process of their own."""
+    """The modules, each with its own tests, which are run again in a new process for each mutant that survived."""
     tests: tuple[str, ...]
-    """The tests that are asked first, of which mutmut picks for each mutant those that come by it."""
+    """The tests that are run first; of these, mutmut chooses for each mutant those that execute it."""
     chosen: str
-    """The marks of those, as `pytest -m` has it."""
+    """The marks of those tests, for `pytest -m`."""
     kept: str
-    """All tests but those that cost too much for what they notice, as `pytest -k` has it."""
+    """An expression for `pytest -k` that leaves out tests that cost too much for what they notice."""
 
 
 PARTS = {
@@ -96,7 +96,7 @@ PARTS = {
             *("routes_property", "scope", "spec", "state", "times", "url"),
         ),
         chosen="not servers",
-        # mutmut gives `maintenance_middleware` another name, by which known layers are told
+        # mutmut renames `maintenance_middleware`, and known layers are recognised by name
         kept="not uvicorn and not known_middleware",
     ),
     "stores": Part(
@@ -147,14 +147,14 @@ def prepare(part: Part, folder: Path) -> None:
 
 
 def run(part: Part, folder: Path, workers: int) -> dict[str, int | None]:
-    """Return what pytest returned for each mutant; None where no test comes by it."""
+    """Return the exit status of pytest for each mutant; None if no test executes it."""
     prepare(part, folder)
     paths = {
         path: folder / "mutants" / f"{path}.meta" for path in map("fastapi_maintenance/{}.py".format, part.modules)
     }
     for path in paths.values():
         if path.exists():
-            ask_again(path)
+            forget_survivors(path)
     environment = {"HYPOTHESIS_PROFILE": "quick", **os.environ, "PYTHONPATH": str(folder / "mutants")}
     subprocess.run([mutmut(), "run", f"--max-children={workers}"], cwd=folder, env=environment, check=True)
     found: dict[str, int | None] = {}
@@ -165,25 +165,25 @@ def run(part: Part, folder: Path, workers: int) -> dict[str, int | None]:
         left = [mutant for mutant in survived if not is_explained(mutant, folder)]
         command = [sys.executable, *("-m", "pytest", "-x", "-q", *ARGUMENTS, "-k", part.kept), *paths_of(tests)]
         with ThreadPoolExecutor(workers) as pool:
-            codes |= zip(left, pool.map(partial(ask_alone, command, folder, environment), left), strict=True)
+            codes |= zip(left, pool.map(partial(run_alone, command, folder, environment), left), strict=True)
         path.write_text(json.dumps(known), "utf-8")
-        print(f"{module}: {len(left)} looked at twice")
+        print(f"{module}: {len(left)} run again")
         found |= codes
     return found
 
 
-def ask_again(path: Path) -> None:
-    """Forget of an earlier run what was not noticed in it: there may be new tests."""
+def forget_survivors(path: Path) -> None:
+    """Forget the mutants that an earlier run did not notice: there may be new tests."""
     known = json.loads(path.read_text("utf-8"))
     codes = known["exit_code_by_key"]
     known["exit_code_by_key"] = {mutant: code if code in KILLED else None for mutant, code in codes.items()}
     path.write_text(json.dumps(known), "utf-8")
 
 
-def ask_alone(command: list[str], folder: Path, environment: dict[str, str], mutant: str) -> int:
-    """Return what pytest returns in a process that has had this mutant from its beginning.
+def run_alone(command: list[str], folder: Path, environment: dict[str, str], mutant: str) -> int:
+    """Return the exit status of pytest in a new process, which has this mutant from its beginning.
 
-    Those that mutmut starts have imported the tests before, and with them what a table of parameters calls.
+    The processes that mutmut forks have already imported the tests, and called what tables of parameters call.
     """
     given = environment | {"MUTANT_UNDER_TEST": mutant}
     try:
@@ -201,12 +201,12 @@ def paths_of(tests: tuple[str, ...]) -> list[str]:
 
 
 def mutmut() -> str:
-    """Return where the tool is installed."""
+    """Return the path of the tool."""
     return str(Path(sys.executable).with_name("mutmut"))
 
 
 def module_of(mutant: str) -> str:
-    """Return the module that a mutant is of: `codec`, `backends.file`."""
+    """Return the module of a mutant, such as `codec` or `backends.file`."""
     return mutant.rpartition(".")[0].removeprefix("fastapi_maintenance.")
 
 
@@ -226,15 +226,15 @@ def explained() -> list[tuple[str, re.Pattern[str]]]:
 
 
 def is_explained(mutant: str, folder: Path) -> bool:
-    """Return whether `survivors.md` says why nothing notices the line of a mutant."""
+    """Return whether `survivors.md` explains why no test notices the line of a mutant."""
     changed = [line[2:].partition("  # ")[0] for line in change_of(mutant, folder).splitlines() if line[0] == "+"]
     return any(module == module_of(mutant) and pattern.fullmatch("\n".join(changed)) for module, pattern in explained())
 
 
 def main() -> int:
-    """Run all parts, or those that are named, and print the score of each module and what survived."""
+    """Run all or some parts, and print the score of each module and the mutants that survived."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where to work; what is known there is not asked again")
+    parser.add_argument("folder", type=Path, help="where to work; results from an earlier run are kept")
     parser.add_argument(
         "parts", nargs="*", choices=[[], *PARTS], metavar="part", help="core or stores; both by default"
     )
