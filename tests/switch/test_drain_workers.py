@@ -46,9 +46,8 @@ from tests.servers import running
 from tests.stores import DrainableStore, be_down
 from tests.support import RunJumping, eventually
 from tests.switch.blocks import ONLY_ASYNCIO
-from tests.switch.lifespans import living
+from tests.switch.lifespans import Abandoned, left_behind, living
 from tests.switch.services import Service, refused, served, until_drained
-from tests.switch.test_following_lifespan import Abandoned, left_behind
 
 pytestmark = pytest.mark.anyio
 
