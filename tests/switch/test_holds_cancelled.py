@@ -1,4 +1,4 @@
-"""Blocks that end by an exception or are cancelled: whatever happens, their maintenance ends with them."""
+"""Blocks that are cancelled, or end by an exception: their maintenance always ends with them."""
 
 from __future__ import annotations
 
@@ -8,168 +8,130 @@ from pathlib import Path
 
 import anyio
 import pytest
-from anyio import CancelScope, fail_after
+from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 from filelock import FileLock
 
 from fastapi_maintenance import LocalFileBackend, MaintenanceState, get_maintenance_state, maintenance_mode_on
 from tests.stores import DetailedStore
 from tests.switch.blocks import ONLY_ASYNCIO, BodyError, Make, any_backend, any_hooked, kept_by
+from tests.switch.lifespans import once
 
 pytestmark = pytest.mark.anyio
 
 
 @any_backend
-async def test_block_that_raises_lets_the_error_out_and_lifts_maintenance(make: Make, tmp_path: Path) -> None:
-    store = make(tmp_path)
-    raised = BodyError()
-    with pytest.raises(BodyError) as caught:
-        async with maintenance_mode_on(store):
-            raise raised
-    assert raised is caught.value
-    assert MaintenanceState() == await get_maintenance_state(store)
-
-
-@any_backend
-async def test_a_cancelled_block_lifts_its_maintenance(make: Make, tmp_path: Path) -> None:
-    store = make(tmp_path)
+@pytest.mark.parametrize("at", ["before", "body", "error"])
+async def test_block_that_raises_or_is_cancelled_lifts_its_maintenance(make: Make, at: str, tmp_path: Path) -> None:
+    store, raised = make(tmp_path), BodyError()
+    caught: list[BodyError] = []
     with CancelScope() as scope:
-        async with maintenance_mode_on(store):
+        if at == "before":
             scope.cancel()
-            await anyio.sleep_forever()
-    assert scope.cancelled_caught
-    assert MaintenanceState() == await kept_by(store)
-
-
-@any_backend
-async def test_a_block_that_is_cancelled_before_it_begins_never_runs_and_holds_nothing(
-    make: Make, tmp_path: Path
-) -> None:
-    store = make(tmp_path)
-    with CancelScope() as scope:
-        scope.cancel()
-        async with maintenance_mode_on(store):
-            await checkpoint()
-            pytest.fail("a cancelled block went on")
-    assert scope.cancelled_caught
-    assert MaintenanceState() == await kept_by(store)
+        try:
+            async with maintenance_mode_on(store):
+                if at == "error":
+                    raise raised
+                scope.cancel()
+                await checkpoint()
+                pytest.fail("a cancelled block went on")
+        except BodyError as error:
+            caught.append(error)
+    assert (scope.cancelled_caught, caught) == ((False, [raised]) if at == "error" else (True, []))
+    assert await kept_by(store) == await get_maintenance_state(store) == MaintenanceState()
 
 
 @any_hooked
 @pytest.mark.parametrize("moment", ["before_write", "after_write"])
-async def test_a_block_that_is_cancelled_while_it_is_entered_holds_nothing(make: Make, moment: str) -> None:
+@pytest.mark.parametrize("at", ["enter", "exit"])
+async def test_block_that_is_cancelled_while_it_is_entered_or_left_holds_nothing(
+    make: Make, moment: str, at: str
+) -> None:
     store = make(Path())
     with CancelScope() as scope:
 
         async def cancel() -> None:
-            setattr(store, moment, checkpoint)
             scope.cancel()
             await checkpoint()
 
-        setattr(store, moment, cancel)
+        if at == "enter":
+            once(store, moment, cancel)
         async with maintenance_mode_on(store):
-            pytest.fail("a block was entered after all")
-    assert scope.cancelled_caught
-    assert MaintenanceState() == await kept_by(store)
+            assert at == "exit"
+            once(store, moment, cancel)
+    assert scope.cancelled_caught or at == "exit"
+    assert await kept_by(store) == MaintenanceState()
 
 
-@any_hooked
-@pytest.mark.parametrize("moment", ["before_write", "after_write"])
-async def test_a_block_that_is_cancelled_while_it_ends_lifts_its_maintenance(make: Make, moment: str) -> None:
-    store = make(Path())
-    with CancelScope() as scope:
-        async with maintenance_mode_on(store):
-
-            async def cancel() -> None:
-                setattr(store, moment, checkpoint)
-                scope.cancel()
-                await checkpoint()
-
-            setattr(store, moment, cancel)
-    assert MaintenanceState() == await kept_by(store)
-
-
-async def test_a_block_that_is_cancelled_while_it_waits_for_its_turn_holds_nothing() -> None:
-    store = DetailedStore()
-    writing, go_on, scope = anyio.Event(), anyio.Event(), CancelScope()
+async def test_block_that_is_cancelled_while_it_waits_for_another_holds_nothing() -> None:
+    store, go_on, scope = DetailedStore(), anyio.Event(), CancelScope()
     entered = []
 
-    async def wait() -> None:
-        store.before_write = checkpoint
-        writing.set()
-        await go_on.wait()
-
-    async def hold(name: str) -> None:
-        async with maintenance_mode_on(store):
-            entered.append(name)
-
-    async def hold_in_scope() -> None:
+    async def hold(name: str, scope: CancelScope) -> None:
         with scope:
-            await hold("second")
+            async with maintenance_mode_on(store):
+                entered.append(name)
 
-    store.before_write = wait
-    with fail_after(30):
+    writing = once(store, "before_write", go_on.wait)
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
-            group.start_soon(hold, "first")
+            group.start_soon(hold, "first", CancelScope())
             await writing.wait()
-            group.start_soon(hold_in_scope)
+            group.start_soon(hold, "second", scope)
             await anyio.sleep(0.01)
             scope.cancel()
             go_on.set()
-    assert (["first"], True) == (entered, scope.cancelled_caught)
-    assert MaintenanceState() == await store.get_state()
+    assert (entered, scope.cancelled_caught) == (["first"], True)
+    assert await store.get_state() == MaintenanceState()
 
 
 @ONLY_ASYNCIO
 @any_backend
-async def test_a_task_that_is_cancelled_in_its_block_lifts_its_maintenance(make: Make, tmp_path: Path) -> None:
-    store = make(tmp_path)
-    begun = asyncio.Event()
+async def test_task_that_is_cancelled_in_its_block_lifts_its_maintenance(make: Make, tmp_path: Path) -> None:
+    store, begun = make(tmp_path), asyncio.Event()
 
     async def job() -> None:
         async with maintenance_mode_on(store):
             begun.set()
             await asyncio.sleep(60)
 
-    task = asyncio.create_task(job())
-    await begun.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert MaintenanceState() == await get_maintenance_state(store)
+    await cancelled_after(begun, asyncio.create_task(job()))
+    assert await get_maintenance_state(store) == MaintenanceState()
 
 
 @ONLY_ASYNCIO
 @any_hooked
-async def test_a_task_that_is_cancelled_while_its_block_ends_lifts_its_maintenance_first(make: Make) -> None:
-    store = make(Path())
-    ending = asyncio.Event()
+async def test_task_that_is_cancelled_while_its_block_ends_lifts_its_maintenance_first(make: Make) -> None:
+    store, ending = make(Path()), asyncio.Event()
 
-    async def hang_once() -> None:
-        setattr(store, "before_write", checkpoint)  # noqa: B010 -- a hook that not every backend has
+    async def hang() -> None:
         ending.set()
         await asyncio.sleep(60)
 
     async def job() -> None:
         async with maintenance_mode_on(store):
-            setattr(store, "before_write", hang_once)  # noqa: B010 -- as above
+            once(store, "before_write", hang)
 
-    task = asyncio.create_task(job())
-    await asyncio.wait_for(ending.wait(), 5)
+    await cancelled_after(ending, asyncio.create_task(job()))
+    assert await kept_by(store) == MaintenanceState()
+
+
+async def cancelled_after(event: asyncio.Event, task: asyncio.Task[None]) -> None:
+    """Cancel a task when an event is set, and wait until it is cancelled."""
+    await asyncio.wait_for(event.wait(), 30)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 5)
-    assert MaintenanceState() == await kept_by(store)
+        await asyncio.wait_for(task, 30)
 
 
 @ONLY_ASYNCIO
-async def test_a_write_to_a_file_that_a_cancelled_task_has_left_behind_does_not_come_after_its_release(
+async def test_late_write_to_a_file_of_a_cancelled_task_does_not_come_after_its_release(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting, overtaken, over = threading.Event(), threading.Event(), threading.Event()
 
     class FirstComesLast(FileLock):
-        def acquire(self, *args: object, **settings: object) -> object:  # type: ignore[override]  # passed on as it is
+        def acquire(self, *args: object, **settings: object) -> object:  # type: ignore[override]  # passed on unchanged
             self.is_first = not waiting.is_set()
             waiting.set()
             if self.is_first:
@@ -199,19 +161,19 @@ async def test_a_write_to_a_file_that_a_cancelled_task_has_left_behind_does_not_
 
 
 @ONLY_ASYNCIO
-async def test_a_task_is_not_left_cancelled_by_a_block_that_a_scope_cancelled() -> None:
+async def test_block_that_a_scope_cancels_does_not_leave_its_task_cancelled() -> None:
     with anyio.move_on_after(0.01) as scope:
         async with maintenance_mode_on(DetailedStore(), lease=60):
             await anyio.sleep_forever()
     await asyncio.sleep(0)
     task = asyncio.current_task()
-    assert (True, 0) == (scope.cancelled_caught, task.cancelling() if task else 0)
+    assert (scope.cancelled_caught, task.cancelling() if task else 0) == (True, 0)
 
 
-async def test_an_exception_of_a_leased_block_comes_out_although_the_block_is_cancelled_too() -> None:
+async def test_exception_of_a_leased_block_that_is_cancelled_too_comes_out() -> None:
     store = DetailedStore()
     with pytest.raises(BodyError), CancelScope() as scope:
         async with maintenance_mode_on(store, lease=60):
             scope.cancel()
             raise BodyError
-    assert MaintenanceState() == await store.get_state()
+    assert await store.get_state() == MaintenanceState()

@@ -1,4 +1,4 @@
-"""Holds that lapsed or vanished while their block runs: they are put back, and a warning says what happened."""
+"""Holds that lapse or vanish while their block runs: they are put back, and a warning says what happened."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ from fastapi_maintenance.typing import DetailedStateBackend
 from tests.stores import DetailedStore, WatchableStore
 from tests.support import RunJumping, eventually
 from tests.switch.blocks import LOGGER
+from tests.switch.lifespans import once
 
-LEASE = 30.0  # seconds; the clock jumps
-SOON = 2.5  # seconds within which a hold that vanished is back: about two
+LEASE = 30.0  # seconds, on a clock that jumps
+SOON = 2.5  # seconds within which a vanished hold is back: about two
+each_kind = pytest.mark.parametrize("kind", [DetailedStore, WatchableStore, MemoryBackend])
+Kind = type[DetailedStore | MemoryBackend]
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -37,13 +40,13 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def lapses_of(caplog: pytest.LogCaptureFixture) -> list[float]:
-    """Return the seconds of each warning that a hold had lapsed."""
+    """Return the seconds of each warning about a lapse."""
     found = [re.search(r"lapsed\D*(\d+(?:\.\d+)?) s", text) for text in warnings_of(caplog)]
     return [float(each[1]) for each in found if each]
 
 
 def block_the_loop(seconds: float) -> None:
-    """Do what code that blocks the event loop does: time passes, and nothing else runs."""
+    """Let time pass while nothing else runs, as code that blocks the event loop does."""
     try:
         loop: Any = asyncio.get_running_loop()
     except RuntimeError:
@@ -60,93 +63,64 @@ async def is_kept(store: DetailedStateBackend) -> bool:
 
 
 async def is_back(store: DetailedStateBackend, *, within: float) -> None:
-    async def check() -> bool:
-        return await is_kept(store)
-
-    await eventually(check, within=within)
+    await eventually(lambda: is_kept(store), within=within)
 
 
 async def is_back_and_logged(store: DetailedStateBackend, caplog: pytest.LogCaptureFixture) -> None:
-    """Wait until it is back and logged: a block that ends in between cancels the log record."""
-
-    async def check() -> bool:
-        await checkpoint()
-        return bool(warnings_of(caplog))
-
+    """Wait for both: a block that ends in between cancels the log record."""
     await is_back(store, within=20)
-    await eventually(check, within=20)
+    await eventually(lambda: bool(warnings_of(caplog)), within=20)
 
 
 # Lapsed
 
 
-def test_hold_that_lapsed_during_a_renewal_is_warned_of(
+@pytest.mark.parametrize(
+    ("blocked_for", "lapses"), [([LEASE + 5, LEASE + 100], [5, 100]), ([LEASE - 1], [])], ids=["longer", "shorter"]
+)
+@each_kind
+def test_hold_whose_event_loop_is_blocked_longer_than_its_lease_is_renewed_with_a_warning(
+    kind: Kind, blocked_for: list[float], lapses: list[float], run_jumping: RunJumping, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        store = kind()
+        async with maintenance_mode_on(store, lease=LEASE):
+            for seconds in blocked_for:
+                block_the_loop(seconds)
+                assert await is_kept(store) is (lapses == [])
+                await is_back(store, within=LEASE)
+            await anyio.sleep(3 * LEASE)
+        assert await store.get_state() == MaintenanceState()
+
+    run_jumping(main)
+    assert lapses_of(caplog) == [pytest.approx(seconds, abs=1) for seconds in lapses]
+    assert len(warnings_of(caplog)) == len(lapses)
+
+
+def test_hold_that_lapses_during_a_renewal_is_warned_of(
     run_jumping: RunJumping, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The process is stopped when the renewed hold has been made, and goes on before that would expire."""
+    """The process stops after the renewal is written, and goes on before that expires."""
 
     async def main() -> None:
         store = DetailedStore()
 
-        async def block_once() -> None:
-            store.after_write = checkpoint
+        async def block() -> None:
             block_the_loop(LEASE - 1)
             await checkpoint()
 
         async with maintenance_mode_on(store, lease=LEASE):
-            store.after_write = block_once
+            once(store, "after_write", block)
             await anyio.sleep(LEASE)
 
     run_jumping(main)
     assert lapses_of(caplog) == [pytest.approx(LEASE / 3 - 1, abs=1)]
 
 
-@pytest.mark.parametrize("kind", [DetailedStore, WatchableStore, MemoryBackend])
-def test_hold_that_lapsed_while_the_event_loop_was_blocked_is_renewed_with_a_warning(
-    kind: type[DetailedStore | MemoryBackend], run_jumping: RunJumping, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def main() -> None:
-        store = kind()
-        async with maintenance_mode_on(store, lease=LEASE):
-            block_the_loop(LEASE + 10)
-            assert not await is_kept(store)
-            await is_back(store, within=LEASE)
-            await anyio.sleep(3 * LEASE)
-        assert await store.get_state() == MaintenanceState()
-
-    run_jumping(main)
-    assert len(warnings_of(caplog)) == 1
-    assert lapses_of(caplog) == [pytest.approx(10, abs=1)]
-
-
-def test_hold_that_lapsed_twice_is_warned_of_twice(run_jumping: RunJumping, caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        store = DetailedStore()
-        async with maintenance_mode_on(store, lease=LEASE):
-            for seconds in (5, 100):
-                block_the_loop(LEASE + seconds)
-                await is_back(store, within=LEASE)
-
-    run_jumping(main)
-    assert lapses_of(caplog) == [pytest.approx(5, abs=1), pytest.approx(100, abs=1)]
-
-
-def test_hold_whose_event_loop_was_blocked_for_less_than_its_lease_is_not_warned_of(
-    run_jumping: RunJumping, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def main() -> None:
-        async with maintenance_mode_on(DetailedStore(), lease=LEASE):
-            block_the_loop(LEASE - 1)
-            await anyio.sleep(LEASE)
-
-    run_jumping(main)
-    assert warnings_of(caplog) == []
-
-
-def test_hold_whose_clock_went_past_its_lease_is_renewed_with_a_warning(
+def test_hold_whose_host_slept_past_its_lease_is_renewed_with_a_warning(
     anyio_backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As while its host slept: the time has passed, and the event loop did not see it."""
+    """The clock has moved on, unlike that of the event loop."""
 
     async def main() -> None:
         store = DetailedStore()
@@ -167,21 +141,21 @@ async def empty(store: DetailedStateBackend) -> None:
 
 
 async def release(store: DetailedStateBackend) -> None:
-    """Release it as an operator does: for a job that is gone, and this one is not."""
+    """Release it as an operator does who believes that the job is gone."""
     (hold,) = (await store.get_state()).holds
     await store.update_state(lambda state: release_hold(state, hold.id))
 
 
 async def lose(store: DetailedStateBackend) -> None:
-    """Lose it behind everyone's back, as a flush does: no watch learns of it."""
-    await getattr(store, "memory", store).update_state(lambda _: MaintenanceState())
+    """Lose it unnoticed by any watch, as in a flush."""
+    await empty(getattr(store, "memory", store))
 
 
 @pytest.mark.parametrize("lease", [None, LEASE])
 @pytest.mark.parametrize("vanish", [empty, release, lose])
-@pytest.mark.parametrize("kind", [DetailedStore, WatchableStore, MemoryBackend])
-def test_hold_that_vanished_is_put_back_with_a_warning(
-    kind: type[DetailedStore | MemoryBackend],
+@each_kind
+def test_hold_that_vanishes_is_put_back_with_a_warning(
+    kind: Kind,
     vanish: Callable[[DetailedStateBackend], Awaitable[None]],
     lease: float | None,
     run_jumping: RunJumping,
@@ -197,44 +171,42 @@ def test_hold_that_vanished_is_put_back_with_a_warning(
             (after,) = (await store.get_state()).holds
             await anyio.sleep(2 * SOON)
         await anyio.sleep(2 * SOON)
-        assert (before.id, "Migration") == (after.id, after.message)
+        assert (after.id, after.message) == (before.id, "Migration")
         assert await store.get_state() == MaintenanceState()
 
     run_jumping(main)
     (warning,) = warnings_of(caplog)
-    assert "hold" in warning.lower()
+    assert "hold had vanished" in warning
 
 
-def test_hold_that_vanished_of_one_block_is_put_back_in_its_place(run_jumping: RunJumping) -> None:
+def test_older_hold_that_vanishes_is_put_back_in_its_place(run_jumping: RunJumping) -> None:
     async def main() -> None:
         store = DetailedStore()
         async with maintenance_mode_on(store, message="first"):
-            (first,) = (await store.get_state()).holds
             await anyio.sleep(1)
+            first = (await store.get_state()).holds[0].id
             async with maintenance_mode_on(store, message="second"):
-                await store.update_state(lambda state: release_hold(state, first.id))
+                await store.update_state(lambda state: release_hold(state, first))
                 await anyio.sleep(SOON)
-                assert ["first", "second"] == [hold.message for hold in (await store.get_state()).holds]
+                assert [hold.message for hold in (await store.get_state()).holds] == ["first", "second"]
 
     run_jumping(main)
 
 
-def test_hold_that_stays_is_not_written_again(run_jumping: RunJumping) -> None:
+def test_hold_without_a_lease_that_stays_is_not_written_again(run_jumping: RunJumping) -> None:
     async def main() -> None:
-        store = DetailedStore()
+        store, written = DetailedStore(), list[bool]()
+
+        async def count() -> None:
+            written.append(True)
+            await checkpoint()
+
         async with maintenance_mode_on(store):
-            written: list[bool] = []
-
-            async def note() -> None:
-                written.append(True)
-                await checkpoint()
-
-            store.after_write = note
+            store.after_write = count
             await anyio.sleep(10 * SOON)
             await set_maintenance_mode(True, store)
             await anyio.sleep(10 * SOON)
             assert written == [True]
-            store.come_back()
 
     run_jumping(main)
 
@@ -252,7 +224,8 @@ def test_hold_whose_file_is_deleted_is_put_back_with_a_warning(
 
     anyio.run(main, backend=anyio_backend)
     (warning,) = warnings_of(caplog)
-    assert ("hold" in warning.lower(), store.peek()) == (True, MaintenanceState())
+    assert "hold had vanished" in warning
+    assert store.peek() == MaintenanceState()
 
 
 @pytest.mark.servers
@@ -271,4 +244,4 @@ def test_hold_whose_redis_is_flushed_is_put_back_with_a_warning(
 
     anyio.run(main, backend="asyncio")
     (warning,) = warnings_of(caplog)
-    assert "hold" in warning.lower()
+    assert "hold had vanished" in warning

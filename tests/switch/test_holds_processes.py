@@ -1,22 +1,21 @@
-"""Blocks of several threads and event loops, and of processes that fork or change where a link points."""
+"""Blocks in several threads and event loops, in forked processes, and where a link changes its target."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
 
 import anyio
 import pytest
-from anyio import fail_after, from_thread
+from anyio import from_thread
 from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import (
@@ -34,31 +33,15 @@ from fastapi_maintenance._switch import holds
 from tests.stores import DetailedStore
 from tests.support import ROOT
 from tests.switch.blocks import Make, bare, file, kept_by, memory, served
+from tests.switch.lifespans import Abandoned
 
 pytestmark = pytest.mark.anyio
 
 
-# Threads
-
-
 def run_in_threads(job: Callable[[int], None], count: int) -> None:
-    """Run a job in as many threads and raise the first of their errors."""
-    errors: list[BaseException] = []
-
-    def run(number: int) -> None:
-        try:
-            job(number)
-        except BaseException as error:  # noqa: BLE001 -- it is raised below
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert [False] * count == [thread.is_alive() for thread in threads]
-    if errors:
-        raise errors[0]
+    """Run a job in this many threads."""
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(job, range(count)))
 
 
 def loop_for(number: int) -> str:
@@ -66,7 +49,7 @@ def loop_for(number: int) -> str:
 
 
 @pytest.mark.parametrize(("make", "times"), [(memory, 50), (file, 8), (bare, 8)])
-def test_blocks_of_several_threads_with_their_own_event_loops_add_up(make: Make, times: int, tmp_path: Path) -> None:
+def test_blocks_of_several_threads_and_event_loops_add_up(make: Make, times: int, tmp_path: Path) -> None:
     store = make(tmp_path)
 
     async def job() -> None:
@@ -76,7 +59,7 @@ def test_blocks_of_several_threads_with_their_own_event_loops_add_up(make: Make,
                 assert status_of(await kept_by(store), datetime.now(UTC)).active
 
     run_in_threads(lambda number: anyio.run(job, backend=loop_for(number)), 6)
-    assert MaintenanceState() == anyio.run(kept_by, store)
+    assert anyio.run(kept_by, store) == MaintenanceState()
 
 
 @pytest.fixture
@@ -88,8 +71,8 @@ def _hasty_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_hasty_threads")
-def test_no_block_is_forgotten_while_those_of_other_threads_begin_and_end() -> None:
-    store = served(EnvVarBackend("HOLDS_MODE"))  # which keeps nothing, so that this process has to
+def test_block_is_kept_while_those_of_other_threads_begin_and_end() -> None:
+    store = served(EnvVarBackend("HOLDS_MODE"))  # which keeps nothing, so this process has to
 
     async def job(name: str) -> None:
         for _ in range(200):
@@ -99,13 +82,13 @@ def test_no_block_is_forgotten_while_those_of_other_threads_begin_and_end() -> N
     run_in_threads(lambda number: anyio.run(job, str(number), backend=loop_for(number)), 8)
 
 
-def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_not_forgotten() -> None:
-    at_its_turn, looked_at, begun, end = (threading.Event() for _ in range(4))
+def test_block_that_begins_while_that_of_another_thread_ends_is_kept() -> None:
+    waiting, looked_at, begun, end = (threading.Event() for _ in range(4))
 
     class Meeting(EnvVarBackend):
         async def update_state(self, change: Callable[[MaintenanceState], MaintenanceState]) -> MaintenanceState:
             if threading.current_thread() is other:
-                at_its_turn.set()
+                waiting.set()
                 looked_at.wait(30)
             return await super().update_state(change)
 
@@ -115,7 +98,7 @@ def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_n
         def __iter__(self) -> Iterator[Hold]:
             if not looked_at.is_set():
                 looked_at.set()
-                begun.wait(0.2)  # in vain, as long as nobody changes what is just being changed
+                begun.wait(0.2)  # in vain, if a lock keeps the other thread out
             return super().__iter__()
 
     store = served(Meeting("HOLDS_MODE"))
@@ -128,7 +111,7 @@ def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_n
     async def job() -> bool:
         async with maintenance_mode_on(store):
             other.start()
-            assert at_its_turn.wait(30)
+            assert waiting.wait(30)
             ledger = holds.ledgers[store]
             ledger.holds = Holds(ledger.holds)
         assert begun.wait(30)
@@ -142,58 +125,33 @@ def test_a_block_that_begins_at_the_moment_when_that_of_another_thread_ends_is_n
         other.join(30)
 
 
-def test_a_block_of_a_worker_thread_runs_on_the_event_loop_that_it_belongs_to() -> None:
+async def test_block_in_a_worker_thread_runs_on_the_event_loop_of_the_thread() -> None:
     store = MemoryBackend()
 
     async def hold() -> bool:
         async with maintenance_mode_on(store):
             return await get_maintenance_mode(store)
 
-    async def main() -> bool:
-        return await anyio.to_thread.run_sync(from_thread.run, hold)
-
-    assert anyio.run(main)
+    assert await anyio.to_thread.run_sync(from_thread.run, hold)
 
 
-# Event loops that were closed
-
-
-def test_a_block_begins_although_another_was_left_in_a_loop_that_was_closed_while_it_was_entered() -> None:
+def test_block_begins_although_another_was_left_half_entered_in_a_closed_loop() -> None:
     store = DetailedStore()
 
-    async def hang() -> None:
-        await asyncio.sleep(60)
-
-    async def enter() -> None:
-        async with maintenance_mode_on(store):
-            pytest.fail("the store hangs")
-
-    store.before_write = hang
-    loop = asyncio.new_event_loop()
-    left = loop.create_task(enter())
-    loop.run_until_complete(asyncio.sleep(0.01))
-    loop.close()
-    store.before_write = checkpoint
-
-    async def work() -> bool:
-        with fail_after(30):
+    async def enter() -> bool:
+        with anyio.fail_after(30):
             async with maintenance_mode_on(store):
                 return await get_maintenance_mode(store)
 
-    assert anyio.run(work)
-    abandon(left)
-
-
-def abandon(task: asyncio.Task[None]) -> None:
-    """Let go of a task whose loop is closed, without the word that Python has to say to that."""
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
-    coroutine = cast("Coroutine[Any, Any, None]", task.get_coro())
-    with contextlib.suppress(Exception):  # what awaits on its way out cannot
-        coroutine.close()
+    store.before_write = lambda: asyncio.sleep(60)
+    left = Abandoned(enter())
+    store.before_write = checkpoint
+    assert anyio.run(enter)
+    left.let_go()
     holds.ledgers.clear()
 
 
-async def test_a_link_that_is_pointed_elsewhere_within_a_block_opens_nothing_in_its_process(tmp_path: Path) -> None:
+async def test_block_ends_in_its_own_process_although_a_link_to_its_file_has_changed(tmp_path: Path) -> None:
     for release in ("1", "2"):
         (tmp_path / release).mkdir()
     current = tmp_path / "current"
@@ -207,8 +165,8 @@ async def test_a_link_that_is_pointed_elsewhere_within_a_block_opens_nothing_in_
     assert not holds.ledgers
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system knows no forks")
-def test_a_process_that_is_forked_within_a_block_has_none_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+def test_forked_process_has_no_block_of_its_parent(tmp_path: Path) -> None:
     script = """
         import asyncio, os, sys
         from fastapi_maintenance import LocalFileBackend, get_maintenance_mode, maintenance_mode_on
@@ -228,10 +186,10 @@ def test_a_process_that_is_forked_within_a_block_has_none_of_its_own(tmp_path: P
 
         sys.exit(asyncio.run(main()))
     """
-    done = subprocess.run(
+    ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script), str(tmp_path / "switch")],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         timeout=60,
         check=False,
     )
-    assert 0 == done.returncode
+    assert ran.returncode == 0
