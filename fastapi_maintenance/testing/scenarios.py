@@ -28,10 +28,10 @@ _Scenario = TypeVar("_Scenario", bound=Scenario)
 
 OFF, ON = MaintenanceState(), MaintenanceState(switch=Switch(on=True))
 _PAST, _FUTURE = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
-_MESSAGES = ("Back at ten", " Zurück 🚧\num „zehn“ \\ ✓ ", "", "Back at ten." * 25)
+MESSAGES = ("Back at ten", " Zurück 🚧\num „zehn“ \\ ✓ ", "", "Back at ten." * 25)
 _HOLD, _OFF_HOLD = Hold(id="1", on=True), Hold(id="2", on=False)
 _WINDOW = Window(id="1", starts_at=_PAST, ends_at=_FUTURE)
-_DETAILED_WINDOW = replace(_WINDOW, message=_MESSAGES[1], by="alice", since=_PAST)
+_DETAILED_WINDOW = replace(_WINDOW, message=MESSAGES[1], by="alice", since=_PAST)
 
 
 def _switched(**details: Any) -> MaintenanceState:  # noqa: ANN401 -- of a Switch
@@ -39,13 +39,13 @@ def _switched(**details: Any) -> MaintenanceState:  # noqa: ANN401 -- of a Switc
 
 
 _STATES = (
-    *(_switched(message=message) for message in _MESSAGES),
+    *(_switched(message=message) for message in MESSAGES),
     _switched(ends_at=_FUTURE),
     _switched(by="alice", since=_PAST),
     replace(OFF, windows=(_WINDOW,)),
     replace(OFF, windows=(_DETAILED_WINDOW, Window(id="2", starts_at=_FUTURE))),
     replace(OFF, holds=(_HOLD, _OFF_HOLD)),
-    replace(ON, windows=(_WINDOW,), holds=(_HOLD, replace(_OFF_HOLD, message=_MESSAGES[1], ends_at=_FUTURE))),
+    replace(ON, windows=(_WINDOW,), holds=(_HOLD, replace(_OFF_HOLD, message=MESSAGES[1], ends_at=_FUTURE))),
     replace(ON, holds=(Hold(id="3", on=False, expires_at=_PAST),)),
 )
 _TURNS = (1, 2, 3, 4, 5, 10, 30, 100)  # of the event loop, after which a write is cancelled
