@@ -281,26 +281,6 @@ async def test_change_without_lifespan_is_seen_after_the_time_to_live() -> None:
     await answers(app, 503)
 
 
-async def test_overlapping_writes_without_lifespan_the_one_last_in_the_store_counts() -> None:
-    store = WatchableStore()
-    app = app_on(store)
-    first_has_ended = anyio.Event()
-    assert await status(app) == 200
-
-    async def let_the_second_in() -> None:
-        second_is_stored = once(store, "after_write", first_has_ended.wait)
-        group.start_soon(set_maintenance_mode, False, store)
-        await second_is_stored.wait()
-
-    once(store, "before_write", let_the_second_in)
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as group:
-            await set_maintenance_mode(True, store)
-            first_has_ended.set()
-    assert await status(app) == 503
-    assert await store.get_value()
-
-
 async def test_hanging_store_without_lifespan_delays_only_the_first_request(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

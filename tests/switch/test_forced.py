@@ -32,7 +32,6 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._routing import forced
 from fastapi_maintenance.testing import maintenance_forced
-from tests.stores import WatchableStore
 from tests.support import client, handshake, websocket_scope
 from tests.switch.lifespans import living
 
@@ -234,14 +233,6 @@ async def test_websocket_is_forced() -> None:
     with maintenance_forced(app):
         assert [message["type"] for message in await handshake(app, websocket_scope("/ws"))] == ["websocket.close"]
     assert (await handshake(app, websocket_scope("/ws")))[0]["type"] == "websocket.accept"
-
-
-def test_app_is_forced_in_the_thread_of_a_test_client() -> None:
-    app = service(WatchableStore())
-    with TestClient(app) as http:
-        with maintenance_forced(app):
-            assert http.get("/items").status_code == 503
-        assert http.get("/items").status_code == 200
 
 
 def test_threads_force_their_own_apps() -> None:

@@ -1,59 +1,47 @@
-"""Blocks of `maintenance_mode_on()` and `maintenance_mode_off()`: overlapping, nested, and as decorators."""
+"""Blocks of `maintenance_mode_on()` and `maintenance_mode_off()`: nested, as decorators, in threads and processes."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 
 from fastapi_maintenance import (
     EnvVarBackend,
     Hold,
+    LocalFileBackend,
     MaintenanceState,
     MemoryBackend,
     get_maintenance_mode,
-    get_maintenance_state,
     maintenance_mode_off,
     maintenance_mode_on,
+    status_of,
 )
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._switch import holds
 from fastapi_maintenance.state import add_hold
 from tests.middleware.test_failures import app_on, status
 from tests.middleware.test_open_websockets import Client, Talk, service
-from tests.stores import ReadOnlySwitch
-from tests.support import client
-from tests.switch.blocks import Make, any_backend, kept_by, served
-from tests.switch.lifespans import living
+from tests.stores import DetailedStore, ReadOnlySwitch
+from tests.support import ROOT, client
+from tests.switch.blocks import Make, bare, file, kept_by, memory, served
+from tests.switch.lifespans import Abandoned, living
 
 pytestmark = pytest.mark.anyio
-
-
-@any_backend
-async def test_blocks_in_any_order_the_newest_open_one_decides(make: Make, tmp_path: Path) -> None:
-    store = make(tmp_path)
-    blocks = [maintenance_mode_on(store), maintenance_mode_off(store), maintenance_mode_on(store)]
-    seen = []
-    for step in ("enter 0", "enter 1", "enter 2", "exit 1", "exit 2", "enter 1", "exit 0", "exit 1"):
-        action, number = step.split()
-        block = blocks[int(number)]
-        await (block.__aenter__() if action == "enter" else block.__aexit__(None, None, None))
-        state = await get_maintenance_state(store)
-        seen.append((await get_maintenance_mode(store), [hold.on for hold in state.holds]))
-    assert seen == [
-        (True, [True]),
-        (False, [True, False]),
-        (True, [True, False, True]),
-        (True, [True, True]),
-        (True, [True]),
-        (False, [True, False]),
-        (False, [False]),
-        (False, []),
-    ]
-    assert await kept_by(store) == MaintenanceState()
 
 
 async def test_block_with_holds_of_another_process_keeps_its_place_in_their_order() -> None:
@@ -170,3 +158,133 @@ async def test_decorated_function_keeps_its_signature_and_result() -> None:
     assert (response.json(), await held(7)) == ([9, 1], [8, 1])
     assert inspect.signature(held) == inspect.signature(add)
     assert (held.__name__, held.__doc__, inspect.iscoroutinefunction(held)) == ("add", "Add.", True)
+
+
+# In several threads, event loops and processes
+
+
+def run_in_threads(job: Callable[[int], None], count: int) -> None:
+    """Run a job in this many threads."""
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(job, range(count)))
+
+
+def loop_for(number: int) -> str:
+    return ("asyncio", "trio")[number % 2]
+
+
+@pytest.mark.parametrize(("make", "times"), [(memory, 50), (file, 8), (bare, 8)])
+def test_blocks_of_several_threads_and_event_loops_add_up(make: Make, times: int, tmp_path: Path) -> None:
+    store = make(tmp_path)
+
+    async def job() -> None:
+        for _ in range(times):
+            async with maintenance_mode_on(store):
+                assert await get_maintenance_mode(store)
+                assert status_of(await kept_by(store), datetime.now(UTC)).active
+
+    run_in_threads(lambda number: anyio.run(job, backend=loop_for(number)), 6)
+    assert anyio.run(kept_by, store) == MaintenanceState()
+
+
+def test_block_that_begins_while_that_of_another_thread_ends_is_kept() -> None:
+    waiting, looked_at, begun, end = (threading.Event() for _ in range(4))
+
+    class Meeting(EnvVarBackend):
+        async def update_state(self, change: Callable[[MaintenanceState], MaintenanceState]) -> MaintenanceState:
+            if threading.current_thread() is other:
+                waiting.set()
+                looked_at.wait(30)
+            return await super().update_state(change)
+
+    class Holds(tuple[Hold, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[Hold]:
+            if not looked_at.is_set():
+                looked_at.set()
+                begun.wait(0.2)  # in vain, if a lock keeps the other thread out
+            return super().__iter__()
+
+    store = served(Meeting("HOLDS_MODE"))
+
+    async def other_job() -> None:
+        async with maintenance_mode_on(store):
+            begun.set()
+            end.wait(30)
+
+    async def job() -> bool:
+        async with maintenance_mode_on(store):
+            other.start()
+            assert waiting.wait(30)
+            ledger = holds.ledgers[store]
+            ledger.holds = Holds(ledger.holds)
+        assert begun.wait(30)
+        return await get_maintenance_mode(store)
+
+    other = threading.Thread(target=anyio.run, args=(other_job,))
+    try:
+        assert anyio.run(job)
+    finally:
+        end.set()
+        other.join(30)
+
+
+def test_block_begins_although_another_was_left_half_entered_in_a_closed_loop() -> None:
+    store = DetailedStore()
+
+    async def enter() -> bool:
+        with anyio.fail_after(30):
+            async with maintenance_mode_on(store):
+                return await get_maintenance_mode(store)
+
+    store.before_write = lambda: asyncio.sleep(60)
+    left = Abandoned(enter())
+    store.before_write = checkpoint
+    assert anyio.run(enter)
+    left.let_go()
+    holds.ledgers.clear()
+
+
+async def test_block_ends_in_its_own_process_although_a_link_to_its_file_has_changed(tmp_path: Path) -> None:
+    for release in ("1", "2"):
+        (tmp_path / release).mkdir()
+    current = tmp_path / "current"
+    current.symlink_to(tmp_path / "1")
+    backend = LocalFileBackend(current / "switch")
+    async with maintenance_mode_on(backend):
+        current.unlink()
+        current.symlink_to(tmp_path / "2")
+        assert await get_maintenance_mode(backend)
+    assert not await get_maintenance_mode(backend)
+    assert not holds.ledgers
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+def test_forked_process_has_no_block_of_its_parent(tmp_path: Path) -> None:
+    script = """
+        import asyncio, os, sys
+        from fastapi_maintenance import LocalFileBackend, get_maintenance_mode, maintenance_mode_on
+
+        backend = LocalFileBackend(sys.argv[1])
+        reader, writer = os.pipe()
+
+        async def main():
+            async with maintenance_mode_on(backend):
+                child = os.fork()
+                if child == 0:
+                    os.read(reader, 1)  # until the block of the parent has ended
+                    asyncio.events._set_running_loop(None)
+                    os._exit(asyncio.new_event_loop().run_until_complete(get_maintenance_mode(backend)))
+            os.write(writer, b"1")
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        sys.exit(asyncio.run(main()))
+    """
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script), str(tmp_path / "switch")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0

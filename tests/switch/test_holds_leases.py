@@ -1,14 +1,12 @@
-"""Leases: they are renewed while their block runs, and the hold of a process that died expires."""
+"""Leases and vanished holds: both are renewed while their block runs, and a warning is logged if a lease lapsed."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from itertools import product
@@ -17,6 +15,8 @@ from typing import Any
 
 import anyio
 import pytest
+import redis
+import trio
 from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import (
@@ -28,17 +28,24 @@ from fastapi_maintenance import (
     get_maintenance_mode,
     maintenance_mode_off,
     maintenance_mode_on,
-    status_of,
+    set_maintenance_mode,
 )
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.state import add_hold
+from fastapi_maintenance.backends.url import opened
+from fastapi_maintenance.state import add_hold, release_hold
 from fastapi_maintenance.testing import moved_clock
-from tests.stores import DetailedStore, Hook, be_down
-from tests.support import ROOT, eventually
+from fastapi_maintenance.typing import DetailedStateBackend
+from tests.stores import DetailedStore, Hook, WatchableStore, be_down
+from tests.support import eventually
 from tests.switch.blocks import LOGGER, ONLY_ASYNCIO, messages_of, served
 from tests.switch.lifespans import once
 
 pytestmark = pytest.mark.anyio
+LEASE = 30.0  # seconds, on a clock that jumps
+SOON = 2.5  # seconds within which a vanished hold is back: about two
+Kind = type[DetailedStore | MemoryBackend]
+each_kind = pytest.mark.parametrize("kind", [DetailedStore, WatchableStore, MemoryBackend])
+on_a_real_clock = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 
 
 @pytest.fixture
@@ -47,9 +54,12 @@ def anyio_backend(jumping_loop: tuple[str, dict[str, Any]]) -> tuple[str, dict[s
     return jumping_loop
 
 
-async def expires_at(store: MemoryBackend | DetailedStore, place: int = 0) -> Any:  # noqa: ANN401 -- a datetime, which is compared
+async def expires_at(store: MemoryBackend | DetailedStore, place: int = 0) -> Any:  # noqa: ANN401 -- a datetime or None
     """Return when a hold in the store expires."""
     return (await store.get_state()).holds[place].expires_at
+
+
+# Renewed
 
 
 @pytest.mark.parametrize("lease", [60, 60.0, timedelta(minutes=1)])
@@ -72,52 +82,6 @@ async def test_lease_is_renewed_while_the_block_runs_and_not_after() -> None:
     assert replace(second, expires_at=first.expires_at) == first
     assert second.expires_at > first.expires_at  # type: ignore[operator]  # both have one
     assert not late.is_set()
-
-
-async def test_renewal_of_a_hold_that_others_dropped_puts_it_back_in_its_place_by_age() -> None:
-    store = DetailedStore()
-    newer = Hold(id="newer", on=False, since=clock.now() + timedelta(seconds=1))
-    async with maintenance_mode_on(store, lease=0.03):
-        await store.update_state(lambda _: MaintenanceState(holds=(replace(newer, id="older", since=None), newer)))
-        await once(store, "after_write", checkpoint).wait()
-        assert [hold.on for hold in (await store.get_state()).holds] == [False, True, False]
-
-
-@ONLY_ASYNCIO  # on a clock that does not jump
-@pytest.mark.servers
-async def test_hold_of_a_process_that_died_expires_and_is_dropped_by_a_block_an_hour_later(tmp_path: Path) -> None:
-    program = """
-        import sys
-        import anyio
-        from fastapi_maintenance import LocalFileBackend, maintenance_mode_on
-
-        async def job():
-            async with maintenance_mode_on(LocalFileBackend(sys.argv[1]), lease=60):
-                print("held", flush=True)
-                await anyio.sleep_forever()
-
-        anyio.run(job)
-    """
-    store = LocalFileBackend(tmp_path / "mode")
-    process = subprocess.Popen(  # noqa: ASYNC220 -- nothing else runs here
-        [sys.executable, "-c", textwrap.dedent(program), store.file_path], cwd=ROOT, stdout=subprocess.PIPE
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == b"held"
-        assert await get_maintenance_mode(store)
-        os.kill(process.pid, signal.SIGKILL)
-    (hold,) = store.peek().holds
-    assert hold.expires_at is not None
-    assert status_of(store.peek(), hold.expires_at - timedelta.resolution).active
-    with moved_clock() as moved:
-        moved.move(seconds=60)
-        assert not await get_maintenance_mode(store)
-        async with maintenance_mode_off(store):
-            assert hold.id in [other.id for other in store.peek().holds]
-        moved.move(hours=1, seconds=2)
-        async with maintenance_mode_on(store):
-            assert hold.id not in [other.id for other in store.peek().holds]
 
 
 class SlowStore(DetailedStore):
@@ -222,3 +186,181 @@ def test_lease_that_is_not_a_duration_is_refused(leases: list[Any], error: type[
     for lease, block in product(leases, (maintenance_mode_on, maintenance_mode_off)):
         with pytest.raises(error, match=text):
             block(MemoryBackend(), lease=lease)
+
+
+# Lapsed
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    records = [record for record in caplog.records if record.name == LOGGER and record.levelno >= logging.WARNING]
+    return [record.getMessage() for record in records]
+
+
+def lapses_of(caplog: pytest.LogCaptureFixture) -> list[float]:
+    """Return the seconds of each warning about a lapse."""
+    found = [re.search(r"lapsed\D*(\d+(?:\.\d+)?) s", text) for text in warnings_of(caplog)]
+    return [float(each[1]) for each in found if each]
+
+
+def block_the_loop(seconds: float) -> None:
+    """Let time pass while nothing else runs, as code that blocks the event loop does."""
+    try:
+        loop: Any = asyncio.get_running_loop()
+    except RuntimeError:
+        trio_clock: Any = trio.lowlevel.current_clock()
+        trio_clock.jump(seconds)
+    else:
+        loop._passed += seconds
+
+
+async def is_kept(store: DetailedStateBackend) -> bool:
+    """Return whether the store has a hold that counts."""
+    holds = (await store.get_state()).holds
+    return len(holds) == 1 and (holds[0].expires_at is None or clock.now() < holds[0].expires_at)
+
+
+async def is_back(store: DetailedStateBackend, *, within: float) -> None:
+    await eventually(lambda: is_kept(store), within=within)
+
+
+@pytest.mark.parametrize(
+    ("blocked_for", "lapses"), [([LEASE + 5, LEASE + 100], [5, 100]), ([LEASE - 1], [])], ids=["longer", "shorter"]
+)
+@each_kind
+async def test_hold_whose_event_loop_is_blocked_longer_than_its_lease_is_renewed_with_a_warning(
+    kind: Kind, blocked_for: list[float], lapses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = kind()
+    async with maintenance_mode_on(store, lease=LEASE):
+        for seconds in blocked_for:
+            block_the_loop(seconds)
+            assert await is_kept(store) is (lapses == [])
+            await is_back(store, within=LEASE)
+        await anyio.sleep(3 * LEASE)
+    assert await store.get_state() == MaintenanceState()
+    assert lapses_of(caplog) == [pytest.approx(seconds, abs=1) for seconds in lapses]
+    assert len(warnings_of(caplog)) == len(lapses)
+
+
+async def test_hold_that_lapses_during_a_renewal_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """The process stops after the renewal is written, and goes on before that expires."""
+    store = DetailedStore()
+
+    async def block() -> None:
+        block_the_loop(LEASE - 1)
+        await checkpoint()
+
+    async with maintenance_mode_on(store, lease=LEASE):
+        once(store, "after_write", block)
+        await anyio.sleep(LEASE)
+    assert lapses_of(caplog) == [pytest.approx(LEASE / 3 - 1, abs=1)]
+
+
+@on_a_real_clock
+async def test_hold_whose_host_slept_past_its_lease_is_renewed_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The clock has moved on, unlike that of the event loop."""
+    store = DetailedStore()
+    with moved_clock() as moved:
+        async with maintenance_mode_on(store, lease=3):
+            moved.move(seconds=60)
+            await is_back(store, within=30)
+    assert lapses_of(caplog) == [pytest.approx(58, abs=2)]
+
+
+# Vanished
+
+
+async def empty(store: DetailedStateBackend) -> None:
+    await store.update_state(lambda _: MaintenanceState())
+
+
+async def release(store: DetailedStateBackend) -> None:
+    """Release it as an operator does who believes that the job is gone."""
+    (hold,) = (await store.get_state()).holds
+    await store.update_state(lambda state: release_hold(state, hold.id))
+
+
+async def lose(store: DetailedStateBackend) -> None:
+    """Lose it unnoticed by any watch, as in a flush."""
+    await empty(getattr(store, "memory", store))
+
+
+@pytest.mark.parametrize("lease", [None, LEASE])
+@pytest.mark.parametrize("vanish", [empty, release, lose])
+@each_kind
+async def test_hold_that_vanishes_is_put_back_with_a_warning(
+    kind: Kind,
+    vanish: Callable[[DetailedStateBackend], Awaitable[None]],
+    lease: float | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = kind()
+    async with maintenance_mode_on(store, lease=lease, message="Migration"):
+        (before,) = (await store.get_state()).holds
+        await anyio.sleep(1)
+        await vanish(store)
+        await is_back(store, within=SOON)
+        (after,) = (await store.get_state()).holds
+        await anyio.sleep(2 * SOON)
+    await anyio.sleep(2 * SOON)
+    assert (after.id, after.message) == (before.id, "Migration")
+    assert await store.get_state() == MaintenanceState()
+    (warning,) = warnings_of(caplog)
+    assert "hold had vanished" in warning
+
+
+@pytest.mark.parametrize("lease", [None, LEASE])
+async def test_hold_that_vanishes_is_put_back_in_its_place_by_age(lease: float | None) -> None:
+    store = DetailedStore()
+    newer = Hold(id="newer", on=False, since=clock.now() + timedelta(seconds=1))
+    async with maintenance_mode_on(store, lease=lease):
+        await store.update_state(lambda _: MaintenanceState(holds=(replace(newer, id="older", since=None), newer)))
+        await anyio.sleep(SOON)
+        assert [hold.on for hold in (await store.get_state()).holds] == [False, True, False]
+
+
+async def test_hold_without_a_lease_that_stays_is_not_written_again() -> None:
+    store, written = DetailedStore(), list[bool]()
+
+    async def count() -> None:
+        written.append(True)
+        await checkpoint()
+
+    async with maintenance_mode_on(store):
+        store.after_write = count
+        await anyio.sleep(10 * SOON)
+        await set_maintenance_mode(True, store)
+        await anyio.sleep(10 * SOON)
+        assert written == [True]
+
+
+async def is_back_and_logged(store: DetailedStateBackend, caplog: pytest.LogCaptureFixture) -> None:
+    await is_back(store, within=20)
+    await eventually(lambda: ["hold had vanished" in warning for warning in warnings_of(caplog)] == [True], within=20)
+
+
+@on_a_real_clock
+@pytest.mark.parametrize("lease", [None, 60])
+async def test_hold_whose_file_is_deleted_is_put_back_with_a_warning(
+    lease: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = LocalFileBackend(tmp_path / "mode")
+    async with maintenance_mode_on(store, lease=lease):
+        Path(store.file_path).unlink()
+        await is_back_and_logged(store, caplog)
+    assert store.peek() == MaintenanceState()
+
+
+@ONLY_ASYNCIO  # on a clock that does not jump
+@pytest.mark.servers
+@pytest.mark.parametrize("lease", [None, 60])
+async def test_hold_whose_redis_is_flushed_is_put_back_with_a_warning(
+    lease: int | None, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(redis_url) as store:
+        assert isinstance(store, DetailedStateBackend)
+        async with maintenance_mode_on(store, lease=lease):
+            with redis.Redis.from_url(redis_url) as other:
+                other.flushall()
+            await is_back_and_logged(store, caplog)
+        assert (await store.get_state()).holds == ()

@@ -1,7 +1,9 @@
-"""Blocks on stores that fail, have an invalid value, or are a bare switch."""
+"""Blocks that fail, are cancelled, or whose store fails: their maintenance ends, and errors reach the right one."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,22 +11,25 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import CancelScope
+from anyio.lowlevel import checkpoint
+from filelock import FileLock
 
 from fastapi_maintenance import (
     InvalidStateError,
+    LocalFileBackend,
     MaintenanceState,
     NotSupportedError,
     Switch,
-    get_maintenance_mode,
     get_maintenance_state,
     maintenance_mode_off,
     maintenance_mode_on,
     set_maintenance_mode,
 )
 from fastapi_maintenance._switch import block, holds
-from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, be_down
+from tests.stores import BareSwitch, DetailedStore, be_down
 from tests.support import eventually
-from tests.switch.blocks import LOGGER, BodyError, file, kept_by, messages_of, served
+from tests.switch.blocks import LOGGER, ONLY_ASYNCIO, BodyError, file, kept_by, messages_of
 from tests.switch.lifespans import once
 
 pytestmark = pytest.mark.anyio
@@ -36,28 +41,21 @@ Make = type[BareSwitch | DetailedStore]
 
 
 @each_store
-@pytest.mark.parametrize("moment", ["before_write", "after_write"])
-async def test_block_whose_store_fails_when_it_is_entered_raises_and_holds_nothing(make: Make, moment: str) -> None:
+@pytest.mark.parametrize("moment", ["before_write", "after_write", "down"])
+async def test_block_whose_store_fails_when_it_is_entered_raises_and_holds_nothing(
+    make: Make, moment: str, caplog: pytest.LogCaptureFixture
+) -> None:
     store = make()
-    once(store, moment, be_down)
+    if moment == "down":
+        store.go_down()
+    else:
+        once(store, moment, be_down)
     with pytest.raises(ConnectionError):
         async with maintenance_mode_on(store):
             pytest.fail("a block that the store may not have was entered")
-    assert await kept_by(store) == await get_maintenance_state(store) == MaintenanceState()
-
-
-@each_store
-async def test_block_whose_store_stays_down_when_it_is_entered_logs_that_it_could_not_be_released(
-    make: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    store = make()
-    store.go_down()
-    with pytest.raises(ConnectionError):
-        async with maintenance_mode_on(store):
-            pytest.fail("a block that the store does not have was entered")
     store.come_back()
-    assert messages_of(caplog) == [f"A hold could not be taken out of {make.__name__}"]
-    assert await get_maintenance_state(store) == MaintenanceState()
+    assert await kept_by(store) == await get_maintenance_state(store) == MaintenanceState()
+    assert messages_of(caplog) == [f"A hold could not be taken out of {make.__name__}"] * (moment == "down")
 
 
 @asynccontextmanager
@@ -141,39 +139,6 @@ async def test_block_during_which_the_state_becomes_invalid_raises_and_leaves_it
 # A bare switch
 
 
-@pytest.mark.parametrize("operator", [True, False, 0])  # some databases return 0
-async def test_bare_switch_is_set_for_a_block_and_back_to_the_operators_value(operator: Any) -> None:  # noqa: ANN401 -- also an int
-    store = BareSwitch(operator)
-    values = []
-    async with maintenance_mode_on(store):
-        values.append(store.value)
-        async with maintenance_mode_off(store):
-            values.append(store.value)
-        values.append(store.value)
-    assert [*values, store.value] == [True, False, True, bool(operator)]
-
-
-@pytest.mark.parametrize("value", [True, False])
-async def test_bare_switch_keeps_a_change_that_the_operator_makes_during_a_block(value: bool) -> None:
-    here, elsewhere = BareSwitch(not value), BareSwitch(not value)
-    wanted = maintenance_mode_off if value else maintenance_mode_on
-    async with wanted(here), wanted(elsewhere):
-        await set_maintenance_mode(value, here)
-        elsewhere.value = value  # by another process
-        assert here.value is not value
-        assert (await get_maintenance_state(here)).switch.on is value
-    assert (here.value, elsewhere.value) == (value, value)
-
-
-async def test_bare_switch_keeps_the_second_change_by_another_process_too() -> None:
-    store = BareSwitch()
-    async with maintenance_mode_on(store):
-        store.value = False
-        async with maintenance_mode_off(store):
-            store.value = True
-    assert store.value
-
-
 @pytest.mark.parametrize("operator", [None, True])
 async def test_bare_switch_that_could_not_be_set_back_is_set_back_by_the_next_block(operator: bool | None) -> None:
     store = BareSwitch()
@@ -200,16 +165,6 @@ async def test_bare_switch_write_that_failed_is_not_later_taken_for_one_of_this_
     assert store.value
 
 
-async def test_read_only_switch_is_left_alone() -> None:
-    store = served(ReadOnlySwitch())
-    async with maintenance_mode_on(store):
-        assert (await get_maintenance_mode(store), store.value) == (True, False)
-        store.value = True
-        async with maintenance_mode_off(store):
-            assert (await get_maintenance_mode(store), store.value) == (False, True)
-    assert (await get_maintenance_mode(store), store.value) == (True, True)
-
-
 @pytest.mark.parametrize(
     ("wanted", "details"),
     [
@@ -227,3 +182,132 @@ async def test_bare_switch_cannot_keep_details_and_the_error_names_the_missing_m
         async with wanted(store, **details):
             pytest.fail("the block was entered")
     assert not store.value
+
+
+# Cancelled
+
+
+@each_store
+@pytest.mark.parametrize("moment", ["before", "before_write", "after_write", "exit before_write", "exit after_write"])
+async def test_block_that_is_cancelled_when_it_is_entered_or_left_holds_nothing(make: Make, moment: str) -> None:
+    store = make()
+    at_exit, hook = "exit" in moment, moment.removeprefix("exit ")
+    with CancelScope() as scope:
+
+        async def cancel() -> None:
+            scope.cancel()
+            await checkpoint()
+
+        if moment == "before":
+            scope.cancel()
+        elif not at_exit:
+            once(store, hook, cancel)
+        async with maintenance_mode_on(store):
+            assert at_exit, "a cancelled block was entered"
+            once(store, hook, cancel)
+    assert scope.cancelled_caught or at_exit
+    assert await kept_by(store) == await get_maintenance_state(store) == MaintenanceState()
+
+
+async def test_block_that_is_cancelled_while_it_waits_for_another_holds_nothing() -> None:
+    store, go_on, scope = DetailedStore(), anyio.Event(), CancelScope()
+    entered = []
+
+    async def hold(name: str, scope: CancelScope) -> None:
+        with scope:
+            async with maintenance_mode_on(store):
+                entered.append(name)
+
+    writing = once(store, "before_write", go_on.wait)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold, "first", CancelScope())
+            await writing.wait()
+            group.start_soon(hold, "second", scope)
+            await anyio.sleep(0.01)
+            scope.cancel()
+            go_on.set()
+    assert (entered, scope.cancelled_caught) == (["first"], True)
+    assert await store.get_state() == MaintenanceState()
+
+
+@ONLY_ASYNCIO
+@each_store
+@pytest.mark.parametrize("at_exit", [True, False])
+async def test_task_that_is_cancelled_in_its_block_or_while_that_ends_lifts_its_maintenance_first(
+    make: Make, at_exit: bool
+) -> None:
+    store, is_waiting = make(), asyncio.Event()
+
+    async def wait() -> None:
+        is_waiting.set()
+        await asyncio.sleep(60)
+
+    async def job() -> None:
+        async with maintenance_mode_on(store):
+            if at_exit:
+                once(store, "before_write", wait)
+            else:
+                await wait()
+
+    task = asyncio.create_task(job())
+    await asyncio.wait_for(is_waiting.wait(), 30)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 30)
+    assert await kept_by(store) == MaintenanceState()
+
+
+@ONLY_ASYNCIO
+async def test_late_write_to_a_file_of_a_cancelled_task_does_not_come_after_its_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, overtaken, over = threading.Event(), threading.Event(), threading.Event()
+
+    class FirstComesLast(FileLock):
+        def acquire(self, *args: object, **settings: object) -> object:  # type: ignore[override]  # passed on unchanged
+            self.is_first = not waiting.is_set()
+            waiting.set()
+            if self.is_first:
+                overtaken.wait(30)
+            return super().acquire(*args, **settings)  # type: ignore[arg-type]  # as above
+
+        def release(self, force: bool = False) -> None:
+            super().release(force)
+            if self.is_first:
+                over.set()
+
+    monkeypatch.setattr("filelock.FileLock", FirstComesLast)
+    store = LocalFileBackend(tmp_path / "mode")
+
+    async def job() -> None:
+        async with maintenance_mode_on(store):
+            pytest.fail("the block was entered")
+
+    task = asyncio.create_task(job())
+    assert await asyncio.to_thread(waiting.wait, 30)
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.1, overtaken.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(over.wait, 30)
+    assert store.peek() == MaintenanceState()
+
+
+@ONLY_ASYNCIO
+async def test_block_that_a_scope_cancels_does_not_leave_its_task_cancelled() -> None:
+    with anyio.move_on_after(0.01) as scope:
+        async with maintenance_mode_on(DetailedStore(), lease=60):
+            await anyio.sleep_forever()
+    await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert (scope.cancelled_caught, task.cancelling() if task else 0) == (True, 0)
+
+
+async def test_exception_of_a_leased_block_that_is_cancelled_too_comes_out() -> None:
+    store = DetailedStore()
+    with pytest.raises(BodyError), CancelScope() as scope:
+        async with maintenance_mode_on(store, lease=60):
+            scope.cancel()
+            raise BodyError
+    assert await store.get_state() == MaintenanceState()
