@@ -26,7 +26,7 @@ OFF = MaintenanceState()
 
 @asynccontextmanager
 async def living(app: ASGIApp) -> AsyncGenerator[list[str]]:
-    """Run the lifespan of an app as a server does; yield the types of the messages that it sends."""
+    """Run the lifespan of an app as a server does, and check that it does not end early; yield what it has sent."""
     sent: list[str] = []
     started, end = anyio.Event(), anyio.Event()
     received = 0
@@ -51,7 +51,9 @@ async def living(app: ASGIApp) -> AsyncGenerator[list[str]]:
         with anyio.fail_after(30):
             await started.wait()
         yield sent
+        assert len(sent) == 1, "the lifespan has ended early"
         end.set()
+    assert sent[1:] == ["lifespan.shutdown.complete"]
 
 
 def once(store: object, moment: str, action: Hook) -> anyio.Event:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable
 from datetime import timedelta
 from typing import Any
 
@@ -150,16 +149,6 @@ async def test_request_that_its_server_cancels_is_cancelled(place: str) -> None:
 # While an app is served
 
 
-@asynccontextmanager
-async def served(backend: StateBackend, **settings: Any) -> AsyncGenerator[FastAPI]:  # noqa: ANN401 -- the middleware's
-    """Run an app's lifespan; check that it ends at the end of the block, and not before."""
-    app = app_on(backend, **settings)
-    async with living(app) as sent:
-        yield app
-        assert sent == ["lifespan.startup.complete"]
-    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-
-
 class Watched(WatchableStore):
     """A store that counts how often a watch of it begins."""
 
@@ -174,7 +163,8 @@ class Watched(WatchableStore):
 @each_cancel
 async def test_served_app_whose_watch_raises_a_cancellation_is_watched_again_after_pauses(hook: Hook) -> None:
     store = Watched(True)
-    async with served(store) as app:
+    app = app_on(store)
+    async with living(app):
         assert await status(app) == 503
         store.before_tell = hook
         store.ring()
@@ -191,7 +181,8 @@ async def test_served_app_whose_watch_raises_a_cancellation_is_watched_again_aft
 async def test_app_whose_watch_and_read_raise_a_cancellation_starts() -> None:
     store = Watched()
     store.before_tell = store.before_read = cancel
-    async with served(store, fail_closed=True, read_timeout=1) as app:
+    app = app_on(store, fail_closed=True, read_timeout=1)
+    async with living(app):
         assert await outcome(status(app)) == 503
 
 
@@ -203,7 +194,7 @@ async def drain(backend: StateBackend) -> str:
 async def test_served_app_whose_record_raises_a_cancellation_is_drained_later() -> None:
     store = DrainableStore()
     store.workers.before_write = cancel
-    async with served(store):
+    async with living(app_on(store)):
         await anyio.sleep(3)
         store.workers.come_back()
         assert await outcome(drain(store)) == "drained"
@@ -211,12 +202,14 @@ async def test_served_app_whose_record_raises_a_cancellation_is_drained_later() 
 
 async def test_drain_waits_for_a_request_whose_predicate_raises_a_cancellation() -> None:
     backend, begun, goes_on = MemoryBackend(), anyio.Event(), anyio.Event()
-    async with served(backend, exempt=raise_now) as app:
+    app = app_on(backend, exempt=raise_now)
 
-        @app.get("/long")
-        async def take_long() -> None:
-            begun.set()
-            await goes_on.wait()
+    @app.get("/long")
+    async def take_long() -> None:
+        begun.set()
+        await goes_on.wait()
+
+    async with living(app):
 
         async def ask() -> int:
             async with client(app) as http:

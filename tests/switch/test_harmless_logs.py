@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from fastapi import FastAPI
 
 import fastapi_maintenance
 from fastapi_maintenance import MemoryBackend, StateBackend, maintenance_mode_on, set_maintenance_mode
@@ -75,31 +73,13 @@ def broken(
     logging.setLogRecordFactory(factory)
 
 
-@asynccontextmanager
-async def served(backend: StateBackend) -> AsyncGenerator[FastAPI]:
-    """Serve an app; check that its own lifespan ends at the end of the block, and not before."""
-    opened: list[bool] = []
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        opened.append(True)
-        yield
-        opened.clear()
-
-    app = app_on(backend)
-    app.router.lifespan_context = lifespan
-    async with living(app) as sent:
-        yield app
-        assert (opened, sent) == ([True], ["lifespan.startup.complete"])
-    assert (opened, sent[1:]) == ([], ["lifespan.shutdown.complete"])
-
-
 @pytest.mark.parametrize("make", [MemoryBackend, BareSwitch, DetailedStore, WatchableStore])
 async def test_served_app_whose_log_of_changes_raises_stays_served(
     broken: Broken, make: Callable[[], StateBackend]
 ) -> None:
     backend = make()
-    async with served(backend) as app:
+    app = app_on(backend)
+    async with living(app):
         for active in (True, False, True):
             await set_maintenance_mode(active, backend)
             await answers(app, 503 if active else 200)
