@@ -72,15 +72,19 @@ class Peekable(MemoryBackend):
 
 @each_cancel
 @pytest.mark.parametrize("make", [BareSwitch, DetailedStore])
-@pytest.mark.parametrize("last", [True, False])
-async def test_request_whose_read_raises_a_cancellation_gets_the_last_known_state(
-    make: type[BareSwitch | DetailedStore], last: bool, hook: Hook, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("closed", [True, False])
+async def test_request_whose_read_raises_a_cancellation_gets_the_last_known_state_or_fail_closed(
+    make: type[BareSwitch | DetailedStore], closed: bool, hook: Hook, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = make(last)
-    app = app_on(store)
-    known = await status(app)
+    store = make(not closed)
+    app = app_on(store, fail_closed=closed)
     store.before_read = hook
-    assert [await outcome(status(app)) for _ in range(3)] == [known] * 3
+    assert await outcome(status(app)) == (503 if closed else 200)
+    store.come_back()
+    assert await status(app) == (200 if closed else 503)
+    caplog.clear()
+    store.before_read = hook
+    assert [await outcome(status(app)) for _ in range(3)] == [200 if closed else 503] * 3
     (record,) = records(caplog)
     assert "cannot be read" in record
 
@@ -91,16 +95,6 @@ async def test_request_whose_peek_raises_a_cancellation_gets_the_last_known_stat
     assert await status(app) == 503
     backend.cancelled = True
     assert await outcome(status(app)) == 503
-
-
-@pytest.mark.parametrize("closed", [True, False])
-@pytest.mark.parametrize("make", [BareSwitch, DetailedStore, WatchableStore])
-async def test_request_whose_first_read_raises_a_cancellation_gets_what_fail_closed_says(
-    make: type[BareSwitch | DetailedStore], closed: bool
-) -> None:
-    store = make()
-    store.before_read = cancel
-    assert await outcome(status(app_on(store, fail_closed=closed))) == (503 if closed else 200)
 
 
 async def raise_now(_: Request) -> bool:

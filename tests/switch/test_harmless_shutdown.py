@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import LocalFileBackend, MemoryBackend, maintenance_middleware
 from tests.stores import BareSwitch, WatchableStore
-from tests.support import ROOT, free_port, wait_for_port
+from tests.support import uvicorn_process
 
 
 @pytest.fixture
@@ -41,63 +37,46 @@ if os.environ["SWITCH"]:
 @pytest.mark.servers
 @pytest.mark.parametrize("worker", ["asyncio", "trio"])
 @pytest.mark.parametrize("switch", ["", "file:switch"], ids=["without the middleware", "file"])
-def test_hypercorn_that_is_terminated_stops_without_an_error(tmp_path: Path, switch: str, worker: str) -> None:
+def test_hypercorn_that_is_terminated_logs_no_error(tmp_path: Path, switch: str, worker: str) -> None:
     (tmp_path / "served.py").write_text(SERVED, encoding="utf-8")
-    port, log = free_port(), tmp_path / "log"
-    command = [sys.executable, "-m", "hypercorn", "served:app", "-b", f"127.0.0.1:{port}", "-k", worker]
-    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "SWITCH": switch}
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
-        try:
-            wait_for_port(port, process)
-            process.send_signal(signal.SIGTERM)
-            result = process.wait(timeout=60)
-        finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            process.wait(timeout=30)
+    log, environment = tmp_path / "log", {"SWITCH": switch}
+    with uvicorn_process("served:app", "-k", worker, server="hypercorn", env=environment, folder=tmp_path, log=log):
+        pass
     text = log.read_text(encoding="utf-8")
     assert [one for one in ("Traceback", "CancelledError", "Exception") if one in text] == []
-    assert result == 0
 
 
-class Embedding:
-    """Runs an app as hypercorn does: once the app says that it is shut down, its task is cancelled."""
+async def embedded(app: ASGIApp, before_stop: Callable[[], None] = lambda: None) -> list[str]:
+    """Run an app as hypercorn does, which cancels it once it has sent its last message; return what happened."""
+    log: list[str] = []
+    started, stop, stopped = anyio.Event(), anyio.Event(), anyio.Event()
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        self.log: list[str] = []
-        self._started, self._stop, self._stopped = anyio.Event(), anyio.Event(), anyio.Event()
-
-    async def run(self, *, before_stop: Callable[[], None] = lambda: None) -> list[str]:
-        """Start the app and stop it; return what has happened."""
-        with anyio.fail_after(60):
-            task = asyncio.ensure_future(self._run_app())
-            await self._started.wait()
-            before_stop()
-            self._stop.set()
-            await self._stopped.wait()
-            task.cancel()
-            await asyncio.wait([task])
-        return self.log
-
-    async def _run_app(self) -> None:
-        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
-        await self.app(scope, self._receive, self._send)
-        self.log.append("returned")  # the caller's own cleanup
-
-    async def _receive(self) -> Message:
-        if not self.log:
-            self.log.append("received startup")
+    async def receive() -> Message:
+        if not log:
+            log.append("received startup")
             return {"type": "lifespan.startup"}
-        await self._stop.wait()
+        await stop.wait()
         return {"type": "lifespan.shutdown"}
 
-    async def _send(self, message: Message) -> None:  # never waits, like hypercorn's
-        self.log.append(message["type"].removeprefix("lifespan."))
-        self._started.set()
-        if self.log[-1] != "startup.complete":
-            self._stopped.set()
+    async def send(message: Message) -> None:  # never waits, like hypercorn's
+        log.append(message["type"].removeprefix("lifespan."))
+        started.set()
+        if log[-1] != "startup.complete":
+            stopped.set()
+
+    async def run() -> None:
+        await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+        log.append("returned")  # the caller's own cleanup
+
+    with anyio.fail_after(60):
+        task = asyncio.ensure_future(run())
+        await started.wait()
+        before_stop()
+        stop.set()
+        await stopped.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    return log
 
 
 BACKENDS: dict[str, Callable[[Path], list[Any]]] = {
@@ -123,7 +102,7 @@ async def test_app_that_is_shut_down_awaits_nothing_more(kind: str, tmp_path: Pa
             backends[0].go_down()
 
     expected = ["received startup", "startup.complete", "shutdown.complete", "returned"]
-    assert await Embedding(app).run(before_stop=go_down) == expected
+    assert await embedded(app, go_down) == expected
 
 
 def failing(*, at: str) -> ASGIApp:
@@ -145,4 +124,4 @@ def failing(*, at: str) -> ASGIApp:
 async def test_app_that_has_failed_awaits_nothing_more(make: Callable[[], Any], at: str) -> None:
     app = maintenance_middleware(backend=make(), read_timeout=60)(failing(at=at))
     before = [] if at == "startup" else ["startup.complete"]
-    assert await Embedding(app).run() == ["received startup", *before, f"{at}.failed", "returned"]
+    assert await embedded(app) == ["received startup", *before, f"{at}.failed", "returned"]

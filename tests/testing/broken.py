@@ -65,7 +65,6 @@ WRITTEN = scenarios.a_written_switch_is_read
 broken("Forgets", BareSwitch, WRITTEN, "got False, expected True", set_value=later(lambda _self, _value: None))
 broken("ReadsText", BareSwitch, TYPES, "got '0'", get_value=later(lambda self: "1" if self.value else "0"))
 broken("ReadsInSync", BareSwitch, ASYNC, "get_value() is not async", get_value=lambda self: self.value)
-broken("WritesInSync", BareSwitch, ASYNC, "set_value() is not async", set_value=lambda *_: None)
 broken("CannotBeWritten", object, KIND, "returned CannotBeWritten, which lacks set_value()", get_value=later(bool))
 
 
@@ -99,22 +98,6 @@ class RefusesToWait(BareSwitch):
             await super().set_value(value)
         finally:
             self.busy = False
-
-
-@breaks(WORKS, "raised ConnectionError: the connection is in use")
-class BreaksWhenCancelled(BareSwitch):
-    broken = False
-
-    async def get_value(self) -> bool:
-        if self.broken:
-            message = "the connection is in use"
-            raise ConnectionError(message)
-        return await super().get_value()
-
-    async def set_value(self, value: bool, /) -> None:
-        self.broken = True
-        await super().set_value(value)
-        self.broken = False
 
 
 @breaks(scenarios.a_refusal_is_repeated, "raised no ReadOnlyBackendError")
@@ -231,14 +214,6 @@ class ForgetsHoldsWhenSet(DetailedStore):
 class ReadsTheSwitchAlone(DetailedStore):
     async def get_value(self) -> bool:
         return (await self.get_state()).switch.on
-
-
-@breaks(WORKS, HANGS)
-class Hangs(DetailedStore):
-    async def get_value(self) -> bool:
-        if await super().get_value():
-            await anyio.sleep_forever()
-        return False
 
 
 @breaks(scenarios.a_failed_change_leaves_the_state, "raised nothing")
@@ -416,12 +391,6 @@ def keep(registry: Registry, worker: str, report: str) -> None:
     registry.kept[worker] = report
 
 
-def sign_late(self: Any, worker: str, report: str) -> None:  # noqa: ANN401 -- a registry
-    """Keep the report before this one."""
-    newest = vars(self).setdefault("newest", {})
-    self.kept[worker], newest[worker] = newest.get(worker, report), report
-
-
 def both(first: str) -> str:
     return f"got {{'host.0.*': {first!r}, 'host.1.*': {BUSY!r}}}"
 
@@ -439,7 +408,6 @@ registry(
     f": {IDLE!r}}}, expected {{",
     sign=lambda self, worker, report: self.kept.setdefault(worker, report),
 )
-registry("KeepsTheReportBefore", LAST_REPORT, f": {IDLE!r}}}, expected {{", sign=sign_late)
 registry(
     "MixesReportsUp",
     KNOWN,
@@ -487,7 +455,6 @@ registry(
     ),
 )
 broken("SignsInSync", Registry, ASYNC, "workers.sign() is not async", sign=lambda *_: None)
-broken("ReportsInSync", Registry, ASYNC, "workers.reports() is not async", reports=lambda self: self.kept)
 
 
 @breaks(scenarios.no_concurrent_sign_is_lost, f"got {{'host.1.*': {IDLE!r}}}, exp")
@@ -511,15 +478,3 @@ class RemovesBeforeItWrites(Registry):
     async def sign(self, worker: str, report: str, /) -> None:
         await self.leave(worker)
         await super().sign(worker, report)
-
-
-@breaks(WORKS, HANGS)
-class KeepsItsConnectionWhenCancelled(Registry):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lock = anyio.Semaphore(1)
-
-    async def sign(self, worker: str, report: str, /) -> None:
-        await self.lock.acquire()
-        await super().sign(worker, report)
-        self.lock.release()
