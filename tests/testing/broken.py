@@ -65,6 +65,7 @@ WRITTEN = scenarios.a_written_switch_is_read
 broken("Forgets", BareSwitch, WRITTEN, "got False, expected True", set_value=later(lambda _self, _value: None))
 broken("ReadsText", BareSwitch, TYPES, "got '0'", get_value=later(lambda self: "1" if self.value else "0"))
 broken("ReadsInSync", BareSwitch, ASYNC, "get_value() is not async", get_value=lambda self: self.value)
+broken("WritesInSync", BareSwitch, ASYNC, "set_value() is not async", set_value=lambda *_: None)
 broken("CannotBeWritten", object, KIND, "returned CannotBeWritten, which lacks set_value()", get_value=later(bool))
 
 
