@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import anyio
 
-from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.checks import check_count, check_seconds, reject
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import current_backend, holds
@@ -55,7 +55,8 @@ class MaintenanceBlock:
             msg = "backend must not be the URL memory:, which is another switch each time; make a MemoryBackend"
             raise ValueError(msg)  # noqa: TRY004 -- the type is right
         self._backend = backend
-        self._unused = [checked] * isinstance(backend, str)  # made to check the URL; the first use takes it
+        # Made to check the URL; the first use takes it.
+        self._unused = [checked] if checked is not None and isinstance(backend, str) else []
         self._wanted = Hold(id="not open", on=on, message=message, ends_at=ends_at, by=by)
         check_future("ends_at", self._wanted.ends_at, clock.now())
         self._lease = None if lease is None else _checked_lease(lease)
@@ -97,7 +98,11 @@ class MaintenanceBlock:
         if self._open is not None:
             msg = "this block is open already: make one for each `async with`"
             raise RuntimeError(msg)
-        backend, wanted = self._take_backend(), self._wanted
+        if not isinstance(self._backend, str):
+            backend = current_backend.resolve(self._backend)
+        else:
+            backend = self._unused.pop() if self._unused else backend_from_url(self._backend)
+        wanted = self._wanted
         try:
             details = {"message": wanted.message, "ends_at": wanted.ends_at, "lease": self._lease, "by": wanted.by}
             holds.check_keeps(backend, **details)
@@ -113,11 +118,6 @@ class MaintenanceBlock:
         except BaseException as error:  # a write that was cancelled may have been made
             await (self._close_client(backend) if self._open is None else self.__aexit__(type(error), error, None))
             raise
-
-    def _take_backend(self) -> StateBackend:
-        if not isinstance(self._backend, str):
-            return current_backend.resolve(self._backend)
-        return cast("StateBackend", self._unused.pop()) if self._unused else backend_from_url(self._backend)
 
     def _drain_of(self, backend: StateBackend) -> Drain | None:
         """Return the drain that was asked for, None if none was; raise if the backend does not support it."""
@@ -173,7 +173,7 @@ async def _release(backend: StateBackend, hold: Hold, renewal: Renewal | None) -
             with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSE_TIMEOUT):
                 await holds.release(backend, hold)
                 if renewal is not None:
-                    await renewal.ended()
+                    await background.all_ended([renewal.task])  # a write in progress
             break
         except anyio.get_cancelled_exc_class() as error:  # asyncio's own, as of `asyncio.timeout`, ignores shields
             cancellation = error

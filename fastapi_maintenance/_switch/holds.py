@@ -50,14 +50,6 @@ class _Ledger:
             self.operator = observed
         self.ours &= {observed}  # someone else has replaced the other value
 
-    def wanted(self) -> bool:
-        """Return the value to write to the store."""
-        return self.holds[-1].on if self.holds else self.operator
-
-    def is_done(self) -> bool:
-        """Return whether this ledger can be dropped. If the operator's value could not be restored, it is kept."""
-        return not self.users and not self.holds and self.ours <= {self.operator}
-
 
 ledgers: dict[object, _Ledger] = remembered({})
 """The ledger of each switch that this process holds; usually empty."""
@@ -182,12 +174,13 @@ async def bare_state(backend: StateBackend) -> MaintenanceState:
 
 
 async def _write_wanted(backend: StateBackend, ledger: _Ledger) -> bool:
-    """Set a bare switch to the value that the ledger wants; return False if it can only be read."""
+    """Set a bare switch to the newest hold's value, else the operator's; return False if it can only be read."""
     observed = await guarded(read_value(uncached(backend)))
     ledger.observe(observed)
+    wanted = ledger.holds[-1].on if ledger.holds else ledger.operator
     with suppress(ReadOnlyBackendError):
-        if ledger.wanted() is not observed:
-            await _write(backend, ledger, ledger.wanted())
+        if wanted is not observed:
+            await _write(backend, ledger, wanted)
         return True
     return False
 
@@ -222,7 +215,7 @@ async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
     finally:
         with _ledgers_lock:
             ledger.users -= 1
-            if ledger.is_done():
+            if not ledger.users and not ledger.holds and ledger.ours <= {ledger.operator}:  # nothing to restore later
                 ledgers.pop(key, None)
 
 

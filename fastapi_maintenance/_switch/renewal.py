@@ -39,16 +39,12 @@ class Renewal:
         self._renew_at = math.inf if lease is None else anyio.current_time() + self._period
         self._expires_at = hold.expires_at
         self._is_failing = False
-        self._task = background.start(self._keep)
+        self.task = background.start(self._keep)
 
     def stop(self) -> None:
         """Stop. A write in progress cannot put the hold back once it is released in this process."""
         self._log_lapse()
-        self._task.stop()
-
-    async def ended(self) -> None:
-        """Wait for the end of a write in progress."""
-        await background.all_ended([self._task])
+        self.task.stop()
 
     async def _keep(self) -> NoReturn:
         """Check each second that the hold is stored, and renew its lease three times within it."""
@@ -77,7 +73,7 @@ class Renewal:
         """Return whether the store has the hold; True while it is unavailable."""
         known = known_of(self._backend)
         state = known.state if known.is_followed else await known.read(uncached(self._backend), 0, ANSWER_TIMEOUT)
-        return state is None or not known.is_available or any(hold.id == self._hold.id for hold in state.holds)
+        return state is None or not known.is_available or self._hold.id in [hold.id for hold in state.holds]
 
     async def put(self) -> None:
         """Renew the hold in the store, or put it back in its order if it has vanished, unless it was released."""
