@@ -56,6 +56,11 @@ async def living(app: ASGIApp) -> AsyncGenerator[list[str]]:
     assert sent[1:] == ["lifespan.shutdown.complete"]
 
 
+async def cancel() -> None:
+    """Raise what a client raises whose own background task was cancelled."""
+    raise asyncio.CancelledError
+
+
 def once(store: object, moment: str, action: Hook) -> anyio.Event:
     """Run an action at the next such moment of a store, such as `before_read`; return an event set when it begins."""
     begun = anyio.Event()

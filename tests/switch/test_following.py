@@ -18,7 +18,7 @@ from fastapi_maintenance.backends.known import forget_parent, known_of, moment
 from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import BareSwitch, Hook, WatchableStore, be_down
 from tests.support import OddError, RunJumping, eventually
-from tests.switch.lifespans import ON, answers, answers_after, living, once
+from tests.switch.lifespans import ON, answers, answers_after, cancel, living, once
 from tests.switch.services import Service
 
 pytestmark = pytest.mark.anyio
@@ -70,10 +70,11 @@ async def test_forked_child_takes_no_switch_for_followed() -> None:
     [
         (hang, 0.05, ["TimeoutError: no answer within 0.05 seconds"]),
         (be_down, 60, ["the store is down", "can be read again"]),
+        (cancel, 60, ["it raised CancelledError", "can be read again"]),
     ],
 )
 @pytest.mark.parametrize("closed", [True, False])
-async def test_app_whose_store_hangs_or_is_down_starts(
+async def test_app_whose_store_hangs_or_fails_starts(
     closed: bool, failure: Hook, patience: float, logged: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = WatchableStore(not closed)
@@ -82,7 +83,7 @@ async def test_app_whose_store_hangs_or_is_down_starts(
     async with living(app):
         assert await status(app) == (503 if closed else 200)
         store.before_read = store.before_tell = checkpoint
-        if failure is be_down:
+        if failure is not hang:
             await answers(app, 200 if closed else 503)
     assert [text in record for text, record in zip(logged, records(caplog), strict=True)] == [True] * len(logged)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -25,7 +24,7 @@ from fastapi_maintenance import (
 from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import BareSwitch, DetailedStore, DrainableStore, Hook, WatchableStore
 from tests.support import client, eventually, on_jumping_clock
-from tests.switch.lifespans import living
+from tests.switch.lifespans import cancel, living
 
 pytestmark = pytest.mark.anyio
 
@@ -34,11 +33,6 @@ pytestmark = pytest.mark.anyio
 def anyio_backend(monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
     """Run on asyncio, where user code can raise a cancellation, on a clock that jumps."""
     return on_jumping_clock("asyncio", monkeypatch)
-
-
-async def cancel() -> None:
-    """Raise what a client raises whose own background task was cancelled."""
-    raise asyncio.CancelledError
 
 
 async def cancel_later() -> None:
@@ -172,14 +166,6 @@ async def test_served_app_whose_watch_raises_a_cancellation_is_watched_again_aft
     assert store.watchers == 0
 
 
-async def test_app_whose_watch_and_read_raise_a_cancellation_starts() -> None:
-    store = Watched()
-    store.before_tell = store.before_read = cancel
-    app = app_on(store, fail_closed=True, read_timeout=1)
-    async with living(app):
-        assert await outcome(status(app)) == 503
-
-
 async def drain(backend: StateBackend) -> str:
     async with maintenance_mode_on(backend, drain=30):
         return "drained"
@@ -216,18 +202,6 @@ async def test_drain_waits_for_a_request_whose_predicate_raises_a_cancellation()
         assert not draining.done()
         goes_on.set()
         assert [await outcome(request), await outcome(draining)] == [200, "drained"]
-
-
-@each_cancel
-async def test_renewal_that_raises_a_cancellation_is_tried_again(hook: Hook) -> None:
-    store = DetailedStore()
-    async with maintenance_mode_on(store, lease=timedelta(seconds=9)):
-        store.before_write = hook
-        await anyio.sleep(5)
-        store.come_back()
-        await anyio.sleep(30)
-        assert await status(app_on(store)) == 503
-    assert (await store.memory.get_state()).holds == ()
 
 
 @pytest.mark.parametrize("moment", ["before_tell", "before_read"])

@@ -38,7 +38,7 @@ from fastapi_maintenance.typing import DetailedStateBackend
 from tests.stores import DetailedStore, Hook, WatchableStore, be_down
 from tests.support import eventually
 from tests.switch.blocks import LOGGER, ONLY_ASYNCIO, messages_of, served
-from tests.switch.lifespans import once
+from tests.switch.lifespans import cancel, once
 
 pytestmark = pytest.mark.anyio
 LEASE = 30.0  # seconds, on a clock that jumps
@@ -134,7 +134,9 @@ async def test_renewal_leaves_the_hold_of_a_host_whose_clock_is_ahead_in_its_pla
         assert await expires_at(store) > before
 
 
-@pytest.mark.parametrize(("failure", "error"), [(be_down, ConnectionError), (anyio.sleep_forever, TimeoutError)])
+@pytest.mark.parametrize(
+    ("failure", "error"), [(be_down, ConnectionError), (cancel, RuntimeError), (anyio.sleep_forever, TimeoutError)]
+)
 async def test_renewal_that_fails_or_hangs_is_logged_and_tried_again_soon(
     failure: Hook, error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -143,7 +145,7 @@ async def test_renewal_that_fails_or_hangs_is_logged_and_tried_again_soon(
         before = await expires_at(store)
         once(store, "before_write", failure)
         await once(store, "after_write", checkpoint).wait()
-        assert await expires_at(store) - before < timedelta(seconds=1.9 if failure is be_down else 4)
+        assert await expires_at(store) - before < timedelta(seconds=4 if error is TimeoutError else 1.9)
         await eventually(lambda: messages_of(caplog)[-1] == "A hold has been renewed again in DetailedStore")
     (record,) = [record for record in caplog.records if record.name == LOGGER and record.exc_info]
     assert record.getMessage() == "A hold could not be renewed in DetailedStore; it is tried again until it can"
