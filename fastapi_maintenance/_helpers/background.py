@@ -66,7 +66,7 @@ class Task:
                     if self._on_error is not None:
                         error = await _error_of(partial(self._on_error, error))
                     if error is not None and self.failures == 1:
-                        _logger.error("Background work failed; it is tried again until it succeeds", exc_info=error)
+                        _logger.error("Background work failed; retrying until it succeeds", exc_info=error)
                     pause = _PAUSES[min(self.failures, len(_PAUSES)) - 1]
                     await anyio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 -- not a secret
         finally:

@@ -96,7 +96,7 @@ class MaintenanceBlock:
     async def __aenter__(self) -> None:
         """Open the hold. If the store raises, this raises the same, and nothing is held."""
         if self._open is not None:
-            msg = "this block is open already: make one for each `async with`"
+            msg = "this block is already open: make one for each `async with`"
             raise RuntimeError(msg)
         if not isinstance(self._backend, str):
             backend = current_backend.resolve(self._backend)

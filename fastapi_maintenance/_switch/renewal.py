@@ -60,7 +60,7 @@ class Renewal:
                     await self.put()
             except Exception:
                 if not self._is_failing:
-                    text = "A hold could not be renewed in %s; it is tried again until it can"
+                    text = "A hold could not be renewed in %s; retrying until it succeeds"
                     _logger.exception(text, name_of(self._backend))
                 self._is_failing = True
                 await anyio.sleep(min(self._period / 4, 1.0))
@@ -94,7 +94,7 @@ class Renewal:
             self._log_lapse()
             self._expires_at = written.expires_at
         if has_vanished:
-            _logger.warning("A hold had vanished from %s while its block runs; it was put back", name_of(self._backend))
+            _logger.warning("A hold had vanished from %s during its block; it was put back", name_of(self._backend))
 
     def _log_lapse(self) -> None:
         """Log a warning if the lease has run out."""

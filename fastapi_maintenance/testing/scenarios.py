@@ -75,7 +75,7 @@ def methods_of(scenario: Scenario) -> tuple[str, ...]:
 
 @_promise()
 async def reads_agree(a: Instance, b: Instance) -> None:
-    """What is read is the same by every method and every instance."""
+    """Every method and every instance read the same state."""
     state = await a.get_state()
     for instance in (a, b):
         await _expect_reads(instance, state)
@@ -93,7 +93,7 @@ async def a_refusal_is_repeated(a: Instance, b: Instance) -> None:
 
 @_promise("set_value")
 async def a_written_switch_is_read(a: Instance, b: Instance) -> None:
-    """What is read is what was written, by another instance too."""
+    """A read returns what was written, through another instance too."""
     for writer in (a, b, a):
         for value in (True, True, False, False):
             await writer.set_value(value)
@@ -103,7 +103,7 @@ async def a_written_switch_is_read(a: Instance, b: Instance) -> None:
 
 @_promise("set_value")
 async def one_of_concurrent_writes_is_the_last(a: Instance, b: Instance) -> None:
-    """Of concurrent writes each succeeds, and one is the last."""
+    """Of concurrent writes, each succeeds and one is the last."""
     for writers in ((a, a), (a, b), (b, b)):
         for values in ((True, True), (True, False)):
             await _at_once(*(partial(writer.set_value, value) for writer, value in zip(writers, values, strict=True)))
@@ -114,7 +114,7 @@ async def one_of_concurrent_writes_is_the_last(a: Instance, b: Instance) -> None
 
 @_promise("set_value")
 async def a_cancelled_write_is_whole_or_not_made(a: Instance, b: Instance) -> None:
-    """A write that is cancelled leaves the switch as before it or as after it, and the backend usable."""
+    """A cancelled write leaves the switch as it was before or after it, and the backend usable."""
     for turns in _TURNS:
         for before, after in ((False, True), (True, False), (True, True)):
             await a.set_value(before)
@@ -202,7 +202,7 @@ async def no_concurrent_update_is_lost(a: Instance, b: Instance) -> None:
 
 @_promise("update_state")
 async def a_cancelled_update_is_whole_or_not_made(a: Instance, b: Instance) -> None:
-    """An update that is cancelled leaves the state before it or the one after it, and the backend usable."""
+    """A cancelled update leaves the state before it or the one after it, and the backend usable."""
     before, after = _switched(message="before"), MaintenanceState(switch=Switch(on=False, by="alice"), holds=(_HOLD,))
     for turns in _TURNS:
         await a.set_state(before)
@@ -225,7 +225,7 @@ async def a_watch_begins_with_the_state(a: Instance, b: Instance) -> None:
 
 @_promise("watch", "set_value")
 async def a_watch_yields_the_last_state(a: Instance, b: Instance) -> None:
-    """watch() yields the last state, to every watcher, however busy that is."""
+    """watch() yields the last state to every watcher, even a slow one."""
     async with watching(a) as one, watching(b) as another, watching(b, is_busy=True) as busy:
         for states in ((OFF,), (ON,), (OFF, ON, OFF), (ON, OFF, ON)):
             for state in states:
@@ -295,7 +295,7 @@ async def a_worker_that_leaves_removes_no_other(a: Instance, b: Instance) -> Non
 
 @_promise("workers", "update_state")
 async def no_concurrent_sign_is_lost(a: Instance, b: Instance) -> None:
-    """Of workers that sign at the same time, or while another one leaves, none is lost."""
+    """No worker is lost that signs at the same time as others, or while another one leaves."""
     async with _followed(a, b):
         for instances in ((a, a), (a, b), (b, a, b, a)):
             signed = dict(zip(_new_workers(len(instances)), instances, strict=True))
@@ -316,7 +316,7 @@ async def no_concurrent_sign_is_lost(a: Instance, b: Instance) -> None:
 
 @_promise("workers", "update_state")
 async def a_cancelled_sign_is_whole_or_not_made(a: Instance, b: Instance) -> None:
-    """A sign that is cancelled leaves the report before it or the one after it, and the registry usable."""
+    """A cancelled sign() leaves the report before it or the one after it, and the registry usable."""
     one, two = _new_workers(2)
     async with _followed(a, b):
         await b.sign(two, IDLE)

@@ -215,7 +215,7 @@ async def test_watch_and_read_that_raise_no_exception_do_not_end_the_app(
     async with living(app):
         store.fails = True
         store.cut_off()
-        await answers_after(caplog, "Background work failed; it is tried again until it succeeds")
+        await answers_after(caplog, "Background work failed; retrying until it succeeds")
         assert await status(app) == 503
         store.fails = False
         store.before_tell = checkpoint

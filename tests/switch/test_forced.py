@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from fastapi import APIRouter, FastAPI, WebSocket
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -20,7 +20,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
-    MaintenanceState,
     MemoryBackend,
     decorators,
     force_maintenance_mode_off,
@@ -32,29 +31,11 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._routing import forced
 from fastapi_maintenance.testing import maintenance_forced
+from tests.stores import WatchableStore
 from tests.support import client, handshake, websocket_scope
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
-
-
-class Recorded:
-    """A switch that records its calls."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    async def get_value(self) -> bool:
-        self.calls.append("get_value")
-        return False
-
-    async def set_value(self, value: bool, /) -> None:
-        self.calls.append(f"set_value({value})")
-
-    async def watch(self) -> AsyncIterator[MaintenanceState]:
-        self.calls.append("watch")
-        yield MaintenanceState()
-        await anyio.sleep_forever()
 
 
 def service(backend: Any = None, **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
@@ -125,19 +106,25 @@ async def test_forcing_overrules_the_backend_the_setting_and_open_holds() -> Non
 
 
 async def test_forced_app_does_not_touch_its_store_also_if_it_starts_in_the_block() -> None:
-    switch = Recorded()
-    app = service(switch)
+    store, reads = WatchableStore(), list[bool]()
+
+    async def count() -> None:
+        reads.append(True)
+        await checkpoint()
+
+    store.before_read = count
+    app = service(store)
     for active in (True, False):
         with maintenance_forced(app, active):
-            assert (await status(app), switch.calls) == (503 if active else 200, [])
+            assert (await status(app), reads) == (503 if active else 200, [])
     with ExitStack() as block:
         block.enter_context(maintenance_forced(app))
         async with living(app):
-            assert (await status(app), switch.calls) == (503, [])
+            assert (await status(app), reads) == (503, [])
             block.close()
-            assert (await status(app), switch.calls) == (200, ["get_value"])
+            assert (await status(app), reads, store.watchers) == (200, [True], 0)
     async with living(app):
-        assert (await status(app), "watch" in switch.calls) == (200, True)
+        assert (await status(app), store.watchers) == (200, 1)
 
 
 async def test_forced_app_keeps_marks_predicates_and_unknown_paths() -> None:

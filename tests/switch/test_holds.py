@@ -84,7 +84,7 @@ async def test_block_can_be_used_again_but_not_while_it_is_open() -> None:
     ids = []
     for _ in range(2):
         async with block:
-            with pytest.raises(RuntimeError, match="open already"):
+            with pytest.raises(RuntimeError, match="already open"):
                 await block.__aenter__()
             ids += [hold.id for hold in (await store.get_state()).holds]
         assert not await get_maintenance_mode(store)

@@ -148,7 +148,7 @@ async def test_renewal_that_fails_or_hangs_is_logged_and_tried_again_soon(
         assert await expires_at(store) - before < timedelta(seconds=4 if error is TimeoutError else 1.9)
         await eventually(lambda: messages_of(caplog)[-1] == "A hold has been renewed again in DetailedStore")
     (record,) = [record for record in caplog.records if record.name == LOGGER and record.exc_info]
-    assert record.getMessage() == "A hold could not be renewed in DetailedStore; it is tried again until it can"
+    assert record.getMessage() == "A hold could not be renewed in DetailedStore; retrying until it succeeds"
     assert record.exc_info is not None
     assert record.exc_info[0] is error
 
