@@ -1,4 +1,4 @@
-"""The classes of FastAPI's and Starlette's applications, whatever instrumentation has put under their names."""
+"""FastAPI's and Starlette's own application classes, even if instrumentation has replaced their public names."""
 
 from typing import TYPE_CHECKING
 
@@ -6,8 +6,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.applications import Starlette
 else:
-    # `opentelemetry-instrument` puts subclasses under `fastapi.FastAPI` and `starlette.applications.Starlette`, of
-    # which an app that is made from the real class is no instance.
+    # `opentelemetry-instrument` puts subclasses in the place of `fastapi.FastAPI` and
+    # `starlette.applications.Starlette`; an app made from the original class is not an instance of these.
     from fastapi.applications import FastAPI
 
     Starlette = next(kind for kind in FastAPI.__mro__ if kind.__module__ == "starlette.applications")

@@ -1,6 +1,6 @@
-"""What this process remembers at module level: each module registers it here, and tests reset all of it at once.
+"""Module-level state: each module registers its own here, and tests reset all of it at once.
 
-A forked child is another process, with an id of its own, and holds no connection of its parent open.
+A forked child is another process: it gets an id of its own, and closes the registered connections of its parent.
 """
 
 import os
@@ -11,46 +11,45 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
-__all__ = ["identity", "let_go_in_children", "remembered", "reset"]
-
-_Kept = list[Any] | dict[Any, Any] | set[Any] | WeakSet[Any] | WeakValueDictionary[Any, Any]
-_Container = TypeVar("_Container", bound=_Kept)
+_Container = TypeVar(
+    "_Container", bound=list[Any] | dict[Any, Any] | set[Any] | WeakSet[Any] | WeakValueDictionary[Any, Any]
+)
 _resets: list[Callable[[], None]] = []
 _identity = [uuid.uuid4().hex[:12]]
 _descriptors: WeakSet[Callable[[], int]] = WeakSet()
 
 
 def remembered(container: _Container) -> _Container:
-    """Register what belongs to the whole process, and return it; its content now is its default."""
+    """Register a container that belongs to the whole process, and return it; `reset` restores its current content."""
     default: Any = container.copy()
 
-    def reset_container() -> None:
+    def restore() -> None:
         container.clear()
         if isinstance(container, list):
             container.extend(default)
         else:
             container.update(default)
 
-    _resets.append(reset_container)
+    _resets.append(restore)
     return container
 
 
 def reset() -> None:
-    """Bring everything that is registered back to its default, as in a new process; for tests."""
-    for each in _resets:
-        each()
+    """Restore all registered containers, as in a new process; for tests."""
+    for restore in _resets:
+        restore()
 
 
 def identity() -> str:
-    """Return what no other process has, on whatever host: process ids repeat in containers."""
+    """Return an id of this process that is unique across hosts; process ids repeat in containers."""
     return _identity[0]
 
 
 def let_go_in_children(fileno: Callable[[], int]) -> None:
-    """Close the socket of a connection in each child that is forked while the function that returns it is kept.
+    """Close a connection's socket in each forked child, for as long as `fileno`, which returns its number, is alive.
 
-    The peer takes a process for alive as long as its connection is open, in whatever process. It must not be shut down
-    there, nor its number become free for another file, since an object of the parent may still close that.
+    Otherwise the peer would consider this process alive as long as a child keeps the connection open. The child must
+    not shut the connection down, nor free the number for another file, as the parent's object may still close it.
     """
     _descriptors.add(fileno)
 
@@ -58,12 +57,12 @@ def let_go_in_children(fileno: Callable[[], int]) -> None:
 def _begin_as_child() -> None:
     _identity[0] = uuid.uuid4().hex[:12]
     for fileno in list(_descriptors):
-        with suppress(Exception):  # it was closed, in the way of whatever driver
+        with suppress(Exception):  # a closed connection: what its driver raises is its own affair
             descriptor = fileno()
             if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 os.dup2(os.open(os.devnull, os.O_RDONLY), descriptor)
     _descriptors.clear()
 
 
-with suppress(AttributeError):  # Windows knows no forks
+with suppress(AttributeError):  # Windows has no forks
     os.register_at_fork(after_in_child=_begin_as_child)

@@ -1,4 +1,7 @@
-"""The status for the requests of one app: by a test that forces it, `enabled`, or the state of its switch."""
+"""The switch of one app: its status for requests, and the workers that report for the app.
+
+The status comes from a test that forces it, else from `enabled`, else from the state of the backend.
+"""
 
 from datetime import datetime
 from functools import partial
@@ -31,16 +34,15 @@ _NO_LIFESPAN = (
 _QUIET_POLL = 0.05  # seconds
 _hints = get_logger("fastapi_maintenance.hints.lifespan")
 ON, OFF = MaintenanceStatus(active=True), MaintenanceStatus(active=False)
-"""The status where no backend was asked."""
+"""The status if no backend decides it."""
 
 
 class AppSwitch:
-    """The switch of one app, by the settings of its middleware."""
+    """The switch of the app behind one middleware, which is `layer`."""
 
     def __init__(self, layer: ASGIApp, settings: Settings, ask_again: AskAgain) -> None:
         self.served = Served(ask_again)
         self._layer = layer
-        self._settings = settings
         self.given = settings.backend
         self._source = Source(current_backend.default_backend() if settings.backend is None else settings.backend)
         self._unknown = MaintenanceState(switch=Switch(on=settings.fail_closed))
@@ -53,24 +55,21 @@ class AppSwitch:
         _switches.add(self)
 
     def forget(self) -> None:
-        """Take no part in drains: the middleware was made to be looked at."""
+        """Exclude this switch from drains: its middleware was made only to inspect it."""
         _switches.discard(self)
 
     def join(self, backend: StateBackend) -> Worker | None:
-        """Let drains wait for this app until the worker ends; None: they do anyway, or the app has ended."""
+        """Return a new worker, so that a drain waits for this app; None if one does already, or the app has ended."""
         is_counted = any(each.is_counted and not each.has_ended() for each in self._workers)
         return None if is_counted or self._has_ended else Worker(backend, self.served, is_brief=True)
 
     @property
     def backend(self) -> StateBackend:
-        """The backend that is asked."""
+        """The backend in use: the given one, else the default."""
         return self._current_source().backend
 
     def status(self, scope: Scope) -> MaintenanceStatus | None:
-        """Return the status for a request; None: the backend has to be read first, see `read_status`.
-
-        It is the one that a test forces, else by `enabled`, unless this process holds the switch, else by the state.
-        """
+        """Return the status for a request; None if the backend has to be read first (`read_status`)."""
         if forced.open_forcings:
             forcing = forced.forcing_of(self._layer, scope)
             if forcing is not None:
@@ -86,11 +85,11 @@ class AppSwitch:
         return self._status_of(holds.with_local(source.backend, state))
 
     async def read_status(self) -> MaintenanceStatus:
-        """Return the status after reading the backend; never raise what that raises."""
+        """Read the backend and return the status; errors of the backend are logged, not raised."""
         return self._status_of(await self.known_state())
 
     async def known_state(self) -> MaintenanceState:
-        """Return the state of the backend, the last known one while it is unavailable, or what overrules it."""
+        """Return the state that counts for this app, the last known one while the backend is unavailable."""
         source = self._current_source()
         state = None if holds.local_holds(source.backend) else self._by_setting
         state = state or source.peek() or await source.read(self.read_seconds)
@@ -99,19 +98,19 @@ class AppSwitch:
     async def run_lifespan(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the lifespan of the app, with a worker from its start to its shutdown.
 
-        Nothing is awaited after the app has sent the last message, since a server may cancel what goes on then.
+        Nothing is awaited after the app has sent its last message, as a server may cancel that.
         """
         worker: Worker | None = None
 
         async def receive_and_leave() -> Message:
             message = await receive()
-            if message["type"] == "lifespan.shutdown":  # before the app closes the client that it is followed with
+            if message["type"] == "lifespan.shutdown":  # before the app closes the client of the backend
                 await leave()
             return message
 
         async def join_and_send(message: Message) -> None:
             nonlocal worker
-            # After the app has opened or configured the backend. While a test forces the app, it follows no backend.
+            # By now the app has opened and configured its backend. If a test forces the app, no backend is followed.
             if message["type"] == "lifespan.startup.complete" and forced.forcing_of(self._layer, scope) is None:
                 worker = self._start_worker(counted=self._by_setting is None)
                 with anyio.move_on_after(self.read_seconds):
@@ -138,7 +137,7 @@ class AppSwitch:
     async def run_websocket(
         self, app: ASGIApp, request: RequestInProgress, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Run an app for a WebSocket that is closed when maintenance begins and blocks it."""
+        """Run an app for a WebSocket, which is closed when maintenance begins and blocks it."""
         websockets, self.served.app = self.served.websockets, _app_of(app, scope)
         websockets[request] = websocket = ClosableWebSocket(scope, receive, send)
         here = [each for each in self._workers if each.loop is websocket.loop]
@@ -154,7 +153,7 @@ class AppSwitch:
                 worker.end()
 
     def hint_at_missing_lifespan(self, scope: Scope) -> None:
-        """Log once that no drain waits for this app, if its lifespan has not run; a `TestClient` need not run it."""
+        """Log once that drains do not wait for this app, if its lifespan has not run; `TestClient` need not run it."""
         if self._had_lifespan or (scope.get("client") or ("",))[0] == "testclient":
             return
         self._had_lifespan = True
@@ -162,7 +161,7 @@ class AppSwitch:
             _hints.warning(HINT, _NO_LIFESPAN, _hints.name)
 
     def _status_of(self, state: MaintenanceState) -> MaintenanceStatus:
-        """Return the status of a state; the last one is kept until time may change it."""
+        """Return the status of a state; the last result is reused until time may change it."""
         now = clock.now()
         if self._last is not None:
             last, status, begins, ends = self._last
@@ -181,10 +180,9 @@ class AppSwitch:
         return self._source
 
     def _start_worker(self, *, counted: bool, is_for_websockets: bool = False) -> Worker:
-        self._workers = [each for each in self._workers if not each.has_ended()]
         worker = Worker(self.backend, self.served, counted=counted)
         worker.is_for_websockets = is_for_websockets
-        self._workers.append(worker)
+        self._workers = [*(each for each in self._workers if not each.has_ended()), worker]
         return worker
 
     def _end(self, worker: Worker | None) -> background.Task | None:
@@ -194,7 +192,7 @@ class AppSwitch:
         self._workers.remove(worker)
         if worker.loop is current_loop():
             return background.start(partial(_end, worker))
-        worker.end()  # by the collector
+        worker.end()  # the garbage collector closes the lifespan
         return None
 
 
@@ -208,19 +206,19 @@ _switches: WeakSet[AppSwitch] = WeakSet()
 
 
 def join_here(backend: StateBackend) -> list[Worker]:
-    """Let drains wait for the middlewares of this process on a switch that have no lifespan, until these end."""
+    """Return a new worker for each middleware of this process on this switch that has none, as without a lifespan."""
     joined = [each.join(backend) for each in list(_switches) if key_of(each.backend) == key_of(backend)]
     return [worker for worker in joined if worker is not None]
 
 
 async def _end(worker: Worker) -> None:
-    """End a worker when no request is in progress: some servers shut an app down before its background tasks end."""
+    """End a worker once no request is in progress: some servers shut an app down before its background tasks end."""
     while worker.served.requests:  # noqa: ASYNC110 -- one may end in another event loop
         await anyio.sleep(_QUIET_POLL)
     await _close(worker.backend, worker.end())
 
 
 async def _close(backend: StateBackend, tasks: list[background.Task]) -> None:
-    """Close the client of a backend that was made from a URL when these tasks have ended."""
+    """Wait for the end of these tasks; then close the client of the backend if it was made from a URL."""
     await background.all_ended(tasks)
     await close_if_made_here(uncached(backend))

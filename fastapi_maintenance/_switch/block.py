@@ -3,17 +3,17 @@
 import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial, wraps
+from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 import anyio
 
-from fastapi_maintenance._helpers import clock
+from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.checks import check_count, check_seconds, reject
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import current_backend, holds
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 class MaintenanceBlock:
-    """A hold for as long as a block runs; as a decorator of an async function, for as long as a call of it runs."""
+    """A hold while a block runs; as a decorator of an async function, while a call of it runs."""
 
     def __init__(  # noqa: PLR0913 -- each is a setting
         self,
@@ -50,12 +50,13 @@ class MaintenanceBlock:
         by: str | None = None,
         progress: Progress | None = None,
     ) -> None:
-        made = None if backend is None else as_backend("backend", backend)
-        if isinstance(backend, str) and isinstance(made, MemoryBackend):
+        checked = None if backend is None else as_backend("backend", backend)
+        if isinstance(backend, str) and isinstance(checked, MemoryBackend):
             msg = "backend must not be the URL memory:, which is another switch each time; make a MemoryBackend"
             raise ValueError(msg)  # noqa: TRY004 -- the type is right
         self._backend = backend
-        self._unused = [made] * isinstance(backend, str)  # made to check the URL; the first use takes it
+        # Made to check the URL; the first use takes it.
+        self._unused = [checked] if checked is not None and isinstance(backend, str) else []
         self._wanted = Hold(id="not open", on=on, message=message, ends_at=ends_at, by=by)
         check_future("ends_at", self._wanted.ends_at, clock.now())
         self._lease = None if lease is None else _checked_lease(lease)
@@ -65,18 +66,18 @@ class MaintenanceBlock:
             raise ValueError(msg)
         self._workers = 1 if workers is None else check_count("workers", workers)
         self._progress = progress
-        self.is_given_back: bool = False
-        """Whether its hold was released; False if that has failed."""
-        if made is not None:
-            with suppress(NotSupportedError):  # raised when the block is entered, with all that it may raise
-                self._drain_of(made)
+        if checked is not None:
+            with suppress(NotSupportedError):  # raised when the block is entered
+                self._drain_of(checked)
         self._within = ExitStack()
         self._open: tuple[StateBackend, Hold] | None = None
         self._renewal: Renewal | None = None
+        self.is_given_back: bool = False
+        """Whether its hold was released; False if that has failed."""
         self.lapsed_for: timedelta = timedelta()
-        """For how long its lease had run out, in all, when it was closed."""
+        """How long its lease had run out, in total, when it was closed."""
         self.confirmed_by: int = 0
-        """How many processes had confirmed when it was drained."""
+        """How many processes confirmed its drain."""
 
     def __call__(self, function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
         """Decorate an async function: each call is a block of its own."""
@@ -93,48 +94,33 @@ class MaintenanceBlock:
         return held
 
     async def __aenter__(self) -> None:
-        """Open the hold; raises what the store raises, and then holds nothing."""
+        """Open the hold. If the store raises, this raises the same, and nothing is held."""
         if self._open is not None:
-            msg = "this block is open already: make one for each `async with`"
+            msg = "this block is already open: make one for each `async with`"
             raise RuntimeError(msg)
-        backend, wanted = self._take_backend(), self._wanted
-        async with AsyncExitStack() as stack:
-            stack.push_async_exit(partial(self._undo, backend))
+        if not isinstance(self._backend, str):
+            backend = current_backend.resolve(self._backend)
+        else:
+            backend = self._unused.pop() if self._unused else backend_from_url(self._backend)
+        wanted = self._wanted
+        try:
             details = {"message": wanted.message, "ends_at": wanted.ends_at, "lease": self._lease, "by": wanted.by}
             holds.check_keeps(backend, **details)
             drain = self._drain_of(backend)
-            if drain is not None:
-                await stack.enter_async_context(drain.begun(join_here(backend)))
-            hold = replace(wanted, id=uuid.uuid4().hex, since=clock.now())
-            self._open = backend, hold
-            await self._acquire(backend, hold)
-            self._within.enter_context(in_block(drains=drain is not None))
-            if drain is not None:
-                await drain.wait(hold)
-                self.confirmed_by = drain.workers
-
-    async def _undo(
-        self,
-        backend: StateBackend,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the hold, and the client, if entering has failed; a write that was cut off may have been made."""
-        if error is not None:
-            await (self._close_client(backend) if self._open is None else self.__aexit__(kind, error, trace))
-
-    def _take_backend(self) -> StateBackend:
-        """Return the backend, or make the one that a URL names."""
-        if not isinstance(self._backend, str):
-            return current_backend.resolve(self._backend)
-        try:
-            return cast("StateBackend", self._unused.pop())
-        except IndexError:
-            return backend_from_url(self._backend)
+            async with nullcontext() if drain is None else drain.begun(join_here(backend)):
+                hold = replace(wanted, id=uuid.uuid4().hex, since=clock.now())
+                self._open = backend, hold
+                await self._acquire(backend, hold)
+                self._within.enter_context(in_block(drains=drain is not None))
+                if drain is not None:
+                    await drain.wait(hold)
+                    self.confirmed_by = drain.workers
+        except BaseException as error:  # a write that was cancelled may have been made
+            await (self._close_client(backend) if self._open is None else self.__aexit__(type(error), error, None))
+            raise
 
     def _drain_of(self, backend: StateBackend) -> Drain | None:
-        """Return the drain that is wanted, None if none is; refuse what the backend cannot do."""
+        """Return the drain that was asked for, None if none was; raise if the backend does not support it."""
         if self._seconds is None:
             return None
         return Drain(backend, self._seconds, self._workers, self._progress)
@@ -155,13 +141,7 @@ class MaintenanceBlock:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the hold, however the block ended; raises what the store raises unless the block itself raised."""
-        try:
-            await self._close(quietly=error is not None)
-        finally:  # until maintenance has ended, a WebSocket whose handler has opened this block stays open
-            self._within.close()
-
-    async def _close(self, *, quietly: bool) -> None:
+        """Release the hold. If the store raises, raise the same, or log it if the block has raised."""
         backend, hold = cast("tuple[StateBackend, Hold]", self._open)
         renewal, self._open, self._renewal = self._renewal, None, None
         if renewal is not None:
@@ -171,11 +151,14 @@ class MaintenanceBlock:
             await _release(backend, hold, renewal)
             self.is_given_back = True
         except Exception:
-            if not quietly:
+            if error is None:
                 raise
             _logger.exception("A hold could not be taken out of %s", name_of(backend))
         finally:
-            await self._close_client(backend)
+            try:
+                await self._close_client(backend)
+            finally:  # only now may a WebSocket be closed whose handler has opened this block
+                self._within.close()
 
     async def _close_client(self, backend: StateBackend) -> None:
         if isinstance(self._backend, str):
@@ -183,16 +166,16 @@ class MaintenanceBlock:
 
 
 async def _release(backend: StateBackend, hold: Hold, renewal: Renewal | None) -> None:
-    """Release the hold even if this is cancelled: a cancelled block has to lift its maintenance too."""
+    """Release the hold even if this is cancelled: a cancelled block has to end its maintenance too."""
     cancellation: BaseException | None = None
     while True:
         try:
             with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSE_TIMEOUT):
                 await holds.release(backend, hold)
                 if renewal is not None:
-                    await renewal.ended()
+                    await background.all_ended([renewal.task])  # a write in progress
             break
-        except anyio.get_cancelled_exc_class() as error:  # asyncio's own, as of `asyncio.timeout`, knows no shield
+        except anyio.get_cancelled_exc_class() as error:  # asyncio's own, as of `asyncio.timeout`, ignores shields
             cancellation = error
     if cancellation is not None:
         raise cancellation

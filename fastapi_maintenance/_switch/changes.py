@@ -1,4 +1,4 @@
-"""Each change of the status of a switch: for those who wait for it, and in the log."""
+"""Changes of the status of a switch: a generator of them, and their log records."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -17,10 +17,10 @@ _logger = get_logger()
 
 
 async def changes(backend: StateBackend) -> AsyncGenerator[MaintenanceStatus]:
-    """Yield the status as soon as it is known, then each time that it changes; never raise what the store raises."""
+    """Yield the status as soon as it is known, then after each change. Errors of the store are not raised."""
     changed = anyio.Event()
     compared: MaintenanceStatus | None = None
-    async with following(backend, lambda: changed.set()) as follower:  # noqa: PLW0108 -- each time another event
+    async with following(backend, lambda: changed.set()) as follower:  # noqa: PLW0108 -- the current event
         known = follower.known
         while True:
             changed = anyio.Event()
@@ -35,7 +35,7 @@ async def changes(backend: StateBackend) -> AsyncGenerator[MaintenanceStatus]:
 
 
 def without_lease(status: MaintenanceStatus) -> MaintenanceStatus:
-    """Return the status for a comparison: the renewal of a lease is not a change."""
+    """Return the status to compare: the renewal of a lease is not a change."""
     hold = status.decided_by
     return replace(status, decided_by=replace(hold, expires_at=None)) if isinstance(hold, Hold) else status
 
@@ -49,7 +49,8 @@ def log_change(known: Known, status: MaintenanceStatus) -> None:
     known.logged = status.active, now
     if was_active is None and not status.active:
         return
-    is_release = not status.active and status.since is not None and status.since <= logged_at  # not set off
+    # If a hold ended, nobody has set the switch off since the last record.
+    is_release = not status.active and status.since is not None and status.since <= logged_at
     by, since = (None, None) if is_release else (status.by, status.since)
     times = {name: time and time.isoformat() for name, time in (("since", since), ("ends_at", status.ends_at))}
     details = {"active": status.active, "message": status.message, "by": by, **times}

@@ -1,4 +1,4 @@
-"""The backend that is used where none is given: the running app's, the newest middleware's, else the default."""
+"""The backend of calls that are given none: the running app's, else the newest middleware's, else the default."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,15 +22,22 @@ def configure(backend: StateBackend) -> None:
     _default[:] = [backend]
 
 
+def default_backend() -> StateBackend:
+    """Return the configured backend, else the environment variable `FASTAPI_MAINTENANCE_MODE`."""
+    if not _default:
+        _default.append(EnvVarBackend())
+    return _default[0]
+
+
 def remember(settings: Settings) -> None:
-    """Remember the newest middleware's backend, and the switches of all middlewares of this process."""
+    """Remember the settings of a new middleware: its backend is the newest one's."""
     _newest[:] = [settings.backend]
     _middlewares.add(settings)
 
 
 @contextmanager
 def unchanged() -> Generator[None]:
-    """Remember no middleware that is made in this block as the newest: it is made to be looked at."""
+    """Restore the newest middleware's backend after a block, in which a middleware is made only to inspect it."""
     newest = _newest.copy()
     try:
         yield
@@ -40,20 +47,12 @@ def unchanged() -> Generator[None]:
 
 def is_used_here(backend: StateBackend) -> bool:
     """Return whether a middleware of this process is on the switch of this backend."""
-    return any(
-        key_of(default_backend() if each.backend is None else each.backend) == key_of(backend) for each in _middlewares
-    )
-
-
-def default_backend() -> StateBackend:
-    """Return the configured backend, else the environment variable `FASTAPI_MAINTENANCE_MODE`."""
-    if not _default:
-        _default.append(EnvVarBackend())
-    return _default[0]
+    used = [default_backend() if each.backend is None else each.backend for each in _middlewares]
+    return key_of(backend) in map(key_of, used)
 
 
 def resolve(backend: StateBackend | None) -> StateBackend:
-    """Return the backend, or if it is None the current app's, else the newest middleware's, else the default.
+    """Return the backend; if it is None, the running app's, else the newest middleware's, else the default.
 
     Raises:
         TypeError: It is not a backend.

@@ -1,12 +1,12 @@
-"""The follower of a switch: it keeps what is known of the switch current, in one event loop, while anybody subscribes.
+"""Following a switch: in each event loop with subscribers, one follower keeps the last known state current.
 
-It watches the backend where that can be watched, and reads it each second where it cannot, or where a watch fails.
+It watches the backend; if that is not supported, or the watch fails, it reads the backend each second.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +20,11 @@ from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance.backends.base import check_state, name_of, read_state
 from fastapi_maintenance.backends.known import Cache, key_of, known_of, moment, uncached
-from fastapi_maintenance.state import MaintenanceState, next_change
+from fastapi_maintenance.state import next_change
 from fastapi_maintenance.typing import DrainableStateBackend, StateBackend, WatchableStateBackend
 
 _POLL = 1.0  # seconds
-_LOGGED_AT = 2  # failures of a watch in a row: the first may be due to a restart of the store
+_LOGGED_AT = 2  # failures of a watch in a row: a single one may be a restart of the store
 _logger = get_logger()
 
 
@@ -33,9 +33,9 @@ class Subscription:
     """A subscriber to a switch in one event loop.
 
     Args:
-        backend: Through which the switch is followed, as long as no earlier subscriber has another one.
+        backend: The backend to follow the switch with, unless an earlier subscriber's is in use.
         notify: Called in this event loop after each change, when time changes the status, and each second.
-        push: Whether the backend is watched for this subscriber; else it is read each second.
+        push: Whether to watch the backend for this subscriber; else reading it each second is enough.
     """
 
     backend: StateBackend
@@ -60,24 +60,24 @@ class Follower:
         self._tick_task = background.start(self._tick)
 
     def add(self, subscription: Subscription) -> None:
+        """Add a subscriber."""
         self.subscriptions.append(subscription)
-        self._choose()
+        self._choose_watch()
 
     def remove(self, subscription: Subscription) -> list[background.Task]:
-        """Remove a subscriber, in whatever thread, once or twice; return the tasks that end with it."""
+        """Remove a subscriber, if it is still there; return the tasks that end with it. Any thread may call this."""
         if subscription not in self.subscriptions:
             return []
         self.subscriptions.remove(subscription)
         if not self.subscriptions:
             return self.end()
-        call_soon(self._loop, self._choose)
+        call_soon(self._loop, self._choose_watch)
         return [self._watch_task] if self._watch_task is not None and self._watched is subscription else []
 
     def end(self) -> list[background.Task]:
-        """Follow no longer; return the tasks that end."""
-        for key, each in list(followers.items()):
-            if each is self:
-                followers.pop(key, None)
+        """Stop following; return the tasks that end."""
+        for key in [key for key, each in list(followers.items()) if each is self]:
+            followers.pop(key, None)
         self._unsubscribe()
         self.known.unfollow()
         ending = [task for task in (self._tick_task, self._watch_task) if task is not None]
@@ -86,27 +86,25 @@ class Follower:
         return ending
 
     async def refresh(self) -> None:
-        """Read the store now; what is known afterwards was asked for after this began, unless that fails."""
+        """Read the store now, so that the known state is no older than this call, unless the read fails."""
         if self.subscriptions:
             await self._read(self.subscriptions[0].backend, ttl=0)
 
-    def _choose(self) -> None:
+    def _choose_watch(self) -> None:
         """Watch the backend of the first subscriber whose backend can be watched."""
-        wanted = (one for one in self.subscriptions if one.push and _watchable(one.backend) is not None)
-        first = next(wanted, None)
+        first = next((one for one in self.subscriptions if one.push and _watchable(one.backend) is not None), None)
         if first is self._watched:
             return
         if self._watch_task is not None:
             self._watch_task.stop()
         self._watched, self._watch_task, self._is_pushed = first, None, False
         if first is not None:
-            watch, on_error = partial(self._watch, first), partial(self._watch_failed, first)
-            self._watch_task = background.start(watch, on_error=on_error)
+            on_error = partial(self._on_watch_error, first)
+            self._watch_task = background.start(partial(self._watch, first), on_error=on_error)
 
     async def _watch(self, subscription: Subscription) -> NoReturn:
-        """Accept each state that a watch yields; raise what it raises, or that it has ended."""
-        backend = cast("WatchableStateBackend", _watchable(subscription.backend))
-        states: AsyncIterator[MaintenanceState] = aiter(backend.watch())
+        """Make each state that a watch yields the known one; raise what it raises, `EOFError` when it ends."""
+        states = aiter(cast("WatchableStateBackend", _watchable(subscription.backend)).watch())
         asked = moment()
         try:
             while True:
@@ -116,7 +114,7 @@ class Follower:
                     msg = "watch() has ended"
                     raise EOFError(msg) from None
                 if self.known.last_write > asked or not self.known.put(state, asked):
-                    asked = moment()  # what was yielded may be older than what became known since, or newer
+                    asked = moment()  # the yielded state may be older or newer than the one that became known since
                     with in_time(ANSWER_TIMEOUT):
                         state = await guarded(read_state(uncached(subscription.backend)))
                     self.known.put(state, asked)
@@ -130,15 +128,18 @@ class Follower:
                 with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
                     await states.aclose()
 
-    async def _watch_failed(self, subscription: Subscription, error: BaseException) -> None:
-        """Read the store instead; if that works, it is not unavailable, it only cannot be watched."""
+    async def _on_watch_error(self, subscription: Subscription, error: BaseException) -> None:
+        """Read the store instead; log that it cannot be watched, unless it is unavailable."""
         failures = 0 if self._watch_task is None else self._watch_task.failures
         if await self._read(subscription.backend, ttl=0) and failures == _LOGGED_AT:
             text = "Changes of %s are not pushed, so it is read each second: %s: %s"
             _logger.warning(text, name_of(uncached(subscription.backend)), type(error).__name__, error)
 
     async def _tick(self) -> NoReturn:
-        """Read what is not pushed each second, and notify the subscribers, also when time changes the status."""
+        """Each second, read the store if changes are not pushed. Notify the subscribers then, and after each change.
+
+        The beginning or end of a window, and the expiry of a lease, are changes too.
+        """
         read_at = now = anyio.current_time()
         is_first = True
         while True:
@@ -149,8 +150,9 @@ class Follower:
             self._changed = changed = anyio.Event()
             state = self.known.state
             change = None if state is None else next_change(state, clock.now())
-            pause = max(read_at - anyio.current_time(), 0)
-            with anyio.move_on_after(pause if change is None else min(pause, clock.seconds_until(change))):
+            pause = read_at - anyio.current_time()
+            pause = pause if change is None else min(pause, (change - clock.now()).total_seconds())
+            with anyio.move_on_after(max(pause, 0)):
                 await changed.wait()
             now = anyio.current_time()
 
@@ -163,7 +165,7 @@ class Follower:
         if self._watched is None or not (self._is_pushed or is_first):
             await self._read(backend, ttl=backend.ttl if isinstance(backend, Cache) else 0)
         elif anyio.current_time() - self._changed_at <= 2 * _POLL:
-            # A watch that compares what it sees may miss what another process undoes just after it was written here.
+            # A watch that yields only differences misses a write of this process that another one undoes at once.
             await self._read(backend, ttl=0)
 
     async def _read(self, backend: StateBackend, ttl: float) -> bool:
@@ -183,14 +185,13 @@ class Follower:
 
 
 followers: dict[tuple[object, object], Follower] = remembered({})
-"""Those that run, by event loop and switch."""
+"""The running ones, by event loop and switch."""
 
 
 def subscribe(subscription: Subscription) -> Follower:
-    """Follow a switch for a subscriber in this event loop, until the follower removes it."""
-    for each in list(followers.values()):
-        if each.has_ended():
-            each.end()
+    """Follow a switch for a subscriber in this event loop, until `Follower.remove`."""
+    for each in [each for each in list(followers.values()) if each.has_ended()]:
+        each.end()
     key = current_loop(), key_of(subscription.backend)
     follower = followers.get(key)
     if follower is None:
@@ -201,7 +202,7 @@ def subscribe(subscription: Subscription) -> Follower:
 
 @asynccontextmanager
 async def following(backend: StateBackend, notify: Callable[[], None]) -> AsyncGenerator[Follower]:
-    """Follow a switch in this event loop while a block runs; when this ends, nothing uses the backend any more."""
+    """Follow a switch in this event loop while a block runs; after that, the follower uses the backend no more."""
     subscription = Subscription(backend, notify)
     follower = subscribe(subscription)
     try:
@@ -211,7 +212,7 @@ async def following(backend: StateBackend, notify: Callable[[], None]) -> AsyncG
 
 
 def _watchable(backend: StateBackend) -> WatchableStateBackend | None:
-    """Return the backend to watch, the one behind a cache only if it supports drains; None: it cannot be watched."""
+    """Return the backend to watch: the one behind a cache if it supports drains; None if it cannot be watched."""
     behind = uncached(backend)
     watched = behind if isinstance(behind, DrainableStateBackend) else backend
     return watched if isinstance(watched, WatchableStateBackend) else None

@@ -1,8 +1,8 @@
 """The holds that are open in this process, for every kind of backend.
 
-A detailed backend keeps them too, in one order for all processes; those that it lacks count as the newest in this
-process (`with_local`). A backend with a bare switch is set to what the newest hold says, and back to the operator's
-value when the last one is released; a read-only backend is left alone.
+A detailed backend stores them too, in one order for all processes; those that it lacks count as the newest in this
+process (`with_local`). A bare switch is set to the value of the newest hold, and back to the operator's value when the
+last hold is released. A read-only backend is left alone.
 """
 
 import os
@@ -34,49 +34,40 @@ _LOCK_POLL = 0.001  # seconds
 
 
 class _Ledger:
-    """The open holds on one backend, and what is known of the switch of a backend that has nothing else."""
+    """The holds of this process on one backend; for a bare switch, also the operator's value."""
 
     def __init__(self) -> None:
         self.holds: tuple[Hold, ...] = ()
         self.operator = False
-        self.ours: frozenset[bool] = frozenset()  # values that this process wrote, or may have before an error
+        self.ours: frozenset[bool] = frozenset()  # values this process wrote, or may have written before an error
         self.users = 0
         self.lock = threading.Lock()
         self.lock_is_stale: Callable[[], bool] = end_of(None)
 
-    def observe(self, observed: bool) -> None:  # noqa: FBT001 -- the value is what the method is about
+    def observe(self, observed: bool) -> None:  # noqa: FBT001 -- the stored value
         """Treat the stored value as the operator's, unless this process wrote it."""
         if observed not in self.ours:
             self.operator = observed
-        self.ours &= {observed}  # what the store no longer says, someone else has replaced
-
-    def wanted(self) -> bool:
-        """Return what to write to the store."""
-        return self.holds[-1].on if self.holds else self.operator
-
-    def is_done(self) -> bool:
-        """Return whether it can be dropped; a value that could not be written back is written later."""
-        return not self.users and not self.holds and self.ours <= {self.operator}
+        self.ours &= {observed}  # someone else has replaced the other value
 
 
 ledgers: dict[object, _Ledger] = remembered({})
-"""Those of all backends that this process holds; empty nearly always."""
-# A process that is forked within a block has none open: the block goes on in its parent.
-with suppress(AttributeError):  # Windows knows no forks
-    os.register_at_fork(after_in_child=ledgers.clear)
-_ledgers_lock = threading.RLock()  # the collector may run the end of an abandoned block while it is held
+"""The ledger of each switch that this process holds; usually empty."""
+with suppress(AttributeError):  # Windows has no forks
+    os.register_at_fork(after_in_child=ledgers.clear)  # a block goes on in the parent alone
+_ledgers_lock = threading.RLock()  # reentrant: the garbage collector may end a block while it is held
 
 
 def local_holds(backend: StateBackend) -> tuple[Hold, ...]:
-    """Return the holds that are open in this process on this backend, the newest last."""
+    """Return the holds of this process on a backend, the newest last."""
     ledger = ledgers.get(key_of(backend)) if ledgers else None
     return () if ledger is None else ledger.holds
 
 
 def with_local(backend: StateBackend, state: MaintenanceState) -> MaintenanceState:
-    """Return the state with the holds of this process, which do not expire here.
+    """Return the state with the holds of this process, which do not expire in it.
 
-    Those that the store has keep their place in its order, those that it lacks count as the newest.
+    Those that the store has keep their place in its order; those that it lacks count as the newest.
     """
     local = {hold.id: hold for hold in local_holds(backend)}
     if not local:
@@ -86,7 +77,7 @@ def with_local(backend: StateBackend, state: MaintenanceState) -> MaintenanceSta
 
 
 def check_keeps(backend: StateBackend, **details: object) -> None:
-    """Refuse details, such as a message, for a backend that keeps nothing but a switch."""
+    """Raise if details such as a message are given for a bare switch."""
     given = [name for name, detail in details.items() if detail is not None]
     if given and not isinstance(backend, DetailedStateBackend):
         msg = f"{given[0]} needs a backend with the method update_state(change), which {backend!r} lacks"
@@ -94,7 +85,7 @@ def check_keeps(backend: StateBackend, **details: object) -> None:
 
 
 def check_detailed(backend: StateBackend, what: str) -> DetailedStateBackend:
-    """Return the backend if it keeps whole states, which `what` needs."""
+    """Return the backend if it keeps whole states; the error says that `what` needs it."""
     check_keeps(backend, **{what: True})
     return cast("DetailedStateBackend", backend)
 
@@ -102,9 +93,9 @@ def check_detailed(backend: StateBackend, what: str) -> DetailedStateBackend:
 def the_one_id(
     wanted: str, ids: Collection[str], *, shortest: int | None, kind: str, error: type[MaintenanceError]
 ) -> str:
-    """Return the id that is wanted, or the only one that begins so; raise the error if there is none.
+    """Return the wanted id, or the only one that begins with it; raise the error if there is none.
 
-    `shortest`: how many characters the beginning of an id has at least; None: nothing but a whole id will do.
+    `shortest` is the least number of characters for the beginning of an id; None: only whole ids are accepted.
     """
     begin_so = [one for one in ids if shortest and wanted and one.startswith(wanted)]
     if wanted in ids:
@@ -119,10 +110,10 @@ def the_one_id(
 
 
 async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) -> Hold | None:
-    """Open a hold in this process, and in the store; raise what the store raises.
+    """Open a hold in this process and in the store; raise what the store raises.
 
-    Return it with its expiry, None if the store can only be read. The lease begins when the hold is written, however
-    long the store was waited for.
+    Return it with its expiry, None if the store can only be read. The lease begins when the hold is written, not when
+    this is called.
     """
     stored: Hold | None = hold
 
@@ -137,40 +128,35 @@ async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) ->
                 await update_state(backend, add)
         except ReadOnlyBackendError:
             stored = None
-        with _ledgers_lock:  # a release takes no lock for its first step
-            ledger.holds = (*ledger.holds, hold)  # without an expiry: it is open for as long as its block runs
+        with _ledgers_lock:  # as `release` begins without the ledger's own lock
+            ledger.holds = (*ledger.holds, hold)  # without an expiry: it is open while its block runs
         if not isinstance(backend, DetailedStateBackend) and not await _write_wanted(backend, ledger):
             stored = None
     known_of(backend).notify()
     return stored
 
 
-def is_open(backend: StateBackend, hold: Hold) -> bool:
-    """Return whether a hold is open in this process."""
-    return any(each.id == hold.id for each in local_holds(backend))
-
-
 def leased(hold: Hold, lease: timedelta | None) -> Hold:
-    """Return the hold with a lease that begins now, if it has one."""
+    """Return the hold with a lease that begins now; unchanged if it has no lease."""
     return hold if lease is None else replace(hold, expires_at=clock.now() + lease)
 
 
 async def release(backend: StateBackend, hold: Hold) -> None:
-    """Close a hold in this process at once, then in the store; raises what the store raises."""
+    """Release a hold in this process at once, then in the store; raise what the store raises."""
     with _ledgers_lock:
         ledger = ledgers.get(key_of(backend), _Ledger())
         ledger.holds = tuple(other for other in ledger.holds if other.id != hold.id)
     known_of(backend).notify()
     async with _locked(backend) as ledger:
         if isinstance(backend, DetailedStateBackend):
-            with suppress(MissingTableError, ReadOnlyBackendError):  # where it was never kept
+            with suppress(MissingTableError, ReadOnlyBackendError):  # it was never stored
                 await update_state(backend, lambda state: release_hold(state, hold.id))
         else:
             await _write_wanted(backend, ledger)
 
 
-async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- the operator's switch
-    """Set the switch of a backend that has nothing else; open holds go on, and leave it at this value."""
+async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- the operator's value
+    """Set the operator's value of a bare switch; while holds are open, it is kept until the last one is released."""
     async with _locked(backend) as ledger:
         if ledger.holds:
             await _write(backend, ledger, ledger.holds[-1].on)
@@ -181,24 +167,25 @@ async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noq
 
 
 async def bare_state(backend: StateBackend) -> MaintenanceState:
-    """Return the state of a backend that has nothing but a switch: the operator's value and this process's holds."""
+    """Read a bare switch; return a state of the operator's value and the holds of this process."""
     async with _locked(backend) as ledger:
         ledger.observe(await guarded(read_value(uncached(backend))))
         return MaintenanceState(switch=Switch(on=ledger.operator), holds=ledger.holds)
 
 
 async def _write_wanted(backend: StateBackend, ledger: _Ledger) -> bool:
-    """Set a bare switch to what the ledger wants; return False if it can only be read."""
+    """Set a bare switch to the newest hold's value, else the operator's; return False if it can only be read."""
     observed = await guarded(read_value(uncached(backend)))
     ledger.observe(observed)
+    wanted = ledger.holds[-1].on if ledger.holds else ledger.operator
     with suppress(ReadOnlyBackendError):
-        if ledger.wanted() is not observed:
-            await _write(backend, ledger, ledger.wanted())
+        if wanted is not observed:
+            await _write(backend, ledger, wanted)
         return True
     return False
 
 
-async def _write(backend: StateBackend, ledger: _Ledger, value: bool) -> None:  # noqa: FBT001 -- as set_value has it
+async def _write(backend: StateBackend, ledger: _Ledger, value: bool) -> None:  # noqa: FBT001 -- as in `set_value`
     before, ledger.ours = ledger.ours, ledger.ours | {value}
     try:
         await set_value(backend, value)
@@ -210,14 +197,14 @@ async def _write(backend: StateBackend, ledger: _Ledger, value: bool) -> None:  
 
 @asynccontextmanager
 async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
-    """Let one task at a time change the ledger of a backend, in whatever thread and event loop it runs."""
+    """Lock the ledger of a backend, across threads and event loops."""
     key = key_of(backend)
     with _ledgers_lock:
         ledger = ledgers.setdefault(key, _Ledger())
         ledger.users += 1
     try:
         while not (lock := ledger.lock).acquire(blocking=False):
-            if ledger.lock_is_stale():  # its event loop was closed, so it will not be released
+            if ledger.lock_is_stale():  # its event loop was closed, so nobody will release it
                 ledger.lock = threading.Lock()
             await anyio.sleep(_LOCK_POLL)  # an event would belong to one event loop
         ledger.lock_is_stale = end_of(current_loop())
@@ -228,23 +215,23 @@ async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
     finally:
         with _ledgers_lock:
             ledger.users -= 1
-            if ledger.is_done():
+            if not ledger.users and not ledger.holds and ledger.ours <= {ledger.operator}:  # nothing to restore later
                 ledgers.pop(key, None)
 
 
 async def remove_hold(hold_id: str, backend: StateBackend, *, shortest: int | None = None) -> MaintenanceState:
-    """Take a hold out of the store, such as that of a job that died, and return the state without it.
+    """Remove a hold from the store, such as that of a job that died, and return the new state.
 
-    A job that still runs and renews its hold puts it back; and in its own process it counts until the block ends.
+    A job that still runs puts its hold back; in its own process, the hold counts until the block ends.
 
     Args:
         hold_id: The hold's id.
         backend: The backend to write to.
-        shortest: How many characters of an id will do, where no other begins so; None: the whole id.
+        shortest: The least number of characters for the beginning of an id; None: only whole ids are accepted.
 
     Raises:
         NoSuchHoldError: No hold, or more than one, has that id.
-        NotSupportedError: The backend has nothing but a switch.
+        NotSupportedError: The backend is a bare switch.
         ReadOnlyBackendError: The backend cannot be written.
         Exception: Whatever the store raises.
     """

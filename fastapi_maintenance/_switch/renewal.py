@@ -1,4 +1,4 @@
-"""The renewal of a hold while its block runs: of its lease, and of the hold itself if it has vanished."""
+"""Renewing a hold while its block runs: its lease, and the hold itself if it has vanished from the store."""
 
 import math
 from datetime import timedelta
@@ -15,23 +15,23 @@ from fastapi_maintenance.backends.known import known_of, uncached, update_state
 from fastapi_maintenance.state import Hold, MaintenanceState, renew_hold
 from fastapi_maintenance.typing import DetailedStateBackend
 
-_LOOK = 1.0  # seconds between two looks for the hold
+_LOOK = 1.0  # seconds between two checks that the hold is still stored
 _RENEWALS_PER_LEASE = 3
 _logger = get_logger()
 
 
 class Renewal:
-    """Keep a hold that was written to a backend until `stop`.
+    """Keep a hold in the store until `stop`.
 
     Args:
-        backend: The backend.
+        backend: The backend that has it.
         hold: The hold as it was written.
         lease: Its lease, if it has one.
     """
 
     def __init__(self, backend: DetailedStateBackend, hold: Hold, lease: timedelta | None) -> None:
         self.lapsed_for: timedelta = timedelta()
-        """For how long its lease had run out, in all."""
+        """How long its lease had run out, in total."""
         self._backend = backend
         self._hold = hold
         self._lease = lease
@@ -39,32 +39,28 @@ class Renewal:
         self._renew_at = math.inf if lease is None else anyio.current_time() + self._period
         self._expires_at = hold.expires_at
         self._is_failing = False
-        self._task = background.start(self._keep)
+        self.task = background.start(self._keep)
 
     def stop(self) -> None:
-        """Keep it no longer. What is in progress cannot put it back once it is released in this process."""
-        self._check_lapse()
-        self._task.stop()
-
-    async def ended(self) -> None:
-        """Wait for the end of what is in progress."""
-        await background.all_ended([self._task])
+        """Stop. A write in progress cannot put the hold back once it is released in this process."""
+        self._log_lapse()
+        self.task.stop()
 
     async def _keep(self) -> NoReturn:
-        """Look for the hold each second, and renew its lease three times within it."""
+        """Check each second that the hold is stored, and renew its lease three times within it."""
         while True:
             await anyio.sleep(max(min(_LOOK, self._renew_at - anyio.current_time()), 0))
             try:
                 began = anyio.current_time()
                 if began >= self._renew_at:
-                    with in_time(2 * self._period):  # what is left of the old lease
+                    with in_time(2 * self._period):  # the rest of the old lease
                         await self.put()
                     self._renew_at = began + self._period
                 elif not await self._is_stored():
                     await self.put()
             except Exception:
                 if not self._is_failing:
-                    text = "A hold could not be renewed in %s; it is tried again until it can"
+                    text = "A hold could not be renewed in %s; retrying until it succeeds"
                     _logger.exception(text, name_of(self._backend))
                 self._is_failing = True
                 await anyio.sleep(min(self._period / 4, 1.0))
@@ -77,30 +73,31 @@ class Renewal:
         """Return whether the store has the hold; True while it is unavailable."""
         known = known_of(self._backend)
         state = known.state if known.is_followed else await known.read(uncached(self._backend), 0, ANSWER_TIMEOUT)
-        return state is None or not known.is_available or any(hold.id == self._hold.id for hold in state.holds)
+        return state is None or not known.is_available or self._hold.id in [hold.id for hold in state.holds]
 
     async def put(self) -> None:
-        """Write the hold to where it was, or if it has vanished to where it belongs, unless it has been released."""
-        written: list[Hold] = []
-        vanished: list[bool] = []
+        """Renew the hold in the store, or put it back in its order if it has vanished, unless it was released."""
+        written: Hold | None = None
+        has_vanished = False
 
         def put(state: MaintenanceState) -> MaintenanceState:
-            if not holds.is_open(self._backend, self._hold):
+            nonlocal written, has_vanished
+            if self._hold.id not in [hold.id for hold in holds.local_holds(self._backend)]:
                 return state
-            stored = [other for other in state.holds if other.id == self._hold.id]
-            hold = holds.leased([*stored, self._hold][0], self._lease)
-            written[:], vanished[:] = [hold], [not stored]
-            return renew_hold(state, hold)
+            stored = [hold for hold in state.holds if hold.id == self._hold.id]
+            has_vanished = not stored
+            written = holds.leased([*stored, self._hold][0], self._lease)
+            return renew_hold(state, written)
 
         await update_state(self._backend, put)
-        for hold in written:
-            self._check_lapse()
-            self._expires_at = hold.expires_at
-        if any(vanished):
-            _logger.warning("A hold had vanished from %s while its block runs; it was put back", name_of(self._backend))
+        if written is not None:
+            self._log_lapse()
+            self._expires_at = written.expires_at
+        if has_vanished:
+            _logger.warning("A hold had vanished from %s during its block; it was put back", name_of(self._backend))
 
-    def _check_lapse(self) -> None:
-        """Log it if the lease has run out."""
+    def _log_lapse(self) -> None:
+        """Log a warning if the lease has run out."""
         late = timedelta() if self._expires_at is None else clock.now() - self._expires_at
         if late <= timedelta():
             return

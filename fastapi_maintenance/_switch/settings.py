@@ -1,4 +1,4 @@
-"""The settings of one middleware: their names, and the check of each."""
+"""The settings of a middleware: their names, defaults and checks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from fastapi_maintenance.typing import ExemptCallback, MiddlewareSettings, Respo
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Settings:
-    """The settings of one middleware, checked; see `maintenance_middleware` for their meaning."""
+    """The checked settings of one middleware; `maintenance_middleware` documents them."""
 
     backend: StateBackend | None = None
     enabled: bool | None = None
@@ -36,7 +36,7 @@ class Settings:
 
 
 def checked(given: MiddlewareSettings, taker: str) -> Settings:
-    """Return the settings that are given, under whichever of their names; errors name what was given, and the taker.
+    """Check settings given under any of their names; errors use the given name, and `taker`, the function called.
 
     Raises:
         TypeError: A name is unknown, two names of one setting are given, or a value is of the wrong type.
@@ -76,7 +76,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "read_timeout": check_seconds,
     "close_websockets": check_bool,
 }
-_ALSO = {  # the names of the spec, and of releases 0.0.1 to 0.0.5
+_ALSO = {  # the names in the spec, and in releases 0.0.1 to 0.0.5
     "enable_maintenance": "enabled",
     "exempt_callback": "exempt",
     "exempt_handler": "exempt",

@@ -1,4 +1,4 @@
-"""How a middleware learns the state of a backend: by a peek, from what is known of the switch, or by a read."""
+"""The state of a backend for requests: by a peek, from what this process knows of the switch, or by a read."""
 
 from asyncio import CancelledError
 
@@ -7,11 +7,11 @@ from fastapi_maintenance.backends.known import Cache, known_of, moment, uncached
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import PeekableStateBackend, StateBackend, WatchableStateBackend
 
-_UNFOLLOWED_TTL = 1.0  # seconds for which a read counts, of a backend that could be watched
+_UNFOLLOWED_TTL = 1.0  # seconds that a read counts without a follower, if the backend can be watched
 
 
 class Source:
-    """The state of a backend, by a peek where it allows that, else from what a follower or a read keeps current."""
+    """The state of a backend: peeked if it supports that, else what a follower or a read has made known."""
 
     def __init__(self, backend: StateBackend) -> None:
         self.backend = backend
@@ -23,7 +23,7 @@ class Source:
             self._ttl = _UNFOLLOWED_TTL if isinstance(backend, WatchableStateBackend) else 0.0
 
     def peek(self) -> MaintenanceState | None:
-        """Return the state, the last known one if a peek fails; None: it has to be read, or none is known."""
+        """Return the state, the last known one if a peek fails; None if it has to be read, or none is known."""
         known = self._known
         if self._peekable is None:
             return known.peek(self._ttl) if self._ttl else None
@@ -31,12 +31,12 @@ class Source:
             state = self._peekable.peek()
             if state is not known.state or not known.is_available:
                 known.put(check_state(state), moment())
-        except (Exception, CancelledError) as error:  # noqa: BLE001 -- whatever a store raises, requests go on
+        except (Exception, CancelledError) as error:  # noqa: BLE001 -- a store must not fail a request
             known.fail(RuntimeError("it raised CancelledError") if isinstance(error, CancelledError) else error)
             return known.state
         return state
 
-    async def read(self, timeout: float) -> MaintenanceState | None:  # noqa: ASYNC109 -- as of `Known.read`
+    async def read(self, timeout: float) -> MaintenanceState | None:  # noqa: ASYNC109 -- as in `Known.read`
         """Read the state; return the last known one if that fails, None if none is known."""
         known = self._known
         if self._peekable is not None or (self._ttl and known.is_followed and not known.is_available):

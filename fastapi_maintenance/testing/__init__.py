@@ -1,4 +1,4 @@
-"""For tests: the promises of backends as scenarios, an app forced into maintenance or out of it, a clock to move."""
+"""Helpers for tests: check a backend, force an app into maintenance or out of it, move the clock."""
 
 from fastapi_maintenance.errors import PromiseBrokenError
 from fastapi_maintenance.testing.check import check_backend

@@ -1,4 +1,4 @@
-"""An app that a test forces on or off, and a clock that it moves."""
+"""Test doubles: an app that a test forces into maintenance or out of it, and a clock that a test moves."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,34 +14,32 @@ from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance.middleware import is_maintenance
 from fastapi_maintenance.state import MaintenanceStatus, Switch
 
-__all__ = ["MovedClock", "maintenance_forced", "moved_clock"]
-
 
 def maintenance_forced(
     app: ASGIApp,
-    active: bool = True,  # noqa: FBT001, FBT002 -- on or off is all that there is to say
+    active: bool = True,  # noqa: FBT001, FBT002 -- on or off
     *,
     message: str | None = None,
 ) -> AbstractContextManager[None]:
-    """Force an app into maintenance, or out of it, for a block, whatever its switch says.
+    """Force an app into maintenance, or out of it, while a block runs, whatever its switch says.
 
     >>> from fastapi import FastAPI
     >>> app = FastAPI()
     >>> with maintenance_forced(app):
     ...     pass
 
-    It goes over everything that says whether there is maintenance: open holds, `enabled` and the backend, which no
-    request asks meanwhile. Marks on endpoints, documentation and predicates count as ever. It holds for every
-    maintenance middleware that a request of the app comes through, those of apps mounted below it included, and for no
-    other app. In blocks within blocks the app that is nearest to the middleware counts, and of one app the innermost
-    block. Where requests come through the app, and none of them through such a middleware, there is a warning at the
-    end of the block. It holds in all threads. An app that starts within the block is not followed by its middleware
-    later on either; the state is then read when it is needed.
+    This overrules open holds, `enabled` and the backend, which no request reads in the block. Marks on endpoints,
+    documentation and predicates count as usual. It applies to every maintenance middleware that a request of this app
+    passes through, including those of apps mounted in it, to no other app, and in all threads. If blocks are nested,
+    the app nearest to the middleware counts, and of one app the innermost block. An app that starts within the block
+    is not followed, even after the block; its state is then read when a request needs it.
+
+    If requests reached the app in the block, but no maintenance middleware of it, a warning says so at the end.
 
     Args:
         app: The app, or what a maintenance middleware has made of one.
-        active: Whether there is maintenance.
-        message: What to tell those who are locked out.
+        active: Whether maintenance is on.
+        message: The message for visitors.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -57,25 +55,25 @@ def maintenance_forced(
 
 
 class MovedClock:
-    """The time that counts for the library, as `moved_clock` gives it."""
+    """The clock of the library, as `moved_clock` yields it."""
 
     def now(self) -> datetime:
-        """Return the time that counts, aware and in UTC."""
+        """Return its time, aware and in UTC."""
         return clock.now()
 
     def move(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
-        """Move the time by so much, back where that is below zero.
+        """Move the clock forward by this much, or back if it is negative.
 
         Raises:
-            ValueError: It would be beyond the years 1 to 9999.
+            ValueError: The time would not be between the years 1 and 9999.
         """
-        _put_ahead(clock.ahead_by() + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
+        _put_ahead(clock.offset[0] + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
 
     def move_to(self, moment: datetime) -> None:
-        """Move the time to an aware datetime.
+        """Move the clock to an aware datetime.
 
         Raises:
-            TypeError: It is no datetime.
+            TypeError: It is not a datetime.
             ValueError: It is naive.
         """
         if not isinstance(moment, datetime):
@@ -88,20 +86,20 @@ class MovedClock:
 
 @contextmanager
 def moved_clock() -> Iterator[MovedClock]:
-    """Give a clock that can be moved for a block: windows, leases, `Retry-After` and bypass cookies go by it.
+    """Yield a clock that can be moved while a block runs: windows, leases, `Retry-After` and bypass cookies use it.
 
     >>> with moved_clock() as clock:
     ...     clock.move(minutes=30)
 
-    It begins at the time that it is, and goes on by itself. It counts for the library alone and in the whole of this
-    process, in all threads; timers of event loops, pauses between two tries among them, and `datetime.now()` are left
-    alone. At the end of the block the time is what it was outside.
+    It starts at the current time and keeps running. It affects this library alone, in all threads of this process;
+    timers of event loops (pauses between retries are such timers) and `datetime.now()` are not affected. At the end of
+    the block, the time is the same as outside.
     """
-    before = clock.ahead_by()
+    before = clock.offset[0]
     try:
         yield MovedClock()
     finally:
-        clock.put_ahead(before)
+        clock.offset[0] = before
 
 
 def _put_ahead(by: timedelta) -> None:
@@ -110,4 +108,4 @@ def _put_ahead(by: timedelta) -> None:
     except OverflowError:
         msg = f"the time must stay between the years 1 and 9999, got {by} from now"
         raise ValueError(msg) from None
-    clock.put_ahead(by)
+    clock.offset[0] = by

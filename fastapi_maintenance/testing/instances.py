@@ -1,4 +1,4 @@
-"""A backend under test: called as the library calls it, with each call recorded and checked."""
+"""A backend under test: called as the library calls it, with each call recorded and each result checked."""
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -16,8 +16,6 @@ from fastapi_maintenance.errors import ReadOnlyBackendError
 from fastapi_maintenance.state import Hold, MaintenanceState, Switch, Window
 from fastapi_maintenance.typing import StateBackend, StateChange
 
-__all__ = ["Broken", "ChangeFailedError", "Instance", "MakeBackend", "expect", "made", "shown", "watching"]
-
 MakeBackend = Callable[[], StateBackend | Awaitable[StateBackend] | AbstractAsyncContextManager[StateBackend]]
 KIND = "a backend has the async methods get_value() and set_value(value)"
 TOGETHER = "get_state() and update_state(change) come together"
@@ -34,16 +32,16 @@ _TYPES = {
     "workers.reports": Mapping,
 }
 _POLL = 0.001  # seconds
-_MOST_AFTER_CANCELLATION = 3  # states that a watch may yield after it was cancelled: they came just before
+_MOST_AFTER_CANCELLATION = 3  # states that a cancelled watch may still yield: they came just before
 
 
 class Broken(Exception):  # noqa: N818 -- becomes a PromiseBrokenError
-    """A promise that is broken, None for that of the scenario, and what was seen instead."""
+    """A broken promise, None for that of the scenario, and what was seen."""
 
     def __init__(self, promise: str | None, seen: str) -> None:
         super().__init__(promise, seen)
-        self.seen = seen
         self.promise = promise
+        self.seen = seen
 
 
 class ChangeFailedError(Exception):
@@ -51,39 +49,37 @@ class ChangeFailedError(Exception):
 
 
 def shown(value: object) -> str:
-    """Show a value, a state without the fields that have their defaults."""
+    """Return a value as text, a state without the fields that have their default."""
     if isinstance(value, (MaintenanceState, Switch, Window, Hold)):
         given = [(field.name, getattr(value, field.name), field.default) for field in fields(value)]
-        text = ", ".join(
-            f"{name}={shown(it)}" for name, it, default in given if name in ("on", "switch") or it != default
-        )
-        return f"{type(value).__name__}({text})"
+        text = [f"{name}={shown(it)}" for name, it, default in given if name in ("on", "switch") or it != default]
+        return f"{type(value).__name__}({', '.join(text)})"
     if isinstance(value, datetime):
         return value.isoformat()
     return f"({', '.join(map(shown, value))})" if isinstance(value, tuple) else repr(value)
 
 
 def expect(actual: object, *expected: object) -> None:
-    """Compare what was seen with what is right.
+    """Compare an actual value with those that are right.
 
     Raises:
-        Broken: It is none of these.
+        Broken: It is none of them.
     """
     if actual not in expected:
         raise Broken(None, f"got {shown(actual)}, expected {' or '.join(dict.fromkeys(map(shown, expected)))}")
 
 
 class Instance:
-    """A backend, with the methods that it has.
+    """A backend under test.
 
     Args:
         backend: The backend.
-        name: How it is called in the calls that are shown.
-        calls: Where calls are recorded.
+        name: Its name in the recorded calls.
+        calls: Where to record calls.
         patience: Seconds that one call may take.
     """
 
-    def __init__(self, backend: Any, name: str, calls: list[str], *, patience: float) -> None:  # noqa: ANN401 -- it has to prove what it is
+    def __init__(self, backend: Any, name: str, calls: list[str], *, patience: float) -> None:  # noqa: ANN401 -- not checked yet
         self.backend = backend
         self.name = name
         self.calls = calls
@@ -94,54 +90,57 @@ class Instance:
         return all(getattr(self.backend, name, None) is not None for name in names)
 
     def check_kind(self) -> None:
-        """Check that it has the methods of a backend, and those of a registry if it has one."""
-        name = type(self.backend).__name__
+        """Check that it has the methods of a backend, and of a registry if it has one.
+
+        Raises:
+            Broken: One is missing.
+        """
+        name = f"make_backend() returned {type(self.backend).__name__}"
         if isinstance(self.backend, type):
             raise Broken(KIND, f"make_backend() returned the class {self.backend.__name__}, not an object of it")
         for method in ("get_value", "set_value"):
             if not self.has(method):
-                raise Broken(KIND, f"make_backend() returned {name}, which lacks {method}()")
-        if self.has("get_state") is not self.has("update_state"):
-            there, missing = ("get_state", "update_state") if self.has("get_state") else ("update_state", "get_state")
-            raise Broken(TOGETHER, f"make_backend() returned {name}, which has {there}() but lacks {missing}()")
+                raise Broken(KIND, f"{name}, which lacks {method}()")
+        for method, other in (("get_state", "update_state"), ("update_state", "get_state")):
+            if self.has(method) and not self.has(other):
+                raise Broken(TOGETHER, f"{name}, which has {method}() but lacks {other}()")
         if not self.has("workers"):
             return
         if not self.has("get_state"):
-            raise Broken(DRAINABLE, f"make_backend() returned {name}, which has workers but lacks get_state()")
+            raise Broken(DRAINABLE, f"{name}, which has workers but lacks get_state()")
         for method in ("sign", "leave", "reports"):
             if not callable(getattr(self.backend.workers, method, None)):
-                kind = type(self.backend.workers).__name__
-                raise Broken(REGISTRY, f"make_backend() returned {name}, whose workers ({kind}) lack {method}()")
+                raise Broken(REGISTRY, f"{name}, whose workers ({type(self.backend.workers).__name__}) lack {method}()")
 
     async def get_value(self) -> bool:
         """Return whether maintenance is on."""
         return bool(await self._call("get_value"))
 
-    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- as the Protocol has it
+    async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- as in the Protocol
         """Set the switch."""
         await self._call("set_value", value)
 
     async def get_state(self) -> MaintenanceState:
-        """Return the state; of a backend with a bare switch, the one that the switch stands for."""
+        """Return the state; that of a bare switch is made of its value."""
         if not self.has("get_state"):
             return MaintenanceState(switch=Switch(on=await self.get_value()))
         state: MaintenanceState = await self._call("get_state")
         return state
 
     async def update_state(self, change: StateChange, text: str = "a change") -> MaintenanceState:
-        """Apply a change, shown as this text."""
+        """Apply a change, recorded as this text."""
         state: MaintenanceState = await self._call("update_state", change, text=text)
         return state
 
     async def set_state(self, wanted: MaintenanceState) -> MaintenanceState:
-        """Replace the state; the switch alone where there is nothing else."""
+        """Replace the state; of a bare switch, its value."""
         if self.has("update_state"):
             return await self.update_state(lambda _: wanted, shown(wanted))
         await self.set_value(wanted.switch.on)
         return wanted
 
     async def peek(self) -> MaintenanceState:
-        """Return the state at once."""
+        """Return the result of `peek`."""
         state: MaintenanceState = await self._call("peek")
         return state
 
@@ -161,7 +160,7 @@ class Instance:
         return reports
 
     async def refuses(self, refusal: type[Exception], method: str, *args: object) -> bool:
-        """Call a method; return whether it raises this refusal."""
+        """Call a method; return whether it raises this error."""
         try:
             await self._call(method, *args)
         except Broken as broken:
@@ -171,29 +170,29 @@ class Instance:
         return False
 
     async def is_read_only(self) -> bool:
-        """Return whether it refuses to be written."""
-        return await self.refuses(ReadOnlyBackendError, "set_value", False)  # noqa: FBT003 -- as the Protocol has it
+        """Return whether it refuses writes."""
+        return await self.refuses(ReadOnlyBackendError, "set_value", False)  # noqa: FBT003 -- as in the Protocol
 
-    async def _call(self, method: str, *args: object, text: str | None = None) -> Any:  # noqa: ANN401 -- what the method returns
-        """Call a method, and check that it returns in time, and what."""
+    async def _call(self, method: str, *args: object, text: str | None = None) -> Any:  # noqa: ANN401 -- the method's result
+        """Call a method; check that it is async, returns in time, and what it returns."""
         self.calls.append(f"{self.name}: {method}({', '.join(map(repr, args)) if text is None else text})")
         try:
             with in_time(self.patience):
-                answer = attrgetter(method)(self.backend)(*args)
-                is_async = inspect.isawaitable(answer)
+                result = attrgetter(method)(self.backend)(*args)
+                is_async = inspect.isawaitable(result)
                 if is_async:
-                    answer = await answer
+                    result = await result
         except ChangeFailedError:
             raise
         except Exception as error:
             raise Broken(WORKS, f"raised {type(error).__name__}: {error}") from error
         if is_async is (method == "peek"):
             raise Broken(ASYNC, f"{method}() is {'async' if is_async else 'not async'}")
-        if method == "get_value" and isinstance(answer, int) and answer in (0, 1):
-            return bool(answer)  # the 0 or 1 that some databases have for it is read too
-        if not isinstance(answer, _TYPES.get(method, MaintenanceState)):
-            raise Broken(TYPES, f"got {shown(answer)}")
-        return answer
+        if method == "get_value" and isinstance(result, int) and result in (0, 1):
+            return bool(result)  # some databases return 0 or 1
+        if not isinstance(result, _TYPES.get(method, MaintenanceState)):
+            raise Broken(TYPES, f"got {shown(result)}")
+        return result
 
 
 class Watch:
@@ -201,7 +200,7 @@ class Watch:
 
     Args:
         instance: The backend to watch.
-        is_busy: Whether it asks for the next state only when that is wanted, and not as soon as it can.
+        is_busy: Whether it asks for the next state only when one is expected, instead of as soon as it can.
     """
 
     def __init__(self, instance: Instance, *, is_busy: bool = False) -> None:
@@ -215,7 +214,7 @@ class Watch:
         self._ended = anyio.Event()
 
     async def run(self) -> None:
-        """Watch, and keep what it yields or raises."""
+        """Watch; keep the last state, or what is raised."""
         self.instance.calls.append(f"{self.instance.name}: watch()")
         try:
             with self._scope:
@@ -229,7 +228,7 @@ class Watch:
                     if hasattr(states, "aclose"):  # generators have it
                         with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
                             await states.aclose()
-        except Exception as error:  # noqa: BLE001 -- raised by who waits for a state
+        except Exception as error:  # noqa: BLE001 -- raised by `expect`
             self._error = error
         self._ended.set()
 
@@ -242,11 +241,11 @@ class Watch:
                 return
             self.last = state
             self._is_wanted = not self._is_busy
-            while not self._is_wanted:  # noqa: ASYNC110 -- plainer than an event for each state
+            while not self._is_wanted:  # noqa: ASYNC110 -- simpler than an event for each state
                 await anyio.sleep(_POLL)
 
     async def expect(self, expected: MaintenanceState) -> None:
-        """Wait until the state that it yielded last is this one.
+        """Wait until the last state that it yielded is this one.
 
         Raises:
             Broken: That does not happen in time, or the watch ends.
@@ -270,7 +269,7 @@ class Watch:
         with anyio.move_on_after(self.instance.patience):
             await self._ended.wait()
         has_ended, value = self._ended.is_set() and self._after_cancellation < _MOST_AFTER_CANCELLATION, False
-        while not self._ended.is_set():  # it can only be left where it yields, and else the event loop would not end
+        while not self._ended.is_set():  # it can be ended only where it yields, or the event loop would never end
             value = not value
             await self.instance.set_value(value)
             await anyio.sleep(_POLL)
@@ -279,14 +278,14 @@ class Watch:
 
 @asynccontextmanager
 async def watching(instance: Instance, *, is_busy: bool = False) -> AsyncGenerator[Watch]:
-    """Run a watch for a while."""
+    """Watch a backend while a block runs."""
     raised: Broken | None = None
     async with anyio.create_task_group() as group:
         watch = Watch(instance, is_busy=is_busy)
         group.start_soon(watch.run)
         try:
             yield watch
-        except Broken as broken:  # raised again outside of the group, which would wrap it
+        except Broken as broken:  # the group would wrap it, so it is raised outside of that
             raised = broken
         await watch.cancel()
     if raised is not None:
@@ -294,8 +293,10 @@ async def watching(instance: Instance, *, is_busy: bool = False) -> AsyncGenerat
 
 
 @asynccontextmanager
-async def made(make_backend: MakeBackend, name: str, calls: list[str], *, patience: float) -> AsyncGenerator[Instance]:
-    """Give what a call makes, which has yet to prove that it is a backend; in the end close what came with it."""
+async def opened_instance(
+    make_backend: MakeBackend, name: str, calls: list[str], *, patience: float
+) -> AsyncGenerator[Instance]:
+    """Call `make_backend`, yield the result as an instance, and close its resources at the end."""
     called: Any = make_backend()
     backend = await called if inspect.isawaitable(called) else called
     async with AsyncExitStack() as stack:

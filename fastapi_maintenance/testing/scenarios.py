@@ -1,4 +1,4 @@
-"""What backends promise: each scenario is named for a promise, which its docstring states.
+"""What backends promise: each scenario is named for a promise, and its docstring states it.
 
 A scenario gets two instances of a backend on one switch, as two processes have them, switched off. `check_backend` runs
 each one for which the backend has the methods.
@@ -28,9 +28,10 @@ _Scenario = TypeVar("_Scenario", bound=Scenario)
 
 OFF, ON = MaintenanceState(), MaintenanceState(switch=Switch(on=True))
 _PAST, _FUTURE = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
-_MESSAGES = ("Back at ten", " Zurück 🚧\num „zehn“ \\ ✓ ", "", "Back at ten." * 25)
-_HOLD = Hold(id="1", on=True)
+MESSAGES = ("Back at ten", " Zurück 🚧\num „zehn“ \\ ✓ ", "", "Back at ten." * 25)
+_HOLD, _OFF_HOLD = Hold(id="1", on=True), Hold(id="2", on=False)
 _WINDOW = Window(id="1", starts_at=_PAST, ends_at=_FUTURE)
+_DETAILED_WINDOW = replace(_WINDOW, message=MESSAGES[1], by="alice", since=_PAST)
 
 
 def _switched(**details: Any) -> MaintenanceState:  # noqa: ANN401 -- of a Switch
@@ -38,52 +39,49 @@ def _switched(**details: Any) -> MaintenanceState:  # noqa: ANN401 -- of a Switc
 
 
 _STATES = (
-    *(_switched(message=message) for message in _MESSAGES),
+    *(_switched(message=message) for message in MESSAGES),
     _switched(ends_at=_FUTURE),
     _switched(by="alice", since=_PAST),
     replace(OFF, windows=(_WINDOW,)),
-    replace(
-        OFF,
-        windows=(replace(_WINDOW, message=_MESSAGES[1], by="alice", since=_PAST), Window(id="2", starts_at=_FUTURE)),
-    ),
-    replace(OFF, holds=(_HOLD, Hold(id="2", on=False))),
-    replace(ON, windows=(_WINDOW,), holds=(_HOLD, Hold(id="2", on=False, message=_MESSAGES[1], ends_at=_FUTURE))),
+    replace(OFF, windows=(_DETAILED_WINDOW, Window(id="2", starts_at=_FUTURE))),
+    replace(OFF, holds=(_HOLD, _OFF_HOLD)),
+    replace(ON, windows=(_WINDOW,), holds=(_HOLD, replace(_OFF_HOLD, message=MESSAGES[1], ends_at=_FUTURE))),
     replace(ON, holds=(Hold(id="3", on=False, expires_at=_PAST),)),
 )
 _TURNS = (1, 2, 3, 4, 5, 10, 30, 100)  # of the event loop, after which a write is cancelled
 IDLE, BUSY = '{"holds": [], "requests": 0}', '{"holds": ["1"], "requests": 1, "route": "POST /orders/{id}"}'
 _REPORTS = (IDLE, BUSY, IDLE, IDLE, "{}", json.dumps({"holds": [f"hold {each}" for each in range(100)]}), BUSY)
+_scenarios: list[Scenario] = []
 
 
-def needs(*methods: str) -> Callable[[_Scenario], _Scenario]:
-    """Mark a scenario as one for backends with these methods, or attributes."""
+def _promise(*methods: str) -> Callable[[_Scenario], _Scenario]:
+    """Add a scenario, which needs these methods or attributes besides `get_value`."""
 
-    def mark(scenario: _Scenario) -> _Scenario:
+    def add(scenario: _Scenario) -> _Scenario:
         vars(scenario)["methods"] = methods
+        _scenarios.append(scenario)
         return scenario
 
-    return mark
+    return add
 
 
 def methods_of(scenario: Scenario) -> tuple[str, ...]:
-    """Return the methods and attributes that a backend needs for a scenario, besides `get_value`."""
+    """Return the methods and attributes that a scenario needs, besides `get_value`."""
     return getattr(scenario, "methods", ())
 
 
 # --- every backend ----------------------------------------------------------------------------------------------------
 
 
+@_promise()
 async def reads_agree(a: Instance, b: Instance) -> None:
-    """What is read is the same by every method and every instance."""
+    """Every method and every instance read the same state."""
     state = await a.get_state()
     for instance in (a, b):
-        expect(await instance.get_value(), status_of(state, clock.now()).active)
-        if instance.has("get_state"):
-            expect(await instance.get_state(), state)
-        if instance.has("peek"):
-            expect(await instance.peek(), state)
+        await _expect_reads(instance, state)
 
 
+@_promise()
 async def a_refusal_is_repeated(a: Instance, b: Instance) -> None:
     """A backend that refuses to be written refuses each time."""
     is_read_only = await a.is_read_only()
@@ -93,9 +91,9 @@ async def a_refusal_is_repeated(a: Instance, b: Instance) -> None:
                 raise Broken(None, "raised no ReadOnlyBackendError" if is_read_only else "raised ReadOnlyBackendError")
 
 
-@needs("set_value")
+@_promise("set_value")
 async def a_written_switch_is_read(a: Instance, b: Instance) -> None:
-    """What is read is what was written, by another instance too."""
+    """A read returns what was written, through another instance too."""
     for writer in (a, b, a):
         for value in (True, True, False, False):
             await writer.set_value(value)
@@ -103,9 +101,9 @@ async def a_written_switch_is_read(a: Instance, b: Instance) -> None:
                 expect(await reader.get_value(), value)
 
 
-@needs("set_value")
+@_promise("set_value")
 async def one_of_concurrent_writes_is_the_last(a: Instance, b: Instance) -> None:
-    """Of concurrent writes each succeeds, and one is the last."""
+    """Of concurrent writes, each succeeds and one is the last."""
     for writers in ((a, a), (a, b), (b, b)):
         for values in ((True, True), (True, False)):
             await _at_once(*(partial(writer.set_value, value) for writer, value in zip(writers, values, strict=True)))
@@ -114,15 +112,15 @@ async def one_of_concurrent_writes_is_the_last(a: Instance, b: Instance) -> None
             expect(await b.get_value(), value)
 
 
-@needs("set_value")
+@_promise("set_value")
 async def a_cancelled_write_is_whole_or_not_made(a: Instance, b: Instance) -> None:
-    """A write that is cancelled leaves the switch as before it or as after it, and the backend usable."""
+    """A cancelled write leaves the switch as it was before or after it, and the backend usable."""
     for turns in _TURNS:
         for before, after in ((False, True), (True, False), (True, True)):
             await a.set_value(before)
             await _at_once(partial(a.set_value, after), turns=turns)
             expect(await a.get_value(), before, after)
-            expect(await b.get_value(), before, after)  # the write may still come, as from a thread
+            expect(await b.get_value(), before, after)  # a thread may still complete the write
             await a.set_value(before)
     await a.set_value(False)
 
@@ -130,7 +128,7 @@ async def a_cancelled_write_is_whole_or_not_made(a: Instance, b: Instance) -> No
 # --- whole states -----------------------------------------------------------------------------------------------------
 
 
-@needs("update_state")
+@_promise("update_state")
 async def a_written_state_is_read_to_the_letter(a: Instance, b: Instance) -> None:
     """A state is read as it was written: every character, microsecond and hold, by every method and instance."""
     for state in (*_STATES, OFF):
@@ -139,7 +137,7 @@ async def a_written_state_is_read_to_the_letter(a: Instance, b: Instance) -> Non
             await _expect_reads(reader, state)
 
 
-@needs("update_state")
+@_promise("update_state")
 async def an_update_returns_what_it_has_written(a: Instance, b: Instance) -> None:
     """update_state(change) passes the current state to the change, and returns the state that it has written."""
     before = OFF
@@ -156,24 +154,23 @@ async def an_update_returns_what_it_has_written(a: Instance, b: Instance) -> Non
     expect(await a.get_state(), before)
 
 
-@needs("update_state")
+@_promise("update_state")
 async def holds_are_kept_until_they_are_released(a: Instance, b: Instance) -> None:
     """Holds are kept until they are released, whoever sets the switch, and the newest one decides."""
-    first, second = _HOLD, Hold(id="2", on=False)
-    for hold, expected in ((first, (first,)), (second, (first, second))):
+    for hold, expected in ((_HOLD, (_HOLD,)), (_OFF_HOLD, (_HOLD, _OFF_HOLD))):
         await b.update_state(partial(_with_hold, hold=hold), f"add {shown(hold)}")
         expect((await a.get_state()).holds, expected)
         expect(await a.get_value(), hold.on)
     for value in (True, False):
         await a.set_value(value)
-        expect((await b.get_state()).holds, (first, second))
-        expect(await b.get_value(), False)  # noqa: FBT003 -- what the newest hold says
-    for kept in ((second,), ()):
+        expect((await b.get_state()).holds, (_HOLD, _OFF_HOLD))
+        expect(await b.get_value(), _OFF_HOLD.on)
+    for kept in ((_OFF_HOLD,), ()):
         await a.set_state(replace(ON, holds=kept))
         expect((await b.get_state()).holds, kept)
 
 
-@needs("update_state")
+@_promise("update_state")
 async def a_failed_change_leaves_the_state(a: Instance, b: Instance) -> None:
     """A change that raises leaves the state as it was, and its exception reaches the caller."""
 
@@ -192,7 +189,7 @@ async def a_failed_change_leaves_the_state(a: Instance, b: Instance) -> None:
             raise Broken(None, "raised nothing")
 
 
-@needs("update_state")
+@_promise("update_state")
 async def no_concurrent_update_is_lost(a: Instance, b: Instance) -> None:
     """Concurrent updates are not lost."""
     for writers in ((a, a), (a, b), (b, a, b, a)):
@@ -203,21 +200,21 @@ async def no_concurrent_update_is_lost(a: Instance, b: Instance) -> None:
         await a.set_state(OFF)
 
 
-@needs("update_state")
+@_promise("update_state")
 async def a_cancelled_update_is_whole_or_not_made(a: Instance, b: Instance) -> None:
-    """An update that is cancelled leaves the state before it or the one after it, and the backend usable."""
+    """A cancelled update leaves the state before it or the one after it, and the backend usable."""
     before, after = _switched(message="before"), MaintenanceState(switch=Switch(on=False, by="alice"), holds=(_HOLD,))
     for turns in _TURNS:
         await a.set_state(before)
         await _at_once(partial(a.update_state, lambda _: after, shown(after)), turns=turns)
         for reader in (a, b):
-            expect(await reader.get_state(), before, after)  # the write may still come, as from a thread
+            expect(await reader.get_state(), before, after)  # a thread may still complete the write
 
 
 # --- watches ----------------------------------------------------------------------------------------------------------
 
 
-@needs("watch", "set_value")
+@_promise("watch", "set_value")
 async def a_watch_begins_with_the_state(a: Instance, b: Instance) -> None:
     """watch() yields the state at once, and goes on until it is closed."""
     for state in (OFF, ON):
@@ -226,9 +223,9 @@ async def a_watch_begins_with_the_state(a: Instance, b: Instance) -> None:
             await watch.expect(state)
 
 
-@needs("watch", "set_value")
+@_promise("watch", "set_value")
 async def a_watch_yields_the_last_state(a: Instance, b: Instance) -> None:
-    """watch() yields the last state, to every watcher, however busy that is."""
+    """watch() yields the last state to every watcher, even a slow one."""
     async with watching(a) as one, watching(b) as another, watching(b, is_busy=True) as busy:
         for states in ((OFF,), (ON,), (OFF, ON, OFF), (ON, OFF, ON)):
             for state in states:
@@ -237,7 +234,7 @@ async def a_watch_yields_the_last_state(a: Instance, b: Instance) -> None:
                 await watch.expect(states[-1])
 
 
-@needs("watch", "set_value")
+@_promise("watch", "set_value")
 async def a_cancelled_watch_ends(a: Instance, b: Instance) -> None:
     """watch() ends when it is cancelled."""
     for instance in (a, b):
@@ -250,7 +247,7 @@ async def a_cancelled_watch_ends(a: Instance, b: Instance) -> None:
 # --- workers ----------------------------------------------------------------------------------------------------------
 
 
-@needs("workers", "update_state")
+@_promise("workers", "update_state")
 async def a_worker_that_has_signed_is_known_until_it_leaves(a: Instance, b: Instance) -> None:
     """reports() has every worker from the end of its first sign() until leave(), whichever instance it uses."""
     one, two = _new_workers(2)
@@ -265,10 +262,10 @@ async def a_worker_that_has_signed_is_known_until_it_leaves(a: Instance, b: Inst
         await _expect_reports((a, b), {}, one, two)
 
 
-@needs("workers", "update_state")
+@_promise("workers", "update_state")
 async def the_last_report_of_each_worker_is_kept(a: Instance, b: Instance) -> None:
     """reports() has the last report of each worker, to the letter."""
-    one, two = _new_workers(2, host="host" * 20)  # some are as long
+    one, two = _new_workers(2, host="host" * 20)  # some names are that long
     reports: dict[str, str] = {}
     async with _followed(a, b):
         for text in _REPORTS:
@@ -280,9 +277,9 @@ async def the_last_report_of_each_worker_is_kept(a: Instance, b: Instance) -> No
         await b.leave(two)
 
 
-@needs("workers", "update_state")
+@_promise("workers", "update_state")
 async def a_worker_that_leaves_removes_no_other(a: Instance, b: Instance) -> None:
-    """leave() removes that worker alone, and does no harm where it has no record."""
+    """leave() removes that worker alone, and does no harm if it has no record."""
     one, two, three, stranger = _new_workers(4)
     async with _followed(a, b):
         for worker in (one, two, three):
@@ -296,9 +293,9 @@ async def a_worker_that_leaves_removes_no_other(a: Instance, b: Instance) -> Non
         await a.leave(three)
 
 
-@needs("workers", "update_state")
+@_promise("workers", "update_state")
 async def no_concurrent_sign_is_lost(a: Instance, b: Instance) -> None:
-    """Of workers that sign at the same time, or while another one leaves, none is lost."""
+    """No worker is lost that signs at the same time as others, or while another one leaves."""
     async with _followed(a, b):
         for instances in ((a, a), (a, b), (b, a, b, a)):
             signed = dict(zip(_new_workers(len(instances)), instances, strict=True))
@@ -317,9 +314,9 @@ async def no_concurrent_sign_is_lost(a: Instance, b: Instance) -> None:
                 await signed[worker].leave(worker)
 
 
-@needs("workers", "update_state")
+@_promise("workers", "update_state")
 async def a_cancelled_sign_is_whole_or_not_made(a: Instance, b: Instance) -> None:
-    """A sign that is cancelled leaves the report before it or the one after it, and the registry usable."""
+    """A cancelled sign() leaves the report before it or the one after it, and the registry usable."""
     one, two = _new_workers(2)
     async with _followed(a, b):
         await b.sign(two, IDLE)
@@ -328,33 +325,14 @@ async def a_cancelled_sign_is_whole_or_not_made(a: Instance, b: Instance) -> Non
             await _at_once(partial(a.sign, one, BUSY), turns=turns)
             for reader in (a, b):
                 reports = await reader.reports()
-                expect(reports.get(one), IDLE, BUSY)  # it may still come, as from a thread
+                expect(reports.get(one), IDLE, BUSY)  # a thread may still complete the write
                 expect(reports.get(two), IDLE)
         await a.leave(one)
         await b.leave(two)
 
 
-SCENARIOS: tuple[Scenario, ...] = (
-    reads_agree,
-    a_refusal_is_repeated,
-    a_written_switch_is_read,
-    one_of_concurrent_writes_is_the_last,
-    a_cancelled_write_is_whole_or_not_made,
-    a_written_state_is_read_to_the_letter,
-    an_update_returns_what_it_has_written,
-    holds_are_kept_until_they_are_released,
-    a_failed_change_leaves_the_state,
-    no_concurrent_update_is_lost,
-    a_cancelled_update_is_whole_or_not_made,
-    a_watch_begins_with_the_state,
-    a_watch_yields_the_last_state,
-    a_cancelled_watch_ends,
-    a_worker_that_has_signed_is_known_until_it_leaves,
-    the_last_report_of_each_worker_is_kept,
-    a_worker_that_leaves_removes_no_other,
-    no_concurrent_sign_is_lost,
-    a_cancelled_sign_is_whole_or_not_made,
-)
+SCENARIOS: tuple[Scenario, ...] = tuple(_scenarios)
+"""All of them, in this order."""
 
 
 def _with_hold(state: MaintenanceState, hold: Hold) -> MaintenanceState:
@@ -362,7 +340,8 @@ def _with_hold(state: MaintenanceState, hold: Hold) -> MaintenanceState:
 
 
 async def _expect_reads(reader: Instance, state: MaintenanceState) -> None:
-    expect(await reader.get_state(), state)
+    if reader.has("get_state"):
+        expect(await reader.get_state(), state)
     expect(await reader.get_value(), status_of(state, clock.now()).active)
     if reader.has("peek"):
         expect(await reader.peek(), state)
@@ -375,7 +354,7 @@ def _new_workers(number: int, host: str = "host") -> list[str]:
 
 @asynccontextmanager
 async def _followed(*instances: Instance) -> AsyncGenerator[None]:
-    """Watch the instances that can be watched, as every process does that signs."""
+    """Watch the instances that can be watched, as every process that signs does."""
     async with AsyncExitStack() as stack:
         for instance in instances:
             if instance.has("watch"):
@@ -385,7 +364,7 @@ async def _followed(*instances: Instance) -> AsyncGenerator[None]:
 
 
 async def _expect_reports(readers: Iterable[Instance], expected: Mapping[str, str], *left: str) -> None:
-    """Compare the reports of these workers; those that have left are given time to go, as a store may be slow."""
+    """Compare the reports of these workers; a slow store has time to remove those that have left."""
     for reader in readers:
         reports = await reader.reports()
         with anyio.move_on_after(reader.patience):
@@ -396,7 +375,7 @@ async def _expect_reports(readers: Iterable[Instance], expected: Mapping[str, st
 
 
 async def _at_once(*writes: Callable[[], Awaitable[object]], turns: int | None = None) -> None:
-    """Make writes at once, and cancel them after so many turns of the event loop; None: wait for them."""
+    """Make writes at once, and cancel them after this many turns of the event loop; None: wait for their end."""
     errors: list[Broken] = []
     ended = 0
 
@@ -405,7 +384,7 @@ async def _at_once(*writes: Callable[[], Awaitable[object]], turns: int | None =
         try:
             await write()
         except Broken as broken:
-            if not group.cancel_scope.cancel_called:  # else it ends as it likes
+            if not group.cancel_scope.cancel_called:  # a cancelled write may raise anything
                 errors.append(broken)
         ended += 1
 

@@ -1,4 +1,4 @@
-"""Shared by the tests of blocks: each kind of backend, the state that a store keeps, and the log."""
+"""Helpers for tests of blocks: backends, what a store keeps by itself, and what was logged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import (
     DetailedStateBackend,
-    EnvVarBackend,
     LocalFileBackend,
     MaintenanceState,
     MemoryBackend,
@@ -20,10 +19,10 @@ from fastapi_maintenance import (
     Switch,
     maintenance_middleware,
 )
-from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch
+from tests.stores import BareSwitch, DetailedStore
 
 ONLY_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-"""For what only asyncio has, such as the cancellation of a task without a scope."""
+"""For what trio lacks: a cancellation of a task outside of any scope."""
 LOGGER = "fastapi_maintenance"
 _middlewares: list[object] = []
 _Backend = TypeVar("_Backend", bound=StateBackend)
@@ -34,7 +33,7 @@ class BodyError(Exception):
 
 
 def served(backend: _Backend) -> _Backend:
-    """Put a middleware of this process on a backend, and return it: a read-only backend cannot be held otherwise."""
+    """Return a backend that a middleware of this process is on; a read-only one cannot be held otherwise."""
     _middlewares.append(maintenance_middleware(backend=backend))
     del _middlewares[:-10]
     return backend
@@ -48,29 +47,15 @@ def file(folder: Path) -> StateBackend:
     return LocalFileBackend(folder / "mode")
 
 
-def environment(_folder: Path) -> StateBackend:
-    return served(EnvVarBackend("HOLDS_MODE"))
-
-
 def bare(_folder: Path) -> StateBackend:
     return BareSwitch()
 
 
-def read_only(_folder: Path) -> StateBackend:
-    return served(ReadOnlySwitch())
-
-
-def detailed(_folder: Path) -> StateBackend:
-    return DetailedStore()
-
-
 Make = Callable[[Path], StateBackend]
-any_backend = pytest.mark.parametrize("make", [memory, file, environment, bare, read_only, detailed])
-any_hooked = pytest.mark.parametrize("make", [bare, detailed])
 
 
 async def kept_by(store: StateBackend) -> MaintenanceState:
-    """Return the state that the store itself keeps, without the holds of this process."""
+    """Return what the store itself keeps, without the holds of this process."""
     if isinstance(store, DetailedStateBackend):
         return await store.get_state()
     return MaintenanceState(switch=Switch(on=await store.get_value()))

@@ -31,9 +31,8 @@ from fastapi_maintenance.state import Hold
 from tests.middleware.test_failures import app_on, records, status
 from tests.stores import DrainableStore, be_down
 from tests.support import eventually
-from tests.switch.lifespans import living
+from tests.switch.lifespans import Abandoned, left_behind, living
 from tests.switch.services import Service, refused, served, until_drained
-from tests.switch.test_following_lifespan import Abandoned, left_behind
 
 pytestmark = pytest.mark.anyio
 

@@ -1,10 +1,9 @@
-"""Following a store: requests read a local value, with a lifespan or without one."""
+"""The follower: requests read a local value, which it keeps current; without a lifespan, a read counts for a second."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -15,27 +14,31 @@ from anyio.lowlevel import checkpoint
 from fastapi_maintenance import MaintenanceState, Switch, Window, maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._switch import source
-from fastapi_maintenance.backends.known import known_of, moment
+from fastapi_maintenance.backends.known import forget_parent, known_of, moment
 from tests.middleware.test_failures import app_on, hang, records, status
-from tests.stores import BareSwitch, WatchableStore, be_down
-from tests.support import RunJumping, eventually
-from tests.switch.lifespans import ON, answers, answers_after, living
+from tests.stores import BareSwitch, Hook, WatchableStore, be_down
+from tests.support import OddError, RunJumping, eventually
+from tests.switch.lifespans import ON, answers, answers_after, cancel, living, once
 from tests.switch.services import Service
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_request_reads_a_local_value_while_the_store_is_followed() -> None:
+@pytest.mark.parametrize("failure", [be_down, hang])
+async def test_request_of_a_followed_store_reads_only_the_local_value(failure: Hook) -> None:
     store = WatchableStore(True)
-    app = app_on(store)
+    app = app_on(store, read_timeout=3600)
     async with living(app):
-        store.before_read = be_down
-        assert [503, 503] == [await status(app) for _ in range(2)]
-        assert 1 == store.watchers
-    assert (0, 1) == (store.watchers, store.ended)
+        assert store.watchers == 1
+        store.before_read = store.before_tell = failure
+        store.ring()
+        with anyio.fail_after(30):
+            assert [await status(app) for _ in range(2)] == [503, 503]
+        store.come_back()
+    assert (store.watchers, store.ended) == (0, 1)
 
 
-async def test_backend_that_can_only_be_asked_is_asked_on_each_request_of_an_app_with_a_lifespan() -> None:
+async def test_request_of_a_bare_switch_asks_it_each_time() -> None:
     switch = BareSwitch()
     app = app_on(switch)
     async with living(app):
@@ -49,57 +52,55 @@ async def test_pushed_state_counts_although_another_one_became_known_since_the_l
     app = app_on(store)
     async with living(app):
         await answers(app, 200)
-        known_of(store).put(MaintenanceState(), moment())  # as a request reads it
+        known_of(store).put(MaintenanceState(), moment())  # as when a request reads it
         await store.set_value(True)  # as another process would
         await answers(app, 503)
 
 
-async def test_a_store_that_hangs_holds_no_request_once_it_is_followed() -> None:
-    store = WatchableStore(True)
-    app = app_on(store, read_timeout=3600)
-    async with living(app):
-        store.before_read = store.before_tell = hang
-        store.ring()
-        with anyio.fail_after(30):
-            assert [503, 503] == [await status(app) for _ in range(2)]
-        store.come_back()
+async def test_forked_child_takes_no_switch_for_followed() -> None:
+    store = WatchableStore()
+    async with living(app_on(store)):
+        assert known_of(store).is_followed
+        forget_parent()  # as the fork does in the child
+        assert not known_of(store).is_followed
 
 
+@pytest.mark.parametrize(
+    ("failure", "patience", "logged"),
+    [
+        (hang, 0.05, ["TimeoutError: no answer within 0.05 seconds"]),
+        (be_down, 60, ["the store is down", "can be read again"]),
+        (cancel, 60, ["it raised CancelledError", "can be read again"]),
+    ],
+)
 @pytest.mark.parametrize("closed", [True, False])
-async def test_an_app_starts_although_its_store_hangs_or_is_down(
-    closed: bool, caplog: pytest.LogCaptureFixture
+async def test_app_whose_store_hangs_or_fails_starts(
+    closed: bool, failure: Hook, patience: float, logged: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    for failure, patience in ((hang, 0.05), (be_down, 60)):
-        store = WatchableStore(not closed)
-        store.before_read = store.before_tell = failure
-        app = app_on(store, read_timeout=patience, fail_closed=closed)
-        async with living(app) as sent:
-            assert ["lifespan.startup.complete"] == sent
-            assert (503 if closed else 200) == await status(app)
-            store.before_read = store.before_tell = checkpoint
-            if failure is be_down:
-                await answers(app, 200 if closed else 503)
-        assert ["lifespan.startup.complete", "lifespan.shutdown.complete"] == sent
-    hung, begun, ended = records(caplog)
-    assert "TimeoutError: no answer within 0.05 seconds" in hung
-    assert "the store is down" in begun
-    assert "can be read again" in ended
+    store = WatchableStore(not closed)
+    store.before_read = store.before_tell = failure
+    app = app_on(store, read_timeout=patience, fail_closed=closed)
+    async with living(app):
+        assert await status(app) == (503 if closed else 200)
+        store.before_read = store.before_tell = checkpoint
+        if failure is not hang:
+            await answers(app, 200 if closed else 503)
+    assert [text in record for text, record in zip(logged, records(caplog), strict=True)] == [True] * len(logged)
 
 
-async def test_a_lost_store_is_followed_again_with_two_records_for_each_outage(
+async def test_lost_store_is_followed_again_with_two_log_records_for_each_outage(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store = WatchableStore(True)
     app = app_on(store)
     async with living(app):
-        for _ in range(3):
+        for _ in range(2):
             store.go_down()
             store.cut_off()
             await answers_after(caplog, "cannot be read")
-            assert 503 == await status(app)
             await store.memory.set_value(False)
             await anyio.sleep(0.2)  # several tries
-            assert 503 == await status(app)
+            assert await status(app) == 503
             store.come_back()
             store.before_tell = checkpoint
             await answers(app, 200)
@@ -109,9 +110,7 @@ async def test_a_lost_store_is_followed_again_with_two_records_for_each_outage(
             await answers(app, 503)
 
 
-def test_a_window_that_was_announced_opens_and_closes_by_itself_in_every_app(run_jumping: RunJumping) -> None:
-    """One app follows before the window is announced, one is started in between; nothing tells them the time."""
-
+def test_planned_window_opens_and_closes_in_each_app_without_a_push(run_jumping: RunJumping) -> None:
     async def main() -> None:
         store = WatchableStore()
         early, late = Service(store), Service(store)
@@ -131,17 +130,14 @@ def test_a_window_that_was_announced_opens_and_closes_by_itself_in_every_app(run
     run_jumping(main)
 
 
-async def test_log_of_off_names_who_set_it_only_where_that_was_during_this_maintenance(
+async def test_log_of_off_names_who_set_it_only_if_that_was_during_this_maintenance(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "fastapi_maintenance")
     store = WatchableStore(MaintenanceState(switch=Switch(by="old", since=datetime(2020, 1, 1, tzinfo=UTC))))
 
-    def logged() -> list[tuple[object, object]]:
-        return [(fields["maintenance_active"], fields.get("maintenance_by")) for fields in map(vars, caplog.records)]
-
     async def is_logged(number: int) -> bool:
-        return len(logged()) == number
+        return len(caplog.records) == number
 
     async with living(app_on(store)):
         async with maintenance_mode_on(store, by="job"):
@@ -152,70 +148,94 @@ async def test_log_of_off_names_who_set_it_only_where_that_was_during_this_maint
         async with maintenance_mode_on(store, by="job"):
             await eventually(partial(is_logged, 3))
         await eventually(partial(is_logged, 4))
-    assert logged() == [(True, "job"), (False, "bob"), (True, "job"), (False, None)]
-    values = [value for record in caplog.records for name, value in vars(record).items() if "maintenance_" in name]
+    fields = [vars(record) for record in caplog.records]
+    logged = [(each["maintenance_active"], each.get("maintenance_by")) for each in fields]
+    assert logged == [(True, "job"), (False, "bob"), (True, "job"), (False, None)]
+    values = [value for each in fields for name, value in each.items() if "maintenance_" in name]
     assert {type(value) for value in values} == {bool, str}
 
 
 # A watch that fails, of a store that can be read
 
 
-NOT_PUSHED = "Changes of {} are not pushed, so it is read each second: {}"
-
-
-@pytest.fixture
-def _tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("yielded", "error", "logged"),
+    [
+        ([], None, "EOFError: watch() has ended"),
+        (["off"], None, "InvalidStateError: a backend must return a MaintenanceState, got str 'off'"),
+        ([ON], OddError(), "OddError"),
+        ([ON], SystemExit(3), "SystemExit"),
+        ([ON], BaseExceptionGroup("several", [OddError()]), "BaseExceptionGroup"),
+    ],
+    ids=str,
+)
+async def test_watch_that_fails_is_logged_once_and_the_store_is_polled(
+    yielded: Sequence[MaintenanceState],
+    error: BaseException | None,
+    logged: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(background, "_PAUSES", (0.001,))
 
-
-@pytest.mark.usefixtures("_tried_at_once")
-async def test_watch_that_ends_is_logged_once_and_the_store_is_polled(caplog: pytest.LogCaptureFixture) -> None:
-    class Ending(WatchableStore):
+    class Store(WatchableStore):
         async def watch(self) -> AsyncIterator[MaintenanceState]:
             await checkpoint()
-            for state in list[MaintenanceState]():
+            for state in yielded:
                 yield state
+            if error is not None:
+                raise error
 
-    store = Ending(True)
+    store = Store(True)
     app = app_on(store)
     async with living(app):
-        await answers_after(caplog, NOT_PUSHED.format("Ending", "EOFError: watch() has ended"))
-        assert 503 == await status(app)
+        await answers_after(caplog, f"Changes of Store are not pushed, so it is read each second: {logged}")
+        assert await status(app) == 503
+        await store.set_value(False)
+        if not yielded:
+            await answers(app, 200)
+    assert records(caplog) == []
+
+
+async def test_watch_and_read_that_raise_no_exception_do_not_end_the_app(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "_PAUSES", (0.001,))
+
+    class Store(WatchableStore):
+        fails = False
+
+        async def get_state(self) -> MaintenanceState:
+            if self.fails:
+                raise OddError
+            return await super().get_state()
+
+    store = Store(True)
+    app = app_on(store)
+    async with living(app):
+        store.fails = True
+        store.cut_off()
+        await answers_after(caplog, "Background work failed; retrying until it succeeds")
+        assert await status(app) == 503
+        store.fails = False
+        store.before_tell = checkpoint
         await store.set_value(False)
         await answers(app, 200)
-    assert records(caplog) == []
-    caplog.clear()
-
-
-@pytest.mark.usefixtures("_tried_at_once")
-async def test_watch_that_yields_no_state_is_logged_once_and_the_store_is_polled(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    class Talking(WatchableStore):
-        async def watch(self) -> AsyncIterator[MaintenanceState]:
-            await checkpoint()
-            yield "off"  # type: ignore[misc]  # what is tested
-
-    app = app_on(Talking(True))
-    async with living(app):
-        error = "InvalidStateError: a backend must return a MaintenanceState, got str 'off'"
-        await answers_after(caplog, NOT_PUSHED.format("Talking", error))
-        assert 503 == await status(app)
     caplog.clear()
 
 
 async def test_watch_without_aclose_is_followed() -> None:
     class States:
         def __init__(self) -> None:
-            self.told = False
+            self.has_yielded = False
 
         def __aiter__(self) -> States:
             return self
 
         async def __anext__(self) -> MaintenanceState:
-            if self.told:
+            if self.has_yielded:
                 raise StopAsyncIteration
-            self.told = True
+            self.has_yielded = True
             await checkpoint()
             return ON
 
@@ -225,24 +245,17 @@ async def test_watch_without_aclose_is_followed() -> None:
 
     app = app_on(Store(True))
     async with living(app):
-        assert 503 == await status(app)
+        assert await status(app) == 503
 
 
 # Without a lifespan
 
 
-async def test_without_a_lifespan_one_read_serves_all_requests_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_read_without_lifespan_serves_all_waiting_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "_UNFOLLOWED_TTL", 3600)
     store = WatchableStore(True)
-    reads = 0
-
-    async def count() -> None:
-        nonlocal reads
-        reads += 1
-        await anyio.sleep(0.05)
-
-    store.before_read = count
-    app = app_on(store)
+    app, all_wait = app_on(store), anyio.Event()
+    once(store, "before_read", all_wait.wait)
     statuses: list[int] = []
 
     async def ask() -> None:
@@ -251,79 +264,51 @@ async def test_without_a_lifespan_one_read_serves_all_requests_that_wait(monkeyp
     async with anyio.create_task_group() as group:
         for _ in range(20):
             group.start_soon(ask)
-    assert ([503] * 20, 1) == (statuses, reads)
-    assert (503, 1) == (await status(app), reads)
+        await anyio.wait_all_tasks_blocked()
+        store.before_read = be_down  # for each read but the first
+        all_wait.set()
+    assert [*statuses, await status(app)] == [503] * 21
 
 
-async def test_without_a_lifespan_a_change_is_seen_when_the_time_to_live_is_over() -> None:
+async def test_change_without_lifespan_is_seen_after_the_time_to_live() -> None:
     store = WatchableStore()
     app = app_on(store)
-    assert 200 == await status(app)
+    assert await status(app) == 200
     await store.set_value(True)
     await answers(app, 503)
 
 
-async def test_of_writes_that_overtake_each_other_the_last_one_in_the_store_counts() -> None:
-    store = WatchableStore()
-    app = app_on(store)
-    second_is_in_the_store, first_has_ended = anyio.Event(), anyio.Event()
-    assert 200 == await status(app)
-
-    async def first() -> None:
-        await set_maintenance_mode(True, store)
-        first_has_ended.set()
-
-    async def let_the_second_in() -> None:
-        store.before_write, store.after_write = checkpoint, wait_for_the_first
-        group.start_soon(set_maintenance_mode, False, store)
-        await second_is_in_the_store.wait()
-        store.after_write = checkpoint
-
-    async def wait_for_the_first() -> None:
-        second_is_in_the_store.set()
-        await first_has_ended.wait()
-
-    store.before_write = let_the_second_in
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as group:
-            await first()
-    assert 503 == await status(app)
-    assert await store.get_value()
-
-
-async def test_without_a_lifespan_a_store_that_hangs_holds_the_first_request_only(
+async def test_hanging_store_without_lifespan_delays_only_the_first_request(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source, "_UNFOLLOWED_TTL", 3600)
     store = WatchableStore(True)
-    hung = 0
+    reads: list[bool] = []
 
     async def count_and_hang() -> None:
-        nonlocal hung
-        hung += 1
-        await anyio.sleep_forever()
+        reads.append(True)
+        await hang()
 
     store.before_read = count_and_hang
     app = app_on(store, fail_closed=True, read_timeout=0.05)
-    assert [503, 503, 503] == [await status(app) for _ in range(3)]
-    assert 1 == hung
+    assert [await status(app) for _ in range(3)] == [503, 503, 503]
+    assert reads == [True]
     (begun,) = records(caplog)
     assert "TimeoutError: no answer within 0.05 seconds" in begun
 
 
-async def test_requests_during_an_outage_wait_for_no_read_of_another() -> None:
+async def test_request_during_an_outage_does_not_wait_for_the_read_of_another() -> None:
     store = WatchableStore(True)
     store.before_read = be_down
     app = app_on(store, fail_closed=True, read_timeout=3600)
-    assert 503 == await status(app)
-    trying, go_on = anyio.Event(), anyio.Event()
+    assert await status(app) == 503
+    go_on = anyio.Event()
 
     async def try_again() -> None:
-        trying.set()
         await go_on.wait()
         await be_down()
 
-    store.before_read = try_again
+    trying = once(store, "before_read", try_again)
     async with anyio.create_task_group() as group:
 
         async def ask() -> None:
@@ -334,20 +319,13 @@ async def test_requests_during_an_outage_wait_for_no_read_of_another() -> None:
         group.start_soon(ask)
         with anyio.fail_after(30):
             await trying.wait()
-            assert [503, 503] == [await status(app) for _ in range(2)]
+            assert [await status(app) for _ in range(2)] == [503, 503]
         go_on.set()
 
 
-async def test_a_request_that_is_cancelled_hands_its_read_to_one_that_waits() -> None:
+async def test_cancelled_request_leaves_its_read_to_a_waiting_one() -> None:
     store = WatchableStore(True)
-    reading = anyio.Event()
-
-    async def wait_once() -> None:
-        store.before_read = checkpoint
-        reading.set()
-        await anyio.sleep_forever()
-
-    store.before_read = wait_once
+    reading = once(store, "before_read", anyio.sleep_forever)
     app = app_on(store)
     scope = anyio.CancelScope()
     statuses = []
@@ -363,21 +341,15 @@ async def test_a_request_that_is_cancelled_hands_its_read_to_one_that_waits() ->
         group.start_soon(first)
         await reading.wait()
         group.start_soon(second)
-        await anyio.sleep(0.02)
+        await anyio.wait_all_tasks_blocked()
         scope.cancel()
-    assert [503] == statuses
+    assert statuses == [503]
 
 
-async def test_an_app_in_two_event_loops_at_once_waits_for_neither_in_the_other() -> None:
+async def test_request_in_one_event_loop_does_not_wait_for_a_read_in_another() -> None:
     store = WatchableStore(True)
-    reading, go_on = anyio.Event(), anyio.Event()
-
-    async def wait() -> None:
-        store.before_read = checkpoint
-        reading.set()
-        await go_on.wait()
-
-    store.before_read = wait
+    go_on = anyio.Event()
+    reading = once(store, "before_read", go_on.wait)
     app = app_on(store)
     other: list[int] = []
 
@@ -387,8 +359,6 @@ async def test_an_app_in_two_event_loops_at_once_waits_for_neither_in_the_other(
     async with anyio.create_task_group() as group:
         group.start_soon(status, app)
         await reading.wait()
-        thread = threading.Thread(target=anyio.run, args=(ask,))
-        thread.start()
-        await anyio.to_thread.run_sync(thread.join)
+        await anyio.to_thread.run_sync(anyio.run, ask)
         go_on.set()
-    assert [503] == other
+    assert other == [503]

@@ -1,14 +1,15 @@
-"""An app that a test forces into maintenance, or out of it, whatever its switch says."""
+"""`maintenance_forced`: which requests a forced app blocks or lets pass, whatever its switch says."""
 
 from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
-import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from fastapi import APIRouter, FastAPI, WebSocket
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -19,7 +20,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
-    MaintenanceState,
     MemoryBackend,
     decorators,
     force_maintenance_mode_off,
@@ -38,43 +38,18 @@ from tests.switch.lifespans import living
 pytestmark = pytest.mark.anyio
 
 
-class Noting:
-    """A switch that notes what it is asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    async def get_value(self) -> bool:
-        self.asked.append("get_value")
-        return False
-
-    async def set_value(self, value: bool, /) -> None:
-        self.asked.append(f"set_value({value})")
-
-    async def watch(self) -> AsyncIterator[MaintenanceState]:
-        self.asked.append("watch")
-        yield MaintenanceState()
-        await anyio.sleep_forever()
-
-
-def service(**settings: object) -> FastAPI:
+def service(backend: Any = None, **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
     """Return an app with a maintenance middleware and some endpoints."""
-    return with_endpoints(FastAPI(), maintenance_middleware(**settings))  # type: ignore[call-overload]  # each test's own
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=backend or MemoryBackend(), **settings))
+    return with_endpoints(app)
 
 
-def with_endpoints(app: FastAPI, *middleware: Callable[[ASGIApp], ASGIApp]) -> FastAPI:
-    for one in middleware:
-        app.add_middleware(one)
-
-    @app.get("/items")
-    async def items() -> str:
-        return "items"
-
-    @app.get("/open")
-    @force_maintenance_mode_off
-    async def always_open() -> str:
-        return "open"
-
+def with_endpoints(app: FastAPI) -> FastAPI:
+    app.add_api_route("/items", lambda: "items")
+    app.add_api_route("/health", lambda: "well")
+    app.add_api_route("/open", force_maintenance_mode_off(lambda: "open"))
+    app.add_api_route("/closed", force_maintenance_mode_on(lambda: "closed"))
     return app
 
 
@@ -84,7 +59,7 @@ async def status(app: ASGIApp, path: str = "/items") -> int:
 
 
 def below_another() -> FastAPI:
-    app = service(backend=MemoryBackend())
+    app = service()
 
     @app.middleware("http")
     async def pass_on(request, call_next):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 -- as users write it
@@ -94,7 +69,7 @@ def below_another() -> FastAPI:
 
 
 MAKERS: dict[str, Callable[[], FastAPI]] = {
-    "factory": lambda: service(backend=MemoryBackend()),
+    "factory": service,
     "class": lambda: with_endpoints(
         FastAPI(middleware=[Middleware(MaintenanceModeMiddleware, backend=MemoryBackend())])
     ),
@@ -102,188 +77,140 @@ MAKERS: dict[str, Callable[[], FastAPI]] = {
 }
 
 
-@pytest.mark.parametrize("has_answered", [True, False])
+@pytest.mark.parametrize("is_built", [True, False])
 @pytest.mark.parametrize("kind", MAKERS)
-async def test_app_is_closed_for_the_block_and_no_longer(kind: str, has_answered: bool) -> None:
+async def test_app_is_closed_for_the_block_and_no_longer(kind: str, is_built: bool) -> None:
     app = MAKERS[kind]()
-    before = await status(app) if has_answered else 200
-    with maintenance_forced(app):
-        during = await status(app)
-    assert [200, 503, 200] == [before, during, await status(app)]
+    if is_built:
+        assert await status(app) == 200
+    with pytest.raises(ZeroDivisionError), maintenance_forced(app):
+        assert await status(app) == 503
+        raise ZeroDivisionError
+    assert await status(app) == 200
 
 
-@pytest.mark.parametrize("settings", [{"backend": MemoryBackend(True)}, {"enabled": True}])
-async def test_it_is_open_for_the_block_whatever_the_backend_and_enabled_say(settings: dict[str, object]) -> None:
-    app = service(**settings)
-    with maintenance_forced(app, False):
-        assert 200 == await status(app)
-    assert 503 == await status(app)
-
-
-async def test_it_goes_over_an_open_hold() -> None:
+async def test_forcing_overrules_the_backend_the_setting_and_open_holds() -> None:
     backend = MemoryBackend()
-    app = service(backend=backend)
+    for settings in ({"backend": MemoryBackend(True)}, {"enabled": True}):
+        app = service(**settings)
+        with maintenance_forced(app, False):
+            assert await status(app) == 200
+        assert await status(app) == 503
+    app = service(backend)
     async with maintenance_mode_on(backend):
         with maintenance_forced(app, False):
-            assert 200 == await status(app)
+            assert await status(app) == 200
     async with maintenance_mode_off(backend):
         with maintenance_forced(app):
-            assert 503 == await status(app)
+            assert await status(app) == 503
 
 
-@pytest.mark.parametrize("active", [True, False])
-async def test_no_store_is_touched(active: bool) -> None:
-    switch = Noting()
-    app = service(backend=switch)
-    with maintenance_forced(app, active):
-        assert (503 if active else 200, []) == (await status(app), switch.asked)
+async def test_forced_app_does_not_touch_its_store_also_if_it_starts_in_the_block() -> None:
+    store, reads = WatchableStore(), list[bool]()
 
+    async def count() -> None:
+        reads.append(True)
+        await checkpoint()
 
-async def test_an_app_that_starts_within_the_block_is_not_followed() -> None:
-    switch = Noting()
-    app = service(backend=switch)
-    with maintenance_forced(app):
-        async with living(app):
-            assert (503, []) == (await status(app), switch.asked)
-    async with living(app):
-        assert (200, True) == (await status(app), "watch" in switch.asked)
-
-
-async def test_an_app_that_started_within_the_block_reads_its_store_after_it() -> None:
-    switch = Noting()
-    app = service(backend=switch)
+    store.before_read = count
+    app = service(store)
+    for active in (True, False):
+        with maintenance_forced(app, active):
+            assert (await status(app), reads) == (503 if active else 200, [])
     with ExitStack() as block:
         block.enter_context(maintenance_forced(app))
         async with living(app):
+            assert (await status(app), reads) == (503, [])
             block.close()
-            assert (200, ["get_value"]) == (await status(app), switch.asked)
-
-
-async def test_forced_app_shows_the_message() -> None:
-    app = service(backend=MemoryBackend())
-    with maintenance_forced(app, message="Back at ten"):
-        async with client(app) as http:
-            response = await http.get("/items")
-    assert ({"detail": "Back at ten"}, "3600") == (response.json(), response.headers["retry-after"])
+            assert (await status(app), reads, store.watchers) == (200, [True], 0)
+    async with living(app):
+        assert (await status(app), store.watchers) == (200, 1)
 
 
 async def test_forced_app_keeps_marks_predicates_and_unknown_paths() -> None:
-    app = service(backend=MemoryBackend(), exempt=path_is("/health"))
-    app.add_api_route("/health", lambda: "well")
-
-    @app.get("/closed")
-    @force_maintenance_mode_on
-    async def always_closed() -> str:
-        return "closed"
-
-    with maintenance_forced(app):
-        assert [200, 200, 404, 503] == [await status(app, path) for path in ("/open", "/health", "/none", "/closed")]
+    app = service(exempt=path_is("/health"))
+    paths = ["/items", "/health", "/open", "/closed", "/none"]
+    with maintenance_forced(app, message="Back at ten"):
+        assert [await status(app, path) for path in paths] == [503, 200, 200, 503, 404]
+        async with client(app) as http:
+            response = await http.get("/items")
+    assert (response.json(), response.headers["retry-after"]) == ({"detail": "Back at ten"}, "3600")
     with maintenance_forced(app, False):
-        assert [200, 503] == [await status(app, path) for path in ("/items", "/closed")]
+        assert [await status(app, path) for path in paths] == [200, 200, 200, 503, 404]
 
 
-async def test_two_apps_never_mix() -> None:
-    one, other = service(backend=MemoryBackend()), service(backend=MemoryBackend(True))
+async def test_forced_app_leaves_another_alone() -> None:
+    one, other = service(), service(MemoryBackend(True))
     with maintenance_forced(one):
-        assert [503, 503] == [await status(one), await status(other)]
+        assert [await status(one), await status(other)] == [503, 503]
         with maintenance_forced(other, False):
-            assert [503, 200] == [await status(one), await status(other)]
-    assert [200, 503] == [await status(one), await status(other)]
+            assert [await status(one), await status(other)] == [503, 200]
+    assert [await status(one), await status(other)] == [200, 503]
 
 
 async def test_blocks_may_end_in_any_order() -> None:
-    app = service(backend=MemoryBackend())
+    app = service()
     first, second = maintenance_forced(app), maintenance_forced(app, False)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
-    assert 200 == await status(app)
+    assert await status(app) == 200
     second.__exit__(None, None, None)
-    assert 200 == await status(app)
+    assert await status(app) == 200
     assert not forced.open_forcings
     assert not isinstance(app.middleware_stack, forced._Entrance)
 
 
-async def test_it_ends_with_a_block_that_raises() -> None:
-    app = service(backend=MemoryBackend())
-    with pytest.raises(ZeroDivisionError), maintenance_forced(app):
-        raise ZeroDivisionError
-    assert 200 == await status(app)
-
-
-async def test_an_app_that_is_built_anew_within_the_block_is_forced_too() -> None:
-    app = service(backend=MemoryBackend())
+async def test_app_that_is_rebuilt_in_the_block_is_forced() -> None:
+    app = service()
     with maintenance_forced(app):
         app.middleware_stack = None
-        assert 503 == await status(app)
+        assert await status(app) == 503
         with maintenance_forced(app, False):
-            assert 200 == await status(app)
+            assert await status(app) == 200
         app.middleware_stack = None
-    assert 200 == await status(app)
+    assert await status(app) == 200
 
 
-def mounted() -> tuple[FastAPI, FastAPI]:
-    """Return an app without maintenance, and the one mounted in it that has it."""
-    inner, outer = service(backend=MemoryBackend()), FastAPI()
+async def test_nested_apps_the_forced_one_nearest_to_the_middleware_counts() -> None:
+    outer, inner = FastAPI(), service()
     outer.mount("/api", inner)
-    return outer, inner
-
-
-async def test_the_middleware_of_a_mounted_app_is_forced_with_the_app_around_it() -> None:
-    outer, inner = mounted()
     with maintenance_forced(outer):
-        assert [503, 200] == [await status(outer, "/api/items"), await status(inner)]
-    assert 200 == await status(outer, "/api/items")
-
-
-async def test_an_app_that_is_nearer_to_the_middleware_counts() -> None:
-    outer, inner = mounted()
-    outer.add_middleware(maintenance_middleware(backend=MemoryBackend(True)))
-    with maintenance_forced(outer, False), maintenance_forced(inner):
-        assert 503 == await status(outer, "/api/items")
-    with maintenance_forced(inner, False), maintenance_forced(outer):
-        assert [503, 200] == [await status(outer, "/api/items"), await status(inner)]
-
-
-async def test_a_mounted_app_is_forced_alone() -> None:
-    outer, inner = mounted()
-    outer.add_middleware(maintenance_middleware(backend=MemoryBackend()))
-    outer.add_api_route("/", lambda: "outer")
+        assert [await status(outer, "/api/items"), await status(inner)] == [503, 200]
+    assert await status(outer, "/api/items") == 200
+    outer = service()
+    outer.mount("/api", inner)
     with maintenance_forced(inner):
-        assert [200, 503] == [await status(outer, "/"), await status(outer, "/api/items")]
+        assert [await status(outer), await status(outer, "/api/items")] == [200, 503]
+        with maintenance_forced(outer, False):
+            assert await status(outer, "/api/items") == 503
+    with maintenance_forced(inner, False), maintenance_forced(outer):
+        assert [await status(outer, "/api/items"), await status(inner)] == [503, 200]
 
 
-async def test_the_middleware_of_a_mount_is_forced() -> None:
-    async def endpoint(_request: object) -> PlainTextResponse:
-        return PlainTextResponse("open")
-
-    maintained = Middleware(MaintenanceModeMiddleware, backend=MemoryBackend())
-    app = Starlette(routes=[Mount("/api", routes=[Route("/items", endpoint)], middleware=[maintained])])
-    with maintenance_forced(app):
-        assert 503 == await status(app, "/api/items")
+async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse("open")(scope, receive, send)
 
 
-async def test_an_app_in_a_middleware_is_forced_by_either_name() -> None:
-    app = with_endpoints(FastAPI())
+@pytest.mark.parametrize("name", ["app", "middleware", "middleware around any ASGI app"])
+async def test_app_in_a_middleware_is_forced_by_either(name: str) -> None:
+    app = plain if name == "middleware around any ASGI app" else with_endpoints(FastAPI())
     maintained = maintenance_middleware(backend=MemoryBackend())(app)
-    for named in (app, maintained):
-        with maintenance_forced(named):
-            assert 503 == await status(maintained)
-    assert 200 == await status(maintained)
+    with maintenance_forced(app if name == "app" else maintained):
+        assert await status(maintained) == 503
+    assert await status(maintained) == 200
 
 
-async def test_any_asgi_app_in_a_middleware_is_forced() -> None:
-    async def plain(scope: Scope, receive: Receive, send: Send) -> None:
-        await PlainTextResponse("open")(scope, receive, send)
-
-    maintained = maintenance_middleware(backend=MemoryBackend())(plain)
-    with maintenance_forced(maintained):
-        assert 503 == await status(maintained)
-    assert 200 == await status(maintained)
+async def test_middleware_of_a_mount_is_forced() -> None:
+    maintained = Middleware(MaintenanceModeMiddleware, backend=MemoryBackend())
+    route = Route("/items", lambda _: PlainTextResponse("open"))
+    app = Starlette(routes=[Mount("/api", routes=[route], middleware=[maintained])])
+    with maintenance_forced(app):
+        assert await status(app, "/api/items") == 503
 
 
-async def test_a_websocket_is_forced_too() -> None:
-    app = service(backend=MemoryBackend())
+async def test_websocket_is_forced() -> None:
+    app = service()
 
     @app.websocket("/ws")
     async def talk(websocket: WebSocket) -> None:
@@ -291,36 +218,26 @@ async def test_a_websocket_is_forced_too() -> None:
         await websocket.close()
 
     with maintenance_forced(app):
-        assert ["websocket.close"] == [message["type"] for message in await handshake(app, websocket_scope("/ws"))]
-    assert "websocket.accept" == (await handshake(app, websocket_scope("/ws")))[0]["type"]
+        assert [message["type"] for message in await handshake(app, websocket_scope("/ws"))] == ["websocket.close"]
+    assert (await handshake(app, websocket_scope("/ws")))[0]["type"] == "websocket.accept"
 
 
-def test_it_holds_in_the_thread_of_a_test_client() -> None:
-    app = service(backend=WatchableStore())
-    with TestClient(app) as http:
-        with maintenance_forced(app):
-            assert 503 == http.get("/items").status_code
-        assert 200 == http.get("/items").status_code
+def test_threads_force_their_own_apps() -> None:
+    apps = [service() for _ in range(8)]
+    statuses: dict[int, set[int]] = {}
 
-
-def test_threads_force_different_apps() -> None:
-    apps = [service(backend=MemoryBackend()) for _ in range(8)]
-    wrong: list[int] = []
-
-    def force(app: FastAPI, active: bool) -> None:
-        http = TestClient(app)
+    def force(place: int) -> None:
+        http = TestClient(apps[place])
         for _ in range(5):
-            with maintenance_forced(app, active):
-                answered = http.get("/items").status_code
-            if answered != (503 if active else 200):
-                wrong.append(answered)
+            with maintenance_forced(apps[place], place % 2 == 0):
+                statuses.setdefault(place, set()).add(http.get("/items").status_code)
 
-    threads = [threading.Thread(target=force, args=(app, place % 2 == 0)) for place, app in enumerate(apps)]
+    threads = [threading.Thread(target=force, args=(place,)) for place in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [] == wrong
+    assert statuses == {place: {503 if place % 2 == 0 else 200} for place in range(8)}
 
 
 @pytest.mark.parametrize(
@@ -333,40 +250,30 @@ def test_threads_force_different_apps() -> None:
         (FastAPI(), {"active": False, "message": "a"}, ValueError, "message goes with active=True, got 'a' with"),
     ],
 )
-def test_maintenance_forced_with_wrong_arguments_raises(
-    app: ASGIApp, settings: dict[str, bool], kind: type[Exception], message: str
-) -> None:
+def test_wrong_argument_is_refused(app: Any, settings: dict[str, Any], kind: type[Exception], message: str) -> None:  # noqa: ANN401 -- wrong on purpose
     with pytest.raises(kind, match=message):
-        maintenance_forced(app, **settings)  # type: ignore[arg-type]  # wrong ones are the point
+        maintenance_forced(app, **settings)
 
 
-async def test_where_there_is_nothing_to_force_there_is_a_warning() -> None:
+async def test_forcing_that_has_no_effect_warns() -> None:
     bare, outer = FastAPI(), FastAPI()
     bare.add_api_route("/", lambda: "open")
     outer.mount("/mounted", bare)
     outer.add_middleware(maintenance_middleware(backend=MemoryBackend()))
-
-    async def forced_status(app: FastAPI, path: str) -> int:
-        with maintenance_forced(bare):
-            async with client(app) as http:
-                return (await http.get(path)).status_code
-
     for app, path in ((bare, "/"), (outer, "/mounted/")):
-        with pytest.warns(UserWarning, match=r"^maintenance_forced\(\) had no effect: ") as warned:
-            assert 200 == await forced_status(app, path)
-        assert [__file__] == [warning.filename for warning in warned]
+        with pytest.warns(UserWarning, match=r"^maintenance_forced\(\) had no effect: ") as warned:  # noqa: SIM117
+            with maintenance_forced(bare):
+                assert await status(app, path) == 200
+        assert [warning.filename for warning in warned] == [__file__]
 
 
-async def test_there_is_no_warning_without_requests_or_where_one_was_forced() -> None:
-    app, other = FastAPI(), FastAPI()
-    app.add_api_route("/", lambda: "open")
-    app.add_middleware(maintenance_middleware(backend=MemoryBackend()))
-    with maintenance_forced(other), maintenance_forced(app, False):
+async def test_forcing_without_requests_or_with_a_forced_one_does_not_warn() -> None:
+    app = service()
+    with maintenance_forced(FastAPI()), maintenance_forced(app, False):
         async with living(app):
             pass
         with maintenance_forced(app):
-            async with client(app) as http:
-                assert 503 == (await http.get("/")).status_code
+            assert await status(app) == 503
 
 
 class Retired:
@@ -376,13 +283,10 @@ class Retired:
         return "reached"
 
 
-async def test_a_mark_that_comes_by_pickle_is_known_in_the_process_that_it_comes_to(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    endpoint = force_maintenance_mode_on(Retired())
-    pickled = pickle.dumps(endpoint)
+async def test_mark_that_was_unpickled_counts_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    pickled = pickle.dumps(force_maintenance_mode_on(Retired()))
     monkeypatch.setattr(decorators, "_forced_on", [])  # as in a process that has seen no mark
     app = FastAPI()
     app.add_middleware(maintenance_middleware(backend=MemoryBackend()))
     app.get("/retired")(pickle.loads(pickled))  # noqa: S301 -- our own
-    assert 503 == await status(app, "/retired")
+    assert await status(app, "/retired") == 503

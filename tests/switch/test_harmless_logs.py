@@ -1,27 +1,19 @@
-"""Logging that raises (a filter, a handler, a record factory): requests are answered, and the app stays served."""
+"""Logging that raises, in a filter, a handler or a record factory: requests are answered, and the app stays served."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from fastapi import FastAPI
 
 import fastapi_maintenance
-from fastapi_maintenance import (
-    MemoryBackend,
-    StateBackend,
-    maintenance_middleware,
-    maintenance_mode_on,
-    set_maintenance_mode,
-)
+from fastapi_maintenance import MemoryBackend, StateBackend, maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance._helpers.logs import get_logger
-from tests.middleware.test_failures import status
+from tests.middleware.test_failures import app_on, status
 from tests.stores import BareSwitch, DetailedStore, WatchableStore, be_down
 from tests.support import on_jumping_clock
 from tests.switch.lifespans import answers, living
@@ -29,27 +21,21 @@ from tests.switch.lifespans import answers, living
 pytestmark = pytest.mark.anyio
 
 
-async def endpoint() -> str:
-    return "open"
-
-
 @pytest.fixture
 def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
-    """Let no test wait for the seconds between two looks at a store."""
+    """Run on a clock that jumps."""
     return on_jumping_clock(anyio_backend, monkeypatch)
 
 
 class Broken(logging.Handler):
-    """Counts the records of this library that it is given, and raises."""
+    """Counts the records of this library, and raises."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
+    count = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.startswith("fastapi_maintenance"):
             self.count += 1
-            raise LookupError(record.name)  # as a context variable that has no value outside of requests
+            raise LookupError(record.name)  # as a context variable without a value
 
     def filter(self, record: logging.LogRecord) -> bool:
         self.emit(record)
@@ -64,22 +50,21 @@ LOGGERS = ["fastapi_maintenance", "fastapi_maintenance.hints", *(f"fastapi_maint
 def broken(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Broken]:
-    """Let what this library logs raise."""
-    broken = Broken()
-    broken.setLevel(logging.DEBUG)
+    """Let logging of this library raise."""
+    broken = Broken(logging.DEBUG)
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    caplog.set_level(logging.DEBUG, loggers[0].name)
+    caplog.set_level(logging.DEBUG, LOGGERS[0])
     factory = logging.getLogRecordFactory()
+
+    def make(*arguments: Any, **keywords: Any) -> logging.LogRecord:  # noqa: ANN401 -- as in the factory
+        record = factory(*arguments, **keywords)
+        broken.emit(record)
+        return record
+
     if request.param == "filter":
         for logger in loggers:
             monkeypatch.setattr(logger, "filters", [broken])
     elif request.param == "record factory":
-
-        def make(*arguments: Any, **keywords: Any) -> logging.LogRecord:  # noqa: ANN401 -- as the factory has it
-            record = factory(*arguments, **keywords)
-            broken.emit(record)
-            return record
-
         logging.setLogRecordFactory(make)
     else:
         logger = loggers[0] if request.param == "handler" else logging.getLogger()
@@ -88,40 +73,13 @@ def broken(
     logging.setLogRecordFactory(factory)
 
 
-@asynccontextmanager
-async def served(backend: StateBackend, **settings: Any) -> AsyncGenerator[FastAPI]:  # noqa: ANN401 -- the middleware's
-    """Serve an app; fail if its own lifespan ends before it is asked to, or does not end then."""
-    opened: list[bool] = []
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        opened.append(True)
-        yield
-        opened.clear()
-
-    app = FastAPI(lifespan=lifespan)
-    app.add_middleware(maintenance_middleware(backend=backend, **{"read_timeout": 60, **settings}))
-    app.add_api_route("/", endpoint)
-    async with living(app) as sent:
-        assert (opened, sent) == ([True], ["lifespan.startup.complete"])
-        yield app
-        assert (opened, sent) == ([True], ["lifespan.startup.complete"])
-    assert (opened, sent[1:]) == ([], ["lifespan.shutdown.complete"])
-
-
-def app_on(backend: StateBackend | None, **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=backend, **{"read_timeout": 60, **settings}))
-    app.add_api_route("/", endpoint)
-    return app
-
-
 @pytest.mark.parametrize("make", [MemoryBackend, BareSwitch, DetailedStore, WatchableStore])
-async def test_served_app_log_of_a_transition_raises_stays_served(
+async def test_served_app_whose_log_of_changes_raises_stays_served(
     broken: Broken, make: Callable[[], StateBackend]
 ) -> None:
     backend = make()
-    async with served(backend) as app:
+    app = app_on(backend)
+    async with living(app):
         for active in (True, False, True):
             await set_maintenance_mode(active, backend)
             await answers(app, 503 if active else 200)
@@ -130,22 +88,20 @@ async def test_served_app_log_of_a_transition_raises_stays_served(
 
 
 @pytest.mark.parametrize("make", [BareSwitch, DetailedStore])
-async def test_request_log_of_an_outage_raises_is_answered(
-    broken: Broken, make: Callable[[bool], BareSwitch | DetailedStore]
+async def test_request_whose_log_of_an_outage_raises_is_answered(
+    broken: Broken, make: type[BareSwitch | DetailedStore]
 ) -> None:
     store = make(True)
     app = app_on(store)
     assert await status(app) == 503
-    store.go_down()
-    await anyio.sleep(3)
-    assert [await status(app) for _ in range(2)] == [503] * 2
-    store.come_back()
-    await anyio.sleep(3)
-    assert [await status(app) for _ in range(2)] == [503] * 2
+    for change in (store.go_down, store.come_back):
+        change()
+        await anyio.sleep(3)
+        assert [await status(app) for _ in range(2)] == [503] * 2
     assert broken.count >= 2
 
 
-async def test_block_log_of_renewals_raises_is_renewed_again(broken: Broken) -> None:
+async def test_renewal_whose_log_raises_is_tried_again(broken: Broken) -> None:
     store = DetailedStore()
     async with maintenance_mode_on(store, lease=9):
         store.before_write = be_down
@@ -159,17 +115,17 @@ async def test_block_log_of_renewals_raises_is_renewed_again(broken: Broken) -> 
 
 @pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("name", LOGGERS)
-def test_logger_whose_log_raises_raises_nothing(name: str) -> None:
+def test_logger_whose_handler_raises_raises_nothing(name: str) -> None:
     logger = get_logger(name)
     for log in (logger.debug, logger.info, logger.warning, logger.error, logger.exception):
         log("a %s", "record")
 
 
 def test_package_logs_through_these_loggers_alone() -> None:
-    """The command, and the check of a backend, have no app that they could harm."""
+    """The command and `check_backend` are excepted: they run in no app that they could harm."""
     package = Path(fastapi_maintenance.__file__).parent
-    without = {"_helpers/logs.py", "cli/switch.py", "cli/commands.py", "testing/check.py"}
+    excepted = {"_helpers/logs.py", "cli/switch.py", "cli/commands.py", "testing/check.py"}
     names = {
         path.relative_to(package).as_posix() for path in package.rglob("*.py") if "import logging" in path.read_text()
     }
-    assert names == without
+    assert names == excepted

@@ -1,4 +1,4 @@
-"""A request whose coroutine is closed or collected by the garbage collector ends without an error, and is over."""
+"""A request whose coroutine is closed or garbage-collected ends without an error, and is no longer in progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import gc
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, cast
 
 import anyio
@@ -16,30 +16,25 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import MemoryBackend, maintenance_middleware, maintenance_mode_on
-from tests.middleware.test_failures import status
-from tests.stores import DetailedStore
+from tests.middleware.test_failures import app_on, status
+from tests.stores import DetailedStore, Hook
 from tests.support import make_request, on_jumping_clock, websocket_scope
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
-
 Running = Coroutine[Any, Any, None]
 End = Callable[[list[Running]], None]
 
 
-async def endpoint() -> str:
-    return "open"
-
-
 @pytest.fixture
 def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
-    """Let no test wait for the seconds of a drain."""
+    """Run on a clock that jumps."""
     return on_jumping_clock(anyio_backend, monkeypatch)
 
 
 @types.coroutine
 def suspend() -> Generator[None, None, None]:
-    """Wait for ever, for no event loop."""
+    """Wait forever, without an event loop."""
     while True:
         yield
 
@@ -49,11 +44,11 @@ def close(running: list[Running]) -> None:
 
 
 def close_in_another_context(running: list[Running]) -> None:
-    contextvars.Context().run(running.pop().close)
+    contextvars.Context().run(close, running)
 
 
 def collect(running: list[Running]) -> None:
-    """Collect it, as what nobody refers to any more; an error would be a warning, and those fail a test."""
+    """Let it be garbage-collected; an error would be a warning, and fail the test."""
     running.clear()
     gc.collect()
 
@@ -65,7 +60,7 @@ def collect_in_another_context(running: list[Running]) -> None:
 each_end = pytest.mark.parametrize("end", [close, close_in_another_context, collect, collect_in_another_context])
 
 
-async def run_suspended(_scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 -- as ASGI has it
+async def run_suspended(_scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 -- as in ASGI
     await suspend()
 
 
@@ -76,19 +71,23 @@ async def run_receiving(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
 
 
-async def suspend_predicate(_: Request) -> bool:
-    await suspend()
-    return True
+each_app = pytest.mark.parametrize("inner", [run_suspended, run_receiving])
+each_kind = pytest.mark.parametrize("kind", ["http", "websocket"])
 
 
-async def suspend_response(_: Request) -> Any:  # noqa: ANN401 -- there is none
-    await suspend()
+def app_around(inner: ASGIApp, *backends: MemoryBackend) -> FastAPI:
+    app = FastAPI()
+    app.mount("/", inner)
+    for backend in backends:
+        app.add_middleware(maintenance_middleware(backend=backend))
+    return app
 
 
 class Connection:
-    """Its first message is there at once, the next one never."""
+    """A connection whose first message arrives at once, and the next one never."""
 
     def __init__(self, kind: str) -> None:
+        self.scope = dict(make_request().scope) if kind == "http" else websocket_scope()
         self.messages: list[Message] = [{"type": "websocket.connect" if kind == "websocket" else "http.request"}]
 
     async def receive(self) -> Message:
@@ -99,97 +98,75 @@ class Connection:
     async def send(self, message: Message) -> None:
         pass
 
+    def run(self, app: ASGIApp) -> Running:
+        return cast("Running", app(self.scope, self.receive, self.send))
 
-def begin(app: ASGIApp, scope: Scope) -> Running:
-    """Run a request until it waits for something."""
-    connection = Connection(scope["type"])
-    running = cast("Running", app(scope, connection.receive, connection.send))
+
+def begun(app: ASGIApp, kind: str = "http") -> list[Running]:
+    """Return a request that has run until it waits for something."""
+    running = Connection(kind).run(app)
     running.send(None)
-    return running
+    return [running]
 
 
-def scope_of(kind: str) -> Scope:
-    return dict(make_request().scope) if kind == "http" else websocket_scope()
-
-
-async def assert_nothing_in_progress(backend: MemoryBackend) -> None:
-    async with maintenance_mode_on(backend, drain=10):
-        pass
-
-
-@each_end
-@pytest.mark.parametrize("inner", [run_suspended, run_receiving])
-@pytest.mark.parametrize("kind", ["http", "websocket"])
-async def test_request_coroutine_is_closed_is_no_longer_in_progress(end: End, inner: ASGIApp, kind: str) -> None:
-    backend = MemoryBackend()
-    app = FastAPI()
-    app.mount("/", inner)
-    app.add_middleware(maintenance_middleware(backend=backend))
-    async with living(app):
-        running = [begin(app, scope_of(kind))]
-        end(running)
-        await assert_nothing_in_progress(backend)
-
-
-@each_end
-async def test_request_coroutine_is_closed_behind_two_middlewares_is_no_longer_in_progress(end: End) -> None:
-    backends = MemoryBackend(), MemoryBackend()
-    app = FastAPI()
-    app.mount("/", run_suspended)
+async def assert_drained(*backends: MemoryBackend) -> None:
     for backend in backends:
-        app.add_middleware(maintenance_middleware(backend=backend))
-    async with living(app):
-        running = [begin(app, scope_of("http"))]
-        end(running)
-        for backend in backends:
-            await assert_nothing_in_progress(backend)
+        async with maintenance_mode_on(backend, drain=10):
+            pass
 
 
 @each_end
-@pytest.mark.parametrize("settings", [{"exempt": suspend_predicate}, {"response": suspend_response}])
-async def test_request_coroutine_is_closed_in_a_callback_is_no_longer_in_progress(
-    end: End, settings: dict[str, Any]
+@each_app
+@each_kind
+async def test_request_that_is_closed_or_collected_is_no_longer_in_progress(
+    end: End, inner: ASGIApp, kind: str
 ) -> None:
-    backend = MemoryBackend(state=True)
-    app = FastAPI()
-    app.add_api_route("/", endpoint)
-    app.add_middleware(maintenance_middleware(backend=backend, **settings))
+    backends = MemoryBackend(), MemoryBackend()
+    app = app_around(inner, *backends)
     async with living(app):
-        running = [begin(app, scope_of("http"))]
-        end(running)
-        await assert_nothing_in_progress(backend)
+        end(begun(app, kind))
+        await assert_drained(*backends)
+
+
+async def suspend_in_callback(_: Request) -> Any:  # noqa: ANN401 -- never returned
+    await suspend()
 
 
 @each_end
-async def test_request_coroutine_is_closed_while_the_state_is_read_leaves_others_alone(end: End) -> None:
+@pytest.mark.parametrize("setting", ["exempt", "response"])
+async def test_request_that_is_closed_or_collected_in_a_callback_is_no_longer_in_progress(
+    end: End, setting: str
+) -> None:
+    backend, callbacks = MemoryBackend(state=True), {setting: suspend_in_callback}
+    app = app_on(backend, **callbacks)
+    async with living(app):
+        end(begun(app))
+        await assert_drained(backend)
+
+
+@each_end
+async def test_request_that_is_closed_or_collected_while_it_reads_the_state_leaves_others_alone(end: End) -> None:
     store = DetailedStore()
-    app = FastAPI()
-    app.add_api_route("/", endpoint)
-    app.add_middleware(maintenance_middleware(backend=store))
-    store.before_read = cast("Callable[[], Awaitable[object]]", suspend)
-    running = [begin(app, scope_of("http"))]
-    end(running)
+    app = app_on(store)
+    store.before_read = cast("Hook", suspend)
+    end(begun(app))
     store.come_back()
     assert await status(app) == 200
 
 
-@pytest.mark.parametrize("inner", [run_suspended, run_receiving])
-@pytest.mark.parametrize("kind", ["http", "websocket"])
+@each_app
+@each_kind
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_request_event_loop_is_closed_around_it_is_no_longer_in_progress(inner: ASGIApp, kind: str) -> None:
+async def test_request_whose_event_loop_is_closed_around_it_is_no_longer_in_progress(inner: ASGIApp, kind: str) -> None:
     """A loop that is closed with tasks in it, as `run_until_complete` leaves it, leaves them to the collector."""
     backend = MemoryBackend()
-    app = FastAPI()
-    app.mount("/", inner)
-    app.add_middleware(maintenance_middleware(backend=backend))
-
+    app = app_around(inner, backend)
     tasks: list[asyncio.Task[None]] = []
 
     def run_elsewhere() -> None:
         loop = asyncio.new_event_loop()
-        loop.set_exception_handler(lambda *_: None)  # a task that was destroyed while it was pending
-        connection = Connection(kind)
-        tasks.append(loop.create_task(app(scope_of(kind), connection.receive, connection.send)))
+        loop.set_exception_handler(lambda *_: None)  # a pending task is destroyed
+        tasks.append(loop.create_task(Connection(kind).run(app)))
         loop.run_until_complete(asyncio.sleep(0.01))
         loop.close()
 
@@ -197,4 +174,4 @@ async def test_request_event_loop_is_closed_around_it_is_no_longer_in_progress(i
         await anyio.to_thread.run_sync(run_elsewhere)
         tasks.clear()
         gc.collect()
-        await assert_nothing_in_progress(backend)
+        await assert_drained(backend)

@@ -1,24 +1,22 @@
-"""Leases: how long a hold counts whose process has died, and how it is renewed while its block runs."""
+"""Leases and vanished holds: both are renewed while their block runs, and a warning is logged if a lease lapsed."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from anyio import fail_after
+import redis
+import trio
 from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import (
@@ -30,231 +28,149 @@ from fastapi_maintenance import (
     get_maintenance_mode,
     maintenance_mode_off,
     maintenance_mode_on,
-    status_of,
+    set_maintenance_mode,
 )
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.state import add_hold
+from fastapi_maintenance.backends.url import opened
+from fastapi_maintenance.state import add_hold, release_hold
 from fastapi_maintenance.testing import moved_clock
-from tests.stores import DetailedStore, Hook, be_down
-from tests.support import ROOT, eventually
-from tests.switch.blocks import LOGGER, ONLY_ASYNCIO, after_next_write, messages_of, served
+from fastapi_maintenance.typing import DetailedStateBackend
+from tests.stores import DetailedStore, Hook, WatchableStore, be_down
+from tests.support import eventually
+from tests.switch.blocks import LOGGER, ONLY_ASYNCIO, messages_of, served
+from tests.switch.lifespans import cancel, once
 
 pytestmark = pytest.mark.anyio
+LEASE = 30.0  # seconds, on a clock that jumps
+SOON = 2.5  # seconds within which a vanished hold is back: about two
+Kind = type[DetailedStore | MemoryBackend]
+each_kind = pytest.mark.parametrize("kind", [DetailedStore, WatchableStore, MemoryBackend])
+on_a_real_clock = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 
 
 @pytest.fixture
 def anyio_backend(jumping_loop: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
-    """Wait for nothing in vain."""
+    """Run on a clock that jumps."""
     return jumping_loop
 
 
+async def expires_at(store: MemoryBackend | DetailedStore, place: int = 0) -> Any:  # noqa: ANN401 -- a datetime or None
+    """Return when a hold in the store expires."""
+    return (await store.get_state()).holds[place].expires_at
+
+
+# Renewed
+
+
 @pytest.mark.parametrize("lease", [60, 60.0, timedelta(minutes=1)])
-async def test_a_lease_is_kept_as_the_time_at_which_the_hold_expires(lease: float | timedelta) -> None:
+@pytest.mark.usefixtures("stopped_at")
+async def test_hold_expires_after_its_lease_and_not_without_one(lease: float | timedelta) -> None:
     store = MemoryBackend()
-    before = clock.now()
-    async with maintenance_mode_on(store, lease=lease):
-        (hold,) = store.peek().holds
-    assert hold.expires_at is not None
-    assert before <= hold.expires_at - timedelta(minutes=1) <= clock.now()
+    async with maintenance_mode_on(store, lease=lease), maintenance_mode_off(store):
+        assert await expires_at(store) == clock.now() + timedelta(minutes=1)
+        assert await expires_at(store, 1) is None
 
 
-async def test_a_hold_without_a_lease_does_not_expire() -> None:
-    store = MemoryBackend()
-    async with maintenance_mode_off(store):
-        assert [None] == [hold.expires_at for hold in store.peek().holds]
-
-
-async def test_a_lease_is_renewed_while_the_block_runs_and_not_after() -> None:
+async def test_lease_is_renewed_while_the_block_runs_and_not_after() -> None:
     store = DetailedStore()
     async with maintenance_mode_off(store, lease=0.03):
         (first,) = (await store.get_state()).holds
-        with fail_after(30):
-            await after_next_write(store).wait()
+        await once(store, "after_write", checkpoint).wait()
         (second,) = (await store.get_state()).holds
-    late = after_next_write(store)
+    late = once(store, "after_write", checkpoint)
     await anyio.sleep(0.04)
-    assert (second.id, second.on) == (first.id, False)
-    assert first.expires_at is not None
-    assert second.expires_at is not None
-    assert first.expires_at < second.expires_at
+    assert replace(second, expires_at=first.expires_at) == first
+    assert second.expires_at > first.expires_at  # type: ignore[operator]  # both have one
     assert not late.is_set()
 
 
-async def test_renewal_of_a_hold_that_others_dropped_puts_it_back_where_it_belongs_by_its_age() -> None:
-    store = DetailedStore()
-    newer = Hold(id="newer", on=False, since=clock.now() + timedelta(seconds=1))
-    async with maintenance_mode_on(store, lease=0.03):
-        await store.update_state(lambda _: MaintenanceState(holds=(replace(newer, id="older", since=None), newer)))
-        with fail_after(30):
-            await after_next_write(store).wait()
-        assert [hold.on for hold in (await store.get_state()).holds] == [False, True, False]
-
-
-@ONLY_ASYNCIO  # on a clock that does not jump
-@pytest.mark.servers
-async def test_the_hold_of_a_process_that_died_runs_out_and_is_dropped_by_a_block_an_hour_later(tmp_path: Path) -> None:
-    program = """
-        import sys
-        import anyio
-        from fastapi_maintenance import LocalFileBackend, maintenance_mode_on
-
-        async def job():
-            async with maintenance_mode_on(LocalFileBackend(sys.argv[1]), lease=60):
-                print("held", flush=True)
-                await anyio.sleep_forever()
-
-        anyio.run(job)
-    """
-    store = LocalFileBackend(tmp_path / "mode")
-    process = subprocess.Popen(  # noqa: ASYNC220 -- nothing else runs meanwhile
-        [sys.executable, "-c", textwrap.dedent(program), store.file_path], cwd=ROOT, stdout=subprocess.PIPE
-    )
-    with process:
-        assert process.stdout is not None
-        assert b"held" == process.stdout.readline().strip()
-        held = await get_maintenance_mode(store)
-        os.kill(process.pid, signal.SIGKILL)
-    (hold,) = store.peek().holds
-    assert hold.expires_at is not None
-    assert held
-    assert status_of(store.peek(), hold.expires_at - timedelta.resolution).active
-    with moved_clock() as moved:
-        moved.move(seconds=60)
-        assert not await get_maintenance_mode(store)
-        async with maintenance_mode_off(store):
-            assert hold.id in [other.id for other in store.peek().holds]
-        moved.move(hours=1, seconds=2)
-        async with maintenance_mode_on(store):
-            assert hold.id not in [other.id for other in store.peek().holds]
-
-
 class SlowStore(DetailedStore):
-    """A store that is far away: what is written takes as long to get there as the answer takes to come back."""
+    """A remote store: a write takes this long to reach it, and its answer takes as long."""
 
-    def __init__(self, one_way: float) -> None:
+    def __init__(self, before: float, after: float) -> None:
         super().__init__()
-        self.one_way = one_way
+        self.before, self.after = before, after
 
     async def update_state(self, change: Callable[[MaintenanceState], MaintenanceState]) -> MaintenanceState:
-        await anyio.sleep(self.one_way)
+        await anyio.sleep(self.before)
         state = await super().update_state(change)
-        await anyio.sleep(self.one_way)
+        await anyio.sleep(self.after)
         return state
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2])
-async def test_a_lease_on_a_slow_store_never_runs_out_while_the_block_runs(
+async def test_lease_on_a_slow_store_never_expires_while_the_block_runs(
     share: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A renewal takes twice this share of the lease."""
     lease = 2.0
-    store = SlowStore(share * lease)
+    store = SlowStore(share * lease, share * lease)
     async with maintenance_mode_on(store, lease=lease):
         end = anyio.current_time() + 2 * lease
         while anyio.current_time() < end:
             assert await store.get_value()
-            await anyio.sleep(0.002)
+            await anyio.sleep(0.01)
     assert messages_of(caplog) == []
 
 
-async def test_a_lease_begins_when_the_hold_is_written_however_long_that_took() -> None:
-    store = SlowStore(1.0)
+@pytest.mark.parametrize(("before", "after"), [(1.0, 1.0), (0, 3.0)], ids=["late", "later than its lease"])
+async def test_lease_counts_when_the_block_begins_although_its_first_write_was_slow(
+    before: float, after: float
+) -> None:
+    store = SlowStore(before, after)
     async with maintenance_mode_on(store, lease=1.9):
-        assert await store.get_value()
+        store.before = store.after = 0
+        assert await expires_at(store) > clock.now()
 
 
-async def test_a_host_whose_clock_is_ahead_leaves_the_holds_of_others_in_their_place() -> None:
+async def test_renewal_leaves_the_hold_of_a_host_whose_clock_is_ahead_in_its_place() -> None:
     store = MemoryBackend()
     async with maintenance_mode_on(store, message="first", lease=0.5):
         there = clock.now() + timedelta(minutes=30)
         await store.update_state(lambda state: add_hold(state, Hold(id="second", on=True), there))
-        (before, _) = store.peek().holds
-        await eventually(lambda: is_renewed(store, before))
-        assert ["first", None] == [hold.message for hold in store.peek().holds]
+        before = await expires_at(store)
+        await anyio.sleep(0.5)
+        assert [hold.message for hold in store.peek().holds] == ["first", None]
+        assert await expires_at(store) > before
 
 
-async def is_renewed(store: MemoryBackend, before: Hold) -> bool:
-    return store.peek().holds[0] not in (before, None) and store.peek().holds[0].id == before.id
-
-
-async def has_told(caplog: pytest.LogCaptureFixture, number: int) -> bool:
-    return number <= len(messages_of(caplog))
-
-
-@pytest.mark.parametrize(("failure", "error"), [(be_down, ConnectionError), (anyio.sleep_forever, TimeoutError)])
-async def test_renewal_that_fails_or_hangs_is_logged_and_tried_again(
+@pytest.mark.parametrize(
+    ("failure", "error"), [(be_down, ConnectionError), (cancel, RuntimeError), (anyio.sleep_forever, TimeoutError)]
+)
+async def test_renewal_that_fails_or_hangs_is_logged_and_tried_again_soon(
     failure: Hook, error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = DetailedStore()
-
-    async def fail_once() -> None:
-        store.before_write = checkpoint
-        await failure()
-
-    async with maintenance_mode_on(store, lease=0.9):
-        store.before_write = fail_once
-        await eventually(partial(has_told, caplog, 2))
-        assert len((await store.get_state()).holds) == 1
-        await anyio.sleep(0.05)
-    record, *later = [
-        record for record in caplog.records if record.name == LOGGER and "had lapsed" not in record.getMessage()
-    ]
-    assert record.getMessage() == "A hold could not be renewed in DetailedStore; it is tried again until it can"
-    assert [one.getMessage() for one in later] == ["A hold has been renewed again in DetailedStore"]
+    async with maintenance_mode_on(store, lease=3):
+        before = await expires_at(store)
+        once(store, "before_write", failure)
+        await once(store, "after_write", checkpoint).wait()
+        assert await expires_at(store) - before < timedelta(seconds=4 if error is TimeoutError else 1.9)
+        await eventually(lambda: messages_of(caplog)[-1] == "A hold has been renewed again in DetailedStore")
+    (record,) = [record for record in caplog.records if record.name == LOGGER and record.exc_info]
+    assert record.getMessage() == "A hold could not be renewed in DetailedStore; retrying until it succeeds"
     assert record.exc_info is not None
     assert record.exc_info[0] is error
 
 
-async def test_a_block_counts_in_its_own_process_although_its_lease_ran_out_in_the_store() -> None:
+async def test_block_counts_in_its_own_process_although_its_lease_expired_in_the_store() -> None:
     store = DetailedStore()
     async with maintenance_mode_on(store, lease=0.02):
         store.before_write = be_down
-        (hold,) = (await store.get_state()).holds
-        assert hold.expires_at is not None
-        while clock.now() < hold.expires_at:  # noqa: ASYNC110 -- the clock is waited for
-            await anyio.sleep(0.005)
-        assert not await store.get_value()
-        assert await get_maintenance_mode(store)
+        await anyio.sleep(0.03)
+        assert (await store.get_value(), await get_maintenance_mode(store)) == (False, True)
         store.come_back()
 
 
-async def test_a_block_ends_although_a_renewal_hangs() -> None:
+async def test_block_ends_although_a_renewal_hangs() -> None:
     store = DetailedStore()
-    hanging = anyio.Event()
-
-    async def hang_once() -> None:
-        store.before_write = checkpoint
-        hanging.set()
-        await anyio.sleep_forever()
-
-    with fail_after(30):
+    with anyio.fail_after(30):
         async with maintenance_mode_on(store, lease=0.03):
-            store.before_write = hang_once
-            await hanging.wait()
-    assert MaintenanceState() == await store.get_state()
+            await once(store, "before_write", anyio.sleep_forever).wait()
+    assert await store.get_state() == MaintenanceState()
 
 
-async def test_a_renewal_that_failed_is_tried_again_soon() -> None:
-    """The second try is not a third of the lease later, where the third one would come when it is over."""
-    store = DetailedStore()
-
-    async def fail_once() -> None:
-        store.before_write = checkpoint
-        await be_down()
-
-    async with maintenance_mode_on(store, lease=3):
-        (first,) = (await store.get_state()).holds
-        store.before_write = fail_once
-        await after_next_write(store).wait()
-        (second,) = (await store.get_state()).holds
-    assert first.expires_at is not None
-    assert second.expires_at is not None
-    assert second.expires_at - first.expires_at < timedelta(seconds=1.9)
-
-
-async def test_a_lease_on_a_store_that_cannot_be_written_is_nothing_to_complain_of(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_lease_on_a_read_only_store_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async with maintenance_mode_on(served(EnvVarBackend("HOLDS_MODE")), lease=0.03):
         await anyio.sleep(10)
     assert messages_of(caplog) == []
@@ -268,26 +184,185 @@ async def test_a_lease_on_a_store_that_cannot_be_written_is_nothing_to_complain_
         ([1e300, 1e12, timedelta.max], ValueError, "lease must end before the year 10000"),
     ],
 )
-def test_lease_that_is_no_duration_is_refused(leases: list[Any], error: type[Exception], text: str) -> None:
+def test_lease_that_is_not_a_duration_is_refused(leases: list[Any], error: type[Exception], text: str) -> None:
     for lease, block in product(leases, (maintenance_mode_on, maintenance_mode_off)):
         with pytest.raises(error, match=text):
             block(MemoryBackend(), lease=lease)
 
 
-async def test_a_hold_that_took_longer_to_write_than_its_lease_is_renewed_before_the_block_begins() -> None:
+# Lapsed
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    records = [record for record in caplog.records if record.name == LOGGER and record.levelno >= logging.WARNING]
+    return [record.getMessage() for record in records]
+
+
+def lapses_of(caplog: pytest.LogCaptureFixture) -> list[float]:
+    """Return the seconds of each warning about a lapse."""
+    found = [re.search(r"lapsed\D*(\d+(?:\.\d+)?) s", text) for text in warnings_of(caplog)]
+    return [float(each[1]) for each in found if each]
+
+
+def block_the_loop(seconds: float) -> None:
+    """Let time pass while nothing else runs, as code that blocks the event loop does."""
+    try:
+        loop: Any = asyncio.get_running_loop()
+    except RuntimeError:
+        trio_clock: Any = trio.lowlevel.current_clock()
+        trio_clock.jump(seconds)
+    else:
+        loop._passed += seconds
+
+
+async def is_kept(store: DetailedStateBackend) -> bool:
+    """Return whether the store has a hold that counts."""
+    holds = (await store.get_state()).holds
+    return len(holds) == 1 and (holds[0].expires_at is None or clock.now() < holds[0].expires_at)
+
+
+async def is_back(store: DetailedStateBackend, *, within: float) -> None:
+    await eventually(lambda: is_kept(store), within=within)
+
+
+@pytest.mark.parametrize(
+    ("blocked_for", "lapses"), [([LEASE + 5, LEASE + 100], [5, 100]), ([LEASE - 1], [])], ids=["longer", "shorter"]
+)
+@each_kind
+async def test_hold_whose_event_loop_is_blocked_longer_than_its_lease_is_renewed_with_a_warning(
+    kind: Kind, blocked_for: list[float], lapses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = kind()
+    async with maintenance_mode_on(store, lease=LEASE):
+        for seconds in blocked_for:
+            block_the_loop(seconds)
+            assert await is_kept(store) is (lapses == [])
+            await is_back(store, within=LEASE)
+        await anyio.sleep(3 * LEASE)
+    assert await store.get_state() == MaintenanceState()
+    assert lapses_of(caplog) == [pytest.approx(seconds, abs=1) for seconds in lapses]
+    assert len(warnings_of(caplog)) == len(lapses)
+
+
+async def test_hold_that_lapses_during_a_renewal_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """The process stops after the renewal is written, and goes on before that expires."""
     store = DetailedStore()
-    update, slow = store.update_state, True
 
-    async def update_late(change: Callable[[MaintenanceState], MaintenanceState], /) -> MaintenanceState:
-        nonlocal slow
-        state = await update(change)
-        if slow:
-            slow = False
-            await anyio.sleep(0.3)
-        return state
+    async def block() -> None:
+        block_the_loop(LEASE - 1)
+        await checkpoint()
 
-    store.update_state = update_late  # type: ignore[method-assign]  # for this test
-    async with maintenance_mode_on(store, lease=0.25):
-        [hold] = (await store.get_state()).holds
-        assert hold.expires_at is not None
-        assert hold.expires_at > clock.now()
+    async with maintenance_mode_on(store, lease=LEASE):
+        once(store, "after_write", block)
+        await anyio.sleep(LEASE)
+    assert lapses_of(caplog) == [pytest.approx(LEASE / 3 - 1, abs=1)]
+
+
+@on_a_real_clock
+async def test_hold_whose_host_slept_past_its_lease_is_renewed_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The clock has moved on, unlike that of the event loop."""
+    store = DetailedStore()
+    with moved_clock() as moved:
+        async with maintenance_mode_on(store, lease=3):
+            moved.move(seconds=60)
+            await is_back(store, within=30)
+    assert lapses_of(caplog) == [pytest.approx(58, abs=2)]
+
+
+# Vanished
+
+
+async def empty(store: DetailedStateBackend) -> None:
+    await store.update_state(lambda _: MaintenanceState())
+
+
+async def release(store: DetailedStateBackend) -> None:
+    """Release it as an operator does who believes that the job is gone."""
+    (hold,) = (await store.get_state()).holds
+    await store.update_state(lambda state: release_hold(state, hold.id))
+
+
+async def lose(store: DetailedStateBackend) -> None:
+    """Lose it unnoticed by any watch, as in a flush."""
+    await empty(getattr(store, "memory", store))
+
+
+@pytest.mark.parametrize("lease", [None, LEASE])
+@pytest.mark.parametrize("vanish", [empty, release, lose])
+@each_kind
+async def test_hold_that_vanishes_is_put_back_with_a_warning(
+    kind: Kind,
+    vanish: Callable[[DetailedStateBackend], Awaitable[None]],
+    lease: float | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = kind()
+    async with maintenance_mode_on(store, lease=lease, message="Migration"):
+        (before,) = (await store.get_state()).holds
+        await anyio.sleep(1)
+        await vanish(store)
+        await is_back(store, within=SOON)
+        (after,) = (await store.get_state()).holds
+        await anyio.sleep(2 * SOON)
+    await anyio.sleep(2 * SOON)
+    assert (after.id, after.message) == (before.id, "Migration")
+    assert await store.get_state() == MaintenanceState()
+    (warning,) = warnings_of(caplog)
+    assert "hold had vanished" in warning
+
+
+@pytest.mark.parametrize("lease", [None, LEASE])
+async def test_hold_that_vanishes_is_put_back_in_its_place_by_age(lease: float | None) -> None:
+    store = DetailedStore()
+    newer = Hold(id="newer", on=False, since=clock.now() + timedelta(seconds=1))
+    async with maintenance_mode_on(store, lease=lease):
+        await store.update_state(lambda _: MaintenanceState(holds=(replace(newer, id="older", since=None), newer)))
+        await anyio.sleep(SOON)
+        assert [hold.on for hold in (await store.get_state()).holds] == [False, True, False]
+
+
+async def test_hold_without_a_lease_that_stays_is_not_written_again() -> None:
+    store, written = DetailedStore(), list[bool]()
+
+    async def count() -> None:
+        written.append(True)
+        await checkpoint()
+
+    async with maintenance_mode_on(store):
+        store.after_write = count
+        await anyio.sleep(10 * SOON)
+        await set_maintenance_mode(True, store)
+        await anyio.sleep(10 * SOON)
+        assert written == [True]
+
+
+async def is_back_and_logged(store: DetailedStateBackend, caplog: pytest.LogCaptureFixture) -> None:
+    await is_back(store, within=20)
+    await eventually(lambda: ["hold had vanished" in warning for warning in warnings_of(caplog)] == [True], within=20)
+
+
+@on_a_real_clock
+@pytest.mark.parametrize("lease", [None, 60])
+async def test_hold_whose_file_is_deleted_is_put_back_with_a_warning(
+    lease: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = LocalFileBackend(tmp_path / "mode")
+    async with maintenance_mode_on(store, lease=lease):
+        Path(store.file_path).unlink()
+        await is_back_and_logged(store, caplog)
+    assert store.peek() == MaintenanceState()
+
+
+@ONLY_ASYNCIO  # on a clock that does not jump
+@pytest.mark.servers
+@pytest.mark.parametrize("lease", [None, 60])
+async def test_hold_whose_redis_is_flushed_is_put_back_with_a_warning(
+    lease: int | None, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(redis_url) as store:
+        assert isinstance(store, DetailedStateBackend)
+        async with maintenance_mode_on(store, lease=lease):
+            with redis.Redis.from_url(redis_url) as other:
+                other.flushall()
+            await is_back_and_logged(store, caplog)
+        assert (await store.get_state()).holds == ()

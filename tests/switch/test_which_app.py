@@ -11,11 +11,9 @@ import anyio
 import pytest
 from anyio import from_thread
 from fastapi import BackgroundTasks, FastAPI
-from starlette.types import Message
 
 from fastapi_maintenance import (
     LocalFileBackend,
-    MaintenanceModeMiddleware,
     MemoryBackend,
     configure_backend,
     force_maintenance_mode_off,
@@ -26,12 +24,13 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from tests.support import client
+from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
 
 
 def app_on(backend: MemoryBackend | None) -> FastAPI:
-    """Return an app whose endpoints switch it on in every way that an endpoint can."""
+    """Return an app with endpoints that switch it on, each in its way."""
     app = FastAPI()
     app.add_middleware(maintenance_middleware(backend=backend))
 
@@ -58,43 +57,40 @@ def app_on(backend: MemoryBackend | None) -> FastAPI:
 
 
 async def status(app: FastAPI, path: str = "/", method: str = "GET") -> int:
-    """Return the status of one request."""
     async with client(app) as http:
         return (await http.request(method, path)).status_code
 
 
 @pytest.mark.parametrize("path", ["/async", "/sync", "/background"])
-async def test_a_request_acts_on_its_own_app(path: str) -> None:
+async def test_request_acts_on_its_own_app(path: str) -> None:
     first, second = app_on(MemoryBackend()), app_on(MemoryBackend())
-    assert 200 == await status(first, path, "POST")
-    assert [503, 200] == [await status(first), await status(second)]
+    assert await status(first, path, "POST") == 200
+    assert [await status(first), await status(second)] == [503, 200]
 
 
-async def test_concurrent_requests_to_two_apps_never_mix() -> None:
-    backends = [MemoryBackend(), MemoryBackend()]
-    apps = [app_on(backend) for backend in backends]
+async def test_concurrent_requests_act_on_their_own_apps() -> None:
+    backends = [MemoryBackend(), MemoryBackend(True)]
     arrived = [anyio.Event(), anyio.Event()]
-    found: list[tuple[int, bool]] = []
+    found: dict[int, bool] = {}
 
-    def meet(mine: int) -> Any:  # noqa: ANN401 -- an endpoint
+    def meet(number: int) -> Any:  # noqa: ANN401 -- an endpoint
         async def endpoint() -> None:
-            arrived[mine].set()
-            await arrived[1 - mine].wait()  # both requests are under way now
-            found.append((mine, await get_maintenance_mode()))
+            arrived[number].set()
+            await arrived[1 - number].wait()
+            found[number] = await get_maintenance_mode()
 
         return force_maintenance_mode_off(endpoint)
 
-    for number, app in enumerate(apps):
-        app.add_api_route("/meet", meet(number))
-    await backends[1].set_value(True)
     with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
-            for app in apps:
+            for number, backend in enumerate(backends):
+                app = app_on(backend)
+                app.add_api_route("/meet", meet(number))
                 group.start_soon(status, app, "/meet")
-    assert [(0, False), (1, True)] == sorted(found)
+    assert found == {0: False, 1: True}
 
 
-async def test_a_request_to_another_app_inside_a_request_acts_on_that_app_and_then_on_this_one_again() -> None:
+async def test_request_inside_a_request_acts_on_the_other_app_and_then_on_its_own_again() -> None:
     outer_backend, inner_backend = MemoryBackend(), MemoryBackend()
     outer, inner = app_on(outer_backend), app_on(inner_backend)
 
@@ -108,58 +104,44 @@ async def test_a_request_to_another_app_inside_a_request_acts_on_that_app_and_th
 
     async with client(outer) as http:
         response = await http.post("/both")
-    assert [False, True] == response.json()
-    assert [True, True] == [await outer_backend.get_value(), await inner_backend.get_value()]
+    assert response.json() == [False, True]
+    assert [await outer_backend.get_value(), await inner_backend.get_value()] == [True, True]
 
 
-async def test_a_mounted_app_with_its_own_middleware_acts_on_itself() -> None:
+async def test_request_of_a_mounted_app_with_its_own_middleware_acts_on_that() -> None:
     outer_backend, inner_backend = MemoryBackend(), MemoryBackend()
-    outer, inner = app_on(outer_backend), app_on(inner_backend)
-    outer.mount("/inner", inner)
+    outer = app_on(outer_backend)
+    outer.mount("/inner", app_on(inner_backend))
     await status(outer, "/inner/async", "POST")
-    assert [False, True] == [await outer_backend.get_value(), await inner_backend.get_value()]
+    assert [await outer_backend.get_value(), await inner_backend.get_value()] == [False, True]
 
 
-async def test_the_lifespan_acts_on_its_own_app() -> None:
-    backend = MemoryBackend()
-    seen: list[bool] = []
+async def test_lifespan_acts_on_its_own_app() -> None:
+    backend, values = MemoryBackend(), []
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         async with maintenance_mode_on():
-            seen.append(await get_maintenance_mode(backend))
+            values.append(await backend.get_value())
         await set_maintenance_mode(True)
         yield
         await set_maintenance_mode(False)
-        seen.append(await get_maintenance_mode(backend))
 
     app = FastAPI(lifespan=lifespan)
-    app.add_middleware(MaintenanceModeMiddleware, backend=backend)
-    maintenance_middleware(backend=MemoryBackend())  # made last, but not meant in there
-    messages: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-
-    async def receive() -> Message:
-        if messages[0]["type"] == "lifespan.shutdown":
-            seen.append(await backend.get_value())
-        return messages.pop(0)
-
-    sent: list[str] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message["type"])
-
-    await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
-    assert ["lifespan.startup.complete", "lifespan.shutdown.complete"] == sent
-    assert [True, True, False] == seen
+    app.add_middleware(maintenance_middleware(backend=backend))
+    maintenance_middleware(backend=MemoryBackend())  # the newest
+    async with living(app):
+        values.append(await backend.get_value())
+    assert [*values, await backend.get_value()] == [True, True, False]
 
 
 async def test_call_outside_any_app_acts_on_the_newest_middleware() -> None:
-    earlier, last = MemoryBackend(), MemoryBackend()
+    earlier, newest = MemoryBackend(), MemoryBackend()
     configure_backend(MemoryBackend())
     maintenance_middleware(backend=earlier)
-    maintenance_middleware(backend=last)
+    maintenance_middleware(backend=newest)
     await set_maintenance_mode(True)
-    assert [False, True] == [await earlier.get_value(), await last.get_value()]
+    assert [await earlier.get_value(), await newest.get_value()] == [False, True]
 
 
 async def test_call_without_a_middleware_with_a_backend_acts_on_the_configured_one(tmp_path: Path) -> None:
@@ -170,27 +152,25 @@ async def test_call_without_a_middleware_with_a_backend_acts_on_the_configured_o
         assert await configured.get_value()
 
 
-async def test_a_middleware_without_backend_follows_what_is_configured_later(tmp_path: Path) -> None:
+async def test_middleware_without_a_backend_uses_the_one_configured_later(tmp_path: Path) -> None:
     app = app_on(None)
     statuses = [await status(app)]
-    maintenance_middleware(backend=MemoryBackend())  # made last; not meant by the requests of the first app
+    maintenance_middleware(backend=MemoryBackend())  # the newest, but not this app's
     configure_backend("file", file_path=tmp_path / "switch")
     await status(app, "/async", "POST")
     statuses.append(await status(app))
     configure_backend(MemoryBackend())
     statuses.append(await status(app))
-    assert [200, 503, 200] == statuses
+    assert statuses == [200, 503, 200]
 
 
 async def test_call_with_nothing_configured_acts_on_the_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     app = app_on(None)
     before = [await status(app), await get_maintenance_mode()]
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "on")
-    assert [200, False, 503, True] == [*before, await status(app), await get_maintenance_mode()]
-
-
-async def test_a_variable_of_another_name_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [*before, await status(app), await get_maintenance_mode()] == [200, False, 503, True]
     configure_backend("env", var_name="CLOSED")
+    assert not await get_maintenance_mode()
     monkeypatch.setenv("CLOSED", "1")
     assert await get_maintenance_mode()
 
@@ -206,7 +186,7 @@ async def test_a_variable_of_another_name_is_configured(monkeypatch: pytest.Monk
         (("env",), {"file_path": "x"}, TypeError, "file_path"),
     ],
 )
-def test_what_cannot_be_configured_is_refused(
+def test_configure_backend_with_wrong_arguments_is_refused(
     arguments: tuple[Any, ...], settings: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
@@ -214,7 +194,7 @@ def test_what_cannot_be_configured_is_refused(
 
 
 @pytest.mark.parametrize("function", [get_maintenance_mode, get_maintenance_state])
-async def test_what_is_no_backend_is_refused_where_it_is_given(function: Any) -> None:  # noqa: ANN401 -- one of two
+async def test_call_with_an_invalid_backend_is_refused(function: Any) -> None:  # noqa: ANN401 -- one of two
     with pytest.raises(TypeError, match=r"^backend must be an object with the async methods .*, got int$"):
         await function(1)
     with pytest.raises(ValueError, match=r"^backend must begin with one of env: .*, got 'file'"):
