@@ -339,7 +339,7 @@ maintenance_middleware(exempt=any_of(bypass, path_prefix("/health")))
 assert_type(any_of(bypass, sync_predicate), BuiltInPredicate)
 assert_type(bypass | path_prefix("/health"), BuiltInPredicate)
 assert_type(bypass_router(bypass), APIRouter)
-bypass_router(safe_method)  # type: ignore[arg-type]  # made by bypass_cookie
+bypass_router(safe_method)  # type: ignore[arg-type]  # created by bypass_cookie
 bypass_cookie("correct horse battery staple", samesite="any")  # type: ignore[arg-type]
 assert_type(maintenance_router(dependencies=[Depends(no_response)], bypass=bypass), APIRouter)
 maintenance_router()  # type: ignore[call-arg]  # who may set it?
