@@ -40,11 +40,10 @@ def test_each_block_is_closed_says_its_language_and_has_a_test() -> None:
         "test_exemptions.py",
         "test_pages.py",
         "../backends/test_alembic.py",
-        "../browser/frameworks.py",
+        "../browser/served.py",
         "../browser/test_frameworks.py",
         "../browser/test_cors.py",
         "../browser/test_notice.py",
-        "../browser/test_websockets.py",
         "../packages/test_in_one_process.py",
         "../responses/test_events.py",
     )
