@@ -1,4 +1,4 @@
-"""Everything that says whether maintenance is on, asked about one switch; as a program, in a process of its own."""
+"""Every surface that reports whether maintenance is on, asked about one switch; also as a program."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from tests.switch.lifespans import living
 
 
 class _Records(logging.Handler):
-    """Whether a record says that maintenance is on."""
+    """Whether a log record says that maintenance is on."""
 
     is_on = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Look at a record."""
+        """Check a record."""
         self.is_on |= record.__dict__.get("maintenance_active") is True
 
 
 async def answers(path: str) -> dict[str, bool]:
-    """Ask everything that says whether maintenance is on by the switch in a file."""
+    """Return what each surface reports about the switch in a file."""
     backend = LocalFileBackend(path)
-    seen: list[bool] = []
+    statuses: list[bool] = []
 
     def respond(request: Request) -> Response:
-        seen.append(current_status(request).active)
+        statuses.append(current_status(request).active)
         return JSONResponse({}, 503)
 
     app = FastAPI()
@@ -61,7 +61,9 @@ async def answers(path: str) -> dict[str, bool]:
             request = await visitor.get("/")
             overview = (await visitor.get("/maintenance")).json()
             notice = (await visitor.get("/maintenance/notice")).json()
-            changes = maintenance_changes(backend)  # of the follower of the app: one that begins anew looks in a second
+            changes = maintenance_changes(
+                backend
+            )  # uses the follower of the app; a new one would first read after a second
             first = await anext(changes)
             await changes.aclose()
             with anyio.move_on_after(30 if notice["active"] else 0):
@@ -79,7 +81,7 @@ async def answers(path: str) -> dict[str, bool]:
     shown = await to_thread.run_sync(CliRunner().invoke, cli, ["--backend", f"file:{path}", "status", "--json"])
     return {
         "request": request.status_code == 503,
-        "response callback": seen == [True],
+        "response callback": statuses == [True],
         "get_maintenance_mode": await get_maintenance_mode(backend),
         "get_maintenance_status": status.active,
         "maintenance_changes": first.active,
@@ -92,10 +94,10 @@ async def answers(path: str) -> dict[str, bool]:
 
 
 def main() -> None:
-    """Answer once for each line of standard input."""
+    """Print the answers once for each line of standard input."""
     for _ in sys.stdin:
-        process.reset()  # else a transition that was logged for the last line may not be logged again
-        print(json.dumps(anyio.run(answers, sys.argv[1])), flush=True)  # noqa: T201 -- it is read by the test
+        process.reset()  # a transition is logged once in a process
+        print(json.dumps(anyio.run(answers, sys.argv[1])), flush=True)  # noqa: T201 -- the test reads it
 
 
 if __name__ == "__main__":
