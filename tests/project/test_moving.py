@@ -1,4 +1,4 @@
-"""Names of version 0.0.5 still exist, or the page on moving says that they were removed."""
+"""An app written for version 0.0.5: its names exist or are listed as removed on the page on moving."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import importlib
 import re
 
 import pytest
+from fastapi import FastAPI
 
-from tests.documents import DOCS
+from fastapi_maintenance import MaintenanceModeMiddleware
+from tests.documents import DOCS, statuses
 
 PAGE = (DOCS / "moving.md").read_text(encoding="utf-8")
 NAMES = {
@@ -31,3 +33,12 @@ def test_name_of_0_0_5_exists_or_is_listed_as_removed(module: str) -> None:
     else:
         missing = [name for name in NAMES[module].split() if not hasattr(found, name)]
         assert [name for name in missing if not re.search(rf"`{module[1:]}\.?{name}`".replace("`.", "`"), PAGE)] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("verdict", "status"), [(True, 200), ("yes", 503), (re.match("", ""), 503), (None, 503)])
+async def test_exempt_handler_of_0_0_5_exempts_only_with_true(verdict: bool, status: int) -> None:
+    app = FastAPI()
+    app.add_api_route("/", lambda: "open")
+    app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True, exempt_handler=lambda _: verdict)
+    assert await statuses(app, "/") == [status]
