@@ -56,7 +56,7 @@ async def test_set_maintenance_mode_replaces_the_switch(
         (False, {"by": "bob"}, Switch(on=False, by="bob", since=stopped_at)),
         (False, {}, Switch()),
     ):
-        await set_maintenance_mode(value, backend, **details)  # type: ignore[arg-type]  # mixed values
+        await set_maintenance_mode(value, backend, **details)
         assert await get_maintenance_state(backend) == MaintenanceState(switch=expected)
 
 

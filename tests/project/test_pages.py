@@ -1,4 +1,4 @@
-"""Pages about several switches, and about other programs: right, as far as can be seen without these."""
+"""Pages about several switches and other programs, tested as far as possible without these programs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ pytestmark = pytest.mark.anyio
     ("closed", "answers"),
     [("", (200, 200, 200)), ("shop", (503, 503, 200)), ("billing", (200, 503, 200)), ("shop billing", (503, 503, 200))],
 )
-async def test_several_switches_close_their_part_alone(closed: str, answers: tuple[int, ...]) -> None:
+async def test_several_switches_close_only_their_part(closed: str, answers: tuple[int, ...]) -> None:
     app = example("Several switches").app()
     for name in closed.split():
         await set_maintenance_mode(True, f"file:{name}.txt")
     assert tuple(await statuses(app, "/items", "/billing/1", "/health")) == answers
 
 
-def test_command_chooses_one_of_several_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_sets_one_of_several_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("shop.py").write_text(example("Several switches").text, encoding="utf-8")
     monkeypatch.syspath_prepend(".")
     (block,) = [each for each in blocks_of(DOCS / "how-to" / "several-switches.md") if each.language == "console"]
@@ -50,14 +50,14 @@ def test_command_chooses_one_of_several_switches(monkeypatch: pytest.MonkeyPatch
     assert kept == ["1", "0"]
 
 
-async def test_switch_for_each_tenant_closes_its_host_alone() -> None:
+async def test_switch_of_a_tenant_closes_only_its_host() -> None:
     app = example("A switch for each tenant").app()
     await set_maintenance_mode(True, "file:apples.txt")
     assert await statuses(app, "/items Host=apples.example", "/items Host=pears.example", "/items") == [503, 200, 200]
 
 
-async def test_part_answers_what_its_page_shows() -> None:
-    """Paths that are like one of the part are not found, or closed where something answers them."""
+async def test_part_has_the_statuses_of_its_page() -> None:
+    """Paths that look like the part are not found, or blocked if a route matches them."""
     rows = re.findall(r"^\| (`/.+?`) \| (.+?) \|$", (DOCS / "how-to" / "one-part.md").read_text("utf-8"), re.MULTILINE)
     closed, open_, others = [re.findall(r"`(.+?)`", paths) for paths, _ in rows]
     assert [answer.partition(":")[0] for _, answer in rows] == ["`503`", "as usual", "what the app makes of it"]
@@ -74,7 +74,7 @@ async def test_part_answers_what_its_page_shows() -> None:
 
 
 async def status_at(app: FastAPI, path: str) -> int:
-    """Return the status at a path that a client would not send as it is."""
+    """Return the status of a path that a client would normalize."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -90,7 +90,7 @@ async def receive_nothing() -> Message:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-def test_nothing_is_logged_shows_what_begins_and_ends() -> None:
+def test_nothing_is_logged_recipe_enables_info() -> None:
     logger, root = logging.getLogger("fastapi_maintenance"), logging.getLogger()
     before = (logger.level, root.level)
     try:
@@ -110,7 +110,7 @@ def served(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.servers
-def test_docker_image_starts_the_server_itself_and_is_healthy_during_maintenance(served: str) -> None:
+def test_docker_image_is_healthy_during_maintenance(served: str) -> None:
     lines = dict(line.split(" ", 1) for line in example("Docker", "dockerfile").text.splitlines())
     assert lines["EXPOSE"] in json.loads(lines["CMD"])
     assert json.loads(lines["CMD"])[0] == "uvicorn"
@@ -120,7 +120,7 @@ def test_docker_image_starts_the_server_itself_and_is_healthy_during_maintenance
     assert subprocess.run([sys.executable, *words], check=False, timeout=60).returncode == 0
 
 
-def test_unit_of_systemd_keeps_its_switch_where_the_command_looks(tmp_path: Path) -> None:
+def test_systemd_unit_has_the_switch_of_the_command(tmp_path: Path) -> None:
     unit = configparser.ConfigParser()
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(example("systemd", "ini").text)
@@ -130,7 +130,7 @@ def test_unit_of_systemd_keeps_its_switch_where_the_command_looks(tmp_path: Path
     assert f"/var/lib/{service['StateDirectory']}/" in service["Environment"]
     verify = shutil.which("systemd-analyze")
     if verify is None:
-        pytest.skip("systemd is not installed, so the unit is not verified by it")
+        pytest.skip("systemd is not installed")
     file = tmp_path / "shop.service"
     program = service["ExecStart"].split()[0]
     file.write_text(example("systemd", "ini").text.replace(program, sys.executable).replace("=shop\n", "=root\n"))

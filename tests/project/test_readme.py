@@ -1,4 +1,4 @@
-"""The README where a package index shows it."""
+"""The README as a package index shows it, `hatch_build.py`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ PICTURE = "![A plot](docs/plots/off.svg)"
         (f"a\n\n{PICTURE}\n\nb", f"a\n\n![A plot]({URL}docs/plots/off.svg?raw=true)\n\nb", "a\n\nb"),
     ],
 )
-def test_with_absolute_links_makes_relative_ones_absolute_or_leaves_them_out(
+def test_with_absolute_links_makes_relative_links_absolute_or_removes_them(
     text: str, absolute: str, without: str
 ) -> None:
     assert with_absolute_links(text, URL) == absolute
     assert with_absolute_links(text, "") == without
 
 
-def test_with_absolute_links_of_the_readme_lead_to_files_or_are_left_out() -> None:
+def test_with_absolute_links_of_the_readme_lead_to_files_or_are_removed() -> None:
     text = README.read_text(encoding="utf-8")
     links = re.findall(rf"\]\({URL}([^)?#]+)", with_absolute_links(text, URL))
     assert len(links) == len(re.findall(r"\]\((?!https?://|#)", text)) > 40
