@@ -77,6 +77,15 @@ def test_house_in_contributing_has_the_folders_of_the_package() -> None:
     assert {name for name in folders if name not in {"__init__", "__pycache__", "py.typed"}} == shown
 
 
+def test_map_in_contributing_has_modules_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rules = dict(re.findall(r"^\| ([^|]+) \| `([\w/]+\.py)` \|$", text, re.MULTILINE))
+    assert len(rules) == len(set(rules.values())) >= 30
+    paths = re.findall(r"`([\w/]+\.py)`", text)
+    roots = (ROOT / "fastapi_maintenance", ROOT)
+    assert [path for path in paths if not any((root / path).is_file() for root in roots)] == []
+
+
 def test_demo_prints_what_the_readme_shows() -> None:
     printed = subprocess.run(
         [sys.executable, ROOT / "examples" / "demo.py"], capture_output=True, text=True, check=True, timeout=120
