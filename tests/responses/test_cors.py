@@ -43,15 +43,15 @@ def app_with(*layers: Any, app: FastAPI | None = None, **cors: Any) -> FastAPI: 
 
 def app_in(place: str, cors: dict[str, Any] | None = None, **settings: Any) -> ASGIApp:  # noqa: ANN401 -- of the middleware
     """Return the shop in maintenance with a CORS middleware in this place."""
-    maintenance = maintenance_middleware(**{"backend": "memory:", "enabled": True, **settings})
+    settings = {"backend": "memory:", "enabled": True, **settings}
     if place == "wrapped":
-        return maintenance(app_with(**(cors or {})))
+        return maintenance_middleware(app_with(**(cors or {})), **settings)
     if place == "mounted":
         outer = FastAPI()
         outer.mount("", app_with(**(cors or {})))
     else:
         outer = shop() if place == "outside" else app_with(**(cors or {}))
-    outer.add_middleware(maintenance)
+    outer.add_middleware(maintenance_middleware(**settings))
     return app_with(app=outer) if place in {"outside", "both"} else outer
 
 

@@ -61,6 +61,11 @@ def test_stream_reconnects_at_the_end_or_after_retry_plus_up_to_retry(retry: flo
     assert max((earliest - 1) * 1000, 100) <= int(found[1]) <= max((earliest + retry) * 1000 + 1, 100)
 
 
+def test_stream_reconnects_at_a_random_moment() -> None:
+    bodies = {rendered(as_event_stream(), ON, ("accept", EVENTS)).body for _ in range(20)}
+    assert len(bodies) > 10
+
+
 @given(st.text(alphabet=st.characters(codec="utf-8") | st.sampled_from("\r\n: "), max_size=100), st.booleans())
 def test_stream_is_one_event_with_the_message_and_the_end(message: str, has_end: bool) -> None:
     state = ending_in(600, message) if has_end else MaintenanceState(switch=Switch(on=True, message=message))
