@@ -1,7 +1,5 @@
 """The documents, and their examples in order with their headings."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

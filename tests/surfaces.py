@@ -1,7 +1,5 @@
 """Every surface that reports whether maintenance is on, asked about one switch; also as a program."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

@@ -1,7 +1,5 @@
 """The early checks of arguments, `_helpers/checks.py`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial

@@ -1,7 +1,5 @@
 """`control`: reading and setting the switch, windows and holds, and which arguments are refused."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """`openapi`: the 503 in the app's own document, and `predicates/verdicts.py`, which decides from method and path."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any

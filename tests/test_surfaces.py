@@ -1,7 +1,5 @@
 """Every surface that reports whether maintenance is on gives the same answer, in this process and in another."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

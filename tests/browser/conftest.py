@@ -1,7 +1,5 @@
 """One browser and one server for all tests."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 

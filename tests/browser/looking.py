@@ -1,7 +1,5 @@
 """How the tests visit a page, close the service, and check the accessibility."""
 
-from __future__ import annotations
-
 import importlib.resources
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The apps that the browser visits, each at the host `NAME.localhost`, with their switch in `maintenance.txt`."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The 503 as a script of another origin reads it."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The documentation as a reader sees it, built as the session `docs` builds it."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The maintenance page in apps with htmx or Turbo, and event streams that reconnect."""
 
-from __future__ import annotations
-
 import pytest
 from playwright.sync_api import Browser, Page, expect
 

@@ -1,7 +1,5 @@
 """The banner of the recipe for a public notice."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

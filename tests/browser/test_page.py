@@ -1,7 +1,5 @@
 """The maintenance page as a visitor sees it."""
 
-from __future__ import annotations
-
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a page sees of a WebSocket that maintenance refuses or closes, with and without the recipes."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import pytest

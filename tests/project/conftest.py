@@ -1,7 +1,5 @@
 """Examples run in an empty folder, with the settings that they read from the environment."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

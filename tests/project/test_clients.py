@@ -1,7 +1,5 @@
 """The recipes for clients, and the responses for GraphQL, JSON-RPC and MCP, with the real clients."""
 
-from __future__ import annotations
-
 import importlib
 import time
 from collections.abc import Iterator

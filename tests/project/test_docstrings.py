@@ -1,7 +1,5 @@
 """The examples in the docstrings of the package run, and every public function has one."""
 
-from __future__ import annotations
-
 import doctest
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """The README and the pages agree with the project: commands, names, links, and what they repeat."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess
@@ -9,6 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 import typer
 import yaml
 from typer.testing import CliRunner
@@ -19,6 +18,7 @@ from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.cli.commands import app as cli
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.predicates import __all__ as predicates
+from hatch_build import with_absolute_links
 from tests.documents import DOCS, DOCUMENTS, README, ROOTS, TUTORIAL, blocks_of, example, examples_of
 from tests.support import ROOT
 
@@ -36,9 +36,9 @@ def test_blocks_are_closed_have_a_language_and_a_test() -> None:
     blocks = [block for document in DOCUMENTS for block in blocks_of(document)]
     here = Path(__file__)
     files = (
-        *("test_clients", "test_examples", "test_exemptions", "test_pages", "test_recipes", here.stem),
+        *("test_clients", "test_examples", "test_exemptions", "test_recipes", here.stem),
         *("../backends/test_alembic", "../browser/served", "../browser/test_cors", "../browser/test_notice"),
-        *("../packages/test_in_one_process", "../responses/test_events"),
+        *("../packages/test_in_one_process", "../responses/test_responses"),
     )
     tests = "".join(here.parent.joinpath(f"{name}.py").read_text("utf-8") for name in files)
     assert [line for line in ALL.splitlines() if "```" in line] == [
@@ -218,3 +218,34 @@ def test_readme_is_short_and_links_every_page_but_the_reference() -> None:
     pages = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS[1:] if path not in including]
     generated = [page for page in pages if "\n::: " in (ROOT / page).read_text(encoding="utf-8")]
     assert [page for page in pages if page not in generated and f"({page})" not in text] == []
+
+
+URL = "https://files.example/blob/v1/"
+PICTURE = "![A plot](docs/plots/off.svg)"
+
+
+@pytest.mark.parametrize(
+    ("text", "absolute", "without"),
+    [
+        ("see [a](docs/a.md)", f"see [a]({URL}docs/a.md)", "see a"),
+        ("see [a](docs/a.md#b)", f"see [a]({URL}docs/a.md#b)", "see a"),
+        ("[`a.py`](a.py), [b](b.py)", f"[`a.py`]({URL}a.py), [b]({URL}b.py)", "`a.py`, b"),
+        ("[a](https://a.example)", "[a](https://a.example)", "[a](https://a.example)"),
+        ("[a](#a)", "[a](#a)", "[a](#a)"),
+        ("`[redis]` (or not)", "`[redis]` (or not)", "`[redis]` (or not)"),
+        (f"a\n\n{PICTURE}\n\nb", f"a\n\n![A plot]({URL}docs/plots/off.svg?raw=true)\n\nb", "a\n\nb"),
+    ],
+)
+def test_with_absolute_links_makes_relative_links_absolute_or_removes_them(
+    text: str, absolute: str, without: str
+) -> None:
+    assert with_absolute_links(text, URL) == absolute
+    assert with_absolute_links(text, "") == without
+
+
+def test_with_absolute_links_of_the_readme_lead_to_files_or_are_removed() -> None:
+    text = README.read_text(encoding="utf-8")
+    links = re.findall(rf"\]\({URL}([^)?#]+)", with_absolute_links(text, URL))
+    assert len(links) == len(re.findall(r"\]\((?!https?://|#)", text)) > 40
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+    assert re.findall(r"\]\((?!https?://|#).*?\)", with_absolute_links(text, "")) == []

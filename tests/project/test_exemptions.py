@@ -1,7 +1,5 @@
 """The recipes that exempt by user or by GraphQL operation run as written, with the real packages."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys
@@ -9,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -49,7 +47,7 @@ class Users(list[User]):
     async def get_by_email(self, email: str) -> User | None:
         return next((user for user in self if user.email == email), None)
 
-    async def session(self) -> AsyncIterator[Users]:
+    async def session(self) -> AsyncIterator[Self]:
         yield self
 
 

@@ -1,7 +1,5 @@
 """The recipes for workers, an alert and a server run as they are written, with the real packages."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import importlib

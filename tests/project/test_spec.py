@@ -1,7 +1,5 @@
 """The examples of the two documents that define the library run as they are written."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any

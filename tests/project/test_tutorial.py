@@ -1,7 +1,5 @@
 """The tutorial and the quick start, followed like a reader: two terminals, one folder, the blocks in order."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

@@ -1,7 +1,5 @@
 """Blocked uploads to an app with a limit of bodies, `responses/sending.py`."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Blocked responses for scripts of other origins, `responses/cors.py`; `tests/browser` reads them in a browser."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import httpx

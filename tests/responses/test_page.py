@@ -1,7 +1,5 @@
 """The maintenance page, `responses/page.py` and `responses/words.py`; `tests/browser` shows it to a browser."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

@@ -1,7 +1,5 @@
 """The public notice, `router/notice.py`: maintenance that is on or planned, even while the store is unavailable."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The admin API does what its own OpenAPI document says, whatever schemathesis thinks of sending."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import schemathesis

@@ -3,8 +3,6 @@
 A good line asserts its type. A bad one ignores its error, and mypy's `warn_unused_ignores` reports if there is none.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
