@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -152,7 +153,9 @@ async def block(**settings: Any) -> None:  # noqa: ANN401 -- those of the block
 
 
 Call = Callable[..., Awaitable[object]]
-NEEDED = r"needs a backend with the method update_state\(change\)"
+turn_on, turn_off = partial(set_maintenance_mode, True), partial(set_maintenance_mode, False)
+NAIVE = LATER.replace(tzinfo=None)
+LACKS = r"needs a backend with the method update_state\(change\), which .* lacks$"
 
 
 @pytest.mark.parametrize(
@@ -162,48 +165,23 @@ NEEDED = r"needs a backend with the method update_state\(change\)"
             (set_maintenance_mode, {"value": value}, TypeError, f"value must be True or False, got {kind} {value!r}")
             for value, kind in (("off", "str"), (1, "int"), (None, "NoneType"))
         ),
-        (set_maintenance_mode, {"value": True, "message": 5}, TypeError, "message must be a str, got int 5"),
-        (set_maintenance_mode, {"value": True, "message": "\ud800"}, ValueError, "message must be text that UTF-8 can"),
-        (
-            set_maintenance_mode,
-            {"value": True, "ends_at": "noon"},
-            TypeError,
-            "ends_at must be a datetime or None, got",
-        ),
-        (
-            set_maintenance_mode,
-            {"value": True, "ends_at": datetime(2100, 1, 1)},  # noqa: DTZ001 -- naive
-            ValueError,
-            "ends_at must be an aware datetime",
-        ),
-        (set_maintenance_mode, {"value": True, "ends_at": PAST}, ValueError, "ends_at must be in the future, got "),
-        (
-            set_maintenance_mode,
-            {"value": False, "message": "why"},
-            ValueError,
-            "message and ends_at go with value=True",
-        ),
-        (
-            set_maintenance_mode,
-            {"value": False, "ends_at": LATER},
-            ValueError,
-            "message and ends_at go with value=True",
-        ),
+        (turn_on, {"message": 5}, TypeError, "message must be a str, got int 5"),
+        (turn_on, {"message": "\ud800"}, ValueError, "message must be text that UTF-8 can carry"),
+        (turn_on, {"ends_at": "noon"}, TypeError, "ends_at must be a datetime or None, got str 'noon'"),
+        (turn_on, {"ends_at": NAIVE}, ValueError, "ends_at must be an aware datetime"),
+        (turn_on, {"ends_at": PAST}, ValueError, "ends_at must be in the future, got "),
+        (turn_off, {"message": "why"}, ValueError, "message and ends_at go with value=True"),
+        (turn_off, {"ends_at": LATER}, ValueError, "message and ends_at go with value=True"),
         *(
-            (
-                set_maintenance_mode,
-                {"value": True, "backend": BareSwitch(), name: detail},
-                NotSupportedError,
-                f"{name} {NEEDED}",
-            )
-            for name, detail in (("message", "soon"), ("by", "alice"), ("ends_at", LATER))
+            (turn_on, {"backend": BareSwitch(), **details}, NotSupportedError, f"{next(iter(details))} {LACKS}")
+            for details in ({"message": "soon"}, {"by": "alice"}, {"ends_at": LATER})
         ),
         (plan_maintenance, {"starts_at": PAST}, ValueError, "starts_at must be in the future, got "),
         (plan_maintenance, {"starts_at": LATER, "ends_at": LATER}, ValueError, "ends_at must be after starts_at, got "),
         (plan_maintenance, {"starts_at": "noon"}, TypeError, "starts_at must be a datetime or None, got str 'noon'"),
         (plan_maintenance, {"starts_at": None}, TypeError, "starts_at must be a datetime, got NoneType None"),
         (plan_maintenance, {"starts_at": LATER, "message": 5}, TypeError, "message must be a str, got int 5"),
-        (plan_maintenance, {"starts_at": LATER, "backend": BareSwitch()}, NotSupportedError, rf"plan_.*\(\) {NEEDED}"),
+        (plan_maintenance, {"starts_at": LATER, "backend": BareSwitch()}, NotSupportedError, rf"plan_.*\(\) {LACKS}"),
         (cancel_maintenance, {"window_id": 5}, TypeError, "window_id must be a str, got int 5"),
         (release_hold, {"hold_id": 5}, TypeError, "hold_id must be a str, got int 5"),
         (block, {"backend": 1}, TypeError, "backend must be an object with the async methods"),

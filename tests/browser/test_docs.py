@@ -1,6 +1,5 @@
 """The documentation as a reader sees it, built as the session `docs` builds it."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -124,9 +123,7 @@ def test_page_is_accessible_and_has_the_colours_of_the_visitor(
             assert axe_passes(page) > 10
 
 
-def test_each_page_fits_on_a_screen_and_a_phone_and_requests_no_other_host(
-    browser: Browser, site: str, built: Path
-) -> None:
+def test_page_fits_on_a_screen_and_a_phone_and_requests_no_other_host(browser: Browser, site: str, built: Path) -> None:
     requested: list[str] = []
     found: dict[str, list[str]] = {}
     with visited(browser, site, viewport=WIDE) as page:
@@ -143,12 +140,6 @@ def test_each_page_fits_on_a_screen_and_a_phone_and_requests_no_other_host(
     assert len(requested) > len(found) > 80
     assert {path: wide for path, wide in found.items() if wide} == {}
     assert [url for url in requested if not url.startswith((site, "data:", "blob:"))] == []
-
-
-def test_each_page_has_its_own_description(built: Path) -> None:
-    texts = [(built / path).read_text(encoding="utf-8") for path in pages_of(built) if path != "404.html"]
-    descriptions = [re.findall(r'<meta name="description" content="(.+?)"', text) for text in texts]
-    assert len({description for (description,) in descriptions}) == len(texts)
 
 
 def test_examples_of_docstrings_are_shown_as_code(built: Path) -> None:
