@@ -76,7 +76,7 @@ def main() -> None:
                 print("An administrator closes it. No process is restarted.\n")
                 show(client, "PUT", "/maintenance/switch", {"on": True, "message": "Back at ten"})
                 show(client, "GET", "/items")
-                print("Health checks still pass, and unknown paths are still not found.\n")
+                print("Health checks still pass, and what does not exist is still not found.\n")
                 show(client, "GET", "/health")
                 show(client, "GET", "/nothing")
                 print("It opens again.\n")
