@@ -3,6 +3,8 @@
 A good line asserts its type. A bad one ignores its error, and mypy's `warn_unused_ignores` reports if there is none.
 """
 
+# ruff: noqa: F403, F405 -- the names are those of `__all__`
+
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,68 +19,7 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.types import ASGIApp
 
-from fastapi_maintenance import (
-    AsyncBuiltInPredicate,
-    AsyncPredicate,
-    BaseStateBackend,
-    BuiltInPredicate,
-    DetailedStateBackend,
-    EnvVarBackend,
-    Hold,
-    LocalFileBackend,
-    MaintenanceBlock,
-    MaintenanceModeMiddleware,
-    MaintenanceState,
-    MaintenanceStatus,
-    MemoryBackend,
-    MiddlewareSettings,
-    PageWords,
-    PeekableStateBackend,
-    Predicate,
-    StateBackend,
-    StateChange,
-    Switch,
-    SyncResponseCallback,
-    WatchableStateBackend,
-    Window,
-    WorkerStatus,
-    all_of,
-    any_of,
-    as_event_stream,
-    as_html,
-    as_json,
-    as_problem,
-    backend_from_url,
-    bypass_cookie,
-    cached,
-    cancel_maintenance,
-    configure_backend,
-    current_status,
-    dependency,
-    document_maintenance,
-    force_maintenance_mode_off,
-    force_maintenance_mode_on,
-    get_maintenance_mode,
-    get_maintenance_state,
-    get_maintenance_status,
-    get_workers,
-    header_equals,
-    maintenance_changes,
-    maintenance_middleware,
-    maintenance_mode_off,
-    maintenance_mode_on,
-    method_in,
-    negotiate,
-    not_,
-    path_prefix,
-    plan_maintenance,
-    release_hold,
-    safe_method,
-    set_maintenance_mode,
-    status_of,
-    wait_until_open,
-    with_media_type,
-)
+from fastapi_maintenance import *
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.router import bypass_router, maintenance_router
