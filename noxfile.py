@@ -260,7 +260,7 @@ def browser(session: nox.Session) -> None:
     if not any(map(shutil.which, BROWSERS)):
         session.skip(f"no browser to look at the pages with: install one of {', '.join(BROWSERS)}")
     session.install(*group("browser"), "-e", ".")
-    session.run("pytest", "--numprocesses", "2", "tests/browser", *session.posargs)
+    session.run("pytest", "--numprocesses", "2", "--dist", "loadfile", "tests/browser", *session.posargs)
 
 
 @nox.session

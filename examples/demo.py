@@ -1,4 +1,4 @@
-"""See a real server go into maintenance and come back: starts the shop under uvicorn and talks to it over HTTP."""
+"""Show a real server in maintenance and after it: run the shop under uvicorn and send it requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN_HEADERS = ("retry-after", "cache-control")
 
 
 def free_port() -> int:
-    """Return a port of this host that nobody listens on."""
+    """Return a free port of this host."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def wait_until_up(client: httpx.Client, server: subprocess.Popen[bytes]) -> None:
-    """Return when the server answers; raise when it does not within half a minute."""
+    """Wait until the server responds, for at most half a minute."""
     for _ in range(300):
         if server.poll() is not None:
             break
@@ -48,7 +48,7 @@ def show(
     path: str,
     body: dict[str, object] | None = None,
 ) -> None:
-    """Make a request, and print it and what came back."""
+    """Send a request, and print it and its response."""
     headers = {} if body is None else {"X-Admin-Key": ADMIN_KEY, "If-Match": "*"}
     response = client.request(method, path, json=body, headers=headers)
     shown = [f"{name}: {response.headers[name]}" for name in SHOWN_HEADERS if name in response.headers]

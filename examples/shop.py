@@ -1,4 +1,4 @@
-"""A small shop that can be closed, to build on: its switch is a file or any other store, operators turn it over HTTP.
+"""A small shop with maintenance mode: its switch is a file or any other store, and operators set it over HTTP.
 
 SHOP_ADMIN_KEY=... SHOP_STORE=redis://localhost uvicorn shop:app
 """
@@ -30,22 +30,22 @@ items = APIRouter(prefix="/items")
 
 @items.get("")
 async def list_items() -> list[str]:
-    """List what can be bought."""
+    """Return the items."""
     return ["apple", "pear"]
 
 
 @items.websocket("/prices")
 async def prices(websocket: WebSocket) -> None:
-    """Tell the prices as long as somebody listens."""
+    """Send the price of each item that is received."""
     await websocket.accept()
     async for item in websocket.iter_text():
         await websocket.send_json({"item": item, "price": len(item)})
 
 
 def administrator(x_admin_key: Annotated[str, Header()] = "") -> None:
-    """Let nobody in but those who know the key."""
+    """Refuse requests without the key."""
     if not secrets.compare_digest(x_admin_key.encode(), ADMIN_KEY.encode()):
-        raise HTTPException(status_code=403, detail="This is for administrators")
+        raise HTTPException(status_code=403, detail="Administrators only")
 
 
 app = FastAPI(title="Shop")
@@ -55,7 +55,7 @@ app.include_router(maintenance_router(dependencies=[Depends(administrator)]))
 
 @app.get("/health")
 async def health() -> dict[str, str]:
-    """Tell that the process lives."""
+    """Return that the process is alive."""
     return {"status": "alive"}
 
 

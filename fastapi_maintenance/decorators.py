@@ -1,7 +1,7 @@
-"""Marks on endpoints: maintenance is always on for this one, never for that one.
+"""Marks on endpoints: maintenance is always on, or always off, for this one.
 
-A mark is put on the function itself, so its order and that of `@app.get` do not matter. It holds for the route that
-answers with this function, not for its path.
+A mark is an attribute of the function itself, so its order and that of `@app.get` do not matter. It applies to the
+routes of this function, not to their paths. `_routing/finder.py` finds the route of a request.
 """
 
 from collections.abc import Iterator
@@ -33,9 +33,9 @@ _marked: WeakValueDictionary[int, Any] = remembered(WeakValueDictionary())
 
 
 class _Mark:
-    """A mark on an endpoint, which this process knows of also where the endpoint came to it by pickle."""
+    """A mark on an endpoint. Unpickling creates it anew, so that `has_forced_on` knows about it in this process."""
 
-    def __init__(self, forced_on: bool) -> None:  # noqa: FBT001 -- all that there is to say
+    def __init__(self, forced_on: bool) -> None:  # noqa: FBT001 -- its only argument
         self.forced_on = forced_on
         _forced_on[:] = _forced_on or [True] * forced_on
 
@@ -44,7 +44,7 @@ class _Mark:
 
 
 def force_maintenance_mode_on(endpoint: _Endpoint) -> _Endpoint:
-    """Block the endpoint at all times, whatever the switch says and whoever asks.
+    """Block the endpoint at all times, whatever the switch says and whoever makes the request.
 
     >>> @force_maintenance_mode_on
     ... def retired() -> str:
@@ -64,7 +64,7 @@ def force_maintenance_mode_off(endpoint: _Endpoint) -> _Endpoint:
 
     >>> @force_maintenance_mode_off
     ... def status() -> str:
-    ...     return "always there"
+    ...     return "always available"
 
     Returns:
         The same endpoint.
@@ -76,33 +76,34 @@ def force_maintenance_mode_off(endpoint: _Endpoint) -> _Endpoint:
 
 
 def has_forced_on() -> bool:
-    """Tell whether any endpoint of this process is forced on; if not, an open service needs no look at its routes."""
+    """Return whether any endpoint of this process is forced on. Otherwise routes matter only during maintenance."""
     return bool(_forced_on)
 
 
 def marks_put() -> int:
-    """Return how many marks have been put in this process."""
+    """Return how many times this process has marked an endpoint."""
     return _marks_put[0]
 
 
 def marked() -> list[Any]:
-    """Return what has been marked in this process and is still there."""
+    """Return the marked objects of this process that still exist."""
     return list(_marked.values())
 
 
 def mark_of(endpoint: object) -> bool | None:
-    """Return True for an endpoint that is forced on, False for one that is forced off, None for one without a mark.
+    """Return True if the endpoint is forced on, False if it is forced off, None if it has no mark.
 
-    The outermost mark counts, on the endpoint or on what it is a partial, a method, a call or a wrapper of.
+    The outermost mark counts: that of the endpoint, else that of the function behind it, if the endpoint is a partial,
+    a method, a callable object or a wrapper.
     """
-    if isinstance(endpoint, FunctionType) and not vars(endpoint):  # as nearly every endpoint
+    if isinstance(endpoint, FunctionType) and not vars(endpoint):  # like nearly every endpoint
         return None
     marks = (_mark_on(each) for each in _chain_of(endpoint))
     return next((mark for mark in marks if mark is not None), None)
 
 
 def endpoints_in(endpoint: object) -> Iterator[object]:
-    """Yield all that a mark may have been put on, and that counts for an endpoint or for one of its methods."""
+    """Yield each object whose mark would count for this endpoint or for one of its methods."""
     for each in _chain_of(endpoint):
         yield each
         for kind in each.__mro__ if isinstance(each, type) else ():
@@ -118,13 +119,13 @@ def _chain_of(endpoint: object) -> Iterator[object]:
 
 
 def _put(endpoint: _Endpoint, *, forced_on: bool) -> _Endpoint:
-    # What the class hands out is the function, not the descriptor.
+    # Attribute access on the class returns the function, not the descriptor.
     thing: Any = endpoint.__func__ if isinstance(endpoint, (staticmethod, classmethod)) else endpoint
     check_callable("endpoint", thing)
     mark = _Mark(forced_on)
     try:
         if isinstance(thing, MethodType):
-            # A bound method carries no attributes, and its function is shared with all other instances.
+            # A bound method has no attributes of its own, and all instances share its function.
             marks = vars(thing.__self__).get(_METHOD_MARKS, {})
             setattr(thing.__self__, _METHOD_MARKS, {**marks, thing.__func__: mark})
         else:
@@ -150,4 +151,4 @@ def _inner(endpoint: Any) -> Any:  # noqa: ANN401 -- anything can be an endpoint
     if hasattr(endpoint, "__wrapped__"):
         return endpoint.__wrapped__
     is_object = not isinstance(endpoint, (type, FunctionType))
-    return getattr(type(endpoint), "__call__", None) if is_object else None  # noqa: B004 -- its function is wanted
+    return getattr(type(endpoint), "__call__", None) if is_object else None  # noqa: B004 -- for its function

@@ -1,6 +1,4 @@
-"""The documents and their examples, as a reader finds them: in their order, under their headings."""
-
-from __future__ import annotations
+"""The documents, and their examples in order with their headings."""
 
 import re
 from collections.abc import Iterator
@@ -18,20 +16,20 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial.md"
 ROOTS = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
-"""Documents at the root that pages include, so that they stand where people look for them as well."""
+"""Documents at the root that pages include."""
 DOCUMENTS = [README, *ROOTS, *sorted(DOCS.rglob("*.md"))]
-"""All that people are given to read."""
+"""All documents for users."""
 SPEC = [ROOT / "tests" / "spec" / name for name in ("overview.md", "custom-backends.md")]
 """The two documents that define the library."""
 PATHS = ("/", "/health", "/health/live", "/healthy", "/billing/1", "/items", "/open", "/robots.txt")
-"""Where the app of an example answers beside its own routes."""
+"""Paths that the app of an example gets in addition to its own routes."""
 
 _LINE = re.compile(r"^(?P<marks>#+) (?P<heading>.+)$|^(?P<fence>```)(?P<language>\w*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A fenced block: the heading that it stands under, its language, its text and its line in the document."""
+    """A fenced block: the heading above it, its language, its text and its line in the document."""
 
     document: Path
     heading: str
@@ -40,12 +38,12 @@ class Example:
     line: int
 
     def replaced(self, old: str, new: str) -> Self:
-        """Return the block with something else in place of what stands there."""
+        """Return the block with another text instead of the old one."""
         assert old in self.text
         return replace(self, text=self.text.replace(old, new))
 
     def app(self, names: dict[str, Any] | None = None) -> FastAPI:
-        """Execute the block, add its names to those given, and return its app, which also answers at `PATHS`."""
+        """Execute the block, add its names to those given, and return its app, with routes at `PATHS`."""
         names = {} if names is None else names
         names |= self.run(**names)
         app: FastAPI = names["app"]
@@ -55,8 +53,8 @@ class Example:
         return app
 
     def run(self, **names: object) -> dict[str, Any]:
-        """Execute the block as a module in which these names exist, and return its names."""
-        source = "\n" * self.line + self.text  # so that a traceback shows the line of the document
+        """Execute the block as a module with these names, and return all its names."""
+        source = "\n" * self.line + self.text  # a traceback shows the line of the document
         namespace: dict[str, Any] = {"__name__": "example", **names}
         exec(compile(source, str(self.document), "exec"), namespace)  # noqa: S102 -- it is our own document
         return namespace
@@ -68,7 +66,7 @@ def examples_of(document: Path, language: str) -> list[Example]:
 
 
 def example(heading: str, language: str = "python") -> Example:
-    """Return the one example in this language that stands under a heading, in whichever document."""
+    """Return the only example in this language under this heading in all documents."""
     found = [
         each for document in (*DOCUMENTS, *SPEC) for each in examples_of(document, language) if each.heading == heading
     ]
@@ -94,7 +92,7 @@ def blocks_of(document: Path) -> Iterator[Example]:
 
 
 async def ask(app: ASGIApp, request: str) -> httpx.Response:
-    """Make a request such as `POST /items X-Admin-Key=secret-key from 10.9.9.9`."""
+    """Send a request such as `POST /items X-Admin-Key=secret-key from 10.9.9.9`."""
     line, _, peer = request.partition(" from ")
     words = line.split(" ")
     method = "GET" if words[0].startswith("/") else words.pop(0)
@@ -109,6 +107,6 @@ async def statuses(app: ASGIApp, *requests: str) -> list[int]:
 
 
 def as_shown(response: httpx.Response, *headers: str) -> str:
-    """Return a response as a document shows it: with some of its headers."""
+    """Return a response with some of its headers, as documents show it."""
     kept = [f"{name}: {response.headers[name]}" for name in headers]
     return "\n".join([f"HTTP/1.1 {response.status_code} {response.reason_phrase}", *kept, "", response.text, ""])

@@ -1,6 +1,6 @@
-"""What was built, seen where nothing else is installed: `python -I installed.py wheel sdist`.
+"""Checks of the built distributions, where nothing else is installed: `python -I installed.py wheel sdist`.
 
-It is run by the session `package` of the noxfile, and says what is wrong by an `AssertionError`.
+The session `package` of the noxfile runs it. It raises an `AssertionError` if something is wrong.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ NAME = "fastapi_maintenance"
 NEEDED = {"anyio", "fastapi", "filelock", "pydantic", "typing-extensions"}
 EXTRAS = {"bypass", "cli", "redis", "sqlalchemy"}
 MISSING = {"redis", "sqlalchemy", "typer", "rich", "itsdangerous", "hypothesis"}
-"""What the extras and the tests need: were it there, this would prove nothing."""
+"""What the extras and the tests need. If it were installed, the checks would prove nothing."""
 
 
-def equal(expected: object, actual: object) -> None:
-    """Compare, and show both where they differ."""
+def equal(actual: object, expected: object) -> None:
+    """Compare, and show both if they differ."""
     assert expected == actual, f"expected {expected!r}, got {actual!r}"
 
 
-def told_by(act: Callable[[], object]) -> str:
-    """Return what an `ImportError` or the end of the process says."""
+def error_of(act: Callable[[], object]) -> str:
+    """Return the text of an `ImportError` or `SystemExit`."""
     try:
         act()
     except (ImportError, SystemExit) as error:
@@ -41,11 +41,11 @@ def told_by(act: Callable[[], object]) -> str:
 
 
 def check_wheel(path: str) -> None:
-    """The wheel has the package and what tells of it, and nothing else."""
+    """Check that the wheel has the package and its metadata, and nothing else."""
     names = zipfile.ZipFile(path).namelist()
     tops = {name.split("/")[0] for name in names}
-    equal({NAME, *(top for top in tops if top.endswith(".dist-info"))}, tops)
-    equal([], [name for name in names if name.startswith(f"{NAME}/") and not name.endswith((".py", "/py.typed"))])
+    equal(tops, {NAME, *(top for top in tops if top.endswith(".dist-info"))})
+    equal([name for name in names if name.startswith(f"{NAME}/") and not name.endswith((".py", "/py.typed"))], [])
     for wanted in ("__init__.py", "py.typed", "backends/redis.py", "cli/commands.py", "testing/__init__.py"):
         assert f"{NAME}/{wanted}" in names, wanted
     for wanted in ("METADATA", "entry_points.txt", "licenses/LICENSE"):
@@ -53,7 +53,7 @@ def check_wheel(path: str) -> None:
 
 
 def check_sdist(path: str) -> None:
-    """The source distribution has all that a clone has, so its tests pass as they do in a clone."""
+    """Check that the source distribution has every file of a clone, so that its tests pass."""
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for wanted in (
@@ -69,38 +69,38 @@ def check_sdist(path: str) -> None:
     if Path(".git").exists():
         command = ["git", "ls-files", "-z"]
         tracked = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
-        equal(set(), {name for name in tracked if name} - names)
-    equal(set(), {name for name in names if re.search(r"\.nox|\.venv|__pycache__|\.coverage|\.hypothesis", name)})
+        equal({name for name in tracked if name} - names, set())
+    equal({name for name in names if re.search(r"\.nox|\.venv|__pycache__|\.coverage|\.hypothesis", name)}, set())
 
 
 def check_metadata() -> None:
-    """It says what it needs and no more."""
+    """Check the requirements and the description."""
     metadata = importlib.metadata.metadata(NAME)
     requirements = importlib.metadata.requires(NAME) or []
     always = {re.split(r"[^\w-]", one)[0] for one in requirements if "extra ==" not in one}
-    equal(NEEDED, always)
-    equal(EXTRAS, set(metadata.get_all("Provides-Extra") or ()))
-    equal(("MIT", ">=3.11"), (metadata["License-Expression"], metadata["Requires-Python"]))
-    equal("text/markdown", metadata["Description-Content-Type"])
+    equal(always, NEEDED)
+    equal(set(metadata.get_all("Provides-Extra") or ()), EXTRAS)
+    equal((metadata["License-Expression"], metadata["Requires-Python"]), ("MIT", ">=3.11"))
+    equal(metadata["Description-Content-Type"], "text/markdown")
     readme = str(metadata.json["description"])
     assert "## Quick start" in readme
-    equal([], re.findall(r"\]\((?!https?://|#).*?\)", readme))  # a package index knows no relative links
+    equal(re.findall(r"\]\((?!https?://|#).*?\)", readme), [])  # a package index has no relative links
     (command,) = [
         one for one in importlib.metadata.entry_points(group="console_scripts") if one.name == "fastapi-maintenance"
     ]
-    equal(f"{NAME}.cli:main", command.value)
+    equal(command.value, f"{NAME}.cli:main")
 
 
 def check_imports() -> None:
-    """All can be imported but what needs an extra, and that says which."""
+    """Check that every module can be imported, or names the extra that it needs."""
     package = importlib.import_module(NAME)
-    equal(set(), {name for name in MISSING if name in sys.modules or importlib.util.find_spec(name)})
+    equal({name for name in MISSING if name in sys.modules or importlib.util.find_spec(name)}, set())
     need = {f"{NAME}.backends.redis": "redis", f"{NAME}.backends.sqlalchemy": "sqlalchemy"}
     need[f"{NAME}.cli.commands"] = "cli"
     for module in pkgutil.walk_packages(package.__path__, f"{NAME}."):
         if module.name in need:
-            told = told_by(lambda name=module.name: importlib.import_module(name))  # type: ignore[misc]
-            assert f"pip install 'fastapi-maintenance[{need[module.name]}]'" in told, told
+            text = error_of(lambda name=module.name: importlib.import_module(name))  # type: ignore[misc]
+            assert f"pip install 'fastapi-maintenance[{need[module.name]}]'" in text, text
         elif not module.name.startswith(f"{NAME}.cli."):
             importlib.import_module(module.name)
     for name in package.__all__:
@@ -113,12 +113,12 @@ def check_imports() -> None:
         (lambda: package.maintenance_middleware(backend="sqlite+aiosqlite:///x"), "fastapi-maintenance[sqlalchemy]"),
         (importlib.import_module(f"{NAME}.cli").main, "fastapi-maintenance[cli]"),
     ):
-        told = told_by(act)
-        assert wanted in told, told
+        text = error_of(act)
+        assert wanted in text, text
 
 
 async def check_that_it_works() -> None:
-    """An app is closed, and opened again."""
+    """Check that an app is closed and opened again."""
     fastapi: Any = importlib.import_module("fastapi")
     package: Any = importlib.import_module(NAME)
     app, backend = fastapi.FastAPI(), package.MemoryBackend(state=True)
@@ -139,9 +139,9 @@ async def check_that_it_works() -> None:
         number: int = sent[0]["status"]
         return number
 
-    equal(503, await status())
+    equal(await status(), 503)
     await package.set_maintenance_mode(False, backend)
-    equal(200, await status())
+    equal(await status(), 200)
 
 
 if __name__ == "__main__":
@@ -151,4 +151,4 @@ if __name__ == "__main__":
     check_metadata()
     check_imports()
     asyncio.run(check_that_it_works())
-    print(f"{len(sys.argv) - 1} distributions are as they should be")  # noqa: T201 -- for whoever runs it
+    print(f"{len(sys.argv) - 1} distributions are right")  # noqa: T201 -- a program prints

@@ -1,6 +1,4 @@
-"""The early checks of arguments: a valid value is returned, an error names the parameter, the value and the rule."""
-
-from __future__ import annotations
+"""The early checks of arguments, `_helpers/checks.py`."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -82,18 +80,7 @@ def test_check_value_of_the_wrong_type_raises_a_type_error(check: Check, value: 
         ],
         *[
             (check_seconds, value, "be a finite number of seconds above 0")
-            for value in (
-                0,
-                -1,
-                0.0,
-                -0.5,
-                float("inf"),
-                float("-inf"),
-                float("nan"),
-                timedelta(),
-                -timedelta(1),
-                -(10**400),
-            )
+            for value in (0, -1, 0.0, -0.5, *map(float, ("inf", "-inf", "nan")), timedelta(), -timedelta(1), -(10**400))
         ],
         *[
             (check_retry_after, value, "not be below 0, nor have a max below its min")

@@ -1,10 +1,9 @@
-"""Reading and setting the switch: what is taken, what is refused, and what is kept."""
+"""`control`: reading and setting the switch, windows and holds, and which arguments are refused."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -37,56 +36,34 @@ from tests.switch.blocks import served
 pytestmark = pytest.mark.anyio
 
 NOW = datetime.now(UTC)
-LATER = NOW + timedelta(days=1)
+LATER, PAST = NOW + timedelta(days=1), NOW - timedelta(hours=1)
+each_store = pytest.mark.parametrize("create", [MemoryBackend, DetailedStore])
 
 
-@pytest.mark.parametrize("value", ["off", 1, None])
-async def test_the_value_must_be_a_boolean(value: Any) -> None:  # noqa: ANN401 -- the mistake that is tested
-    backend = MemoryBackend()
-    with pytest.raises(TypeError, match=rf"^value must be True or False, got {type(value).__name__} {value!r}"):
-        await set_maintenance_mode(value, backend)
-    assert MaintenanceState() == backend.peek()
-
-
-@pytest.mark.parametrize(
-    ("value", "details", "error", "text"),
-    [
-        (True, {"message": 5}, TypeError, "^message must be a str, got int 5"),
-        (True, {"message": "\ud800"}, ValueError, "^message must be text that UTF-8 can carry"),
-        (True, {"ends_at": "noon"}, TypeError, "^ends_at must be a datetime or None, got str 'noon'"),
-        (True, {"ends_at": datetime(2100, 1, 1)}, ValueError, "^ends_at must be an aware datetime"),  # noqa: DTZ001 -- naive
-        (True, {"ends_at": NOW - timedelta(hours=1)}, ValueError, "^ends_at must be in the future, got "),
-        (False, {"message": "closed"}, ValueError, "^message and ends_at go with value=True"),
-        (False, {"ends_at": LATER}, ValueError, "^message and ends_at go with value=True"),
-    ],
-)
-async def test_wrong_details_are_refused_and_change_nothing(
-    value: bool, details: dict[str, Any], error: type[Exception], text: str
+@each_store
+async def test_set_maintenance_mode_replaces_the_switch(
+    create: Callable[[], MemoryBackend | DetailedStore], stopped_at: datetime
 ) -> None:
-    backend = MemoryBackend()
-    with pytest.raises(error, match=text):
+    backend = create()
+    for value, details, expected in (
+        (
+            True,
+            {"message": "Back soon", "ends_at": LATER, "by": "alice"},
+            Switch(on=True, message="Back soon", ends_at=LATER, by="alice", since=stopped_at),
+        ),
+        (True, {}, Switch(on=True)),
+        (False, {"by": "bob"}, Switch(on=False, by="bob", since=stopped_at)),
+        (False, {}, Switch()),
+    ):
         await set_maintenance_mode(value, backend, **details)
-    assert MaintenanceState() == backend.peek()
+        assert await get_maintenance_state(backend) == MaintenanceState(switch=expected)
 
 
-async def test_set_maintenance_mode_replaces_the_switch(stopped_at: datetime) -> None:
-    for backend in (MemoryBackend(), DetailedStore()):
-        await set_maintenance_mode(True, backend, message="Back soon", ends_at=LATER, by="alice")
-        switch = (await get_maintenance_state(backend)).switch
-        assert switch == Switch(on=True, message="Back soon", ends_at=LATER, by="alice", since=stopped_at)
-        await set_maintenance_mode(True, backend)
-        assert await get_maintenance_state(backend) == MaintenanceState(switch=Switch(on=True))
-        await set_maintenance_mode(False, backend, by="bob")
-        assert (await get_maintenance_state(backend)).switch == Switch(on=False, by="bob", since=stopped_at)
-        await set_maintenance_mode(False, backend)
-        assert await get_maintenance_state(backend) == MaintenanceState()
-
-
-@pytest.mark.parametrize("make_backend", [MemoryBackend, DetailedStore])
+@each_store
 async def test_plan_maintenance_changes_nothing_until_it_starts(
-    make_backend: Callable[[], MemoryBackend | DetailedStore],
+    create: Callable[[], MemoryBackend | DetailedStore],
 ) -> None:
-    backend = make_backend()
+    backend = create()
     await set_maintenance_mode(True, backend, ends_at=NOW + timedelta(hours=1), message="now")
     with moved_clock() as clock:
         clock.move_to(NOW)
@@ -107,17 +84,15 @@ async def test_cancel_maintenance_ends_a_window_in_force() -> None:
     window = Window(id="tonight", starts_at=NOW, ends_at=LATER)
     ended = Window(id="over", starts_at=NOW - timedelta(days=1), ends_at=NOW)
     backend = MemoryBackend(MaintenanceState(windows=(window, ended)))
-    assert await get_maintenance_mode(backend) is True
+    modes = [await get_maintenance_mode(backend)]
     await cancel_maintenance("tonight", backend)
-    assert await get_maintenance_mode(backend) is False
+    assert [*modes, await get_maintenance_mode(backend)] == [True, False]
     for unknown in ("tonight", "over", "to"):
         with pytest.raises(NoSuchWindowError, match=f"^no window has the id '{unknown}'$"):
             await cancel_maintenance(unknown, backend)
-    with pytest.raises(TypeError, match=r"^window_id must be a str, got int 5"):
-        await cancel_maintenance(5, backend)  # type: ignore[arg-type]  # the error under test
 
 
-async def test_release_hold_takes_one_hold_out_of_the_store() -> None:
+async def test_release_hold_removes_one_hold() -> None:
     gone, other = Hold(id="gone", on=True), Hold(id="other", on=True)
     backend = MemoryBackend(MaintenanceState(holds=(gone, other)))
     await release_hold("gone", backend)
@@ -125,35 +100,9 @@ async def test_release_hold_takes_one_hold_out_of_the_store() -> None:
     for unknown in ("gone", "ot"):
         with pytest.raises(NoSuchHoldError, match=f"^no hold has the id '{unknown}'$"):
             await release_hold(unknown, backend)
-    with pytest.raises(TypeError, match=r"^hold_id must be a str, got int 5"):
-        await release_hold(5, backend)  # type: ignore[arg-type]  # the error under test
 
 
-@pytest.mark.parametrize(
-    ("settings", "error", "text"),
-    [
-        ({"starts_at": NOW - timedelta(hours=1)}, ValueError, "^starts_at must be in the future, got "),
-        ({"starts_at": LATER, "ends_at": LATER}, ValueError, "^ends_at must be after starts_at, got "),
-        ({"starts_at": "noon"}, TypeError, "^starts_at must be a datetime or None, got str 'noon'"),
-        ({"starts_at": None}, TypeError, "^starts_at must be a datetime, got NoneType None"),
-        ({"starts_at": LATER, "message": 5}, TypeError, "^message must be a str, got int 5"),
-        (
-            {"starts_at": LATER, "backend": BareSwitch()},
-            NotSupportedError,
-            r"^plan_maintenance\(\) needs a backend with the method update_state\(change\), which .* lacks$",
-        ),
-    ],
-)
-async def test_plan_maintenance_wrong_arguments_are_refused(
-    settings: dict[str, Any], error: type[Exception], text: str
-) -> None:
-    backend = MemoryBackend()
-    with pytest.raises(error, match=text):
-        await plan_maintenance(**{"backend": backend, **settings})
-    assert backend.peek() == MaintenanceState()
-
-
-async def test_maintenance_mode_on_with_an_expected_end_ends_nothing() -> None:
+async def test_maintenance_mode_on_after_its_expected_end_is_still_on() -> None:
     backend = MemoryBackend()
     with moved_clock() as clock:
         clock.move_to(NOW)
@@ -164,72 +113,93 @@ async def test_maintenance_mode_on_with_an_expected_end_ends_nothing() -> None:
         assert await get_maintenance_mode(backend) is False
 
 
-async def test_who_opens_a_block_and_when_is_kept_with_its_hold() -> None:
+async def test_block_stores_its_author_and_time_with_its_hold() -> None:
     backend = MemoryBackend()
     async with maintenance_mode_on(backend, by="alice"), maintenance_mode_off(backend, by="bob", lease=60):
         holds = backend.peek().holds
         assert [(hold.by, hold.since is not None) for hold in holds] == [("alice", True), ("bob", True)]
 
 
-async def test_the_switch_leaves_open_holds_as_they_are() -> None:
+async def test_set_maintenance_mode_keeps_open_holds() -> None:
     hold = Hold(id="a job on another host", on=True)
     backend = MemoryBackend(MaintenanceState(holds=(hold,)))
     await set_maintenance_mode(False, backend)
-    assert (True, (hold,)) == (await get_maintenance_mode(backend), backend.peek().holds)
+    assert (await get_maintenance_mode(backend), backend.peek().holds) == (True, (hold,))
 
 
-@pytest.mark.parametrize(
-    ("details", "name"),
-    [({"message": "soon"}, "message"), ({"by": "alice"}, "by"), ({"ends_at": LATER}, "ends_at")],
-)
-async def test_a_bare_switch_refuses_details_and_names_the_method_that_it_lacks(
-    details: dict[str, Any], name: str
-) -> None:
-    backend = BareSwitch()
-    with pytest.raises(NotSupportedError, match=rf"^{name} needs a backend with the method update_state\(change\)"):
-        await set_maintenance_mode(True, backend, **details)
-    assert not backend.value
-
-
-@pytest.mark.parametrize("backend", [EnvVarBackend(), ReadOnlySwitch()], ids=["environment", "read-only switch"])
-async def test_a_backend_that_cannot_be_written_says_so(backend: EnvVarBackend | ReadOnlySwitch) -> None:
-    with pytest.raises(ReadOnlyBackendError):
-        await set_maintenance_mode(True, backend)
-    assert not await get_maintenance_mode(backend)
-
-
-async def test_the_newest_block_of_this_process_decides_what_is_read() -> None:
+async def test_get_maintenance_state_of_a_bare_switch_has_the_holds_of_this_process() -> None:
     backend = BareSwitch()
     async with maintenance_mode_on(backend):
         async with maintenance_mode_off(backend):
             inner = await get_maintenance_mode(backend)
         outer = await get_maintenance_state(backend)
     assert (inner, outer.switch.on, [hold.on for hold in outer.holds]) == (False, False, [True])
-    assert MaintenanceState() == await get_maintenance_state(backend)
-
-
-async def test_the_state_of_a_backend_that_cannot_keep_holds_tells_of_those_of_this_process() -> None:
+    assert await get_maintenance_state(backend) == MaintenanceState()
     async with maintenance_mode_on(served(EnvVarBackend()), message="Back soon", lease=60):
         state = await get_maintenance_state(EnvVarBackend())
     assert [(hold.on, hold.message) for hold in state.holds] == [(True, "Back soon")]
 
 
+@pytest.mark.parametrize("backend", [EnvVarBackend(), ReadOnlySwitch()], ids=["environment", "read-only switch"])
+async def test_set_maintenance_mode_of_a_read_only_backend_raises(backend: EnvVarBackend | ReadOnlySwitch) -> None:
+    with pytest.raises(ReadOnlyBackendError):
+        await set_maintenance_mode(True, backend)
+    assert not await get_maintenance_mode(backend)
+
+
+async def block(**settings: Any) -> None:  # noqa: ANN401 -- those of the block
+    """Create a block, which checks its settings before it runs."""
+    maintenance_mode_on(**settings)
+
+
+Call = Callable[..., Awaitable[object]]
+turn_on, turn_off = partial(set_maintenance_mode, True), partial(set_maintenance_mode, False)
+NAIVE = LATER.replace(tzinfo=None)
+LACKS = r"needs a backend with the method update_state\(change\), which .* lacks$"
+
+
 @pytest.mark.parametrize(
-    ("settings", "error", "text"),
+    ("call", "settings", "error", "text"),
     [
-        ({"backend": 1}, TypeError, "^backend must be an object with the async methods"),
-        ({"backend": "file"}, ValueError, "^backend must begin with one of env: .*, got 'file'"),
-        ({"message": 5}, TypeError, "^message must be a str, got int 5"),
-        ({"lease": 0}, ValueError, "^lease must be a finite number of seconds above 0, got 0"),
-        ({"lease": timedelta(seconds=-1)}, ValueError, "^lease must be a finite number of seconds above 0, got "),
-        ({"lease": "30s"}, TypeError, "^lease must be a number of seconds or a timedelta, got str '30s'"),
-        ({"ends_at": NOW - timedelta(1)}, ValueError, "^ends_at must be in the future, got "),
-        ({"ends_at": 5}, TypeError, "^ends_at must be a datetime or None, got int 5"),
-        ({"lease": 1e12}, ValueError, "^lease must end before the year 10000"),
+        *(
+            (set_maintenance_mode, {"value": value}, TypeError, f"value must be True or False, got {kind} {value!r}")
+            for value, kind in (("off", "str"), (1, "int"), (None, "NoneType"))
+        ),
+        (turn_on, {"message": 5}, TypeError, "message must be a str, got int 5"),
+        (turn_on, {"message": "\ud800"}, ValueError, "message must be text that UTF-8 can carry"),
+        (turn_on, {"ends_at": "noon"}, TypeError, "ends_at must be a datetime or None, got str 'noon'"),
+        (turn_on, {"ends_at": NAIVE}, ValueError, "ends_at must be an aware datetime"),
+        (turn_on, {"ends_at": PAST}, ValueError, "ends_at must be in the future, got "),
+        (turn_off, {"message": "why"}, ValueError, "message and ends_at go with value=True"),
+        (turn_off, {"ends_at": LATER}, ValueError, "message and ends_at go with value=True"),
+        *(
+            (turn_on, {"backend": BareSwitch(), **details}, NotSupportedError, f"{next(iter(details))} {LACKS}")
+            for details in ({"message": "soon"}, {"by": "alice"}, {"ends_at": LATER})
+        ),
+        (plan_maintenance, {"starts_at": PAST}, ValueError, "starts_at must be in the future, got "),
+        (plan_maintenance, {"starts_at": LATER, "ends_at": LATER}, ValueError, "ends_at must be after starts_at, got "),
+        (plan_maintenance, {"starts_at": "noon"}, TypeError, "starts_at must be a datetime or None, got str 'noon'"),
+        (plan_maintenance, {"starts_at": None}, TypeError, "starts_at must be a datetime, got NoneType None"),
+        (plan_maintenance, {"starts_at": LATER, "message": 5}, TypeError, "message must be a str, got int 5"),
+        (plan_maintenance, {"starts_at": LATER, "backend": BareSwitch()}, NotSupportedError, rf"plan_.*\(\) {LACKS}"),
+        (cancel_maintenance, {"window_id": 5}, TypeError, "window_id must be a str, got int 5"),
+        (release_hold, {"hold_id": 5}, TypeError, "hold_id must be a str, got int 5"),
+        (block, {"backend": 1}, TypeError, "backend must be an object with the async methods"),
+        (block, {"backend": "file"}, ValueError, "backend must begin with one of env: .*, got 'file'"),
+        (block, {"message": 5}, TypeError, "message must be a str, got int 5"),
+        (block, {"lease": 0}, ValueError, "lease must be a finite number of seconds above 0, got 0"),
+        (block, {"lease": timedelta(seconds=-1)}, ValueError, "lease must be a finite number of seconds above 0, got "),
+        (block, {"lease": "30s"}, TypeError, "lease must be a number of seconds or a timedelta, got str '30s'"),
+        (block, {"lease": 1e12}, ValueError, "lease must end before the year 10000"),
+        (block, {"ends_at": PAST}, ValueError, "ends_at must be in the future, got "),
+        (block, {"ends_at": 5}, TypeError, "ends_at must be a datetime or None, got int 5"),
     ],
 )
-def test_wrong_settings_of_a_block_are_refused_before_it_runs(
-    settings: dict[str, Any], error: type[Exception], text: str
+async def test_argument_that_is_invalid_is_refused_and_changes_nothing(
+    call: Call, settings: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    with pytest.raises(error, match=text):
-        maintenance_mode_on(**settings)
+    backend = settings.get("backend", memory := MemoryBackend())
+    with pytest.raises(error, match=f"^{text}"):
+        await call(**{"backend": memory, **settings})
+    assert not isinstance(backend, BareSwitch) or not backend.value
+    assert memory.peek() == MaintenanceState()

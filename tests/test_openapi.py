@@ -1,6 +1,4 @@
-"""The 503 in an API's own documentation: at each operation that maintenance can close, and at no other."""
-
-from __future__ import annotations
+"""`openapi`: the 503 in the app's own document, and `predicates/verdicts.py`, which decides from method and path."""
 
 import asyncio
 from collections.abc import Callable
@@ -52,8 +50,8 @@ ADMIN = header_equals("X-Admin", "yes")
 JSON = {"schema": {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}}
 
 
-def documented_app(**settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
-    """Return an app with routes here and in routers, which documents its maintenance."""
+def app_with(**settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
+    """Return an app with routes of its own and in routers, which documents its maintenance."""
     inner, outer, app = APIRouter(prefix="/inner"), APIRouter(prefix="/outer"), FastAPI()
     document_maintenance(app)
     inner.add_api_route("/items/{item:int}", lambda item: item)
@@ -68,7 +66,7 @@ def documented_app(**settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the 
 
 
 def closable(document: dict[str, Any]) -> set[str]:
-    """Return each operation that is documented with a 503."""
+    """Return the operations that are documented with a 503."""
     return {
         f"{method.upper()} {path}"
         for path, operations in document["paths"].items()
@@ -77,11 +75,10 @@ def closable(document: dict[str, Any]) -> set[str]:
     }
 
 
-def test_operation_that_maintenance_can_close_has_a_503_with_its_retry_after() -> None:
-    responses = documented_app().openapi()["paths"]["/health"]["get"]["responses"]
-    assert set(responses) == {"200", "503"}
-    assert responses["503"]["content"]["application/json"] == JSON
-    assert set(responses["503"]["headers"]) == {"Retry-After", "X-Maintenance-Mode"}
+def responses_of(app: FastAPI, path: str = "/health") -> dict[str, Any]:
+    """Return the documented responses to a GET."""
+    responses: dict[str, Any] = app.openapi()["paths"][path]["get"]["responses"]
+    return responses
 
 
 @pytest.mark.parametrize(
@@ -93,12 +90,14 @@ def test_operation_that_maintenance_can_close_has_a_503_with_its_retry_after() -
         (always, {"GET /outer/inner/on"}),
     ],
 )
-def test_operation_that_is_open_to_every_request_has_no_503(exempt: ExemptCallback, expected: set[str]) -> None:
-    assert closable(documented_app(exempt=exempt).openapi()) == expected
+def test_openapi_has_a_503_for_operations_that_some_request_meets_closed(
+    exempt: ExemptCallback, expected: set[str]
+) -> None:
+    assert closable(app_with(exempt=exempt).openapi()) == expected
 
 
-async def test_operations_are_documented_as_they_are_answered() -> None:
-    app = documented_app(exempt=any_of(ADMIN, path_prefix("/outer/inner/items")), enabled=True)
+async def test_openapi_agrees_with_the_responses_of_the_app() -> None:
+    app = app_with(exempt=any_of(ADMIN, path_prefix("/outer/inner/items")), enabled=True)
     async with client(app) as http:
         document = (await http.get("/openapi.json")).json()
         for path, operations in document["paths"].items():
@@ -107,7 +106,7 @@ async def test_operations_are_documented_as_they_are_answered() -> None:
                 assert (response.status_code == 503) is (f"{method.upper()} {path}" in closable(document))
 
 
-def test_admin_api_is_documented_as_always_open() -> None:
+def test_openapi_of_the_admin_api_does_not_change() -> None:
     app = FastAPI()
     app.include_router(maintenance_router(dependencies=[], anyone_may_switch=True), prefix="/v1")
     before = {path: dict(operations) for path, operations in app.openapi()["paths"].items()}
@@ -116,29 +115,21 @@ def test_admin_api_is_documented_as_always_open() -> None:
     assert app.openapi()["paths"] == before
 
 
-def test_description_says_which_dependency_or_that_the_body_decides_and_no_name_of_a_header() -> None:
+def test_description_names_the_dependency_or_the_body_and_no_header() -> None:
     def current_user() -> bool:
         return True
 
     async def is_query(request: Request) -> bool:
         return b"mutation" not in await request.body()
 
-    descriptions = []
-    for exempt in (ADMIN, ADMIN | dependency(current_user), any_of(is_query, dependency(current_user))):
-        operation = documented_app(exempt=exempt).openapi()["paths"]["/outer/inner/items/{item}"]["get"]
-        descriptions.append(operation["responses"]["503"]["description"])
-    depends = "Closed for maintenance; whether a request passes depends on "
-    assert descriptions == [
-        "Closed for maintenance",
-        f"{depends}the dependency `current_user`",
-        f"{depends}the body and on the dependency `current_user`",
-    ]
-
-
-def test_operation_with_a_503_of_its_own_keeps_it() -> None:
-    app = documented_app()
-    app.add_api_route("/", lambda: "open", responses={503: {"description": "Too busy"}})
-    assert app.openapi()["paths"]["/"]["get"]["responses"]["503"] == {"description": "Too busy"}
+    depends = "; whether a request passes depends on "
+    for exempt, expected in (
+        (ADMIN, ""),
+        (ADMIN | dependency(current_user), f"{depends}the dependency `current_user`"),
+        (any_of(is_query, dependency(current_user)), f"{depends}the body and on the dependency `current_user`"),
+    ):
+        response = responses_of(app_with(exempt=exempt), "/outer/inner/items/{item}")["503"]
+        assert response["description"] == f"Closed for maintenance{expected}"
 
 
 @pytest.mark.parametrize(
@@ -152,39 +143,48 @@ def test_operation_with_a_503_of_its_own_keeps_it() -> None:
         (lambda _: PlainTextResponse("closed", 503), {"503": []}),
     ],
 )
-def test_response_is_documented_as_far_as_known(response: ResponseCallback, expected: dict[str, list[str]]) -> None:
-    responses = documented_app(response=response).openapi()["paths"]["/health"]["get"]["responses"]
+def test_responses_are_documented_with_their_media_types(
+    response: ResponseCallback, expected: dict[str, list[str]]
+) -> None:
+    responses = responses_of(app_with(response=response))
     shown = {status: list(answer.get("content", {})) for status, answer in responses.items() if status != "200"}
     assert shown == expected
+    headers = {name for status in expected for name in responses[status]["headers"]}
+    assert headers == {"Retry-After", "X-Maintenance-Mode", *(["Location"] if "303" in expected else [])}
+    if expected == {"503": ["application/json"]}:
+        assert responses["503"]["content"]["application/json"] == JSON
+
+
+def test_response_503_of_the_operation_itself_is_kept() -> None:
+    app = app_with()
+    app.add_api_route("/", lambda: "open", responses={503: {"description": "Too busy"}})
+    assert responses_of(app, "/")["503"] == {"description": "Too busy"}
+
+
+OWN_STREAM: dict[int, Any] = {200: {"content": {"text/event-stream": {"schema": {}}}}}
 
 
 @pytest.mark.parametrize(
-    ("own", "shown"),
+    ("own", "expected"),
     [
-        ({}, ["application/json", "text/event-stream"]),
-        ({"status_code": 201}, ["text/event-stream"]),
-        ({"methods": ["POST"]}, ["application/json"]),
-        ({"responses": {200: {"content": {"text/event-stream": {"schema": {}}}}}}, None),
+        ({}, {"application/json": {"schema": {}}, "text/event-stream": {"schema": {"type": "string"}}}),
+        ({"status_code": 201}, {"text/event-stream": {"schema": {"type": "string"}}}),
+        ({"methods": ["POST"]}, {"application/json": {"schema": {}}}),
+        ({"responses": OWN_STREAM}, {"application/json": {"schema": {}}, "text/event-stream": {"schema": {}}}),
     ],
 )
-def test_stream_is_documented_beside_what_a_get_answers_itself(own: dict[str, Any], shown: list[str] | None) -> None:
+def test_stream_is_documented_with_the_200_of_a_get(own: dict[str, Any], expected: dict[str, object]) -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "open", **own)
-    before = app.openapi()["paths"]["/"]
     document_maintenance(app)
     app.add_middleware(maintenance_middleware(response=negotiate(as_json(), as_event_stream())))
-    ((method, operation),) = app.openapi()["paths"]["/"].items()
-    stream = operation["responses"]["200"]["content"].get("text/event-stream")
-    if shown is None:
-        assert operation["responses"]["200"]["content"] == before[method]["responses"]["200"]["content"]
-    else:
-        assert list(operation["responses"]["200"]["content"]) == shown
-        assert stream == ({"schema": {"type": "string"}} if "text/event-stream" in shown else None)
+    ((_, operation),) = app.openapi()["paths"]["/"].items()
+    assert operation["responses"]["200"]["content"] == expected
     assert list(operation["responses"]["503"]["content"]) == ["application/json"]
 
 
-def test_document_is_made_once_and_the_one_of_fastapi_is_left_as_it_was() -> None:
-    app = documented_app()
+def test_openapi_is_created_once_and_that_of_fastapi_does_not_change() -> None:
+    app = app_with()
     document = app.openapi()
     assert app.openapi() is document
     assert app.openapi_schema is not None
@@ -194,86 +194,87 @@ def test_document_is_made_once_and_the_one_of_fastapi_is_left_as_it_was() -> Non
     assert "GET /late" in closable(app.openapi())
 
 
-def test_operation_that_only_the_document_knows_is_documented_by_its_path() -> None:
+def test_operation_without_a_route_is_documented_by_its_path() -> None:
     app = FastAPI()
     app.add_middleware(maintenance_middleware(exempt=path_prefix("/open")))
     operation = {"responses": {"200": {"description": "By another layer"}}}
     document = {"paths": {"/open/metrics": {"get": operation, "summary": "Open"}, "/metrics": {"get": operation}}}
-    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    app.openapi = lambda: document  # type: ignore[method-assign]  # the way that FastAPI documents
     document_maintenance(app)
     assert closable(app.openapi()) == {"GET /metrics"}
 
 
-def test_document_of_two_middlewares_is_of_both_whether_function_or_class() -> None:
-    app = documented_app(exempt=path_prefix("/health"))
-    app.add_middleware(
-        MaintenanceModeMiddleware, exempt_callback=path_prefix("/outer/off"), response_callback=as_html()
-    )
-    responses = app.openapi()["paths"]
+def test_openapi_of_two_middlewares_has_the_responses_of_both() -> None:
+    app = app_with(exempt=path_prefix("/health"))
+    settings: dict[str, Any] = {"exempt_callback": path_prefix("/outer/off"), "response_callback": as_html()}
+    app.add_middleware(MaintenanceModeMiddleware, **settings)
     for path, kind in (("/health", "text/html"), ("/outer/off", "application/json")):
-        assert list(responses[path]["get"]["responses"]["503"]["content"]) == [kind]
+        assert list(responses_of(app, path)["503"]["content"]) == [kind]
 
 
-@pytest.mark.parametrize("wrap", [FastAPI.build_middleware_stack, lambda app: app])
-async def test_mounted_app_documents_the_maintenance_of_the_one_around_it(wrap: Callable[[FastAPI], Any]) -> None:
+@pytest.mark.parametrize(
+    ("mounted_of", "is_off"),
+    [(FastAPI.build_middleware_stack, False), (lambda app: app, False), (force_maintenance_mode_off, True)],
+)
+async def test_openapi_of_a_mounted_app_has_the_maintenance_around_it(
+    mounted_of: Callable[[FastAPI], Any], is_off: bool
+) -> None:
     app, sub = FastAPI(), FastAPI()
     sub.add_api_route("/items", lambda: "open")
     sub.add_api_route("/health", lambda: "alive")
-    app.mount("/sub", wrap(sub))
+    sub.add_api_route("/retired", force_maintenance_mode_on(lambda: "closed"))
+    app.mount("/sub", mounted_of(sub))
     app.add_middleware(maintenance_middleware(exempt=path_is("/sub/health"), enabled=True))
     document_maintenance(sub, within=app)
-    assert closable(sub.openapi()) == {"GET /items"}
+    expected = {"GET /retired"} if is_off else {"GET /items", "GET /retired"}
+    assert closable(sub.openapi()) == expected
     async with client(app) as http:
-        assert [(await http.get(path)).status_code for path in ("/sub/items", "/sub/health")] == [503, 200]
+        for path in ("items", "health", "retired"):
+            assert ((await http.get(f"/sub/{path}")).status_code == 503) is (f"GET /{path}" in expected)
 
 
-def test_mounted_app_that_is_forced_off_documents_what_is_forced_on_alone() -> None:
-    app, sub = FastAPI(), FastAPI()
-    sub.add_api_route("/items", lambda: "open")
-    sub.add_api_route("/retired", force_maintenance_mode_on(lambda: "closed"))
-    app.mount("/sub", force_maintenance_mode_off(sub))
-    app.add_middleware(maintenance_middleware())
-    document_maintenance(sub, within=app)
-    assert closable(sub.openapi()) == {"GET /retired"}
-
-
-def test_wrapped_app_documents_what_wraps_it() -> None:
-    app = FastAPI()
-    app.add_api_route("/items", lambda: "open")
-    document_maintenance(app, within=maintenance_middleware()(app))
-    assert closable(app.openapi()) == {"GET /items"}
-
-
-@pytest.mark.parametrize("within", [None, maintenance_middleware()(PlainTextResponse("an app without routes"))])
-def test_app_without_maintenance_is_documented_as_it_is_with_a_warning(
-    within: ASGIApp | None, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("within_of", "is_found"),
+    [
+        (lambda _: None, False),
+        (maintenance_middleware(), True),
+        (lambda _: maintenance_middleware()(PlainTextResponse("an app without routes")), True),
+    ],
+)
+def test_openapi_without_a_middleware_does_not_change_and_logs_a_warning(
+    within_of: Callable[[FastAPI], ASGIApp | None], is_found: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = FastAPI()
     app.add_api_route("/items", lambda: "open")
-    document_maintenance(app, within=within)
-    assert bool(closable(app.openapi())) is (within is not None)
-    assert ("no maintenance middleware" in caplog.text) is (within is None)
+    document_maintenance(app, within=within_of(app))
+    assert closable(app.openapi()) == ({"GET /items"} if is_found else set())
+    assert ("no maintenance middleware" in caplog.text) is not is_found
 
 
-def test_document_of_what_is_not_an_app_is_refused() -> None:
-    with pytest.raises(TypeError, match="app must be a FastAPI app, got str 'app'"):
-        document_maintenance("app")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="within must be callable, got str 'app'"):
-        document_maintenance(FastAPI(), within="app")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"app": "app"}, "app must be a FastAPI app, got str 'app'"),
+        ({"app": FastAPI(), "within": "app"}, "within must be callable, got str 'app'"),
+    ],
+)
+def test_argument_that_is_not_an_app_is_refused(arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        document_maintenance(**arguments)
 
 
 async def on_path(request: Request) -> bool:
-    """Exempt by the path, asynchronously."""
+    """Exempt a path."""
     return request.url.path == "/items"
 
 
 async def on_header(request: Request) -> bool:
-    """Exempt by a header, asynchronously."""
+    """Exempt requests with a header."""
     return "x-admin" in request.headers
 
 
 async def on_body(request: Request) -> bool:
-    """Exempt what has no body that is JSON."""
+    """Exempt requests without a JSON body."""
     try:
         await request.json()
     except Exception:  # noqa: BLE001 -- as users write it
@@ -282,13 +283,13 @@ async def on_body(request: Request) -> bool:
 
 
 async def on_path_later(request: Request) -> bool:
-    """Exempt by the path, once others have run."""
+    """Exempt a path, after another task has run."""
     await asyncio.sleep(0)
     return request.url.path == "/items"
 
 
 class Later:
-    """An awaitable that is no coroutine, and takes its time."""
+    """An awaitable that is not a coroutine."""
 
     def __await__(self) -> Any:  # noqa: ANN401 -- anything can be awaited
         return iter([None])
@@ -324,7 +325,9 @@ class Later:
         (all_of(), True),
     ],
 )
-def test_verdict_is_what_is_known_from_method_and_path(predicate: ExemptCallback, expected: bool | None) -> None:
+def test_verdict_is_unknown_if_it_needs_more_than_method_and_path(
+    predicate: ExemptCallback, expected: bool | None
+) -> None:
     assert verdict_on(predicate, "GET", "/items") is expected
 
 
@@ -341,7 +344,7 @@ COMPOSED = st.recursive(
 
 
 @given(COMPOSED, st.sampled_from(["GET", "POST"]), st.sampled_from(["/", "/items", "/health"]), st.booleans())
-def test_verdict_on_a_method_and_a_path_holds_for_each_request(
+def test_verdict_on_a_method_and_path_agrees_with_each_request(
     predicate: ExemptCallback, method: str, path: str, admin: bool
 ) -> None:
     request = make_request(path, method=method, headers=[("X-Admin", "yes")] if admin else [])

@@ -1,4 +1,7 @@
-"""Getting in while maintenance is on: a signed cookie that expires, for clients that know a secret."""
+"""The bypass: a signed cookie, and a link that gives it, exempt clients that know a secret.
+
+The routes that give out the cookie are in `router/bypass.py`.
+"""
 
 import hashlib
 import re
@@ -19,30 +22,30 @@ __all__ = ["SECRET_LIMIT", "BypassCookie", "app_root", "bypass_cookie"]
 SECRET_LIMIT = 1024  # characters
 _LEAST_SECRET = 16  # characters
 _LEAST_VARIETY = 8  # different characters
-_CLOCKS_DIFFER_BY = 2  # seconds, at most, on the hosts that sign and check
+_CLOCK_TOLERANCE = 2  # seconds by which the clock of the host that signed may be ahead
 _SALT = "fastapi_maintenance.bypass"
-_MOST_COOKIES = 32  # of its name in one request; to check more would cost more than to block it
+_MOST_COOKIES = 32  # with this name in one request: checking more would cost more than blocking the request
 _DOMAIN = r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
 _Purpose = Literal["cookie", "link"]
 _SameSite = Literal["lax", "strict", "none"]
 
 
 class BypassCookie(BuiltInPredicate):
-    """A predicate that exempts clients with the cookie; made by `bypass_cookie`."""
+    """A predicate that exempts clients with the cookie; created by `bypass_cookie`."""
 
-    def __init__(  # noqa: PLR0913 -- what `bypass_cookie` takes
+    def __init__(  # noqa: PLR0913 -- the arguments of `bypass_cookie`
         self, secret: str, *, name: str, max_age: float, link_max_age: float, domain: str | None, samesite: _SameSite
     ) -> None:
         from itsdangerous import BadSignature, Signer  # noqa: PLC0415 -- an extra
 
-        super().__init__(self._is_let_in, "bypass_cookie", on=(f"cookie {name}",))
+        super().__init__(self._has_cookie, "bypass_cookie", on=(f"cookie {name}",))
         self._domain, self._samesite = domain, samesite
         self._must_be_secure = samesite == "none" or name.startswith(("__Host-", "__Secure-"))  # RFC 6265bis 4.1.3
         self.name = name
         self._secret = secret.encode()
         self._max_ages = {"cookie": int(max_age), "link": int(link_max_age)}
-        # Slow, so that whoever has a cookie or a link cannot try many secrets. It needs a little more than the 32 MiB
-        # that OpenSSL allows by default.
+        # scrypt is slow, so that nobody with a cookie or a link can try many secrets. It needs a little more memory
+        # than the 32 MiB that OpenSSL allows by default.
         key = hashlib.scrypt(self._secret, salt=f"{_SALT}.{name}".encode(), n=2**15, r=8, p=1, maxmem=2**26)
         self._signers = {
             purpose: Signer(key, salt=f"{_SALT}.{purpose}", key_derivation="hmac", digest_method=hashlib.sha256)
@@ -51,42 +54,42 @@ class BypassCookie(BuiltInPredicate):
         self._bad_signature = BadSignature
 
     def __repr__(self) -> str:
-        max_age, link_max_age = self._max_ages.values()  # no secret is shown
+        max_age, link_max_age = self._max_ages.values()  # the secret is not shown
         return f"bypass_cookie(..., name={self.name!r}, {max_age=}, {link_max_age=})"
 
-    def __reduce__(self) -> Any:  # noqa: ANN401 -- as of any object: it is no function that has a name
+    def __reduce__(self) -> Any:  # noqa: ANN401 -- as of any object: unlike other predicates, it is not a named function
         return object.__reduce__(self)
 
-    def _is_let_in(self, request: Request, /) -> bool:
-        """Exempt a client whose cookie was signed with the secret and has not expired."""
-        sent = cookies_in(request, self.name)[:_MOST_COOKIES]  # also those of other apps on the host, or of other paths
+    def _has_cookie(self, request: Request, /) -> bool:
+        """Return whether a cookie of the request was signed with the secret and has not expired."""
+        sent = cookies_in(request, self.name)[:_MOST_COOKIES]  # includes those of other apps and paths on the host
         return any(self.expiry_in(text, "cookie") is not None for text in sent)
 
     def knows(self, secret: str) -> bool:
-        """Tell in constant time whether this is the secret."""
+        """Return whether this is the secret, comparing in constant time."""
         return secrets.compare_digest(secret.encode("utf-8", "surrogatepass"), self._secret)
 
     def new_expiry(self) -> int:
-        """Return when a cookie that is given now expires, in seconds since 1970."""
+        """Return when a cookie given out now expires, in seconds since 1970."""
         return _now() + self._max_ages["cookie"]
 
     def signed(self, purpose: _Purpose, expiry: int) -> str:
-        """Return a text that proves that its bearer may have, or has, a cookie with this expiry."""
-        last = expiry if purpose == "cookie" else _now() + self._max_ages["link"]
-        return self._signers[purpose].sign(f"{expiry}-{last}").decode()
+        """Return the value of a cookie with this expiry, or the token of a link that gives such a cookie."""
+        valid_until = expiry if purpose == "cookie" else _now() + self._max_ages["link"]
+        return self._signers[purpose].sign(f"{expiry}-{valid_until}").decode()
 
     def expiry_in(self, text: str, purpose: _Purpose) -> int | None:
-        """Return the expiry of the cookie if the text was signed for this purpose and still counts, else None."""
+        """Return the expiry of the cookie if the text was signed for this purpose and is still valid, else None."""
         try:
-            expiry, last = map(int, self._signers[purpose].unsign(text).decode().split("-"))
-        except (self._bad_signature, ValueError):  # ValueError: text that no encoding carries
+            expiry, valid_until = map(int, self._signers[purpose].unsign(text).decode().split("-"))
+        except (self._bad_signature, ValueError):  # ValueError: the text cannot be encoded
             return None
         now = _now()
-        latest = now + self._max_ages[purpose] + _CLOCKS_DIFFER_BY
-        return expiry if now < expiry and now < last <= latest else None
+        latest = now + self._max_ages[purpose] + _CLOCK_TOLERANCE
+        return expiry if now < expiry and now < valid_until <= latest else None
 
     def give(self, response: Response, request: Request, expiry: int, *, over_https: bool = False) -> None:
-        """Put the cookie on a response: for the browser alone, and over HTTPS where that is how it came (RFC 6265)."""
+        """Set the cookie on a response: `HttpOnly`, and `Secure` if the request came over HTTPS (RFC 6265)."""
         response.set_cookie(
             self.name,
             self.signed("cookie", expiry),
@@ -100,7 +103,7 @@ class BypassCookie(BuiltInPredicate):
 
 
 def app_root(request: Request) -> str:
-    """Return the path of the outermost app, without a slash at its end, nor two that would begin a host's name."""
+    """Return the path of the outermost app, without empty segments: two slashes would begin the name of a host."""
     root: str = request.scope.get("app_root_path", request.scope.get("root_path", ""))
     return "".join(f"/{segment}" for segment in root.split("/") if segment)
 
@@ -114,30 +117,30 @@ def bypass_cookie(  # noqa: PLR0913 -- each is a setting with a default
     domain: str | None = None,
     samesite: _SameSite = "lax",
 ) -> BypassCookie:
-    """Exempt clients with a signed cookie that has not expired; `bypass_router(...)` hands it out.
+    """Exempt clients with a signed cookie that has not expired; `bypass_router(...)` gives it out.
 
     >>> from fastapi_maintenance import any_of, path_prefix
     >>> exempt = any_of(path_prefix("/health"), bypass_cookie("a long secret that nobody guesses"))
 
-    The key that signs is derived from the secret by scrypt (RFC 7914): making this takes some 100 ms and, meanwhile,
-    32 MiB; so make one, when the app starts. Clocks of several hosts may differ by two seconds.
+    The signing key is derived from the secret by scrypt (RFC 7914), which takes about 100 ms and 32 MiB: create one
+    cookie, when the app starts. The clocks of several hosts may differ by two seconds.
 
     Args:
-        secret: What the cookie is signed with, and what people present to be given it: 16 to 1024 characters, at least
-            8 of them different. Better let `secrets.token_urlsafe()` choose it than think of one.
+        secret: Signs the cookie, and is what a client sends to get it: 16 to 1024 characters, at least 8 of them
+            different. Generate it with `secrets.token_urlsafe()`.
         name: The cookie's name.
         max_age: Seconds, or a timedelta, after which the cookie expires.
-        link_max_age: Seconds, or a timedelta, after which a link no longer gives the cookie. The cookie that it gives
-            expires when that of whoever made the link does.
-        domain: The domain whose hosts are all sent the cookie, such as `shop.example`; None: the host alone.
-        samesite: Whether the cookie is sent along when another site asks: `"lax"` with links that are followed,
-            `"strict"` never, `"none"` always, as in a frame, and then only over HTTPS.
+        link_max_age: Seconds, or a timedelta, after which a link no longer gives the cookie. The cookie of a link
+            expires together with the cookie of the client that created the link.
+        domain: The domain whose hosts all receive the cookie, such as `shop.example`; None: this host only.
+        samesite: Whether the cookie is sent with requests from other sites: `"lax"` only when a link is followed,
+            `"strict"` never, `"none"` always, as in a frame, but only over HTTPS.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: `secret` is of another length or less variety, `name` is no name of a cookie, `max_age` or
-            `link_max_age` is not at least 1, `domain` is no name of a host, or `samesite` none of its words.
-        ImportError: The package itsdangerous is missing.
+        TypeError: An argument has the wrong type.
+        ValueError: `secret` has the wrong length or too few different characters, `name` is not a valid cookie name,
+            `max_age` or `link_max_age` is below 1, `domain` is not a host name, or `samesite` is not one of its values.
+        ImportError: The package itsdangerous is not installed.
     """
     if not isinstance(secret, str):
         reject_kind("secret", "a str", secret)

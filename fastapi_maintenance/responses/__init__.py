@@ -1,7 +1,7 @@
-"""What a blocked request is answered with.
+"""Responses to blocked requests.
 
 A response callback is a function from a request to a response, sync or async. The middleware adds `Retry-After` and
-`Cache-Control: no-store` to what it returns, unless it set its own. In the examples `blocked(...)` makes a request that
+`Cache-Control: no-store` to its response unless it sets its own. In the examples, `blocked(...)` returns a request that
 was blocked.
 """
 

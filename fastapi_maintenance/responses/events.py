@@ -1,4 +1,4 @@
-"""A stream with which a browser's `EventSource` comes back by itself (HTML 9.2)."""
+"""A stream that makes a browser's `EventSource` reconnect by itself (HTML 9.2)."""
 
 import json
 import random
@@ -15,24 +15,24 @@ from fastapi_maintenance.state import seconds_left
 from fastapi_maintenance.typing import SyncResponseCallback
 
 _STREAM = "text/event-stream"
-_LEAST = 100  # milliseconds
-_DAY = 86_400  # seconds: browsers wait no month
+_MINIMUM = 100  # milliseconds
+_DAY = 86_400  # seconds
 
 
 def as_event_stream(*, retry: float | timedelta = 30.0) -> SyncResponseCallback:
-    r"""Answer an `EventSource` with a stream that says when to connect again, and ends; anything else as `as_json()`.
+    r"""Send an `EventSource` a stream that says when to reconnect, and ends; respond like `as_json()` to others.
 
     >>> response = as_event_stream()(blocked(accept="text/event-stream", message="Back at ten"))
     >>> response.status_code, bytes(response.body).split(b"\n")[1:3]
     (200, [b'event: maintenance', b'data: {"message": "Back at ten", "ends_at": null}'])
 
-    The status is 200, because a browser gives up for good at any other. So only a GET that asks for
-    `text/event-stream` gets it. Put it into `negotiate`.
+    The status is 200, because a browser never reconnects after any other, so only a GET that accepts
+    `text/event-stream` gets the stream. Pass it to `negotiate`.
 
     Args:
-        retry: Seconds, or a timedelta. The browser connects again at the end of the maintenance, but after `retry` at
-            the latest, and up to `retry` later, each at another moment. It keeps this time for connections that it
-            loses later, until a stream of the app has a `retry:` of its own.
+        retry: Seconds, or a timedelta. The browser reconnects when the maintenance ends, or after `retry` if that is
+            sooner, plus a random time of up to `retry`. It also uses this delay for connections that it loses later,
+            until a stream of the app sends its own `retry:`.
 
     Raises:
         TypeError: `retry` is not a number of seconds or a timedelta.
@@ -40,19 +40,19 @@ def as_event_stream(*, retry: float | timedelta = 30.0) -> SyncResponseCallback:
     """
     pause = check_seconds("retry", retry)
     if pause > _DAY:
-        reject_value("retry", "be a day at most", retry)
+        reject_value("retry", "be at most a day", retry)
     other = as_json()
 
     def event_stream(request: Request, /) -> Response:
         accept = ",".join(request.headers.getlist("accept"))
-        is_named = _STREAM in accept.lower()  # and not `text/*`, as of browsers that show texts
+        is_named = _STREAM in accept.lower()  # `text/*` alone comes from browsers that display text
         if request.method != "GET" or not is_named or not preferred(accept, ["application/json", _STREAM]):
             return other(request)
         status = current_status(request)
-        wait = min(seconds_left(status, clock.now()) or pause, pause) + random.uniform(0, pause)  # noqa: S311 -- no secret
+        wait = min(seconds_left(status, clock.now()) or pause, pause) + random.uniform(0, pause)  # noqa: S311 -- not a secret
         ends_at = None if status.ends_at is None else status.ends_at.isoformat()
         data = json.dumps({"message": status.message, "ends_at": ends_at})
-        body = f"retry: {max(round(wait * 1000), _LEAST)}\nevent: maintenance\ndata: {data}\n\n"
+        body = f"retry: {max(round(wait * 1000), _MINIMUM)}\nevent: maintenance\ndata: {data}\n\n"
         return Response(body, media_type=_STREAM)
 
     return offering(_STREAM, event_stream, status=200)

@@ -15,15 +15,15 @@ from fastapi_maintenance.responses.callbacks import answers_of, offering
 from fastapi_maintenance.typing import ResponseCallback
 
 _MEDIA_TYPE = r"(?a)[\w!#$&^.+-]+/[\w!#$&^.+-]+"  # RFC 6838 4.2
-_ELEMENT = r'(?:[^,"]|"(?:[^"\\]|\\.)*(?:"|\\?$))+'  # a text that is not closed ends with the header
-_CHARSET = r"\s*(?:charset\s*=.*)?"  # all that is offered is UTF-8, which every client takes
+_ELEMENT = r'(?:[^,"]|"(?:[^"\\]|\\.)*(?:"|\\?$))+'  # an unclosed quoted string ends with the header
+_CHARSET = r"\s*(?:charset\s*=.*)?"  # every offer is UTF-8, which every client accepts
 _WEIGHT = r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*"  # RFC 9110 12.4.2
 _JSON = "application/json"
-_MAKERS = "made by as_html, as_json, as_problem, as_event_stream, as_redirect or with_media_type"
+_CREATED = "created by as_html, as_json, as_problem, as_event_stream, as_redirect or with_media_type"
 
 
 def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCallback:
-    """Return the response callback as one that `negotiate` can offer.
+    """Declare the media type of a response callback, so that `negotiate` can offer it.
 
     >>> from starlette.responses import Response
     >>> closed = with_media_type("text/plain", lambda request: Response("closed", 503))
@@ -31,100 +31,101 @@ def with_media_type(media_type: str, callback: ResponseCallback) -> ResponseCall
     b'closed'
 
     Args:
-        media_type: What it answers with, such as `application/xml`.
+        media_type: The media type of its responses, such as `application/xml`.
         callback: The function, sync or async.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: `media_type` is not of the form `type/subtype`.
+        TypeError: An argument has the wrong type.
+        ValueError: `media_type` does not have the form `type/subtype`.
     """
     check_callable("callback", callback)
     if not re.fullmatch(_MEDIA_TYPE, check_str("media_type", media_type)):
-        reject_value("media_type", "be of the form type/subtype, without parameters", media_type)
+        reject_value("media_type", "have the form type/subtype, without parameters", media_type)
     return offering(media_type.lower(), cast("ResponseCallback", partial(callback)))
 
 
 def negotiate(*responses: ResponseCallback) -> ResponseCallback:
-    """Answer with the response that the client prefers, by its `Accept` (RFC 9110 12.5.1).
+    """Respond with the media type that the client prefers, from its `Accept` header (RFC 9110 12.5.1).
 
     >>> from fastapi_maintenance import as_html, as_json
     >>> response = negotiate(as_html(), as_json())
     >>> response(blocked(accept="text/html")).media_type, response(blocked(accept="*/*")).media_type
     ('text/html', 'application/json')
 
-    Where it has no preference, with `*/*` or without the header, and where it wants none of them, it gets JSON, or the
-    first one if there is no JSON. A request of htmx without a preference gets HTML, which htmx asks for.
+    A client without a preference (`*/*`, or no header), or that accepts none of them, gets JSON, or the first one if
+    there is no JSON. A request by htmx without a preference gets HTML, because htmx shows nothing else.
 
     Args:
-        *responses: Made by `as_html`, `as_json`, `as_problem`, `as_event_stream`, `as_redirect` or `with_media_type`.
+        *responses: Created by `as_html`, `as_json`, `as_problem`, `as_event_stream`, `as_redirect` or
+            `with_media_type`.
 
     Raises:
-        TypeError: A response does not say its media type.
-        ValueError: There is none, or two are of the same media type.
+        TypeError: A response does not declare its media type.
+        ValueError: No response is given, or two have the same media type.
     """
     for response in responses:
         if len(answers_of(response)) != 1:
-            reject("responses", _MAKERS, response)
+            reject("responses", _CREATED, response)
     answers = tuple(answer for response in responses for answer in answers_of(response))
     offers = [media_type for _, media_type in answers]
     if not offers or len(set(offers)) < len(offers):
-        reject_value("responses", "be at least one, and each of another media type", offers)
+        reject_value("responses", "be at least one, each with another media type", offers)
 
-    def negotiated(request: Request, /) -> Any:  # noqa: ANN401 -- what the callback returns, awaitable or not
+    def negotiated(request: Request, /) -> Any:  # noqa: ANN401 -- a response, or an awaitable of one
         accept = ",".join(request.headers.getlist("accept"))
-        if accept == "*/*" and "hx-request" in request.headers:  # as htmx 2 asks for what it puts into a page
+        if accept == "*/*" and "hx-request" in request.headers:  # htmx 2 sends this for HTML
             accept = "text/html"
-        made = responses[preferred(accept, offers)](request)
-        return _varying_later(made) if inspect.isawaitable(made) else _varying(made)
+        response = responses[preferred(accept, offers)](request)
+        return _awaited_with_vary(response) if inspect.isawaitable(response) else _with_vary(response)
 
     vars(negotiated)["answers"] = answers
     return negotiated
 
 
-async def _varying_later(made: Awaitable[Response]) -> Response:
-    return _varying(await made)
+async def _awaited_with_vary(response: Awaitable[Response]) -> Response:
+    return _with_vary(await response)
 
 
-def _varying(response: Response) -> Response:
-    if isinstance(response, Response):  # else the middleware logs it
+def _with_vary(response: Response) -> Response:
+    if isinstance(response, Response):  # the middleware logs anything else
         named = {name.strip().lower() for name in response.headers.get("vary", "").split(",")}
         for header in ("Accept", "HX-Request"):
-            if header.lower() not in named:  # the callback may return one response again and again
+            if header.lower() not in named:  # the callback may return the same response each time
                 response.headers.add_vary_header(header)
     return response
 
 
 def preferred(accept: str | None, offers: Sequence[str]) -> int:
-    """Return the index of the media type that a client with this `Accept` header prefers, else JSON or the first."""
-    ranges = dict(reversed([*_weighted(accept or "")]))  # of one that is named twice, the first counts
+    """Return the index of the media type that this `Accept` header prefers, else that of JSON, else 0."""
+    ranges = dict(reversed([*_weighted(accept or "")]))  # if a range is repeated, the first counts
     fallback = offers.index(_JSON) if _JSON in offers else 0
-    wanted = [_wanted(offer, ranges) for offer in offers]
-    best = max(wanted, default=(0.0, 0))  # of equal weights, what is named more closely, and then the first
-    return fallback if best[0] <= 0 or (best == wanted[fallback] and not best[1]) else wanted.index(best)
+    ranks = [_rank(offer, ranges) for offer in offers]
+    best = max(ranks, default=(0.0, 0))  # of equal weights, the most specific range, then the first offer
+    return fallback if best[0] <= 0 or (best == ranks[fallback] and not best[1]) else ranks.index(best)
 
 
 def preferred_language(accept_language: str | None, languages: Sequence[str]) -> str:
-    """Return the language that a client with this `Accept-Language` prefers; by default the first."""
+    """Return the language that this `Accept-Language` header prefers, else the first."""
     tags = [(spoken_language(tag, languages), weight) for tag, weight in _weighted(accept_language or "")]
-    wanted = [(language, weight) for language, weight in tags if language and weight > 0]
-    return max(wanted, key=itemgetter(1), default=(languages[0], 1.0))[0]
+    accepted = [(language, weight) for language, weight in tags if language and weight > 0]
+    return max(accepted, key=itemgetter(1), default=(languages[0], 1.0))[0]
 
 
 def spoken_language(tag: str, languages: Container[str]) -> str | None:
-    """Return the language of a tag, or of the longest part of it: `de` for `de-AT` (lookup, RFC 4647 3.4)."""
+    """Return the language that matches the tag or the longest beginning of it: `de` for `de-AT` (RFC 4647 3.4)."""
     subtags = tag.lower().split("-", 4)[:4]  # language, script, region, variant
     parts = ("-".join(subtags[:count]) for count in range(len(subtags), 0, -1))
     return next((part for part in parts if part in languages), None)
 
 
-def _wanted(offer: str, ranges: Mapping[str, float]) -> tuple[float, int]:
-    """Return the weight of a media type, and how closely the range that gives it names the type: the closest counts."""
-    covering = (offer, offer.partition("/")[0] + "/*", "*/*")
-    return next(((ranges[name], 2 - place) for place, name in enumerate(covering) if name in ranges), (0.0, 0))
+def _rank(offer: str, ranges: Mapping[str, float]) -> tuple[float, int]:
+    """Return the weight of a media type, from the most specific range, and how specific that range is."""
+    matching = (offer, offer.partition("/")[0] + "/*", "*/*")
+    return next(((ranges[name], 2 - place) for place, name in enumerate(matching) if name in ranges), (0.0, 0))
 
 
 def _weighted(header: str) -> Iterator[tuple[str, float]]:
-    """Yield each range or tag of a header with its weight, but no variant of a type that other parameters ask for."""
+    """Yield each range or tag of a header with its weight, without types that have parameters of their own."""
     for element in re.findall(_ELEMENT, header.lower()):
         name, *parameters = element.split(";")
         others = [parameter for parameter in parameters if not re.fullmatch(_CHARSET, parameter)]

@@ -1,5 +1,7 @@
-"""The maintenance page: one file without scripts, under a policy that lets in nothing else."""
+"""The maintenance page: HTML without scripts or other files, and its Content-Security-Policy (CSP Level 3)."""
 
+import base64
+import hashlib
 import random
 import re
 from collections.abc import Mapping
@@ -16,16 +18,19 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds, check_str, reject, reject_value
 from fastapi_maintenance.responses.callbacks import current_status, offering
 from fastapi_maintenance.responses.negotiation import preferred_language, spoken_language
-from fastapi_maintenance.responses.policy import check_frame_ancestors, policy_for
 from fastapi_maintenance.responses.words import PageWords, check_language, check_words, direction_of, in_words
 from fastapi_maintenance.state import seconds_left
 from fastapi_maintenance.typing import SyncResponseCallback
 
 _COLOR = r"#[0-9A-Fa-f]{3,8}|[A-Za-z]+|[a-z]+\([0-9a-z.,%/ +-]*\)"
 _WEB_URL = r"(?i)https?://[^\s\\\x00-\x20\x7f]+"
+_STYLE = r"(?is)<style[^>]*>(.*?)</style>"
+_OUTSIDE = r"\s*[\"']?\s*(?!data:|[#\"'\s])"
+_IMAGE = rf"(?is)<(?:img|image|source|link)\b[^>]*?\b(?:src|srcset|href)\s*={_OUTSIDE}|url\({_OUTSIDE}"
+_ANCESTOR = r"'self'|\*|https?:|https?://(?:\*\.)?[A-Za-z0-9.-]+(?::(?:[0-9]+|\*))?"
 _TEXTS = ("language", "direction", "title", "message", "expected", "status_page")
 _UNQUOTED = "!$%&'()*+,-./:;=?@[]^_`{|}~\\"
-_MOST_REPEATED = 2000  # characters: proxies refuse responses whose headers are longer than 4 KiB
+_QUERY_LIMIT = 2000  # characters: proxies refuse responses whose headers are longer than 4 KiB
 
 PAGE = """<!DOCTYPE html>
 <html lang="$language" dir="$direction">
@@ -74,39 +79,38 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     frame_ancestors: str = "'self'",
     retry: float | timedelta = 60.0,
 ) -> SyncResponseCallback:
-    """Answer `503` with a page for people, which needs neither scripts nor other files.
+    """Respond with `503` and a page for people, which needs neither scripts nor other files.
 
     >>> page = as_html(language="de")(blocked(message="Um zehn wieder da"))
     >>> b"<p>Um zehn wieder da</p>" in page.body
     True
 
-    It shows the operator's message and how long it will take, as far as these are known, and is loaded again by itself
-    when the maintenance is over: each visitor's at another moment of the `retry` seconds after that. It speaks English,
-    Dutch, French, German, Italian, Portuguese and Spanish, and the languages of `words`.
+    The page shows the operator's message and the expected end, if there are any. After the end it reloads itself, for
+    each visitor at a random moment within `retry` seconds. It is in the visitor's language if that is Dutch, French,
+    German, Italian, Portuguese, Spanish or one of `words`, otherwise in English.
 
     Args:
-        title: Its title; None: in the visitor's language.
-        message: What to say while there is no message of an operator; None: in the visitor's language.
-        language: The language of the page (RFC 5646), one that it speaks; None: the one that `Accept-Language` prefers
-            of those, else English.
-        words: Texts in languages of your own, or other texts for a language that the page speaks, by language tag. A
-            page in Arabic, Hebrew or another language of that kind is written from right to left.
-        time_zone: The time zone in which the expected end is shown: its IANA name, or a tzinfo.
+        title: The title; None: a title in the visitor's language.
+        message: The message if the operator gave none; None: a message in the visitor's language.
+        language: The language of the page, as a tag (RFC 5646); None: the best match for `Accept-Language`, else
+            English.
+        words: Texts for more languages, or other texts for a built-in one, by language tag. Languages such as Arabic
+            and Hebrew are written from right to left.
+        time_zone: The time zone of the expected end, as an IANA name or a tzinfo.
         status_page: The http or https URL of a page to link to.
-        accent: The colour of the line above.
+        accent: The colour of the line at the top.
         light: The colours of background and text.
         dark: The same, for visitors who prefer dark pages.
         template: The page as `string.Template`, with `$title`, `$message`, `$expected`, `$status_page`, `$language` and
-            `$direction`. Its `<style>` elements are let in by the Content-Security-Policy, and images of the same
-            origin if it has any; scripts and other outside files are not.
+            `$direction`. The Content-Security-Policy allows its `<style>` elements, and images of the same origin if
+            it has any; it blocks scripts and other files.
         frame_ancestors: Who may show the page in a frame, as in a Content-Security-Policy: `'self'`, `*` and origins,
-            with a space between, or `'none'`.
-        retry: Seconds, or a timedelta. If the end is not known, the page is loaded again after one to two times as
-            long.
+            separated by spaces, or `'none'`.
+        retry: Seconds, or a timedelta. If the end is not known, the page reloads after one to two times as long.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: An argument breaks its rule, which the error names.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument breaks the rule that the error names.
     """
     for name, text in (("title", title), ("message", message)):
         if text is not None:
@@ -115,12 +119,12 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     if language is not None and not spoken_language(check_language("language", language), languages):
         reject_value("language", f"be one of {', '.join(sorted(languages))}, or have its texts in words", language)
     zone = _checked_zone(time_zone)
-    ancestors = check_frame_ancestors("frame_ancestors", frame_ancestors)
+    ancestors = _checked_frame_ancestors(frame_ancestors)
     pause = check_seconds("retry", retry)
     colors = _checked_colors(accent, light=light, dark=dark)
     page = Template(re.sub(r"\r\n?", "\n", check_str("template", template)))  # as browsers read it
     try:
-        policy, other = (policy_for(page.substitute(dict.fromkeys(_TEXTS, each), **colors), ancestors) for each in "ab")
+        policy, other = (_policy_of(page.substitute(dict.fromkeys(_TEXTS, each), **colors), ancestors) for each in "ab")
     except (KeyError, ValueError) as error:
         places = " ".join(f"${place}" for place in (*_TEXTS, *colors))
         msg = f"template must have no places but {places}, and $$ for a dollar sign: {error}"
@@ -137,6 +141,7 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
         tag = language or preferred_language(request.headers.get("accept-language"), tuple(languages))
         texts = languages[spoken_language(tag, languages) or tag]
         left = seconds_left(status, now)
+        link = f'<p><a href="{escape(status_page)}">{escape(texts.status_page)}</a></p>' if status_page else ""
         body = page.substitute(
             **colors,
             language=tag,
@@ -144,49 +149,63 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
             title=escape(title or texts.title),
             message=escape(status.message or message or texts.message),
             expected=_expected(status.ends_at, left, texts, zone) if left and status.ends_at is not None else "",
-            status_page=f'<p><a href="{escape(status_page)}">{escape(texts.status_page)}</a></p>'
-            if status_page
-            else "",
+            status_page=link,
         )
         headers = {"Content-Security-Policy": policy, "Content-Language": tag, "Vary": "Accept-Language"}
-        headers |= {"HX-Retarget": "body", "HX-Reswap": "innerHTML"}  # htmx shows no page within a part of another
-        if request.method in {"GET", "HEAD"}:  # what was posted is not to be asked for
-            wait = left or pause
-            seconds = round(wait + random.uniform(0, pause))  # noqa: S311 -- no secret
+        headers |= {"HX-Retarget": "body", "HX-Reswap": "innerHTML"}  # htmx replaces the whole page, not a part of it
+        if request.method in {"GET", "HEAD"}:  # a form that was posted is not sent again
+            seconds = round((left or pause) + random.uniform(0, pause))  # noqa: S311 -- not a secret
             headers["Refresh"] = _refresh(seconds, request.scope["query_string"])
         return HTMLResponse(body, status_code=503, headers=headers)
 
     return offering("text/html", html_response)
 
 
+def _policy_of(page: str, frame_ancestors: str) -> str:
+    """Return the policy of a page. It allows its own styles, and images of the same origin if the page has any."""
+    digests = sorted({hashlib.sha256(style.encode()).digest() for style in re.findall(_STYLE, page)})
+    styles = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
+    images = "data: 'self'" if re.search(_IMAGE, page) else "data:"
+    others = f"base-uri 'none'; form-action 'none'; frame-ancestors {frame_ancestors}"
+    return f"default-src 'none'; style-src {styles}; img-src {images}; {others}"
+
+
+def _checked_frame_ancestors(value: object) -> str:
+    sources = check_str("frame_ancestors", value)
+    if sources == "'none'" or all(re.fullmatch(_ANCESTOR, source) for source in sources.split(" ")):
+        return sources
+    rule = "be 'none', or 'self', * and origins such as https://portal.example, separated by spaces"
+    return reject_value("frame_ancestors", rule, value)
+
+
 def _checked_zone(time_zone: object) -> tzinfo:
-    """Return the time zone of this name, or the one that was given."""
+    """Return the time zone of this name, or the tzinfo itself."""
     if not isinstance(time_zone, (str, tzinfo)):
         reject("time_zone", "a name such as 'Europe/Berlin', or a tzinfo", time_zone)
-    has_name = "be the name of a time zone that this system has (or install tzdata)"
-    rule = has_name if isinstance(time_zone, str) else "be a tzinfo that knows its offset"
+    known = "be the name of a time zone that this system knows (or install tzdata)"
+    rule = known if isinstance(time_zone, str) else "be a tzinfo that knows its offset"
     try:
         zone = ZoneInfo(time_zone) if isinstance(time_zone, str) else time_zone
         clock.now().astimezone(zone).strftime("%Z %z")
-    except Exception:  # noqa: BLE001 -- of the database of time zones, or of the tzinfo
+    except Exception:  # noqa: BLE001 -- from the time zone database, or the user's tzinfo
         reject_value("time_zone", rule, time_zone)
     return zone
 
 
 def _check_web_url(name: str, value: object) -> None:
-    """Raise unless the value is an absolute http or https URL without a password."""
+    """Raise unless the value is an absolute http or https URL without a user or password."""
     url = check_str(name, value)
     try:
         parts = urlsplit(url)
-        is_good = re.fullmatch(_WEB_URL, url) and parts.hostname and "@" not in parts.netloc and parts.port != 0
-    except ValueError:  # of an IPv6 address or a port
-        is_good = False
-    if not is_good:
+        is_valid = re.fullmatch(_WEB_URL, url) and parts.hostname and "@" not in parts.netloc and parts.port != 0
+    except ValueError:  # an invalid IPv6 address or port
+        is_valid = False
+    if not is_valid:
         reject_value(name, "be a URL that begins with https:// or http:// and a host, without a user", value)
 
 
 def _checked_colors(accent: str, **pairs: object) -> dict[str, str]:
-    """Return the colours of the page by their places, where each is one as CSS has it and nothing more than that."""
+    """Return the colours by their places in the page. Each must be one CSS colour and nothing more."""
     colors = {"accent": accent}
     for name, pair in pairs.items():
         if not isinstance(pair, (tuple, list)) or len(pair) != len(("background", "text")):
@@ -200,14 +219,14 @@ def _checked_colors(accent: str, **pairs: object) -> dict[str, str]:
 
 
 def _refresh(seconds: int, query: bytes) -> str:
-    """Return the header `Refresh` that loads the page again from its own address.
+    """Return the `Refresh` header that reloads the page.
 
-    Without a URL, Chromium only scrolls where the address ends with a `#fragment`. The query alone is a URL that keeps
-    the path of the browser (RFC 3986 5.2.2): a proxy may have taken a prefix off the path that the app knows, and one
-    that begins with `//` would name another host.
+    Without a URL, Chromium only scrolls if the address ends with a `#fragment`. A query alone is a relative URL that
+    keeps the browser's path (RFC 3986 5.2.2). The path that the app knows would be wrong behind a proxy that strips a
+    prefix, and one that begins with `//` would name another host.
     """
     repeated = quote(query, safe=_UNQUOTED)
-    return f"{seconds}; url=?{repeated}" if len(repeated) <= _MOST_REPEATED else str(seconds)
+    return f"{seconds}; url=?{repeated}" if len(repeated) <= _QUERY_LIMIT else str(seconds)
 
 
 def _expected(ends_at: datetime, left: int, words: PageWords, zone: tzinfo) -> str:
@@ -218,5 +237,5 @@ def _expected(ends_at: datetime, left: int, words: PageWords, zone: tzinfo) -> s
     except OverflowError:  # at the end of the year 9999
         local = ends_at
     name = local.tzname() or f"{local:%z}"
-    name = f"UTC{name}" if name.startswith(("+", "-")) else name  # where a zone has no abbreviation
+    name = f"UTC{name}" if name.startswith(("+", "-")) else name  # some zones have no abbreviation
     return f"<p>{escape(words.expected)} {time} ({local:%Y-%m-%d %H:%M} {escape(name)}).</p>"

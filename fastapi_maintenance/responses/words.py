@@ -1,4 +1,4 @@
-"""What the maintenance page says, in the languages that it speaks and in those of its users."""
+"""The texts of the maintenance page: the built-in languages, and `PageWords` for more."""
 
 import re
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ _RIGHT_TO_LEFT_SCRIPTS = "adlm|arab|aran|hebr|nkoo|rohg|syrc|thaa"  # ISO 15924
 class PageWords:
     """The texts of the maintenance page in one language, for `as_html(words={"pl": PageWords(...)})`.
 
-    The durations are pairs: the text for one, and the text for more, with `{}` for the number. In a language with more
-    forms than two, an abbreviation such as `min` fits every number.
+    Each duration is a pair, singular and plural, with `{}` for the number. In a language with more than two forms, use
+    an abbreviation such as `min` that fits every number.
 
     Args:
-        title: The title while none is set.
-        message: What to say while there is no message of an operator.
-        expected: What is put before the time when the service is expected back.
-        soon: That it takes less than a minute.
-        minutes: That it takes a minute, or so many minutes.
+        title: The title.
+        message: The message if the operator gave none.
+        expected: The words before the expected end.
+        soon: "In less than a minute".
+        minutes: "In about a minute" and "in about {} minutes".
         hours: The same for hours.
         days: The same for days.
         status_page: The text of the link to the status page.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: A text is empty, or the text for more than one has no `{}`.
+        TypeError: An argument has the wrong type.
+        ValueError: A text is empty, or a plural has no `{}`.
     """
 
     title: str
@@ -48,44 +48,33 @@ class PageWords:
                 check_name(name, text)
                 continue
             if not isinstance(text, (tuple, list)) or len(text) != len(("one", "more")):
-                reject(name, "a pair of texts: for one and for more", text)
+                reject(name, "a pair of texts: singular and plural", text)
             if "{}" not in [check_name(name, each) for each in text][1]:
-                reject_value(name, "have {} for the number in the text for more than one", text[1])
+                reject_value(name, "have {} for the number in the plural", text[1])
 
 
-_SENTENCES = {
-    "en": ("Down for maintenance", "We are working on it and will be back soon.", "Expected back", "Status page"),
-    "de": (
-        "Wartungsarbeiten",
-        "Wir arbeiten daran und sind bald wieder da.",
-        "Voraussichtlich wieder da",
-        "Statusseite",
-    ),
-    "es": (
-        "En mantenimiento",
-        "Estamos trabajando en ello y volveremos pronto.",
-        "Vuelta prevista",
-        "Página de estado",
-    ),
-    "fr": ("Maintenance en cours", "Nous y travaillons et serons bientôt de retour.", "Retour prévu", "Page d’état"),  # noqa: RUF001 -- the apostrophe of print
-    "it": ("Manutenzione in corso", "Ci stiamo lavorando e torneremo presto.", "Ritorno previsto", "Pagina di stato"),
-    "nl": ("Onderhoud", "We zijn ermee bezig en zijn snel terug.", "Naar verwachting terug", "Statuspagina"),
-    "pt": ("Em manutenção", "Estamos a trabalhar nisso e voltamos em breve.", "Regresso previsto", "Página de estado"),
-}
-_DURATIONS = {
-    "en": ("in about {}", "in less than a minute", "minute minutes", "hour hours", "day days"),
-    "de": ("in etwa {}", "in weniger als einer Minute", "Minute Minuten", "Stunde Stunden", "Tag Tagen"),
-    "es": ("en aproximadamente {}", "en menos de un minuto", "minuto minutos", "hora horas", "día días"),
-    "fr": ("dans environ {}", "dans moins d’une minute", "minute minutes", "heure heures", "jour jours"),  # noqa: RUF001 -- the apostrophe of print
-    "it": ("tra circa {}", "tra meno di un minuto", "minuto minuti", "ora ore", "giorno giorni"),
-    "nl": ("over ongeveer {}", "over minder dan een minuut", "minuut minuten", "uur uur", "dag dagen"),
-    "pt": ("em cerca de {}", "em menos de um minuto", "minuto minutos", "hora horas", "dia dias"),
+_TEXTS = {
+    "en": """Down for maintenance | We are working on it and will be back soon. | Expected back | Status page
+        in about {} | in less than a minute | minute minutes | hour hours | day days""",
+    "de": """Wartungsarbeiten | Wir arbeiten daran und sind bald wieder da. | Voraussichtlich wieder da | Statusseite
+        in etwa {} | in weniger als einer Minute | Minute Minuten | Stunde Stunden | Tag Tagen""",
+    "es": """En mantenimiento | Estamos trabajando en ello y volveremos pronto. | Vuelta prevista | Página de estado
+        en aproximadamente {} | en menos de un minuto | minuto minutos | hora horas | día días""",
+    "fr": """Maintenance en cours | Nous y travaillons et serons bientôt de retour. | Retour prévu | Page d’état
+        dans environ {} | dans moins d’une minute | minute minutes | heure heures | jour jours""",  # noqa: RUF001 -- a typographic apostrophe
+    "it": """Manutenzione in corso | Ci stiamo lavorando e torneremo presto. | Ritorno previsto | Pagina di stato
+        tra circa {} | tra meno di un minuto | minuto minuti | ora ore | giorno giorni""",
+    "nl": """Onderhoud | We zijn ermee bezig en zijn snel terug. | Naar verwachting terug | Statuspagina
+        over ongeveer {} | over minder dan een minuut | minuut minuten | uur uur | dag dagen""",
+    "pt": """Em manutenção | Estamos a trabalhar nisso e voltamos em breve. | Regresso previsto | Página de estado
+        em cerca de {} | em menos de um minuto | minuto minutos | hora horas | dia dias""",
 }
 
 
-def _built_in(language: str) -> PageWords:
-    title, message, expected, status_page = _SENTENCES[language]
-    about, soon, *units = _DURATIONS[language]
+def _built_in(texts: str) -> PageWords:
+    sentences, durations = ([text.strip() for text in line.split("|")] for line in texts.splitlines())
+    title, message, expected, status_page = sentences
+    about, soon, *units = durations
     minutes, hours, days = ((f"{about} {one}", f"{about} {more}") for one, more in map(str.split, units))
     return PageWords(
         title=title,
@@ -99,7 +88,7 @@ def _built_in(language: str) -> PageWords:
     )
 
 
-LANGUAGES: Mapping[str, PageWords] = {language: _built_in(language) for language in _SENTENCES}
+LANGUAGES: Mapping[str, PageWords] = {language: _built_in(texts) for language, texts in _TEXTS.items()}
 
 
 def check_language(name: str, value: object) -> str:
@@ -109,7 +98,7 @@ def check_language(name: str, value: object) -> str:
 
 
 def check_words(name: str, value: object) -> dict[str, PageWords]:
-    """Return all languages of a page with these words, by tags in lower case."""
+    """Return the built-in languages and these, by lower-case tag."""
     if not isinstance(value, Mapping):
         reject(name, "a mapping from language to PageWords", value)
     for tag, words in value.items():
@@ -120,7 +109,7 @@ def check_words(name: str, value: object) -> dict[str, PageWords]:
 
 
 def direction_of(tag: str) -> str:
-    """Return the direction in which a language is written, `rtl` or `ltr`, by its script if the tag has one.
+    """Return the writing direction of a language, `rtl` or `ltr`, from the script in its tag or else the language.
 
     >>> direction_of("ar-EG"), direction_of("az-Arab"), direction_of("en")
     ('rtl', 'rtl', 'ltr')
@@ -132,7 +121,7 @@ def direction_of(tag: str) -> str:
 
 
 def in_words(seconds: int, words: PageWords) -> str:
-    """Say how long it takes, in the largest unit of which it is at least one, rounded up.
+    """Return a duration in words, rounded up, in the largest unit of which it has at least one.
 
     >>> in_words(1500, LANGUAGES["en"])
     'in about 25 minutes'

@@ -1,4 +1,4 @@
-"""An admin API to include in the app: see the state, set the switch, plan windows, let people in during maintenance."""
+"""An admin API to include in the app: read the state, set the switch, plan windows, remove holds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,9 +19,16 @@ from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
 from fastapi_maintenance.predicates.bypass import BypassCookie
 from fastapi_maintenance.router.bypass import add_bypass, checked_base_url
 from fastapi_maintenance.router.models import Overview, WindowModel, WindowPlan, check_prefix
-from fastapi_maintenance.router.refusals import AdminRoute, Route, body_refused, changed, reached, refusals
+from fastapi_maintenance.router.refusals import (
+    AdminRoute,
+    Route,
+    apply_change,
+    errors_as_statuses,
+    refusals,
+    refuse_body,
+)
 from fastapi_maintenance.router.switch import add_switch
-from fastapi_maintenance.state import MaintenanceState, Window, add_window, open_holds, status_of
+from fastapi_maintenance.state import Window, add_window, open_holds, status_of
 from fastapi_maintenance.typing import StateBackend
 
 _logger = get_logger()
@@ -37,63 +44,72 @@ def maintenance_router(  # noqa: PLR0913 -- each is a setting
     by: Callable[..., Any] | None = None,
     anyone_may_switch: bool = False,
 ) -> APIRouter:
-    """Return a router for operators, reachable also while maintenance is on.
+    """Return a router for operators that stays reachable while maintenance is on.
 
     >>> from fastapi import Depends, FastAPI
     >>> app = FastAPI()
     >>> def administrator() -> None: ...
     >>> app.include_router(maintenance_router(dependencies=[Depends(administrator)]))
 
-    `GET <prefix>` shows the status, the switch, the planned windows, the open holds and the workers. `PUT
-    <prefix>/switch` replaces the switch, and `PATCH` changes some of its fields (JSON merge patch, RFC 7396). Both need
-    `If-Match` with the `ETag` of `GET <prefix>/switch` (RFC 9110 8.8.3), or `*` for any, so that nobody overwrites
-    unseen what somebody else has just set. `POST <prefix>/windows` plans a window and `DELETE <prefix>/windows/{id}`
-    cancels it. `DELETE <prefix>/holds/{id}` removes the hold of a job that died; a job that still runs and renews its
-    hold puts it back.
+    `GET <prefix>` returns the status, the switch, the planned windows, the open holds and the workers. `PUT
+    <prefix>/switch` replaces the switch, and `PATCH` changes some of its fields (JSON merge patch, RFC 7396). Both
+    require `If-Match` with the `ETag` of `GET <prefix>/switch` (RFC 9110 8.8.3), or `*`, so that nobody overwrites a
+    change that they have not seen. `POST <prefix>/windows` plans a window, and `DELETE <prefix>/windows/{id}` cancels
+    it. `DELETE <prefix>/holds/{id}` removes the hold of a job that died; a running job that renews its hold puts it
+    back.
 
-    With `bypass` it has the routes of `bypass_router`, too. They ask for no dependency.
+    With `bypass`, the router also has the routes of `bypass_router`. The dependencies do not apply to them.
 
     Args:
-        dependencies: Who may see and set the switch, such as `[Depends(administrator)]`.
-        backend: The switch, or its URL; None: the one of the app that the router is included in.
-        prefix: The beginning of its paths.
+        dependencies: Decide who may read and set the switch, such as `[Depends(administrator)]`.
+        backend: The switch, or its URL; None: that of the app that includes the router.
+        prefix: The prefix of the paths.
         bypass: The `bypass_cookie(...)` that exempts in the middleware.
-        by: A dependency that returns who acts, as text or None, such as the name of the user; it is shown to operators.
-        base_url: As for `bypass_router`.
-        anyone_may_switch: Whether the list of dependencies may be empty, as where a proxy protects these paths, or the
-            dependencies are those of `include_router`.
+        by: A dependency that returns who makes the change, such as a user name, or None. Only operators see it.
+        base_url: See `bypass_router`.
+        anyone_may_switch: Allow an empty list of dependencies, where a proxy protects these paths or the dependencies
+            are passed to `include_router`.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: `dependencies` is empty without `anyone_may_switch`, `backend` is a URL that names none, or
-            `base_url` is no absolute URL.
+        TypeError: An argument has the wrong type.
+        ValueError: `dependencies` is empty without `anyone_may_switch`, `backend` is not a valid URL of a backend, or
+            `base_url` is not an absolute URL.
     """
     if not isinstance(dependencies, (list, tuple)) or not all(isinstance(one, params.Depends) for one in dependencies):
         reject("dependencies", "a list of Depends(...)", dependencies)
     if not check_bool("anyone_may_switch", anyone_may_switch) and not dependencies:
-        rule = "not be empty unless anyone_may_switch=True (bypass_router has the bypass alone)"
+        rule = "not be empty unless anyone_may_switch=True (use bypass_router for the bypass alone)"
         reject_value("dependencies", rule, dependencies)
     if bypass is not None and not isinstance(bypass, BypassCookie):
-        reject("bypass", "made by bypass_cookie, or None", bypass)
-    author_of = (lambda: None) if by is None else check_callable("by", by)
+        reject("bypass", "created by bypass_cookie, or None", bypass)
+    author = (lambda: None) if by is None else check_callable("by", by)
     given = None if backend is None else as_backend("backend", backend)
     base = None if base_url is None else checked_base_url(base_url)
     router = APIRouter(prefix=check_prefix(prefix), tags=["maintenance"], route_class=AdminRoute)
     route = partial(router.api_route, dependencies=list(dependencies))
     _add_overview(route, given)
-    add_switch(route, given, author_of)
-    _add_windows(route, given, author_of)
+    add_switch(route, given, author)
+    _add_windows(route, given, author)
     if bypass is not None:
         add_bypass(router, bypass, base)
     return router
 
 
 def _add_overview(route: Route, backend: StateBackend | None) -> None:
-    @route("", methods=["GET"], response_model=Overview, responses=refusals(503), summary="See the whole state")
-    async def see(response: Response) -> dict[str, Any]:
-        async with reached(backend) as store:
-            response.headers["Cache-Control"] = "no-store"
-            return {**_described(await get_maintenance_state(store)), "workers": await _workers(store)}
+    @route("", methods=["GET"], response_model=Overview, responses=refusals(503), summary="Get the whole state")
+    async def get_overview(response: Response) -> dict[str, Any]:
+        response.headers["Cache-Control"] = "no-store"
+        async with errors_as_statuses(backend) as store:
+            state, now = await get_maintenance_state(store), clock.now()
+            status = status_of(state, now)
+            kind = None if status.decided_by is None else type(status.decided_by).__name__.lower()
+            return {
+                "status": {**asdict(status), "decided_by": kind},
+                "switch": state.switch,
+                "windows": [window for window in state.windows if window.ends_at is None or now < window.ends_at],
+                "holds": open_holds(state, now),
+                "workers": await _workers(store),
+            }
 
     @route(
         "/holds/{hold_id}",
@@ -101,10 +117,10 @@ def _add_overview(route: Route, backend: StateBackend | None) -> None:
         status_code=204,
         responses=refusals(404, 409, 503),
         summary="Remove the hold of a job that died",
-        description="A job that still runs and renews its hold puts it back.",
+        description="A running job that renews its hold puts it back.",
     )
-    async def remove(hold_id: str) -> None:
-        async with reached(backend) as store:
+    async def delete_hold(hold_id: str) -> None:
+        async with errors_as_statuses(backend) as store:
             await remove_hold(hold_id, store)
 
 
@@ -117,11 +133,11 @@ def _add_windows(route: Route, backend: StateBackend | None, by: Callable[..., A
         responses=refusals(400, 409, 413, 503),
         summary="Plan a window",
     )
-    async def plan(body: WindowPlan, author: Annotated[str | None, Depends(by)]) -> Window:
-        with body_refused():
+    async def post_window(body: WindowPlan, author: Annotated[str | None, Depends(by)]) -> Window:
+        with refuse_body():
             window = checked_window(body.starts_at, body.ends_at, message=body.message, by=author)
-        async with reached(backend) as store:
-            await update_state(check_detailed(store, "a window"), lambda state: changed(state, add_window, window))
+        async with errors_as_statuses(backend) as store:
+            await update_state(check_detailed(store, "a window"), lambda state: apply_change(state, add_window, window))
         return window
 
     @route(
@@ -129,28 +145,15 @@ def _add_windows(route: Route, backend: StateBackend | None, by: Callable[..., A
         methods=["DELETE"],
         status_code=204,
         responses=refusals(404, 409, 503),
-        summary="Cancel a planned window, or end one that is in force",
+        summary="Cancel a planned window, or end one in force",
     )
-    async def cancel(window_id: str) -> None:
-        async with reached(backend) as store:
+    async def delete_window(window_id: str) -> None:
+        async with errors_as_statuses(backend) as store:
             await cancel_maintenance(window_id, store)
 
 
-def _described(state: MaintenanceState) -> dict[str, Any]:
-    """Return the state as the API shows it."""
-    now = clock.now()
-    status = status_of(state, now)
-    kind = None if status.decided_by is None else type(status.decided_by).__name__.lower()
-    return {
-        "status": {**asdict(status), "decided_by": kind},
-        "switch": state.switch,
-        "windows": [one for one in state.windows if one.ends_at is None or now < one.ends_at],
-        "holds": open_holds(state, now),
-    }
-
-
 async def _workers(backend: StateBackend) -> tuple[WorkerStatus, ...] | None:
-    """Return the workers behind the switch; None if the store cannot say, or fails: the state is known all the same."""
+    """Return the workers behind the switch. If the store cannot list them or fails, return None: the state is known."""
     try:
         return await get_workers(backend)
     except NotSupportedError:

@@ -1,4 +1,7 @@
-"""Routes that let a client in while maintenance is on: by the secret, or by a link from somebody who knows it."""
+"""The routes that give out the bypass cookie: to a client that sends the secret, and to one that follows a link.
+
+What a valid cookie is, and when it expires, is in `predicates/bypass.py`.
+"""
 
 from typing import Annotated
 from urllib.parse import quote, urlencode, urlsplit
@@ -6,7 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from fastapi_maintenance._helpers.checks import check_str, reject
+from fastapi_maintenance._helpers.checks import check_str, reject, reject_value
 from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance.predicates.bypass import BypassCookie, app_root
 from fastapi_maintenance.router.models import Admission, Presented, check_prefix
@@ -16,29 +19,29 @@ _TOKEN_LIMIT = 512  # characters
 
 
 def bypass_router(bypass: BypassCookie, *, prefix: str = "/maintenance", base_url: str | None = None) -> APIRouter:
-    """Return a router that lets people in during maintenance, and can do nothing else.
+    """Return a router that lets people in during maintenance, and nothing else.
 
     >>> from fastapi import FastAPI
     >>> from fastapi_maintenance import bypass_cookie
     >>> app = FastAPI()
     >>> app.include_router(bypass_router(bypass_cookie("a long secret that nobody guesses")))
 
-    `POST <prefix>/bypass` gives the cookie to whoever sends its secret, and a link that gives it to others. It
-    asks for no dependency: visitors who are locked out have no other way in.
+    `POST <prefix>/bypass` gives the cookie, and a link that gives it to others, to anyone who sends the secret. No
+    dependency applies: visitors who are locked out have no other way in.
 
     Args:
         bypass: The `bypass_cookie(...)` that exempts in the middleware.
-        prefix: The beginning of its paths.
-        base_url: The URL of the app, such as `https://shop.example`, for links that let others in; None: the host that
-            a request names, which its sender can forge. If it begins with `https`, the cookie is `Secure`, whatever
-            scheme the proxy in front of the app reports.
+        prefix: The prefix of the paths.
+        base_url: The public URL of the app, such as `https://shop.example`, for links; None: the host in the request,
+            which the client can forge. If it begins with `https`, the cookie is `Secure`, whatever scheme a proxy
+            reports.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: `base_url` is no absolute URL.
+        TypeError: An argument has the wrong type.
+        ValueError: `base_url` is not an absolute URL.
     """
     if not isinstance(bypass, BypassCookie):
-        reject("bypass", "made by bypass_cookie", bypass)
+        reject("bypass", "created by bypass_cookie", bypass)
     base = None if base_url is None else checked_base_url(base_url)
     router = APIRouter(prefix=check_prefix(prefix), tags=["maintenance"], route_class=AdminRoute)
     add_bypass(router, bypass, base)
@@ -50,8 +53,8 @@ def add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) ->
     over_https = base_url is not None and urlsplit(base_url).scheme == "https"
     forbidden = HTTPException(403, "Forbidden")
 
-    @router.post("/bypass", responses=refusals(400, 403, 413), summary="Get in while maintenance is on")
-    async def present(presented: Presented, request: Request, response: Response) -> Admission:
+    @router.post("/bypass", responses=refusals(400, 403, 413), summary="Get the bypass cookie for the secret")
+    async def post_secret(presented: Presented, request: Request, response: Response) -> Admission:
         if not bypass.knows(presented.secret):
             raise forbidden
         expiry = bypass.new_expiry()
@@ -62,9 +65,13 @@ def add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) ->
         return Admission(link=f"{base}{path}?{urlencode({'token': bypass.signed('link', expiry)})}")
 
     @router.get(
-        "/bypass", responses=refusals(403), status_code=303, response_class=RedirectResponse, summary="Get in by a link"
+        "/bypass",
+        responses=refusals(403),
+        status_code=303,
+        response_class=RedirectResponse,
+        summary="Get the bypass cookie for a link",
     )
-    async def follow(token: Annotated[str, Query(max_length=_TOKEN_LIMIT)], request: Request) -> Response:
+    async def follow_link(token: Annotated[str, Query(max_length=_TOKEN_LIMIT)], request: Request) -> Response:
         expiry = bypass.expiry_in(token, "link")
         if expiry is None:
             raise forbidden
@@ -74,14 +81,13 @@ def add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) ->
 
 
 def checked_base_url(url: object) -> str:
-    """Return the URL at which the app is reached, without a slash at its end."""
+    """Return the public URL of the app without a slash at its end, or raise if it is not valid."""
     text = check_str("base_url", url)
     try:
         parts = urlsplit(text)
-        absolute = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        is_absolute = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        absolute = False
-    if absolute and text.isprintable() and not {" ", "?", "#", "@", "\\"} & set(text):
+        is_absolute = False
+    if is_absolute and text.isprintable() and not {" ", "?", "#", "@", "\\"} & set(text):
         return text.rstrip("/")
-    msg = f"base_url must be an absolute http or https URL, such as https://shop.example, got {text!r}"
-    raise ValueError(msg)
+    return reject_value("base_url", "be an absolute http or https URL, such as https://shop.example", text)

@@ -1,4 +1,4 @@
-"""The bodies of the admin API."""
+"""The request and response bodies of the admin API."""
 
 import hashlib
 import json
@@ -13,19 +13,21 @@ from fastapi_maintenance.predicates.bypass import SECRET_LIMIT
 from fastapi_maintenance.state import TEXT_LIMIT
 
 
-def _is_text(value: object) -> object:
-    """Refuse what Pydantic would take for the seconds since 1970: a time is text, as RFC 3339 has it."""
+def _check_is_text(value: object) -> object:
+    """Refuse a number, which Pydantic would read as seconds since 1970: a time is text (RFC 3339)."""
     if not re.match(r"\d{4}-\d\d-\d\d", str(value), re.ASCII):
         msg = "a time must be text such as 2030-12-31T22:00:00Z"
         raise ValueError(msg)
     return value
 
 
-_Time = Annotated[AwareDatetime, BeforeValidator(_is_text)]
+_Time = Annotated[AwareDatetime, BeforeValidator(_check_is_text)]
+_Message = Annotated[str | None, Field(description="The message for visitors.")]
+_On = Annotated[bool, Field(strict=True, description="Whether maintenance is on.")]
 
 
 def check_prefix(prefix: object) -> str:
-    """Return the prefix of a router, if it is empty or begins with a slash and ends without one."""
+    """Return the prefix of a router if it is empty, or begins with a slash and ends without one."""
     text = check_str("prefix", prefix)
     if text and (not text.startswith("/") or text.endswith("/")):
         reject_value("prefix", "begin with a slash and end without one, such as '/maintenance'", text)
@@ -33,43 +35,40 @@ def check_prefix(prefix: object) -> str:
 
 
 def etag(*facts: object) -> str:
-    """Return the entity tag of an answer that says this (RFC 9110 8.8.3)."""
+    """Return the entity tag of a response with this content (RFC 9110 8.8.3)."""
     return f'"{hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:24]}"'
 
 
 class Setting(BaseModel, extra="forbid"):
     """The switch as an operator sets it."""
 
-    on: bool = Field(strict=True, description="Whether maintenance is on.")
-    message: str | None = Field(
-        None, description="What to tell visitors.", examples=["Back in ten minutes"], max_length=TEXT_LIMIT
-    )
-    ends_at: _Time | None = Field(None, description="When the switch ends; null: it stays until it is set again.")
+    on: _On
+    message: _Message = Field(None, examples=["Back in ten minutes"], max_length=TEXT_LIMIT)
+    ends_at: _Time | None = Field(None, description="When the switch ends; null: when it is set again.")
 
 
 class SettingPatch(Setting):
-    """Some fields of the switch: a field that is left out stays as it is, null clears it (RFC 7396)."""
+    """Some fields of the switch. A field that is left out keeps its value, null clears it (RFC 7396)."""
 
-    # A plain default would be documented, as if that were what leaving the field out means.
-    on: bool = Field(default_factory=lambda: True, strict=True, description="Whether maintenance is on.")
+    on: _On = Field(default_factory=lambda: True)  # a plain default would be documented, but absent means unchanged
 
 
 class SwitchModel(BaseModel):
     """The operator's switch. Whether maintenance is on is in `status.active`."""
 
     on: bool = Field(description="Whether the operator has turned maintenance on.")
-    message: str | None = Field(description="What visitors are told.")
+    message: _Message
     ends_at: datetime | None = Field(description="When the switch ends.")
     by: str | None = Field(description="Who set it.")
-    since: datetime | None = Field(description="When they set it; null: it was set without details.")
+    since: datetime | None = Field(description="When it was set; null: it was set without details.")
 
 
 class WindowPlan(BaseModel, extra="forbid"):
     """A window to plan."""
 
     starts_at: _Time = Field(description="When maintenance begins, in the future.")
-    ends_at: _Time | None = Field(None, description="When it ends; null: until it is cancelled or switched off.")
-    message: str | None = Field(None, description="What to tell visitors.", max_length=TEXT_LIMIT)
+    ends_at: _Time | None = Field(None, description="When it ends; null: when it is cancelled or switched off.")
+    message: _Message = Field(None, max_length=TEXT_LIMIT)
 
 
 class WindowModel(BaseModel):
@@ -78,9 +77,9 @@ class WindowModel(BaseModel):
     id: str
     starts_at: datetime
     ends_at: datetime | None
-    message: str | None
+    message: _Message
     by: str | None = Field(description="Who planned it.")
-    since: datetime | None = Field(description="When they planned it.")
+    since: datetime | None = Field(description="When it was planned.")
 
 
 class HoldModel(BaseModel):
@@ -88,7 +87,7 @@ class HoldModel(BaseModel):
 
     id: str
     on: bool
-    message: str | None
+    message: _Message
     ends_at: datetime | None = Field(description="When its owner expects it to end.")
     expires_at: datetime | None = Field(description="When its lease ends unless it is renewed.")
     by: str | None = Field(description="Who opened the block.")
@@ -99,10 +98,10 @@ class StatusModel(BaseModel):
     """What the state means now."""
 
     active: bool = Field(description="Whether maintenance is on.")
-    message: str | None = Field(description="What visitors are told.")
-    ends_at: datetime | None = Field(description="When maintenance is expected to end; null: that is not known.")
+    message: _Message
+    ends_at: datetime | None = Field(description="When maintenance is expected to end; null: unknown.")
     by: str | None = Field(description="Who turned it on or off.")
-    since: datetime | None = Field(description="Since when.")
+    since: datetime | None = Field(description="When it was turned on or off.")
     decided_by: Literal["hold", "switch", "window"] | None = Field(
         description="What decides: the newest hold, else the switch, else a window; null: nothing turns it on."
     )
@@ -110,24 +109,20 @@ class StatusModel(BaseModel):
 
 
 class ServingWorker(BaseModel):
-    """A worker, a process that serves the app, and what it last reported."""
+    """A worker, which is a process that serves the app, and its last report. Null: it has not reported."""
 
     host: str
     process_id: int
-    is_current: bool | None = Field(
-        description="Whether it goes by the state that is stored now, leases aside; null: it has not reported."
-    )
-    is_on: bool | None = Field(
-        description="Whether maintenance is on for it, by its own clock; null: it has not reported."
-    )
+    is_current: bool | None = Field(description="Whether it uses the state that is stored now, leases aside.")
+    is_on: bool | None = Field(description="Whether maintenance is on for it, by its own clock.")
     requests: int | None = Field(
-        description="How many requests it runs that maintenance would block if they began now; none while maintenance "
-        "is off; null: it has not reported."
+        description="The number of requests in progress that maintenance would block if they began now; 0 while "
+        "maintenance is off."
     )
     oldest_since: datetime | None = Field(description="When the oldest of them began, by the clock of that host.")
-    oldest_route: str | None = Field(description="The method and path of that one.", examples=["POST /orders"])
+    oldest_route: str | None = Field(description="The method and path of the oldest.", examples=["POST /orders"])
     clock_ahead: float | None = Field(
-        description="How many seconds its clock is ahead of that of the store; null: that is not known."
+        description="How many seconds its clock is ahead of the store's clock; null: unknown."
     )
 
 
@@ -136,20 +131,20 @@ class Overview(BaseModel):
 
     status: StatusModel
     switch: SwitchModel
-    windows: list[WindowModel] = Field(description="The windows in force and the planned ones, in the order of time.")
-    holds: list[HoldModel] = Field(description="The holds of running jobs, the newest last.")
+    windows: list[WindowModel] = Field(description="The windows in force and the planned ones, by start.")
+    holds: list[HoldModel] = Field(description="The holds of running jobs, newest last.")
     workers: list[ServingWorker] | None = Field(
-        description="The workers behind the switch; null: the store cannot say, or could not be asked."
+        description="The workers behind the switch; null: the store cannot list them, or failed."
     )
 
 
 class Presented(BaseModel, extra="forbid"):
-    """The secret of a client that wants to get in."""
+    """The secret of a client that wants the bypass cookie."""
 
     secret: str = Field(max_length=SECRET_LIMIT)
 
 
 class Admission(BaseModel):
-    """A link that lets others in."""
+    """A link that gives the bypass cookie to others."""
 
-    link: str = Field(description="Whoever opens it gets in, until it expires.")
+    link: str = Field(description="Anyone who opens it gets in, until it expires.")

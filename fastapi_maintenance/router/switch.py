@@ -1,4 +1,4 @@
-"""The switch over HTTP: nobody overwrites unseen what somebody else has just set."""
+"""The switch over HTTP. An `ETag` ensures that nobody overwrites a change that they have not seen."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from fastapi_maintenance.backends.known import update_state
 from fastapi_maintenance.control import checked_switch, get_maintenance_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.router.models import Setting, SettingPatch, SwitchModel, etag
-from fastapi_maintenance.router.refusals import Change, Route, body_refused, changed, reached, refusals
+from fastapi_maintenance.router.refusals import Change, Route, apply_change, errors_as_statuses, refusals, refuse_body
 from fastapi_maintenance.state import MaintenanceState, Switch, edit_switch, parts_in_force, set_switch
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
@@ -24,10 +24,10 @@ _IF_MATCH = {
     "description": "The `ETag` of the switch to change, or `*` for any.",
     "schema": {"type": "string", "examples": ["*"]},
 }
-_CHANGES: dict[str, Any] = {
+_WRITE: dict[str, Any] = {
     "response_model": SwitchModel,
     "responses": refusals(400, 409, 412, 413, 428, 503),
-    "openapi_extra": {"parameters": [_IF_MATCH]},  # a required Header of FastAPI would answer 422, not 428
+    "openapi_extra": {"parameters": [_IF_MATCH]},  # FastAPI would answer 422, not 428, if its Header were required
 }
 _Value = TypeVar("_Value")
 
@@ -42,22 +42,22 @@ _Tags = Annotated[list[str], Depends(_tags)]
 
 
 def add_switch(route: Route, backend: StateBackend | None, by: Callable[..., Any]) -> None:
-    """Add the routes that show the switch, replace it, and change some of its fields."""
+    """Add the routes that return the switch, replace it, and change some of its fields."""
 
-    @route("/switch", methods=["GET"], response_model=SwitchModel, responses=refusals(503), summary="See the switch")
-    async def see_switch(response: Response) -> Switch:
-        async with reached(backend) as store:
+    @route("/switch", methods=["GET"], response_model=SwitchModel, responses=refusals(503), summary="Get the switch")
+    async def get_switch(response: Response) -> Switch:
+        async with errors_as_statuses(backend) as store:
             return _tagged(await get_maintenance_state(store), response)
 
-    @route("/switch", methods=["PUT"], summary="Replace the switch", **_CHANGES)
+    @route("/switch", methods=["PUT"], summary="Replace the switch", **_WRITE)
     async def put_switch(
         setting: Setting, response: Response, tags: _Tags, author: Annotated[str | None, Depends(by)]
     ) -> Switch:
         switch = _checked(setting, author)
-        async with reached(backend) as store:
-            return _tagged(await _set(store, set_switch, switch, tags), response)
+        async with errors_as_statuses(backend) as store:
+            return _tagged(await _write(store, set_switch, switch, tags), response)
 
-    @route("/switch", methods=["PATCH"], summary="Change some fields of the switch", **_CHANGES)
+    @route("/switch", methods=["PATCH"], summary="Change some fields of the switch", **_WRITE)
     async def patch_switch(
         patch: SettingPatch, response: Response, tags: _Tags, author: Annotated[str | None, Depends(by)]
     ) -> Switch:
@@ -65,43 +65,44 @@ def add_switch(route: Route, backend: StateBackend | None, by: Callable[..., Any
         changes = patch.model_dump(exclude_unset=True)
         if changes and author is not None:
             changes["by"] = author
-        async with reached(backend) as store:
-            return _tagged(await _set(store, edit_switch, changes, tags), response)
+        async with errors_as_statuses(backend) as store:
+            return _tagged(await _write(store, edit_switch, changes, tags), response)
 
 
 def _checked(setting: Setting, author: str | None) -> Switch:
-    with body_refused():
+    with refuse_body():
         return checked_switch(setting.on, message=setting.message, ends_at=setting.ends_at, by=author, name="on")
 
 
-async def _set(backend: StateBackend, change: Change[_Value], value: _Value, tags: list[str]) -> MaintenanceState:
-    """Change the switch if its tag is one of these, and return the state."""
-    changed_since = HTTPException(412, "the switch has changed since that ETag; GET it again")
+async def _write(backend: StateBackend, change: Change[_Value], value: _Value, tags: list[str]) -> MaintenanceState:
+    """Change the switch if its tag is one of these, and return the new state."""
+    has_changed = HTTPException(412, "the switch has changed since that ETag; GET it again")
 
-    def matched(state: MaintenanceState) -> MaintenanceState:
+    def change_if_matched(state: MaintenanceState) -> MaintenanceState:
         if tags != ["*"] and _tag(state) not in tags:
-            raise changed_since
-        return changed(state, change, value)
+            raise has_changed
+        return apply_change(state, change, value)
 
     if isinstance(backend, DetailedStateBackend):
-        try:  # an empty patch changes nothing, not even what cannot be read
-            return await update_state(backend, replacing(matched) if value and tags == ["*"] else matched)
-        except InvalidStateError:  # it has no tag
-            raise changed_since from None
-    after = matched(await get_maintenance_state(backend))  # get_value and set_value alone cannot be atomic
-    holds.check_keeps(backend, message=after.switch.message, ends_at=after.switch.ends_at)
-    await holds.set_operator_value(backend, after.switch.on)
-    return replace(after, switch=Switch(on=after.switch.on))
+        replaces = value and tags == ["*"]  # an empty patch changes nothing, not even an invalid stored value
+        try:
+            return await update_state(backend, replacing(change_if_matched) if replaces else change_if_matched)
+        except InvalidStateError:  # which has no tag
+            raise has_changed from None
+    new_state = change_if_matched(await get_maintenance_state(backend))  # get_value and set_value cannot be atomic
+    holds.check_keeps(backend, message=new_state.switch.message, ends_at=new_state.switch.ends_at)
+    await holds.set_operator_value(backend, new_state.switch.on)
+    return replace(new_state, switch=Switch(on=new_state.switch.on))
 
 
 def _tagged(state: MaintenanceState, response: Response) -> Switch:
-    """Return the switch, and tag the response with it."""
+    """Return the switch, and set its tag on the response."""
     response.headers.update({"ETag": _tag(state), "Cache-Control": "no-store"})
     return state.switch
 
 
 def _tag(state: MaintenanceState) -> str:
-    """Return the tag of the switch, and of what is in force, which off would end; holds do not change it."""
+    """Return the tag of the switch and of the windows in force, which switching off would end. Holds do not count."""
     switch, parts = state.switch, parts_in_force(state, clock.now())
     in_force = ["switch" if isinstance(part, Switch) else f"window {part.id}" for part in parts]
     return etag(switch.on, switch.message, str(switch.ends_at), sorted(in_force))

@@ -1,7 +1,5 @@
 """Scripts of other packages, from archives of the npm registry."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tarfile

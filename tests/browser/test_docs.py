@@ -1,8 +1,5 @@
-"""The documentation as a reader sees it: in a real browser, built as the session `docs` builds it."""
+"""The documentation as a reader sees it, built as the session `docs` builds it."""
 
-from __future__ import annotations
-
-import re
 import shutil
 import subprocess
 import sys
@@ -15,14 +12,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from tests.browser.looking import axe_passes, visited
+from tests.browser.looking import axe_passes, fits, visited
 from tests.documents import ROOTS
 from tests.support import ROOT
 
-WIDE, NARROW = ViewportSize(width=1280, height=800), ViewportSize(width=360, height=740)
-PAGES = ["", "how-to/stores/", "operations/retry-after/", "reference/predicates/"]
-"""The front page, pages with tables, and one of the reference."""
-SIZES = [ViewportSize(width=1300, height=900), ViewportSize(width=390, height=840)]
+WIDE, NARROW = ViewportSize(width=1300, height=900), ViewportSize(width=360, height=740)
+SIZES = [WIDE, ViewportSize(width=390, height=840)]
 BEYOND = """() => {
   const edge = document.querySelector(".md-content__inner").getBoundingClientRect().right + 1;
   const tables = [...document.querySelectorAll(".md-typeset table")];
@@ -30,16 +25,25 @@ BEYOND = """() => {
     const code = button.parentElement.querySelector("code");
     return code.getBoundingClientRect().right > button.getBoundingClientRect().left;
   });
+  const isWide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
   return [
+    ...(isWide ? [document.body] : []),
     ...tables.filter((table) => table.getBoundingClientRect().right > edge),
     ...covered.map((button) => button.parentElement),
   ].map((each) => each.innerText.slice(0, 60));
 }"""
-"""What of a page is wider than its text, or lies under a copy button."""
+"""Returns what is wider than the window or the text of a page, or lies under a copy button."""
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Files of a folder, over HTTP."""
+class Files(SimpleHTTPRequestHandler):
+    """The files of a folder."""
+
+    protocol_version = "HTTP/1.1"
+
+    def end_headers(self) -> None:
+        """Let the browser cache what many pages share."""
+        self.send_header("Cache-Control", "max-age=3600")
+        super().end_headers()
 
     def log_message(self, *_: object) -> None:
         """Keep the output of the tests clean."""
@@ -70,74 +74,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def site(built: Path) -> Iterator[str]:
     """Serve the documentation."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.mark.parametrize(
-    ("front", "told"),
-    [
-        ("[a page](nowhere.md)", "page does not exist"),
-        ("[a heading](tutorial.md#nowhere)", "anchor does not exist"),
-        ("[a name][fastapi_maintenance.nowhere]", "unresolved autoref"),
-        ("::: fastapi_maintenance.nowhere", "fastapi_maintenance.nowhere could not be found"),
-    ],
-)
-def test_what_leads_nowhere_fails_the_build(front: str, told: str, tmp_path: Path) -> None:
-    done = build(tmp_path, front=f"# Home\n\n{front}\n")
-    assert done.returncode != 0
-    assert told in done.stdout + done.stderr
-
-
-def fits(page: Page) -> bool:
-    """Return whether nothing of the page is beyond the edge of its window."""
-    seen: bool = page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    return seen
-
-
-@pytest.mark.parametrize(("viewport", "scheme"), [(WIDE, "light"), (NARROW, "dark")], ids=["wide", "narrow"])
-@pytest.mark.parametrize("path", PAGES)
-def test_it_is_accessible_and_fits_its_window(
-    browser: Browser, site: str, path: str, viewport: ViewportSize, scheme: str
-) -> None:
-    with visited(browser, f"{site}{path}", viewport=viewport, color_scheme=scheme) as page:
-        assert fits(page)
-        assert {"light": "default", "dark": "slate"}[scheme] == page.locator("body").get_attribute(
-            "data-md-color-scheme"
-        )
-        assert axe_passes(page) > 10
-
-
-def test_each_page_fits_on_a_screen_and_a_phone_and_asks_no_other_host_for_anything(
-    browser: Browser, site: str, built: Path
-) -> None:
-    """Tables fit, and code ends before its copy button. All pages are visited once."""
-    asked: list[str] = []
-    found: dict[str, list[str]] = {}
-    with visited(browser, site, viewport=WIDE) as page:
-        page.on("request", lambda request: asked.append(request.url))
-        for path in pages_of(built):
-            page.goto(f"{site}{path}")
-            for size in SIZES:
-                page.set_viewport_size(size)
-                found[f"{path} {size['width']}"] = [*page.evaluate(BEYOND), *([] if fits(page) else ["the page"])]
-        page.set_viewport_size(WIDE)
-        search_for(page, "nginx")
-    assert len(found) > 80
-    assert {path: wide for path, wide in found.items() if wide} == {}
-    assert len(asked) > len(found)
-    assert [url for url in asked if not url.startswith((site, "data:", "blob:"))] == []
-
-
-def test_each_page_has_a_description_of_its_own(built: Path) -> None:
-    texts = [(built / path).read_text(encoding="utf-8") for path in pages_of(built) if path != "404.html"]
-    descriptions = [re.findall(r'<meta name="description" content="(.+?)"', text) for text in texts]
-    assert len({description for (description,) in descriptions}) == len(texts)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(built))) as server:
+        server.daemon_threads = True  # the browser keeps its connections
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
 
 
 def pages_of(built: Path) -> list[str]:
@@ -145,38 +88,75 @@ def pages_of(built: Path) -> list[str]:
     return [path.relative_to(built).as_posix() for path in built.rglob("*.html")]
 
 
-def test_the_examples_of_docstrings_are_shown_as_code(built: Path) -> None:
-    pages = {path.parent.name: path.read_text(encoding="utf-8") for path in built.glob("reference/*/index.html")}
-    assert len(pages) > 10
-    assert '<span class="gp">&gt;&gt;&gt; </span>' in pages["predicates"]
-    assert [name for name, text in pages.items() if "<blockquote" in text] == []  # as Markdown takes `>>>`
-
-
-def search_for(page: Page, word: str) -> None:
-    """Type a word into the search, and wait for the page that is about it."""
+def search(page: Page, word: str) -> None:
+    """Type a word into the search, and wait for the page about it."""
     page.get_by_role("button", name="Search").click()
     page.get_by_label("Search", exact=True).and_(page.locator("[type=text]")).fill(word)
     page.get_by_role("heading", name=f"Behind {word}").first.wait_for(timeout=30_000)
 
 
-def test_a_page_is_found_by_a_word(browser: Browser, site: str) -> None:
+@pytest.mark.parametrize(
+    ("links", "errors"),
+    [
+        (
+            ["[a page](nowhere.md)", "[a heading](tutorial.md#nowhere)", "[a name][fastapi_maintenance.nowhere]"],
+            ["page does not exist", "anchor does not exist", "unresolved autoref"],
+        ),
+        (["::: fastapi_maintenance.nowhere"], ["fastapi_maintenance.nowhere could not be found"]),
+    ],
+)
+def test_link_that_leads_nowhere_fails_the_build(links: list[str], errors: list[str], tmp_path: Path) -> None:
+    done = build(tmp_path, front="\n\n".join(["# Home", *links]))
+    assert done.returncode != 0
+    assert [text for text in errors if text not in done.stdout + done.stderr] == []
+
+
+@pytest.mark.parametrize(("viewport", "scheme"), [(WIDE, "light"), (NARROW, "dark")], ids=["wide", "narrow"])
+def test_page_is_accessible_and_has_the_colours_of_the_visitor(
+    browser: Browser, site: str, viewport: ViewportSize, scheme: str
+) -> None:
+    """The front page, pages with tables, and one of the reference."""
+    with visited(browser, site, viewport=viewport, color_scheme=scheme) as page:
+        for path in ("", "how-to/stores/", "operations/retry-after/", "reference/router/"):
+            page.goto(f"{site}{path}")
+            assert fits(page)
+            expected = {"light": "default", "dark": "slate"}[scheme]
+            assert page.locator("body").get_attribute("data-md-color-scheme") == expected
+            assert axe_passes(page) > 10
+
+
+def test_page_fits_on_a_screen_and_a_phone_and_requests_no_other_host(browser: Browser, site: str, built: Path) -> None:
+    requested: list[str] = []
+    found: dict[str, list[str]] = {}
     with visited(browser, site, viewport=WIDE) as page:
-        search_for(page, "nginx")
+        page.on("request", lambda request: requested.append(request.url))
+        for path in pages_of(built):
+            page.goto(f"{site}{path}")
+            for size in SIZES:
+                page.set_viewport_size(size)
+                found[f"{path} {size['width']}"] = page.evaluate(BEYOND)
+        page.set_viewport_size(WIDE)
+        search(page, "nginx")
         page.keyboard.press("Enter")
         page.wait_for_url(f"{site}operations/nginx/**")
+    assert len(requested) > len(found) > 80
+    assert {path: wide for path, wide in found.items() if wide} == {}
+    assert [url for url in requested if not url.startswith((site, "data:", "blob:"))] == []
 
 
-def test_a_reader_switches_between_light_and_dark(browser: Browser, site: str) -> None:
-    with visited(browser, site, viewport=WIDE, color_scheme="light") as page:
-        assert page.locator("body").get_attribute("data-md-color-scheme") == "default"
+def test_examples_of_docstrings_are_shown_as_code(built: Path) -> None:
+    pages = {path.parent.name: path.read_text(encoding="utf-8") for path in built.glob("reference/*/index.html")}
+    assert len(pages) > 10
+    assert '<span class="gp">&gt;&gt;&gt; </span>' in pages["predicates"]
+    assert [name for name, text in pages.items() if "<blockquote" in text] == []  # `>>>` is a quotation in Markdown
+
+
+def test_reader_switches_the_colours_and_copies_an_example(browser: Browser, site: str) -> None:
+    settings = {"viewport": WIDE, "color_scheme": "light", "permissions": ["clipboard-read", "clipboard-write"]}
+    with visited(browser, site, **settings) as page:
         for name, scheme in (("Switch to light mode", "default"), ("Switch to dark mode", "slate")):
             page.get_by_title(name).click()
             expect(page.locator("body")).to_have_attribute("data-md-color-scheme", scheme)
-
-
-def test_an_example_is_copied(browser: Browser, site: str) -> None:
-    permissions = ["clipboard-read", "clipboard-write"]
-    with visited(browser, site, viewport=WIDE, permissions=permissions) as page:
         page.get_by_title("Copy to clipboard").first.click()
         copied: str = page.wait_for_function("() => navigator.clipboard.readText()").json_value()
     assert copied.strip() == "pip install fastapi-maintenance"

@@ -1,67 +1,42 @@
-"""What people see whose pages are htmx or Turbo, and event streams that come back: in a real browser."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
+"""The maintenance page in apps with htmx or Turbo, and event streams that reconnect."""
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from fastapi_maintenance import MaintenanceState, Switch
-from tests.browser.looking import axe_passes, visited
+from tests.browser.looking import CLOSED, OPEN, Service, axe_passes, visited
 from tests.browser.npm import script_of
-from tests.browser.test_page import OPEN, Service
-from tests.documents import example
-from tests.support import uvicorn_process
 
-CLOSED = MaintenanceState(switch=Switch(on=True, message="Back at ten"))
 PACKAGES = {
     "htmx2.js": ("htmx.org@2.0.11", "dist/htmx.js"),
     "htmx4.js": ("htmx.org@4.0.1", "dist/htmx.js"),
     "turbo.js": ("@hotwired/turbo@8.0.23", "dist/turbo.es2017-umd.js"),
 }
-STREAMS = """
-from fastapi.responses import HTMLResponse
-
-@app.get("/")
-async def page():
-    return HTMLResponse("<!DOCTYPE html><title>Ticks</title>" + {page!r})
-"""
+HTMX_AND_TURBO = ("htmx2", "htmx4", "turbo")
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Run the app with the frameworks."""
-    folder = tmp_path_factory.mktemp("frameworks")
+def scripts(service: Service) -> None:
+    """Add the scripts of the frameworks to the service."""
     for name, (package, member) in PACKAGES.items():
-        folder.joinpath(name).write_text(script_of(package, member), "utf-8")
-    switch = folder / "switch"
-    env = {"SWITCH": str(switch), "SCRIPTS": str(folder)}
-    with uvicorn_process("tests.browser.frameworks:app", env=env) as url:
-        yield Service(url, switch)
+        service.folder.joinpath(name).write_text(script_of(package, member), "utf-8")
 
 
-def typed_into(page: Page, service: Service, action: str) -> None:
-    """Type into the form of a page, close the service, and let the page ask for something."""
+def request_closed(page: Page, service: Service, action: str) -> None:
+    """Type into the form of a page, close the service, and let the page send a request."""
     page.get_by_label("Text").fill("typed")
     service.set(CLOSED)
     page.get_by_text(action, exact=True).click()
 
 
-@pytest.mark.parametrize(
-    ("framework", "action", "answer"),
-    [
-        *[(htmx, *row) for htmx in ("htmx2", "htmx4") for row in (("Send", "Sent"), ("Part", "A part"))],
-        *[("turbo", "Send", "Sent"), ("turbo", "Part", "A part")],
-    ],
-)
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize("framework", HTMX_AND_TURBO)
+@pytest.mark.parametrize(("action", "answer"), [("Send", "Sent"), ("Part", "A part")])
 def test_page_covers_the_app_which_keeps_what_was_typed(
     browser: Browser, service: Service, framework: str, action: str, answer: str
 ) -> None:
     service.set(OPEN)
-    with visited(browser, f"{service.url}/{framework}/script/") as page:
-        typed_into(page, service, action)
+    with visited(browser, service.at("frameworks", f"/{framework}/script/")) as page:
+        request_closed(page, service, action)
         heading = page.frame_locator("dialog iframe").get_by_role("heading", name="Down for maintenance")
         heading.wait_for()
         assert page.locator("dialog").bounding_box() == {"x": 0, "y": 0, **(page.viewport_size or {})}
@@ -75,14 +50,12 @@ def test_page_covers_the_app_which_keeps_what_was_typed(
         expect(page.get_by_text(answer, exact=True)).to_be_visible()
 
 
-@pytest.mark.parametrize("close", ["Escape", "Close"])
-def test_page_that_covers_the_app_is_accessible_and_can_be_closed(
-    browser: Browser, service: Service, close: str
-) -> None:
+@pytest.mark.usefixtures("scripts")
+def test_page_that_covers_the_app_is_accessible_and_can_be_closed(browser: Browser, service: Service) -> None:
     service.set(OPEN)
-    with visited(browser, f"{service.url}/htmx4/script/") as page:
-        for _ in range(2):
-            typed_into(page, service, "Part")
+    with visited(browser, service.at("frameworks", "/htmx4/script/")) as page:
+        for close in ("Escape", "Close", "Escape"):
+            request_closed(page, service, "Part")
             page.locator("dialog").wait_for()
             assert axe_passes(page) > 5
             if close == "Escape":
@@ -93,65 +66,54 @@ def test_page_that_covers_the_app_is_accessible_and_can_be_closed(
             assert page.get_by_label("Text").input_value() == "typed"
 
 
-def test_link_of_turbo_loads_the_page_which_comes_back_by_itself(browser: Browser, service: Service) -> None:
+@pytest.mark.usefixtures("scripts")
+def test_link_of_turbo_loads_the_page_which_reloads_by_itself(browser: Browser, service: Service) -> None:
     service.set(OPEN)
-    with visited(browser, f"{service.url}/turbo/script/") as page:
+    url = service.at("frameworks", "/turbo/script/")
+    with visited(browser, url) as page:
         service.set(CLOSED)
         with page.expect_response("**/part"):
             page.get_by_text("Link").hover()
-        expect(page.get_by_label("Text")).to_be_visible()  # what is fetched ahead is not shown
+        expect(page.get_by_label("Text")).to_be_visible()  # a prefetched page is not shown
         page.get_by_text("Link").click()
         page.get_by_role("heading", name="Down for maintenance").wait_for()
         service.set(OPEN)
         page.get_by_text("A part").wait_for()
-        assert page.url == f"{service.url}/turbo/script/part?"  # as of each page that has come back
+        assert page.url == f"{url}part?"  # as of each page that has reloaded
 
 
-@pytest.mark.parametrize(
-    ("path", "action"),
-    [
-        *[("htmx2/swapping", action) for action in ("Send", "Part", "Link")],
-        *[("htmx4/bare", action) for action in ("Send", "Part", "Link")],
-        *[("turbo/bare", action) for action in ("Send", "Part", "Link")],
-        ("plain/bare", "Send"),
-    ],
-)
-def test_page_is_never_shown_within_a_part_of_another(
-    browser: Browser, service: Service, path: str, action: str
-) -> None:
-    service.set(OPEN)
-    with visited(browser, f"{service.url}/{path}/") as page:
-        typed_into(page, service, action)
-        expect(page.locator("body")).to_have_text("Down for maintenance Back at ten", use_inner_text=False)
-
-
-def test_htmx_2_alone_shows_nothing_and_a_form_without_scripts_keeps_its_text_for_who_goes_back(
-    browser: Browser, service: Service
-) -> None:
-    for path in ("htmx2", "plain"):
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize("path", ["htmx2/swapping", "htmx4/bare", "turbo/bare", "plain/bare"])
+def test_page_is_never_shown_inside_another(browser: Browser, service: Service, path: str) -> None:
+    for action in ("Send", "Part", "Link") if path != "plain/bare" else ("Send",):
         service.set(OPEN)
-        with visited(browser, f"{service.url}/{path}/bare/") as page:
-            with page.expect_response(lambda response: response.status == 503):
-                typed_into(page, service, "Send")
-            service.set(OPEN)
-            if path == "plain":
-                page.get_by_role("heading", name="Down for maintenance").wait_for()
-                page.go_back()
-            assert page.locator("#here").inner_text() == "Here"
-            assert page.get_by_label("Text").input_value() == "typed"
+        with visited(browser, service.at("frameworks", f"/{path}/")) as page:
+            request_closed(page, service, action)
+            expect(page.locator("body")).to_have_text("Down for maintenance Back at ten", use_inner_text=False)
 
 
-def test_event_sources_come_back_by_themselves(browser: Browser, tmp_path: Path) -> None:
-    """One is open when maintenance begins, and the app ends it; the other connects while maintenance is on."""
-    recipe = example("Streams that do not end").replaced("retry: 3000", "retry: 10")
-    served = recipe.replaced("as_event_stream()", "as_event_stream(retry=0.1)").text
-    page_of_recipe = STREAMS.format(page=example("Event streams", "html").text)
-    (tmp_path / "served.py").write_text(served + page_of_recipe, encoding="utf-8")
-    with uvicorn_process("served:app", folder=tmp_path) as url, visited(browser, url) as page:
-        service, status = Service(url, tmp_path / "maintenance.txt"), page.get_by_role("status")
-        page.evaluate(
-            "new Promise((done) => source.addEventListener('message', done, { once: true })).then(() => null)"
-        )
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize("framework", ["htmx2", "plain"])
+def test_form_without_the_script_keeps_its_text(browser: Browser, service: Service, framework: str) -> None:
+    """Of htmx 2, which shows nothing, and of plain HTML after going back."""
+    service.set(OPEN)
+    with visited(browser, service.at("frameworks", f"/{framework}/bare/")) as page:
+        with page.expect_response(lambda response: response.status == 503):
+            request_closed(page, service, "Send")
+        service.set(OPEN)
+        if framework == "plain":
+            page.get_by_role("heading", name="Down for maintenance").wait_for()
+            page.go_back()
+        assert page.locator("#here").inner_text() == "Here"
+        assert page.get_by_label("Text").input_value() == "typed"
+
+
+def test_event_source_reconnects_by_itself(browser: Browser, service: Service) -> None:
+    """The app ends one stream when maintenance begins; the other connects during maintenance."""
+    service.set(OPEN)
+    with visited(browser, service.at("streams", "/shop")) as page:
+        status = page.get_by_role("status")
+        page.evaluate("new Promise((done) => source.addEventListener('message', () => done(null), { once: true }))")
         service.set(CLOSED)
         expect(status).to_have_text("Back at ten")
         page.evaluate("""() => {

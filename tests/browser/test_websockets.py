@@ -1,122 +1,66 @@
-"""What a page sees of a WebSocket that maintenance refuses, and the recipes that give it more: in a real browser."""
+"""What a page sees of a WebSocket that maintenance refuses or closes, with and without the recipes."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
 from fastapi_maintenance import MaintenanceState, Switch
-from fastapi_maintenance.codec import state_to_text
-from tests.browser.looking import visited
-from tests.documents import example
-from tests.support import uvicorn_process
+from tests.browser.looking import CLOSED, OPEN, Service, visited
 
 CLOSE = """([path, protocols]) => new Promise((resolve) => {
   const socket = new WebSocket(location.origin.replace("http", "ws") + path, protocols);
   socket.onopen = () => { document.title = "Open"; };
   socket.onclose = ({code, reason, wasClean}) => resolve([code, reason, wasClean]);
 })"""
-APP = '''
-from fastapi import HTTPException, WebSocket
-from fastapi.responses import HTMLResponse
-from fastapi_maintenance.router import maintenance_notice
-from starlette.applications import Starlette
-from starlette.routing import Mount
-
-PAGE = """<!DOCTYPE html><html lang="en"><title>Shop</title><link rel="icon" href="data:,">
-{script}</html>"""
-
-async def shop():
-    return HTMLResponse(PAGE)
-
-async def updates(websocket: WebSocket):
-    if websocket.query_params:
-        raise HTTPException(401)
-    await websocket.accept(websocket.headers.get("Sec-WebSocket-Protocol"))
-    await websocket.receive_text()
-
-with_reason, plain = app, FastAPI()
-plain.add_middleware(maintenance)
-for each in (with_reason, plain):
-    each.include_router(maintenance_notice())
-    each.add_api_route("/shop", shop)
-    each.add_api_websocket_route("/ws", updates)
-app = Starlette(routes=[Mount("/reason", with_reason), Mount("", plain)])
-'''
-
-
-@pytest.fixture(scope="module")
-def switch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("websockets") / "maintenance.txt"
-
-
-@pytest.fixture(scope="module")
-def url(switch: Path) -> Iterator[str]:
-    """Run the app of the recipe, and one without it that has the page."""
-    script = example("A page that asks for the reason", "html").replaced("30_000", "100").replaced("* 5_000", "* 10")
-    recipe = example("A reason in the close event").replaced("maintenance_middleware())", "maintenance)")
-    setting = 'maintenance = maintenance_middleware(backend="file:maintenance.txt", retry_after=120)'
-    recipe = recipe.replaced("app = FastAPI()", f"{setting}\napp = FastAPI()")
-    switch.with_name("served.py").write_text(recipe.text + APP.replace("{script}", script.text), encoding="utf-8")
-    with uvicorn_process("served:app", folder=switch.parent) as url:
-        yield url
-
-
-def turn(switch: Path, on: bool, *, ends_at: datetime | None = None) -> None:
-    text = state_to_text(MaintenanceState(switch=Switch(on=on, ends_at=ends_at)))
-    switch.with_suffix(".new").write_text(text, encoding="utf-8")
-    switch.with_suffix(".new").replace(switch)
+REASON = [1013, "maintenance, retry after 120 s", True]
 
 
 @pytest.mark.parametrize(
-    ("path", "protocols", "seen"),
+    ("host", "state", "path", "protocols", "seen"),
     [
-        ("/ws", [], [1006, "", False]),
-        ("/reason/ws", [], [1013, "maintenance, retry after 120 s", True]),
-        ("/reason/ws", ["chat", "chat2"], [1013, "maintenance, retry after 120 s", True]),
+        ("websockets", CLOSED, "/ws", [], [1006, "", False]),
+        ("reason", CLOSED, "/ws", [], REASON),
+        ("reason", CLOSED, "/ws", ["chat", "chat2"], REASON),
+        ("reason", OPEN, "/ws?token=a", [], [1006, "", False]),  # the app refuses it
     ],
 )
-def test_page_whose_handshake_is_refused_sees_no_reason_without_the_recipe(
-    browser: Browser, url: str, switch: Path, path: str, protocols: list[str], seen: list[object]
+def test_handshake_that_is_refused_has_a_reason_with_the_recipe(
+    browser: Browser,
+    service: Service,
+    host: str,
+    state: MaintenanceState,
+    path: str,
+    protocols: list[str],
+    seen: object,
 ) -> None:
-    turn(switch, on=True)
-    with visited(browser, f"{url}/maintenance/notice") as page:
+    service.set(state)
+    with visited(browser, service.at(host, "/maintenance/notice")) as page:
         assert page.evaluate(CLOSE, [path, protocols]) == seen
 
 
-def test_handshake_that_the_app_refuses_is_refused_as_without_the_recipe(
-    browser: Browser, url: str, switch: Path
+@pytest.mark.parametrize("host", ["websockets", "reason"])
+def test_websocket_that_is_open_when_maintenance_begins_is_closed_with_1012(
+    browser: Browser, service: Service, host: str
 ) -> None:
-    turn(switch, on=False)
-    with visited(browser, f"{url}/shop") as page:
-        assert page.evaluate(CLOSE, ["/reason/ws?token=a", []]) == [1006, "", False]
-
-
-@pytest.mark.parametrize("path", ["/ws", "/reason/ws"])
-def test_page_whose_websocket_is_open_when_maintenance_begins_sees_1012(
-    browser: Browser, url: str, switch: Path, path: str
-) -> None:
-    turn(switch, on=False)
-    with visited(browser, f"{url}/shop") as page:
-        page.evaluate(f"(path) => {{ window.end = ({CLOSE})([path, ['chat']]); }}", path)
+    service.set(OPEN)
+    with visited(browser, service.at(host, "/shop")) as page:
+        page.evaluate(f"() => {{ window.end = ({CLOSE})(['/ws', ['chat']]); }}")
         page.wait_for_function("document.title === 'Open'")
-        turn(switch, on=True)
+        service.set(CLOSED)
         assert page.evaluate("end") == [1012, "maintenance", True]
 
 
 @pytest.mark.parametrize("ends", [None, timedelta(seconds=2)])
-def test_page_says_that_it_is_maintenance_and_connects_again_by_itself(
-    browser: Browser, url: str, switch: Path, ends: timedelta | None
+def test_page_of_the_recipe_says_that_it_is_maintenance_and_reconnects(
+    browser: Browser, service: Service, ends: timedelta | None
 ) -> None:
-    turn(switch, on=False)
-    with visited(browser, f"{url}/shop") as page:
+    service.set(OPEN)
+    with visited(browser, service.at("websockets", "/shop")) as page:
         page.get_by_text("Connected").wait_for()
-        turn(switch, on=True, ends_at=None if ends is None else datetime.now(UTC) + ends)
+        ends_at = None if ends is None else datetime.now(UTC) + ends
+        service.set(MaintenanceState(switch=Switch(on=True, ends_at=ends_at)))
         page.get_by_text("Down for maintenance").wait_for()
         if ends is None:
-            turn(switch, on=False)
+            service.set(OPEN)
         page.get_by_text("Connected").wait_for()

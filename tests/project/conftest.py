@@ -1,6 +1,4 @@
-"""Where examples run: in an empty folder, with the settings that they read from the environment."""
-
-from __future__ import annotations
+"""Examples run in an empty folder, with the settings that they read from the environment."""
 
 from pathlib import Path
 

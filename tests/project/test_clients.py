@@ -1,6 +1,4 @@
-"""The recipes for clients, and the answers that clients of GraphQL, JSON-RPC and MCP take, with the real ones."""
-
-from __future__ import annotations
+"""The recipes for clients, and the responses for GraphQL, JSON-RPC and MCP, with the real clients."""
 
 import importlib
 import time
@@ -58,12 +56,12 @@ logging.getLogger("uvicorn.error").filters.insert(0, keep)
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run on asyncio, as these packages do."""
+    """Use asyncio, which these packages need."""
     return "asyncio"
 
 
-async def answering(heading: str) -> tuple[FastAPI, MemoryBackend]:
-    """Return the app of a recipe, closed, and its switch."""
+async def closed_app(heading: str) -> tuple[FastAPI, MemoryBackend]:
+    """Return the app of a recipe during maintenance, and its switch."""
     switch = MemoryBackend()
     text = example(heading).replaced("middleware(response", "middleware(backend=switch, response")
     await set_maintenance_mode(True, switch, message=DOWN, ends_at=ENDS_AT)
@@ -73,10 +71,10 @@ async def answering(heading: str) -> tuple[FastAPI, MemoryBackend]:
     return app, switch
 
 
-async def test_graphql_client_raises_the_message_and_the_code() -> None:
+async def test_graphql_client_raises_an_error_with_the_message_and_the_code() -> None:
     gql = pytest.importorskip("gql")
     transports, exceptions = (importlib.import_module(f"gql.transport.{name}") for name in ("httpx", "exceptions"))
-    app, _ = await answering("GraphQL")
+    app, _ = await closed_app("GraphQL")
     transport = transports.HTTPXAsyncTransport(
         "http://testserver/graphql", transport=transports.httpx.ASGITransport(app)
     )
@@ -106,14 +104,14 @@ def failure(number: object) -> dict[str, object]:
         ([call()], None),
         ([], None),
         (call(id={}), None),
-        ({"jsonrpc": "2.0", "id": 7, "result": 8}, None),  # a client's answer to a call of the server
+        ({"jsonrpc": "2.0", "id": 7, "result": 8}, None),  # a client's response to a call by the server
         (call(id=7, params=["a" * 70_000]), None),
         ("[" * 50_000, None),
         ("nothing", None),
     ],
 )
-async def test_json_rpc_call_is_answered_with_its_id(sent: object, answer: object) -> None:
-    app, _ = await answering("JSON-RPC and MCP")
+async def test_json_rpc_call_gets_an_error_with_its_id(sent: object, answer: object) -> None:
+    app, _ = await closed_app("JSON-RPC and MCP")
     body: dict[str, Any] = {"content": sent} if isinstance(sent, str) else {"json": sent}
     async with client(app) as http:
         response = await http.post("/rpc", **body)
@@ -134,18 +132,18 @@ async def test_mcp_client_keeps_its_session_through_maintenance(mode: str) -> No
 
     server.add_tool(total)
     inner = server.streamable_http_app(streamable_http_path="/", host="testserver")
-    app, switch = await answering("JSON-RPC and MCP")
+    app, switch = await closed_app("JSON-RPC and MCP")
     app.mount("/mcp", inner)
     sessions = list[str]()
     transports = importlib.import_module("mcp.client.streamable_http")
 
-    async def note(request: Any) -> None:  # noqa: ANN401 -- a request of httpx2
+    async def record(request: Any) -> None:  # noqa: ANN401 -- a request of httpx2
         sessions.append(request.headers.get("mcp-session-id"))
 
     await set_maintenance_mode(False, switch)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(inner.router.lifespan_context(inner))
-        hooks = {"request": [note]}
+        hooks = {"request": [record]}
         http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), event_hooks=hooks)
         await stack.enter_async_context(http)
         transport = transports.streamable_http_client("http://testserver/mcp/", http_client=http)
@@ -165,7 +163,7 @@ async def test_mcp_client_keeps_its_session_through_maintenance(mode: str) -> No
     ("ends_in", "status", "waited"), [(10, 200, 10), (30, 503, 0), (None, 503, 0)], ids=["soon", "late", "unknown"]
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_httpx_client_waits_as_retry_after_says_within_its_bound(
+def test_httpx_client_waits_as_retry_after_says_within_its_limit(
     ends_in: int | None, status: int, waited: int, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, options = on_jumping_clock("asyncio", monkeypatch)
@@ -186,7 +184,7 @@ def test_httpx_client_waits_as_retry_after_says_within_its_bound(
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Maintenance-Mode": "on"}])
-async def test_httpx_client_gives_up_after_its_tries_and_at_once_where_it_is_no_maintenance(
+async def test_httpx_client_gives_up_after_its_tries_or_at_once_without_maintenance(
     headers: dict[str, str],
 ) -> None:
     asked = list[str]()
@@ -203,7 +201,7 @@ async def test_httpx_client_gives_up_after_its_tries_and_at_once_where_it_is_no_
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Serve an app whose log is filtered as the recipe says."""
+    """Serve an app with the log filter of the recipe."""
     folder = tmp_path_factory.mktemp("clients")
     (folder / "served.py").write_text(example("uvicorn's log").text + APP, encoding="utf-8")
     with uvicorn_process("served:app", folder=folder, log=folder / "log") as url:
@@ -217,7 +215,7 @@ def close(folder: Path, *, ends_in: float | None = None) -> None:
 
 
 @pytest.mark.servers
-def test_urllib3_waits_as_retry_after_says_within_its_bound(
+def test_urllib3_client_waits_as_retry_after_says_within_its_limit(
     served: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, folder = served
@@ -235,7 +233,7 @@ def test_urllib3_waits_as_retry_after_says_within_its_bound(
 
 
 @pytest.mark.servers
-def test_log_of_uvicorn_has_no_line_of_a_handshake_that_maintenance_refuses(served: tuple[str, Path]) -> None:
+def test_log_filter_drops_handshakes_that_maintenance_refuses(served: tuple[str, Path]) -> None:
     url, folder = served
     close(folder)
     statuses = []

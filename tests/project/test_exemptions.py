@@ -1,6 +1,4 @@
-"""The recipes that let in by who asks, or by what is asked, run as they are written, with the real packages."""
-
-from __future__ import annotations
+"""The recipes that exempt by user or by GraphQL operation run as written, with the real packages."""
 
 import json
 import logging
@@ -9,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -24,13 +22,13 @@ PASSWORDS = {"ada": "correct horse", "bob": "battery staple"}
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run on asyncio, as these packages do."""
+    """Use asyncio, which these packages need."""
     return "asyncio"
 
 
 @dataclass
 class User:
-    """What FastAPI Users expects of a user."""
+    """A user, as FastAPI Users expects it."""
 
     email: str
     hashed_password: str
@@ -41,21 +39,21 @@ class User:
 
 
 class Users(list[User]):
-    """What FastAPI Users asks of a database."""
+    """A database, as FastAPI Users expects it."""
 
-    async def get(self, id: uuid.UUID) -> User | None:  # noqa: A002 -- as it is called
+    async def get(self, id: uuid.UUID) -> User | None:  # noqa: A002 -- the name of FastAPI Users
         return next((user for user in self if user.id == id), None)
 
     async def get_by_email(self, email: str) -> User | None:
         return next((user for user in self if user.email == email), None)
 
-    async def session(self) -> AsyncIterator[Users]:
+    async def session(self) -> AsyncIterator[Self]:
         yield self
 
 
 @pytest.fixture
 def users(monkeypatch: pytest.MonkeyPatch) -> Users:
-    """Put the secrets and the database there that the recipes take for given."""
+    """Provide the secrets and the database that the recipes import."""
     monkeypatch.setenv("TOKEN_SECRET", "correct horse battery staple, and some more")
     monkeypatch.setenv("SESSION_SECRET", "correct horse battery staple")
     monkeypatch.setenv("ADMIN_PASSWORD", PASSWORDS["ada"])
@@ -67,12 +65,12 @@ def users(monkeypatch: pytest.MonkeyPatch) -> Users:
 
 @pytest.fixture(autouse=True)
 def _module(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a module there for what looks for that of a function."""
+    """Provide the module of the functions in an example, which some packages look up."""
     monkeypatch.setitem(sys.modules, "example", ModuleType("example"))
 
 
 def app_of(heading: str, users: Users) -> FastAPI:
-    """Return the app of a recipe, in whose database are an administrator and a customer."""
+    """Return the app of a recipe, with an administrator and a customer in its database."""
     names: dict[str, Any] = {}
     app = example(heading).app(names)
     if "UserManager" in names:
@@ -105,11 +103,11 @@ LOGINS: dict[str, tuple[Callable[..., Awaitable[int]], dict[str, int], int]] = {
     "FastAPI Users": (with_token("/auth/jwt/login"), {"ada": 200, "bob": 200}, 400),
     "HTTP Basic": (with_password, {"ada": 303, "bob": 401}, 401),
 }
-"""How to log in, what the names get with their passwords, and what everybody gets with another password."""
+"""How to log in, the status for each name with its password, and the status with a wrong password."""
 
 
 @pytest.mark.parametrize("heading", LOGINS)
-async def test_administrator_passes_and_everybody_else_is_blocked(heading: str, users: Users) -> None:
+async def test_recipe_exempts_only_the_administrator(heading: str, users: Users) -> None:
     app = app_of(heading, users)
     log_in, answers, refused = LOGINS[heading]
     async with client(app) as http:
@@ -125,7 +123,7 @@ async def test_administrator_passes_and_everybody_else_is_blocked(heading: str, 
         assert (await http.get("/items", headers=forged)).status_code == 503
 
 
-async def test_superuser_of_fastapi_users_who_is_made_inactive_is_blocked_at_once(users: Users) -> None:
+async def test_superuser_who_becomes_inactive_is_blocked_at_once(users: Users) -> None:
     async with client(app_of("FastAPI Users", users)) as http:
         assert await with_token("/auth/jwt/login")(http, "ada", PASSWORDS["ada"]) == 200
         statuses = [(await http.get("/items")).status_code]
@@ -133,14 +131,14 @@ async def test_superuser_of_fastapi_users_who_is_made_inactive_is_blocked_at_onc
         assert [*statuses, (await http.get("/items")).status_code] == [200, 503]
 
 
-async def test_browser_is_asked_for_a_password_where_the_recipe_says(users: Users) -> None:
+async def test_login_with_http_basic_asks_for_a_password(users: Users) -> None:
     async with client(app_of("HTTP Basic", users)) as http:
         answer = await http.get("/login")
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Basic")
 
 
 @pytest.mark.usefixtures("users")
-async def test_session_inside_maintenance_is_logged_once_in_the_words_of_the_page(
+async def test_session_middleware_inside_is_logged_once_in_the_words_of_the_page(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     block = example("A session")
@@ -202,8 +200,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "persisted and a query": posted({"query": ONE} | PERSISTED),
     "persisted as a document": posted({"query": ONE, "documentId": "sha256:0"}),
     "another type": posted({"query": ONE}, "text/plain"),
-    "no JSON": posted(b"{"),
-    "no UTF-8": posted(b'{"query": "\xff"}'),
+    "not JSON": posted(b"{"),
+    "not UTF-8": posted(b'{"query": "\xff"}'),
     "JSON that is too deep": posted(b"[" * 100_000),
     "an upload": {"files": {"operations": (None, json.dumps({"query": ONE})), "map": (None, "{}")}},
     "no body": {},
@@ -214,7 +212,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", [*QUERIES, *OTHERS])
-async def test_graphql_passes_where_all_that_may_run_is_queries(
+async def test_graphql_request_passes_if_it_can_only_run_queries(
     kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     names: dict[str, Any] = {}
@@ -232,7 +230,7 @@ async def test_graphql_passes_where_all_that_may_run_is_queries(
     assert names["BOOKS"] == ["Persuasion", "Emma"]
 
 
-async def test_graphql_receives_the_whole_body_of_a_query_that_came_in_parts() -> None:
+async def test_graphql_query_in_parts_reaches_the_app_whole() -> None:
     query = "query ($text: String!) { books(containing: $text) }"
     body = json.dumps({"query": query, "variables": {"text": "Persuasion" * 90_000}}).encode()
 
@@ -246,8 +244,8 @@ async def test_graphql_receives_the_whole_body_of_a_query_that_came_in_parts() -
 
 
 @pytest.mark.parametrize("query", [b"", b"query={books}"])
-async def test_graphql_by_websocket_is_blocked(query: bytes) -> None:
-    """Any operation may come by it later."""
+async def test_graphql_over_websocket_is_blocked(query: bytes) -> None:
+    """Any operation may follow."""
     app = example("GraphQL read-only").app()
     headers = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Protocol": "graphql-transport-ws"}
     scope = websocket_scope("/graphql", headers=headers)

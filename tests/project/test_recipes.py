@@ -1,6 +1,4 @@
-"""The recipes that take other packages run as they are written, with the real ones: workers, an alert, a server."""
-
-from __future__ import annotations
+"""The recipes for workers, an alert and a server run as they are written, with the real packages."""
 
 import asyncio
 import contextlib
@@ -29,25 +27,25 @@ from tests.support import ROOT, eventually, uvicorn_process
 
 pytestmark = pytest.mark.anyio
 SWITCH = "file:maintenance.txt"
-A_WHILE = 0.3  # seconds in which a worker would have taken a job
+A_WHILE = 0.3  # seconds in which a worker would take a job
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run on asyncio, as these packages do."""
+    """Use asyncio, which these packages need."""
     return "asyncio"
 
 
 @pytest.fixture(autouse=True)
 async def _on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin with maintenance on, and with a module for what looks for that of a function."""
+    """Turn maintenance on, and provide the module of the functions in an example."""
     monkeypatch.setitem(sys.modules, "example", ModuleType("example"))
     await set_maintenance_mode(True, SWITCH)
 
 
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
-    """Let what these packages make of the logging of the whole process end with the test."""
+    """Restore the logging that these packages change for the whole process."""
     loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
     before = [(one, one.level, one.disabled, one.propagate, list(one.handlers)) for one in loggers]
     yield
@@ -58,7 +56,7 @@ def _own_logging() -> Iterator[None]:
 
 
 def recipe(heading: str, body: str = "done.append(number)", **changes: str) -> tuple[dict[str, Any], list[object]]:
-    """Run a recipe whose jobs do something; return its names, and the list that they add to."""
+    """Run a recipe whose jobs run `body`. Return its names, and the list `done`."""
     block = example(heading).replaced(" -> None: ...", f" -> None: {body}")
     for old, new in changes.items():
         block = block.replaced(old, new)
@@ -66,7 +64,7 @@ def recipe(heading: str, body: str = "done.append(number)", **changes: str) -> t
     return block.run(done=done), done
 
 
-async def test_consumer_takes_its_jobs_when_maintenance_is_over() -> None:
+async def test_consumer_takes_a_job_when_maintenance_is_over() -> None:
     names, done = recipe("A plain asyncio consumer", "done.append(job)", **{"move_on_after(1)": "move_on_after(0.05)"})
     jobs: asyncio.Queue[str] = asyncio.Queue()
     jobs.put_nowait("first")
@@ -76,13 +74,12 @@ async def test_consumer_takes_its_jobs_when_maintenance_is_over() -> None:
         assert (done, jobs.qsize()) == ([], 1)
         await set_maintenance_mode(False, SWITCH)
         await eventually(lambda: done == ["first"])
-        await anyio.sleep(0.2)  # it asks again meanwhile
         jobs.put_nowait("second")
         await eventually(lambda: done == ["first", "second"])
         group.cancel_scope.cancel()
 
 
-async def test_apscheduler_runs_a_job_that_was_due_once_when_maintenance_is_over() -> None:
+async def test_apscheduler_runs_a_due_job_when_maintenance_is_over() -> None:
     names, done = recipe("APScheduler", "done.append(1)", minutes="seconds", **{"=5": "=0.1"})
     async with anyio.create_task_group() as group:
         group.start_soon(names["main"])
@@ -99,7 +96,7 @@ async def test_apscheduler_runs_a_job_that_was_due_once_when_maintenance_is_over
     names["scheduler"].shutdown()
 
 
-async def test_taskiq_begins_a_task_when_maintenance_is_over() -> None:
+async def test_taskiq_runs_a_task_when_maintenance_is_over() -> None:
     names, done = recipe("taskiq")
     broker: Any = names["broker"]
     await broker.startup()
@@ -112,11 +109,11 @@ async def test_taskiq_begins_a_task_when_maintenance_is_over() -> None:
     await broker.shutdown()
 
 
-def in_thread(function: Callable[..., object], *args: object) -> Any:  # noqa: ANN401 -- an awaitable of anything
+def in_thread(function: Callable[..., object], *args: object) -> Any:  # noqa: ANN401 -- an awaitable of any type
     return anyio.to_thread.run_sync(function, *args)
 
 
-async def test_celery_begins_a_task_when_maintenance_is_over() -> None:
+async def test_celery_runs_a_task_when_maintenance_is_over() -> None:
     names, done = recipe("Celery")
     worker: Any = importlib.import_module("celery.contrib.testing.worker")
     with worker.start_worker(names["app"], perform_ping_check=False, shutdown_timeout=60):
@@ -138,7 +135,7 @@ async def test_cron_job_waits_or_gives_up() -> None:
     assert done == [1]
 
 
-async def test_alert_asks_for_what_an_exporter_of_prometheus_exports(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_alert_queries_the_metric_of_the_prometheus_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
     (group,) = yaml.safe_load(example("Alert on a switch that somebody forgot", "yaml").text)["groups"]
     (rule,) = group["rules"]
     label, metric = re.fullmatch(r"max by \((\w+)\) \((\w+)\) == 1", rule["expr"]).groups()  # type: ignore[union-attr]
@@ -158,7 +155,7 @@ async def test_alert_asks_for_what_an_exporter_of_prometheus_exports(monkeypatch
 
 
 @pytest.mark.servers
-async def test_gunicorn_stays_closed_while_processes_are_preloaded_replaced_and_restarted() -> None:
+async def test_gunicorn_is_closed_while_its_processes_are_replaced() -> None:
     (line,) = re.findall(
         r"^gunicorn shop:app (.+)$", (DOCS / "operations" / "servers.md").read_text("utf-8"), re.MULTILINE
     )

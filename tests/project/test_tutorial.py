@@ -1,6 +1,4 @@
-"""The tutorial and the quick start, followed as a reader does: two terminals, one folder, the blocks in order."""
-
-from __future__ import annotations
+"""The tutorial and the quick start, followed like a reader: two terminals, one folder, the blocks in order."""
 
 import ast
 import os
@@ -25,7 +23,7 @@ from tests.servers import running
 from tests.support import ROOT, free_port
 
 LIMIT = 150.0
-"""Seconds after which all that a document has started is ended."""
+"""Seconds after which everything that a document started is killed."""
 GIVES = {
     "fastapi-maintenance[cli]": [
         "fastapi",
@@ -36,18 +34,18 @@ GIVES = {
     "fastapi-maintenance[redis]": ["redis"],
     "httpx2": ["fastapi.testclient"],
 }
-"""What can be imported, run or connected to once something of another name is installed."""
+"""What can be imported, run or connected to after installing something of another name."""
 VARYING = [
     (r"file:\S*/", "file:/"),
     (r"until .+? for ", "until then, for "),
     (r"retry-after: 1(800|79\d)", "retry-after: in half an hour"),
     (r"(?<=for )\d+ s|(?<=; )\d+ s|(?<=after )[\d.]+ ?s", "some seconds"),
 ]
-"""What differs from run to run in what is printed."""
+"""What differs between runs in the output."""
 
 
 class Terminal:
-    """A shell in a folder. What it prints on both streams is read together."""
+    """A shell in a folder, whose output and errors are read together."""
 
     def __init__(self, folder: Path) -> None:
         env = {
@@ -55,7 +53,7 @@ class Terminal:
         }
         env["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), str(Path(sys.executable).parent), env["PATH"]])
         self.process = subprocess.Popen(
-            ["bash", "--norc"],  # noqa: S607 -- wherever it is
+            ["bash", "--norc"],  # noqa: S607 -- the one in the PATH
             cwd=folder,
             env=env | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
             stdin=subprocess.PIPE,
@@ -76,11 +74,11 @@ class Terminal:
         self.process.communicate()
 
     def kill(self) -> None:
-        """End the shell and all that it has started."""
+        """Kill the shell and everything that it started."""
         os.killpg(self.process.pid, signal.SIGKILL)
 
     def run(self, line: str) -> list[str]:
-        """Run a line, and return what was printed until it has ended."""
+        """Run a line, and return its output."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{line}\nprintf '\\nended with %s\\n' $?\n")
@@ -96,7 +94,7 @@ class Terminal:
 
 @dataclass
 class Reader:
-    """Somebody who does what a document says. The port of the document is free only on the reader's machine."""
+    """Somebody who does what a document says, with a free port instead of that of the document."""
 
     folder: Path
     server: Terminal
@@ -104,19 +102,19 @@ class Reader:
     places: dict[str, str]
     port: int
 
-    def does(self, block: Example, *, served: bool) -> list[str]:
-        """Run the commands of a block; return what they print."""
+    def run(self, block: Example, *, is_served: bool) -> list[str]:
+        """Run the commands of a block, and return their output."""
         if "uvicorn " not in block.text:
             return [each for line in self.lines(block) for each in self.other.run(line)]
-        if served:
-            self.server.run("kill -INT $!; wait $!")  # as Ctrl-C does
+        if is_served:
+            self.server.run("kill -INT $!; wait $!")  # like Ctrl-C
         for line in self.lines(block):
             self.server.run(f"{line} --port {self.port} >server.log 2>&1 &" if line.startswith("uvicorn ") else line)
         self.server.run(f"until curl -so server.out localhost:{self.port}/ || ! kill -0 $!; do sleep 0.1; done")
         return []
 
     def lines(self, block: Example) -> Iterator[str]:
-        """Yield the commands of a block with the reader's own places; what `pip` would install is there."""
+        """Yield the commands of a block with the reader's hosts and ports, without `pip`."""
         for line in block.text.replace("\\\n", " ").splitlines():
             if not line.startswith("pip "):
                 yield "".join(self.places.get(part, part) for part in re.split(r"(localhost(?::8000)?\b)", line))
@@ -139,7 +137,7 @@ def comparable(line: str) -> str:
 
 
 def follow(document: Path, blocks: list[Example], me: Reader) -> None:
-    """Do all that the blocks say, and compare what is printed with what they show."""
+    """Do what the blocks say, and compare the output with what they show."""
     prose = document.read_text(encoding="utf-8").splitlines()
     printed: list[str] = []
     for block in blocks:
@@ -147,50 +145,50 @@ def follow(document: Path, blocks: list[Example], me: Reader) -> None:
             (name,) = re.findall(r"`(\w+\.py)`", " ".join(paragraph_before(prose, block.line)))
             (me.folder / name).write_text(block.text, encoding="utf-8")
         elif block.language == "console":
-            printed = me.does(block, served=(me.folder / "server.log").exists())
+            printed = me.run(block, is_served=(me.folder / "server.log").exists())
         else:
             seen = "\n".join(map(comparable, printed))
             assert [line for line in block.text.splitlines() if comparable(line) not in seen] == [], seen
 
 
 def paragraph_before(lines: list[str], line: int) -> list[str]:
-    """Return the paragraph that stands before a block."""
+    """Return the paragraph before a block."""
     end = line - 2
     begin = next(number for number in range(end - 1, -1, -1) if not lines[number])
     return lines[begin:end]
 
 
 @pytest.mark.servers
-def test_tutorial_followed_to_the_letter_does_what_it_shows(tmp_path: Path) -> None:
-    """While the migration runs, the service is closed: somebody looks at it all the time."""
+def test_tutorial_that_is_followed_prints_what_it_shows(tmp_path: Path) -> None:
+    """A client that polls the service sees it closed during the migration."""
     seen, over = set[tuple[int, str]](), threading.Event()
 
-    def look(url: str) -> None:
+    def poll(url: str) -> None:
         while not over.wait(0.1):
             try:
-                answer = httpx.get(url, timeout=30)
+                response = httpx.get(url, timeout=30)
             except httpx.TransportError:
                 continue  # the server is being restarted
-            seen.add((answer.status_code, answer.text if "detail" in answer.text else ""))
+            seen.add((response.status_code, response.text if "detail" in response.text else ""))
 
     with ExitStack() as stack:
         store = stack.enter_context(running("redis"))
         me = stack.enter_context(reader(tmp_path, store.url))
         stack.callback(over.set)
-        threading.Thread(target=look, args=[f"http://127.0.0.1:{me.port}/items"], daemon=True).start()
+        threading.Thread(target=poll, args=[f"http://127.0.0.1:{me.port}/items"], daemon=True).start()
         follow(TUTORIAL, list(blocks_of(TUTORIAL)), me)
     closed = [(503, f'{{"detail":"{message}"}}') for message in ("Back at ten", "New database")]
     assert seen == {(200, ""), *closed}
 
 
 @pytest.mark.servers
-def test_quick_start_followed_to_the_letter_does_what_it_shows(tmp_path: Path) -> None:
+def test_quick_start_that_is_followed_prints_what_it_shows(tmp_path: Path) -> None:
     with reader(tmp_path) as me:
         follow(README, [block for block in blocks_of(README) if block.heading == "Quick start"], me)
 
 
 def needed(block: Example) -> set[str]:
-    """Return what a block imports, runs or connects to that does not come with Python or a shell."""
+    """Return what a block imports, runs or connects to, without Python and its standard library."""
     if block.language == "console":
         commands = [shlex.split(line)[0] for line in block.text.replace("\\\n", " ").splitlines()]
         return {*commands, *re.findall(r"redis(?=://)", block.text)} - {"curl", "export", "ls", "pip"}
@@ -201,11 +199,11 @@ def needed(block: Example) -> set[str]:
 
 
 @pytest.mark.parametrize("document", [TUTORIAL, README], ids=["tutorial", "quick start"])
-def test_tutorial_installs_each_package_above_the_line_that_needs_it(document: Path) -> None:
-    there = {"python3", "shop"}  # Python, and the reader's own program
+def test_tutorial_installs_packages_before_it_needs_them(document: Path) -> None:
+    installed = {"python3", "shop"}  # Python, and the reader's own program
     for block in blocks_of(document):
         if document == TUTORIAL or block.heading == "Quick start":
             for line in re.findall(r"^pip install (.+)$", block.text, re.MULTILINE):
-                there |= {each for name in shlex.split(line) for each in GIVES.get(name, [name])}
+                installed |= {each for name in shlex.split(line) for each in GIVES.get(name, [name])}
             if block.language in {"python", "console"}:
-                assert needed(block) - there == set(), block
+                assert needed(block) - installed == set(), block

@@ -1,6 +1,4 @@
-"""Blocked uploads to an app with a limit of bodies: `responses/sending.py`."""
-
-from __future__ import annotations
+"""Blocked uploads to an app with a limit of bodies, `responses/sending.py`."""
 
 import inspect
 import logging
@@ -23,55 +21,43 @@ pytestmark = [
 LIMIT, LIMIT_OF_ROUTE = 10, 100
 
 
-def app_with(
-    exempt: ExemptCallback = never, response: ResponseCallback | None = None, *, enabled: bool = True
-) -> FastAPI:
-    app = FastAPI(max_body_size=LIMIT)
-    app.add_middleware(maintenance_middleware(backend="memory:", enabled=enabled, exempt=exempt, response=response))
-
-    @app.post("/", max_body_size=LIMIT_OF_ROUTE)
-    async def size(request: Request) -> int:
-        return len(await request.body())
-
-    return app
-
-
-async def reads(request: Request) -> bool:
+async def read(request: Request) -> bool:
     return len(await request.body()) < 0
 
 
-@pytest.mark.parametrize("exempt", [never, reads])
-@pytest.mark.parametrize("size", [LIMIT, LIMIT_OF_ROUTE, LIMIT_OF_ROUTE + 1])
-async def test_blocked_upload_gets_the_503_whatever_its_size(size: int, exempt: ExemptCallback) -> None:
-    async with client(app_with(exempt)) as http:
-        blocked = await http.post("/", content=bytes(size))
-    async with client(app_with(enabled=False)) as http:
-        passed = await http.post("/", content=bytes(size))
-    assert (blocked.status_code, blocked.headers["retry-after"]) == (503, "3600")
-    assert passed.status_code == (413 if size > LIMIT_OF_ROUTE else 200)
+async def echo(request: Request) -> Response:
+    return PlainTextResponse(await request.body(), status_code=503)
 
 
-async def test_response_callback_reads_no_more_than_the_limit(caplog: pytest.LogCaptureFixture) -> None:
-    async def echo(request: Request) -> Response:
-        return PlainTextResponse(await request.body(), status_code=503)
-
-    async with client(app_with(response=echo)) as http:
-        sizes = [len((await http.post("/", content=bytes(size))).content) for size in (LIMIT, LIMIT + 1)]
-    assert sizes[0] == LIMIT
-    assert sizes[1] > LIMIT + 1  # the default response
-    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
-
-
-@pytest.mark.parametrize("size", [LIMIT, LIMIT + 1, LIMIT_OF_ROUTE + 1])
-async def test_blocked_upload_gets_a_response_that_is_streamed(size: int) -> None:
+async def stream(_: Request) -> Response:
     async def parts() -> AsyncIterator[bytes]:
         yield b"closed"
         await checkpoint()
         yield b" for now"
 
-    async def stream(_: Request) -> Response:
-        return StreamingResponse(parts(), status_code=503)
+    return StreamingResponse(parts(), status_code=503)
 
-    async with client(app_with(response=stream)) as http:
-        response = await http.post("/", content=bytes(size))
-    assert (response.status_code, response.text) == (503, "closed for now")
+
+async def upload(
+    size: int, exempt: ExemptCallback = never, response: ResponseCallback | None = None, *, enabled: bool = True
+) -> tuple[int, str]:
+    """Return the status and the body of the response to a body of this size."""
+    app = FastAPI(max_body_size=LIMIT)
+    app.add_middleware(maintenance_middleware(backend="memory:", enabled=enabled, exempt=exempt, response=response))
+    app.post("/", max_body_size=LIMIT_OF_ROUTE)(read)
+    async with client(app) as http:
+        sent = await http.post("/", content=b"x" * size)
+    assert sent.headers.get("retry-after") == ("3600" if enabled else None)
+    return sent.status_code, sent.text
+
+
+@pytest.mark.parametrize("size", [LIMIT, LIMIT + 1, LIMIT_OF_ROUTE, LIMIT_OF_ROUTE + 1])
+async def test_upload_that_is_blocked_gets_the_503_whatever_its_size(
+    size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    default = (503, '{"detail":"Service temporarily unavailable due to maintenance"}')
+    assert [await upload(size, exempt) for exempt in (never, read)] == [default, default]
+    assert await upload(size, response=stream) == (503, "closed for now")
+    assert await upload(size, response=echo) == ((503, "x" * size) if size <= LIMIT else default)
+    assert (await upload(size, enabled=False))[0] == (413 if size > LIMIT_OF_ROUTE else 200)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -1,8 +1,5 @@
-"""Blocked responses for scripts of other origins: `responses/cors.py`."""
+"""Blocked responses for scripts of other origins, `responses/cors.py`; `tests/browser` reads them in a browser."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any, cast
 
 import httpx
@@ -21,48 +18,9 @@ pytestmark = pytest.mark.anyio
 
 SHOP = {"Origin": "https://shop.example"}
 PREFLIGHT = {**SHOP, "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "x-token"}
-CORS: dict[str, Any] = {
-    "allow_origins": ["https://shop.example"],
-    "allow_methods": ["PUT"],
-    "allow_headers": ["X-Token"],
-}
-EXPOSED = {"Retry-After", "X-Maintenance-Mode"}
-
-
-def inside(settings: dict[str, Any], **cors: Any) -> ASGIApp:  # noqa: ANN401 -- those of the CORS middleware
-    app = shop()
-    app.add_middleware(CORSMiddleware, **{**CORS, **cors})
-    app.add_middleware(maintenance_middleware(**settings))
-    return app
-
-
-def inside_of_what_wraps_the_app(settings: dict[str, Any], **cors: Any) -> ASGIApp:  # noqa: ANN401 -- as above
-    app = shop()
-    app.add_middleware(CORSMiddleware, **{**CORS, **cors})
-    return maintenance_middleware(app, **settings)
-
-
-def in_a_mounted_app(settings: dict[str, Any], **cors: Any) -> ASGIApp:  # noqa: ANN401 -- as above
-    app, mounted = FastAPI(), shop()
-    mounted.add_middleware(CORSMiddleware, **{**CORS, **cors})
-    app.mount("", mounted)
-    app.add_middleware(maintenance_middleware(**settings))
-    return app
-
-
-def outside(settings: dict[str, Any], **cors: Any) -> ASGIApp:  # noqa: ANN401 -- as above
-    app = shop()
-    app.add_middleware(maintenance_middleware(**settings))
-    app.add_middleware(CORSMiddleware, **{**CORS, **cors})
-    return app
-
-
-def on_both_sides(settings: dict[str, Any], **cors: Any) -> ASGIApp:  # noqa: ANN401 -- as above
-    app = shop()
-    app.add_middleware(CORSMiddleware, **CORS)
-    app.add_middleware(maintenance_middleware(**settings))
-    app.add_middleware(CORSMiddleware, **{**CORS, **cors})
-    return app
+CORS: dict[str, Any] = {"allow_origins": [SHOP["Origin"]], "allow_methods": ["PUT"], "allow_headers": ["X-Token"]}
+INSIDE = ["inside", "wrapped", "mounted"]
+each_place = pytest.mark.parametrize("place", [*INSIDE, "outside", "both"])
 
 
 def shop() -> FastAPI:
@@ -72,76 +30,92 @@ def shop() -> FastAPI:
     return app
 
 
-INSIDE = [inside, inside_of_what_wraps_the_app, in_a_mounted_app]
-everywhere = pytest.mark.parametrize("make", [*INSIDE, outside, on_both_sides])
+def app_with(*layers: Any, app: FastAPI | None = None, **cors: Any) -> FastAPI:  # noqa: ANN401 -- layers and settings
+    """Return the shop with a CORS middleware and these layers around it."""
+    app = shop() if app is None else app
+    app.add_middleware(CORSMiddleware, **{**CORS, **cors})
+    for layer in layers:
+        app.add_middleware(layer)
+    return app
+
+
+def app_in(place: str, cors: dict[str, Any] | None = None, **settings: Any) -> ASGIApp:  # noqa: ANN401 -- of the middleware
+    """Return the shop in maintenance with a CORS middleware in this place."""
+    settings = {"backend": "memory:", "enabled": True, **settings}
+    if place == "wrapped":
+        return maintenance_middleware(app_with(**(cors or {})), **settings)
+    if place == "mounted":
+        outer = FastAPI()
+        outer.mount("", app_with(**(cors or {})))
+    else:
+        outer = shop() if place == "outside" else app_with(**(cors or {}))
+    outer.add_middleware(maintenance_middleware(**settings))
+    return app_with(app=outer) if place in {"outside", "both"} else outer
+
+
+async def get_and_options(app: ASGIApp, path: str = "/items") -> tuple[httpx.Response, httpx.Response]:
+    """Send a simple request and a preflight from an allowed origin."""
+    async with client(app) as http:
+        return await http.get(path, headers=SHOP), await http.options(path, headers=PREFLIGHT)
 
 
 def exposed(response: httpx.Response) -> list[str]:
     return [name.strip() for name in response.headers["access-control-expose-headers"].split(",")]
 
 
-@everywhere
+@each_place
 @pytest.mark.parametrize("unmatched", ["pass", "block"])
-async def test_blocked_response_is_readable_for_scripts_of_an_allowed_origin(
-    make: Callable[..., ASGIApp], unmatched: str
-) -> None:
-    app = make({"backend": "memory:", "enabled": True, "unmatched": unmatched})
+async def test_blocked_response_is_readable_by_scripts_of_an_allowed_origin(place: str, unmatched: str) -> None:
+    app = app_in(place, unmatched=unmatched)
     async with client(app) as http:
         for _ in range(2):
-            simple = await http.get("/items", headers=SHOP)
-            preflight = await http.options("/items", headers=PREFLIGHT)
+            simple, preflight = await get_and_options(app)
         other = await http.get("/items", headers={"Origin": "https://other.example"})
         same = await http.get("/items")
-    assert (simple.status_code, preflight.status_code, other.status_code, same.status_code) == (503, 200, 503, 503)
-    assert [each.headers.get("access-control-allow-origin") for each in (simple, preflight, other, same)] == [
-        *([SHOP["Origin"]] * 2),
-        *([None] * 2),
-    ]
+    responses = [simple, preflight, other, same]
+    assert [response.status_code for response in responses] == [503, 200, 503, 503]
+    allowed = [response.headers.get("access-control-allow-origin") for response in responses]
+    assert allowed == [SHOP["Origin"], SHOP["Origin"], None, None]
     assert (simple.json(), simple.headers["x-maintenance-mode"]) == (same.json(), "on")
     assert set(simple.headers["vary"].split(", ")) == {"Origin"}
-    assert set(exposed(simple)) == EXPOSED
+    assert set(exposed(simple)) == {"Retry-After", "X-Maintenance-Mode"}
     assert "x-maintenance-mode" not in preflight.headers
 
 
-@pytest.mark.parametrize("make", INSIDE)
-@pytest.mark.parametrize("response", [None, as_html(), as_redirect("/closed")])
-async def test_headers_that_the_app_exposes_are_kept(
-    make: Callable[..., ASGIApp], response: ResponseCallback | None
+def closed(_: Request) -> Response:
+    headers = {"X-Maintenance-Mode": "planned", "Access-Control-Expose-Headers": "*"}
+    return PlainTextResponse("closed", 503, headers=headers)
+
+
+@pytest.mark.parametrize("place", INSIDE)
+@pytest.mark.parametrize(
+    ("response", "exposed_by_app", "mode", "name"),
+    [
+        *((response, ["X-Total"], "on", "X-Total") for response in (None, as_html(), as_redirect("/closed"))),
+        (closed, [], "planned", "*"),  # `*` is not a wildcard for requests with credentials
+    ],
+)
+async def test_headers_of_the_app_and_the_callback_are_kept(
+    place: str, response: ResponseCallback | None, exposed_by_app: list[str], mode: str, name: str
 ) -> None:
-    app = make({"enabled": True, "response": response}, expose_headers=["X-Total"], allow_credentials=True)
-    async with client(app) as http:
-        blocked = await http.get("/items", headers=SHOP)
-    assert exposed(blocked) == ["X-Total", "Retry-After", "X-Maintenance-Mode"]
-    assert blocked.headers["access-control-allow-credentials"] == "true"
+    cors = {"expose_headers": exposed_by_app, "allow_credentials": True}
+    blocked, _ = await get_and_options(app_in(place, cors, response=response))
+    assert exposed(blocked) == [name, "Retry-After", "X-Maintenance-Mode"]
+    assert (blocked.headers["access-control-allow-credentials"], blocked.headers["x-maintenance-mode"]) == (
+        "true",
+        mode,
+    )
 
 
-async def test_headers_that_the_callback_sets_are_kept() -> None:
-    def closed(_: Request) -> Response:
-        headers = {"X-Maintenance-Mode": "planned", "Access-Control-Expose-Headers": "*"}
-        return PlainTextResponse("closed", 503, headers=headers)
-
-    async with client(inside({"enabled": True, "response": closed})) as http:
-        blocked = await http.get("/items", headers=SHOP)
-    assert blocked.headers["x-maintenance-mode"] == "planned"
-    assert exposed(blocked) == ["*", "Retry-After", "X-Maintenance-Mode"]  # `*` is no wildcard for credentials
-
-
-@pytest.mark.parametrize("is_hiding", [False, True])
-async def test_response_behind_a_layer_that_may_refuse_preflights_is_readable_and_no_preflight_is_answered(
-    is_hiding: bool,
-) -> None:
-    app = shop()
-    app.add_middleware(CORSMiddleware, **CORS)
-    app.add_middleware(cast("Any", rewriting if is_hiding else Rewriting))
-    app.add_middleware(maintenance_middleware(enabled=True))
-    async with client(app) as http:
-        simple, preflight = await http.get("/items", headers=SHOP), await http.options("/items", headers=PREFLIGHT)
+@pytest.mark.parametrize("layer", [rewriting, Rewriting])
+async def test_preflight_behind_a_layer_that_may_refuse_it_is_blocked(layer: object) -> None:
+    simple, preflight = await get_and_options(app_with(layer, maintenance_middleware(enabled=True)))
     assert (simple.status_code, simple.headers["access-control-allow-origin"]) == (503, SHOP["Origin"])
     assert (preflight.status_code, preflight.headers["x-maintenance-mode"]) == (503, "on")
 
 
 class Leading(CORSMiddleware):
-    """A CORS middleware that leads to the app in a way of its own."""
+    """A CORS middleware that calls the app in its own way."""
 
     def __init__(self, app: ASGIApp, **settings: Any) -> None:  # noqa: ANN401 -- those of the CORS middleware
         super().__init__(app, **settings)
@@ -152,7 +126,7 @@ class Leading(CORSMiddleware):
 
 
 class Choosing:
-    """An app that leads to one of two others, of which one is a guess."""
+    """An app that calls one of two others, depending on the path."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -161,24 +135,17 @@ class Choosing:
         await (self.app if scope["path"] == "/items" else PlainTextResponse("internal"))(scope, receive, send)
 
 
-async def test_class_that_may_lead_to_the_app_or_away_from_it_answers_nothing_that_is_blocked() -> None:
-    app = shop()
+async def test_class_that_may_not_lead_to_the_app_sends_no_blocked_response() -> None:
+    app, outer = shop(), FastAPI()
     app.add_middleware(cast("Any", Leading), **CORS)
-    app.add_middleware(maintenance_middleware(enabled=True))
-    public, outer = shop(), FastAPI()
-    public.add_middleware(CORSMiddleware, **CORS)
-    outer.mount("/in", Choosing(public))
-    outer.add_middleware(maintenance_middleware(enabled=True))
-    for closed, path in ((app, "/items"), (outer, "/in/internal")):
-        async with client(closed) as http:
-            statuses = [(await http.get(path, headers=SHOP)).status_code]
-            statuses.append((await http.options(path, headers=PREFLIGHT)).status_code)
-        assert statuses == [503, 503]
+    outer.mount("/in", Choosing(app_with()))
+    for each, path in ((app, "/items"), (outer, "/in/internal")):
+        each.add_middleware(maintenance_middleware(enabled=True))
+        assert [response.status_code for response in await get_and_options(each, path)] == [503, 503]
 
 
-@everywhere
-async def test_handshake_is_blocked_as_without_cors(make: Callable[..., ASGIApp]) -> None:
-    app = make({"backend": "memory:", "enabled": True})
-    start, *_ = await handshake(app, websocket_scope(denial=True, headers=SHOP))
+@each_place
+async def test_handshake_is_blocked_as_without_cors(place: str) -> None:
+    start, *_ = await handshake(app_in(place), websocket_scope(denial=True, headers=SHOP))
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
     assert (b"x-maintenance-mode", b"on") in start["headers"]

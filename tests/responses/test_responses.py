@@ -1,241 +1,45 @@
-"""What blocked requests are answered with: JSON, a problem document, a page, a redirect, or what the client wants."""
+"""The response callbacks, `responses/{callbacks,negotiation,events}.py`, and which arguments they refuse."""
 
-from __future__ import annotations
-
-import base64
 import functools
-import hashlib
-import html
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import timedelta, tzinfo
 from typing import Any
-from urllib.parse import unquote_to_bytes, urljoin, urlsplit
-from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
     PageWords,
+    ResponseCallback,
     Switch,
+    as_event_stream,
     as_html,
     as_json,
     as_problem,
     as_redirect,
+    maintenance_middleware,
     negotiate,
-    responses,
     status_of,
     with_media_type,
 )
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.responses import STATUS_KEY
-from fastapi_maintenance.responses.page import PAGE
-from fastapi_maintenance.responses.words import LANGUAGES, in_words
-from fastapi_maintenance.typing import ResponseCallback
-from tests.middleware.test_failures import app_on
+from fastapi_maintenance.responses import STATUS_KEY, negotiation
+from fastapi_maintenance.responses.negotiation import preferred
+from tests import documents
 from tests.support import client, handshake, make_request, websocket_scope
 
 pytestmark = pytest.mark.anyio
 
 ON = MaintenanceState(switch=Switch(on=True))
-
-
-class Incomplete(tzinfo):
-    """A time zone that knows nothing."""
-
-    utcoffset = dst = tzname = lambda *_: None
-
-
-LOOSE: Any = responses  # for what a type checker would not let pass
-HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(1)>&\"'$title"
-
-
-async def ask(
-    response: ResponseCallback, *, state: MaintenanceState = ON, method: str = "GET", **headers: str
-) -> httpx.Response:
-    """Return what a request is answered with while there is maintenance."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with client(app_on(MemoryBackend(state), response=response, unmatched="block")) as http:
-        http.headers.clear()
-        return await http.request(method, "/", headers=named)
-
-
-def rendered(response: ResponseCallback, state: MaintenanceState, *headers: tuple[str, str]) -> Response:
-    """Return the response of a sync callback to a blocked request."""
-    request = make_request(headers=headers)
-    request.scope[STATUS_KEY] = status_of(state, clock.now())
-    made = response(request)
-    assert isinstance(made, Response)
-    return made
-
-
-def lasting(seconds: float, message: str | None = None) -> MaintenanceState:
-    """Return a state that ends in so many seconds."""
-    ends_at = clock.now() + timedelta(seconds=seconds)
-    return MaintenanceState(switch=Switch(on=True, message=message, ends_at=ends_at))
-
-
-# Problem documents
-
-
-async def test_a_problem_document_has_the_members_of_the_standard() -> None:
-    response = await ask(as_problem())
-    assert (503, "application/problem+json") == (response.status_code, response.headers["content-type"])
-    assert {
-        "type": "about:blank",
-        "title": "Service Unavailable",
-        "status": 503,
-        "detail": "Service temporarily unavailable due to maintenance",
-    } == response.json()
-    assert "retry-after" in response.headers
-
-
-async def test_a_problem_document_tells_the_operators_message_and_what_it_was_given() -> None:
-    state = lasting(900, "At ten")
-    response = await ask(
-        as_problem("Later", type_uri="https://shop.example/problems/closed", title="Closed"), state=state
-    )
-    assert state.switch.ends_at is not None
-    assert response.json() == {
-        "type": "https://shop.example/problems/closed",
-        "title": "Closed",
-        "status": 503,
-        "detail": "At ten",
-        "ends_at": state.switch.ends_at.isoformat(),
-    }
-
-
-# Redirects
-
-
-async def test_people_are_sent_elsewhere_without_what_they_posted() -> None:
-    for method in ("GET", "POST"):
-        response = await ask(as_redirect("https://status.example/"), method=method)
-        assert (303, "https://status.example/") == (response.status_code, response.headers["location"])
-        assert "no-store" == response.headers["cache-control"]
-
-
-@pytest.mark.parametrize("url", ["/", "http://testserver/", "?again", "//testserver/#top"])
-async def test_nobody_is_sent_around_in_a_circle(url: str) -> None:
-    response = await ask(as_redirect(url))
-    assert (503, "detail") == (response.status_code, *response.json())
-
-
-# The page
-
-
-def refresh_of(response: Response | httpx.Response) -> tuple[int, str]:
-    """Return the seconds and the URL of the header `Refresh`, as HTML reads it (the shared declarative refresh)."""
-    match = re.fullmatch(r"(\d+)(?:; url=([!-&(-~][!-~]*))?", response.headers["refresh"])
-    assert match is not None
-    return int(match[1]), match[2] or ""
-
-
-@pytest.mark.usefixtures("stopped_at")
-async def test_the_page_is_a_page_that_is_shown_until_it_is_over() -> None:
-    response = await ask(as_html(), state=lasting(1500, "Back at ten"), accept_language="en")
-    assert (503, "text/html; charset=utf-8") == (response.status_code, response.headers["content-type"])
-    assert '<html lang="en" dir="ltr">' in response.text
-    assert "<title>Down for maintenance</title>" in response.text
-    assert "<p>Back at ten</p>" in response.text
-    assert "in about 25 minutes</time>" in response.text
-    assert 1500 <= refresh_of(response)[0] <= 1560
-    assert "1500" == response.headers["retry-after"]
-
-
-async def test_where_the_end_is_not_known_the_page_is_loaded_again_now_and_then() -> None:
-    response = await ask(as_html(retry=20))
-    assert 20 <= refresh_of(response)[0] <= 40
-    assert "<time" not in response.text
-
-
-async def test_visitors_do_not_come_back_in_the_same_second() -> None:
-    state = lasting(100)
-    moments = {(await ask(as_html(), state=state)).headers["refresh"] for _ in range(50)}
-    assert 10 < len(moments)
-
-
-async def test_a_page_in_answer_to_a_post_is_not_loaded_again() -> None:
-    assert "refresh" not in (await ask(as_html(), method="POST")).headers
-
-
-@given(
-    st.binary()
-    | st.sampled_from([b"//evil.example", b"a\r\nX: y", b"#b", b"\\\\evil", b"%", b"a" * 2000, b"\xff" * 5000])
-)
-def test_a_page_is_loaded_again_from_its_own_address_whatever_was_asked_for(query: bytes) -> None:
-    request = make_request("//evil.example/x")
-    request.scope.update({STATUS_KEY: status_of(ON, clock.now()), "query_string": query})
-    response = as_html()(request)
-    seconds, url = refresh_of(response)
-    assert 60 <= seconds <= 120
-    assert len(response.headers["refresh"]) < 2020
-    assert url.startswith("?") or (not url and len(query) > 600)  # each byte takes three characters at most
-    assert unquote_to_bytes(query) == unquote_to_bytes(url[1:]) or not url
-    again = urlsplit(urljoin("http://testserver//evil.example/x#top", url or "?"))
-    assert ("http", "testserver", "//evil.example/x", "") == (again.scheme, again.netloc, again.path, again.fragment)
-
-
-@pytest.mark.parametrize(
-    ("accept_language", "language"),
-    [("de-AT,de;q=0.9,en;q=0.8", "de"), ("pl", "en"), ("pl, fr;q=0.3", "fr"), ("", "en"), ("en;q=0.1, es;q=0.2", "es")],
-)
-async def test_the_page_speaks_the_visitors_language_as_far_as_it_can(accept_language: str, language: str) -> None:
-    response = await ask(as_html(), state=lasting(7200), accept_language=accept_language)
-    assert language == response.headers["content-language"]
-    assert f'<html lang="{language}" dir="ltr">' in response.text
-    assert f"<h1>{LANGUAGES[language].title}</h1>" in response.text
-    assert "Accept-Language" == response.headers["vary"]
-
-
-async def test_everything_on_the_page_can_be_replaced() -> None:
-    whole = as_html(
-        title="Closed",
-        message="We are moving",
-        language="de-CH",
-        accent="teal",
-        light=("#eee", "rgb(1 2 3)"),
-        dark=("black", "hsl(0, 0%, 90%)"),
-    )
-    text = (await ask(whole)).text
-    for part in (
-        '<html lang="de-CH" dir="ltr">',
-        "<h1>Closed</h1>",
-        "<p>We are moving</p>",
-        "--accent: teal",
-        "--back: #eee",
-        "hsl(0, 0%, 90%)",
-    ):
-        assert part in text
-    own = as_html(template="<style>p { color: $accent }</style><p>$message costs $$5</p>", accent="red", message="It")
-    response = await ask(own)
-    assert "<style>p { color: red }</style><p>It costs $5</p>" == response.text
-    assert_style_is_let_in(response)
-
-
-def assert_style_is_let_in(response: httpx.Response) -> None:
-    """Compare the policy with the style that is on the page, as a browser does."""
-    (style,) = re.findall(r"<style>(.*?)</style>", response.text, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = response.headers["content-security-policy"]
-    assert f"style-src 'sha256-{digest}';" in policy
-    assert policy.startswith("default-src 'none';")
-
-
-async def test_the_policy_lets_in_the_pages_own_style_and_nothing_else() -> None:
-    assert_style_is_let_in(await ask(as_html(), state=lasting(60, HOSTILE)))
-    bare = await ask(as_html(template="<p>$message</p>"))
-    assert "style-src 'none';" in bare.headers["content-security-policy"]
-
-
 POLISH = PageWords(
     title="Prace techniczne",
     message="Wkrótce wracamy.",
@@ -248,307 +52,73 @@ POLISH = PageWords(
 )
 
 
-@pytest.mark.parametrize(
-    ("settings", "accept_language", "language", "direction", "title"),
-    [
-        ({}, "pl-PL, en;q=0.9", "pl", "ltr", "Prace techniczne"),
-        ({}, "de", "de", "ltr", "Wartungsarbeiten"),
-        ({}, "zh-tw", "en", "ltr", "Down for maintenance"),
-        ({}, "zh-Hant-TW, en;q=0.5", "zh-hant", "ltr", "Prace techniczne"),
-        ({}, "he-IL", "he", "rtl", "Prace techniczne"),
-        ({}, "az-Arab, az-Latn;q=0.9", "az-arab", "rtl", "Prace techniczne"),
-        ({}, "-,a-b-c-d-e-f-g," + "a-" * 2000, "en", "ltr", "Down for maintenance"),
-        ({"language": "pl"}, "de", "pl", "ltr", "Prace techniczne"),
-        ({"language": "HE-IL"}, "de", "HE-IL", "rtl", "Prace techniczne"),
-        ({"language": "fr-CA"}, "pl", "fr-CA", "ltr", "Maintenance en cours"),
-        ({}, "pt-BR", "pt-br", "ltr", "Prace techniczne"),
-        ({}, "pt-PT", "pt", "ltr", "Em manutenção"),
-    ],
-)
-def test_the_page_speaks_languages_of_ones_own(
-    settings: dict[str, Any], accept_language: str, language: str, direction: str, title: str
-) -> None:
-    page = as_html(words=dict.fromkeys(("PL", "zh-Hant", "he", "az-Arab", "pt-BR"), POLISH), **settings)
-    response = rendered(page, lasting(7200), ("Accept-Language", accept_language))
-    text = bytes(response.body).decode()
-    assert (language, f'<html lang="{language}" dir="{direction}">', f"<h1>{title}</h1>") == (
-        response.headers["content-language"],
-        *re.findall(r"<html.*?>|<h1>.*?</h1>", text),
-    )
+def app_with(response: ResponseCallback, state: MaintenanceState = ON) -> FastAPI:
+    """Return an app that blocks every request with this response."""
+    app = FastAPI()
+    backend = MemoryBackend(state)
+    app.add_middleware(maintenance_middleware(backend=backend, response=response, unmatched="block", read_timeout=60))
+    return app
 
 
-def test_words_replace_those_of_a_language_that_the_page_speaks() -> None:
-    text = bytes(rendered(as_html(words={"en": POLISH}), lasting(7200)).body).decode()
-    assert re.search(r"<p>Powrót <time .*>za około 2 godz\.</time>", text)
+async def ask(
+    response: ResponseCallback, *, state: MaintenanceState = ON, method: str = "GET", **headers: str
+) -> httpx.Response:
+    """Return the response to a blocked request with these headers only."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with client(app_with(response, state)) as http:
+        http.headers.clear()
+        return await http.request(method, "/", headers=named)
 
 
-def test_styles_of_a_template_count_whatever_its_line_ends_are() -> None:
-    pages = [rendered(as_html(template=f"<style>{end}h1 {{}}{end}</style>"), ON) for end in ("\n", "\r\n", "\r")]
-    assert len({(page.body, page.headers["content-security-policy"]) for page in pages}) == 1
+def rendered(callback: ResponseCallback, state: MaintenanceState = ON, *headers: tuple[str, str]) -> Response:
+    """Return the response of a sync callback to a blocked request."""
+    request = make_request(headers=headers)
+    request.scope[STATUS_KEY] = status_of(state, clock.now())
+    response = callback(request)
+    assert isinstance(response, Response)
+    return response
 
 
-@pytest.mark.parametrize(
-    ("time_zone", "ends_at", "expected"),
-    [
-        ("UTC", datetime(2100, 1, 2, 12, tzinfo=UTC), "2100-01-02 12:00 UTC"),
-        ("Europe/Berlin", datetime(2100, 1, 2, 12, tzinfo=UTC), "2100-01-02 13:00 CET"),
-        (ZoneInfo("Europe/Berlin"), datetime(2100, 7, 2, 23, tzinfo=UTC), "2100-07-03 01:00 CEST"),
-        ("America/Sao_Paulo", datetime(2100, 1, 2, 12, tzinfo=UTC), "2100-01-02 09:00 UTC-03"),
-        (timezone(timedelta(hours=2)), datetime(2100, 1, 2, 12, tzinfo=UTC), "2100-01-02 14:00 UTC+02:00"),
-        (timezone(timedelta(0), "<b>"), datetime(2100, 1, 2, 12, tzinfo=UTC), "2100-01-02 12:00 &lt;b&gt;"),
-        ("Asia/Tokyo", datetime.max.replace(tzinfo=UTC), "9999-12-31 23:59 UTC"),
-    ],
-)
-def test_the_end_is_shown_in_the_time_zone(time_zone: str | tzinfo, ends_at: datetime, expected: str) -> None:
-    state = MaintenanceState(switch=Switch(on=True, ends_at=ends_at))
-    text = bytes(rendered(as_html(time_zone=time_zone), state).body).decode()
-    assert f" ({expected}).</p>" in text
-    assert f'<time datetime="{ends_at.isoformat(timespec="seconds")}">' in text
+def ending_in(seconds: float, message: str | None = None) -> MaintenanceState:
+    """Return a state that ends in so many seconds."""
+    ends_at = clock.now() + timedelta(seconds=seconds)
+    return MaintenanceState(switch=Switch(on=True, message=message, ends_at=ends_at))
 
 
-@pytest.mark.parametrize("language", ["en", "de"])
-def test_the_status_page_is_a_link_in_the_visitors_language(language: str) -> None:
-    link = re.compile(r'<p><a href="(.*?)">(.*?)</a></p>')
-    for template in (PAGE, "<p>$message</p>$status_page"):
-        page = as_html(template=template, status_page='https://status.example/?a=1&b="')
-        text = bytes(rendered(page, ON, ("Accept-Language", language)).body).decode()
-        assert [("https://status.example/?a=1&amp;b=&quot;", LANGUAGES[language].status_page)] == link.findall(text)
-    assert "<a" not in bytes(rendered(as_html(), ON).body).decode()
+async def test_problem_has_the_members_of_the_standard_and_of_its_arguments() -> None:
+    """RFC 9457 3.1."""
+    state = ending_in(900, "At ten")
+    assert state.switch.ends_at is not None
+    detail = "Service temporarily unavailable due to maintenance"
+    default = {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": detail}
+    own = as_problem("Later", type_uri="https://shop.example/problems/closed", title="Closed")
+    own_document = {
+        "type": "https://shop.example/problems/closed",
+        "title": "Closed",
+        "status": 503,
+        "detail": "At ten",
+    }
+    for problem, of, expected in (
+        (as_problem(), ON, default),
+        (own, state, {**own_document, "ends_at": state.switch.ends_at.isoformat()}),
+    ):
+        response = await ask(problem, state=of)
+        assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
+        assert response.json() == expected
+        assert "retry-after" in response.headers
 
 
-@pytest.mark.parametrize(
-    ("markup", "images"),
-    [
-        ("", "data:"),
-        ('<img alt="" src="data:image/png;base64,AA">', "data:"),
-        ("<svg><rect fill='url(#a)'/></svg><a href='/'>$message</a>", "data:"),
-        ("<style>p { background: url( 'data:image/png;base64,AA') }</style>", "data:"),
-        ('<img alt="" src="/logo.png">', "data: 'self'"),
-        ("<IMG\nsrc = logo.png>", "data: 'self'"),
-        ('<img src="data:image/png;base64,AA" srcset="logo.png 2x">', "data: 'self'"),
-        ('<svg><image href="logo.png"/></svg>', "data: 'self'"),
-        ('<link rel="icon" href="/favicon.ico">', "data: 'self'"),
-        ('<style>p { background: URL("logo.png") }</style>', "data: 'self'"),
-    ],
-)
-def test_the_policy_lets_in_images_of_the_server_where_the_template_has_them(markup: str, images: str) -> None:
-    response = rendered(as_html(template=f"<p>$message</p>{markup}"), lasting(60, '<img src="/logo.png">'))
-    assert f"; img-src {images};" in response.headers["content-security-policy"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "ancestors"),
-    [
-        ({}, "'self'"),
-        *(
-            ({"frame_ancestors": value}, value)
-            for value in (
-                "'none'",
-                "'self' https://portal.example",
-                "https://*.portal.example:8443 http://localhost:*",
-                "https: *",
-            )
-        ),
-    ],
-)
-def test_the_policy_names_who_may_show_the_page_in_a_frame(settings: dict[str, str], ancestors: str) -> None:
-    policy = rendered(LOOSE.as_html(**settings), ON).headers["content-security-policy"]
-    assert policy.endswith(f"; frame-ancestors {ancestors}")
-
-
-@given(st.text(st.characters(codec="utf-8")) | st.just(HOSTILE))
-def test_a_message_is_text_and_never_markup(message: str) -> None:
-    text = bytes(rendered(as_html(title="T", message="M"), lasting(90, message)).body).decode()
-    assert f"<p>{html.escape(message) or 'M'}</p>" in text
-    assert text.count("<") == bytes(rendered(as_html(title="T", message="M"), lasting(90, "safe")).body).count(b"<")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        (1, "in less than a minute"),
-        (59, "in less than a minute"),
-        (60, "in about 1 minute"),
-        (61, "in about 2 minutes"),
-        (3599, "in about 60 minutes"),
-        (3600, "in about 1 hour"),
-        (86_399, "in about 24 hours"),
-        (86_400, "in about 1 day"),
-        (200_000, "in about 3 days"),
-    ],
-)
-def test_how_long_it_takes_in_words(seconds: int, expected: str) -> None:
-    assert expected == in_words(seconds, LANGUAGES["en"])
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_every_language_can_say_how_long_it_takes(language: str) -> None:
-    said = {in_words(seconds, LANGUAGES[language]) for seconds in (1, 60, 120, 3600, 86_400, 172_800)}
-    assert 6 == len(said)
-    assert [] == [text for text in said if "{" in text]
-    assert LANGUAGES[language] == replace(LANGUAGES[language])  # which checks it
-
-
-# Negotiation
-
-
-def as_text(request: Request) -> Response:
-    return PlainTextResponse(f"closed: {request.url.path}", status_code=503)
-
-
-async def as_text_later(request: Request) -> Response:
-    return as_text(request)
-
-
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html; charset=utf-8"),
-        ("*/*", "application/json"),
-        ("application/problem+json", "application/problem+json"),
-        ("text/plain", "text/plain; charset=utf-8"),
-        ("image/png", "application/json"),
-    ],
-)
-@pytest.mark.parametrize("own", [as_text, as_text_later])
-async def test_a_client_gets_what_it_would_rather_have(accept: str, expected: str, own: ResponseCallback) -> None:
-    response = await ask(
-        negotiate(as_html(), as_json(), as_problem(), with_media_type("Text/Plain", own)), accept=accept
-    )
-    assert expected == response.headers["content-type"]
-    assert "Accept" in response.headers["vary"].split(", ")
-
-
-async def test_a_client_that_says_nothing_gets_json() -> None:
-    response = await ask(negotiate(as_html(), as_json()))
-    assert "application/json" == response.headers["content-type"]
-
-
-async def test_several_accept_headers_are_one() -> None:
-    headers = (("Accept", "image/png"), ("Accept", "text/html"))
-    assert "text/html" == rendered(negotiate(as_json(), as_html()), ON, *headers).media_type
-
-
-async def test_what_is_no_response_is_found_by_the_middleware(caplog: pytest.LogCaptureFixture) -> None:
-    wrong: Any = with_media_type("text/plain", lambda _request: "closed")  # type: ignore[arg-type]
-    response = await ask(negotiate(wrong))
-    assert (503, "application/json") == (response.status_code, response.headers["content-type"])
-    assert "the default response is sent instead" in caplog.text
-
-
-async def test_a_handshake_is_negotiated_as_the_get_that_it_is() -> None:
-    app = app_on(MemoryBackend(ON), response=negotiate(as_html(), as_json()), unmatched="block")
-    sent = await handshake(app, websocket_scope("/", denial=True, headers={"accept": "text/html"}))
-    assert (b"content-type", b"text/html; charset=utf-8") in sent[0]["headers"]
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "text"),
-    [
-        (lambda: LOOSE.as_problem(1), TypeError, "detail must be a str, got int 1"),
-        (lambda: LOOSE.as_problem(type_uri=1), TypeError, "type_uri must be a str"),
-        (lambda: LOOSE.as_problem(title=1), TypeError, "title must be a str"),
-        (lambda: LOOSE.as_redirect(1), TypeError, "url must be a str"),
-        (lambda: LOOSE.as_redirect(""), ValueError, "url must be a URL without control characters, got ''"),
-        (lambda: LOOSE.as_redirect("/\r\nX: y"), ValueError, "url must be a URL without control characters"),
-        (lambda: LOOSE.as_html(title=1), TypeError, "title must be a str"),
-        (lambda: LOOSE.as_html(message=b""), TypeError, "message must be a str"),
-        (lambda: LOOSE.as_html(language="en\r\n"), ValueError, "language must be a language tag"),
-        (lambda: LOOSE.as_html(accent="red; } body {"), ValueError, "accent must be a CSS colour"),
-        (lambda: LOOSE.as_html(accent="url(https://a.example)"), ValueError, "accent must be a CSS colour"),
-        (
-            lambda: LOOSE.as_html(light="red"),
-            TypeError,
-            "light must be a pair of colours: .*, got str 'red'",
-        ),
-        (lambda: LOOSE.as_html(dark=("red",)), TypeError, "dark must be a pair of colours"),
-        (lambda: LOOSE.as_html(dark=("red", 1)), TypeError, "dark must be a str, got int 1"),
-        (
-            lambda: LOOSE.as_html(template="$nothing"),
-            ValueError,
-            r"template must have no places but \$language .*'nothing'",
-        ),
-        (lambda: LOOSE.as_html(template="5 $"), ValueError, r"and \$\$ for a dollar sign"),
-        (lambda: LOOSE.as_html(template=None), TypeError, "template must be a str, got NoneType None"),
-        (lambda: LOOSE.as_html(retry=0), ValueError, "retry must be a finite number of seconds above 0"),
-        (
-            lambda: LOOSE.as_html(language="gsw"),
-            ValueError,
-            "language must be one of de, en, .*, pt, .* words, got 'gsw'",
-        ),
-        (lambda: LOOSE.as_html(language="xx", words={"pl": POLISH}), ValueError, "one of de, .*, pl, pt"),
-        (lambda: LOOSE.as_html(language=1), TypeError, "language must be a str"),
-        (lambda: LOOSE.as_html(words=[POLISH]), TypeError, "words must be a mapping from language to PageWords"),
-        (lambda: LOOSE.as_html(words={"pl": "Polski"}), TypeError, r"words\['pl'\] must be a PageWords, got str"),
-        (lambda: LOOSE.as_html(words={"p l": POLISH}), ValueError, "a key of words must be a language tag"),
-        (lambda: LOOSE.as_html(words={1: POLISH}), TypeError, "a key of words must be a str, got int 1"),
-        (lambda: replace(POLISH, title=LOOSE), TypeError, "title must be a str, got module"),
-        (lambda: replace(POLISH, title=""), ValueError, "title must not be empty"),
-        (lambda: replace(POLISH, hours=LOOSE.STATUS_KEY), TypeError, "hours must be a pair of texts: .*, got str"),
-        (lambda: replace(POLISH, days=("doba", LOOSE)), TypeError, "days must be a str, got module"),
-        (lambda: replace(POLISH, days=("doba", "dni")), ValueError, "days must have {} for the number .*, got 'dni'"),
-        (lambda: LOOSE.as_html(time_zone=1), TypeError, "time_zone must be a name .* or a tzinfo, got int 1"),
-        (lambda: LOOSE.as_html(time_zone=Incomplete()), ValueError, "time_zone must be a tzinfo that knows its offset"),
-        (
-            lambda: LOOSE.as_html(template="<style>h1 { direction: $direction }</style>"),
-            ValueError,
-            "template must have no texts, such as",
-        ),
-        *(
-            (lambda zone=zone: LOOSE.as_html(time_zone=zone), ValueError, "time_zone must be the name of a time zone")
-            for zone in ("Mars/Olympus", "", "Europe", "/etc/passwd", "../x", "a\0b", "CEST+nothing", "é" * 300)
-        ),
-        (lambda: LOOSE.as_html(status_page=1), TypeError, "status_page must be a str, got int 1"),
-        *(
-            (lambda url=url: LOOSE.as_html(status_page=url), ValueError, "status_page must be a URL .* got")
-            for url in (
-                *("", "/status", "//status.example", "status.example", "javascript:alert(1)", "data:text/html,x"),
-                *(
-                    "https://",
-                    "https:///x",
-                    "https://a b",
-                    "https://a.example/\n",
-                    "https://[::1",
-                    "https://a.example:x",
-                ),
-                *("https:\\\\a.example", " https://a.example", "https://user:secret@a.example/"),
-            )
-        ),
-        (
-            lambda: LOOSE.as_html(status_page="https://a.example", template="$message"),
-            ValueError,
-            r"template must have the place \$status_page",
-        ),
-        (lambda: LOOSE.as_html(frame_ancestors=["'self'"]), TypeError, "frame_ancestors must be a str, got list"),
-        *(
-            (lambda value=value: LOOSE.as_html(frame_ancestors=value), ValueError, "frame_ancestors must be 'none', or")
-            for value in (
-                *("", "self", "'self' 'none'", "https://a.example; script-src *", "https://a.example, *", "a.example"),
-                *("https://a.example/path", "https://a.example\r\nX: y", "'unsafe-inline'", "https://"),
-            )
-        ),
-        (lambda: LOOSE.with_media_type("html", as_json()), ValueError, "media_type must be of the form type/subtype"),
-        (lambda: LOOSE.with_media_type("text/html; a=b", as_json()), ValueError, "without parameters, got"),
-        (lambda: LOOSE.with_media_type(1, as_json()), TypeError, "media_type must be a str"),
-        (lambda: LOOSE.with_media_type("text/html", 1), TypeError, "callback must be callable"),
-        (negotiate, ValueError, r"responses must be at least one, .*, got \[\]"),
-        (lambda: LOOSE.negotiate(as_json(), as_json("x")), ValueError, "each of another media type"),
-        (
-            lambda: LOOSE.negotiate(as_text),
-            TypeError,
-            "responses must be made by as_html, .*, got function",
-        ),
-        (lambda: LOOSE.negotiate("text/html"), TypeError, "responses must be made by"),
-    ],
-)
-def test_wrong_arguments_are_refused_at_once(make: Callable[[], object], error: type[Exception], text: str) -> None:
-    with pytest.raises(error, match=text):
-        make()
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_redirect_is_a_303_that_is_not_stored(method: str) -> None:
+    response = await ask(as_redirect("https://status.example/"), method=method)
+    assert (response.status_code, response.headers["location"]) == (303, "https://status.example/")
+    assert response.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(
     ("url", "host", "path"),
     [
+        *((url, "testserver", "/") for url in ("/", "http://testserver/", "?again", "//testserver/#top")),
         ("https://shop.example/closed", "shop.example", "/closed"),
         ("https://shop.example:443/closed", "shop.example", "/closed"),
         ("https://shop.example/closed", "shop.example:443", "/closed"),
@@ -560,22 +130,147 @@ def test_wrong_arguments_are_refused_at_once(make: Callable[[], object], error: 
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_nobody_is_redirected_to_the_page_that_they_asked_for(url: str, host: str, path: str, scheme: str) -> None:
+def test_redirect_to_the_requested_page_is_a_503(url: str, host: str, path: str, scheme: str) -> None:
     request = make_request(path, headers=[("host", host)])
     request.scope.update({STATUS_KEY: status_of(ON, clock.now()), "scheme": scheme})
-    made = as_redirect(url)(request)
-    assert isinstance(made, Response)
-    assert 503 == made.status_code
+    response = as_redirect(url)(request)
+    assert isinstance(response, Response)
+    assert (response.status_code, bytes(response.body)[:9]) == (503, b'{"detail"')
 
 
-def test_a_response_that_is_returned_again_and_again_says_once_what_it_varies_by() -> None:
+# Negotiation
+
+HTML, JSON, PROBLEM, TEXT = "text/html", "application/json", "application/problem+json", "text/plain"
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (
+            [
+                *(None, "", "*/*", "application/json", "APPLICATION/JSON", "application/json; charset=utf-8"),
+                *("text/html;q=0.4, application/json;q=0.5", "text/html;q=0.5, */*", "text/html;q=0, */*"),
+                *("text/html;q=0", "text/*;q=0.9, text/html;q=0.1, application/json;q=0.5", "image/png"),
+                *("text/html;level=1", "text/html;q=1.5", "text/html;q=high", "*/html", "text"),
+            ],
+            JSON,
+        ),
+        (
+            [
+                *(BROWSER, "text/*", "text/html;q=0.5, application/json;q=0.4", "text/html, */*"),
+                *("application/json;q=0, */*", "application/json, text/html", "text/html ; q=1.000", ",,text/html,,"),
+                *('text/plain;title="a,b", text/html', "text/html;"),
+            ],
+            HTML,
+        ),
+        (["application/problem+json"], PROBLEM),
+    ],
+)
+def test_preferred_header_selects_the_media_type(headers: list[str | None], expected: str) -> None:
+    offers = [HTML, JSON, PROBLEM]
+    assert {accept: offers[preferred(accept, offers)] for accept in headers} == dict.fromkeys(headers, expected)
+
+
+def test_preferred_without_json_falls_back_to_the_first() -> None:
+    headers = (None, "*/*", "text/plain", "text/html;q=0, */*")
+    assert [preferred(accept, [HTML, TEXT]) for accept in headers] == [0, 0, 1, 1]
+
+
+@given(st.text() | st.text(alphabet='abhjlmnopstx*/;=q.,"\\ 01'), st.permutations([HTML, JSON, PROBLEM, TEXT]))
+@example('"', [HTML, JSON])
+@example(";" * 10_000, [HTML, JSON])
+@example("a/b" + ";a=" * 5_000, [HTML, JSON])
+def test_preferred_any_header_selects_an_offer(accept: str, offers: list[str]) -> None:
+    assert 0 <= preferred(accept, offers) < len(offers)
+
+
+WEIGHTS = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
+
+
+@given(st.dictionaries(st.sampled_from([HTML, JSON, PROBLEM, TEXT]), WEIGHTS, min_size=1))
+def test_preferred_selects_the_highest_weight(weights: dict[str, float]) -> None:
+    offers = list(weights)
+    accept = ", ".join(f"{name};q={weight:.3f}" for name, weight in sorted(weights.items()))
+    assert weights[offers[preferred(accept, offers)]] == max(weights.values()) or max(weights.values()) == 0
+
+
+@pytest.mark.parametrize("header", ['\\"' * 1000, '"' + "a," * 1000, '"\\'])
+def test_element_with_an_unclosed_quote_ends_with_the_header(header: str) -> None:
+    assert re.findall(negotiation._ELEMENT, header) == [header]
+
+
+def as_text(request: Request) -> Response:
+    return PlainTextResponse(f"closed: {request.url.path}", status_code=503)
+
+
+async def as_text_async(request: Request) -> Response:
+    return as_text(request)
+
+
+EVENTS = "text/event-stream"
+ALL = (as_html(), as_json(), as_problem(), as_event_stream())
+HTMX = {"hx_request": "true"}
+
+
+@pytest.mark.parametrize(
+    ("responses", "headers", "expected"),
+    [
+        *(
+            ((*ALL, with_media_type("Text/Plain", own)), {"accept": accept}, expected)
+            for own in (as_text, as_text_async)
+            for accept, expected in (
+                (BROWSER, HTML),
+                ("*/*", JSON),
+                (PROBLEM, PROBLEM),
+                (TEXT, TEXT),
+                ("image/png", JSON),
+            )
+        ),
+        ((as_html(), as_json()), {}, JSON),
+        (ALL, {"accept": "*/*", **HTMX}, HTML),  # htmx 2
+        (ALL, {"accept": HTML, **HTMX}, HTML),  # htmx 4
+        (ALL, {"accept": JSON, **HTMX}, JSON),  # an app that reads JSON with htmx
+        (ALL, {"accept": EVENTS, **HTMX}, EVENTS),  # htmx 4 with streams
+        ((as_problem(), as_json()), {"accept": "*/*", **HTMX}, JSON),  # no page is offered
+        (ALL, {"accept": "text/vnd.turbo-stream.html, text/html, application/xhtml+xml"}, HTML),
+        (ALL, {"accept": "text/html, application/xhtml+xml", "turbo_frame": "frame"}, HTML),
+    ],
+)
+async def test_negotiate_sends_the_preferred_media_type(
+    responses: tuple[ResponseCallback, ...], headers: dict[str, Any], expected: str
+) -> None:
+    response = await ask(negotiate(*responses), **headers)
+    assert response.headers["content-type"].partition(";")[0] == expected
+    assert {"Accept", "HX-Request"} <= set(response.headers["vary"].split(", "))
+
+
+async def test_negotiate_several_accept_headers_and_a_handshake() -> None:
+    headers = (("Accept", "image/png"), ("Accept", "text/html"))
+    response = negotiate(as_json(), as_html())
+    assert rendered(response, ON, *headers).media_type == "text/html"
+    sent = await handshake(app_with(response), websocket_scope("/", denial=True, headers={"accept": "text/html"}))
+    assert (b"content-type", b"text/html; charset=utf-8") in sent[0]["headers"]
+
+
+async def test_negotiate_with_a_callback_that_returns_no_response_sends_the_default(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wrong: Any = with_media_type("text/plain", lambda _: "closed")  # type: ignore[arg-type]
+    response = await ask(negotiate(wrong))
+    assert (response.status_code, response.headers["content-type"]) == (503, JSON)
+    assert "the default response is sent instead" in caplog.text
+
+
+def test_negotiate_with_a_constant_response_sets_vary_once() -> None:
     constant = Response("closed", 503, headers={"Vary": "Origin"})
     response = negotiate(with_media_type("text/plain", lambda _: constant), as_json())
     for _ in range(3):
-        assert "Origin, Accept, HX-Request" == rendered(response, ON, ("accept", "text/plain")).headers["vary"]
+        vary = rendered(response, ON, ("accept", "text/plain")).headers["vary"]
+        assert vary == "Origin, Accept, HX-Request"
 
 
-async def test_a_callback_around_another_is_called_itself_and_answers_with_the_same_media_type() -> None:
+async def test_negotiate_with_a_wrapped_callback_calls_the_wrapper() -> None:
     inner = as_json()
 
     @functools.wraps(inner)
@@ -586,4 +281,172 @@ async def test_a_callback_around_another_is_called_itself_and_answers_with_the_s
 
     for callback in (outer, negotiate(as_html(), outer)):
         response = await ask(callback)
-        assert ("application/json", "1") == (response.headers["content-type"], response.headers["x-own"])
+        assert (response.headers["content-type"], response.headers["x-own"]) == (JSON, "1")
+
+
+# Arguments
+
+
+class Incomplete(tzinfo):
+    """A time zone that knows nothing."""
+
+    utcoffset = dst = tzname = lambda *_: None
+
+
+Call = tuple[Callable[..., object], tuple[object, ...], dict[str, object]]
+
+
+def call(function: Callable[..., object], *arguments: object, **settings: object) -> Call:
+    """Return a call to make later."""
+    return function, arguments, settings
+
+
+def page(**settings: object) -> Call:
+    return call(as_html, **settings)
+
+
+DOLLAR, PLACES = r"and \$\$ for a dollar sign", r"template must have no places but \$language .*'nothing'"
+ZONES = ("Mars/Olympus", "", "Europe", "/etc/passwd", "../x", "a\0b", "CEST+nothing", "é" * 300)
+STATUS_PAGES = (
+    *("", "/status", "//status.example", "status.example", "javascript:alert(1)", "data:text/html,x", "https://"),
+    *("https:///x", "https://a b", "https://a.example/\n", "https://[::1", "https://a.example:x"),
+    *("https:\\\\a.example", " https://a.example", "https://user:secret@a.example/"),
+)
+ANCESTORS = (
+    *("", "self", "'self' 'none'", "https://a.example; script-src *", "https://a.example, *", "a.example"),
+    *("https://a.example/path", "https://a.example\r\nX: y", "'unsafe-inline'", "https://"),
+)
+
+
+@pytest.mark.parametrize(
+    ("of", "text"),
+    [
+        (call(as_problem, 1), "detail must be a str, got int 1"),
+        (call(as_problem, type_uri=1), "type_uri must be a str"),
+        (call(as_problem, title=1), "title must be a str"),
+        (call(as_redirect, 1), "url must be a str"),
+        (call(as_event_stream, retry="1"), "retry must be a number of seconds or a timedelta"),
+        (page(title=1), "title must be a str"),
+        (page(message=b""), "message must be a str"),
+        (page(light="red"), "light must be a pair of colours: .*, got str 'red'"),
+        (page(dark=("red",)), "dark must be a pair of colours"),
+        (page(dark=("red", 1)), "dark must be a str, got int 1"),
+        (page(template=None), "template must be a str, got NoneType None"),
+        (page(language=1), "language must be a str"),
+        (page(words=[POLISH]), "words must be a mapping from language to PageWords"),
+        (page(words={"pl": "Polski"}), r"words\['pl'\] must be a PageWords, got str"),
+        (page(words={1: POLISH}), "a key of words must be a str, got int 1"),
+        (page(time_zone=1), "time_zone must be a name .* or a tzinfo, got int 1"),
+        (page(status_page=1), "status_page must be a str, got int 1"),
+        (page(frame_ancestors=["'self'"]), "frame_ancestors must be a str, got list"),
+        (call(replace, POLISH, title=5), "title must be a str, got int"),
+        (call(replace, POLISH, hours="one"), "hours must be a pair of texts: .*, got str"),
+        (call(replace, POLISH, days=("doba", 5)), "days must be a str, got int"),
+        (call(with_media_type, 1, as_json()), "media_type must be a str"),
+        (call(with_media_type, "text/html", 1), "callback must be callable"),
+        (call(negotiate, as_text), "responses must be created by as_html, .*, got function"),
+        (call(negotiate, "text/html"), "responses must be created by"),
+    ],
+)
+def test_argument_of_the_wrong_type_is_refused(of: Call, text: str) -> None:
+    function, arguments, settings = of
+    with pytest.raises(TypeError, match=text):
+        function(*arguments, **settings)
+
+
+@pytest.mark.parametrize(
+    ("of", "text"),
+    [
+        (call(as_redirect, ""), "url must be a URL without control characters, got ''"),
+        (call(as_redirect, "/\r\nX: y"), "url must be a URL without control characters"),
+        (call(as_event_stream, retry=0), "retry must be a finite number of seconds above 0"),
+        (call(as_event_stream, retry=timedelta(days=2)), r"retry must be at most a day, got datetime\."),
+        (page(accent="red; } body {"), "accent must be a CSS colour"),
+        (page(accent="url(https://a.example)"), "accent must be a CSS colour"),
+        (page(template="$nothing"), PLACES),
+        (page(template="5 $"), DOLLAR),
+        (page(template="<style>h1 { direction: $direction }</style>"), "template must have no texts, such as"),
+        (page(status_page="https://a.example", template="$message"), r"template must have the place \$status_page"),
+        (page(retry=0), "retry must be a finite number of seconds above 0"),
+        (page(language="en\r\n"), "language must be a language tag"),
+        (page(language="gsw"), "language must be one of de, en, .*, pt, .* words, got 'gsw'"),
+        (page(language="xx", words={"pl": POLISH}), "one of de, .*, pl, pt"),
+        (page(words={"p l": POLISH}), "a key of words must be a language tag"),
+        (page(time_zone=Incomplete()), "time_zone must be a tzinfo that knows its offset"),
+        *((page(time_zone=zone), "time_zone must be the name of a time zone") for zone in ZONES),
+        *((page(status_page=url), "status_page must be a URL .* got") for url in STATUS_PAGES),
+        *((page(frame_ancestors=value), "frame_ancestors must be 'none', or") for value in ANCESTORS),
+        (call(replace, POLISH, title=""), "title must not be empty"),
+        (call(replace, POLISH, days=("doba", "dni")), "days must have {} for the number .*, got 'dni'"),
+        (call(with_media_type, "html", as_json()), "media_type must have the form type/subtype"),
+        (call(with_media_type, "text/html; a=b", as_json()), "without parameters, got"),
+        (call(negotiate), r"responses must be at least one, .*, got \[\]"),
+        (call(negotiate, as_json(), as_json("x")), "each with another media type"),
+    ],
+)
+def test_argument_that_breaks_its_rule_is_refused(of: Call, text: str) -> None:
+    function, arguments, settings = of
+    with pytest.raises(ValueError, match=text):
+        function(*arguments, **settings)
+
+
+STREAM = "text/event-stream; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("method", "accept", "expected"),
+    [
+        *(("GET", accept, 200) for accept in (EVENTS, f"{EVENTS}, */*;q=0.1", f"*/*;q=0.1, {EVENTS};q=0.2")),
+        *(("GET", accept, 503) for accept in ("", "*/*", "text/html", "text/*", "text/html, text/*;q=0.5")),
+        *(("GET", accept, 503) for accept in (f"{JSON}, {EVENTS}", f"{EVENTS};q=0")),
+        *((method, EVENTS, 503) for method in ("HEAD", "POST")),
+    ],
+)
+@pytest.mark.parametrize("callback", [as_event_stream(), negotiate(as_event_stream(), as_html())])
+async def test_stream_is_sent_to_a_get_that_names_it(
+    callback: ResponseCallback, method: str, accept: str, expected: int
+) -> None:
+    response = await ask(callback, state=ending_in(600), method=method, accept=accept)
+    assert (response.status_code, response.headers["content-type"] == STREAM) == (expected, expected == 200)
+    names = ("retry-after", "cache-control", "x-maintenance-mode")
+    assert [response.headers[name] for name in names] == ["600", "no-store", "on"]
+
+
+async def test_stream_is_not_sent_to_a_handshake() -> None:
+    sent = await handshake(app_with(as_event_stream()), websocket_scope("/", denial=True))
+    assert sent[0]["status"] == 503
+
+
+@given(st.floats(0.001, 86_400), st.none() | st.integers(1, 10**6))
+def test_stream_reconnects_at_the_end_or_after_retry_plus_up_to_retry(retry: float, left: int | None) -> None:
+    state = ON if left is None else ending_in(left)
+    body = bytes(rendered(as_event_stream(retry=timedelta(seconds=retry)), state, ("accept", EVENTS)).body)
+    found = re.match(rb"retry: (\d+)\n", body)
+    assert found is not None
+    earliest = retry if left is None else min(left, retry)
+    assert max((earliest - 1) * 1000, 100) <= int(found[1]) <= max((earliest + retry) * 1000 + 1, 100)
+
+
+def test_stream_reconnects_at_a_random_moment() -> None:
+    bodies = {rendered(as_event_stream(), ON, ("accept", EVENTS)).body for _ in range(20)}
+    assert len(bodies) > 10
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8") | st.sampled_from("\r\n: "), max_size=100), st.booleans())
+def test_stream_is_one_event_with_the_message_and_the_end(message: str, has_end: bool) -> None:
+    state = ending_in(600, message) if has_end else MaintenanceState(switch=Switch(on=True, message=message))
+    lines = bytes(rendered(as_event_stream(), state, ("accept", EVENTS)).body).decode("ascii").splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["retry", "event", "data", ""]
+    ends_at = state.switch.ends_at and state.switch.ends_at.isoformat()
+    assert json.loads(lines[2].removeprefix("data: ")) == {"message": message, "ends_at": ends_at}
+
+
+async def test_recipe_sends_a_stream_as_its_page_shows_and_a_page_to_htmx(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = documents.example("htmx, Turbo and event streams").app()
+    shown = documents.example("Event streams", "http").text
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "on")
+    async with client(app) as http:
+        responses = [await http.get("/", headers={"Accept": accept}) for accept in (EVENTS, "text/html", "*/*")]
+    stream = documents.as_shown(responses[0], "content-type", "cache-control", "x-maintenance-mode")
+    assert re.sub(r"retry: \d+", "retry: 41873", stream).replace("null", '"Back at ten"', 1) == f"{shown}\n"
+    assert [response.headers["content-type"] for response in responses[1:]] == ["text/html; charset=utf-8", JSON]

@@ -1,6 +1,4 @@
-"""The public notice: maintenance that is on or planned, for visitors, also while the store is unavailable."""
-
-from __future__ import annotations
+"""The public notice, `router/notice.py`: maintenance that is on or planned, even while the store is unavailable."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,9 +26,9 @@ pytestmark = pytest.mark.anyio
 OFF: dict[str, Any] = {"active": False, "message": None, "ends_at": None, "windows": []}
 
 
-def app_on(switch: StateBackend, **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the notice
+def app_on(store: StateBackend, enabled: bool | None = None, **settings: Any) -> FastAPI:  # noqa: ANN401 -- of the notice
     app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=switch))
+    app.add_middleware(maintenance_middleware(backend=store, enabled=enabled))
     app.include_router(maintenance_notice(**settings))
     return app
 
@@ -40,9 +38,8 @@ async def notice(app: FastAPI, **headers: str) -> httpx.Response:
         return await http.get("/maintenance/notice", headers=headers)
 
 
-async def test_notice_shows_windows_in_advance_and_what_is_on_until_it_ends() -> None:
-    backend = MemoryBackend()
-    app = app_on(backend)
+async def test_notice_shows_planned_windows_and_the_one_in_force() -> None:
+    app = app_on(backend := MemoryBackend())
     with moved_clock() as clock:
         now = datetime.now(UTC).replace(microsecond=0)
         times = [now + timedelta(hours=hours) for hours in (1, 2, 7, 8)]
@@ -61,9 +58,8 @@ async def test_notice_shows_windows_in_advance_and_what_is_on_until_it_ends() ->
         assert (await notice(app)).json() == OFF
 
 
-async def test_notice_of_a_block_names_nobody_and_has_no_message_of_a_planned_window() -> None:
-    backend = MemoryBackend()
-    app = app_on(backend)
+async def test_notice_of_a_block_has_neither_its_author_nor_the_message_of_a_planned_window() -> None:
+    app = app_on(backend := MemoryBackend())
     await plan_maintenance(datetime.now(UTC) + timedelta(hours=1), backend=backend, message="Tonight", by="alice")
     async with maintenance_mode_on(backend, by="alice"):
         response = await notice(app)
@@ -71,23 +67,19 @@ async def test_notice_of_a_block_names_nobody_and_has_no_message_of_a_planned_wi
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-async def test_notice_says_what_overrules_the_switch(enabled: bool) -> None:
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=not enabled), enabled=enabled))
-    app.include_router(maintenance_notice())
-    assert (await notice(app)).json()["active"] is enabled
+async def test_notice_of_an_overruled_switch_shows_what_counts(enabled: bool) -> None:
+    assert (await notice(app_on(MemoryBackend(state=not enabled), enabled))).json()["active"] is enabled
 
 
-async def test_notice_that_has_not_changed_is_not_sent_again() -> None:
-    backend = MemoryBackend()
-    app = app_on(backend, max_age=timedelta(seconds=5))
-    response = await notice(app)
-    assert response.headers["cache-control"] == "public, max-age=5"
-    assert response.headers["access-control-allow-origin"] == "*"
-    again = await notice(app, **{"if-none-match": response.headers["etag"]})
-    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", response.headers["etag"])
+async def test_notice_that_has_not_changed_is_a_304() -> None:
+    app = app_on(backend := MemoryBackend(), max_age=timedelta(seconds=5))
+    first = await notice(app)
+    headers = {"cache-control": "public, max-age=5", "access-control-allow-origin": "*"}
+    assert headers.items() <= dict(first.headers).items()
+    again = await notice(app, **{"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
     await set_maintenance_mode(True, backend)
-    assert (await notice(app, **{"if-none-match": response.headers["etag"]})).status_code == 200
+    assert (await notice(app, **{"if-none-match": first.headers["etag"]})).status_code == 200
 
 
 @pytest.mark.parametrize("is_given", [False, True])
@@ -106,9 +98,9 @@ async def test_notice_without_a_middleware_shows_the_configured_switch() -> None
     assert (await notice(app)).json()["active"]
 
 
-def test_notice_is_documented() -> None:
-    path = app_on(MemoryBackend()).openapi()["paths"]["/maintenance/notice"]["get"]
-    assert (set(path["responses"]), "parameters" in path) == ({"200", "304"}, False)
+def test_notice_in_openapi_has_its_statuses() -> None:
+    operation = app_on(MemoryBackend()).openapi()["paths"]["/maintenance/notice"]["get"]
+    assert (set(operation["responses"]), "parameters" in operation) == ({"200", "304"}, False)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +113,6 @@ def test_notice_is_documented() -> None:
         ({"backend": 1}, TypeError, "backend must be an object with the async methods"),
     ],
 )
-def test_notice_with_an_invalid_argument_is_refused(
-    settings: dict[str, Any], error: type[Exception], text: str
-) -> None:
+def test_notice_with_an_invalid_setting_is_refused(settings: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         maintenance_notice(**settings)

@@ -1,6 +1,4 @@
-"""The admin API does what its own OpenAPI document says, whatever schemathesis thinks of sending."""
-
-from __future__ import annotations
+"""The admin API conforms to its own OpenAPI document, whatever schemathesis sends."""
 
 from typing import Any
 
@@ -17,7 +15,7 @@ CONFIG = schemathesis.Config.from_dict(
             # FastAPI's 405 names the methods of one route of the path, not of all.
             "allow_header_conformance": {"enabled": False},
             "missing_required_header": {"expected-statuses": [428]},  # RFC 6585 3
-            # What a schema cannot say: an unknown id or tag, times in the wrong order, a patch of a switch that is off.
+            # A schema cannot express an unknown id or tag, times in the wrong order, a patch of a switch that is off.
             "positive_data_acceptance": {"expected-statuses": ["2xx", "303", "403", "404", "409", "412", "422"]},
         }
     }
@@ -29,12 +27,12 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=CONFIG)
 
 @schema.include(tag="maintenance").parametrize()
 @settings(deadline=None)
-def test_admin_api_does_what_its_document_says(case: Case[Any]) -> None:
+def test_admin_api_conforms_to_its_openapi_document(case: Case[Any]) -> None:
     response = case.call(headers=ADMIN)
     assert SECRET not in response.text
     case.validate_response(response)
-    as_documented = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
-    if as_documented and response.status_code == 422:
+    is_documented = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
+    if is_documented and response.status_code == 422:
         (problem,) = response.json()["detail"]
         assert problem["msg"].startswith(
             ("starts_at must be ", "ends_at must be ", "message and ends_at go with on=True")

@@ -1,9 +1,9 @@
-"""What a type checker says of the library's use. Nothing here is executed.
+"""The types of the public API, for type checkers. Nothing here is executed.
 
-A good line says what its type is; a bad one expects its error, and mypy's `warn_unused_ignores` tells when it is gone.
+A good line asserts its type. A bad one ignores its error, and mypy's `warn_unused_ignores` reports if there is none.
 """
 
-from __future__ import annotations
+# ruff: noqa: F403, F405 -- the names are those of `__all__`
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,68 +19,7 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.types import ASGIApp
 
-from fastapi_maintenance import (
-    AsyncBuiltInPredicate,
-    AsyncPredicate,
-    BaseStateBackend,
-    BuiltInPredicate,
-    DetailedStateBackend,
-    EnvVarBackend,
-    Hold,
-    LocalFileBackend,
-    MaintenanceBlock,
-    MaintenanceModeMiddleware,
-    MaintenanceState,
-    MaintenanceStatus,
-    MemoryBackend,
-    MiddlewareSettings,
-    PageWords,
-    PeekableStateBackend,
-    Predicate,
-    StateBackend,
-    StateChange,
-    Switch,
-    SyncResponseCallback,
-    WatchableStateBackend,
-    Window,
-    WorkerStatus,
-    all_of,
-    any_of,
-    as_event_stream,
-    as_html,
-    as_json,
-    as_problem,
-    backend_from_url,
-    bypass_cookie,
-    cached,
-    cancel_maintenance,
-    configure_backend,
-    current_status,
-    dependency,
-    document_maintenance,
-    force_maintenance_mode_off,
-    force_maintenance_mode_on,
-    get_maintenance_mode,
-    get_maintenance_state,
-    get_maintenance_status,
-    get_workers,
-    header_equals,
-    maintenance_changes,
-    maintenance_middleware,
-    maintenance_mode_off,
-    maintenance_mode_on,
-    method_in,
-    negotiate,
-    not_,
-    path_prefix,
-    plan_maintenance,
-    release_hold,
-    safe_method,
-    set_maintenance_mode,
-    status_of,
-    wait_until_open,
-    with_media_type,
-)
+from fastapi_maintenance import *
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 from fastapi_maintenance.router import bypass_router, maintenance_router
@@ -111,7 +50,7 @@ class Derived(BaseStateBackend):
 
 
 class SyncRead:
-    """No backend: the read does not wait."""
+    """Not a backend: the read is not async."""
 
     def get_value(self) -> bool:
         return True
@@ -120,7 +59,7 @@ class SyncRead:
 
 
 class ReadsText:
-    """No backend: the value is text."""
+    """Not a backend: the value is text."""
 
     async def get_value(self) -> str:
         return "1"
@@ -129,7 +68,7 @@ class ReadsText:
 
 
 class WriteOnly:
-    """No backend: there is nothing to read."""
+    """Not a backend: it has no read."""
 
     async def set_value(self, value: bool) -> None: ...
 
@@ -160,14 +99,14 @@ not_detailed: DetailedStateBackend = DuckTyped()  # type: ignore[assignment]
 
 
 def close(state: MaintenanceState) -> MaintenanceState:
-    """Be a change of a state."""
+    """Return a changed state."""
     return replace(state, switch=Switch(on=True))
 
 
 change: StateChange = close
 no_change: StateChange = status_of  # type: ignore[assignment]  # it needs the time, and returns a status
 
-# --- states and what they mean --------------------------------------------------------------------------------------
+# --- states and their status ----------------------------------------------------------------------------------------
 
 now = datetime.now(UTC)
 window = Window(id="a", starts_at=now, ends_at=now + timedelta(hours=1), message="New database", by="alice", since=now)
@@ -179,16 +118,16 @@ assert_type(status.active, bool)
 assert_type(status.ends_at, datetime | None)
 assert_type(status.decided_by, Switch | Window | Hold | None)
 assert_type(status.next_window, Window | None)
-status_of(state)  # type: ignore[call-arg]  # when?
+status_of(state)  # type: ignore[call-arg]  # the time is missing
 status_of(Switch(on=True), now)  # type: ignore[arg-type]
-state.switch = Switch()  # type: ignore[misc]  # it is frozen
+state.switch = Switch()  # type: ignore[misc]  # frozen
 MaintenanceState(active=True)  # type: ignore[call-arg]
 MaintenanceState(switch=True)  # type: ignore[arg-type]
 Switch(True)  # type: ignore[call-arg]  # keywords only
-Switch(on=True, starts_at=now)  # type: ignore[call-arg]  # a window has it
-Window(id="a")  # type: ignore[call-arg]  # when?
+Switch(on=True, starts_at=now)  # type: ignore[call-arg]  # a window has this
+Window(id="a")  # type: ignore[call-arg]  # the time is missing
 Window(id="a", starts_at="22:00")  # type: ignore[arg-type]
-Hold(id="a")  # type: ignore[call-arg]  # on or off?
+Hold(id="a")  # type: ignore[call-arg]  # on is missing
 
 # --- the middleware -------------------------------------------------------------------------------------------------
 
@@ -232,7 +171,7 @@ def current_user(request: Request) -> str:
     return request.headers["x-user"]
 
 
-async def user_later(request: Request) -> str:
+async def user_async(request: Request) -> str:
     return request.headers["x-user"]
 
 
@@ -258,7 +197,7 @@ assert_type(sync_predicate & any_of(async_predicate), AsyncBuiltInPredicate)
 assert_type(~method_in("GET"), BuiltInPredicate)
 assert_type(~any_of(async_predicate), AsyncBuiltInPredicate)
 assert_type(dependency(current_user, where=lambda user: user.startswith("a")), AsyncBuiltInPredicate)
-assert_type(dependency(user_later, where=lambda user: user.startswith("a")), AsyncBuiltInPredicate)
+assert_type(dependency(user_async, where=lambda user: user.startswith("a")), AsyncBuiltInPredicate)
 assert_type(dependency(user_of_session, lambda user: user.startswith("a")), AsyncBuiltInPredicate)
 dependency(Depends(current_user), where=bool)
 dependency(Security(current_user, scopes=["admin"]), where=bool)
@@ -274,7 +213,7 @@ no_predicate & safe_method  # type: ignore[operator]
 
 
 async def ask(request: Request) -> None:
-    """Ask predicates: a sync one answers at once."""
+    """Call predicates: a sync one returns at once."""
     assert_type(any_of(sync_predicate)(request), bool | None)
     pending: Awaitable[bool | None] = not_(async_predicate)(request)
     assert_type(await pending, bool | None)
@@ -286,7 +225,7 @@ maintenance_middleware(exempt=not_(unsure_predicate))
 maintenance_middleware(exempt=lambda request: request.url.path == "/")
 maintenance_middleware(exempt=no_predicate)  # type: ignore[call-overload]
 maintenance_middleware(exempt="/health")  # type: ignore[call-overload]
-maintenance_middleware(exempt=path_prefix)  # type: ignore[call-overload]  # it is to be called with the prefix
+maintenance_middleware(exempt=path_prefix)  # type: ignore[call-overload]  # call it with the prefix
 any_of("/health")  # type: ignore[call-overload]
 
 # --- responses ------------------------------------------------------------------------------------------------------
@@ -339,12 +278,12 @@ maintenance_middleware(exempt=any_of(bypass, path_prefix("/health")))
 assert_type(any_of(bypass, sync_predicate), BuiltInPredicate)
 assert_type(bypass | path_prefix("/health"), BuiltInPredicate)
 assert_type(bypass_router(bypass), APIRouter)
-bypass_router(safe_method)  # type: ignore[arg-type]  # made by bypass_cookie
+bypass_router(safe_method)  # type: ignore[arg-type]  # created by bypass_cookie
 bypass_cookie("correct horse battery staple", samesite="any")  # type: ignore[arg-type]
 assert_type(maintenance_router(dependencies=[Depends(no_response)], bypass=bypass), APIRouter)
-maintenance_router()  # type: ignore[call-arg]  # who may set it?
+maintenance_router()  # type: ignore[call-arg]  # the dependencies are missing
 document_maintenance(app)
-document_maintenance(maintenance_middleware()(app))  # type: ignore[arg-type]  # whose document?
+document_maintenance(maintenance_middleware()(app))  # type: ignore[arg-type]  # not a FastAPI app
 
 # --- decorated endpoints keep their types ---------------------------------------------------------------------------
 
@@ -366,7 +305,7 @@ async def migrate(version: int) -> str:
 
 
 async def endpoints() -> None:
-    """Call what was decorated."""
+    """Call the decorated functions."""
     assert_type(await read_item(1, full=True), str)
     assert_type(write_item(1), bytes)
     assert_type(await migrate(3), str)
@@ -374,7 +313,7 @@ async def endpoints() -> None:
     await migrate(release=3)  # type: ignore[call-arg]
 
 
-@maintenance_mode_on()  # type: ignore[arg-type]  # only an async function can be held
+@maintenance_mode_on()  # type: ignore[arg-type]  # not an async function
 def sync_migrate(version: int) -> str:
     return str(version)
 
@@ -389,11 +328,11 @@ async def control() -> None:
     await set_maintenance_mode(True, DuckTyped())
     await set_maintenance_mode("on")  # type: ignore[arg-type]
     await set_maintenance_mode(True, ends_at="tomorrow")  # type: ignore[arg-type]
-    await set_maintenance_mode(True, starts_at=now)  # type: ignore[call-arg]  # a plan has it
+    await set_maintenance_mode(True, starts_at=now)  # type: ignore[call-arg]  # a plan has this
     assert_type(await get_maintenance_status(DuckTyped()), MaintenanceStatus)
     assert_type(await plan_maintenance(now, now, DuckTyped(), message="New database", by="alice"), Window)
-    await plan_maintenance()  # type: ignore[call-arg]  # when?
-    await plan_maintenance(now, timedelta(hours=1))  # type: ignore[arg-type]  # an end, not a duration
+    await plan_maintenance()  # type: ignore[call-arg]  # the time is missing
+    await plan_maintenance(now, timedelta(hours=1))  # type: ignore[arg-type]  # not an end
     await cancel_maintenance("a", DuckTyped())
     await cancel_maintenance(window)  # type: ignore[arg-type]  # its id
     await release_hold("a", DuckTyped())
@@ -407,9 +346,9 @@ async def control() -> None:
         pass
     async with maintenance_mode_on(drain="10s"):  # type: ignore[arg-type]
         pass
-    async with maintenance_mode_off(message="Open"):  # type: ignore[call-arg]  # nobody is shown it
+    async with maintenance_mode_off(message="Open"):  # type: ignore[call-arg]  # nobody would see it
         pass
-    with maintenance_mode_on():  # type: ignore[attr-defined]  # it has to wait for the store
+    with maintenance_mode_on():  # type: ignore[attr-defined]  # an async context manager
         pass
 
 
@@ -423,22 +362,22 @@ configure_backend("redis://localhost", key="switch")  # type: ignore[call-overlo
 # --- helpers for tests ----------------------------------------------------------------------------------------------
 
 
-async def make_later() -> DuckTyped:
-    """Be an async function that makes a backend."""
+async def create_async() -> DuckTyped:
+    """Create a backend asynchronously."""
     return DuckTyped()
 
 
 @asynccontextmanager
-async def make_and_close() -> AsyncGenerator[SQLAlchemyBackend]:
-    """Be an async context manager that gives a backend."""
+async def create_and_close() -> AsyncGenerator[SQLAlchemyBackend]:
+    """Yield a backend."""
     yield SQLAlchemyBackend(engine)
 
 
 assert_type(check_backend(DuckTyped), None)
 check_backend(lambda: LocalFileBackend("switch"), scenarios=SCENARIOS[:3], patience=0.5, event_loop="trio")
-check_backend(make_later, patience=timedelta(seconds=1))
-check_backend(make_and_close)
-check_backend(DuckTyped())  # type: ignore[arg-type]  # it is to be made by the check
+check_backend(create_async, patience=timedelta(seconds=1))
+check_backend(create_and_close)
+check_backend(DuckTyped())  # type: ignore[arg-type]  # not a function that creates one
 check_backend(WriteOnly)  # type: ignore[arg-type]
 check_backend(DuckTyped, event_loop="uvloop")  # type: ignore[arg-type]
 
@@ -452,4 +391,4 @@ with moved_clock() as clock:
     assert_type(clock, MovedClock)
     clock.move(hours=1, minutes=30)
     clock.move_to(clock.now())
-    clock.move(30)  # type: ignore[call-arg]  # thirty what?
+    clock.move(30)  # type: ignore[call-arg]  # which unit?
