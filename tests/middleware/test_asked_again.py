@@ -16,12 +16,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance import (
-    DrainTimeoutError,
-    MemoryBackend,
-    maintenance_mode_on,
-    set_maintenance_mode,
-)
+from fastapi_maintenance import DrainTimeoutError, MemoryBackend, maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance.typing import ExemptCallback
 from tests.middleware.test_failures import of_the_middleware
 from tests.middleware.test_open_websockets import CLOSED, Client, Talk, service

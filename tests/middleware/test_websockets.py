@@ -11,12 +11,7 @@ from fastapi import FastAPI, Request, WebSocket
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Scope
 
-from fastapi_maintenance import (
-    MemoryBackend,
-    maintenance_middleware,
-    path_is,
-    safe_method,
-)
+from fastapi_maintenance import MemoryBackend, maintenance_middleware, path_is, safe_method
 from tests.support import client, handshake, websocket_scope
 
 pytestmark = pytest.mark.anyio

@@ -107,10 +107,7 @@ def test_always_and_never_are_what_they_say() -> None:
 
 @pytest.mark.parametrize(
     "predicate",
-    [
-        *(path_is(), path_prefix(), method_in(), host_is()),
-        *(client_in(), client_in(trusted_proxies=["192.0.2.0/24"])),
-    ],
+    [*(path_is(), path_prefix(), method_in(), host_is()), *(client_in(), client_in(trusted_proxies=["192.0.2.0/24"]))],
 )
 def test_a_predicate_of_nothing_is_never(predicate: Predicate) -> None:
     headers = [("Host", "example.com"), ("X-Forwarded-For", "10.0.0.1")]
@@ -198,11 +195,7 @@ def test_a_prefix_covers_itself_and_what_lies_under_it(paths: list[str], *, expe
 
 @pytest.mark.parametrize(
     ("paths", "expected"),
-    [
-        (["/health/", "/health/live"], True),
-        (["/health", "/healthy"], False),
-        (["/health/.."], None),
-    ],
+    [(["/health/", "/health/live"], True), (["/health", "/healthy"], False), (["/health/.."], None)],
 )
 def test_a_prefix_that_ends_in_a_slash_covers_only_what_lies_under_it(
     paths: list[str], *, expected: bool | None

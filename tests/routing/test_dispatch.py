@@ -1,8 +1,9 @@
-"""Endpoints and routes that dispatch or handle requests by themselves answer all methods."""
+"""`_routing/endpoints.py`: endpoints and routes with their own dispatch or handle answer all methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,199 +15,196 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance import (
-    MemoryBackend,
-    force_maintenance_mode_off,
-    force_maintenance_mode_on,
-    maintenance_middleware,
-)
+from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
 from tests.middleware.test_fuzz import HandlesItself
 from tests.routing.apps import (
     MARKS,
     NESTED,
-    WAYS_AROUND,
-    NotNotFound,
+    Case,
     Resource,
     Rewriting,
-    as_wrapped,
-    as_wrapped_app,
-    asked,
+    around,
+    assert_decided,
     itself,
     marked,
     mounted,
     off,
     on,
+    overridden_method,
     plain,
-    posting_routes,
     rewriting,
+    serve,
+    served,
+    statuses,
     unmarked,
 )
 from tests.routing.test_routes_property import HandlingRoute, HandlingRouter
-from tests.support import client
 
 pytestmark = MARKS
 
 
-def served(request: Request) -> PlainTextResponse:
-    return PlainTextResponse(request.method)
-
-
-class ByItself(Resource):
-    """A class that dispatches by itself."""
+class OwnDispatch(Resource):
+    """A class that dispatches in its own way."""
 
     async def dispatch(self) -> None:
-        await served(Request(self.scope))(self.scope, self.receive, self.send)
+        await served(self.scope, self.receive, self.send)
 
 
-class ServingAll(Resource):
+class OwnRefusal(Resource):
     """A class that answers methods for which it has no function."""
 
     async def method_not_allowed(self, request: Request) -> PlainTextResponse:
-        return served(request)
+        return await serve(request)
 
 
-class Awaited(Resource):
+class OwnAwait(Resource):
     """A class that is awaited in its own way."""
 
     def __await__(self) -> Generator[Any, None, None]:
-        return served(Request(self.scope))(self.scope, self.receive, self.send).__await__()
+        return served(self.scope, self.receive, self.send).__await__()
 
 
-class Initialized(Resource):
-    """A class that makes a function for a method while it is made."""
+class OwnInit(Resource):
+    """A class that adds a function for a method to each instance."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.put = served
+        self.put = serve
         super().__init__(scope, receive, send)
 
 
-class Dynamic(Resource):
-    """A class that has a function for whatever is asked of it."""
+class OwnGetattr(Resource):
+    """A class that has a function for every method."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- of any name
         if name.startswith("_"):
             raise AttributeError(name)
-        return served
+        return serve
 
 
 class Calling(type):
-    """A class of classes that answer when they are called."""
+    """A metaclass whose classes answer when they are called."""
 
     def __call__(cls, scope: Scope, receive: Receive, send: Send) -> Any:  # noqa: ANN401, N805, RUF100 -- awaitable
-        return served(Request(scope))(scope, receive, send)
+        return served(scope, receive, send)
 
 
-class Called(Resource, metaclass=Calling):
-    """A class that never comes to be an endpoint."""
+class OwnMetaclass(Resource, metaclass=Calling):
+    """A class of which there is never an instance."""
 
 
-OWN_DISPATCH = [ByItself, ServingAll, Awaited, Initialized, Dynamic, Called]
+class ByProperty(Resource):
+    """A class that computes a function for some requests."""
+
+    @property
+    def put(self) -> Any:  # noqa: ANN401 -- a function, or nothing
+        return serve if overridden_method(self.scope) else None
 
 
-@pytest.mark.parametrize("endpoint", OWN_DISPATCH)
-async def test_a_class_that_dispatches_by_itself_answers_all_methods(endpoint: Any) -> None:  # noqa: ANN401 -- a class
-    app = FastAPI(routes=[Route("/a", endpoint), Mount("/in", routes=[Route("/a", endpoint)])])
-    async with client(app) as http:
-        assert 200 == (await http.put("/a")).status_code
-    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
-        for method in ("GET", "POST", "PUT", "OPTIONS"):
-            for path in ("/a", "/in/a"):
-                assert 503 == (await http.request(method, path, headers=dict(WAYS_AROUND[-1][2]))).status_code
-
-
-async def test_the_mark_of_a_class_that_dispatches_by_itself_counts_and_of_its_methods_only_forced_on() -> None:
-    @force_maintenance_mode_off
-    class Open(ByItself):
-        @force_maintenance_mode_on
-        async def post(self, request: Request) -> PlainTextResponse:
-            return served(request)
+@force_maintenance_mode_off
+class OpenDispatch(OwnDispatch):
+    """A class that is marked, with a method of the other mark."""
 
     @force_maintenance_mode_on
-    class Shut(ByItself):
-        pass
-
-    app = FastAPI(routes=[Route("/open", Open), Route("/shut", Shut)])
-    statuses = {}
-    for maintenance in (True, False):
-        async with client(as_wrapped(app, MemoryBackend(state=maintenance))) as http:
-            for path in ("/open", "/shut"):
-                methods = ("GET", "POST", "PUT")
-                statuses[path, maintenance] = [(await http.request(each, path)).status_code for each in methods]
-    assert {
-        ("/open", True): [200, 503, 200],
-        ("/shut", True): [503, 503, 503],
-        ("/open", False): [200, 503, 200],
-        ("/shut", False): [503, 503, 503],
-    } == statuses
+    async def post(self, request: Request) -> PlainTextResponse:
+        return await serve(request)
 
 
-def with_middleware() -> BaseRoute:
-    return Route("/a", Resource, middleware=[Middleware(Rewriting)])
+def shut_dispatch() -> Any:  # noqa: ANN401 -- a class of endpoints
+    return force_maintenance_mode_on(type("ShutDispatch", (OwnDispatch,), {}))
 
 
-def with_an_app_in_its_place() -> BaseRoute:
+def at_a(endpoint: Callable[[], Any]) -> Callable[[], FastAPI]:
+    """Return what makes an app with an endpoint at `/a` and `/in/a`."""
+    return lambda: FastAPI(routes=[Route("/a", endpoint()), Mount("/in", routes=[Route("/a", endpoint())])])
+
+
+def with_its_own_app() -> Route:
     route = Route("/a", Resource)
     route.app = rewriting(route.app)
     return route
 
 
-def with_a_handle_of_its_class() -> BaseRoute:
-    return HandlesItself("/a", plain, methods=["POST"])
-
-
-def with_a_handle_of_its_own() -> BaseRoute:
+def with_its_own_handle() -> Route:
     route = Route("/a", plain, methods=["POST"])
-    route.handle = HandlesItself("/a", plain).handle  # type: ignore[method-assign]  # what is tested
+    route.handle = HandlesItself("/a", plain).handle  # type: ignore[method-assign]  # under test
     return route
 
 
-@pytest.mark.parametrize(
-    "route", [with_middleware, with_an_app_in_its_place, with_a_handle_of_its_class, with_a_handle_of_its_own]
-)
-async def test_a_route_that_handles_requests_in_its_own_way_answers_all_methods(route: Callable[[], BaseRoute]) -> None:
-    later = Route("/a", plain, methods=["PATCH"])
-    async with client(as_wrapped_app(FastAPI(routes=[route(), later]))) as http:
-        headers = {"X-HTTP-Method-Override": "POST"}
-        assert [503, 503] == [(await http.request(each, "/a", headers=headers)).status_code for each in ("PUT", "POST")]
+def before_another(make: Callable[[], BaseRoute]) -> Callable[[], FastAPI]:
+    return lambda: FastAPI(routes=[make(), Route("/a", plain, methods=["PATCH"])])
 
 
-async def test_a_route_that_handles_requests_in_its_own_way_keeps_its_mark_only_if_it_is_forced_on() -> None:
-    app = FastAPI(routes=[HandlesItself("/off", off, methods=["POST"]), HandlesItself("/on", on, methods=["POST"])])
-    for maintenance, expected in ((True, [503, 503]), (False, [200, 503])):
-        async with client(as_wrapped(app, MemoryBackend(state=maintenance))) as http:
-            assert [(await http.put(path)).status_code for path in ("/off", "/on")] == expected
+def included(kind: type[APIRouter], prefix: str, **settings: Any) -> Callable[[], FastAPI]:  # noqa: ANN401 -- of a router
+    """Return what makes an app with a router below others, whose prefixes are the segments of this one."""
+
+    def app() -> FastAPI:
+        outer, router = FastAPI(), kind(**settings)
+        router.add_api_route("/x", unmarked, methods=["POST"])
+        router.add_api_route("/off", marked, methods=["POST"])
+        for segment in prefix.split("/")[:0:-1]:
+            parent = APIRouter()
+            parent.include_router(router, prefix=f"/{segment}")
+            router = parent
+        outer.include_router(router)
+        return outer
+
+    return app
 
 
-async def test_known_middleware_of_a_route_leaves_405_to_its_class() -> None:
-    route = Route("/a", Resource, middleware=[Middleware(GZipMiddleware)])
-    async with client(as_wrapped_app(FastAPI(routes=[route]))) as http:
-        assert [200, 503, 405] == [(await http.request(each, "/a")).status_code for each in ("GET", "POST", "PUT")]
+ALL_METHODS = [f"{method} {path}" for method in ("GET", "POST", "PUT") for path in ("/a", "/in/a")]
+CASES: dict[str, Case] = {
+    **{
+        f"class with its own {name}": Case(at_a(partial(itself, kind)), [*ALL_METHODS, "PREFLIGHT /a"])
+        for name, kind in (
+            ("dispatch", OwnDispatch),
+            ("method_not_allowed", OwnRefusal),
+            ("await", OwnAwait),
+            ("getattr", OwnGetattr),
+            ("metaclass", OwnMetaclass),
+        )
+    },
+    "class with its own init": Case(at_a(lambda: OwnInit), ALL_METHODS, doubtful=["PREFLIGHT /a"]),
+    "class with a property": Case(at_a(lambda: ByProperty), ["/a", "PUT /a as 2"], doubtful=["PUT /a"]),
+    "class with dispatch and marks": Case(
+        at_a(lambda: OpenDispatch), passed=["/a", "PUT /a", "/in/a"], shut=["POST /a", "POST /in/a"]
+    ),
+    "class with dispatch, shut": Case(at_a(shut_dispatch), shut=ALL_METHODS),
+    "route behind unknown middleware": Case(
+        before_another(lambda: Route("/a", Resource, middleware=[Middleware(Rewriting)])), ["PUT /a as POST", "POST /a"]
+    ),
+    "route with its own app": Case(before_another(with_its_own_app), ["PUT /a as POST", "POST /a"]),
+    "route with its own handle": Case(before_another(with_its_own_handle), ["PUT /a", "POST /a"]),
+    "class of route with its own handle": Case(
+        before_another(lambda: HandlesItself("/a", plain, methods=["POST"])), ["PUT /a", "POST /a"]
+    ),
+    "class of route with its own handle, marked off": Case(
+        lambda: FastAPI(routes=[HandlesItself("/a", off, methods=["POST"])]), ["PUT /a"]
+    ),
+    "class of route with its own handle, marked on": Case(
+        lambda: FastAPI(routes=[HandlesItself("/a", on, methods=["POST"])]), shut=["PUT /a"]
+    ),
+    "route behind known middleware": Case(
+        lambda: FastAPI(routes=[Route("/a", Resource, middleware=[Middleware(GZipMiddleware)])]),
+        passed=["/a"],
+        blocked=["POST /a"],
+        left=["PUT /a"],
+    ),
+    **{
+        f"class of route with its own handle, in a router at {prefix!r}": Case(
+            included(APIRouter, prefix, route_class=HandlingRoute), [f"{prefix}/x"], left=[f"{prefix}/nothing"]
+        )
+        for prefix in ("", "/a", "/a/b")
+    },
+}
+if NESTED:
+    CASES["router with its own handle, included"] = Case(
+        included(HandlingRouter, "/a"), ["/a/x", "/a/off"], left=["/a/nothing"]
+    )
 
 
-@pytest.mark.parametrize("prefix", ["", "/a", "/a/b"])
-async def test_a_class_of_route_with_a_handle_of_its_own_answers_all_methods_wherever_it_is(prefix: str) -> None:
-    router, app = APIRouter(route_class=HandlingRoute), FastAPI()
-    router.add_api_route("/x", unmarked, methods=["POST"])
-    for part in prefix.split("/")[:0:-1]:
-        outer = APIRouter()
-        outer.include_router(router, prefix=f"/{part}")
-        router = outer
-    app.include_router(router)
-    async with client(app) as http:
-        assert 200 == (await http.get(f"{prefix}/x")).status_code
-    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
-        assert [503, 404] == [(await http.get(prefix + path)).status_code for path in ("/x", "/nothing")]
-
-
-@pytest.mark.skipif(not NESTED, reason="included routers are flat in this FastAPI")
-async def test_an_included_router_with_a_handle_of_its_own_answers_all_methods() -> None:
-    router, app = HandlingRouter(), FastAPI()
-    router.add_api_route("/x", unmarked, methods=["POST"])
-    router.add_api_route("/off", marked, methods=["POST"])
-    app.include_router(router, prefix="/a")
-    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
-        statuses = [(await http.get(path)).status_code for path in ("/a/x", "/a/off", "/a/nothing")]
-    assert [503, 503, 404] == statuses
+@pytest.mark.parametrize("name", CASES)
+async def test_endpoint_that_dispatches_or_handles_in_its_own_way_answers_all_methods(name: str) -> None:
+    await assert_decided(CASES[name])
 
 
 class Helped(HTTPEndpoint):
@@ -214,46 +212,44 @@ class Helped(HTTPEndpoint):
 
     @force_maintenance_mode_on
     async def get(self, request: Request) -> PlainTextResponse:
-        return served(request)
+        return await serve(request)
 
     async def post(self, request: Request) -> PlainTextResponse:
-        return served(request)
+        return await serve(request)
 
     @force_maintenance_mode_off
     async def put(self, request: Request) -> PlainTextResponse:
-        return served(request)
+        return await serve(request)
 
     @force_maintenance_mode_on
     async def purge(self, request: Request) -> PlainTextResponse:
-        return served(request)
+        return await serve(request)
 
     @force_maintenance_mode_on
     async def query(self, request: Request) -> PlainTextResponse:
-        return served(request)
+        return await serve(request)
 
 
-@pytest.mark.parametrize("arrange", [itself, mounted])
-async def test_a_class_answers_the_methods_on_the_list_of_starlette_and_refuses_all_others(
-    arrange: Callable[[ASGIApp], ASGIApp],
+@pytest.mark.parametrize("where", [itself, mounted])
+async def test_endpoint_class_answers_the_methods_that_starlette_lists_and_refuses_all_others(
+    where: Callable[[ASGIApp], ASGIApp],
 ) -> None:
-    """A server lets any word be the method, and `get` is another one than `GET` (RFC 9110 9.1)."""
+    """A server passes any word as the method, and `get` is another one than `GET` (RFC 9110 9.1)."""
     words = ["DISPATCH", "dispatch", "METHOD_NOT_ALLOWED", "__INIT__", "SCOPE", "get", "post", "put", "PURGE", "Get"]
-    if await asked(FastAPI(routes=[Route("/a", Helped)]), "PURGE /a") != 405:
-        words = []  # an older Starlette takes any function of the class
-    statuses = {}
-    for state in (None, False, True):
-        app = arrange(FastAPI(routes=[Route("/a", Helped), Mount("/in", routes=[Route("/a", Helped)])]))
-        app = app if state is None else maintenance_middleware(backend=MemoryBackend(state=state))(app)
-        methods = [*words, "GET", "HEAD", "POST", "PUT", "QUERY", "DELETE"]
-        statuses[state] = [await asked(app, f"{method} {path}") for method in methods for path in ("/a", "/in/a")]
-    query = [503, 503] if statuses[None][-4:-2] == [200, 200] else [405, 405]  # which Starlette learned in 2026
-    refused = [405, 405] * len(words)
-    assert statuses[None][: len(refused)] == refused
-    assert statuses[False] == [*refused, 503, 503, 503, 503, 200, 200, 200, 200, *query, 405, 405]
-    assert statuses[True] == [*refused, 503, 503, 503, 503, 503, 503, 200, 200, *query, 405, 405]
-
-
-async def test_a_router_that_serves_what_is_not_found_answers_and_is_closed() -> None:
-    for where in (itself, mounted):
-        async with client(as_wrapped_app(where(NotNotFound(posting_routes())))) as http:
-            assert [503, 405] == [(await http.get(path)).status_code for path in ("/anything", "/items")]
+    make = at_a(lambda: Helped)
+    if await statuses(make(), "PURGE /a") != [405]:
+        words = []  # an older Starlette accepts any function of the class
+    has_query = await statuses(make(), "QUERY /a") == [200]  # Starlette added it in 2026
+    paths = ("/a", "/in/a")
+    await assert_decided(
+        Case(
+            lambda: where(make()),
+            blocked=[f"POST {path}" for path in paths],
+            passed=[f"PUT {path}" for path in paths],
+            shut=[
+                f"{method} {path}" for method in ("GET", "HEAD", *(["QUERY"] if has_query else [])) for path in paths
+            ],
+            left=[f"{method} {path}" for method in (*words, "DELETE") for path in paths],
+        )
+    )
+    assert has_query or await statuses(around(make()), "QUERY /a") == [405]

@@ -1,4 +1,4 @@
-"""The app's own documentation stays open wherever the app put it, and nothing else does."""
+"""`_routing/documentation.py`: the app's own documentation stays open wherever it is, and nothing else does."""
 
 from __future__ import annotations
 
@@ -8,55 +8,46 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from fastapi_maintenance import (
-    MemoryBackend,
-    maintenance_middleware,
-)
-from tests.routing.apps import MARKS, as_added, plain, unmarked
-from tests.support import client
+from fastapi_maintenance import MemoryBackend, maintenance_middleware
+from tests.routing.apps import MARKS, added, around, below, plain, statuses, unmarked
 
 pytestmark = MARKS
 
-
-DEFAULT_DOCS = ["/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"]
+DEFAULT = ["/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"]
 
 
 @pytest.mark.parametrize(
     ("settings", "is_open", "not_open"),
     [
-        ({}, DEFAULT_DOCS, ["/docsx", "/docs/x", "/openapi.json.bak", "/redoc/more"]),
+        ({}, DEFAULT, ["/docsx", "/docs/x", "/openapi.json.bak", "/redoc/more"]),
         ({"docs_url": "/a/help", "openapi_url": "/a/spec"}, ["/a/help", "/a/spec"], ["/docs", "/openapi.json"]),
-        ({"openapi_url": None}, [], DEFAULT_DOCS),
+        ({"openapi_url": None}, [], DEFAULT),
         ({"docs_url": None, "redoc_url": None}, ["/openapi.json"], ["/docs", "/redoc"]),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "/mounted"])
-async def test_the_documentation_stays_open_wherever_the_app_put_it(
+async def test_documentation_wherever_the_app_put_it_stays_open(
     settings: dict[str, Any], is_open: list[str], not_open: list[str], prefix: str
 ) -> None:
     documented = FastAPI(**settings)
     documented.add_api_route("/{path:path}", unmarked, methods=["GET", "POST"], include_in_schema=False)
     documented.add_route("/{path:path}", plain, methods=["PATCH"])
-    app = FastAPI(openapi_url=None)
+    outer = FastAPI(openapi_url=None)
     if prefix:
-        app.mount(prefix, documented)
-    async with client(as_added(app if prefix else documented, MemoryBackend(state=True))) as http:
-        assert [200] * len(is_open) == [(await http.get(prefix + path)).status_code for path in is_open]
-        assert [200] * len(is_open) == [(await http.head(prefix + path)).status_code for path in is_open]
-        assert [503] * len(not_open) == [(await http.get(prefix + path)).status_code for path in not_open]
-        assert 503 == (await http.post(prefix + "/docs")).status_code
-        assert 503 == (await http.patch(prefix + "/docs")).status_code
+        outer.mount(prefix, documented)
+    app = added(outer if prefix else documented)
+    opened = below(prefix, *is_open)
+    assert await statuses(app, *opened, *(f"HEAD {path}" for path in opened)) == [200] * 2 * len(opened)
+    closed = [*below(prefix, *not_open), *(f"{method} {prefix}/docs" for method in ("POST", "PATCH"))]
+    assert await statuses(app, *closed) == [503] * len(closed)
 
 
-async def test_an_endpoint_of_the_app_in_the_place_of_its_documentation_is_closed_as_others_are() -> None:
+async def test_documentation_replaced_by_an_endpoint_of_the_app_is_blocked() -> None:
     app = FastAPI()
     app.router.routes.insert(0, APIRoute("/docs", unmarked))
-    async with client(as_added(app, MemoryBackend(state=True))) as http:
-        assert [503, 200] == [(await http.get(path)).status_code for path in ("/docs", "/redoc")]
+    assert await statuses(around(app), "/docs", "/redoc") == [503, 200]
 
 
-async def test_the_documentation_is_closed_on_request() -> None:
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=True), exempt_docs=False))
-    async with client(app) as http:
-        assert [503] * 4 == [(await http.get(path)).status_code for path in DEFAULT_DOCS]
+async def test_documentation_without_exempt_docs_is_blocked() -> None:
+    app = maintenance_middleware(backend=MemoryBackend(state=True), exempt_docs=False)(FastAPI())
+    assert await statuses(app, *DEFAULT) == [503] * 4

@@ -1,168 +1,193 @@
-"""Routes are asked in the app's own order, each as it matches by itself."""
+"""`_routing/routes.py`: routes are asked in the app's order, each by its own `matches`; one that fails blocks."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from starlette.convertors import StringConvertor
 from starlette.routing import Match, Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
-from fastapi_maintenance import (
-    MemoryBackend,
-    force_maintenance_mode_on,
-    maintenance_middleware,
-)
+from fastapi_maintenance import force_maintenance_mode_on
 from tests.routing.apps import (
     MARKS,
     NESTED,
     Anything,
-    as_added,
-    as_wrapped,
-    in_routers_three_deep,
+    Case,
+    around,
+    assert_decided,
+    itself,
     marked,
+    mounted,
     off,
     on,
+    overridden_method,
+    plain,
+    statuses,
     unmarked,
     wrapping,
 )
-from tests.support import client
 
 pytestmark = MARKS
 
 
-async def test_a_mark_holds_for_the_route_and_not_for_its_path() -> None:
+def with_one_path() -> FastAPI:
     app = FastAPI()
     app.get("/x")(marked)
     app.post("/x")(unmarked)
     app.put("/x")(force_maintenance_mode_on(wrapping(unmarked)))
-    for maintenance, expected in ((True, [200, 503, 503, 405]), (False, [200, 200, 503, 405])):
-        wrapped = as_wrapped(app, MemoryBackend(state=maintenance))
-        async with client(wrapped) as http:
-            statuses = [(await http.request(method, "/x")).status_code for method in ("GET", "POST", "PUT", "DELETE")]
-        assert expected == statuses
+    return app
 
 
-async def test_routes_that_are_added_after_the_first_request_are_seen() -> None:
-    router, inner, app = APIRouter(), FastAPI(), FastAPI()
-    app.include_router(router, prefix="/a")
-    app.mount("/b", inner)
-    closed = as_added(app, MemoryBackend(state=True))
-    added = [(app, "/late"), (inner, "/late")] + ([(router, "/late")] if NESTED else [])
-    paths = ["/late", "/b/late"] + (["/a/late"] if NESTED else [])
-    async with client(closed) as http:
-        before = [(await http.get(path)).status_code for path in paths]
-        for where, path in added:
-            where.add_api_route(path, marked)
-            where.add_api_route(path + "/unmarked", unmarked)
-        after = [(await http.get(path + end)).status_code for path in paths for end in ("", "/unmarked")]
-    assert ([404] * len(paths), [200, 503] * len(paths)) == (before, after)
-
-
-async def test_an_app_that_is_mounted_in_the_place_of_another_is_seen() -> None:
-    before, after, app = FastAPI(), FastAPI(), FastAPI()
-    before.add_api_route("/x", unmarked)
-    after.add_api_route("/x", marked)
-    app.mount("/a", before)
-    closed = as_added(app, MemoryBackend(state=True))
-    async with client(closed) as http:
-        statuses = [(await http.get("/a/x")).status_code]
-        mount = app.routes[-1]
-        assert isinstance(mount, Mount)
-        mount.app = after
-        statuses += [(await http.get("/a/x")).status_code for _ in range(2)]
-    assert [503, 200, 200] == statuses
-
-
-@pytest.mark.parametrize(("path", "is_open", "closed"), [("/a/x", 404, 404), ("/a/a/x", 200, 503)])
-async def test_a_mounted_app_is_asked_as_it_reads_the_path_with_its_own_root_path(
-    path: str, is_open: int, closed: int
-) -> None:
-    inner, app = FastAPI(root_path="/elsewhere"), FastAPI()
-    inner.add_api_route("/a/a/x", unmarked)
-    inner.add_api_route("/x", unmarked)
-    app.mount("/a", inner)
-    statuses = []
-    for maintenance in (False, True):
-        async with client(as_wrapped(app, MemoryBackend(state=maintenance))) as http:
-            statuses.append((await http.get(path)).status_code)
-    assert [is_open, closed] == statuses
-
-
-class ByVersion(APIRoute):
+class ByHeader(APIRoute):
     """A class of route that asks for a header as well."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
-        versions = [value for name, value in scope["headers"] if name == b"x-version"]
-        return (match, child) if versions == [self.name.encode()] else (Match.NONE, {})
+        return (match, child) if overridden_method(scope) == self.name else (Match.NONE, {})
 
 
-@pytest.mark.parametrize("included", [False, True])
-async def test_a_class_of_route_with_a_rule_of_its_own_is_asked_itself(included: bool) -> None:
-    app, router = FastAPI(), APIRouter(route_class=ByVersion)
-    where = router if included else app.router
-    app.router.route_class = ByVersion
+def by_header(*, is_included: bool) -> FastAPI:
+    app, router = FastAPI(), APIRouter(route_class=ByHeader)
+    app.router.route_class = ByHeader
+    where = router if is_included else app.router
     where.add_api_route("/x", unmarked, name="1")
     where.add_api_route("/x", marked, name="2")
-    if included:
-        app.include_router(router, prefix="/a")
-    closed = as_added(app, MemoryBackend(state=True))
-    async with client(closed) as http:
-        statuses = [
-            (await http.get("/a/x" if included else "/x", headers={"X-Version": version})).status_code
-            for version in ("1", "2", "3")
-        ]
-    assert [503, 200, 404] == statuses
+    app.include_router(router)
+    return app
 
 
-@pytest.mark.parametrize("match", [Match.FULL, Match.PARTIAL])
-async def test_a_route_of_an_unknown_class_has_the_mark_of_what_it_calls_its_endpoint_if_that_is_forced_on(
-    match: Match,
-) -> None:
-    statuses = {}
-    for state in (False, True):
-        for name, endpoint in {"none": None, "off": marked, "on": on}.items():
-            route = Anything({"endpoint": endpoint} if endpoint else {}, match)
-            async with client(as_added(FastAPI(routes=[route]), MemoryBackend(state=state))) as http:
-                statuses[state, name] = (await http.get("/")).status_code
-    assert [statuses[False, name] for name in ("none", "off", "on")] == [200, 200, 503]
-    assert [statuses[True, name] for name in ("none", "off", "on")] == [503, 503, 503]
+def unknown(endpoint: object, match: Match) -> Callable[[], FastAPI]:
+    return lambda: FastAPI(routes=[Anything({"endpoint": endpoint} if endpoint else {}, match)])
 
 
-async def test_a_route_that_fails_to_say_whether_it_matches_fails_in_the_app() -> None:
-    app = FastAPI(routes=[Anything(None)])
-    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
-        assert 503 == (await http.get("/")).status_code
-    async with client(as_wrapped(app, MemoryBackend(state=False))) as http:
-        with pytest.raises(ZeroDivisionError):
-            await http.get("/")
+CASES: dict[str, Case] = {
+    "a mark on one method of a path": Case(
+        with_one_path, passed=["/x"], blocked=["POST /x"], shut=["PUT /x"], left=["DELETE /x"]
+    ),
+    **{
+        f"a class of route with a rule, {'included' if is_included else 'on the app'}": Case(
+            partial(by_header, is_included=is_included),
+            blocked=["/x as 1"],
+            passed=["/x as 2"],
+            left=["/x as 3"],
+        )
+        for is_included in (False, True)
+    },
+    **{
+        f"an unknown class of route, {match.name}, {name}": Case(
+            unknown(endpoint, match), **{"shut" if endpoint is on else "blocked": ["/"]}
+        )
+        for match in (Match.FULL, Match.PARTIAL)
+        for name, endpoint in {"without endpoint": None, "off": marked, "on": on}.items()
+    },
+}
 
 
-async def test_what_a_route_notes_in_the_scope_while_it_is_asked_is_for_the_app_to_be_noted_again() -> None:
-    class Noting(Route):
+@pytest.mark.parametrize("name", CASES)
+async def test_routes_are_decided_each_by_its_own_match(name: str) -> None:
+    await assert_decided(CASES[name])
+
+
+async def test_routes_added_after_the_first_request_are_seen() -> None:
+    router, inner, app = APIRouter(), FastAPI(), FastAPI()
+    app.include_router(router, prefix="/a")
+    app.mount("/b", inner)
+    closed = around(app)
+    places: list[Any] = [app, inner, *([router] if NESTED else [])]
+    paths = ["/late", "/b/late", "/a/late"][: len(places)]
+    before = await statuses(closed, *paths)
+    for place in places:
+        place.add_api_route("/late", marked)
+        place.add_api_route("/late/unmarked", unmarked)
+    after = await statuses(closed, *(path + end for path in paths for end in ("", "/unmarked")))
+    assert (before, after) == ([404] * len(paths), [200, 503] * len(paths))
+
+
+async def test_routes_of_an_app_mounted_in_place_of_another_are_seen() -> None:
+    mount = Mount("/a", routes=[Route("/x", plain)])
+    closed = around(FastAPI(routes=[mount]))
+    found = await statuses(closed, "/a/x")
+    mount.app = FastAPI(routes=[Route("/x", off)])
+    assert [*found, *await statuses(closed, "/a/x", "/a/x")] == [503, 200, 200]
+
+
+async def test_routes_that_change_the_scope_while_asked_change_only_a_copy() -> None:
+    class Recording(Route):
         def matches(self, scope: Scope) -> tuple[Match, Scope]:
-            noted.append("noted" in scope)
-            scope["noted"] = True
+            seen.append("recorded" in scope)
+            scope["recorded"] = True
             return super().matches(scope)
 
-    noted: list[bool] = []
-    app = FastAPI(routes=[Noting("/", off)])
-    async with client(as_added(app, MemoryBackend(state=True))) as http:
-        assert 200 == (await http.get("/")).status_code
-    assert not noted[-1]
+    seen: list[bool] = []
+    assert await statuses(around(FastAPI(routes=[Recording("/", off)])), "/") == [200]
+    assert not seen[-1]
 
 
-async def test_the_scope_is_left_as_it_is() -> None:
-    app = in_routers_three_deep()
-    seen: list[Scope] = []
+# Routes that fail
 
-    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(dict(scope))
-        await app(scope, receive, send)
 
-    inner.app = app  # type: ignore[attr-defined]  # as classes of middleware have it
-    wrapped = maintenance_middleware(backend=MemoryBackend(state=False))(inner)
-    async with client(wrapped) as http:
-        await http.get("/d/c/b/a/plain")
-    assert {"route", "endpoint", "fastapi", "path_params"}.isdisjoint(seen[0])
+async def test_routes_that_fail_to_match_block_and_fail_in_the_app_without_maintenance() -> None:
+    app = FastAPI(routes=[Anything(None)])
+    assert await statuses(around(app), "/") == [503]
+    with pytest.raises(ZeroDivisionError):
+        await statuses(around(app, state=False), "/")
+
+
+class Strange(Route):
+    """A route with its own pattern, whose path cannot be compiled, or with an attribute that fails."""
+
+    failing = ""
+
+    def __init__(self, path: str, failing: str = "") -> None:
+        super().__init__("/x", plain)
+        self.path = path
+        self.path_regex = re.compile("^/strange/(?P<rest>.*)$")
+        self.param_convertors = {"rest": StringConvertor()}
+        self.failing = failing
+
+    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401 -- of any attribute
+        if name == object.__getattribute__(self, "failing"):
+            raise ZeroDivisionError(name)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        *(Strange(path) for path in ("/x/{bad", "{a}{a}", "/{a:nothing}")),
+        *(Strange("/x", name) for name in ("path", "path_regex", "matches", "methods", "handle")),
+    ],
+)
+@pytest.mark.parametrize("where", [itself, mounted])
+async def test_routes_that_cannot_be_indexed_block_and_leave_others_alone(
+    route: Strange, where: Callable[[ASGIApp], ASGIApp]
+) -> None:
+    app = where(FastAPI(routes=[Route("/health", off), Route("/closed", plain), route]))
+    assert await statuses(around(app), "/health", "/closed", "/strange/thing") == [200, 503, 503]
+
+
+@pytest.mark.skipif(not NESTED, reason="included routers are flat in this FastAPI")
+async def test_routes_that_cannot_be_indexed_in_an_included_router_block_and_leave_others_alone() -> None:
+    router, app = APIRouter(), FastAPI(routes=[Route("/health", off)])
+    router.routes.append(Strange("{a}{a}"))
+    app.include_router(router)
+    assert await statuses(around(app), "/health", "/anything") == [200, 503]
+
+
+async def test_routes_of_an_app_that_fails_on_the_way_to_them_block() -> None:
+    class Failing(FastAPI):
+        @property
+        def user_middleware(self) -> Any:  # noqa: ANN401 -- there is none
+            raise ZeroDivisionError
+
+        @user_middleware.setter
+        def user_middleware(self, value: Any) -> None: ...  # noqa: ANN401 -- there is none
+
+    assert await statuses(around(Failing()), "/") == [503]
