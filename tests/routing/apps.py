@@ -25,6 +25,7 @@ from tests.support import handshake, make_request, websocket_scope
 
 MARKS = [
     pytest.mark.anyio,
+    pytest.mark.usefixtures("_marks_of_apps"),
     # Newer FastAPI prefers that the server is given the root path; apps that have their own still work.
     pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated"),
 ]
@@ -249,7 +250,7 @@ async def answered(app: ASGIApp, request: str) -> tuple[int, str]:
 
     Args:
         app: The app.
-        request: `/path` for GET, `METHOD /path`, or `METHOD /path as OTHER` with the header that overrides methods.
+        request: `/path` for GET, `METHOD /path`, or `METHOD /path as OTHER` with the headers that some apps obey.
             `PREFLIGHT` is a CORS preflight. `WS` is a handshake: 200 means that it is accepted, 503 that maintenance
             closes it, 404 that the app closes it.
     """
@@ -258,7 +259,7 @@ async def answered(app: ASGIApp, request: str) -> tuple[int, str]:
         scope = websocket_scope(path, headers={"host": "testserver"})
         message = (await handshake(app, scope))[0]
         return {"websocket.accept": 200, 1013: 503, 1000: 404}[message.get("code", message["type"])], ""
-    headers = [("Host", "testserver"), *((OVERRIDE, value) for value in rest[1:])]
+    headers = [("Host", "testserver"), *((name, value) for value in rest[1:] for name in (OVERRIDE, "X-Other"))]
     if method == "PREFLIGHT":
         method, headers = "OPTIONS", [*headers, *PREFLIGHT.items()]
     sent: list[Message] = []

@@ -8,7 +8,7 @@ from fastapi_maintenance import force_maintenance_mode_on
 from tests.routing.apps import on
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _marks_of_apps() -> None:
     """Mark an endpoint of `apps` again: each test begins as a new process, which has seen no mark yet."""
     force_maintenance_mode_on(on)

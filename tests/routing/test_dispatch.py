@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
-from tests.middleware.test_fuzz import HandlesItself
+from tests.middleware.test_fuzz import AllowsAll, DispatchesItself, HandlesItself
 from tests.routing.apps import (
     MARKS,
     NESTED,
@@ -41,20 +41,6 @@ from tests.routing.apps import (
 from tests.routing.test_routes_property import HandlingRoute, HandlingRouter
 
 pytestmark = MARKS
-
-
-class OwnDispatch(Resource):
-    """A class that dispatches in its own way."""
-
-    async def dispatch(self) -> None:
-        await served(self.scope, self.receive, self.send)
-
-
-class OwnRefusal(Resource):
-    """A class that answers methods for which it has no function."""
-
-    async def method_not_allowed(self, request: Request) -> PlainTextResponse:
-        return await serve(request)
 
 
 class OwnAwait(Resource):
@@ -101,7 +87,7 @@ class ByProperty(Resource):
 
 
 @force_maintenance_mode_off
-class OpenDispatch(OwnDispatch):
+class OpenDispatch(DispatchesItself):
     """A class that is marked, with a method of the other mark."""
 
     @force_maintenance_mode_on
@@ -110,7 +96,7 @@ class OpenDispatch(OwnDispatch):
 
 
 def shut_dispatch() -> Any:  # noqa: ANN401 -- a class of endpoints
-    return force_maintenance_mode_on(type("ShutDispatch", (OwnDispatch,), {}))
+    return force_maintenance_mode_on(type("ShutDispatch", (DispatchesItself,), {}))
 
 
 def at_a(endpoint: Callable[[], Any]) -> Callable[[], FastAPI]:
@@ -156,8 +142,8 @@ CASES: dict[str, Case] = {
     **{
         f"class with its own {name}": Case(at_a(partial(itself, kind)), [*ALL_METHODS, "PREFLIGHT /a"])
         for name, kind in (
-            ("dispatch", OwnDispatch),
-            ("method_not_allowed", OwnRefusal),
+            ("dispatch", DispatchesItself),
+            ("method_not_allowed", AllowsAll),
             ("await", OwnAwait),
             ("getattr", OwnGetattr),
             ("metaclass", OwnMetaclass),

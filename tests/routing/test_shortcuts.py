@@ -21,7 +21,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
     MaintenanceState,
-    MaintenanceStatus,
     MemoryBackend,
     Switch,
     as_json,
@@ -119,9 +118,9 @@ def test_blocked_response_has_the_message_of_its_own_state_whatever_was_sent_bef
 
 async def test_blocked_response_that_a_callback_changes_is_not_seen_in_the_next() -> None:
     callback = as_json()
-    responses: list[Response] = []
+    responses: list[Any] = []
 
-    def respond(request: Request) -> Response:
+    def respond(request: Request) -> Any:  # noqa: ANN401 -- a response
         response: Any = callback(request)
         responses.append(response)
         response.headers["X-Own"] = str(len(responses))
