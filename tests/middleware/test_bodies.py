@@ -294,7 +294,7 @@ async def test_predicate_that_leaves_a_read_behind_takes_nothing_from_the_app() 
         return True
 
     async def read_ahead(request: Request) -> None:
-        with pytest.raises(RuntimeError, match="^the body cannot be read now, since the app has the request$"):
+        with pytest.raises(RuntimeError, match=r"^the body cannot be read now, since the app has the request$"):
             await request.body()
         refused.set()
 
