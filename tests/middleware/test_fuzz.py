@@ -1,6 +1,6 @@
-"""Whatever a server hands in: the middleware raises nothing that the plain app does not raise, and passes nothing.
+"""`middleware.py`: for any request, the middleware raises no error of its own and passes only what is open.
 
-The session `fuzz` of the noxfile does this for long.
+The session `fuzz` of the noxfile runs this for minutes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ from fastapi_maintenance._helpers.scope import as_http
 
 REACHED: list[str] = []
 
-# --- the apps, and what the model knows of them -----------------------------------------------------------------------
+# --- the apps, and the model of them -----------------------------------------------------------------------
 
 KEPT_OPEN, FORCED_ON, EITHER = "kept open", "never", "kept open or not"
 FILES = tempfile.TemporaryDirectory()
@@ -75,7 +75,7 @@ Path(FILES.name, "closed.txt").write_text("file closed")
 
 
 def endpoint(name: str) -> Any:  # noqa: ANN401 -- FastAPI reads its signature
-    """Return an endpoint that notes that it was reached."""
+    """Return an endpoint that records that it was reached."""
 
     def reached() -> PlainTextResponse:
         REACHED.append(name)
@@ -123,7 +123,7 @@ async def answer(name: str, scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Layer:
-    """A layer that hands on what it is asked, and lets others see through it."""
+    """A layer that passes requests on, and shows what it wraps."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -293,7 +293,7 @@ class EitherMethods(Methods):
 
 
 class Unreadable(BaseRoute):
-    """A route whose path is no path, and that never matches."""
+    """A route with an invalid path, that never matches."""
 
     path = "/{un{readable"
 
@@ -315,7 +315,7 @@ HANDLERS: dict[str, tuple[str, Any, Any]] = {
 
 
 def fill(app: FastAPI) -> None:
-    """Add what decides by itself what answers, and marks on what is mounted."""
+    """Add routes and apps that decide by themselves what answers, and marks on mounted apps."""
     off, on = force_maintenance_mode_off, force_maintenance_mode_on
     shut: list[BaseRoute] = [Route("/page", noting(FORCED_ON)), Route("/off", off(noting(KEPT_OPEN)))]
     left_open: list[BaseRoute] = [Route("/page", noting(KEPT_OPEN)), Route("/on", on(noting(FORCED_ON)))]
@@ -473,7 +473,7 @@ MUST_BLOCK: dict[str, Callable[[Scope, set[str]], bool]] = {
 """Whether a request is closed, from its bytes and what the plain app reaches, however the predicate reads it."""
 
 
-# --- what a server may hand in ----------------------------------------------------------------------------------------
+# --- requests from any server ----------------------------------------------------------------------------------------
 
 PIECES = st.sampled_from(
     [
@@ -587,7 +587,7 @@ def scopes(draw: st.DrawFn, paths: st.SearchStrategy[str]) -> Scope:
     return scope
 
 
-# What is judged wrongly shows best where little is exempt, and what is exempt wrongly at the paths that are named.
+# Wrong decisions show best if little is exempt, and wrong exemptions at the named paths.
 ASKED = st.one_of(
     st.tuples(st.just("key or health"), scopes(ALL_READY)),
     st.tuples(st.sampled_from([name for name in EXEMPTIONS if re.search("billing|file|status", name)]), scopes(NAMED)),
@@ -597,7 +597,7 @@ ASKED = st.one_of(
 
 @dataclass
 class Outcome:
-    """What an app made of a request."""
+    """How an app handled a request."""
 
     reached: list[str] = field(default_factory=list)
     sent: list[Message] = field(default_factory=list)
@@ -605,7 +605,7 @@ class Outcome:
 
     @property
     def is_blocked(self) -> bool:
-        """Tell whether maintenance was the answer."""
+        """Whether maintenance blocked the request."""
         return not self.reached and self.verdict in {503, 1013}
 
     @property
@@ -620,7 +620,7 @@ class Outcome:
 
 
 async def outcome_of(app: ASGIApp, scope: Scope) -> Outcome:
-    """Have an app answer."""
+    """Send a request to an app, and return the outcome."""
     outcome = Outcome()
     opening = "http.request" if scope["type"] == "http" else "websocket.connect"
     incoming = [{"type": opening, "body": b"", "more_body": False}]
@@ -653,12 +653,12 @@ async def outcome_of(app: ASGIApp, scope: Scope) -> Outcome:
 
 
 async def outcomes_of(apps: Sequence[ASGIApp], scope: Scope) -> list[Outcome]:
-    """Have some apps answer, one after the other."""
+    """Send a request to some apps, one after the other."""
     return [await outcome_of(app, scope) for app in apps]
 
 
 def agrees(layer: str, place: str, exemption: str, handlers: str, scope: Scope) -> None:
-    """Hold what the app does during maintenance against what it does without, and against the model."""
+    """Compare what the app does during maintenance with what it does without, and with the model."""
     decorators._forced_on[:] = [True]  # each test begins without a mark
     plain, watched, closed = anyio.run(outcomes_of, apps(layer, place, exemption, handlers), scope)
     for each in (watched, closed):
@@ -681,7 +681,7 @@ def agrees(layer: str, place: str, exemption: str, handlers: str, scope: Scope) 
 
 
 def asking(method: str, path: str) -> tuple[str, Scope]:
-    """Return a request that is rarely generated, where little is exempt."""
+    """Return a request that is rarely generated, for an app with few exemptions."""
     return "key or health", {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
 
 
@@ -698,7 +698,7 @@ def asking(method: str, path: str) -> tuple[str, Scope]:
 def test_middleware_any_request_raises_nothing_of_its_own_and_passes_only_what_is_open(
     layer: str, place: str, handlers: str, before: str | None, asked: tuple[str, Scope]
 ) -> None:
-    """Also where something is remembered of a request with another method."""
+    """Also if something is remembered of a request with another method."""
     exemption, scope = asked
     if before is not None and scope["type"] == "http":
         agrees(layer, place, exemption, handlers, {**scope, "method": before})

@@ -52,7 +52,7 @@ class OwnClient(Client):
 
 
 class Loop:
-    """A WebSocket that is open on an event loop of its own, in a thread of its own, until maintenance closes it."""
+    """A WebSocket on its own event loop and thread, open until maintenance closes it."""
 
     def __init__(self, app: FastAPI, name: str, *, has_lifespan: bool) -> None:
         self.app = app

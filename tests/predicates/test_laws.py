@@ -347,7 +347,7 @@ def test_combination_asks_in_order_until_it_is_decided_and_awaits_every_coroutin
 @pytest.mark.parametrize("kind", list(MAKERS))
 def test_combination_of_a_part_that_raises_raises_the_same_and_asks_no_more(combinator: Combinator, kind: str) -> None:
     def fail(request: Request, /) -> bool:
-        message = f"cannot tell {request.url.path}"
+        message = f"cannot decide {request.url.path}"
         raise LookupError(message)
 
     async def fail_async(request: Request, /) -> bool:
@@ -356,7 +356,7 @@ def test_combination_of_a_part_that_raises_raises_the_same_and_asks_no_more(comb
     neutral = make_predicate(kind, combinator is all_of)
     for failing in (fail, fail_async):
         asked = Asked()
-        with pytest.raises(LookupError, match=r"^cannot tell /$"):
+        with pytest.raises(LookupError, match=r"^cannot decide /$"):
             verdict_of(combinator(neutral, failing, asked.predicate(0, always)))
         assert asked.names == []
 

@@ -101,7 +101,7 @@ class HandlingRouter(Handling, APIRouter): ...
 
 
 class Uncompiled(Mount):
-    """A mount with a pattern of its own, whose path cannot be compiled."""
+    """A mount with its own pattern, whose path cannot be compiled."""
 
     def __init__(self, path: str, app: ASGIApp) -> None:
         super().__init__(path, app)
@@ -109,7 +109,7 @@ class Uncompiled(Mount):
 
 
 def endpoint_of(mark: str) -> Any:  # noqa: ANN401 -- FastAPI reads its signature
-    """Return an endpoint with a mark, or without, that notes which it is."""
+    """Return an endpoint with a mark or without, that records its kind."""
 
     async def endpoint(request: Request) -> PlainTextResponse:
         REACHED.append(mark)
