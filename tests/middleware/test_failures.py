@@ -180,28 +180,6 @@ async def test_store_file_that_becomes_invalid_leaves_the_last_known_state(
     assert ["can be read again" in record for record in records(caplog)] == [False, True] * 2
 
 
-async def test_store_that_is_down_lets_the_app_start() -> None:
-    from tests.switch.lifespans import living  # noqa: PLC0415 -- it imports this module
-
-    backend = BareSwitch()
-    backend.go_down()
-    async with living(app_on(backend)) as sent:
-        pass
-    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-
-
-async def test_environment_variable_that_is_not_a_boolean_is_off_with_one_warning_for_each_value(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    app = app_on(None)
-    for value in ("perhaps", "perhaps", "2", "perhaps"):
-        monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", value)
-        assert await status(app) == 200
-    first, second = records(caplog)
-    assert "FASTAPI_MAINTENANCE_MODE counts as off" in first
-    assert ("'perhaps'" in first, "'2'" in second) == (True, True)
-
-
 async def test_store_that_is_down_is_not_read_if_enabled_decides() -> None:
     backend = BareSwitch()
     backend.go_down()

@@ -133,23 +133,17 @@ class Layer:
 
 
 class Stripping(Layer):
-    """A layer that takes `/api` off the path."""
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app({**scope, "path": scope.get("path", "").replace("/api", "", 1)}, receive, send)
 
 
 class Overriding(Layer):
-    """A layer that takes the method from a header."""
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         wanted = dict(scope.get("headers", ())).get(b"x-http-method-override", b"").decode("latin-1")
         await self.app({**scope, "method": wanted} if wanted and "method" in scope else scope, receive, send)
 
 
 class Answering(Layer):
-    """A layer that answers some requests itself."""
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket") and "/page" in scope.get("path", ""):
             await answer("layer", scope, receive, send)
@@ -180,8 +174,6 @@ REWRITING = {"stripping", "overriding"}
 
 
 class DispatchesItself(HTTPEndpoint):
-    """An endpoint that answers every method, and in its own way."""
-
     get = force_maintenance_mode_off(staticmethod(noting("never called")))
 
     async def dispatch(self) -> None:
@@ -189,23 +181,17 @@ class DispatchesItself(HTTPEndpoint):
 
 
 class AllowsAll(HTTPEndpoint):
-    """An endpoint that has something to say to methods that it does not allow."""
-
     async def method_not_allowed(self, request: Request) -> PlainTextResponse:  # noqa: ARG002 -- as Starlette has it
         REACHED.append("own method_not_allowed")
         return PlainTextResponse("allowed")
 
 
 class HandlesItself(Route):
-    """A route that answers in its own way."""
-
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await answer("own handle", scope, receive, send)
 
 
 class RoutesItself(Router):
-    """A router that answers some requests itself."""
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"].endswith("7"):
             await answer("own router", scope, receive, send)
@@ -214,8 +200,6 @@ class RoutesItself(Router):
 
 
 class AnswersItself(Starlette):
-    """An application that answers some requests itself."""
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if dict(scope.get("headers", ())).get(b"x-other"):
             await answer("own application", scope, receive, send)
@@ -224,8 +208,6 @@ class AnswersItself(Starlette):
 
 
 class AnyMethod(APIRoute):
-    """A route that matches all methods."""
-
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
         return (match if match is Match.NONE else Match.FULL), child
@@ -262,8 +244,6 @@ class Moving(BaseRoute):
 
 
 class HandlesByHeader(Mount):
-    """A mount that answers some requests itself."""
-
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if dict(scope.get("headers", ())).get(b"x-other"):
             await answer("own mount", scope, receive, send)
@@ -287,8 +267,6 @@ class Methods(HTTPEndpoint):
 
 
 class EitherMethods(Methods):
-    """The same where another method may have come."""
-
     get = force_maintenance_mode_off(staticmethod(noting(EITHER)))
 
 

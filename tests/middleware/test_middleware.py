@@ -297,8 +297,6 @@ async def test_middleware_passes_what_is_neither_http_nor_websocket() -> None:
 
 
 class AsyncCallable:
-    """A callable object that is async."""
-
     def __init__(self, answer: object) -> None:
         self.answer = answer
 

@@ -187,8 +187,6 @@ async def test_open_websocket_is_closed_at_the_start_of_a_window() -> None:
 
 
 class Sending(Talk):
-    """An endpoint that only sends."""
-
     async def __call__(self, websocket: WebSocket) -> None:
         await websocket.accept()
         self.begun.set()
@@ -201,8 +199,6 @@ class Sending(Talk):
 
 
 class Accepting(Talk):
-    """An endpoint that is slow to accept."""
-
     async def __call__(self, websocket: WebSocket) -> None:
         self.begun.set()
         await anyio.sleep(LONG)
@@ -246,8 +242,6 @@ async def test_open_websocket_of_any_endpoint_is_closed_once(
 
 
 class Gone(Client):
-    """A client that has left."""
-
     async def send(self, message: Message) -> None:
         if message["type"] == "websocket.close":
             raise OSError
@@ -255,8 +249,6 @@ class Gone(Client):
 
 
 class Stuck(Client):
-    """A client that accepts no more messages."""
-
     async def send(self, message: Message) -> None:
         if message["type"] == "websocket.close":
             await anyio.sleep_forever()

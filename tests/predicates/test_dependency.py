@@ -95,8 +95,6 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class Item(BaseModel):
-    """A body."""
-
     name: str
 
 
@@ -632,8 +630,7 @@ class Role:
         return self.name == "admin"
 
 
-class Unknown:
-    """Nothing that FastAPI can make of a parameter."""
+class Unknown: ...
 
 
 def from_unknown(value: Unknown) -> bool:

@@ -85,23 +85,17 @@ def unknown(endpoint: object, match: Match) -> Callable[[], FastAPI]:
 
 
 class OwnAwait(Resource):
-    """A class that is awaited in its own way."""
-
     def __await__(self) -> Generator[Any, None, None]:
         return served(self.scope, self.receive, self.send).__await__()
 
 
 class OwnInit(Resource):
-    """A class that adds a function for a method to each instance."""
-
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.put = serve
         super().__init__(scope, receive, send)
 
 
 class OwnGetattr(Resource):
-    """A class that has a function for every method."""
-
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- of any name
         if name.startswith("_"):
             raise AttributeError(name)
@@ -120,8 +114,6 @@ class OwnMetaclass(Resource, metaclass=Calling):
 
 
 class ByProperty(Resource):
-    """A class that computes a function for some requests."""
-
     @property
     def put(self) -> Any:  # noqa: ANN401 -- a function, or nothing
         return serve if overridden_method(self.scope) else None

@@ -332,8 +332,6 @@ async def retired() -> str:
 
 
 class Closed(HTTPEndpoint):
-    """A class with a method that is forced on."""
-
     @force_maintenance_mode_on
     async def get(self, request: Request) -> Response:
         return Response(request.method)

@@ -66,15 +66,11 @@ async def rewrite(request: Request, call_next: Callable[[Request], Any]) -> Any:
 
 
 class WithDispatch(BaseHTTPMiddleware):
-    """A subclass of Starlette's middleware."""
-
     async def dispatch(self, request: Request, call_next: Callable[[Request], Any]) -> Any:  # noqa: ANN401 -- as above
         return await rewrite(request, call_next)
 
 
 class OwnCORS(CORSMiddleware):
-    """A subclass of known middleware with its own call."""
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await Rewriting(self.app)(scope, receive, send)
 
@@ -104,22 +100,16 @@ class RewritingRoute(RewritingCall, Route): ...
 
 
 class RewritingStack(FastAPI):
-    """An app that builds its layers in its own way."""
-
     def build_middleware_stack(self) -> ASGIApp:
         return Rewriting(super().build_middleware_stack())
 
 
 class RewritingInApp(APIRouter):
-    """A router that rewrites in its `app`, which its stack ends in."""
-
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         await Rewriting(super().app)(scope, receive, send)
 
 
 class RewritingMount(Mount):
-    """A mount that rewrites in its `handle`."""
-
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await Rewriting(super().handle)(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""`_routing/left_to_app.py`: what no route answers is left to the app: 404, 405, redirects, CORS preflights."""
+"""`_routing/left_to_app.py`, `_routing/documentation.py`: refusals, redirects, preflights and documentation stay."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -27,8 +28,10 @@ from tests.routing.apps import (
     Case,
     NotNotFound,
     Rewriting,
+    added,
     around,
     assert_decided,
+    below,
     built,
     fill,
     itself,
@@ -231,3 +234,46 @@ async def test_handler_of_refusals_has_what_it_handles_blocked_and_nothing_else(
     blocked = ["/items", *(refusals[status] for status in handles)]
     left = ["/items/", "/slash", *(refusals[status] for status in ({404, 405} - handles if len(handles) != 1 else ()))]
     await assert_decided(Case(app, blocked=blocked, left=left))
+
+
+# The documentation of the app
+
+
+DEFAULT = ["/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_open", "not_open"),
+    [
+        ({}, DEFAULT, ["/docsx", "/docs/x", "/openapi.json.bak", "/redoc/more"]),
+        ({"docs_url": "/a/help", "openapi_url": "/a/spec"}, ["/a/help", "/a/spec"], ["/docs", "/openapi.json"]),
+        ({"openapi_url": None}, [], DEFAULT),
+        ({"docs_url": None, "redoc_url": None}, ["/openapi.json"], ["/docs", "/redoc"]),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "/mounted"])
+async def test_documentation_wherever_the_app_put_it_stays_open(
+    settings: dict[str, Any], is_open: list[str], not_open: list[str], prefix: str
+) -> None:
+    documented = FastAPI(**settings)
+    documented.add_api_route("/{path:path}", unmarked, methods=["GET", "POST"], include_in_schema=False)
+    documented.add_route("/{path:path}", plain, methods=["PATCH"])
+    outer = FastAPI(openapi_url=None)
+    if prefix:
+        outer.mount(prefix, documented)
+    app = added(outer if prefix else documented)
+    opened = below(prefix, *is_open)
+    assert await statuses(app, *opened, *(f"HEAD {path}" for path in opened)) == [200] * 2 * len(opened)
+    closed = [*below(prefix, *not_open), *(f"{method} {prefix}/docs" for method in ("POST", "PATCH"))]
+    assert await statuses(app, *closed) == [503] * len(closed)
+
+
+async def test_documentation_replaced_by_an_endpoint_of_the_app_is_blocked() -> None:
+    app = FastAPI()
+    app.router.routes.insert(0, APIRoute("/docs", unmarked))
+    assert await statuses(around(app), "/docs", "/redoc") == [503, 200]
+
+
+async def test_documentation_without_exempt_docs_is_blocked() -> None:
+    app = maintenance_middleware(backend=MemoryBackend(state=True), exempt_docs=False)(FastAPI())
+    assert await statuses(app, *DEFAULT) == [503] * 4

@@ -75,8 +75,6 @@ class Shop:
 
 
 class MarkedCall:
-    """A callable object whose `__call__` is marked."""
-
     @force_maintenance_mode_off
     def __call__(self) -> str:
         return "open"
@@ -138,8 +136,6 @@ def test_mark_on_a_bound_method_is_not_on_those_of_other_instances() -> None:
 
 
 class Slotted:
-    """An object that cannot carry a mark."""
-
     __slots__ = ()
 
     def endpoint(self) -> str:
@@ -175,8 +171,6 @@ def test_mark_of_wrappers_in_a_circle_is_none() -> None:
 
 @force_maintenance_mode_off
 class OpenResource(HTTPEndpoint):
-    """A class that is marked as a whole, but for one method."""
-
     async def get(self, request: Request) -> PlainTextResponse:
         return await serve(request)
 
@@ -186,23 +180,17 @@ class OpenResource(HTTPEndpoint):
 
 
 class WithHead(Resource):
-    """A class that has its own function for HEAD."""
-
     @force_maintenance_mode_on
     async def head(self, request: Request) -> PlainTextResponse:
         return await serve(request)
 
 
 class Readable(HTTPEndpoint):
-    """A class without marks."""
-
     async def get(self, request: Request) -> PlainTextResponse:
         return await serve(request)
 
 
 class ClosedOnConnect(WebSocketEndpoint):
-    """A class of WebSocket endpoints that is marked where it connects."""
-
     @force_maintenance_mode_on
     async def on_connect(self, websocket: WebSocket) -> None:
         await websocket.accept()
@@ -237,8 +225,6 @@ def some_routes() -> list[BaseRoute]:
 
 
 class RoutesItself(Router):
-    """A router that may answer by itself."""
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await super().__call__(scope, receive, send)
 

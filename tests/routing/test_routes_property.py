@@ -66,8 +66,6 @@ class CaseInsensitive(APIRoute):
 
 
 class OnlyPosts(APIRoute):
-    """A route that matches in its own way."""
-
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         return (Match.FULL, {"endpoint": self.endpoint}) if scope.get("method") == "POST" else (Match.NONE, {})
 
@@ -85,8 +83,6 @@ class Fifths(BaseRoute):
 
 
 class Handling:
-    """What handles requests in its own way."""
-
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await own(scope, receive, send)
 

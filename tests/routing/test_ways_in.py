@@ -79,8 +79,6 @@ class MountWithMethodFromHeader(TakesMethodFromHeader, Mount): ...
 
 
 class PartlyMethodFromHeader(MethodFromHeader):
-    """A route that takes the method from a header, and to which any other route is preferred."""
-
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
         return (match if match is Match.NONE else Match.PARTIAL), child
@@ -204,8 +202,6 @@ def handling(handlers: Any = HANDLERS) -> list[Middleware]:  # noqa: ANN401 -- o
 
 
 class Falsy(FastAPI):
-    """An app that is false."""
-
     def __len__(self) -> int:
         return 0
 
@@ -223,8 +219,6 @@ def with_an_endpoint_that_resembles_the_docs() -> FastAPI:
 
 
 class DressedRoute(Route):
-    """A route that answers every method, under the name of the known class."""
-
     handle = HandlesItself.handle
 
 
@@ -305,8 +299,6 @@ async def test_request_that_a_handler_of_the_user_may_answer_is_blocked(name: st
 
 
 class RoutesByProperty(APIRouter):
-    """A router that computes its routes."""
-
     @property
     def routes(self) -> Any:  # noqa: ANN401 -- under test
         return off_on_and_plain()
@@ -316,8 +308,6 @@ class RoutesByProperty(APIRouter):
 
 
 class OwnStack(FastAPI):
-    """An app that builds a stack which does not lead to its router."""
-
     def build_middleware_stack(self) -> ASGIApp:
         return served
 
