@@ -346,7 +346,7 @@ async def test_open_websocket_whose_handler_holds_maintenance_on_stays_and_other
 
     async def migrate() -> None:
         await theirs.is_closed()
-        await anyio.sleep(LONG)
+        await anyio.sleep(2 * LONG)
 
     migration = Migration(migrate, **details)
     async with opened(service(switch, Talk()), {"/ws2": others, "/migrate": migration}, [theirs, Client()]) as (
