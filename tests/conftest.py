@@ -1,4 +1,4 @@
-"""What all tests share: profiles of Hypothesis, both event loops, and a process that forgets what a test told it."""
+"""Fixtures of all tests: profiles of Hypothesis, both event loops, and a process whose state each test resets."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tests.support import RunJumping, on_jumping_clock
 settings.register_profile(
     "default",
     deadline=None,
-    derandomize="CI" in os.environ,  # where a change is judged; new examples are looked for elsewhere
+    derandomize="CI" in os.environ,  # CI judges a change; new examples are searched elsewhere
     max_examples=50,
     print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],  # whatever runs the tests may be stopped for seconds
+    suppress_health_check=[HealthCheck.too_slow],  # the machine may pause for seconds
 )
 settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
 settings.register_profile("brief", settings.get_profile("default"), max_examples=10)
@@ -36,39 +36,39 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-# Whoever starts the tests in the background may have had these ignored, and with them by each process that tests start.
+# A shell that runs the tests in the background may ignore these, and every process that tests start inherits that.
 for _number in signal.Signals:
     if _number.name in {"SIGINT", "SIGHUP"} and signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.SIG_DFL)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import only the modules that start servers where only those tests are wanted: each process imports them anew."""
+    """Import only the modules that start servers if only those tests run: each process imports them again."""
     only_servers = config.option.markexpr == "servers" and collection_path.suffix == ".py"
     return True if only_servers and "mark.servers" not in collection_path.read_text(encoding="utf-8") else None
 
 
 @pytest.fixture(params=os.environ.get("EVENT_LOOPS", "asyncio trio").split())
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Run each async test on both event loops, or on those that are named."""
+    """Run each async test on both event loops, or on those in the environment variable."""
     name: str = request.param
     return name
 
 
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let each test begin as a new process does: nothing configured, made, held, forced or in the environment."""
+    """Start each test as a new process: nothing configured, created, held, forced or in the environment."""
     monkeypatch.delenv("FASTAPI_MAINTENANCE_MODE", raising=False)
     process.reset()
     yield
     left = dict(holds.ledgers)
-    process.reset()  # or each test after this one would fail too
+    process.reset()  # otherwise each later test would fail too
     assert left == {}, "a hold outlived its test"
 
 
 @pytest.fixture
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give stores a minute to answer, for a test in which none is away: it may be stopped itself for some seconds."""
+    """Give stores a minute to answer, in a test with no unavailable store: the machine may pause for seconds."""
     for name, module in list(sys.modules.items()):
         if name.startswith("fastapi_maintenance."):
             for limit in {"ANSWER_TIMEOUT", "WRITE_TIMEOUT"} & set(vars(module)):
@@ -77,7 +77,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def stopped_at(monkeypatch: pytest.MonkeyPatch) -> datetime:
-    """Stop the clock that the library goes by, and return the time."""
+    """Stop the library's clock, and return the time."""
     now = clock.now()
     monkeypatch.setattr(clock, "now", lambda: now)
     return now
@@ -85,9 +85,9 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch) -> datetime:
 
 @pytest.fixture(params=os.environ.get("EVENT_LOOPS", "asyncio trio").split())
 def jumping_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
-    """Give an event loop whose clock jumps to what is waited for next, as leases do: a slow machine is no matter.
+    """Return an event loop whose clock jumps to the next timer, so that a slow machine does not matter.
 
-    A module whose tests run on it returns it as its `anyio_backend`. Nothing in them may wait for a thread.
+    A module whose tests use it returns it as its `anyio_backend`. Its tests must not wait for a thread.
     """
     return on_jumping_clock(request.param, monkeypatch)
 
@@ -101,7 +101,7 @@ def run_jumping(jumping_loop: tuple[str, dict[str, Any]]) -> RunJumping:
 
 @pytest.fixture(scope="session")
 def _servers() -> Iterator[Callable[[str], Any]]:
-    """Run a store of each kind that a test asks for, once for all."""
+    """Run one store of each kind that tests need, for the whole session."""
     from tests.servers import running  # noqa: PLC0415 -- most tests need none
 
     with ExitStack() as stack:

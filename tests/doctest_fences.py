@@ -1,4 +1,4 @@
-"""An extension for the reference: the examples of a docstring are shown as code, as Markdown has it between fences."""
+"""An extension for the reference: show the examples in docstrings as fenced Markdown code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
 class DoctestFences(Extension):
     """Fence the examples of every docstring."""
 
-    def on_object(self, *, obj: Object, **_: Any) -> None:  # noqa: ANN401 -- what else griffe tells
-        """Change the docstring of an object that was found in the source."""
+    def on_object(self, *, obj: Object, **_: Any) -> None:  # noqa: ANN401 -- other arguments of griffe
+        """Change the docstring of an object in the source."""
         if obj.docstring is not None:
             obj.docstring.value = _EXAMPLE.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)

@@ -1,4 +1,4 @@
-"""Strategies of what the tests are about: times, states, words, JSON, paths, and predicates whose answers are known."""
+"""Hypothesis strategies: times, states, words, JSON, paths, and predicates with known verdicts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 class PuttingBack(tzinfo):
-    """A zone in which every time of the clock comes twice: first two hours ahead of UTC, then (`fold`) one."""
+    """A time zone in which every clock time occurs twice: first two hours ahead of UTC, then (`fold`) one."""
 
     def utcoffset(self, dt: datetime | None) -> timedelta:
         return timedelta(hours=1 if dt is not None and dt.fold else 2)
@@ -61,7 +61,7 @@ aware_times: st.SearchStrategy[datetime] = st.builds(
 """Aware datetimes of any zone and fold, whose instants have a date in UTC."""
 
 NOW = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
-"""The now of tests that need one; tests choose times around it."""
+"""The current time in tests that need one; tests choose times around it."""
 
 
 _STEPS_FROM_NOW = (-86_400_000_000, -1_000_001, -1_000_000, -1, 0, 1, 999_999, 1_000_000, 1_000_001, 86_400_000_000)
@@ -75,7 +75,7 @@ times_around_now: st.SearchStrategy[datetime] = st.sampled_from(TIMES_AROUND_NOW
 
 
 def instant_of(time: datetime) -> datetime:
-    """Return the naive date and time in UTC, by nothing but the definition of the offset."""
+    """Return the naive date and time in UTC, by the definition of the offset."""
     offset = time.utcoffset()
     assert offset is not None
     return time.replace(tzinfo=None, fold=0) - offset
@@ -124,10 +124,10 @@ states: st.SearchStrategy[MaintenanceState] = _state_of(*_states(aware_times, _t
 
 _parts_around_now = _states(times_around_now, messages, st.sampled_from("abc"))
 switches_around_now, windows_around_now, holds_around_now = _parts_around_now
-"""Parts that often have the same id, and often begin, end or expire at `NOW`."""
+"""Parts that often share an id, and often begin, end or expire at `NOW`."""
 
 states_around_now: st.SearchStrategy[MaintenanceState] = _state_of(*_parts_around_now)
-"""States whose windows and holds often begin or end at `NOW`; they are generated fast."""
+"""States whose windows and holds often begin or end at `NOW`; fast to generate."""
 
 
 # Words and JSON
@@ -145,7 +145,7 @@ def words(draw: st.DrawFn, of: tuple[str, ...]) -> str:
 
 
 any_text: st.SearchStrategy[str] = st.text(st.characters(exclude_categories=()))
-"""Text that may hold lone surrogates."""
+"""Text that may contain lone surrogates."""
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.one_of(
@@ -184,7 +184,7 @@ state_like_objects: st.SearchStrategy[dict[str, Any]] = objects_like(
     windows=st.lists(_window_like_objects, max_size=2),
     holds=st.lists(_hold_like_objects, max_size=2),
 )
-"""JSON objects that are states but for a field or two."""
+"""JSON objects that are states except for a field or two."""
 
 # Paths
 
@@ -195,7 +195,7 @@ plain_segments: st.SearchStrategy[str] = st.sampled_from(("a", "health", "health
 plain_paths: st.SearchStrategy[str] = st.lists(plain_segments, min_size=1, max_size=4).map(
     lambda it: "/" + "/".join(it)
 )
-"""Paths that every reader reads alike."""
+"""Paths that all readers read in the same way."""
 
 _PIECES = (
     *("/", "/", "/", "//", "%2f", "%2F", "\\", "%5c", "\\..\\", "/a%5c..%5c.."),
@@ -218,16 +218,16 @@ def _raw_path(start: str, pieces: list[str], end: str) -> str:
 raw_paths: st.SearchStrategy[str] = st.builds(
     _raw_path, st.sampled_from(_STARTS), st.lists(st.sampled_from(_PIECES), max_size=6), st.sampled_from(_ENDS)
 )
-"""What may stand in the first line of a request: percent-encoded in many ways, with all that servers stumble over."""
+"""Paths in request lines: percent-encoded in many ways, with everything that confuses servers."""
 
 # Predicates
 
 REQUEST = make_request()
-"""The request that predicates with a known verdict are asked about."""
+"""The request for predicates with a known verdict."""
 
 
 class _Says:
-    """The three ways to ask an object: by a call, by a method, and by a method that has to be awaited."""
+    """An object with a verdict: by a call, by an async method, and by one with another argument."""
 
     def __init__(self, verdict: bool | None) -> None:
         self._verdict = verdict
@@ -248,7 +248,7 @@ class _AsyncSays(_Says):
 
 
 class Promise:
-    """An awaitable that is no coroutine."""
+    """An awaitable that is not a coroutine."""
 
     def __init__(self, verdict: bool | None) -> None:
         self._verdict = verdict
@@ -259,7 +259,7 @@ class Promise:
 
 
 def _named(part: partial[_T]) -> partial[_T]:
-    """Give a partial a name, as `functools.update_wrapper` does: a partial of it is then one around the other."""
+    """Give a partial a name, as `functools.update_wrapper` does, so that a partial of it stays nested."""
     vars(part)["__name__"] = "named"
     return part
 
@@ -275,12 +275,12 @@ ASYNC_MAKERS: dict[str, Callable[[bool | None], AsyncPredicate]] = {
     "partial of async function": lambda verdict: partial(_Says(verdict).wait_for, "spare"),
     "partial of named partial of async object": lambda verdict: partial(_named(partial(_AsyncSays(verdict)))),
 }
-"""Makers of predicates that can be seen to be async before they are called."""
+"""Makers of predicates that are recognisably async before they are called."""
 HIDDEN_MAKERS: dict[str, Callable[[bool | None], AsyncPredicate]] = {
     "lambda that returns a coroutine": lambda verdict: lambda request, /: _Says(verdict).wait(request),
     "lambda that returns an awaitable object": lambda verdict: lambda _request, /: Promise(verdict),
 }
-"""Makers of predicates that cannot."""
+"""Makers of predicates that are not recognisably async."""
 MAKERS: dict[str, Callable[[bool | None], Predicate | AsyncPredicate]] = {
     **SYNC_MAKERS,
     **ASYNC_MAKERS,
@@ -289,12 +289,12 @@ MAKERS: dict[str, Callable[[bool | None], Predicate | AsyncPredicate]] = {
 
 
 def make_predicate(kind: str, verdict: bool | None) -> Any:  # noqa: ANN401 -- sync or async
-    """Return a predicate of this kind that always says this."""
+    """Return a predicate of this kind that always returns this verdict."""
     return MAKERS[kind](verdict)
 
 
 def single_predicates(makers: Iterable[str] = MAKERS) -> st.SearchStrategy[Any]:
-    """Generate predicates of these kinds that are no combinations."""
+    """Generate predicates of these kinds that are not combinations."""
     return st.builds(make_predicate, st.sampled_from(list(makers)), st.sampled_from((True, False, None)))
 
 
@@ -329,7 +329,7 @@ def drive(awaitable: Awaitable[_T]) -> _T:
 
 
 def verdict_of(predicate: Predicate | AsyncPredicate, request: Request = REQUEST) -> bool | None:
-    """Return what a predicate says of a request, and see to it that this is a verdict."""
+    """Return a predicate's result for a request, after checking that it is a verdict."""
     said = predicate(request)
     verdict = drive(said) if inspect.isawaitable(said) else said
     assert verdict is True or verdict is False or verdict is None
@@ -337,7 +337,7 @@ def verdict_of(predicate: Predicate | AsyncPredicate, request: Request = REQUEST
 
 
 def state_of_size(size: int) -> MaintenanceState:
-    """Return a state that takes so many bytes as text, some ten thousands of them, in its holds."""
+    """Return a state that has this length as text, some ten thousand bytes, through its holds."""
     bare = MaintenanceState(switch=Switch(on=True), holds=(Hold(id="x", on=True),) * 20)
     each, more = divmod(size - len(state_to_text(bare)), 20)
     longest = Hold(id="x" * (1 + each + more), on=True)

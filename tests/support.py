@@ -1,4 +1,4 @@
-"""Talking to apps: over HTTP and WebSocket in this process, and to real servers."""
+"""Clients of apps: over HTTP and WebSocket in this process, and of real servers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make_request(
     root_path: str = "",
     peer: tuple[str, int] | None = ("192.0.2.1", 50_000),
 ) -> Request:
-    """Return a request as a server would hand it in; `path` is decoded and includes `root_path`."""
+    """Return a request as a server creates it; `path` is decoded and includes `root_path`."""
     return Request(
         {
             "type": "http",
@@ -85,7 +85,7 @@ def websocket_scope(path: str = "/ws", *, denial: bool = False, headers: Mapping
 async def handshake(app: ASGIApp, scope: Scope, *, impatient: bool = False) -> list[Message]:
     """Connect to an app as a WebSocket client, and return what the app sent.
 
-    The client disconnects when it has its answer; an impatient one does not wait for it.
+    The client disconnects after the answer; an impatient one does not wait for it.
     """
     sent: list[Message] = []
     connected, answered = False, anyio.Event()
@@ -110,20 +110,20 @@ async def handshake(app: ASGIApp, scope: Scope, *, impatient: bool = False) -> l
 
 
 class OddError(BaseException):
-    """An exception that is no `Exception`, as extensions in other languages raise."""
+    """A `BaseException` that is not an `Exception`, as extensions in other languages raise."""
 
 
 async def eventually(condition: Callable[[], Awaitable[bool] | bool], *, within: float = 30.0) -> None:
-    """Return when the condition has come true; raise when it has not within these seconds."""
+    """Return when the condition is true; raise if that takes longer than these seconds."""
     pause = 0.005
     with anyio.fail_after(within):
         while not (known if isinstance(known := condition(), bool) else await known):
             await anyio.sleep(pause)
-            pause = min(1.2 * pause, 0.05)  # what takes long is not asked for all the time
+            pause = min(1.2 * pause, 0.05)  # poll slow conditions less often
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop of asyncio in which time passes only while all wait, and then at once."""
+    """An asyncio event loop whose time passes only while everything waits, and then at once."""
 
     def __init__(self) -> None:
         self._passed = 0.0
@@ -142,7 +142,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
 
 def on_jumping_clock(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
-    """Return what the fixture `anyio_backend` gives, with a clock that jumps; the library goes by it too."""
+    """Return the value of the fixture `anyio_backend` with a clock that jumps, which the library uses too."""
     began = clock.now()
     monkeypatch.setattr(clock, "now", lambda: began + timedelta(seconds=anyio.current_time()))
     return name, {"loop_factory": JumpingLoop} if name == "asyncio" else {"clock": MockClock(autojump_threshold=0)}
@@ -153,9 +153,9 @@ RunJumping = Callable[[Callable[[], Awaitable[None]]], None]
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on, and that no client is given for its end of a connection.
+    """Return a free port of 127.0.0.1, below the range for the clients' ends of connections.
 
-    Each worker of pytest-xdist has ports of its own, so none is given one that another is about to use or use again.
+    Each worker of pytest-xdist has its own range, so no two use the same port.
     """
     for _ in range(_EACH):
         port = _begins + next(_ports) % _EACH
@@ -176,9 +176,9 @@ def uvicorn_process(
     folder: Path = ROOT,
     log: Path | None = None,
 ) -> Iterator[str]:
-    """Run `uvicorn app arguments` as a process of its own and yield its base URL; the process is ended by its id.
+    """Run `uvicorn app arguments` in a new process, yield its base URL, and end the process.
 
-    `agent` is a command in whose place it runs, such as `opentelemetry-instrument`.
+    `agent` is a command that runs it, such as `opentelemetry-instrument`.
     """
     port = free_port()
     bind = (
@@ -209,7 +209,7 @@ def uvicorn_process(
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], *, within: float = 60.0) -> None:
-    """Return when the process listens on the port; raise when it ends before, or the seconds are over."""
+    """Return when the process listens on the port; raise if it ends first, or takes longer than these seconds."""
     end = time.monotonic() + within
     while time.monotonic() < end:
         if process.poll() is not None:

@@ -1,9 +1,9 @@
-"""A predicate that is asked again while its request runs: in the request's own context, and each on its own."""
+"""`middleware.py`: a predicate is asked again about a request in progress, in the request's own context."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -16,15 +16,10 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance import (
-    DrainTimeoutError,
-    MemoryBackend,
-    maintenance_mode_on,
-    set_maintenance_mode,
-)
+from fastapi_maintenance import DrainTimeoutError, MemoryBackend, maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance.typing import ExemptCallback
 from tests.middleware.test_failures import of_the_middleware
-from tests.middleware.test_open_websockets import CLOSED, Client, Talk, service
+from tests.middleware.test_open_websockets import BY_CLIENT, CLOSED, Talk, opened, service
 from tests.support import OddError, client, on_jumping_clock
 from tests.switch.lifespans import living
 
@@ -40,11 +35,20 @@ def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[
     return on_jumping_clock(anyio_backend, monkeypatch)
 
 
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in of_the_middleware(caplog) if record.levelno >= logging.WARNING]
+
+
+async def hang(_: Request) -> bool:
+    await anyio.sleep_forever()
+    return True
+
+
 # The context of the request
 
 
 class TenantMiddleware:
-    """A middleware outside that sets a context variable for each request, from its query."""
+    """A middleware outside that sets a context variable for each request, from its path."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -61,9 +65,17 @@ class TenantMiddleware:
 
 
 async def set_tenant(request: Request, call_next: Callable[[Request], Any]) -> Any:  # noqa: ANN401 -- any response
-    """Do so as a function, whose app runs in a task of its own."""
+    """Do the same as a function, whose app runs in another task."""
     tenant.set(request.url.path.rpartition("/")[2])
     return await call_next(request)
+
+
+def add_class(app: FastAPI) -> None:
+    app.add_middleware(TenantMiddleware)
+
+
+def add_function(app: FastAPI) -> None:
+    app.add_middleware(BaseHTTPMiddleware, dispatch=set_tenant)
 
 
 def is_vip(_: Request) -> bool:
@@ -75,78 +87,71 @@ async def is_vip_later(_: Request) -> bool:
     return tenant.get() == "vip"
 
 
-any_predicate = pytest.mark.parametrize("exempt", [is_vip, is_vip_later])
+async def is_vip_or_hangs(_: Request) -> bool:
+    return tenant.get() == "vip" or await hang(_)
 
 
-@any_predicate
+@pytest.mark.parametrize("exempt", [is_vip, is_vip_later])
 async def test_predicate_asked_again_for_a_websocket_sees_the_context_of_its_request(
     exempt: ExemptCallback, caplog: pytest.LogCaptureFixture
 ) -> None:
-    switch, talks, clients = MemoryBackend(), [Talk(), Talk()], [Client(), Client()]
-    app = service(switch, talks[0], exempt=exempt)
-    app.add_middleware(TenantMiddleware)
-    names = ("vip", "other")
-    for name, talk in zip(names, talks, strict=True):
-        app.add_api_websocket_route(f"/talk/{name}", talk)
-    async with living(app), anyio.create_task_group() as group:
-        for name, talk, one in zip(names, talks, clients, strict=True):
-            group.start_soon(one.connect, app, f"/talk/{name}")
-            await talk.begun.wait()
+    switch, talks = MemoryBackend(), {"/talk/vip": Talk(), "/talk/other": Talk()}
+    app = service(switch, Talk(), exempt=exempt)
+    add_class(app)
+    async with opened(app, talks) as (vip, other):
         await set_maintenance_mode(True, switch)
-        await clients[1].is_closed()
+        await other.is_closed()
         await anyio.sleep(2 * READ_TIMEOUT)
-        await clients[0].to_app.send({"type": "websocket.disconnect", "code": 1000})
-    assert ([1000, "cleaned up"], [CLOSED]) == (talks[0].told, clients[1].sent[1:])
-    assert ["websocket.accept", "websocket.close"] == [message["type"] for message in clients[0].sent]
-    assert [] == [record for record in of_the_middleware(caplog) if record.levelno >= logging.WARNING]
-    for one in clients:
-        one.close()
+    assert (talks["/talk/vip"].told, other.sent[1:]) == (BY_CLIENT, [CLOSED])
+    assert vip.texts == ["websocket.accept", "websocket.close"]
+    assert warnings_in(caplog) == []
 
 
 @asynccontextmanager
-async def in_progress(app: FastAPI, *paths: str) -> AsyncGenerator[None]:
-    """Have requests to these paths in progress."""
-    begun, go_on = [anyio.Event() for _ in paths], anyio.Event()
+async def in_progress(app: FastAPI, *names: str) -> AsyncGenerator[None]:
+    """Have a request to `/work/name` in progress for each name."""
+    begun, go_on = {name: anyio.Event() for name in names}, anyio.Event()
 
     async def work(name: str) -> None:
-        begun[[path.rpartition("/")[2] for path in paths].index(name)].set()
+        begun[name].set()
         await go_on.wait()
 
     app.add_api_route("/work/{name}", work)
     async with living(app), client(app) as http, anyio.create_task_group() as group:
-        for path in paths:
-            group.start_soon(http.get, path)
-        for event in begun:
+        for name, event in begun.items():
+            group.start_soon(http.get, f"/work/{name}")
             await event.wait()
         yield
         go_on.set()
 
 
-@any_predicate
-@pytest.mark.parametrize("is_function", [False, True])
+@pytest.mark.parametrize("add", [add_class, add_function])
+@pytest.mark.parametrize(
+    ("exempt", "others", "waited_for"),
+    [
+        (is_vip, [], 0),
+        (is_vip_later, [], 0),
+        (is_vip, ["other"], 1),
+        (is_vip_or_hangs, [], 0),
+        (is_vip_or_hangs, ["other"], 1),
+    ],
+)
 async def test_predicate_asked_again_for_a_drain_sees_the_context_of_its_request(
-    exempt: ExemptCallback, is_function: bool
+    exempt: ExemptCallback, others: list[str], waited_for: int, add: Callable[[FastAPI], None]
 ) -> None:
+    """A predicate that takes longer than `read_timeout` does not exempt."""
     switch = MemoryBackend()
-    app = service(switch, Talk(), exempt=exempt)
-    if is_function:
-        app.add_middleware(BaseHTTPMiddleware, dispatch=set_tenant)
-    else:
-        app.add_middleware(TenantMiddleware)
-    async with in_progress(app, "/work/vip"), maintenance_mode_on(switch, drain=20):
-        drained = True
-    assert drained
-
-
-async def test_predicate_asked_again_for_a_drain_waits_for_the_request_of_another_context() -> None:
-    switch = MemoryBackend()
-    app = service(switch, Talk(), exempt=is_vip)
-    app.add_middleware(TenantMiddleware)
-    async with in_progress(app, "/work/vip", "/work/other"):
-        with pytest.raises(DrainTimeoutError) as raised:
+    app = service(switch, Talk(), exempt=exempt, read_timeout=READ_TIMEOUT)
+    add(app)
+    found = 0
+    async with in_progress(app, "vip", *others):
+        try:
             async with maintenance_mode_on(switch, drain=20):
-                pytest.fail("a request is in progress that is not exempt")
-    assert [1] == [worker.requests for worker in raised.value.workers]
+                pass
+        except DrainTimeoutError as error:
+            (worker,) = error.workers
+            found = worker.requests or 0
+    assert found == waited_for
 
 
 async def test_predicate_asked_again_that_sets_a_variable_leaves_the_context_of_the_request_alone() -> None:
@@ -159,65 +164,46 @@ async def test_predicate_asked_again_that_sets_a_variable_leaves_the_context_of_
         return True
 
     app = service(switch, Talk(), exempt=sets_it)
-    app.add_middleware(TenantMiddleware)
-    async with in_progress(app, "/work/vip"):
+    add_class(app)
+    async with in_progress(app, "vip"):
         for _ in range(2):
             async with maintenance_mode_on(switch, drain=20):
                 pass
-    assert (True, {"vip"}) == (len(seen) > 1, set(seen))
+    assert (len(seen) > 1, set(seen)) == (True, {"vip"})
 
 
 # Each verdict on its own
 
 
-@asynccontextmanager
-async def open_websockets(app: FastAPI, paths: Sequence[str]) -> AsyncGenerator[list[Client]]:
-    """Have WebSockets open at these paths; they are closed by their clients in the end, where they are still open."""
-    clients = [Client() for _ in paths]
-    async with living(app), anyio.create_task_group() as group:
-        for path, one in zip(paths, clients, strict=True):
-            talk = Talk()
-            app.add_api_websocket_route(path, talk)
-            group.start_soon(one.connect, app, path)
-            await talk.begun.wait()
-        yield clients
-        for one in clients:
-            await one.to_app.send({"type": "websocket.disconnect", "code": 1000})
-    for one in clients:
-        one.close()
-
-
-async def test_predicates_of_many_websockets_are_asked_at_the_same_time() -> None:
-    started, started_at_first_end = 0, []
+async def test_predicate_asked_again_for_many_websockets_runs_for_all_at_the_same_time() -> None:
+    started, started_at_end = 0, []
 
     async def exempts_none(_: Request) -> bool:
         nonlocal started
         started += 1
         await anyio.sleep(0.1)
-        started_at_first_end.append(started)
+        started_at_end.append(started)
         return False
 
     switch = MemoryBackend()
     app = service(switch, Talk(), exempt=exempts_none)
-    async with open_websockets(app, [f"/ws/{number}" for number in range(40)]) as clients:
+    async with opened(app, {f"/ws/{number}": Talk() for number in range(40)}) as clients:
         await set_maintenance_mode(True, switch)
         for one in clients:
             await one.is_closed()
-    assert (40, 40) == (started_at_first_end[0], len(started_at_first_end))
-    assert [[CLOSED]] * 40 == [one.sent[1:] for one in clients]
+    assert (started_at_end[0], len(started_at_end)) == (40, 40)
+    assert [one.sent[1:] for one in clients] == [[CLOSED]] * 40
 
 
-async def test_predicate_that_hangs_delays_no_other_websocket_and_its_own_until_the_time_limit(
+async def test_predicate_asked_again_that_hangs_delays_only_its_own_websocket_until_the_time_limit(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def hangs(request: Request) -> bool:
-        if request.url.path == "/hangs":
-            await anyio.sleep_forever()
-        return False
+    async def hangs_for_one(request: Request) -> bool:
+        return request.url.path == "/hangs" and await hang(request)
 
     switch = MemoryBackend()
-    app = service(switch, Talk(), exempt=hangs, read_timeout=READ_TIMEOUT)
-    async with open_websockets(app, ["/first", "/hangs", "/last"]) as (first, hanging, last):
+    app = service(switch, Talk(), exempt=hangs_for_one, read_timeout=READ_TIMEOUT)
+    async with opened(app, {path: Talk() for path in ("/first", "/hangs", "/last")}) as (first, hanging, last):
         began = anyio.current_time()
         await set_maintenance_mode(True, switch)
         await first.is_closed()
@@ -225,91 +211,66 @@ async def test_predicate_that_hangs_delays_no_other_websocket_and_its_own_until_
         others_took = anyio.current_time() - began
         await hanging.is_closed()
         own_took = anyio.current_time() - began
-    assert (True, True) == (others_took < 1, READ_TIMEOUT <= own_took < READ_TIMEOUT + 1)
-    assert [CLOSED] == hanging.sent[1:]
-    (record,) = [record for record in of_the_middleware(caplog) if record.levelno >= logging.WARNING]
+    assert (others_took < 1, READ_TIMEOUT <= own_took < READ_TIMEOUT + 1) == (True, True)
+    assert hanging.sent[1:] == [CLOSED]
+    (record,) = warnings_in(caplog)
     assert "predicate" in record.getMessage()
 
 
-async def test_predicate_that_hangs_when_asked_again_counts_as_not_exempt_for_a_drain() -> None:
-    async def hangs(_: Request) -> bool:
-        await anyio.sleep_forever()
-        return True
-
-    switch = MemoryBackend()
-    app = service(switch, Talk(), exempt=hangs, read_timeout=READ_TIMEOUT)
-    async with in_progress(app, "/work/vip"):
-        with pytest.raises(DrainTimeoutError) as raised:
-            async with maintenance_mode_on(switch, drain=20):
-                pytest.fail("a request is in progress that may not be exempt")
-    assert [1] == [worker.requests for worker in raised.value.workers]
-
-
 @pytest.mark.parametrize("error", [OddError(), SystemExit(1), BaseExceptionGroup("several", [OddError()])], ids=repr)
-async def test_predicate_that_raises_no_exception_when_asked_again_counts_as_not_exempt(
+async def test_predicate_asked_again_that_raises_any_base_exception_does_not_exempt(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(_: Request) -> bool:
         raise error
 
     switch = MemoryBackend()
-    app = service(switch, Talk(), exempt=fails)
-    async with open_websockets(app, ["/one"]) as (websocket,):
+    async with opened(service(switch, Talk(), exempt=fails), {"/one": Talk()}) as (websocket,):
         await set_maintenance_mode(True, switch)
         await websocket.is_closed()
         async with maintenance_mode_on(switch, drain=20):
             pass
-    (record,) = [record for record in of_the_middleware(caplog) if record.levelno >= logging.WARNING]
+    (record,) = warnings_in(caplog)
     assert record.exc_info is not None
 
 
-async def test_predicate_that_hangs_is_asked_no_more_when_maintenance_ends() -> None:
-    asked, given_up = anyio.Event(), anyio.Event()
+class Hanging:
+    """A predicate that hangs, and records that it is asked and cancelled."""
 
-    async def hangs(_: Request) -> bool:
-        asked.set()
+    def __init__(self) -> None:
+        self.asked, self.cancelled = anyio.Event(), anyio.Event()
+
+    async def __call__(self, request: Request) -> bool:
+        self.asked.set()
         try:
-            await anyio.sleep_forever()
+            return await hang(request)
         finally:
-            given_up.set()
-        return False
+            self.cancelled.set()
 
-    switch = MemoryBackend()
-    app = service(switch, Talk(), exempt=hangs, read_timeout=READ_TIMEOUT)
-    async with open_websockets(app, ["/hangs"]) as (hanging,):
+
+async def test_predicate_asked_again_that_hangs_is_cancelled_when_maintenance_ends() -> None:
+    switch, exempt = MemoryBackend(), Hanging()
+    app = service(switch, Talk(), exempt=exempt, read_timeout=READ_TIMEOUT)
+    async with opened(app, {"/hangs": Talk()}) as (hanging,):
         await set_maintenance_mode(True, switch)
-        await asked.wait()
+        await exempt.asked.wait()
         await set_maintenance_mode(False, switch)
         with anyio.fail_after(1):
-            await given_up.wait()
+            await exempt.cancelled.wait()
         await anyio.sleep(2 * READ_TIMEOUT)
-        assert ["websocket.accept"] == [message["type"] for message in hanging.sent]
+        assert hanging.texts == ["websocket.accept"]
 
 
-async def test_request_that_ends_while_its_predicate_is_asked_again_is_not_waited_for() -> None:
-    asked = anyio.Event()
-
-    async def hangs(_: Request) -> bool:
-        asked.set()
-        await anyio.sleep_forever()
-        return True
-
-    switch = MemoryBackend()
-    app = service(switch, Talk(), exempt=hangs, read_timeout=3600)
-    drained = anyio.Event()
+async def test_predicate_asked_again_about_a_request_that_ends_is_not_waited_for() -> None:
+    switch, exempt, drained = MemoryBackend(), Hanging(), anyio.Event()
 
     async def drain() -> None:
         async with maintenance_mode_on(switch, drain=60):
             drained.set()
 
-    async with living(app), anyio.create_task_group() as group:
-        one = Client()
-        talk = Talk()
-        app.add_api_websocket_route("/one", talk)
-        group.start_soon(one.connect, app, "/one")
-        await talk.begun.wait()
+    app = service(switch, Talk(), exempt=exempt, read_timeout=3600)
+    async with opened(app, {"/one": Talk()}) as (one,), anyio.create_task_group() as group:
         group.start_soon(drain)
-        await asked.wait()
-        await one.to_app.send({"type": "websocket.disconnect", "code": 1000})
+        await exempt.asked.wait()
+        await one.disconnect()
         await drained.wait()
-        one.close()

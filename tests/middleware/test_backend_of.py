@@ -1,8 +1,8 @@
-"""The backend of an app that has not been started, as the command looks for it: nothing of the user's runs."""
+"""`middleware.py`: the backend of an app that has not started is found, as for the command, and no user code runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.anyio
 
 
 class Connecting:
-    """A middleware of the user's that does something when it is made."""
+    """A middleware of the user that does something when it is created."""
 
-    made = 0
+    created = 0
 
     def __init__(self, app: ASGIApp) -> None:
-        type(self).made += 1
+        type(self).created += 1
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,46 +35,27 @@ class Connecting:
 
 
 class OwnMaintenance(MaintenanceModeMiddleware):
-    """A subclass with a setting of its own."""
+    """A subclass with its own setting."""
 
     def __init__(self, app: ASGIApp, *, switch: StateBackend) -> None:
         super().__init__(app, backend=switch)
 
 
-def add_function(app: FastAPI, backend: StateBackend) -> None:
-    app.add_middleware(maintenance_middleware(backend=backend))
-
-
-def add_factory(app: FastAPI, backend: StateBackend) -> None:
-    app.add_middleware(maintenance_middleware, backend=backend)
-
-
-def add_class(app: FastAPI, backend: StateBackend) -> None:
-    app.add_middleware(MaintenanceModeMiddleware, backend=backend)
-
-
-def add_subclass(app: FastAPI, backend: StateBackend) -> None:
-    app.add_middleware(OwnMaintenance, switch=backend)
-
-
-def add_partial(app: FastAPI, backend: StateBackend) -> None:
-    app.add_middleware(partial(partial(MaintenanceModeMiddleware), backend=backend))
-
-
-def add_partial_factory(app: FastAPI, backend: StateBackend) -> None:
-    app.add_middleware(partial(maintenance_middleware, backend=backend))
-
-
 Add = Callable[[FastAPI, StateBackend], None]
-WAYS = [add_function, add_factory, add_class, add_subclass, add_partial, add_partial_factory]
-any_way = pytest.mark.parametrize("add", WAYS)
+ADD: dict[str, Add] = {
+    "function": lambda app, backend: app.add_middleware(maintenance_middleware(backend=backend)),
+    "factory": lambda app, backend: app.add_middleware(maintenance_middleware, backend=backend),
+    "class": lambda app, backend: app.add_middleware(MaintenanceModeMiddleware, backend=backend),
+    "subclass": lambda app, backend: app.add_middleware(OwnMaintenance, switch=backend),
+    "partial": lambda app, backend: app.add_middleware(partial(partial(MaintenanceModeMiddleware), backend=backend)),
+    "partial factory": lambda app, backend: app.add_middleware(partial(maintenance_middleware, backend=backend)),
+}
+any_way = pytest.mark.parametrize("add", ADD.values(), ids=ADD)
 
 
 @pytest.fixture(autouse=True)
-def _none_made() -> Iterator[None]:
-    Connecting.made = 0
-    yield
-    Connecting.made = 0
+def _none_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connecting, "created", 0)
 
 
 def connecting_app(add: Add, backend: StateBackend) -> FastAPI:
@@ -88,64 +69,42 @@ def connecting_app(add: Add, backend: StateBackend) -> FastAPI:
 
 
 @any_way
-def test_backend_of_app_that_is_not_built_makes_no_middleware_of_the_user(add: Add) -> None:
-    backend = MemoryBackend()
+def test_backend_of_app_that_is_not_built_creates_no_middleware_of_the_user(add: Add) -> None:
+    backend, newest = MemoryBackend(), MemoryBackend()
     app = connecting_app(add, backend)
-    found = backend_of(app)
-    assert (found is backend, Connecting.made, app.middleware_stack) == (True, 0, None)
-
-
-@any_way
-def test_backend_of_app_that_is_built_is_that_of_its_middleware(add: Add) -> None:
-    backend = MemoryBackend()
-    app = connecting_app(add, backend)
-    app.middleware_stack = app.build_middleware_stack()
-    found = backend_of(app)
-    assert (found is backend, Connecting.made) == (True, 2)
-
-
-@any_way
-def test_backend_of_app_that_is_not_built_leaves_the_newest_middleware_as_it_is(add: Add) -> None:
-    app = connecting_app(add, MemoryBackend())
-    newest = MemoryBackend()
     maintenance_middleware(backend=newest)
-    backend_of(app)
+    assert backend_of(app) is backend
+    document_maintenance(app)
+    operation: dict[str, Any] = app.openapi()["paths"]["/items"]["get"]
+    assert (sorted(operation["responses"]), Connecting.created, app.middleware_stack) == (["200", "503"], 0, None)
     assert current_backend.resolve(None) is newest
 
 
 @any_way
-async def test_app_is_closed_whichever_way_the_middleware_is_added(add: Add) -> None:
-    app = connecting_app(add, MemoryBackend(state=True))
+async def test_backend_of_app_that_is_built_is_that_of_its_middleware(add: Add) -> None:
+    backend = MemoryBackend(state=True)
+    app = connecting_app(add, backend)
     async with client(app) as visitor:
-        found = (await visitor.get("/items")).status_code
-    assert found == 503
+        status = (await visitor.get("/items")).status_code
+    assert (status, backend_of(app) is backend, Connecting.created) == (503, True, 2)
 
 
-def test_backend_of_app_that_is_forced_makes_no_middleware_of_the_user() -> None:
+def test_backend_of_app_that_is_forced_creates_no_middleware_of_the_user() -> None:
     backend = MemoryBackend()
-    app = connecting_app(add_function, backend)
+    app = connecting_app(ADD["function"], backend)
     with maintenance_forced(app):
         found = backend_of(app)
-    assert (found is backend, Connecting.made) == (True, 0)
+    assert (found is backend, Connecting.created) == (True, 0)
 
 
 def test_backend_of_app_with_two_middlewares_is_that_of_the_outermost() -> None:
     inner, outer = MemoryBackend(), MemoryBackend()
-    app = connecting_app(add_function, inner)
-    add_class(app, outer)
-    found = backend_of(app)
-    assert (found is outer, Connecting.made) == (True, 0)
+    app = connecting_app(ADD["function"], inner)
+    ADD["class"](app, outer)
+    assert (backend_of(app) is outer, Connecting.created) == (True, 0)
 
 
-def test_backend_of_app_without_maintenance_is_none_and_makes_no_middleware() -> None:
+def test_backend_of_app_without_maintenance_is_none() -> None:
     app = FastAPI()
     app.add_middleware(Connecting)
-    assert (backend_of(app), Connecting.made) == (None, 0)
-
-
-@any_way
-def test_document_maintenance_of_app_that_is_not_built_makes_no_middleware_of_the_user(add: Add) -> None:
-    app = connecting_app(add, MemoryBackend())
-    document_maintenance(app)
-    operation: dict[str, Any] = app.openapi()["paths"]["/items"]["get"]
-    assert (sorted(operation["responses"]), Connecting.made) == (["200", "503"], 0)
+    assert (backend_of(app), Connecting.created) == (None, 0)

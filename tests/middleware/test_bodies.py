@@ -1,4 +1,4 @@
-"""Predicates that read the body of a request: `predicates/request.py`."""
+"""`predicates/request.py`: predicates may read the body of a request, and the app still receives the whole of it."""
 
 from __future__ import annotations
 
@@ -46,12 +46,16 @@ pytestmark = pytest.mark.anyio
 DISCONNECT: Message = {"type": "http.disconnect"}
 
 
+def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 def chunk(body: bytes, *, more: bool) -> Message:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
 class Exchange:
-    """A request whose messages come from a list, and what the app behind a maintenance middleware makes of it.
+    """A request whose messages come from a list, to an app behind a maintenance middleware.
 
     The app receives until the end of the body or a disconnect. A client that is not gone then waits for its answer.
     """
@@ -76,7 +80,6 @@ class Exchange:
         return code
 
     async def run(self) -> Exchange:
-        """Have the request answered."""
         self.waits = anyio.Event()
         scope = {**make_request(method="POST").scope, "app": None}
         await self.app(scope, self._receive, self._send)
@@ -172,7 +175,8 @@ def reads(way: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Aw
 @example([b"12", b"34"], True, [read_two_messages, read_body])
 @example([b"12"], False, [read_by_another_request, read_by_another_request])
 @example([b"12"], False, [read_twice_at_once])
-def test_app_receives_the_whole_body_whatever_predicates_have_read(
+@example([b"12"], False, [ask_whether_disconnected])
+def test_app_receives_the_whole_body_whatever_predicates_read(
     chunks: list[bytes], is_cut_off: bool, ways: list[Callable[[Request], Awaitable[object]]]
 ) -> None:
     messages = [chunk(each, more=number < len(chunks) or is_cut_off) for number, each in enumerate(chunks, 1)]
@@ -200,7 +204,7 @@ async def test_predicate_reads_at_most_one_mebibyte(size: int, expected: int) ->
     assert (exchange.status, len(exchange.rest)) == (expected, 1)
 
 
-async def test_predicate_reads_no_more_than_so_many_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_predicate_reads_at_most_so_many_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_MOST_MESSAGES", 3)
     messages = [*[chunk(b"", more=True)] * 8, chunk(b"1", more=False)]
     exchange = await Exchange(messages, any_of(unknown, is_sure)).run()
@@ -242,7 +246,7 @@ async def is_sure(_: Request) -> bool:
     [[chunk(bytes(MOST_OF_BODY + 1), more=False)], [chunk(b"1", more=True), DISCONNECT]],
     ids=["large", "gone"],
 )
-async def test_part_that_cannot_read_the_whole_body_is_unknown_and_the_others_decide(
+async def test_part_of_a_predicate_that_cannot_read_the_whole_body_is_unknown_and_others_decide(
     messages: list[Message],
     compose: Callable[[ExemptCallback], ExemptCallback],
     expected: int,
@@ -251,24 +255,26 @@ async def test_part_that_cannot_read_the_whole_body_is_unknown_and_the_others_de
 ) -> None:
     exchange = await Exchange(messages, compose(part)).run()
     assert exchange.status == expected
-    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+    assert errors(caplog) == []
     if expected == 200:
         assert exchange.received == messages
 
 
-async def test_part_that_fails_after_another_was_unknown_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_part_of_a_predicate_that_fails_after_an_unknown_one_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def fails(_: Request) -> bool:
         raise LookupError
 
     messages = [chunk(bytes(MOST_OF_BODY + 1), more=False)]
     exchange = await Exchange(messages, any_of(unknown, fails, is_sure)).run()
     assert exchange.status == 503
-    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    (record,) = errors(caplog)
     assert record.exc_info is not None
     assert record.exc_info[0] is LookupError
 
 
-async def test_server_that_fails_while_a_predicate_reads_makes_it_unknown(caplog: pytest.LogCaptureFixture) -> None:
+async def test_predicate_that_reads_while_the_server_fails_is_unknown(caplog: pytest.LogCaptureFixture) -> None:
     class LimitError(Exception):
         """What a limit of bodies outside raises."""
 
@@ -279,29 +285,25 @@ async def test_server_that_fails_while_a_predicate_reads_makes_it_unknown(caplog
     exchange._receive = fail  # type: ignore[method-assign]
     await exchange.run()
     assert exchange.status == 503
-    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+    assert errors(caplog) == []
 
 
-async def test_read_that_a_predicate_leaves_behind_takes_nothing_from_the_app() -> None:
+async def test_predicate_that_leaves_a_read_behind_takes_nothing_from_the_app() -> None:
+    async def leaves_a_read_behind(request: Request) -> bool:
+        group.start_soon(read_ahead, request)
+        await checkpoint()
+        return True
+
+    async def read_ahead(request: Request) -> None:
+        with pytest.raises(RuntimeError, match=r"^the body cannot be read now, since the app has the request$"):
+            await request.body()
+        refused.set()
+
+    refused = anyio.Event()
+    messages = [chunk(b"1", more=True), chunk(b"2", more=True), chunk(b"3", more=False)]
     async with anyio.create_task_group() as group:
-
-        async def leaves_a_read_behind(request: Request) -> bool:
-            group.start_soon(read_ahead, request)
-            await checkpoint()
-            return True
-
-        async def read_ahead(request: Request) -> None:
-            errors.append(None)
-            try:
-                await request.body()
-            except RuntimeError as error:
-                errors[0] = str(error)
-
-        errors: list[str | None] = []
-        messages = [chunk(b"1", more=True), chunk(b"2", more=True), chunk(b"3", more=False)]
         exchange = await Exchange(messages, leaves_a_read_behind).run()
-    assert exchange.received == messages
-    assert errors == ["the body cannot be read now, since the app has the request"]
+    assert (exchange.received, refused.is_set()) == (messages, True)
 
 
 async def test_response_callback_reads_the_body_that_a_predicate_has_read() -> None:
@@ -327,7 +329,7 @@ class Slow:
         await self.app(scope, receive_slowly, send)
 
 
-async def test_read_that_a_predicate_gives_up_takes_nothing_from_the_app() -> None:
+async def test_predicate_that_cancels_a_read_takes_nothing_from_the_app() -> None:
     async def is_impatient(request: Request) -> bool:
         with anyio.move_on_after(0.001):
             await request.body()
@@ -340,7 +342,7 @@ async def test_read_that_a_predicate_gives_up_takes_nothing_from_the_app() -> No
     assert exchange.received == messages
 
 
-async def test_read_that_a_predicate_gives_up_ends_with_the_request() -> None:
+async def test_predicate_that_cancels_a_read_has_it_end_with_the_request() -> None:
     async def is_impatient(request: Request) -> bool:
         async with anyio.create_task_group() as group:
             group.start_soon(read_body, request)
@@ -354,7 +356,7 @@ async def test_read_that_a_predicate_gives_up_ends_with_the_request() -> None:
     await eventually(lambda: exchange.is_cut_off)
 
 
-async def test_each_part_reads_a_form_and_json_from_the_beginning() -> None:
+async def test_each_part_of_a_predicate_reads_a_form_and_json_from_the_beginning() -> None:
     seen: list[object] = []
 
     async def reads_file(request: Request) -> bool:
@@ -368,9 +370,7 @@ async def test_each_part_reads_a_form_and_json_from_the_beginning() -> None:
 
     app = FastAPI()
     is_json = header_equals("content-type", "application/json")
-    exempt = any_of(
-        all_of(is_json, any_of(changes_json, changes_json)), all_of(not_(is_json), any_of(reads_file, reads_file))
-    )
+    exempt = any_of(*[all_of(is_json, changes_json)] * 2, *[all_of(not_(is_json), reads_file)] * 2)
     app.add_middleware(maintenance_middleware(enabled=True, exempt=exempt))
     app.post("/")(lambda: None)
     async with client(app) as http:
@@ -384,7 +384,7 @@ async def test_response_callback_whose_client_is_gone_is_not_a_failure(caplog: p
         return PlainTextResponse(await request.body(), status_code=503)
 
     exchange = await Exchange([chunk(b"1", more=True), DISCONNECT], never, response=echo).run()
-    assert (exchange.status, [record for record in caplog.records if record.levelno >= logging.ERROR]) == (503, [])
+    assert (exchange.status, errors(caplog)) == (503, [])
 
 
 async def test_files_of_a_form_that_a_predicate_has_read_are_closed() -> None:
@@ -439,7 +439,7 @@ async def test_handshake_has_an_empty_body(is_exempt: bool, expected: str) -> No
     assert (bodies, sent[0]["type"]) == ([b""], expected)
 
 
-# Asked again
+# A request in progress
 
 
 async def test_request_in_progress_whose_predicate_reads_the_body_is_waited_for() -> None:
@@ -447,8 +447,7 @@ async def test_request_in_progress_whose_predicate_reads_the_body_is_waited_for(
         return not (await request.body()).startswith(b"mutation")
 
     switch, begun, go_on = MemoryBackend(), anyio.Event(), anyio.Event()
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=switch, exempt=is_query))
+    app = service(switch, Talk(), exempt=is_query)
 
     @app.post("/graphql")
     async def graphql() -> None:

@@ -1,4 +1,4 @@
-"""The table of failures, row by row, through an app: nothing about the switch takes the service down."""
+"""`middleware.py`: no failure of a store, a predicate or a callback takes the service down; each is logged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import anyio
 import httpx
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.sessions import SessionMiddleware
@@ -60,7 +60,6 @@ def app_on(backend: StateBackend | str | None, **settings: Any) -> FastAPI:  # n
 
 
 async def get(app: FastAPI) -> httpx.Response:
-    """Return the response to one request."""
     async with client(app) as http:
         return await http.get("/")
 
@@ -76,30 +75,26 @@ def of_the_middleware(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecor
 
 
 def records(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the messages that the library has logged since this was last asked, each of them a warning or worse."""
-    messages = [
-        record.getMessage()
-        for record in caplog.records
-        if record.name == "fastapi_maintenance" and record.levelno >= logging.WARNING
-    ]
+    """Return the warnings and errors that the library has logged since the last call."""
+    messages = [record.getMessage() for record in of_the_middleware(caplog) if record.levelno >= logging.WARNING]
     caplog.clear()
     return messages
 
 
 async def hang() -> None:
-    """Take forever, as a store does that was stopped and not closed."""
+    """Wait forever, as for a store that was stopped and not closed."""
     await anyio.sleep_forever()
 
 
 async def be_cut_off() -> None:
-    """Fail without a word."""
+    """Fail with an error without a text."""
     raise EOFError
 
 
 @pytest.mark.parametrize("failure", [be_down, hang, be_cut_off])
 @pytest.mark.parametrize("store", [BareSwitch, DetailedStore])
 @pytest.mark.parametrize("last", [True, False])
-async def test_a_store_that_is_away_leaves_the_last_known_state(
+async def test_store_that_is_unavailable_leaves_the_last_known_state(
     failure: Any,  # noqa: ANN401 -- a hook of the store
     store: type[BareSwitch | DetailedStore],
     last: bool,
@@ -108,67 +103,67 @@ async def test_a_store_that_is_away_leaves_the_last_known_state(
     backend = store(last)
     app = app_on(backend, fail_closed=not last)
     known = 503 if last else 200
-    assert known == await status(app)
-    assert [] == records(caplog)
+    assert (await status(app), records(caplog)) == (known, [])
 
     backend.before_read = failure
-    assert [known, known] == [await status(app) for _ in range(2)]
+    assert [await status(app) for _ in range(2)] == [known, known]
     (begun,) = records(caplog)
     assert f"maintenance stays {'on' if last else 'off'}" in begun
     await backend.set_value(not last)
 
     backend.come_back()
-    assert [503 if not last else 200] * 2 == [await status(app) for _ in range(2)]
+    assert [await status(app) for _ in range(2)] == [200 if last else 503] * 2
     (ended,) = records(caplog)
     assert "can be read again" in ended
 
 
 @pytest.mark.parametrize("closed", [True, False])
-async def test_where_no_state_was_ever_known_fail_closed_decides(closed: bool) -> None:
+async def test_store_that_was_never_read_leaves_the_decision_to_fail_closed(closed: bool) -> None:
     backend = BareSwitch(not closed)
     backend.go_down()
-    assert (503 if closed else 200) == await status(app_on(backend, fail_closed=closed))
+    assert await status(app_on(backend, fail_closed=closed)) == (503 if closed else 200)
 
 
-async def test_a_store_that_hangs_holds_a_request_no_longer_than_the_read_timeout() -> None:
+async def test_store_that_hangs_delays_a_request_by_at_most_the_read_timeout() -> None:
     backend = BareSwitch()
     backend.before_read = hang
     app = app_on(backend, read_timeout=timedelta(seconds=20))
     with anyio.fail_after(41):
-        assert [200, 200] == [await status(app) for _ in range(2)]
+        assert [await status(app) for _ in range(2)] == [200, 200]
 
 
-@pytest.mark.parametrize("nonsense", ["yes", None, 2, 0.5, MaintenanceState(switch=Switch(on=True))])
-async def test_nonsense_from_a_store_counts_as_an_outage(nonsense: object, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("value", ["yes", None, 2, 0.5, MaintenanceState(switch=Switch(on=True))])
+async def test_store_that_returns_no_boolean_counts_as_unavailable(
+    value: object, caplog: pytest.LogCaptureFixture
+) -> None:
     backend = BareSwitch()
     app = app_on(backend)
-    assert 200 == await status(app)
-    backend.value = nonsense  # type: ignore[assignment]  # the nonsense that is tested
-    assert 200 == await status(app)
+    found = [await status(app)]
+    backend.value = value  # type: ignore[assignment]  # wrong on purpose
+    found.append(await status(app))
+    assert found == [200, 200]
     (begun,) = records(caplog)
-    assert f"get_value() must return True or False, got {type(nonsense).__name__} {nonsense!r}" in begun
+    assert f"get_value() must return True or False, got {type(value).__name__} {value!r}" in begun
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1, 503), (0, 200)])
-async def test_the_numbers_that_databases_have_for_booleans_are_no_nonsense(value: int, expected: int) -> None:
+async def test_store_may_return_1_and_0_as_databases_do(value: int, expected: int) -> None:
     backend = BareSwitch()
     backend.value = value  # type: ignore[assignment]  # what sqlite3 returns, for one
-    assert expected == await status(app_on(backend))
+    assert await status(app_on(backend)) == expected
 
 
-async def test_a_detailed_or_peekable_backend_that_returns_no_state_counts_as_an_outage(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    for backend in (DetailedStore(), MemoryBackend()):
-        memory = backend.memory if isinstance(backend, DetailedStore) else backend
-        app = app_on(backend)
-        memory._state = "on"  # type: ignore[assignment]  # the nonsense that is tested
-        assert 200 == await status(app)
-        (begun,) = records(caplog)
-        assert "must return a MaintenanceState, got str 'on'" in begun
+@pytest.mark.parametrize("store", [DetailedStore, MemoryBackend])
+async def test_store_that_returns_no_state_counts_as_unavailable(store: Any, caplog: pytest.LogCaptureFixture) -> None:  # noqa: ANN401 -- a class
+    backend = store()
+    app = app_on(backend)
+    getattr(backend, "memory", backend)._state = "on"
+    assert await status(app) == 200
+    (begun,) = records(caplog)
+    assert "must return a MaintenanceState, got str 'on'" in begun
 
 
-async def test_a_file_that_becomes_nonsense_leaves_the_last_known_state(
+async def test_store_file_that_becomes_invalid_leaves_the_last_known_state(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "switch"
@@ -181,59 +176,71 @@ async def test_a_file_that_becomes_nonsense_leaves_the_last_known_state(
     file.mkdir()
     statuses.append(await status(app))
     file.rmdir()
-    assert [503, 503, 503, 503, 200, 200, 200, 200] == [*statuses, await status(app)]
-    assert ["cannot be read", "can be read again"] * 2 == [
-        "can be read again" if "again" in record else "cannot be read" for record in records(caplog)
-    ]
+    assert [*statuses, await status(app)] == [503, 503, 503, 503, 200, 200, 200, 200]
+    assert ["can be read again" in record for record in records(caplog)] == [False, True] * 2
 
 
-async def test_the_app_starts_while_the_store_is_down() -> None:
+async def test_store_that_is_down_is_not_read_if_enabled_decides() -> None:
     backend = BareSwitch()
     backend.go_down()
-    app = app_on(backend)
-    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-    sent: list[str] = []
-
-    async def receive() -> dict[str, Any]:
-        return messages.pop(0)
-
-    async def send(message: Any) -> None:  # noqa: ANN401 -- an ASGI message
-        sent.append(message["type"])
-
-    await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
-    assert ["lifespan.startup.complete", "lifespan.shutdown.complete"] == sent
+    assert [await status(app_on(backend, enabled=enabled)) for enabled in (True, False)] == [503, 200]
 
 
-async def test_a_variable_that_is_no_boolean_is_off_with_one_warning_for_each_value(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    app = app_on(None)
-    for value in ("perhaps", "perhaps", "2", "perhaps"):
-        monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", value)
-        assert 200 == await status(app)
-    first, second = records(caplog)
-    assert "FASTAPI_MAINTENANCE_MODE counts as off" in first
-    assert ("'perhaps'" in first, "'2'" in second) == (True, True)
+async def test_store_that_fails_to_write_raises_in_the_caller() -> None:
+    for backend in (BareSwitch(), DetailedStore()):
+        backend.go_down()
+        with pytest.raises(ConnectionError, match="the store is down"):
+            await set_maintenance_mode(True, backend)
+        with pytest.raises(ConnectionError, match="the store is down"):
+            async with maintenance_mode_on(backend):
+                pytest.fail("a block without a hold must not run")
+        backend.come_back()
+        assert await status(app_on(backend)) == 200
 
 
-async def fail_to_await(_request: Request) -> bool:
+async def raise_later(_: Request) -> bool:
     raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("predicate", [lambda _request: 1 / 0, fail_to_await])
-async def test_a_predicate_that_raises_exempts_nothing_and_is_logged_with_its_traceback(
-    predicate: Any,  # noqa: ANN401 -- a predicate of either kind
+async def true_later() -> bool:
+    return True
+
+
+async def forget_to_await(_: Request) -> Any:  # noqa: ANN401 -- wrong on purpose
+    return true_later()
+
+
+NO_VERDICT = "what a predicate returns must be True, False or None, got "
+
+
+@pytest.mark.parametrize(
+    ("predicate", "error", "text"),
+    [
+        (lambda _: 1 / 0, ZeroDivisionError, ""),
+        (raise_later, ZeroDivisionError, ""),
+        (lambda _: "false", TypeError, NO_VERDICT),
+        (lambda _: 1, TypeError, NO_VERDICT),
+        (lambda _: always, TypeError, NO_VERDICT),
+        (lambda _: (yes for yes in [False]), TypeError, NO_VERDICT),
+        (forget_to_await, TypeError, NO_VERDICT),
+        (any_of(forget_to_await), TypeError, NO_VERDICT),
+    ],
+)
+async def test_predicate_that_raises_or_returns_no_verdict_exempts_nothing_and_is_logged_with_its_traceback(
+    predicate: Any,  # noqa: ANN401 -- wrong on purpose
+    error: type[Exception],
+    text: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert 503 == await status(app_on(MemoryBackend(state=True), exempt=predicate))
+    assert await status(app_on(MemoryBackend(state=True), exempt=predicate)) == 503
     (record,) = of_the_middleware(caplog)
     assert record.exc_info is not None
-    assert ZeroDivisionError is record.exc_info[0]
+    assert (record.exc_info[0], text in str(record.exc_info[1])) == (error, True)
     assert "the request is not exempt" in record.getMessage()
 
 
 class AnybodyIsAdmin(AuthenticationBackend):
-    """An authentication that lets in whoever asks."""
+    """An authentication that accepts everybody."""
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, SimpleUser]:  # noqa: ARG002 -- as Starlette has it
         return AuthCredentials(["admin"]), SimpleUser("ada")
@@ -255,7 +262,7 @@ def has_user(request: Request) -> bool:
         (has_user, AuthenticationMiddleware, {"backend": AnybodyIsAdmin()}, "request.user"),
     ],
 )
-async def test_predicate_that_needs_a_middleware_which_is_inside_is_logged_once_with_where_it_belongs(
+async def test_predicate_that_needs_a_middleware_from_inside_is_logged_once_with_the_right_place(
     exempt: ExemptCallback,
     kind: Any,  # noqa: ANN401 -- a class of middleware
     settings: dict[str, Any],
@@ -288,18 +295,18 @@ async def test_predicate_that_needs_a_middleware_which_is_inside_is_logged_once_
         lambda _request: FileResponse("/a/page/that/is/not/there.html"),
     ],
 )
-async def test_a_response_callback_that_fails_is_replaced_by_the_default_and_logged_with_its_traceback(
+async def test_response_callback_that_fails_gives_way_to_the_default_and_is_logged_with_its_traceback(
     callback: Any,  # noqa: ANN401 -- what is tested is no response callback
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     response = await get(app_on(MemoryBackend(state=True), response=callback, retry_after=9))
-    assert (503, DETAIL, "9") == (response.status_code, response.json(), response.headers["retry-after"])
+    assert (response.status_code, response.json(), response.headers["retry-after"]) == (503, DETAIL, "9")
     (record,) = of_the_middleware(caplog)
     assert record.exc_info is not None
     assert "the default response is sent instead" in record.getMessage()
 
 
-async def test_a_response_that_fails_after_it_began_is_not_answered_twice() -> None:
+async def test_response_that_fails_after_it_began_is_not_sent_twice() -> None:
     async def breaks_off() -> AsyncIterator[str]:
         yield "begun"
         raise ZeroDivisionError
@@ -308,54 +315,3 @@ async def test_a_response_that_fails_after_it_began_is_not_answered_twice() -> N
     with pytest.raises(BaseException) as caught:  # noqa: PT011 -- older Starlette wraps it in a group
         await get(app)
     assert "ZeroDivisionError" in repr(caught.value)
-
-
-async def test_a_write_that_fails_reaches_the_caller() -> None:
-    for backend in (BareSwitch(), DetailedStore()):
-        backend.go_down()
-        with pytest.raises(ConnectionError, match="the store is down"):
-            await set_maintenance_mode(True, backend)
-        with pytest.raises(ConnectionError, match="the store is down"):
-            async with maintenance_mode_on(backend):
-                pytest.fail("a block must not run that holds nothing")
-        backend.come_back()
-        assert 200 == await status(app_on(backend))
-
-
-async def test_the_store_is_not_asked_where_something_else_decides() -> None:
-    backend = BareSwitch()
-    backend.go_down()
-    assert [503, 200] == [
-        await status(app_on(backend, enabled=enabled, response=lambda _request: JSONResponse({}, 503)))
-        for enabled in (True, False)
-    ]
-
-
-async def _says_yes() -> bool:
-    return True
-
-
-async def _forgets_to_wait(_: Request) -> Any:  # noqa: ANN401 -- wrong on purpose
-    return _says_yes()
-
-
-@pytest.mark.parametrize(
-    "answers",
-    [
-        lambda _: "false",
-        lambda _: 1,
-        lambda _: always,
-        lambda _: (yes for yes in [False]),
-        _forgets_to_wait,
-        any_of(_forgets_to_wait),
-    ],
-)
-async def test_only_true_exempts_and_what_merely_counts_as_true_is_told(
-    answers: Any,  # noqa: ANN401 -- wrong on purpose
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with client(app_on(MemoryBackend(state=True), exempt=answers)) as http:
-        assert 503 == (await http.get("/")).status_code
-    [record] = of_the_middleware(caplog)
-    assert record.exc_info is not None
-    assert "what a predicate returns must be True, False or None, got " in str(record.exc_info[1])

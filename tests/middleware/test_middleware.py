@@ -1,4 +1,4 @@
-"""The middleware end to end: its settings, the order of its decision, and what a blocked request is answered with."""
+"""`middleware.py`, `_switch/settings.py`: settings, the order of the decision, and what a blocked request gets."""
 
 from __future__ import annotations
 
@@ -35,9 +35,11 @@ from fastapi_maintenance import (
     maintenance_mode_off,
     maintenance_mode_on,
     path_prefix,
+    set_maintenance_mode,
     status_of,
 )
 from fastapi_maintenance._helpers import clock
+from fastapi_maintenance.middleware import decide
 from fastapi_maintenance.state import add_hold, release_hold
 from tests.support import client, make_request
 
@@ -54,7 +56,7 @@ ALSO = {
 
 
 def app_with(**settings: Any) -> FastAPI:  # noqa: ANN401 -- the settings of the middleware
-    """Return an app with an open, a closed and an ordinary endpoint, around which is the middleware."""
+    """Return an app in maintenance with an open, a closed and an ordinary endpoint."""
     app = FastAPI()
     app.add_middleware(maintenance_middleware(**{"backend": MemoryBackend(state=True), **settings}))
 
@@ -114,7 +116,7 @@ async def get(app: ASGIApp, path: str = "/", **settings: Any) -> httpx.Response:
         ("read_timeout", "1", TypeError, "read_timeout must be a number of seconds or a timedelta, got str '1'"),
     ],
 )
-def test_setting_that_is_wrong_is_refused_with_the_name_that_was_given_and_the_rule(
+def test_setting_that_is_wrong_is_refused_with_the_given_name_and_the_rule(
     name: str, value: object, error: type[Exception], text: str
 ) -> None:
     for given in [name, *ALSO.get(name, ())]:
@@ -144,7 +146,7 @@ def test_setting_that_is_wrong_is_refused_with_the_name_that_was_given_and_the_r
         ),
     ],
 )
-def test_setting_with_a_name_too_many_is_refused(given: dict[str, Any], text: str) -> None:
+def test_setting_under_two_names_or_an_unknown_one_is_refused(given: dict[str, Any], text: str) -> None:
     for make in (maintenance_middleware, MaintenanceModeMiddleware):
         app = FastAPI()
         app.add_middleware(make, **given)
@@ -155,39 +157,35 @@ def test_setting_with_a_name_too_many_is_refused(given: dict[str, Any], text: st
 @pytest.mark.parametrize(
     "value", [MemoryBackend(), "redis://:secret@localhost", path_prefix("/health"), FastAPI, len, 1], ids=repr
 )
-def test_argument_by_position_that_is_no_app_is_refused(value: Any) -> None:  # noqa: ANN401 -- the mistakes
+def test_setting_by_position_is_refused(value: Any) -> None:  # noqa: ANN401 -- the mistakes
     rule = r"^app must be an ASGI app \(settings are keywords, such as backend=\.\.\.\), got [\w ]+$"
     with pytest.raises(TypeError, match=rule):
         maintenance_middleware(value)
     makers: list[Any] = [maintenance_middleware, MaintenanceModeMiddleware]
     for make in makers:
-        with pytest.raises(
-            TypeError, match=rf"^{make.__name__}\(\) takes its settings as keywords, such as backend=..., got a "
-        ):
+        rule = rf"^{make.__name__}\(\) takes its settings as keywords, such as backend=..., got a "
+        with pytest.raises(TypeError, match=rule):
             make(FastAPI(), value)
 
 
 @pytest.mark.parametrize(
     ("given", "name"), [({"response": as_html}, "as_html"), ({"exempt": lambda a, b: a is b}, "<lambda>")]
 )
-def test_function_that_does_not_take_the_request_alone_is_refused(given: dict[str, Any], name: str) -> None:
-    (setting,) = given
-    with pytest.raises(
-        TypeError, match=rf"^{setting} must take a request and nothing else, got .*: write {name}\(\) if"
-    ):
+def test_setting_that_is_a_function_of_more_than_the_request_is_refused(given: dict[str, Any], name: str) -> None:
+    rule = rf"^{next(iter(given))} must take a request and nothing else, got .*: write {name}\(\) if"
+    with pytest.raises(TypeError, match=rule):
         maintenance_middleware(**given)
 
 
-def test_settings_after_the_middleware_is_made_are_refused() -> None:
+def test_setting_given_after_the_middleware_is_created_is_refused() -> None:
     app = FastAPI()
-    app.add_middleware(maintenance_middleware(), enabled=True)  # type: ignore[call-arg]  # the mistake that is tested
-    with pytest.raises(
-        TypeError, match=r"^the settings belong into the parentheses of maintenance_middleware\(\.\.\.\)"
-    ):
+    app.add_middleware(maintenance_middleware(), enabled=True)  # type: ignore[call-arg]  # the mistake under test
+    rule = r"^the settings belong into the parentheses of maintenance_middleware\(\.\.\.\)"
+    with pytest.raises(TypeError, match=rule):
         app.build_middleware_stack()
 
 
-def test_app_whose_signature_cannot_be_read_is_an_app() -> None:
+def test_middleware_accepts_an_app_whose_signature_cannot_be_read() -> None:
     class Strange:
         __signature__ = "none"
 
@@ -199,7 +197,7 @@ def test_app_whose_signature_cannot_be_read_is_an_app() -> None:
 
 @pytest.mark.parametrize("make", [maintenance_middleware, MaintenanceModeMiddleware])
 @pytest.mark.parametrize("suffix", ["callback", "handler"])
-async def test_middleware_takes_the_names_of_the_spec_and_those_of_the_releases_before(suffix: str, make: Any) -> None:  # noqa: ANN401 -- either
+async def test_setting_may_have_the_name_of_the_spec_or_of_earlier_releases(suffix: str, make: Any) -> None:  # noqa: ANN401 -- either
     app = FastAPI()
     callbacks: dict[str, Any] = {
         f"exempt_{suffix}": path_prefix("/exempt"),
@@ -208,31 +206,55 @@ async def test_middleware_takes_the_names_of_the_spec_and_those_of_the_releases_
     app.add_middleware(make, enable_maintenance=True, enabled=None, **callbacks)
     app.add_api_route("/", lambda: "open")
     app.add_api_route("/exempt", lambda: "open")
-    assert ["closed", '"open"'] == [(await get(app)).text, (await get(app, "/exempt")).text]
+    assert [(await get(app, path)).text for path in ("/", "/exempt")] == ["closed", '"open"']
 
 
-def test_the_middleware_tells_its_name() -> None:
-    assert "maintenance" == getattr(maintenance_middleware(), "__name__", None)
-
-
-async def test_middleware_in_each_way_to_add_it_is_the_same() -> None:
+async def test_middleware_added_in_any_way_does_the_same() -> None:
     app = app_with(backend=MemoryBackend())
     settings: Any = {"enabled": True, "exempt": path_prefix("/health")}
+    wrap: Any = maintenance_middleware(**settings)
     ways: list[Any] = [
-        maintenance_middleware(**settings)(app),
+        wrap(app),
         maintenance_middleware(app, **settings),
         partial(maintenance_middleware, **settings)(app=app),  # as Starlette before 0.39 does
         MaintenanceModeMiddleware(app, **settings),
     ]
     found = {tuple([(await get(way, path)).status_code for path in ("/", "/off", "/health")]) for way in ways}
     assert (found, {type(way) for way in ways}) == ({(503, 200, 404)}, {MaintenanceModeMiddleware})
+    assert wrap.__name__ == "maintenance"
 
 
 # --- the order of the decision ---------------------------------------------------------------------------------------
 
+# The rows of the design's table: what each needs, and what it says. Its first row, neither HTTP nor WebSocket, is
+# decided before; in the last one, which needs nothing, the predicate decides.
+RULES: list[tuple[dict[str, object], bool | None]] = [
+    ({"mark": True}, True),
+    ({"mark": False}, False),
+    ({"active": False}, False),
+    ({"answered": False, "unmatched": "pass"}, False),
+    ({"documentation": True, "exempt_docs": True}, False),
+    ({}, None),
+]
+FACTS: dict[str, tuple[Any, ...]] = {
+    "mark": (None, True, False),
+    "unmatched": ("pass", "block"),
+    **dict.fromkeys(("active", "answered", "documentation", "exempt_docs"), (True, False)),
+}
+
+
+def test_decide_of_any_facts_follows_the_first_rule_that_applies() -> None:
+    applied = set()
+    for values in itertools.product(*FACTS.values()):
+        facts: Any = dict(zip(FACTS, values, strict=True))
+        number = next(number for number, (needs, _) in enumerate(RULES) if needs.items() <= facts.items())
+        assert decide(**facts) is RULES[number][1], facts
+        applied.add(number)
+    assert applied == set(range(len(RULES)))
+
 
 @pytest.mark.parametrize("hold", [None, True, False])
-async def test_an_open_block_comes_before_the_setting_and_that_before_the_store(hold: bool | None) -> None:
+async def test_middleware_obeys_an_open_block_before_the_setting_and_that_before_the_store(hold: bool | None) -> None:
     for enabled, state in itertools.product([None, True, False], [True, False]):
         backend = MemoryBackend(state=state)
         async with contextlib.AsyncExitStack() as stack:
@@ -244,8 +266,7 @@ async def test_an_open_block_comes_before_the_setting_and_that_before_the_store(
 
 
 @pytest.mark.parametrize("exempt", [True, False])
-async def test_the_first_rule_that_applies_decides(exempt: bool) -> None:
-    """The whole table is in test_decision.py; here each of its rows meets what it comes before."""
+async def test_middleware_decides_by_the_first_rule_that_applies(exempt: bool) -> None:
     paths = ("/on", "/off", "/nothing", "/docs", "/")
     for unmatched, docs in itertools.product(["pass", "block"], [True, False]):
         settings: dict[str, Any] = {"exempt": lambda _: exempt, "unmatched": unmatched, "exempt_docs": docs}
@@ -257,7 +278,7 @@ async def test_the_first_rule_that_applies_decides(exempt: bool) -> None:
             assert [path for path in paths if (await http.get(path)).status_code == 503] == ["/on"]
 
 
-async def test_what_is_neither_http_nor_websocket_passes() -> None:
+async def test_middleware_passes_what_is_neither_http_nor_websocket() -> None:
     seen: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -269,15 +290,13 @@ async def test_what_is_neither_http_nor_websocket_passes() -> None:
 
     for kind in ("lifespan", "something.new"):
         await maintenance_middleware(enabled=True)(app)({"type": kind}, unused, unused)
-    assert ["lifespan", "something.new"] == seen
+    assert seen == ["lifespan", "something.new"]
 
 
 # --- predicates and callbacks, sync and async ------------------------------------------------------------------------
 
 
 class AsyncCallable:
-    """An object whose call is async; `hasattr(coroutine, ...)` is always true, so its coroutine must be awaited."""
-
     def __init__(self, answer: object) -> None:
         self.answer = answer
 
@@ -303,61 +322,39 @@ def kinds_of(answer: object) -> dict[str, Callable[[Request], Any]]:
 
 
 @pytest.mark.parametrize("kind", kinds_of(answer=True))
-async def test_every_kind_of_predicate_is_awaited_where_it_must_be(kind: str) -> None:
+async def test_middleware_awaits_predicates_and_response_callbacks_of_every_kind(kind: str) -> None:
     statuses = [(await get(app_with(exempt=kinds_of(answer)[kind]))).status_code for answer in (True, False)]
-    assert [200, 503] == statuses
-
-
-@pytest.mark.parametrize("kind", kinds_of(answer=True))
-async def test_every_kind_of_response_callback_is_awaited_where_it_must_be(kind: str) -> None:
     callback = kinds_of(PlainTextResponse("closed", status_code=418))[kind]
     response = await get(app_with(response=callback))
-    assert (418, "closed") == (response.status_code, response.text)
-
-
-async def test_a_response_callback_can_read_the_body() -> None:
-    async def echo(request: Request) -> PlainTextResponse:
-        return PlainTextResponse(await request.body(), status_code=503)
-
-    async with client(app_with(response=echo, unmatched="block")) as http:
-        response = await http.post("/", content="body")
-    assert "body" == response.text
+    assert (statuses, response.status_code, response.text) == ([200, 503], 418, "closed")
 
 
 # --- what a blocked request is answered with -------------------------------------------------------------------------
 
 
-async def test_the_default_response_is_json_with_the_two_headers() -> None:
+async def test_blocked_request_gets_json_with_the_two_headers_by_default() -> None:
     response = await get(app_with())
-    assert (503, {"detail": DETAIL}) == (response.status_code, response.json())
-    headers = response.headers
-    assert ("application/json", "3600", "no-store") == (
-        headers["content-type"],
-        headers["retry-after"],
-        headers["cache-control"],
-    )
+    headers = [response.headers[name] for name in ("content-type", "retry-after", "cache-control")]
+    assert (response.status_code, response.json()) == (503, {"detail": DETAIL})
+    assert headers == ["application/json", "3600", "no-store"]
 
 
-async def test_the_operators_message_takes_the_place_of_the_detail() -> None:
-    state = MaintenanceState(switch=Switch(on=True, message='Back "soon" <b>'))
-    response = await get(app_with(backend=MemoryBackend(state), response=as_json("Closed")))
-    assert {"detail": 'Back "soon" <b>'} == response.json()
-    assert {"detail": "Closed"} == (await get(app_with(response=as_json("Closed")))).json()
+async def test_blocked_request_gets_the_message_of_the_newest_block_or_the_operator_instead_of_the_detail() -> None:
+    backend = MemoryBackend(MaintenanceState(switch=Switch(on=True)))
+    app = app_with(backend=backend, response=as_json("Closed"))
 
+    async def message() -> str:
+        return str((await get(app)).json()["detail"])
 
-async def test_message_newest_block_has_one_is_shown_instead_of_the_operators() -> None:
-    backend = MemoryBackend(MaintenanceState(switch=Switch(on=True, message="operator")))
-    app = app_with(backend=backend)
+    messages = [await message()]
+    await set_maintenance_mode(True, backend, message='Back "soon" <b>')
     async with maintenance_mode_on(backend):
-        messages = [(await get(app)).json()["detail"]]
+        messages.append(await message())
         async with maintenance_mode_on(backend, message="block"):
-            messages.append((await get(app)).json()["detail"])
-    assert messages == ["operator", "block"]
-
-
-def test_a_detail_that_is_no_text_is_refused() -> None:
+            messages.append(await message())
+    assert messages == ["Closed", 'Back "soon" <b>', "block"]
     with pytest.raises(TypeError, match=r"^detail must be a str, got int 503"):
-        as_json(503)  # type: ignore[arg-type]  # the mistake that is tested
+        as_json(503)  # type: ignore[arg-type]  # the mistake under test
 
 
 def switched(ends_at: datetime | None = None) -> MaintenanceState:
@@ -405,17 +402,15 @@ async def test_retry_after_endpoint_is_forced_on_is_the_setting() -> None:
     assert (await get(app_with(backend=backend, retry_after=7), "/on")).headers["retry-after"] == "7"
 
 
-async def test_headers_that_the_response_brings_are_kept() -> None:
+async def test_blocked_request_keeps_the_headers_of_the_response() -> None:
     def own(_request: Request) -> PlainTextResponse:
         return PlainTextResponse("closed", 503, headers={"retry-after": "5", "CACHE-CONTROL": "max-age=1"})
 
     headers = (await get(app_with(response=own))).headers
-    assert ["5"] == headers.get_list("retry-after")
-    assert ["max-age=1"] == headers.get_list("cache-control")
+    assert [headers.get_list(name) for name in ("retry-after", "cache-control")] == [["5"], ["max-age=1"]]
 
 
-async def test_a_response_that_is_used_again_is_not_changed() -> None:
-    """The end of the maintenance is told anew each time, also where a callback returns one and the same object."""
+async def test_blocked_request_gets_the_current_end_from_a_response_that_is_used_again() -> None:
     shared = PlainTextResponse("closed", 503)
     backend = MemoryBackend(MaintenanceState(switch=Switch(on=True, ends_at=datetime.now(UTC) + timedelta(seconds=90))))
     app = app_with(backend=backend, response=lambda _request: shared, retry_after=7)
@@ -424,7 +419,7 @@ async def test_a_response_that_is_used_again_is_not_changed() -> None:
     assert first.headers["retry-after"] != (await get(app)).headers["retry-after"] == "7"
 
 
-async def test_responses_of_every_class_are_sent(tmp_path: Path) -> None:
+async def test_blocked_request_gets_responses_of_every_class(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("a page", encoding="utf-8")
 
@@ -433,10 +428,10 @@ async def test_responses_of_every_class_are_sent(tmp_path: Path) -> None:
             yield part
 
     texts = []
-    for made in (FileResponse(page, 503), StreamingResponse(parts(), 503), RedirectResponse("/elsewhere", 307)):
-        response = await get(app_with(response=lambda _request, made=made: made))
+    for each in (FileResponse(page, 503), StreamingResponse(parts(), 503), RedirectResponse("/elsewhere", 307)):
+        response = await get(app_with(response=lambda _request, each=each: each))
         texts.append((response.status_code, response.text, response.headers["retry-after"]))
-    assert [(503, "a page", "3600"), (503, "in parts", "3600"), (307, "", "3600")] == texts
+    assert texts == [(503, "a page", "3600"), (503, "in parts", "3600"), (307, "", "3600")]
 
 
 async def test_current_status_blocked_request_is_the_status_behind_the_block(stopped_at: datetime) -> None:

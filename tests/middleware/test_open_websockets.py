@@ -1,23 +1,31 @@
-"""WebSockets that are open when maintenance begins, and that it blocks, are closed with 1012 (service restart).
+"""`_switch/websockets.py`: WebSockets that are open when maintenance begins, and that it blocks, are closed with 1012.
 
-The app gets 1001 (going away), which frameworks take for a normal end.
+The app gets 1001 (going away), which frameworks treat as a normal end. A WebSocket whose handler holds maintenance on
+stays open.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
-from starlette.types import ASGIApp, Message
+from fastapi.routing import APIWebSocketRoute
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
     MemoryBackend,
     StateBackend,
     force_maintenance_mode_off,
     maintenance_middleware,
+    maintenance_mode_on,
     path_prefix,
     plan_maintenance,
     set_maintenance_mode,
@@ -29,18 +37,18 @@ from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
 
-
-@pytest.fixture
-def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
-    """Let no test wait for the seconds between two reads of a store, or for the start of a window."""
-    return on_jumping_clock(anyio_backend, monkeypatch)
-
-
+LONG = 10.0  # seconds, in which whatever closes a WebSocket has done so; the clock jumps
 CLOSED = {"type": "websocket.close", "code": 1012, "reason": "maintenance"}
 
 
+@pytest.fixture
+def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+    """Let no test wait for time to pass."""
+    return on_jumping_clock(anyio_backend, monkeypatch)
+
+
 class Client:
-    """A client of one WebSocket, as a server has it: what the app sent, and what it is told."""
+    """A client of one WebSocket, with the server between: what the app sent, and what it receives."""
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
@@ -55,9 +63,12 @@ class Client:
         if message["type"] == "websocket.close":
             self._closed.set()
 
-    async def connect(self, app: ASGIApp, path: str = "/ws") -> None:
+    async def connect(self, app: ASGIApp, path: str = "/ws", headers: Mapping[str, str] | None = None) -> None:
         await self.to_app.send({"type": "websocket.connect"})
-        await app(websocket_scope(path), self.receive, self.send)
+        await app(websocket_scope(path, headers=headers), self.receive, self.send)
+
+    async def disconnect(self) -> None:
+        await self.to_app.send({"type": "websocket.disconnect", "code": 1000})
 
     async def is_closed(self) -> None:
         with anyio.fail_after(30):
@@ -67,17 +78,14 @@ class Client:
         self.to_app.close()
         self._from_client.close()
 
-
-def service(backend: StateBackend, endpoint: Callable[[WebSocket], Any], **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=backend, **{"read_timeout": 60, **settings}))
-    app.add_api_websocket_route("/ws", endpoint)
-    app.add_api_websocket_route("/exempt/ws", endpoint)
-    return app
+    @property
+    def texts(self) -> list[Any]:
+        """What the app sent: texts, and the types of other messages."""
+        return [message.get("text", message["type"]) for message in self.sent]
 
 
 class Talk:
-    """An endpoint that listens until it is disconnected, and what it went through."""
+    """An endpoint that listens until it is disconnected, and records what it receives."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -95,175 +103,299 @@ class Talk:
             await websocket.close()  # as endpoints do in the end; nothing may be left to close
             self.told.append("cleaned up")
 
+    async def has_heard(self, text: str) -> bool:
+        return text in self.told
 
-async def has_heard(talk: Talk, text: str) -> bool:
-    return text in talk.told
+
+BY_MAINTENANCE, BY_CLIENT = [1001, "cleaned up"], [1000, "cleaned up"]
+
+
+def service(backend: StateBackend, endpoint: Callable[[WebSocket], Any], **settings: Any) -> FastAPI:  # noqa: ANN401 -- those of the middleware
+    app = FastAPI()
+    app.add_middleware(maintenance_middleware(backend=backend, **{"read_timeout": 60, **settings}))
+    app.add_api_websocket_route("/ws", endpoint)
+    app.add_api_websocket_route("/exempt/ws", endpoint)
+    return app
+
+
+@asynccontextmanager
+async def opened(
+    app: FastAPI, talks: Mapping[str, Any], clients: list[Client] | None = None
+) -> AsyncGenerator[list[Client]]:
+    """Serve an app with a WebSocket open at each path; in the end, all clients disconnect.
+
+    Args:
+        app: The app.
+        talks: The endpoints, each with an event `begun`, by their paths.
+        clients: The client of each; None: plain ones.
+    """
+    clients = [Client() for _ in talks] if clients is None else clients
+    with anyio.fail_after(60 * LONG):
+        async with living(app), anyio.create_task_group() as group:
+            for (path, talk), client in zip(talks.items(), clients, strict=True):
+                is_app = isinstance(talk, Listener)
+                app.routes.append(Mount(path, talk) if is_app else APIWebSocketRoute(path, talk))
+                group.start_soon(client.connect, app, path)
+                await talk.begun.wait()
+            yield clients
+            for client in clients:
+                await client.disconnect()
+    for client in clients:
+        client.close()
+
+
+# Closed or left open
 
 
 @pytest.mark.parametrize("backend", [MemoryBackend, WatchableStore, BareSwitch])
-async def test_it_is_closed_and_the_app_is_told(backend: type[MemoryBackend | WatchableStore | BareSwitch]) -> None:
-    switch, talk, client = backend(), Talk(), Client()
-    app = service(switch, talk)
-    async with living(app), anyio.create_task_group() as group:
-        group.start_soon(client.connect, app)
-        await talk.begun.wait()
+async def test_open_websocket_is_closed_by_the_switch_of_any_store(
+    backend: type[MemoryBackend | WatchableStore | BareSwitch],
+) -> None:
+    switch, talk = backend(), Talk()
+    async with opened(service(switch, Talk()), {"/one": talk}) as (client,):
         await client.to_app.send({"type": "websocket.receive", "text": "hello"})
-        await eventually(partial(has_heard, talk, "hello"))
+        await eventually(partial(talk.has_heard, "hello"))
         await set_maintenance_mode(True, switch)
         await client.is_closed()
-    assert [CLOSED] == client.sent[1:]
-    assert ["hello", 1001, "cleaned up"] == talk.told
-    client.close()
+    assert (client.sent[1:], talk.told) == ([CLOSED], ["hello", *BY_MAINTENANCE])
 
 
-async def test_one_that_is_exempt_or_forced_off_stays() -> None:
-    switch, talks, clients = MemoryBackend(), [Talk(), Talk(), Talk()], [Client(), Client(), Client()]
-    app = service(switch, talks[0], exempt=path_prefix("/exempt"))
-    app.add_api_websocket_route("/off", force_maintenance_mode_off(talks[1]))
-    app.add_api_websocket_route("/on", talks[2])
-    async with living(app), anyio.create_task_group() as group:
-        for talk, client, path in zip(talks, clients, ("/exempt/ws", "/off", "/on"), strict=True):
-            group.start_soon(client.connect, app, path)
-            await talk.begun.wait()
+async def test_open_websocket_that_is_exempt_or_forced_off_stays() -> None:
+    switch, talks = MemoryBackend(), [Talk(), Talk(), Talk()]
+    paths = {"/exempt": talks[0], "/off": force_maintenance_mode_off(talks[1]), "/on": talks[2]}
+    async with opened(service(switch, Talk(), exempt=path_prefix("/exempt")), paths) as clients:
         await set_maintenance_mode(True, switch)
         await clients[2].is_closed()
-        for client in clients[:2]:
-            await client.to_app.send({"type": "websocket.disconnect", "code": 1000})
-    assert [[1000, "cleaned up"], [1000, "cleaned up"], [1001, "cleaned up"]] == [talk.told for talk in talks]
-    for client in clients:
-        client.close()
+    assert [talk.told for talk in talks] == [BY_CLIENT, BY_CLIENT, BY_MAINTENANCE]
 
 
-async def test_it_is_left_open_where_that_is_wanted() -> None:
-    switch, talk, client = MemoryBackend(), Talk(), Client()
-    app = service(switch, talk, close_websockets=False)
-    async with living(app), anyio.create_task_group() as group:
-        group.start_soon(client.connect, app)
-        await talk.begun.wait()
+async def test_open_websocket_without_close_websockets_stays() -> None:
+    switch, talk = MemoryBackend(), Talk()
+    async with opened(service(switch, Talk(), close_websockets=False), {"/one": talk}):
         await set_maintenance_mode(True, switch)
-        await anyio.sleep(10)
-        await client.to_app.send({"type": "websocket.disconnect", "code": 1000})
-    assert [1000, "cleaned up"] == talk.told
-    client.close()
+        await anyio.sleep(LONG)
+    assert talk.told == BY_CLIENT
 
 
-async def test_an_endpoint_that_only_sends_is_told_when_it_does() -> None:
-    switch, client, begun = MemoryBackend(), Client(), anyio.Event()
-    ends: list[object] = []
-
-    async def tick(websocket: WebSocket) -> None:
-        await websocket.accept()
-        begun.set()
-        try:
-            while True:
-                await websocket.send_text("tick")
-                await anyio.sleep(0.01)
-        except (WebSocketDisconnect, OSError) as error:  # the latter from Starlette before 0.37.2
-            ends.append(type(error))
-        ends.append("cleaned up")
-
-    app = service(switch, tick)
-    async with living(app), anyio.create_task_group() as group:
-        group.start_soon(client.connect, app)
-        await begun.wait()
-        await set_maintenance_mode(True, switch)
-        await client.is_closed()
-    assert CLOSED == client.sent[-1]
-    assert 1 == client.sent.count(CLOSED)
-    assert "cleaned up" == ends[-1]
-    client.close()
-
-
-async def test_one_that_is_being_accepted_is_closed_as_soon_as_it_is() -> None:
-    switch, client = MemoryBackend(), Client()
-    begun, go_on = anyio.Event(), anyio.Event()
-
-    async def slow(websocket: WebSocket) -> None:
-        begun.set()
-        await go_on.wait()
-        await websocket.accept()
-        with pytest.raises(WebSocketDisconnect) as raised:
-            await websocket.receive_text()
-        assert 1001 == raised.value.code
-
-    app = service(switch, slow)
-    async with living(app), anyio.create_task_group() as group:
-        group.start_soon(client.connect, app)
-        await begun.wait()
-        await set_maintenance_mode(True, switch)
-        await anyio.sleep(10)
-        assert [] == client.sent
-        go_on.set()
-    assert ["websocket.accept", "websocket.close"] == [message["type"] for message in client.sent]
-    client.close()
-
-
-async def test_one_that_the_app_has_closed_or_refused_is_not_closed_again() -> None:
-    switch, clients = MemoryBackend(), [Client(), Client()]
-    begun, go_on = [anyio.Event(), anyio.Event()], anyio.Event()
-
-    async def closed(websocket: WebSocket) -> None:
-        await websocket.accept()
-        await websocket.close(4000)
-        begun[0].set()
-        await go_on.wait()
-
-    async def refused(websocket: WebSocket) -> None:
-        await websocket.close()
-        begun[1].set()
-        await go_on.wait()
-
-    app = service(switch, closed)
-    app.add_api_websocket_route("/refused", refused)
-    async with living(app), anyio.create_task_group() as group:
-        group.start_soon(clients[0].connect, app)
-        group.start_soon(clients[1].connect, app, "/refused")
-        for event in begun:
-            await event.wait()
-        await set_maintenance_mode(True, switch)
-        await anyio.sleep(10)
-        go_on.set()
-    assert ["websocket.accept", "websocket.close"] == [message["type"] for message in clients[0].sent]
-    assert ["websocket.close"] == [message["type"] for message in clients[1].sent]
-    for client in clients:
-        client.close()
-
-
-async def test_a_client_that_is_gone_or_takes_nothing_holds_up_no_other() -> None:
-    class Gone(Client):
-        async def send(self, message: Message) -> None:
-            if message["type"] == "websocket.close":
-                raise OSError
-            await super().send(message)
-
-    class Slow(Client):
-        async def send(self, message: Message) -> None:
-            if message["type"] == "websocket.close":
-                await anyio.sleep_forever()
-            await super().send(message)
-
-    switch, clients, talks = MemoryBackend(), [Gone(), Slow(), Client()], [Talk(), Talk(), Talk()]
-    app = service(switch, talks[0])
-    for number in (1, 2):
-        app.add_api_websocket_route(f"/{number}", talks[number])
-    async with living(app), anyio.create_task_group() as group:
-        for talk, client, path in zip(talks, clients, ("/ws", "/1", "/2"), strict=True):
-            group.start_soon(client.connect, app, path)
-            await talk.begun.wait()
-        await set_maintenance_mode(True, switch)
-    assert [[1001, "cleaned up"]] * 3 == [talk.told for talk in talks]
-    for client in clients:
-        client.close()
-
-
-async def test_open_websocket_window_begins_is_closed_to_the_moment() -> None:
-    switch, talk, client = MemoryBackend(), Talk(), Client()
-    app = service(switch, talk)
-    async with living(app), anyio.create_task_group() as group:
-        group.start_soon(client.connect, app)
-        await talk.begun.wait()
+async def test_open_websocket_is_closed_at_the_start_of_a_window() -> None:
+    switch = MemoryBackend()
+    async with opened(service(switch, Talk()), {"/one": Talk()}) as (client,):
         starts_at = clock.now() + timedelta(seconds=20)
         await plan_maintenance(starts_at, backend=switch)
         await client.is_closed()
         assert starts_at <= clock.now() < starts_at + timedelta(seconds=0.1)
-    client.close()
+
+
+class Sending(Talk):
+    async def __call__(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        self.begun.set()
+        try:
+            while True:
+                await websocket.send_text("tick")
+                await anyio.sleep(0.01)
+        except (WebSocketDisconnect, OSError):  # the latter from Starlette before 0.37.2
+            self.told.append("cleaned up")
+
+
+class Accepting(Talk):
+    async def __call__(self, websocket: WebSocket) -> None:
+        self.begun.set()
+        await anyio.sleep(LONG)
+        await super().__call__(websocket)
+
+
+class Closing(Talk):
+    """An endpoint that has closed, or refused, its WebSocket, and still runs."""
+
+    def __init__(self, *, accepts: bool) -> None:
+        super().__init__()
+        self._accepts = accepts
+
+    async def __call__(self, websocket: WebSocket) -> None:
+        if self._accepts:
+            await websocket.accept()
+        await websocket.close(4000)
+        self.begun.set()
+        await anyio.sleep(LONG)
+
+
+@pytest.mark.parametrize(
+    ("make", "sent", "ended"),
+    [
+        (Sending, ["websocket.accept", "tick", "websocket.close"], ["cleaned up"]),
+        (Accepting, ["websocket.accept", "websocket.close"], BY_MAINTENANCE),
+        (partial(Closing, accepts=True), ["websocket.accept", "websocket.close"], []),
+        (partial(Closing, accepts=False), ["websocket.close"], []),
+    ],
+)
+async def test_open_websocket_of_any_endpoint_is_closed_once(
+    make: Callable[[], Talk], sent: list[str], ended: list[object]
+) -> None:
+    switch, talk = MemoryBackend(), make()
+    async with opened(service(switch, Talk()), {"/one": talk}) as (client,):
+        await set_maintenance_mode(True, switch)
+        await client.is_closed()
+        await anyio.sleep(2 * LONG)
+    assert (list(dict.fromkeys(client.texts)), client.texts.count("websocket.close")) == (sent, 1)
+    assert talk.told == ended
+
+
+class Gone(Client):
+    async def send(self, message: Message) -> None:
+        if message["type"] == "websocket.close":
+            raise OSError
+        await super().send(message)
+
+
+class Stuck(Client):
+    async def send(self, message: Message) -> None:
+        if message["type"] == "websocket.close":
+            await anyio.sleep_forever()
+        await super().send(message)
+
+
+async def test_open_websocket_of_a_client_that_is_gone_or_stuck_delays_no_other() -> None:
+    switch, talks = MemoryBackend(), {"/gone": Talk(), "/stuck": Talk(), "/other": Talk()}
+    async with opened(service(switch, Talk()), talks, [Gone(), Stuck(), Client()]) as clients:
+        await set_maintenance_mode(True, switch)
+        await clients[2].is_closed()
+    assert [talk.told for talk in talks.values()] == [BY_MAINTENANCE] * 3
+
+
+# What the app receives
+
+
+class ServerThatDisconnects(Client):
+    """A server that lets the app receive a disconnect with its own code as soon as the close was sent."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "websocket.close":
+            self.to_app.send_nowait({"type": "websocket.disconnect", "code": self.code})
+            await checkpoint()
+            await checkpoint()
+        await super().send(message)
+
+
+class Listener:
+    """An ASGI app that records the messages that it receives, up to two disconnects."""
+
+    def __init__(self) -> None:
+        self.received: list[Message] = []
+        self.begun = anyio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        await send({"type": "websocket.accept"})
+        self.begun.set()
+        while [message["type"] for message in self.received].count("websocket.disconnect") < 2:
+            self.received.append(await receive())
+
+
+@pytest.mark.parametrize("text", [None, "last words"])
+@pytest.mark.parametrize("code", [None, 1012, 1006, 1005])
+async def test_open_websocket_that_is_closed_gives_its_app_1001_whatever_the_server_sends(
+    code: int | None, text: str | None
+) -> None:
+    """None: the server sends nothing, as uvicorn does. A text that came just before is not lost."""
+    switch, listener = MemoryBackend(), Listener()
+    client = Client() if code is None else ServerThatDisconnects(code)
+    async with opened(service(switch, Talk()), {"/listen/": listener}, [client]):
+        if text is not None:
+            await client.to_app.send({"type": "websocket.receive", "text": text})
+        await set_maintenance_mode(True, switch)
+        await client.is_closed()
+    received = [each.get("text", each.get("code")) for each in listener.received]
+    assert (received, client.sent[1:]) == ([*([text] if text else []), 1001, 1001], [CLOSED])
+
+
+# A handler that holds maintenance on
+
+
+class Migration:
+    """An endpoint that migrates while it holds maintenance on, then listens."""
+
+    def __init__(self, migrate: Callable[[], Any], **details: Any) -> None:  # noqa: ANN401 -- those of the block
+        self.migrate = migrate
+        self.details = details
+        self.talk = Talk()
+        self.begun = self.talk.begun
+
+    async def __call__(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        websocket.accept = checkpoint  # type: ignore[method-assign, assignment]  # which `talk` does next
+        async with maintenance_mode_on(**self.details):  # on the switch of the app that runs
+            await self.migrate()
+            await websocket.send_text("migrated")
+        await self.talk(websocket)
+
+
+MIGRATED = ["websocket.accept", "migrated", "websocket.close"]
+
+
+@pytest.mark.parametrize("details", [{}, {"lease": 30}, {"drain": 60}])
+async def test_open_websocket_whose_handler_holds_maintenance_on_stays_and_others_are_closed(
+    details: dict[str, Any],
+) -> None:
+    switch, others, theirs = MemoryBackend(), Talk(), Client()
+
+    async def migrate() -> None:
+        await theirs.is_closed()
+        await anyio.sleep(2 * LONG)
+
+    migration = Migration(migrate, **details)
+    async with opened(service(switch, Talk()), {"/ws2": others, "/migrate": migration}, [theirs, Client()]) as (
+        _,
+        mine,
+    ):
+        await anyio.sleep(LONG)
+        await mine.to_app.send({"type": "websocket.receive", "text": "hello"})
+        await eventually(partial(migration.talk.has_heard, "hello"))
+    assert (migration.talk.told, others.told) == (["hello", *BY_CLIENT], BY_MAINTENANCE)
+    assert mine.texts == MIGRATED
+
+
+async def slow_to_release(store: WatchableStore, _outer: MemoryBackend) -> None:
+    store.before_write = partial(anyio.sleep, LONG / 2)
+
+
+async def in_two_blocks(_store: WatchableStore, _outer: MemoryBackend) -> None:
+    async with maintenance_mode_on():
+        await anyio.sleep(LONG)
+    await anyio.sleep(LONG)
+
+
+async def of_another_middleware(_store: WatchableStore, outer: MemoryBackend) -> None:
+    async with maintenance_mode_on(outer):
+        await anyio.sleep(LONG)
+
+
+@pytest.mark.parametrize("migrate", [slow_to_release, in_two_blocks, of_another_middleware])
+async def test_open_websocket_stays_until_each_block_of_its_handler_is_released(
+    migrate: Callable[[WatchableStore, MemoryBackend], Any],
+) -> None:
+    inner, outer = WatchableStore(), MemoryBackend()
+    migration = Migration(partial(migrate, inner, outer))
+    app = service(inner, Talk())
+    app.add_middleware(maintenance_middleware(backend=outer, read_timeout=60))
+    async with opened(app, {"/migrate": migration}) as (client,):
+        pass
+    assert (client.texts, migration.talk.told) == (MIGRATED, BY_CLIENT)
+
+
+async def test_open_websocket_is_closed_by_the_operator_when_its_handler_leaves_the_block() -> None:
+    switch = MemoryBackend()
+
+    async def migrate() -> None:
+        await set_maintenance_mode(True, switch)
+        await anyio.sleep(LONG)
+
+    migration = Migration(migrate)
+    async with opened(service(switch, Talk()), {"/migrate": migration}) as (client,):
+        await client.is_closed()
+    assert (client.sent[-1], client.texts, migration.talk.told) == (CLOSED, MIGRATED, BY_MAINTENANCE)

@@ -1,9 +1,6 @@
-"""The middleware blocks, exempts and passes WebSockets around the apps of other ASGI frameworks as well.
+"""`middleware.py`: the middleware works around the apps of other ASGI frameworks, whose routes it does not know.
 
-Of Starlette alone it knows the routes. Of the others it cannot know what they would answer with 404, so all their paths
-count as answered, and are blocked.
-
-`cast` is for the type checkers alone: these frameworks describe the messages of ASGI in other types than Starlette.
+`cast` is for type checkers: these frameworks have other types than Starlette for the messages of ASGI.
 """
 
 from __future__ import annotations
@@ -110,27 +107,30 @@ def clients(framework: Framework) -> tuple[TestClient, TestClient]:
 
 
 @each_framework
-def test_a_request_is_blocked_while_maintenance_is_on(framework: Framework) -> None:
+def test_framework_request_in_maintenance_is_blocked(framework: Framework) -> None:
     on, off = clients(framework)
     blocked = on.get("/")
-    assert (503, "7", "no-store") == (blocked.status_code, *map(blocked.headers.get, ("Retry-After", "Cache-Control")))
-    assert {"detail": "Service temporarily unavailable due to maintenance"} == blocked.json()
-    assert "open" == off.get("/").text
+    assert (blocked.status_code, blocked.headers["Retry-After"], blocked.headers["Cache-Control"]) == (
+        503,
+        "7",
+        "no-store",
+    )
+    assert blocked.json() == {"detail": "Service temporarily unavailable due to maintenance"}
+    assert off.get("/").text == "open"
 
 
 @each_framework
-def test_an_exempt_request_passes(framework: Framework) -> None:
+def test_framework_request_that_is_exempt_passes(framework: Framework) -> None:
     for either in clients(framework):
         answer = either.get("/health/live")
-        assert (200, "open") == (answer.status_code, answer.text)
+        assert (answer.status_code, answer.text) == (200, "open")
 
 
 @pytest.mark.parametrize(("framework", "status"), [(starlette, 404), (litestar, 503), (quart, 503), (django, 503)])
-def test_a_path_without_a_route_is_blocked_unless_the_routes_are_known(framework: Framework, status: int) -> None:
+def test_framework_path_without_a_route_is_blocked_unless_routes_are_known(framework: Framework, status: int) -> None:
     on, off = clients(framework)
-    assert status == on.get("/nothing").status_code
-    assert 404 == on.get("/health/nothing").status_code
-    assert 404 == off.get("/nothing").status_code
+    found = [on.get("/nothing"), on.get("/health/nothing"), off.get("/nothing")]
+    assert [response.status_code for response in found] == [status, 404, 404]
 
 
 def echoed(client: TestClient, url: str) -> str:
@@ -141,21 +141,20 @@ def echoed(client: TestClient, url: str) -> str:
 
 
 @each_framework
-def test_a_websocket_is_blocked_while_maintenance_is_on(framework: Framework) -> None:
+def test_framework_websocket_in_maintenance_is_blocked(framework: Framework) -> None:
     on, _ = clients(framework)
     with pytest.raises(WebSocketDenialResponse) as denied, on.websocket_connect("/ws"):
         pass
-    assert (503, "7") == (denied.value.status_code, denied.value.headers["Retry-After"])
+    assert (denied.value.status_code, denied.value.headers["Retry-After"]) == (503, "7")
 
 
 @each_with_websockets
-def test_an_exempt_websocket_passes_and_any_while_maintenance_is_off(framework: Framework) -> None:
+def test_framework_websocket_that_is_exempt_or_without_maintenance_passes(framework: Framework) -> None:
     on, off = clients(framework)
-    assert ["hello"] * 3 == [echoed(on, "/health/ws"), echoed(off, "/health/ws"), echoed(off, "/ws")]
+    assert [echoed(on, "/health/ws"), echoed(off, "/health/ws"), echoed(off, "/ws")] == ["hello"] * 3
 
 
-def test_a_websocket_that_passes_reaches_django_which_refuses_it() -> None:
-    """It does so by an error of its own, maintenance or not, which a server answers with 500."""
+def test_framework_django_gets_a_websocket_that_passes_and_refuses_it() -> None:
     on, off = clients(django)
     for either, url in ((on, "/health/ws"), (off, "/ws")):
         with pytest.raises(ValueError, match="Django can only handle ASGI/HTTP connections, not websocket"):
@@ -163,14 +162,14 @@ def test_a_websocket_that_passes_reaches_django_which_refuses_it() -> None:
 
 
 @each_with_websockets
-def test_the_lifespan_reaches_the_framework(framework: Framework) -> None:
+def test_framework_gets_its_lifespan(framework: Framework) -> None:
     for either in clients(framework):
         with either:
-            assert 200 == either.get("/health/live").status_code
+            assert either.get("/health/live").status_code == 200
 
 
-def test_the_middleware_serves_django_though_it_has_no_lifespan() -> None:
+def test_framework_django_without_a_lifespan_is_served() -> None:
     on, _ = clients(django)
     with pytest.raises(ValueError, match="not lifespan"), on:
         pass
-    assert 503 == on.get("/").status_code
+    assert on.get("/").status_code == 503

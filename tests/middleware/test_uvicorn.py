@@ -1,4 +1,4 @@
-"""Real servers with real clients: uvicorn with each of its WebSocket implementations, and hypercorn."""
+"""`middleware.py` on real servers: uvicorn with each of its WebSocket implementations, and hypercorn."""
 
 from __future__ import annotations
 
@@ -99,14 +99,14 @@ class Service(NamedTuple):
             yield websocket
 
     async def has_cleaned_up(self) -> bool:
-        """Return whether the app was given 1001, once, and wrote it down."""
+        """Return whether the app received 1001, once, and logged it."""
         lines = (self.folder / "log").read_text(encoding="utf-8").splitlines()
         return lines.count("1001 cleaned up") == 1
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Serve the app by each server, on a store that is pushed or one that is read."""
+    """Serve the app by each server, on a store that pushes changes or one that is read."""
     server, store = request.param
     folder = tmp_path_factory.mktemp("served")
     (folder / "served.py").write_text(APP, encoding="utf-8")
@@ -119,11 +119,11 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield Service(stack.enter_context(served), switch, folder)
 
 
-def test_implementations_of_uvicorn_that_are_installed_are_tried() -> None:
+def test_server_implementations_that_are_installed_are_tried() -> None:
     assert {server for server, _ in PAIRS} >= {"websockets", "wsproto"}
 
 
-def test_an_open_websocket_that_is_blocked_is_closed_with_1012_and_an_exempt_one_stays(service: Service) -> None:
+def test_server_closes_an_open_websocket_that_is_blocked_with_1012_and_leaves_an_exempt_one(service: Service) -> None:
     service.set(active=False)
     service.answers(200)
     with service.open("/ws") as blocked, service.open("/exempt/ws") as exempt:
@@ -137,7 +137,7 @@ def test_an_open_websocket_that_is_blocked_is_closed_with_1012_and_an_exempt_one
         anyio.run(eventually, service.has_cleaned_up)
 
 
-def test_a_blocked_handshake_is_answered_as_the_same_request_over_http(service: Service) -> None:
+def test_server_answers_a_blocked_handshake_as_the_request_over_http(service: Service) -> None:
     service.set(active=True)
     over_http = service.answers(503)[-1]
     with pytest.raises(InvalidStatus) as caught, service.open("/ws"):
@@ -150,7 +150,7 @@ def test_a_blocked_handshake_is_answered_as_the_same_request_over_http(service: 
         pass
 
 
-def test_what_another_process_sets_counts_and_in_a_file_from_the_next_request_on(service: Service) -> None:
+def test_server_obeys_another_process_and_with_a_file_from_the_next_request_on(service: Service) -> None:
     for active in (False, True, False):
         service.set(active=active)
         answers = service.answers(503 if active else 200)
@@ -168,10 +168,10 @@ def test_what_another_process_sets_counts_and_in_a_file_from_the_next_request_on
     ],
     ids=["--forwarded-allow-ips=*", "--forwarded-allow-ips=127.0.0.1", "--no-proxy-headers"],
 )
-def test_a_server_that_trusts_every_proxy_lets_clients_choose_their_address(
+def test_server_that_trusts_every_proxy_lets_clients_choose_their_address(
     around: Callable[[Any], Any], status: int
 ) -> None:
-    """As the documentation of `client_in` says: the proxy on 127.0.0.1 has added the last address."""
+    """As the documentation of `client_in` says: the proxy on 127.0.0.1 appends the last address."""
     exempt = client_in("10.0.0.0/8", trusted_proxies=["127.0.0.1"])
     app = maintenance_middleware(backend=MemoryBackend(state=True), exempt=exempt)(PlainTextResponse("open"))
 

@@ -1,4 +1,4 @@
-"""The exemption by a FastAPI dependency: `predicates/dependencies.py`."""
+"""`predicates/dependencies.py`: exemption by a FastAPI dependency of the app."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from starlette.exceptions import WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import TypeAliasType
 
 from fastapi_maintenance import (
@@ -74,18 +74,17 @@ def app_with(exempt: ExemptCallback, path: str = "/items/{item_id}", **settings:
     """Return an app with a route, in maintenance but for what is exempt."""
     app = FastAPI()
     app.add_middleware(maintenance_middleware(**{"backend": "memory:", "enabled": True, **settings}, exempt=exempt))
-
-    @app.api_route(path, methods=["GET", "POST"])
-    def answer() -> None:
-        return None
-
+    app.add_api_route(path, lambda: None, methods=["GET", "POST"])
     return app
 
 
 async def status_of(app: ASGIApp, path: str = "/items/7", method: str = "GET", **parts: Any) -> int:  # noqa: ANN401 -- of a request
     async with client(app) as http:
-        response = await http.request(method, path, **parts)
-        return response.status_code
+        return (await http.request(method, path, **parts)).status_code
+
+
+async def statuses_of(app: ASGIApp, *users: str, path: str = "/items/7") -> list[int]:
+    return [await status_of(app, path, headers={"x-user": user}) for user in users]
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -96,8 +95,6 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class Item(BaseModel):
-    """A body."""
-
     name: str
 
 
@@ -215,7 +212,7 @@ HEADERS = optional(
     cookies=optional(session=NAMES),
     body=BODIES,
 )
-def test_dependency_is_what_a_route_makes_of_it(
+def test_dependency_of_any_kind_gives_the_verdict_that_a_route_would_get(
     call: Any,  # noqa: ANN401 -- what a route can depend on
     item: str,
     query: dict[str, str],
@@ -274,32 +271,24 @@ async def test_dependency_has_the_app_of_the_middleware_added_to_it_or_around_it
         assert [await status_of(each, path) for path in ("/named", "/inner/named")] == [200, 200]
 
 
-async def test_dependency_override_counts_from_the_next_request_on() -> None:
-    app = app_with(dependency(from_token))
-    seen = [await status_of(app)]
-    app.dependency_overrides = {from_token: lambda: True}
-    seen.append(await status_of(app))
-    app.dependency_overrides[from_token] = lambda: False
-    seen.append(await status_of(app))
-    app.dependency_overrides.clear()
-    seen.append(await status_of(app))
-    assert seen == [503, 200, 503, 503]
-
-
-async def test_dependency_shared_by_two_apps_has_the_overrides_of_each() -> None:
+async def test_dependency_override_of_its_own_app_counts_from_the_next_request_on() -> None:
     exempt = dependency(from_token)
-    apps = [app_with(exempt), app_with(exempt)]
-    apps[0].dependency_overrides[from_token] = lambda: True
-    assert [await status_of(app) for app in apps] == [200, 503]
+    app, other = app_with(exempt), app_with(exempt)
+    seen = [await status_of(app)]
+    for overrides in ({from_token: lambda: True}, {from_token: lambda: False}, {}):
+        app.dependency_overrides = overrides
+        seen += [await status_of(app), await status_of(other)]
+    assert seen == [503, 200, 503, 503, 503, 503, 503]
 
 
 async def test_dependency_of_a_starlette_app_has_no_overrides() -> None:
-    app = Starlette(routes=[Route("/", lambda _: None)])
-    app.add_middleware(maintenance_middleware(enabled=True, exempt=dependency(from_header)))
-    assert await status_of(app, "/") == 503
-    body = Starlette(routes=[Route("/", Response(), methods=["POST"])])
-    body.add_middleware(maintenance_middleware(enabled=True, exempt=dependency(from_body)))
-    assert [await status_of(body, "/", "POST", json={"name": name}) for name in ("ada", "eve")] == [200, 503]
+    app = Starlette(routes=[Route("/", Response(), methods=["GET", "POST"])])
+    app.add_middleware(
+        maintenance_middleware(enabled=True, exempt=any_of(dependency(from_header), dependency(from_body)))
+    )
+    found = [await status_of(app, "/")]
+    found += [await status_of(app, "/", "POST", json={"name": name}) for name in ("ada", "eve")]
+    assert found == [503, 200, 503]
 
 
 def is_own(org: str, x_org: Annotated[str, Header()]) -> bool:
@@ -392,7 +381,7 @@ async def test_dependency_of_a_route_that_was_changed_has_its_new_path_parameter
     assert seen == [503, 200]
 
 
-# What it opens, and what it leaves alone
+# What it opens and closes
 
 
 @pytest.mark.parametrize("is_admin", [True, False])
@@ -415,22 +404,29 @@ async def test_dependency_is_closed_after_where_and_before_the_app_runs(is_admin
     assert order == ["open", "where", "closed", *(["app"] if is_admin else [])]
 
 
-async def test_dependency_that_fails_when_it_is_closed_exempts_nothing(caplog: pytest.LogCaptureFixture) -> None:
+class CommitError(LookupError): ...
+
+
+@pytest.mark.parametrize("error", [CommitError(), HTTPException(403)])
+async def test_dependency_that_raises_when_it_is_closed_exempts_nothing(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     async def connection() -> AsyncIterator[bool]:
         yield True
-        msg = "cannot commit"
-        raise LookupError(msg)
+        raise error
 
-    assert await status_of(app_with(any_of(dependency(connection), never))) == 503
-    assert errors(caplog) == ["The predicate any_of(dependency(connection), never) failed; the request is not exempt"]
+    newer: list[Any] = [Depends(connection, scope="function")] if "scope" in signature(Depends).parameters else []
+    for call in (connection, *newer):
+        assert await status_of(app_with(any_of(dependency(call), never))) == 503
+    text = "The predicate any_of(dependency(connection), never) failed; the request is not exempt"
+    if isinstance(error, CommitError):
+        assert errors(caplog) == [text] * (1 + len(newer))
 
 
-async def test_dependency_makes_no_span_and_leaves_the_scope_of_the_app_alone() -> None:
+async def test_dependency_leaves_the_scope_of_the_app_alone() -> None:
     seen: list[set[str]] = []
 
     class Outside:
-        """Sees what there is in the scope before and after the predicate was asked."""
-
         def __init__(self, app: ASGIApp) -> None:
             self.app = app
 
@@ -441,8 +437,8 @@ async def test_dependency_makes_no_span_and_leaves_the_scope_of_the_app_alone() 
 
     app = app_with(dependency(from_header))
     app.add_middleware(Outside)
-    assert await status_of(app, headers={"x-user": "eve"}) == 503
-    assert seen[0] | {"endpoint", "path_params", "route", "router"} == seen[1]  # as routing leaves it
+    assert await statuses_of(app, "eve") == [503]
+    assert seen[1] == seen[0] | {"endpoint", "path_params", "route", "router"}  # as routing leaves it
 
 
 async def test_dependency_and_the_app_read_the_same_body() -> None:
@@ -460,25 +456,7 @@ async def test_dependency_and_the_app_read_the_same_body() -> None:
     assert response.json() == '{"name":"ada"}'
 
 
-@pytest.mark.parametrize("compose", [lambda part: part, not_])
-async def test_dependency_on_a_body_that_is_too_large_is_unknown(
-    compose: Callable[[ExemptCallback], ExemptCallback], caplog: pytest.LogCaptureFixture
-) -> None:
-    sent: list[Message] = []
-    message = {"type": "http.request", "body": b'{"name": "ada", "more": "%s"}' % bytes(2**20), "more_body": False}
-
-    async def receive() -> Message:
-        return message
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    request = make_request("/items/7", method="POST", headers=[("content-type", "application/json")])
-    await app_with(compose(dependency(from_body)))(request.scope, receive, send)
-    assert (sent[0]["status"], errors(caplog)) == (503, [])
-
-
-# WebSockets, and asked again
+# WebSockets, and questions about a request in progress
 
 
 async def from_connection(connection: HTTPConnection) -> bool:
@@ -500,7 +478,7 @@ async def test_dependency_on_a_connection_decides_on_handshakes(caplog: pytest.L
 
 
 @pytest.mark.parametrize("asked_at_the_start", [False, True])
-async def test_dependency_asked_again_returns_its_first_verdict_and_is_unknown_without_one(
+async def test_dependency_asked_again_returns_its_first_verdict_or_unknown(
     asked_at_the_start: bool,
 ) -> None:
     calls: list[str] = []
@@ -516,9 +494,7 @@ async def test_dependency_asked_again_returns_its_first_verdict_and_is_unknown_w
     async with living(app), anyio.create_task_group() as group:
         if asked_at_the_start:
             await set_maintenance_mode(True, switch)
-        scope = websocket_scope(headers={"x-user": "ada"})
-        await websocket.to_app.send({"type": "websocket.connect"})
-        group.start_soon(app, scope, websocket.receive, websocket.send)
+        group.start_soon(websocket.connect, app, "/ws", {"x-user": "ada"})
         await talk.begun.wait()
         await set_maintenance_mode(True, switch, message="another")
         if asked_at_the_start:
@@ -527,12 +503,12 @@ async def test_dependency_asked_again_returns_its_first_verdict_and_is_unknown_w
         else:
             await websocket.is_closed()
             assert websocket.sent[1:] == [CLOSED]
-        await websocket.to_app.send({"type": "websocket.disconnect", "code": 1000})
+        await websocket.disconnect()
     websocket.close()
     assert calls == ["http"] * asked_at_the_start
 
 
-# What a route makes in a way of its own
+# Routes that read requests in their own way
 
 
 def is_mutation(name: Annotated[str, Body(embed=True)]) -> bool:
@@ -564,45 +540,46 @@ async def test_dependency_on_a_body_without_a_content_type_is_unknown_unless_it_
     assert await status_of(app, "/", "POST", content=content) == (200 if is_known else 503)
 
 
-async def test_dependency_on_a_body_that_a_route_reads_in_its_own_way_is_unknown() -> None:
-    packed = {"content": gzip.compress(b'{"name": "mutation"}'), "headers": {"content-type": "application/json"}}
-    for exempt in (dependency(is_mutation), not_(dependency(is_mutation))):
-        app = app_with(exempt)
-        app.router.route_class = Unpacking
-        app.post("/own")(lambda: None)
-        assert await status_of(app, "/own", "POST", **packed) == 503
+async def two_items(item: Item, other: Item) -> None: ...
 
 
-async def test_dependency_has_the_names_that_are_defined_after_it() -> None:
+JSON = {"content-type": "application/json"}
+UNCLEAR_BODIES: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "too large": (from_body, "/items/7", {"content": b'{"name": "ada", "x": "%s"}' % bytes(2**20), "headers": JSON}),
+    "decoded by the route": (
+        is_mutation,
+        "/unpacked",
+        {"content": gzip.compress(b'{"name": "mutation"}'), "headers": JSON},
+    ),
+    "with another part for the route": (
+        from_body,
+        "/two",
+        {"json": {"name": "ada", "item": {"name": "eve"}, "other": {"name": "bob"}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR_BODIES)
+@pytest.mark.parametrize("compose", [any_of, not_])
+async def test_dependency_on_a_body_that_is_too_large_or_read_differently_is_unknown(
+    name: str, compose: Callable[[ExemptCallback], ExemptCallback], caplog: pytest.LogCaptureFixture
+) -> None:
+    call, path, parts = UNCLEAR_BODIES[name]
+    app = app_with(compose(dependency(call)))
+    app.post("/two")(two_items)
+    app.router.route_class = Unpacking
+    app.post("/unpacked")(lambda: None)
+    assert (await status_of(app, path, "POST", **parts), errors(caplog)) == (503, [])
+
+
+async def test_dependency_may_name_in_annotations_what_is_defined_later() -> None:
     namespace: dict[str, Any] = {"Annotated": Annotated, "Depends": Depends}
     exec("def later(x: 'Annotated[bool, Depends(earlier)]'): return x", namespace)  # noqa: S102 -- names that come later
     is_old = "strict_content_type" not in signature(FastAPI).parameters
     with pytest.raises(TypeError, match="FastAPI accepts") if is_old else nullcontext():
         exempt = dependency(namespace["later"])
         namespace["earlier"] = from_header
-        statuses = [await status_of(app_with(exempt), headers={"x-user": name}) for name in ("ada", "eve")]
-        assert statuses == [200, 503]
-
-
-async def test_dependency_that_refuses_when_it_is_closed_exempts_nothing() -> None:
-    async def connection() -> AsyncIterator[bool]:
-        yield True
-        raise HTTPException(403)
-
-    newer = [Depends(connection, scope="function")] if "scope" in signature(Depends).parameters else []
-    for call in (connection, *newer):
-        assert await status_of(app_with(dependency(call))) == 503
-
-
-async def test_dependency_on_a_body_of_which_the_route_takes_another_part_is_unknown() -> None:
-    body = {"name": "ada", "item": {"name": "eve"}, "other": {"name": "bob"}}
-    for exempt in (dependency(from_body), not_(dependency(from_body))):
-        app = app_with(exempt)
-
-        @app.post("/two")
-        async def two(item: Item, other: Item) -> None: ...
-
-        assert await status_of(app, "/two", "POST", json=body) == 503
+        assert await statuses_of(app_with(exempt), "ada", "eve") == [200, 503]
 
 
 async def test_dependency_that_adds_a_task_is_not_held_up_by_it() -> None:
@@ -624,7 +601,7 @@ async def test_dependency_asked_with_another_request_object_takes_no_parameter_o
     assert [await status_of(app, path, headers=headers) for path in ("/orgs/yours?org=mine", "/orgs/mine")] == [503] * 2
 
 
-# Bad input
+# Wrong arguments
 
 
 def from_websocket(websocket: WebSocket) -> bool:
@@ -645,8 +622,7 @@ class Role:
         return self.name == "admin"
 
 
-class Unknown:
-    """Nothing that FastAPI can make of a parameter."""
+class Unknown: ...
 
 
 def from_unknown(value: Unknown) -> bool:
@@ -673,7 +649,7 @@ async def is_admin_later(user: object) -> bool:
         (from_header, is_admin_later, "where must be a function that is not async"),
     ],
 )
-def test_dependency_bad_argument_is_refused_by_its_name_and_rule(
+def test_dependency_wrong_argument_is_refused_with_its_name_and_rule(
     call: Any,  # noqa: ANN401 -- wrong on purpose
     where: Any,  # noqa: ANN401 -- as above
     text: str,
@@ -687,53 +663,45 @@ def by_query(item_id: Annotated[str, Query()]) -> bool:
     return bool(item_id)
 
 
+WHERE, NOT_EXEMPT = "what where returns for from_header must be", "failed; the request is not exempt:"
+
+
 @pytest.mark.parametrize(
-    ("exempt", "text"),
+    ("call", "where", "text"),
     [
-        (
-            dependency(from_header, where=lambda _: "yes"),  # type: ignore[arg-type, return-value]  # wrong on purpose
-            "dependency(from_header) failed; the request is not exempt: what where returns for from_header must be",
-        ),
-        (
-            dependency(from_header, where=lambda _: is_admin_later("ada")),  # type: ignore[arg-type, return-value]  # as above
-            "dependency(from_header) failed; the request is not exempt: what where returns for from_header must be",
-        ),
-        (
-            dependency(lambda: "secret"),  # type: ignore[arg-type, return-value]  # wrong on purpose
-            "dependency(<lambda>) failed; the request is not exempt: the result of the dependency <lambda> must be",
-        ),
-        (
-            dependency(by_query),
-            "dependency(by_query) failed; the request is not exempt: FastAPI refuses the dependency by_query for a",
-        ),
+        (from_header, lambda _: "yes", f"dependency(from_header) {NOT_EXEMPT} {WHERE}"),
+        (from_header, lambda _: is_admin_later("ada"), f"dependency(from_header) {NOT_EXEMPT} {WHERE}"),
+        (lambda: "secret", None, f"dependency(<lambda>) {NOT_EXEMPT} the result of the dependency <lambda> must be"),
+        (by_query, None, f"dependency(by_query) {NOT_EXEMPT} FastAPI refuses the dependency by_query for a"),
     ],
 )
 async def test_dependency_that_can_give_no_verdict_blocks_and_is_logged_once(
-    exempt: AsyncBuiltInPredicate, text: str, caplog: pytest.LogCaptureFixture
+    call: Any,  # noqa: ANN401 -- wrong on purpose
+    where: Any,  # noqa: ANN401 -- as above
+    text: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    app = app_with(any_of(exempt, not_(exempt)))
-    assert [await status_of(app, headers={"x-user": "ada"}) for _ in range(2)] == [503, 503]
-    (message,) = errors(caplog)
-    assert message.startswith("The predicate any_of(")
-    app = app_with(exempt)
-    assert [await status_of(app, headers={"x-user": "ada"}) for _ in range(2)] == [503, 503]
-    assert errors(caplog)[1].startswith(f"The predicate {text}")
-    assert "secret" not in caplog.text
+    exempt: AsyncBuiltInPredicate = dependency(call, where=where)
+    for each, start in ((any_of(exempt, not_(exempt)), "any_of("), (exempt, text)):
+        caplog.clear()
+        assert await statuses_of(app_with(each), "ada", "ada") == [503, 503]
+        (message,) = errors(caplog)
+        assert message.startswith(f"The predicate {start}")
+        assert "secret" not in caplog.text
 
 
 async def test_dependency_that_raises_is_logged_each_time_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     def fails() -> bool:
         raise LookupError
 
-    app = app_with(any_of(dependency(fails)))
-    assert [await status_of(app) for _ in range(2)] == [503, 503]
+    assert await statuses_of(app_with(any_of(dependency(fails))), "ada", "ada") == [503, 503]
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [LookupError, LookupError]
 
 
 # By itself
 
 
-async def test_dependency_outside_of_a_middleware_is_resolved_for_a_request() -> None:
+async def test_dependency_outside_a_middleware_is_resolved_for_a_request() -> None:
     exempt = dependency(from_header)
     requests = [make_request(headers=[("x-user", name)]) for name in ("ada", "eve", "nobody")]
     assert [await exempt(request) for request in requests] == [True, False, False]

@@ -1,9 +1,10 @@
-"""The laws of `any_of`, `all_of` and `not_`, over sync and async predicates alike: Kleene's three-valued logic."""
+"""`predicates/combinators.py`: the laws of Kleene's three-valued logic, over sync and async predicates alike."""
 
 from __future__ import annotations
 
 import copy
 import inspect
+import operator
 import pickle
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -53,25 +54,25 @@ combinators = st.sampled_from((any_of, all_of))
 each_combinator = pytest.mark.parametrize("combinator", [any_of, all_of])
 
 
-# What they mean
+# Truth tables
 
 
 @given(several)
-def test_any_of_is_true_if_a_part_is_and_else_unknown_if_a_part_is(parts: list[Any]) -> None:
+def test_any_of_is_true_if_a_part_is_else_unknown_if_a_part_is(parts: list[Any]) -> None:
     said = [verdict_of(part) for part in parts]
     expected = True if True in said else None if None in said else False
     assert verdict_of(any_of(*parts)) is expected
 
 
 @given(several)
-def test_all_of_is_false_if_a_part_is_and_else_unknown_if_a_part_is(parts: list[Any]) -> None:
+def test_all_of_is_false_if_a_part_is_else_unknown_if_a_part_is(parts: list[Any]) -> None:
     said = [verdict_of(part) for part in parts]
     expected = False if False in said else None if None in said else True
     assert verdict_of(all_of(*parts)) is expected
 
 
 @given(anything)
-def test_not_is_the_opposite_and_of_unknown_unknown(p: Any) -> None:  # noqa: ANN401 -- sync or async
+def test_not_is_the_opposite_or_unknown(p: Any) -> None:  # noqa: ANN401 -- sync or async
     assert verdict_of(not_(p)) is {True: False, False: True, None: None}[verdict_of(p)]
 
 
@@ -90,7 +91,7 @@ TRUTH_TABLE = [
 
 
 @pytest.mark.parametrize(("one", "other", "either", "both"), TRUTH_TABLE)
-def test_the_truth_table_is_kleenes_for_every_pair_of_kinds(
+def test_combinators_of_any_two_kinds_follow_the_truth_table(
     one: Verdict, other: Verdict, either: Verdict, both: Verdict
 ) -> None:
     for kinds in product(MAKERS, repeat=2):
@@ -99,74 +100,60 @@ def test_the_truth_table_is_kleenes_for_every_pair_of_kinds(
         assert verdict_of(all_of(*pair)) is both
 
 
-# Units and zeros
-
-
-def test_any_of_nothing_is_never_and_all_of_nothing_is_always() -> None:
-    said = [verdict_of(predicate) for predicate in (never, any_of(), always, all_of())]
-    assert said == [False, False, True, True]
-
-
-@given(anything)
-def test_never_is_the_identity_of_any_of_and_the_zero_of_all_of(p: Any) -> None:  # noqa: ANN401 -- sync or async
-    assert verdict_of(any_of(never, p)) is verdict_of(any_of(p, never)) is verdict_of(p)
-    assert verdict_of(all_of(never, p)) is verdict_of(all_of(p, never)) is False
-
-
-@given(anything)
-def test_always_is_the_identity_of_all_of_and_the_zero_of_any_of(p: Any) -> None:  # noqa: ANN401 -- sync or async
-    assert verdict_of(all_of(always, p)) is verdict_of(all_of(p, always)) is verdict_of(p)
-    assert verdict_of(any_of(always, p)) is verdict_of(any_of(p, always)) is True
-
-
 # Laws
 
+Law = Callable[[Any, Any, Any], tuple[Any, Any]]
+LAWS: dict[str, Law] = {
+    "any_of() is never": lambda *_: (any_of(), never),
+    "all_of() is always": lambda *_: (all_of(), always),
+    "never is the identity of any_of, left": lambda p, *_: (any_of(never, p), p),
+    "never is the identity of any_of, right": lambda p, *_: (any_of(p, never), p),
+    "never is the zero of all_of, left": lambda p, *_: (all_of(never, p), never),
+    "never is the zero of all_of, right": lambda p, *_: (all_of(p, never), never),
+    "always is the identity of all_of, left": lambda p, *_: (all_of(always, p), p),
+    "always is the identity of all_of, right": lambda p, *_: (all_of(p, always), p),
+    "always is the zero of any_of, left": lambda p, *_: (any_of(always, p), always),
+    "always is the zero of any_of, right": lambda p, *_: (any_of(p, always), always),
+    "any_of is idempotent": lambda p, *_: (any_of(p, p), any_of(p)),
+    "all_of is idempotent": lambda p, *_: (all_of(p, p), all_of(p)),
+    "any_of of one is that one": lambda p, *_: (any_of(p), p),
+    "all_of of one is that one": lambda p, *_: (all_of(p), p),
+    "any_of is associative, left": lambda p, q, r: (any_of(any_of(p, q), r), any_of(p, q, r)),
+    "any_of is associative, right": lambda p, q, r: (any_of(p, any_of(q, r)), any_of(p, q, r)),
+    "all_of is associative, left": lambda p, q, r: (all_of(all_of(p, q), r), all_of(p, q, r)),
+    "all_of is associative, right": lambda p, q, r: (all_of(p, all_of(q, r)), all_of(p, q, r)),
+    "any_of is independent of order": lambda p, q, r: (any_of(r, p, q), any_of(p, q, r)),
+    "all_of is independent of order": lambda p, q, r: (all_of(r, p, q), all_of(p, q, r)),
+    "De Morgan, any_of": lambda p, q, r: (not_(any_of(p, q, r)), all_of(not_(p), not_(q), not_(r))),
+    "De Morgan, all_of": lambda p, q, r: (not_(all_of(p, q, r)), any_of(not_(p), not_(q), not_(r))),
+    "double negation": lambda p, *_: (not_(not_(p)), p),
+    "any_of distributes over all_of": lambda p, q, r: (any_of(p, all_of(q, r)), all_of(any_of(p, q), any_of(p, r))),
+    "all_of distributes over any_of": lambda p, q, r: (all_of(p, any_of(q, r)), any_of(all_of(p, q), all_of(p, r))),
+}
 
-@given(combinators, anything)
-def test_idempotence(combinator: Combinator, p: Any) -> None:  # noqa: ANN401 -- sync or async
-    assert verdict_of(combinator(p)) is verdict_of(combinator(p, p)) is verdict_of(p)
 
-
-@given(combinators, anything, anything, anything)
-def test_associativity(combinator: Combinator, p: Any, q: Any, r: Any) -> None:  # noqa: ANN401 -- sync or async
-    flat = verdict_of(combinator(p, q, r))
-    assert verdict_of(combinator(combinator(p, q), r)) is flat
-    assert verdict_of(combinator(p, combinator(q, r))) is flat
-
-
-@given(combinators, several.flatmap(lambda parts: st.tuples(st.just(parts), st.permutations(parts))))
-def test_independence_of_order(combinator: Combinator, orders: tuple[list[Any], list[Any]]) -> None:
-    one, other = orders
-    assert verdict_of(combinator(*one)) is verdict_of(combinator(*other))
-
-
-@given(several)
-def test_de_morgan(parts: list[Any]) -> None:
-    opposites = [not_(part) for part in parts]
-    assert verdict_of(not_(any_of(*parts))) is verdict_of(all_of(*opposites))
-    assert verdict_of(not_(all_of(*parts))) is verdict_of(any_of(*opposites))
-
-
-@given(anything)
-def test_double_negation(p: Any) -> None:  # noqa: ANN401 -- sync or async
-    assert verdict_of(not_(not_(p))) is verdict_of(p)
+@pytest.mark.parametrize("law", LAWS)
+@given(anything, anything, anything)
+def test_law_both_sides_give_one_verdict(law: str, p: Any, q: Any, r: Any) -> None:  # noqa: ANN401 -- sync or async
+    one, other = LAWS[law](p, q, r)
+    assert verdict_of(one) is verdict_of(other)
 
 
 @given(
     combinators, st.lists(st.tuples(st.sampled_from(list(MAKERS)), st.sampled_from((True, False, None))), max_size=4)
 )
-def test_what_is_unknown_now_and_learned_later_changes_no_verdict_that_was_known(
+def test_combinators_of_an_unknown_part_that_becomes_known_keep_a_known_verdict(
     combinator: Combinator, parts: list[tuple[str, Verdict]]
 ) -> None:
     """Monotonicity: to know more never blocks what was exempt, and never exempts what was blocked for certain."""
     before = verdict_of(combinator(*(make_predicate(kind, verdict) for kind, verdict in parts)))
     for learned in (True, False):
-        told = [make_predicate(kind, learned if verdict is None else verdict) for kind, verdict in parts]
-        assert before in (None, verdict_of(combinator(*told)))
+        known = [make_predicate(kind, learned if verdict is None else verdict) for kind, verdict in parts]
+        assert before in (None, verdict_of(combinator(*known)))
 
 
 @given(anything)
-def test_the_excluded_middle_and_non_contradiction_hold_but_for_the_unknown(p: Any) -> None:  # noqa: ANN401 -- sync or async
+def test_combinators_of_a_known_part_and_its_opposite_decide(p: Any) -> None:  # noqa: ANN401 -- sync or async
     known = verdict_of(p) is not None
     assert verdict_of(any_of(p, not_(p))) is (True if known else None)
     assert verdict_of(all_of(p, not_(p))) is (False if known else None)
@@ -179,7 +166,7 @@ def test_each_distributes_over_the_other(p: Any, q: Any, r: Any) -> None:  # noq
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_the_answers_are_the_same_on_an_event_loop_where_predicates_wait(loop: str) -> None:
+def test_combinators_of_predicates_that_wait_follow_the_truth_table(loop: str) -> None:
     def waiting(verdict: Verdict) -> Any:  # noqa: ANN401 -- an async predicate
         async def predicate(_request: Request, /) -> Verdict:
             await anyio.lowlevel.checkpoint()
@@ -199,14 +186,14 @@ def test_the_answers_are_the_same_on_an_event_loop_where_predicates_wait(loop: s
 
 
 @given(predicates(SYNC_MAKERS))
-def test_a_combination_of_sync_predicates_is_sync(p: Any) -> None:  # noqa: ANN401 -- a sync one
+def test_combination_of_sync_predicates_is_sync(p: Any) -> None:  # noqa: ANN401 -- a sync one
     for predicate in (any_of(p), all_of(p, p), not_(p)):
         assert not inspect.iscoroutinefunction(predicate.__call__)
         assert not inspect.isawaitable(predicate(REQUEST))
 
 
 @given(combinators, st.lists(single_predicates(SYNC_MAKERS)), single_predicates(ASYNC_MAKERS))
-def test_a_combination_with_an_async_part_is_seen_to_be_async_at_any_depth(
+def test_combination_with_an_async_part_at_any_depth_is_async(
     combinator: Combinator,
     before: list[Any],
     part: Any,  # noqa: ANN401 -- an async one
@@ -217,8 +204,7 @@ def test_a_combination_with_an_async_part_is_seen_to_be_async_at_any_depth(
 
 
 @pytest.mark.parametrize("kind", [*ASYNC_MAKERS, *HIDDEN_MAKERS])
-def test_a_coroutine_is_never_taken_for_true(kind: str) -> None:
-    """Whatever it is returned by: an async function, method or object, a partial of one, or a lambda."""
+def test_combination_never_counts_a_coroutine_as_true(kind: str) -> None:
     no = make_predicate(kind, False)
     assert verdict_of(not_(no)) is verdict_of(all_of(not_(no))) is True
     for predicate in (
@@ -233,8 +219,8 @@ def test_a_coroutine_is_never_taken_for_true(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(HIDDEN_MAKERS))
-def test_an_awaitable_that_comes_as_a_surprise_makes_the_answer_awaitable(kind: str) -> None:
-    """Only for the request for which it comes: before it, the combination may have decided."""
+def test_combination_of_a_sync_function_that_returns_an_awaitable_returns_one(kind: str) -> None:
+    """Only for that request: the combination may decide before it is asked."""
     no = make_predicate(kind, False)
     answers = [any_of(no)(REQUEST), all_of(no)(REQUEST), not_(no)(REQUEST)]
     assert [inspect.isawaitable(answer) for answer in answers] == [True] * 3
@@ -244,7 +230,7 @@ def test_an_awaitable_that_comes_as_a_surprise_makes_the_answer_awaitable(kind: 
 
 
 @pytest.mark.parametrize("answer", [1, "yes", 0, "", always, iter(())])
-def test_what_merely_counts_as_true_or_false_is_refused(answer: object) -> None:
+def test_combination_of_a_part_that_returns_no_verdict_raises(answer: object) -> None:
     async def wait(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request
         return cast("bool", answer)
 
@@ -273,22 +259,23 @@ built_in = st.sampled_from(list(BUILT_IN.values()))
 
 @given(built_in, anything)
 @example(BUILT_IN["async"], lambda _: True)
-def test_the_operators_are_the_combinators(p: Any, q: Any) -> None:  # noqa: ANN401 -- sync or async
+def test_operators_are_the_combinators(p: Any, q: Any) -> None:  # noqa: ANN401 -- sync or async
     for one, other in ((p, q), (q, p)):
-        for made, expected in ((one | other, any_of(one, other)), (one & other, all_of(one, other))):
-            assert (type(made), made.__name__, made.parts) == (type(expected), expected.__name__, (one, other))
-            assert verdict_of(made) is verdict_of(expected)
+        for combined, expected in ((one | other, any_of(one, other)), (one & other, all_of(one, other))):
+            assert (type(combined), combined.__name__, combined.parts) == (
+                type(expected),
+                expected.__name__,
+                (one, other),
+            )
+            assert verdict_of(combined) is verdict_of(expected)
     assert verdict_of(~p) is verdict_of(not_(p))
     assert type(~p) is type(not_(p))
 
 
 @pytest.mark.parametrize("predicate", BUILT_IN.values(), ids=list(BUILT_IN))
-def test_the_truth_of_a_predicate_is_refused_with_what_to_write(predicate: Any) -> None:  # noqa: ANN401 -- sync or async
+def test_predicate_as_a_truth_value_raises_and_names_the_combinators(predicate: Any) -> None:  # noqa: ANN401 -- sync or async
     refused: list[Callable[[], object]] = [
-        lambda: predicate or always,
-        lambda: predicate and always,
-        lambda: not predicate,
-        lambda: bool(predicate),
+        *(lambda: predicate or always, lambda: predicate and always, lambda: not predicate, lambda: bool(predicate))
     ]
     for use in refused:
         with pytest.raises(TypeError, match=r"^.* has no truth value.* any_of\(.* all_of\(.* not_\("):
@@ -296,42 +283,37 @@ def test_the_truth_of_a_predicate_is_refused_with_what_to_write(predicate: Any) 
 
 
 @pytest.mark.parametrize("other", ["/health", None, True])
-def test_an_operator_refuses_what_cannot_be_called(other: Any) -> None:  # noqa: ANN401 -- anything
-    refused: list[Callable[[], object]] = [
-        lambda: always | other,
-        lambda: other | always,
-        lambda: always & other,
-        lambda: other & always,
-    ]
-    for use in refused:
-        with pytest.raises(TypeError, match=r"^predicates must be callable, got "):
-            use()
+def test_operators_with_an_operand_that_is_not_callable_raise(other: Any) -> None:  # noqa: ANN401 -- anything
+    uses: list[Callable[[Any, Any], object]] = [operator.or_, operator.and_]
+    for use in uses:
+        for operands in ((always, other), (other, always)):
+            with pytest.raises(TypeError, match=r"^predicates must be callable, got "):
+                use(*operands)
 
 
-def test_a_predicate_is_shown_by_its_factory_and_without_secrets() -> None:
+def test_predicate_repr_names_its_factory_and_no_secret() -> None:
     exempt = path_prefix("/health") & header_equals("X-Key", "secret") | ~safe_method
     assert repr(exempt) == "any_of(all_of(path_prefix('/health'), header_equals('X-Key', ...)), not_(safe_method))"
 
 
 @pytest.mark.parametrize("predicate", [always, never, safe_method, BUILT_IN["bypass"]])
-def test_a_predicate_that_a_module_has_is_copied_and_pickled(predicate: Any) -> None:  # noqa: ANN401 -- any
+def test_predicate_of_a_module_can_be_copied_and_pickled(predicate: Any) -> None:  # noqa: ANN401 -- any
     for copied in (copy.deepcopy(predicate), pickle.loads(pickle.dumps(predicate))):  # noqa: S301 -- our own
         assert copied is predicate or isinstance(predicate, BypassCookie)
         assert verdict_of(copied) is verdict_of(predicate)
 
 
-# How far they ask
+# Order of evaluation
 
 
 class Asked:
-    """Predicates that note when they are asked, and their coroutines, to see what became of them."""
+    """Records which predicates are asked, and their coroutines."""
 
     def __init__(self) -> None:
         self.names: list[int] = []
         self.coroutines: list[Coroutine[Any, Any, Verdict]] = []
 
     def predicate(self, name: int, asked: Any) -> Any:  # noqa: ANN401 -- sync or async
-        """Return a predicate that keeps how it is asked and what it returns."""
 
         def ask(request: Request, /) -> Any:  # noqa: ANN401 -- a verdict, or an awaitable
             self.names.append(name)
@@ -348,7 +330,7 @@ class Asked:
 
 
 @given(st.sampled_from([(any_of, True), (all_of, False)]), several)
-def test_they_ask_in_order_and_no_further_than_needed_and_leave_nothing_unawaited(
+def test_combination_asks_in_order_until_it_is_decided_and_awaits_every_coroutine(
     rule: tuple[Combinator, bool], parts: list[Any]
 ) -> None:
     combinator, decides = rule
@@ -363,9 +345,9 @@ def test_they_ask_in_order_and_no_further_than_needed_and_leave_nothing_unawaite
 
 @each_combinator
 @pytest.mark.parametrize("kind", list(MAKERS))
-def test_the_error_of_a_part_goes_through_and_no_part_after_it_is_asked(combinator: Combinator, kind: str) -> None:
+def test_combination_of_a_part_that_raises_raises_the_same_and_asks_no_more(combinator: Combinator, kind: str) -> None:
     def fail(request: Request, /) -> bool:
-        message = f"cannot tell {request.url.path}"
+        message = f"cannot decide {request.url.path}"
         raise LookupError(message)
 
     async def fail_async(request: Request, /) -> bool:
@@ -374,7 +356,7 @@ def test_the_error_of_a_part_goes_through_and_no_part_after_it_is_asked(combinat
     neutral = make_predicate(kind, combinator is all_of)
     for failing in (fail, fail_async):
         asked = Asked()
-        with pytest.raises(LookupError, match=r"^cannot tell /$"):
+        with pytest.raises(LookupError, match=r"^cannot decide /$"):
             verdict_of(combinator(neutral, failing, asked.predicate(0, always)))
         assert asked.names == []
 
@@ -383,13 +365,13 @@ def test_the_error_of_a_part_goes_through_and_no_part_after_it_is_asked(combinat
 
 
 @pytest.mark.parametrize("part", [always, make_predicate("async method", True)])
-def test_a_combination_is_named_after_its_combinator(part: Predicate) -> None:
+def test_combination_is_named_after_its_combinator(part: Predicate) -> None:
     names = [(it.__name__, it.__qualname__) for it in map(cast("Any", lambda f: f(part)), (any_of, all_of, not_))]
     assert names == [("any_of", "any_of"), ("all_of", "all_of"), ("not_", "not_")]
 
 
 @each_combinator
-def test_a_part_that_cannot_be_called_is_a_type_error(combinator: Combinator) -> None:
+def test_combination_of_a_part_that_is_not_callable_raises(combinator: Combinator) -> None:
     with pytest.raises(TypeError, match=r"^predicates must be callable, got str '/health'$"):
         combinator(always, "/health")
     with pytest.raises(TypeError, match=r"^predicates must be callable, got list \["):

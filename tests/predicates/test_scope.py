@@ -1,4 +1,4 @@
-"""What a scope says, held against Starlette's own router."""
+"""`_helpers/scope.py`: the path that a predicate sees is the one that Starlette's own router matches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import make_request, websocket_scope
 
 
 class Endpoint:
-    """The end of a route: an ASGI app that keeps what it is asked."""
+    """An ASGI app that keeps the scopes that it gets."""
 
     def __init__(self) -> None:
         self.scopes: list[Scope] = []
@@ -33,8 +33,7 @@ async def receive_nothing() -> Message:
     return {"type": "http.disconnect"}
 
 
-async def send_nowhere(message: Message) -> None:
-    """Take what a router says of a path that it does not know."""
+async def send_nowhere(message: Message) -> None: ...
 
 
 def routed(router: Router, endpoint: Endpoint, scope: Scope) -> Scope | None:
@@ -67,24 +66,22 @@ root_paths = st.sampled_from(("", "/a", "/a/a", "/a/b", "/ab", "/a/", "/", "a"))
 @example(1, "", "/a/a/b", False)
 @example(2, "", "/a/a/b/a/a/b", False)
 @example(2, "/a", "/a/a/b/b", False)
-def test_the_path_of_a_route_is_the_one_that_the_router_matches(
-    layout: int, root_path: str, path: str, below: bool
-) -> None:
+def test_route_path_is_the_one_that_the_router_matches(layout: int, root_path: str, path: str, below: bool) -> None:
     endpoint = Endpoint()
     full = root_path + path if below else path
     scope = routed(routers(endpoint)[layout], endpoint, make_request(full, root_path=root_path).scope)
 
     if scope is not None:
-        assert f"/{scope['path_params']['rest']}" == route_path(scope)
+        assert route_path(scope) == f"/{scope['path_params']['rest']}"
 
 
 @given(root_paths.filter(lambda root: root.startswith("/a") and not root.endswith("/")), paths)
-def test_a_route_is_reached_by_its_path_below_the_root_path_and_the_mounts(root_path: str, path: str) -> None:
+def test_route_path_is_relative_to_the_root_path_and_the_mounts(root_path: str, path: str) -> None:
     endpoint = Endpoint()
     for router, mounts in zip(routers(endpoint), ("", "/a", "/a/a/b", "/t/a/u"), strict=True):
         scope = routed(router, endpoint, make_request(root_path + mounts + path, root_path=root_path).scope)
         assert scope is not None
-        assert path == route_path(scope)
+        assert route_path(scope) == path
 
 
 @pytest.mark.parametrize(
@@ -102,83 +99,69 @@ def test_a_route_is_reached_by_its_path_below_the_root_path_and_the_mounts(root_
         ({"path": "/a%2fb", "root_path": "/a"}, "/a%2fb"),
     ],
 )
-def test_the_root_path_is_taken_off_where_the_path_lies_in_it(scope: Scope, expected: str) -> None:
-    """As the ASGI specification has it; used where the router's own function has gone."""
-    assert expected == scope_module._below_root_path(scope)
+def test_below_root_path_takes_it_off_a_path_below_it(scope: Scope, expected: str) -> None:
+    """As in the ASGI specification; used if the router's own function is gone."""
+    assert scope_module._below_root_path(scope) == expected
 
 
-def test_the_path_is_read_by_the_routers_own_private_function() -> None:
+def test_route_path_uses_the_private_function_of_the_router() -> None:
     assert scope_module._get_route_path is routing.get_route_path  # type: ignore[attr-defined]  # it is private
 
 
-def test_a_whole_http_scope_is_left_as_it_is() -> None:
-    scope = make_request("/x", method="POST").scope
-    assert as_http(scope) is scope
+# A request from a scope
 
 
-@pytest.mark.parametrize("missing", ["query_string", "headers"])
-def test_what_the_asgi_specification_lets_a_server_leave_out_is_filled_in(missing: str) -> None:
+@pytest.mark.parametrize("missing", [None, "query_string", "headers"])
+def test_as_http_fills_in_what_the_asgi_specification_lets_a_server_omit(missing: str | None) -> None:
     scope = make_request("/x", method="POST", query="a=1", headers=[("x-key", "1")]).scope
+    if missing is None:
+        assert as_http(scope) is scope
+        return
     del scope[missing]
     before = dict(scope)
     request = Request(as_http(scope))
-
-    assert ("POST", "/x") == (request.method, request.scope["path"])
-    assert [] == (request.headers.items() if missing == "headers" else list(request.query_params.items()))
-    assert request.headers or request.query_params
-    assert before == scope
+    assert (request.method, request.scope["path"]) == ("POST", "/x")
+    assert (bool(request.headers), bool(request.query_params)) == (missing != "headers", missing != "query_string")
+    assert scope == before
 
 
 @pytest.mark.parametrize(("scheme", "expected"), [("ws", "http"), ("wss", "https"), (None, "http")])
-def test_a_handshake_is_seen_as_the_get_that_it_is(scheme: str | None, expected: str) -> None:
+def test_as_http_turns_a_handshake_into_the_get_that_it_is(scheme: str | None, expected: str) -> None:
     """RFC 6455 4.1."""
-    scope = websocket_scope("/ws", denial=True, headers={"X-Key": "1"})
+    scope = {**websocket_scope("/ws", denial=True, headers={"X-Key": "1"}), "scheme": scheme}
     if scheme is None:
         del scope["scheme"]
-    else:
-        scope["scheme"] = scheme
     before = dict(scope)
     request = Request(as_http(scope))
-
-    assert ("GET", expected, "/ws", "1") == (
-        request.method,
-        request.url.scheme,
-        request.url.path,
-        request.headers["x-key"],
-    )
-    assert {} == request.scope["extensions"]
-    assert before == scope
+    read = (request.method, request.url.scheme, request.url.path, request.headers["x-key"])
+    assert (read, request.scope["extensions"], scope) == (("GET", expected, "/ws", "1"), {}, before)
+    bare = Request(as_http({"type": "websocket", "path": "/ws", "server": ("testserver", 80)}))
+    assert (dict(bare.headers), dict(bare.query_params)) == ({}, {})
 
 
-def test_a_handshake_without_headers_and_query_is_a_get_without_them() -> None:
-    request = Request(as_http({"type": "websocket", "path": "/ws", "server": ("testserver", 80)}))
-    assert ({}, {}) == (dict(request.headers), dict(request.query_params))
+# Paths
 
 
-def test_a_root_path_that_the_router_fails_to_read_is_read_as_the_specification_has_it(
+def test_route_path_of_a_root_path_that_the_router_cannot_read_follows_the_specification(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(scope: Scope) -> str:
         return re.sub(str(scope["root_path"]), "", str(scope["path"]))
 
     monkeypatch.setattr(scope_module, "_get_route_path", fail)
-    assert "/health" == route_path({"path": "/a(b/health", "root_path": "/a(b"})
+    assert route_path({"path": "/a(b/health", "root_path": "/a(b"}) == "/health"
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
         ("/caf\u00e9" * 200, "/caf\u00e9" * 200),
-        ("/caf\u00e9" * 205, None),  # combining marks that many would take a time that grows with their square
+        ("/caf\u00e9" * 205, None),  # to normalise that many combining marks takes quadratic time
         ("/a" + "\u0301\u0327" * 512, None),
         ("/%CC%81%CC%A7" * 512, None),
         ("/A" * 30_000, "/a" * 30_000),
+        *((f"/billing{delimiter}x", None) for delimiter in ("?", "#", "%3F", "%23", "%253f", "%2523", "\uff1f")),
     ],
 )
-def test_a_long_path_beyond_ascii_is_read_in_too_many_ways(path: str, expected: str | None) -> None:
+def test_lenient_path_of_a_long_or_ambiguous_path_is_none(path: str, expected: str | None) -> None:
     assert lenient_path(path) == expected
-
-
-@pytest.mark.parametrize("character", ["?", "#", "%3F", "%23", "%253f", "%2523", "\uff1f"])
-def test_a_path_with_an_encoded_delimiter_is_read_in_too_many_ways(character: str) -> None:
-    assert lenient_path(f"/billing{character}x") is None

@@ -9,6 +9,6 @@ from tests.routing.apps import on
 
 
 @pytest.fixture
-def marks_of_apps_are_known() -> None:
-    """The endpoints of `apps` were marked before the test began, whose process is as new."""
+def _marks_of_apps() -> None:
+    """Mark an endpoint of `apps` again: each test begins as a new process, which has seen no mark yet."""
     force_maintenance_mode_on(on)

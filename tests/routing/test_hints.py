@@ -1,11 +1,11 @@
-"""Hints at the start: one warning where the arrangement will disappoint, with the way to mend it."""
+"""`_routing/hints.py`: one warning at the start for each arrangement that will surprise the owner, with what helps."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,39 +40,33 @@ from fastapi_maintenance import (
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance.router import maintenance_router
 from tests.middleware.test_fuzz import Hiding, Layer
-from tests.routing.apps import NESTED, Rewriting
-from tests.support import ROOT, client
+from tests.routing.apps import NESTED, Rewriting, around, built, plain, serve, statuses
+from tests.support import ROOT
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
 
 HINTS = "fastapi_maintenance.hints"
+Hints = list[tuple[str, str]]
 
 
-class Around(Layer):
-    """A middleware that has the maintenance middleware in it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__(maintenance_middleware()(app))
-
-
-async def hints_of(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+async def hints_of(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> Hints:
     """Start an app, and return the topic and the text of each hint that it gives."""
     async with living(app):
         pass
-    return [
-        (record.name.removeprefix(f"{HINTS}."), record.getMessage())
-        for record in caplog.records
-        if record.name.startswith(HINTS)
-    ]
+    found = [record for record in caplog.records if record.name.startswith(HINTS)]
+    return [(record.name.removeprefix(f"{HINTS}."), record.getMessage()) for record in found]
 
 
 async def topics_of(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Start an app, and return the topic of each hint that it gives."""
     return [topic for topic, _ in await hints_of(app, caplog)]
 
 
-def shop() -> FastAPI:
+def admin_router() -> APIRouter:
+    return maintenance_router(dependencies=[], anyone_may_switch=True)
+
+
+def shop(exempt: ExemptCallback | None = None) -> FastAPI:
     """Return an app with routes of all kinds."""
     inner, api, app = APIRouter(prefix="/inner"), APIRouter(prefix="/api"), FastAPI()
     inner.add_api_route("/users/{user}/orders", lambda user: user)
@@ -81,24 +75,72 @@ def shop() -> FastAPI:
     app.include_router(api)
     app.add_api_route("/rss/v{version}/page", lambda version: version)
     app.add_api_route("/health/live", lambda: "alive", methods=["POST"])
-    app.mount("/static", StaticFiles(directory=ROOT / "docs" if (ROOT / "docs").exists() else ROOT / "tests"))
-    app.mount("/sub", Starlette(routes=[Route("/page", lambda _: None), Mount("/deep", routes=[Route("/end", print)])]))
-    app.router.routes.append(Host("admin.example", Starlette(routes=[Route("/panel", lambda _: None)])))
+    app.mount("/static", StaticFiles(directory=ROOT / "tests"))
+    app.mount("/sub", Starlette(routes=[Route("/page", plain), Mount("/deep", routes=[Route("/end", plain)])]))
+    app.router.routes.append(Host("admin.example", Starlette(routes=[Route("/panel", plain)])))
+    app.add_middleware(maintenance_middleware(exempt=exempt))
     return app
 
 
-async def test_an_arrangement_that_is_right_gives_no_hint(caplog: pytest.LogCaptureFixture) -> None:
-    app = shop()
-    app.include_router(maintenance_router(dependencies=[], anyone_may_switch=True), prefix="/ops")
-    app.add_middleware(GZipMiddleware)
-    app.add_middleware(maintenance_middleware(exempt=any_of(path_prefix("/health"), header_equals("X-Admin", "yes"))))
+async def lifespan_only(scope: Scope, receive: Receive, send: Send) -> None:
+    """Be an app without routes."""
+    assert scope["type"] == "lifespan"
+    for word in ("startup", "shutdown"):
+        assert (await receive())["type"] == f"lifespan.{word}"
+        await send({"type": f"lifespan.{word}.complete"})
+
+
+def catching_all(exempt: ExemptCallback | None = None) -> FastAPI:
+    """Return an app in which another route answers the paths of the admin API."""
+    app = FastAPI()
+    app.add_api_route("/{path:path}", lambda path: path)
+    app.include_router(admin_router())
+    app.add_middleware(maintenance_middleware(exempt=exempt))
+    return app
+
+
+def with_everything_right() -> FastAPI:
+    app = shop(any_of(path_prefix("/health"), header_equals("X-Admin", "yes")))
+    app.include_router(admin_router(), prefix="/ops")
+    app.user_middleware.append(Middleware(GZipMiddleware))
     app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
-    assert [] == await hints_of(app, caplog)
+    return app
 
 
-@pytest.mark.parametrize("topic", ["hints", "hints.path"])
-async def test_a_hint_can_be_silenced_by_itself_or_with_all_others(
-    topic: str, caplog: pytest.LogCaptureFixture
+def with_an_exempt_file(change: Callable[[FastAPI], object]) -> FastAPI:
+    app = FastAPI()
+    change(app)
+    app.add_middleware(maintenance_middleware(exempt=path_is("/conftest.py")))
+    return app
+
+
+def below_a_parameter() -> FastAPI:
+    app = FastAPI()
+    app.include_router(admin_router(), prefix="/{tenant:int}")
+    app.add_middleware(maintenance_middleware())
+    return app
+
+
+RIGHT: dict[str, Callable[[], ASGIApp]] = {
+    "everything right": with_everything_right,
+    "no routes": lambda: maintenance_middleware(exempt=path_prefix("/health"))(lifespan_only),
+    "a path that an unknown route may have": lambda: with_an_exempt_file(lambda app: app.routes.append(BaseRoute())),
+    "a path that a default app may have": lambda: with_an_exempt_file(
+        lambda app: setattr(app.router, "default", StaticFiles(directory=ROOT / "tests"))
+    ),
+    "an admin API below a parameter": below_a_parameter,
+    "an admin API that is exempt": lambda: catching_all(path_prefix("/maintenance")),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+async def test_hints_arrangement_that_is_right_gives_none(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert await hints_of(RIGHT[name](), caplog) == []
+
+
+@pytest.mark.parametrize(("topic", "expected"), [("hints", []), ("hints.path", ["layer"])])
+async def test_hints_of_a_logger_that_is_silenced_are_not_logged(
+    topic: str, expected: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     app = FastAPI()
     app.add_middleware(Rewriting)
@@ -106,7 +148,7 @@ async def test_a_hint_can_be_silenced_by_itself_or_with_all_others(
     logger = logging.getLogger(f"fastapi_maintenance.{topic}")
     logger.setLevel(logging.ERROR)
     try:
-        assert ({"hints": [], "hints.path": ["layer"]}[topic]) == await topics_of(app, caplog)
+        assert await topics_of(app, caplog) == expected
     finally:
         logger.setLevel(logging.NOTSET)
 
@@ -140,68 +182,34 @@ async def test_a_hint_can_be_silenced_by_itself_or_with_all_others(
         (lambda _: False, []),
     ],
 )
-async def test_an_exempted_path_that_no_route_has_is_told(
+async def test_hints_exempt_path_that_no_route_has_is_named(
     exempt: ExemptCallback, named: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = shop()
-    app.add_middleware(maintenance_middleware(exempt=exempt))
-    hints = await hints_of(app, caplog)
-    assert ["path"] * len(named) == [topic for topic, _ in hints]
-    assert [True] * len(named) == [name in text for name, (_, text) in zip(named, hints, strict=True)]
+    hints = await hints_of(shop(exempt), caplog)
+    assert [topic for topic, _ in hints] == ["path"] * len(named)
+    assert [name in text for name, (_, text) in zip(named, hints, strict=True)] == [True] * len(named)
 
 
-async def test_a_path_that_an_unknown_kind_of_route_or_what_answers_without_one_may_have_is_not_told(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    unknown, falling_back = FastAPI(routes=[BaseRoute()]), FastAPI()
-    falling_back.router.default = StaticFiles(directory=ROOT / "tests")
-    for app in (unknown, falling_back):
-        app.add_middleware(maintenance_middleware(exempt=path_is("/conftest.py")))
-        assert [] == await hints_of(app, caplog)
+class Around(Layer):
+    """A middleware with the maintenance middleware inside."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(maintenance_middleware()(app))
 
 
-def catching_all_first(router: APIRouter) -> FastAPI:
-    """Include the router behind a route that matches every path."""
-    app = FastAPI()
-    app.add_api_route("/{path:path}", lambda path: path)
-    app.include_router(router)
-    app.add_middleware(maintenance_middleware())
-    return app
+async def test_hints_router_of_the_library_that_would_be_blocked_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    ((topic, text),) = await hints_of(catching_all(), caplog)
+    assert (topic, text.startswith("GET /maintenance"), "PUT /maintenance" in text) == ("router", True, False)
+    caplog.clear()
+    hidden = FastAPI(middleware=[Middleware(layer) for layer in (Hiding, Around, GZipMiddleware, Hiding)])
+    hidden.include_router(admin_router())
+    layer, (topic, text) = await hints_of(hidden, caplog)
+    assert (layer[0], topic, text.startswith("GET /maintenance"), "PUT /maintenance" in text) == (
+        *("layer", "router", True, True),
+    )
 
 
-def in_a_hidden_app(router: APIRouter) -> ASGIApp:
-    """Include the router in an app that a middleware wraps and hides, on both sides of the maintenance middleware."""
-    app = FastAPI()
-    app.include_router(router)
-    app.add_middleware(Hiding)
-    app.add_middleware(GZipMiddleware)
-    app.add_middleware(Around)
-    app.add_middleware(Hiding)
-    return app
-
-
-@pytest.mark.parametrize("arrange", [catching_all_first, in_a_hidden_app])
-async def test_a_router_that_would_be_blocked_is_told(
-    arrange: Callable[[APIRouter], ASGIApp], caplog: pytest.LogCaptureFixture
-) -> None:
-    *layer, (topic, text) = await hints_of(arrange(maintenance_router(dependencies=[], anyone_may_switch=True)), caplog)
-    assert (["layer"] if arrange is in_a_hidden_app else []) == [topic for topic, _ in layer]
-    assert "router" == topic
-    assert text.startswith("GET /maintenance")
-    assert ("PUT /maintenance" in text) is (arrange is in_a_hidden_app)
-
-
-async def test_hints_router_that_the_predicate_exempts_is_not_named(caplog: pytest.LogCaptureFixture) -> None:
-    app = FastAPI()
-    app.add_api_route("/{path:path}", lambda path: path)
-    app.include_router(maintenance_router(anyone_may_switch=True, dependencies=[]))
-    app.add_middleware(maintenance_middleware(exempt=path_prefix("/maintenance")))
-    assert await hints_of(app, caplog) == []
-
-
-async def test_hints_app_that_is_mounted_in_itself_starts_at_once_with_its_hints(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_hints_app_that_is_mounted_in_itself_gives_them_at_once(caplog: pytest.LogCaptureFixture) -> None:
     app = FastAPI()
     for number in range(300):
         app.add_api_route(f"/items{number}", lambda: "item")
@@ -209,31 +217,20 @@ async def test_hints_app_that_is_mounted_in_itself_starts_at_once_with_its_hints
     app.mount("/self", app)
     app.add_middleware(maintenance_middleware(exempt=path_prefix("/typo")))
     assert await topics_of(app, caplog) == ["path"]
-    listed = list(list_routes(app.routes))
-    assert len(listed) < 3 * len(app.routes)
+    assert len(list(list_routes(app.routes))) < 3 * len(app.routes)
 
 
-async def test_a_router_under_a_path_with_parameters_is_trusted(caplog: pytest.LogCaptureFixture) -> None:
-    app = FastAPI()
-    app.include_router(maintenance_router(dependencies=[], anyone_may_switch=True), prefix="/{tenant:int}")
-    app.add_middleware(maintenance_middleware())
-    assert [] == await hints_of(app, caplog)
-
-
-class Timing(BaseHTTPMiddleware):
-    """A middleware that answers."""
+class Timing(BaseHTTPMiddleware): ...
 
 
 class OwnCall(FastAPI):
     """An app that may do anything in its own call."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on."""
         await super().__call__(scope, receive, send)
 
 
-async def log(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Pass on."""
+async def log(request: Any, call_next: Any) -> Any:  # noqa: ANN401 -- as Starlette has it
     return await call_next(request)
 
 
@@ -302,11 +299,6 @@ async def test_hints_unknown_app_that_is_mounted_with_a_mark_below_it_decides_by
     assert hints == [("layer", f"in the app that is mounted at '/in', {DECIDES.format('Layer')}{ADVICE}")]
 
 
-async def answer(_request: Request, _error: Exception) -> Response:
-    """Handle a refusal."""
-    return Response(status_code=404)
-
-
 @pytest.mark.parametrize("key", [404, 405, HTTPException, 500])
 @pytest.mark.parametrize("is_built", [True, False])
 @pytest.mark.parametrize("silenced", ["", "mark", "block"])
@@ -316,101 +308,90 @@ async def test_hints_handler_of_refusals_is_named_with_what_helps(
     silenced: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    handler = force_maintenance_mode_off(functools.partial(answer)) if silenced == "mark" else answer
+    handler = force_maintenance_mode_off(functools.partial(serve)) if silenced == "mark" else serve
     app = FastAPI(exception_handlers={key: handler})
-    app.middleware_stack = app.build_middleware_stack() if is_built else None
+    app = built(app) if is_built else app
     unmatched: Literal["pass", "block"] = "block" if silenced == "block" else "pass"
     closed = maintenance_middleware(backend=MemoryBackend(state=True), unmatched=unmatched)(app)
     hints = await hints_of(closed, caplog)
     assert [topic for topic, _ in hints] == (["handler"] if key != 500 and not silenced else [])
     for _, text in hints:
-        assert text.startswith("inside the maintenance middleware, answer handles 404, 405 or HTTPException and may")
+        assert text.startswith("inside the maintenance middleware, serve handles 404, 405 or HTTPException and may")
         assert "with @force_maintenance_mode_off if" in text
         assert "or set unmatched='block'" in text
-    if silenced == "mark":
-        async with client(closed) as http:
-            assert (await http.get("/nothing")).status_code == 404
+    if silenced == "mark":  # it may answer during maintenance
+        assert await statuses(closed, "/nothing") == [200 if key in (404, HTTPException) else 404]
+
+
+# Marks
 
 
 @force_maintenance_mode_on
 async def retired() -> str:
-    """Answer no more."""
     return "retired"
 
 
 class Closed(HTTPEndpoint):
-    """A class with a method that is forced on."""
-
     @force_maintenance_mode_on
     async def get(self, request: Request) -> Response:
-        """Answer no more."""
         return Response(request.method)
 
 
-def with_marks(arrangement: str) -> tuple[FastAPI, list[Any]]:
-    """Return an app, and what must be kept while its hints are looked for."""
-    app, inner, router = FastAPI(), FastAPI(), APIRouter(prefix="/shop")
-    force_maintenance_mode_on(retired)
-    force_maintenance_mode_on(Closed.get)
-    where = inner if "endpoints in" in arrangement else app
-    where.add_api_route("/retired", functools.partial(retired))
+off, on = force_maintenance_mode_off, force_maintenance_mode_on
+ARRANGEMENTS: dict[str, tuple[Callable[[FastAPI, FastAPI, APIRouter], object], list[str]]] = {
+    "marks alone": (lambda *_: None, []),
+    "an included router": (
+        lambda app, _, router: app.include_router(on(router)),
+        ["the mark on APIRouter '/shop' has no effect"] if NESTED else [],
+    ),
+    "an app that is not mounted": (lambda _, inner, __: off(inner), []),
+    "an app that is hidden": (
+        lambda app, inner, _: app.mount("/in", Hiding(off(inner))),
+        ["FastAPI 'FastAPI' is marked, but no route"],
+    ),
+    "a mounted app": (lambda app, inner, _: app.mount("/in", GZipMiddleware(off(inner))), []),
+    "a mounted router": (lambda app, _, router: app.mount("/router", on(router)), []),
+    "endpoints in an app that is wrapped": (lambda app, inner, _: app.mount("/in", Layer(inner)), []),
+    "endpoints in an app that is hidden": (
+        lambda app, inner, _: app.mount("/in", Hiding(inner)),
+        ["retired is marked", "get is marked"],
+    ),
+    "endpoints in an app that is hidden at a route": (
+        lambda app, inner, _: app.router.routes.append(Route("/in", Hiding(inner))),
+        ["retired is marked", "get is marked"],
+    ),
+    "endpoints, and an app without routes": (
+        lambda app, *_: app.mount("/static", StaticFiles(directory=ROOT / "tests")),
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARRANGEMENTS)
+async def test_hints_mark_that_no_route_leads_to_is_named(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    arrange, starts = ARRANGEMENTS[name]
+    app, inner, router = FastAPI(), FastAPI(), APIRouter(prefix="/shop")  # kept while hints are looked for
+    where = inner if "endpoints in" in name else app
+    where.add_api_route("/retired", functools.partial(on(retired)))
     where.router.routes.append(Route("/closed", Closed))
+    on(Closed.get)
     router.add_api_route("/page", lambda: "page")
-    if arrangement == "a marked router that is included":
-        app.include_router(force_maintenance_mode_on(router))
-    elif arrangement == "a marked app that is not mounted":
-        force_maintenance_mode_off(inner)
-    elif arrangement == "a marked app that is hidden":
-        app.mount("/in", Hiding(force_maintenance_mode_off(inner)))
-    elif arrangement == "a marked app and a marked router that are mounted":
-        app.mount("/in", GZipMiddleware(force_maintenance_mode_off(inner)))
-        app.mount("/router", force_maintenance_mode_on(router))
-    elif arrangement == "endpoints in an app that is wrapped":
-        app.mount("/in", Layer(inner))
-    elif arrangement == "endpoints in an app that is hidden":
-        app.mount("/in", Hiding(inner))
-    elif arrangement == "endpoints in an app that is hidden at a route":
-        app.router.routes.append(Route("/in", Hiding(inner)))
-    elif arrangement == "endpoints, and an app that is opaque":
-        app.mount("/static", StaticFiles(directory=ROOT / "tests"))
-    return app, [inner, router]
-
-
-@pytest.mark.parametrize(
-    ("arrangement", "starts"),
-    [
-        ("marks alone", []),
-        ("a marked router that is included", ["the mark on APIRouter '/shop' has no effect"] if NESTED else []),
-        ("a marked app that is not mounted", []),
-        ("a marked app that is hidden", ["FastAPI 'FastAPI' is marked, but no route"]),
-        ("a marked app and a marked router that are mounted", []),
-        ("endpoints in an app that is wrapped", []),
-        ("endpoints in an app that is hidden", ["retired is marked", "get is marked"]),
-        ("endpoints in an app that is hidden at a route", ["retired is marked", "get is marked"]),
-        ("endpoints, and an app that is opaque", []),
-    ],
-)
-async def test_hints_mark_that_no_route_leads_to_is_named(
-    arrangement: str, starts: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    app, _kept = with_marks(arrangement)
-    hints = [
-        text
-        for topic, text in await hints_of(maintenance_middleware(backend=MemoryBackend())(app), caplog)
-        if topic == "mark"
-    ]
+    arrange(app, inner, router)
+    hints = [text for topic, text in await hints_of(around(app), caplog) if topic == "mark"]
     assert [text[: len(start)] for text, start in zip(hints, starts, strict=True)] == starts
-    if "hidden" in arrangement:
+    if "hidden" in name:
         assert "the mark has no effect if the app at '/in', which hides its routes, leads to it" in hints[0]
 
 
 async def test_hints_app_that_is_hidden_as_a_whole_decides_by_itself(caplog: pytest.LogCaptureFixture) -> None:
     app = FastAPI()
-    app.add_api_route("/retired", force_maintenance_mode_on(functools.partial(retired)))
-    hints = await hints_of(maintenance_middleware(backend=MemoryBackend())(Hiding(app)), caplog)
-    assert [topic for topic, _ in hints] == ["layer", "mark"]
-    assert hints[0][1] == f"inside the maintenance middleware, {DECIDES.format('Hiding')}{ADVICE}"
-    assert "if the app at '/', which hides" in hints[1][1]
+    app.add_api_route("/retired", on(functools.partial(retired)))
+    (_, layer), (_, mark) = await hints_of(around(Hiding(app)), caplog)
+    assert layer == f"inside the maintenance middleware, {DECIDES.format('Hiding')}{ADVICE}"
+    assert "if the app at '/', which hides" in mark
+
+
+# Others
 
 
 async def test_hints_path_of_a_route_with_a_convertor_of_its_own_is_not_missed(
@@ -444,45 +425,32 @@ def test_hints_lifespan_that_a_test_client_does_not_run_is_not_missed(
     assert [record.name for record in caplog.records if record.name.startswith(HINTS)] == []
 
 
-@pytest.mark.parametrize("same", [True, False])
-async def test_two_middlewares_on_one_switch_are_told_once(same: bool, caplog: pytest.LogCaptureFixture) -> None:
-    switch = MemoryBackend()
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware(backend=switch))
-    app.add_middleware(MaintenanceModeMiddleware, backend=switch if same else MemoryBackend())
-    assert (["twice"] if same else []) == await topics_of(app, caplog)
-
-
-async def test_two_middlewares_on_one_file_are_on_one_switch_and_tell_each_hint_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_hints_two_middlewares_on_one_switch_are_named_once(
+    is_same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    app = FastAPI()
-    app.add_middleware(Rewriting)
-    app.add_middleware(maintenance_middleware(backend="file:switch"))
-    app.add_middleware(maintenance_middleware(backend=f"file:{tmp_path / 'switch'}"))
-    assert ["layer", "twice"] == sorted(await topics_of(app, caplog))
+    app = FastAPI(middleware=[Middleware(Rewriting)])
+    switch = MemoryBackend()
+    for backend in (switch, switch if is_same else MemoryBackend()):
+        app.add_middleware(maintenance_middleware(backend=backend))
+    files = FastAPI(middleware=[Middleware(Rewriting)])
+    files.add_middleware(maintenance_middleware(backend="file:switch"))
+    files.add_middleware(
+        MaintenanceModeMiddleware, backend=f"file:{tmp_path / 'switch'}" if is_same else "file:another"
+    )
+    for each in (app, files):
+        assert sorted(await topics_of(each, caplog)) == ["layer", *(["twice"] if is_same else [])]
+        caplog.clear()
 
 
-async def test_an_app_that_cannot_be_looked_at_starts_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+async def test_hints_app_that_cannot_be_inspected_starts_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     class Strange(BaseRoute):
         @property
         def path(self) -> str:
-            message = "not yet"
-            raise RuntimeError(message)
+            raise ZeroDivisionError
 
-    app = FastAPI()
-    app.router.routes.append(Strange())
+    app = FastAPI(routes=[Strange()])
     app.add_middleware(maintenance_middleware(exempt=path_prefix("/nowhere")))
     with caplog.at_level(logging.DEBUG, HINTS):
-        assert [(HINTS, "The app could not be looked at for hints")] == await hints_of(app, caplog)
-
-
-async def test_an_app_without_routes_of_its_own_gives_no_hint(caplog: pytest.LogCaptureFixture) -> None:
-    async def plain(scope: Scope, receive: Receive, send: Send) -> None:
-        assert "lifespan" == scope["type"]
-        for word in ("startup", "shutdown"):
-            assert f"lifespan.{word}" == (await receive())["type"]
-            await send({"type": f"lifespan.{word}.complete"})
-
-    assert [] == await hints_of(maintenance_middleware(exempt=path_prefix("/health"))(plain), caplog)
+        assert await hints_of(app, caplog) == [(HINTS, "The app could not be looked at for hints")]

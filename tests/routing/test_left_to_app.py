@@ -1,106 +1,120 @@
-"""What no route answers is left to the app: 404 and 405, redirects of trailing slashes, CORS preflights."""
+"""`_routing/left_to_app.py`, `_routing/documentation.py`: refusals, redirects, preflights and documentation stay."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from fastapi import APIRouter, FastAPI, Request, WebSocket
+from fastapi import APIRouter, FastAPI
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Match, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance import MemoryBackend, maintenance_middleware
 from tests.middleware.test_fuzz import HandlesItself
 from tests.routing.apps import (
     MARKS,
+    PREFLIGHT,
     Anything,
+    Case,
+    NotNotFound,
     Rewriting,
-    as_wrapped,
-    as_wrapped_app,
+    added,
+    around,
+    assert_decided,
+    below,
+    built,
+    fill,
+    itself,
+    mounted,
     on,
-    on_the_app,
     plain,
     plain_socket,
+    posting_routes,
     rewriting,
+    serve,
+    served,
     starlette_routes,
+    statuses,
     unmarked,
 )
-from tests.support import client, handshake, websocket_scope
+from tests.support import client
 
 pytestmark = MARKS
-PREFLIGHT = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
 CORS, UNKNOWN = Middleware(CORSMiddleware, allow_origins=["*"]), Middleware(Rewriting)
 
 
-def app_with_files(folder: Path) -> FastAPI:
-    (folder / "page.html").write_text("a page", encoding="utf-8")
-    app = on_the_app()
-    app.mount("/static", StaticFiles(directory=folder))
-    app.add_api_route("/slash/", unmarked)
-    return app
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "left", "blocked"),
-    [
-        ("GET", "/nothing", 404, 503),
-        ("POST", "/plain", 405, 503),
-        ("GET", "/slash", 307, 503),
-        ("GET", "/plain/", 307, 503),
-        ("GET", "/static/page.html", 503, 503),
-        ("GET", "/static/nothing.html", 503, 503),
-        ("OPTIONS", "/plain", 405, 503),
-    ],
-)
-async def test_what_no_route_answers_is_left_to_the_app_unless_it_is_to_be_blocked(
-    method: str, path: str, left: int, blocked: int, tmp_path: Path
+@pytest.mark.parametrize(("unmatched", "expected"), [("pass", [404, 405, 307, 307, 405]), ("block", [503] * 5)])
+async def test_request_that_no_route_answers_is_left_to_the_app_or_blocked_by_unmatched(
+    unmatched: Literal["pass", "block"], expected: list[int], tmp_path: Path
 ) -> None:
-    statuses = []
-    for unmatched in ("pass", "block"):
-        settings: dict[str, Any] = {"unmatched": unmatched, "backend": MemoryBackend(state=True)}
-        async with client(maintenance_middleware(**settings)(app_with_files(tmp_path))) as http:
-            statuses.append((await http.request(method, path)).status_code)
-    assert [left, blocked] == statuses
+    (tmp_path / "page.html").write_text("a page", encoding="utf-8")
+    app = fill(FastAPI())
+    app.mount("/static", StaticFiles(directory=tmp_path))
+    app.add_api_route("/slash/", unmarked)
+    closed = maintenance_middleware(backend=MemoryBackend(state=True), unmatched=unmatched)(app)
+    found = await statuses(closed, "/nothing", "POST /plain", "/slash", "/plain/", "OPTIONS /plain")
+    assert found == expected
+    assert await statuses(closed, "/static/page.html", "/static/nothing.html") == [503, 503]
 
 
-async def test_a_preflight_that_no_layer_answers_does_not_come_to_a_route_or_app_that_may_answer() -> None:
-    """It could be anybody's request, with two more headers."""
+# Preflights
+
+
+async def test_preflight_that_no_layer_answers_is_blocked_where_a_route_or_app_may_answer_it() -> None:
+    """Anybody can send a request with two more headers."""
     app = FastAPI(routes=[Mount("/in", PlainTextResponse("open")), Route("/any", plain, methods=["OPTIONS"])])
-    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
-        statuses = [(await http.options(path, headers=PREFLIGHT)).status_code for path in ("/in/x", "/any", "/nothing")]
-    assert [503, 503, 404] == statuses
+    assert await statuses(around(app), "PREFLIGHT /in/x", "PREFLIGHT /any", "PREFLIGHT /nothing") == [503, 503, 404]
 
 
-@pytest.mark.parametrize("outside", [True, False])
-async def test_cors_preflights_stay_the_apps_and_nothing_that_is_only_like_one(outside: bool) -> None:
-    """Fetch 4.8: an OPTIONS request that says where it comes from, and what it will send."""
+@pytest.mark.parametrize("is_cors_outside", [True, False])
+async def test_preflight_is_left_to_cors_and_a_request_that_only_resembles_one_is_blocked(
+    is_cors_outside: bool,
+) -> None:
+    """Fetch 4.8: an OPTIONS request with its origin and the method that it announces."""
     app = FastAPI()
     app.api_route("/any", methods=["GET", "POST", "OPTIONS"])(unmarked)
     app.get("/plain")(plain)
-    middleware = [maintenance_middleware(backend=MemoryBackend(state=True)), CORSMiddleware]
-    for added in middleware if outside else reversed(middleware):
-        app.add_middleware(added, **({"allow_origins": ["*"]} if added is CORSMiddleware else {}))
+    maintenance = Middleware(maintenance_middleware(backend=MemoryBackend(state=True)))
+    app.user_middleware = [CORS, maintenance] if is_cors_outside else [maintenance, CORS]
     origin, method = ({name: value} for name, value in PREFLIGHT.items())
     async with client(app) as http:
         for headers in (PREFLIGHT, PREFLIGHT | {"X-Other": "1"}):
-            statuses = [(await http.options(path, headers=headers)).status_code for path in ("/any", "/plain", "/none")]
-            assert statuses == [200, 200, 200]
-        for headers in ({}, origin, method):
-            assert (await http.options("/any", headers=headers)).status_code == 503
-        for verb in ("GET", "POST"):
-            assert (await http.request(verb, "/any", headers=PREFLIGHT)).status_code == 503
+            found = [(await http.options(path, headers=headers)).status_code for path in ("/any", "/plain", "/none")]
+            assert found == [200, 200, 200]
+        found = [(await http.options("/any", headers=headers)).status_code for headers in ({}, origin, method)]
+        found += [(await http.request(verb, "/any", headers=PREFLIGHT)).status_code for verb in ("GET", "POST")]
+        assert found == [503] * 5
 
 
-@pytest.mark.parametrize("is_built", [True, False])
-@pytest.mark.parametrize("where", ["app", "mount", "mounted app", "mounted router", "mounted layer"])
+def layered(routes: list[BaseRoute], layers: list[Middleware]) -> ASGIApp:
+    app: ASGIApp = Router(routes)
+    for kind, args, kwargs in reversed(layers):
+        app = kind(app, *args, **kwargs)
+    return app
+
+
+WHERE: dict[str, Callable[[list[BaseRoute], list[Middleware]], Any]] = {
+    "app": lambda routes, layers: FastAPI(routes=routes, middleware=layers),
+    "built app": lambda routes, layers: built(FastAPI(routes=routes, middleware=layers)),
+    "mount": lambda routes, layers: FastAPI(routes=[Mount("", routes=routes, middleware=layers)]),
+    "mounted app": lambda routes, layers: mounted(FastAPI(routes=routes, middleware=layers)),
+    "mounted, built app": lambda routes, layers: mounted(built(FastAPI(routes=routes, middleware=layers))),
+    "mounted router": lambda routes, layers: mounted(Router(routes, middleware=layers)),
+    "mounted layers": lambda routes, layers: mounted(layered(routes, layers)),
+}
+
+
+@pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [
@@ -114,8 +128,8 @@ async def test_cors_preflights_stay_the_apps_and_nothing_that_is_only_like_one(o
         ([UNKNOWN], 503),
     ],
 )
-async def test_preflight_is_answered_by_a_cors_middleware_before_which_nothing_may_refuse_it(
-    layers: list[Middleware], expected: int, where: str, is_built: bool
+async def test_preflight_is_left_to_cors_unless_a_layer_before_it_may_refuse(
+    layers: list[Middleware], expected: int, where: str
 ) -> None:
     routes: list[BaseRoute] = [
         Route("/any", plain, methods=["GET", "OPTIONS"]),
@@ -123,129 +137,143 @@ async def test_preflight_is_answered_by_a_cors_middleware_before_which_nothing_m
         HandlesItself("/own", plain),
         Mount("/opaque", PlainTextResponse("open")),
     ]
-    app = FastAPI(routes=routes, middleware=layers) if where in ("app", "mounted app") else FastAPI()
-    app.middleware_stack = app.build_middleware_stack() if is_built else None
-    if where == "mount":
-        app = FastAPI(routes=[Mount("/in", routes=routes, middleware=layers)])
-    elif where == "mounted app":
-        app = FastAPI(routes=[Mount("/in", app)])
-    elif where == "mounted router":
-        app = FastAPI(routes=[Mount("/in", Router(routes, middleware=layers))])
-    elif where == "mounted layer":
-        inner: ASGIApp = Router(routes)
-        for kind, args, kwargs in reversed(layers):
-            inner = kind(inner, *args, **kwargs)
-        app = FastAPI(routes=[Mount("/in", inner)])
-    prefix = "" if where == "app" else "/in"
-    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
-        statuses = {
-            path: (await http.options(prefix + path, headers=PREFLIGHT)).status_code
-            for path in ("/any", "/on", "/own", "/opaque/x", "/nothing")
-        }
-        assert statuses == dict.fromkeys(statuses, expected)
-        assert (await http.options(prefix + "/any")).status_code == 503
-        assert (await http.get(prefix + "/any", headers=PREFLIGHT)).status_code == 503
+    app = around(WHERE[where](routes, layers))
+    paths = ("/any", "/on", "/own", "/opaque/x", "/nothing")
+    assert await statuses(app, *(f"PREFLIGHT {path}" for path in paths)) == [expected] * 5
+    assert await statuses(app, "OPTIONS /any", "/any") == [503, 503]
 
 
-async def test_a_default_app_of_a_router_answers_and_is_closed() -> None:
-    async def page(scope: Scope, receive: Receive, send: Send) -> None:
-        await PlainTextResponse("the single page")(scope, receive, send)
-
-    closed = as_wrapped_app(Router(starlette_routes(), default=page))
-    async with client(closed) as http:
-        statuses = [(await http.get(path)).status_code for path in ("/anything", "/off", "/plain/", "/")]
-    assert [503, 200, 307, 503] == statuses
+# What a router serves that no route matches
 
 
-@pytest.mark.parametrize(
-    ("path", "redirect_slashes", "expected"),
-    [
-        ("/slash", True, 307),
-        ("/slash", False, 503),
-        ("/MAX/", True, 307),
-        ("/items/7", True, 307),
-        ("/items/seven", True, 503),
-        ("/", True, 503),
-    ],
-)
-async def test_a_default_app_answers_what_its_router_does_not_redirect(
-    path: str, redirect_slashes: bool, expected: int
+class EmptyPath(Anything):
+    """A route that matches the empty path alone."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return (Match.FULL if scope["path"] == "" else Match.NONE), {}
+
+
+def slashes(*, redirect: bool) -> Router:
+    routes = [Route("/slash/", plain), Route("/MAX", plain), Route("/items/{number:int}/", plain), EmptyPath({})]
+    return Router(routes, redirect_slashes=redirect, default=served)
+
+
+DEFAULTS: dict[str, Case] = {
+    "default app": Case(
+        lambda: Router(starlette_routes(), default=served),
+        blocked=["/anything", "/"],
+        passed=["/off"],
+        left=["/plain/"],
+    ),
+    "redirects before the default app": Case(
+        lambda: slashes(redirect=True), blocked=["/items/seven", "/"], left=["/slash", "/MAX/", "/items/7"]
+    ),
+    "default app without redirects": Case(lambda: slashes(redirect=False), blocked=["/slash"]),
+    "handshake, which is never redirected": Case(
+        lambda: Router([WebSocketRoute("/socket/", plain_socket)], default=served), blocked=["WS /socket"]
+    ),
+    "own not_found": Case(lambda: NotNotFound(posting_routes()), blocked=["/anything"], left=["/items"]),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("where", [itself, mounted])
+async def test_router_that_serves_what_no_route_matches_is_blocked(
+    name: str, where: Callable[[ASGIApp], ASGIApp]
 ) -> None:
-    class WithoutPath(Anything):
-        def matches(self, scope: Scope) -> tuple[Match, Scope]:
-            return (Match.FULL if "" == scope["path"] else Match.NONE), {}
-
-    page = PlainTextResponse("the single page")
-    answered = [Route("/slash/", plain), Route("/MAX", plain), Route("/items/{number:int}/", plain), WithoutPath({})]
-    router = Router(answered, redirect_slashes=redirect_slashes, default=page)
-    async with client(as_wrapped_app(router)) as http:
-        assert expected == (await http.get(path)).status_code
-
-
-async def test_a_handshake_is_never_redirected_so_a_default_app_answers_and_is_closed() -> None:
-    async def accepting(scope: Scope, receive: Receive, send: Send) -> None:
-        await WebSocket(scope, receive, send).accept()
-
-    router = Router([WebSocketRoute("/socket/", plain_socket)], default=accepting)
-    assert "websocket.accept" == (await handshake(router, websocket_scope("/socket")))[0]["type"]
-    assert "websocket.close" == (await handshake(as_wrapped_app(router), websocket_scope("/socket")))[0]["type"]
+    case = DEFAULTS[name]
+    await assert_decided(case._replace(app=lambda: where(case.app())))
 
 
 @pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this FastAPI serves no frontend")
-async def test_the_files_of_a_frontend_answer_and_are_closed(tmp_path: Path) -> None:
+async def test_router_with_a_frontend_has_its_files_blocked(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("the frontend", encoding="utf-8")
-    app, router = on_the_app(), APIRouter()
-    router.frontend("/", directory=tmp_path)
-    app.include_router(router, prefix="/shop")
-    for path, maintenance, expected in [
-        ("/shop/index.html", False, 200),
-        ("/shop/index.html", True, 503),
-        ("/off", True, 200),
-        ("/nothing", True, 404),
-    ]:
-        async with client(as_wrapped(app, MemoryBackend(state=maintenance))) as http:
-            assert expected == (await http.get(path)).status_code
-    async with client(as_wrapped(app, MemoryBackend(state=True))) as http:
-        assert 405 == (await http.post("/shop/index.html")).status_code
+
+    def app() -> FastAPI:
+        outer, router = fill(FastAPI()), APIRouter()
+        router.frontend("/", directory=tmp_path)
+        outer.include_router(router, prefix="/shop")
+        return outer
+
+    left = ["/nothing", "POST /shop/index.html"]
+    await assert_decided(Case(app, blocked=["/shop/index.html"], passed=["/off"], left=left))
 
 
-async def serve(request: Request, _: Exception) -> PlainTextResponse:
-    return PlainTextResponse(f"the whole application, as of {request.url.path}")
-
-
-HANDLED: list[tuple[Any, Any, list[int | None]]] = [  # and what becomes of 404, 405 and slashes; None: not said
-    (HTTPException, serve, [503, 503, 307, 307]),
-    (404, serve, [503, None, 307, 307]),
-    (405, serve, [None, 503, 307, 307]),
-    (500, serve, [404, 405, 307, 307]),
-    (ValueError, serve, [404, 405, 307, 307]),
-    (HTTPException, http_exception_handler, [404, 405, 307, 307]),
-    (404, http_exception_handler, [404, 405, 307, 307]),
-]
+# Handlers of refusals
 
 
 @pytest.mark.parametrize("where", ["app", "mounted", "included"])
-@pytest.mark.parametrize(("key", "handler", "expected"), HANDLED)
-async def test_a_handler_of_refusals_takes_no_part_in_redirects_nor_in_what_it_does_not_handle(
+@pytest.mark.parametrize(
+    ("key", "handler", "handles"),
+    [
+        (HTTPException, serve, {404, 405}),
+        (404, serve, {404}),
+        (405, serve, {405}),
+        (500, serve, set()),
+        (ValueError, serve, set()),
+        (HTTPException, http_exception_handler, set()),
+        (404, http_exception_handler, set()),
+    ],
+)
+async def test_handler_of_refusals_has_what_it_handles_blocked_and_nothing_else(
     key: Any,  # noqa: ANN401 -- a status or a class
     handler: Any,  # noqa: ANN401 -- of any exception
-    expected: list[int | None],
+    handles: set[int],
     where: str,
 ) -> None:
-    routes: list[BaseRoute] = [Route("/items", plain), Route("/slash/", plain)]
-    app = FastAPI(exception_handlers={key: handler}, routes=[] if where == "included" else routes)
-    if where == "included":
-        router = APIRouter()
-        router.routes += routes
-        app.include_router(router, prefix="/in")
-    app = FastAPI(routes=[Mount("/in", app)]) if where == "mounted" else app
-    prefix = "" if where == "app" else "/in"
-    asked_for = [("GET", "/nothing"), ("POST", "/items"), ("GET", "/items/"), ("GET", "/slash"), ("GET", "/items")]
-    statuses = {}
-    for state in (None, False, True):
-        async with client(app if state is None else as_wrapped(app, MemoryBackend(state=state))) as http:
-            statuses[state] = [(await http.request(method, prefix + path)).status_code for method, path in asked_for]
-    assert statuses[None][2:] == [307, 307, 200]
-    assert statuses[False] == statuses[None]
-    said = [status if wanted else None for status, wanted in zip(statuses[True], expected, strict=False)]
-    assert (said, statuses[True][-1]) == (expected, 503)
+    def app() -> ASGIApp:
+        routes: list[BaseRoute] = [Route("/items", plain), Route("/slash/", plain)]
+        handling = FastAPI(exception_handlers={key: handler}, routes=[] if where == "included" else routes)
+        if where == "included":
+            router = APIRouter()
+            router.routes += routes
+            handling.include_router(router)
+        return mounted(handling) if where == "mounted" else handling
+
+    refusals = {404: "/nothing", 405: "POST /items"}
+    blocked = ["/items", *(refusals[status] for status in handles)]
+    left = ["/items/", "/slash", *(refusals[status] for status in ({404, 405} - handles if len(handles) != 1 else ()))]
+    await assert_decided(Case(app, blocked=blocked, left=left))
+
+
+# The documentation of the app
+
+
+DEFAULT = ["/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_open", "not_open"),
+    [
+        ({}, DEFAULT, ["/docsx", "/docs/x", "/openapi.json.bak", "/redoc/more"]),
+        ({"docs_url": "/a/help", "openapi_url": "/a/spec"}, ["/a/help", "/a/spec"], ["/docs", "/openapi.json"]),
+        ({"openapi_url": None}, [], DEFAULT),
+        ({"docs_url": None, "redoc_url": None}, ["/openapi.json"], ["/docs", "/redoc"]),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "/mounted"])
+async def test_documentation_wherever_the_app_put_it_stays_open(
+    settings: dict[str, Any], is_open: list[str], not_open: list[str], prefix: str
+) -> None:
+    documented = FastAPI(**settings)
+    documented.add_api_route("/{path:path}", unmarked, methods=["GET", "POST"], include_in_schema=False)
+    documented.add_route("/{path:path}", plain, methods=["PATCH"])
+    outer = FastAPI(openapi_url=None)
+    if prefix:
+        outer.mount(prefix, documented)
+    app = added(outer if prefix else documented)
+    opened = below(prefix, *is_open)
+    assert await statuses(app, *opened, *(f"HEAD {path}" for path in opened)) == [200] * 2 * len(opened)
+    closed = [*below(prefix, *not_open), *(f"{method} {prefix}/docs" for method in ("POST", "PATCH"))]
+    assert await statuses(app, *closed) == [503] * len(closed)
+
+
+async def test_documentation_replaced_by_an_endpoint_of_the_app_is_blocked() -> None:
+    app = FastAPI()
+    app.router.routes.insert(0, APIRoute("/docs", unmarked))
+    assert await statuses(around(app), "/docs", "/redoc") == [503, 200]
+
+
+async def test_documentation_without_exempt_docs_is_blocked() -> None:
+    app = maintenance_middleware(backend=MemoryBackend(state=True), exempt_docs=False)(FastAPI())
+    assert await statuses(app, *DEFAULT) == [503] * 4

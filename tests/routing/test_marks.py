@@ -1,4 +1,4 @@
-"""A mark holds for every kind of endpoint, whatever is wrapped around it."""
+"""`decorators.py`: a mark holds for every kind of endpoint, route, mount and app, whatever is wrapped around it."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance import (
-    MemoryBackend,
-    force_maintenance_mode_off,
-    force_maintenance_mode_on,
-)
+from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
 from fastapi_maintenance.decorators import mark_of
 from tests.routing.apps import (
     MARKS,
     NESTED,
+    Case,
     Resource,
     Rewriting,
-    as_added,
-    as_wrapped,
+    around,
+    assert_decided,
+    below,
     marked,
     off,
     on,
     plain,
     plain_socket,
     rewriting,
+    serve,
+    served,
+    statuses,
     unmarked,
     wrapping,
 )
-from tests.support import client, handshake, websocket_scope
 
 pytestmark = MARKS
+each_mark = pytest.mark.parametrize("mark", [force_maintenance_mode_on, force_maintenance_mode_off])
 
 
 class Shop:
@@ -74,8 +75,6 @@ class Shop:
 
 
 class MarkedCall:
-    """An object that is called, with its call marked."""
-
     @force_maintenance_mode_off
     def __call__(self) -> str:
         return "open"
@@ -86,7 +85,7 @@ def with_argument(text: str = "open") -> str:
 
 
 def wrapping_without_attributes(function: Callable[..., str]) -> Callable[..., str]:
-    """Decorate a function and leave but a trace of what was decorated."""
+    """Decorate a function and keep nothing of it but what `inspect.signature` follows."""
 
     def wrapper() -> str:
         return function()
@@ -96,56 +95,47 @@ def wrapping_without_attributes(function: Callable[..., str]) -> Callable[..., s
 
 
 MARKED_OFF: dict[str, Callable[..., object]] = {
-    "a function": marked,
-    "a function below another decorator": wrapping(marked),
-    "a function above another decorator": force_maintenance_mode_off(wrapping(unmarked)),
-    "a function below a decorator that copies no attributes": wrapping_without_attributes(marked),
-    "a method marked in its class": Shop().marked_in_the_class,
-    "a method marked when bound": force_maintenance_mode_off(Shop().marked_when_bound),
-    "a static method marked below": Shop.marked_below_staticmethod,
-    "a static method marked above": Shop().marked_above_staticmethod,
-    "a class method marked above": Shop.marked_above_classmethod,
-    "a partial of a marked function": functools.partial(marked),
-    "a marked partial": force_maintenance_mode_off(functools.partial(with_argument, text="open")),
-    "an object with a marked call": MarkedCall(),
-    "the outermost of two marks": force_maintenance_mode_off(wrapping(force_maintenance_mode_on(with_argument))),
+    "function": marked,
+    "function below another decorator": wrapping(marked),
+    "function above another decorator": force_maintenance_mode_off(wrapping(unmarked)),
+    "function below a decorator that copies no attributes": wrapping_without_attributes(marked),
+    "method marked in its class": Shop().marked_in_the_class,
+    "method marked when bound": force_maintenance_mode_off(Shop().marked_when_bound),
+    "static method marked below": Shop.marked_below_staticmethod,
+    "static method marked above": Shop().marked_above_staticmethod,
+    "class method marked above": Shop.marked_above_classmethod,
+    "partial of a marked function": functools.partial(marked),
+    "marked partial": force_maintenance_mode_off(functools.partial(with_argument, text="open")),
+    "object with a marked call": MarkedCall(),
+    "outermost of two marks": force_maintenance_mode_off(wrapping(force_maintenance_mode_on(with_argument))),
 }
 
 
 @pytest.mark.parametrize("kind", MARKED_OFF)
 @pytest.mark.filterwarnings("ignore:.*iscoroutinefunction:DeprecationWarning")
-async def test_a_mark_holds_for_every_kind_of_endpoint(kind: str) -> None:
+async def test_mark_on_any_kind_of_endpoint_holds(kind: str) -> None:
     app = FastAPI()
     app.add_api_route("/", MARKED_OFF[kind])
     app.add_api_route("/unmarked", Shop().unmarked)
-    closed = as_added(app, MemoryBackend(state=True))
-    async with client(closed) as http:
-        assert [200, 503] == [(await http.get(path)).status_code for path in ("/", "/unmarked")]
+    assert await statuses(around(app), "/", "/unmarked") == [200, 503]
 
 
-def test_a_mark_returns_the_same_function() -> None:
-    def endpoint_of_this_test() -> str:
-        return "open"
+def test_mark_returns_the_same_object() -> None:
+    class OwnShop(Shop): ...
 
-    class ClassOfThisTest(Shop):
-        pass
-
-    for endpoint in (endpoint_of_this_test, functools.partial(unmarked), ClassOfThisTest, MarkedCall()):
-        assert endpoint is force_maintenance_mode_off(endpoint)
+    for endpoint in (wrapping(unmarked), functools.partial(unmarked), OwnShop, MarkedCall()):
+        assert force_maintenance_mode_off(endpoint) is endpoint
     method = Shop().marked_when_bound
-    assert method is force_maintenance_mode_on(method)
+    assert force_maintenance_mode_on(method) is method
 
 
-def test_a_mark_on_a_bound_method_is_not_one_for_other_instances() -> None:
+def test_mark_on_a_bound_method_is_not_on_those_of_other_instances() -> None:
     first, second = Shop(), Shop()
     force_maintenance_mode_on(first.marked_when_bound)
-    marks = [mark_of(shop.marked_when_bound) for shop in (first, second)]
-    assert [True, None] == marks
+    assert [mark_of(shop.marked_when_bound) for shop in (first, second)] == [True, None]
 
 
 class Slotted:
-    """An object that cannot carry a mark."""
-
     __slots__ = ()
 
     def endpoint(self) -> str:
@@ -162,232 +152,185 @@ class Slotted:
         (Slotted().endpoint, "^endpoint must be able to carry a mark, got <bound method"),
     ],
 )
-def test_what_cannot_carry_a_mark_is_refused(endpoint: object, text: str) -> None:
-    for mark in (force_maintenance_mode_off, force_maintenance_mode_on):
-        with pytest.raises(TypeError, match=text):
-            mark(endpoint)
+@each_mark
+def test_mark_on_an_object_that_cannot_carry_it_is_refused(
+    mark: Callable[[Any], Any], endpoint: object, text: str
+) -> None:
+    with pytest.raises(TypeError, match=text):
+        mark(endpoint)
 
 
-def test_the_search_for_a_mark_ends_also_where_wrappers_go_in_a_circle() -> None:
+def test_mark_of_wrappers_in_a_circle_is_none() -> None:
     first, second = wrapping(unmarked), wrapping(unmarked)
-    first.__wrapped__, second.__wrapped__ = second, first  # type: ignore[attr-defined]  # what wraps leaves
+    first.__wrapped__, second.__wrapped__ = second, first  # type: ignore[attr-defined]  # set by functools.wraps
     assert mark_of(first) is None
+
+
+# Classes
 
 
 @force_maintenance_mode_off
 class OpenResource(HTTPEndpoint):
-    """A class that is marked as a whole, but for one method."""
-
     async def get(self, request: Request) -> PlainTextResponse:
-        return PlainTextResponse(request.method)
+        return await serve(request)
 
     @force_maintenance_mode_on
     async def post(self, request: Request) -> PlainTextResponse:
-        return PlainTextResponse(request.method)
+        return await serve(request)
 
 
 class WithHead(Resource):
-    """A class that has a function of its own for HEAD."""
-
     @force_maintenance_mode_on
     async def head(self, request: Request) -> PlainTextResponse:
-        return PlainTextResponse(request.method)
+        return await serve(request)
 
 
 class Readable(HTTPEndpoint):
-    """A class without marks."""
-
     async def get(self, request: Request) -> PlainTextResponse:
-        return PlainTextResponse(request.method)
+        return await serve(request)
 
 
-async def test_a_class_based_endpoint_answers_head_as_get_unless_it_has_its_own() -> None:
-    paths = {"/a": Resource, "/b": WithHead, "/c": Readable}
-    app = as_added(FastAPI(routes=[Route(path, it) for path, it in paths.items()]), MemoryBackend(state=True))
-    async with client(app) as http:
-        assert [200, 503, 503] == [(await http.head(path)).status_code for path in paths]
+class ClosedOnConnect(WebSocketEndpoint):
+    @force_maintenance_mode_on
+    async def on_connect(self, websocket: WebSocket) -> None:
+        await websocket.accept()
 
 
-async def test_the_methods_of_a_class_based_endpoint_have_marks_of_their_own() -> None:
-    paths: dict[str, Any] = {"/a": Resource, "/b": OpenResource, "/c": functools.partial(OpenResource)}
-    for state in (False, True):
-        app = as_added(FastAPI(routes=[Route(path, it) for path, it in paths.items()]), MemoryBackend(state=state))
-        async with client(app) as http:
-            for path in paths:
-                statuses = [(await http.request(method, path)).status_code for method in ("GET", "HEAD", "POST", "PUT")]
-                assert statuses == [200, 200, 503 if state or path != "/a" else 200, 405]
+CLASSES: dict[str, Case] = {
+    "methods": Case(
+        lambda: Router([Route("/a", Resource)]), passed=["/a", "HEAD /a"], blocked=["POST /a"], left=["PUT /a"]
+    ),
+    "whole class": Case(
+        lambda: Router([Route("/a", OpenResource), Route("/b", functools.partial(OpenResource))]),
+        passed=["/a", "HEAD /a", "/b"],
+        shut=["POST /a", "POST /b"],
+        left=["PUT /a"],
+    ),
+    "own HEAD": Case(lambda: Router([Route("/a", WithHead)]), passed=["/a"], shut=["HEAD /a"]),
+    "HEAD as GET": Case(lambda: Router([Route("/a", Readable)]), blocked=["/a", "HEAD /a"]),
+    "on_connect": Case(lambda: Router([WebSocketRoute("/a", ClosedOnConnect)]), shut=["WS /a"]),
+}
 
 
-async def opaque(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer all requests and handshakes, as an app without routes."""
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.accept"})
-    else:
-        await PlainTextResponse("open")(scope, receive, send)
+@pytest.mark.parametrize("name", CLASSES)
+async def test_mark_on_a_method_of_a_class_holds_for_that_method(name: str) -> None:
+    await assert_decided(CLASSES[name])
 
 
-class Opaque:
-    """The same as an object."""
+# Routes, mounts and apps
+
+
+def some_routes() -> list[BaseRoute]:
+    return [Route("/plain", plain), Route("/off", off), Route("/on", on), WebSocketRoute("/ws/plain", plain_socket)]
+
+
+class RoutesItself(Router):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+
+class Served:
+    """An app without routes, as an object."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await opaque(scope, receive, send)
+        await served(scope, receive, send)
 
 
-def three_routes() -> list[BaseRoute]:
-    return [
-        Route("/plain", plain),
-        Route("/off", off),
-        Route("/on", on),
-        WebSocketRoute("/ws/plain", plain_socket),
-    ]
-
-
-def with_three_routes(kind: Any) -> Any:  # noqa: ANN401 -- an app of a kind
-    return kind(routes=three_routes())
-
-
-def rewritten(app: ASGIApp) -> ASGIApp:
-    return Rewriting(app)
+def fastapi(*layers: Any) -> FastAPI:  # noqa: ANN401 -- kinds of middleware
+    return FastAPI(routes=some_routes(), middleware=[Middleware(layer) for layer in layers])
 
 
 def behind_cors(app: ASGIApp) -> ASGIApp:
     return CORSMiddleware(app, allow_origins=["*"])
 
 
-MOUNTED: dict[str, tuple[Callable[[Any], ASGIApp], tuple[int, ...]]] = {  # and which marks inside count
-    "an app of FastAPI": (lambda mark: mark(with_three_routes(FastAPI)), (200, 503)),
-    "an app of Starlette": (lambda mark: mark(with_three_routes(Starlette)), (200, 503)),
-    "a router": (lambda mark: mark(with_three_routes(Router)), (200, 503)),
-    "an app behind a layer": (lambda mark: behind_cors(mark(with_three_routes(FastAPI))), (200, 503)),
-    "a layer around an app": (lambda mark: mark(behind_cors(with_three_routes(FastAPI))), (200, 503)),
-    "an app with a layer of its own": (
-        lambda mark: mark(FastAPI(routes=three_routes(), middleware=[Middleware(Rewriting)])),
-        (200, 503),
-    ),
-    "an app with a layer that hides": (
-        lambda mark: mark(FastAPI(routes=three_routes(), middleware=[Middleware(rewriting)])),
-        (200, 503),
-    ),
-    "a layer between others": (lambda mark: rewritten(mark(behind_cors(with_three_routes(FastAPI)))), (503,)),
-    "an unknown layer": (lambda mark: mark(rewritten(with_three_routes(FastAPI))), (503,)),
-    "a function": (lambda mark: mark(functools.partial(opaque)), ()),
-    "an object": (lambda mark: mark(Opaque()), ()),
-    "an object behind a layer": (lambda mark: behind_cors(mark(Opaque())), ()),
-    "an app of another kind": (lambda mark: mark(RoutesItself(three_routes())), (503,)),
+BOTH, ONLY_ON = {"/off", "/on"}, {"/on"}
+Mark = Callable[[Any], Any]
+MARKED_APPS: dict[str, tuple[Callable[[Mark], ASGIApp], set[str]]] = {  # and which marks on endpoints inside count
+    "FastAPI": (lambda mark: mark(fastapi()), BOTH),
+    "Starlette": (lambda mark: mark(Starlette(routes=some_routes())), BOTH),
+    "router": (lambda mark: mark(Router(some_routes())), BOTH),
+    "app behind a layer": (lambda mark: behind_cors(mark(fastapi())), BOTH),
+    "layer around an app": (lambda mark: mark(behind_cors(fastapi())), BOTH),
+    "app with a layer": (lambda mark: mark(fastapi(Rewriting)), BOTH),
+    "app with a hiding layer": (lambda mark: mark(fastapi(rewriting)), BOTH),
+    "layer between others": (lambda mark: Rewriting(mark(behind_cors(fastapi()))), ONLY_ON),
+    "unknown layer": (lambda mark: mark(Rewriting(fastapi())), ONLY_ON),
+    "router that answers by itself": (lambda mark: mark(RoutesItself(some_routes())), ONLY_ON),
+    "function": (lambda mark: mark(functools.partial(served)), set()),
+    "object": (lambda mark: mark(Served()), set()),
+    "object behind a layer": (lambda mark: behind_cors(mark(Served())), set()),
 }
 
 
-class RoutesItself(Router):
-    """A router that decides by itself."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await super().__call__(scope, receive, send)
-
-
-def at_a_mount(app: ASGIApp) -> FastAPI:
-    return FastAPI(routes=[Route("/plain", plain), Mount("/in", app)])
-
-
-def at_a_mount_in_a_mounted_app(app: ASGIApp) -> FastAPI:
-    return FastAPI(routes=[Route("/plain", plain), Mount("/i", FastAPI(routes=[Mount("/n", app)]))])
-
-
-def at_a_mount_in_an_app_of_the_other_mark(app: ASGIApp) -> FastAPI:
-    outer = FastAPI(routes=[Mount("/n", app)])
+def in_other_mark(app: ASGIApp) -> BaseRoute:
     other = force_maintenance_mode_off if mark_of(app) else force_maintenance_mode_on
-    return FastAPI(routes=[Route("/plain", plain), Mount("/i", other(outer))])
+    return Mount("/i", other(FastAPI(routes=[Mount("/n", app)])))
 
 
-def at_a_mount_with_a_layer(app: ASGIApp) -> FastAPI:
-    layers = [Middleware(GZipMiddleware), Middleware(Rewriting)]
-    return FastAPI(routes=[Route("/plain", plain), Mount("/in", app, middleware=layers)])
-
-
-def at_a_host(app: ASGIApp) -> FastAPI:
-    return FastAPI(routes=[Route("/plain", plain), Host("testserver", Router([Mount("/in", app)]))])
-
-
-def at_a_mount_in_an_included_router(app: ASGIApp) -> FastAPI:
-    router, outer = APIRouter(), FastAPI(routes=[Route("/plain", plain)])
-    router.mount("/n", app)
-    outer.include_router(router, prefix="/i")
-    return outer
-
-
-MOUNTS: dict[Callable[[ASGIApp], FastAPI], str] = {
-    at_a_mount: "/in",
-    at_a_mount_in_a_mounted_app: "/i/n",
-    at_a_mount_in_an_app_of_the_other_mark: "/i/n",
-    at_a_mount_with_a_layer: "/in",
-    at_a_host: "/in",
+MOUNTS: dict[str, tuple[str, Callable[[ASGIApp], BaseRoute]]] = {
+    "mount": ("/in", lambda app: Mount("/in", app)),
+    "mount in a mounted app": ("/i/n", lambda app: Mount("/i", FastAPI(routes=[Mount("/n", app)]))),
+    "mount in an app of the other mark": ("/i/n", in_other_mark),
+    "mount with layers": (
+        "/in",
+        lambda app: Mount("/in", app, middleware=[Middleware(GZipMiddleware), Middleware(Rewriting)]),
+    ),
+    "host": ("/in", lambda app: Host("testserver", Router([Mount("/in", app)]))),
+    "mount in an included router": ("/i/n", lambda app: Mount("/n", app)),  # which it is included with
 }
-if NESTED:
-    MOUNTS[at_a_mount_in_an_included_router] = "/i/n"
+if not NESTED:
+    del MOUNTS["mount in an included router"]
 
 
 @pytest.mark.parametrize(
-    ("name", "where"),
-    [*((name, at_a_mount) for name in MOUNTED), *(("an app of FastAPI", where) for where in MOUNTS)],
+    ("name", "where"), [*((name, "mount") for name in MARKED_APPS), *(("FastAPI", where) for where in MOUNTS)]
 )
-@pytest.mark.parametrize("mark", [force_maintenance_mode_on, force_maintenance_mode_off])
-async def test_a_mark_on_a_mounted_app_holds_for_all_below_that_has_none_of_its_own(
-    mark: Callable[[Any], Any], name: str, where: Callable[[ASGIApp], FastAPI]
+@each_mark
+async def test_mark_on_a_mounted_app_holds_for_all_below_that_has_no_mark_that_counts(
+    mark: Mark, name: str, where: str
 ) -> None:
-    make, counting = MOUNTED[name]
-    prefix, forced_on = MOUNTS[where], mark is force_maintenance_mode_on
-    paths = [f"{prefix}{path}" for path in ("/plain", "/off", "/on", "/nothing", "/docs")]
-    statuses, sockets = {}, {}
-    for state in (None, False, True):
-        app = where(make(mark))
-        app_around = app if state is None else as_wrapped(app, MemoryBackend(state=state))
-        async with client(app_around) as http:
-            statuses[state] = [(await http.get(path)).status_code for path in [*paths, "/plain"]]
-        scope = websocket_scope(f"{prefix}/ws/plain", headers={"host": "testserver"})
-        message = (await handshake(app_around, scope))[0]
-        sockets[state] = message.get("code", message["type"])
-    plain_ones = statuses[None]
+    make, counting = MARKED_APPS[name]
+    prefix, mounting = MOUNTS[where]
+
+    def app() -> FastAPI:
+        outer, router = FastAPI(routes=[Route("/plain", plain)]), APIRouter()
+        (router if "included" in where else outer.router).routes.append(mounting(make(mark)))
+        outer.include_router(router, prefix="/i")
+        return outer
+
+    paths = [*below(prefix, "/plain", "/off", "/on", "/nothing", "/docs"), f"WS {prefix}/ws/plain"]
+    alone = dict(zip(paths, await statuses(app(), *paths), strict=True))
+    expected = alone if mark is force_maintenance_mode_off else dict.fromkeys(paths, 503)
+    expected |= {prefix + path: {"/off": 200, "/on": 503}[path] for path in counting}
     for state in (False, True):
-        expected = [503] * 5 if forced_on else plain_ones[:5]
-        for status in counting:  # of what is marked by itself
-            expected[1 if status == 200 else 2] = status
-        assert statuses[state] == [*expected, 503 if state else 200]
-        assert sockets[state] == (1013 if forced_on else sockets[None])
+        watched = around(app(), state)
+        assert dict(zip(paths, await statuses(watched, *paths), strict=True)) == expected
+        assert await statuses(watched, "/plain") == [503 if state else 200]
 
 
-@pytest.mark.parametrize("mark", [force_maintenance_mode_on, force_maintenance_mode_off])
-async def test_a_mark_on_a_route_or_a_mount_itself_counts_for_what_has_none_of_its_own(
-    mark: Callable[[Any], Any],
-) -> None:
-    statuses = {}
-    for state in (False, True):
-        routes = [mark(Route("/plain", plain)), mark(Mount("/in", routes=three_routes()))]
-        async with client(as_wrapped(FastAPI(routes=routes), MemoryBackend(state=state))) as http:
-            paths = ("/plain", "/in/plain", "/in/off", "/in/on")
-            statuses[state] = [(await http.get(path)).status_code for path in paths]
-    marked_status = 503 if mark is force_maintenance_mode_on else 200
-    assert statuses[False] == statuses[True] == [marked_status, marked_status, 200, 503]
+@each_mark
+async def test_mark_on_a_route_or_a_mount_holds_for_what_has_none(mark: Mark) -> None:
+    def app() -> Router:
+        return Router([mark(Route("/plain", plain)), mark(Mount("/in", routes=some_routes()))])
+
+    below_mark = {"shut" if mark is force_maintenance_mode_on else "passed": ["/plain", "/in/plain"]}
+    expected = {"passed": ["/in/off"], "shut": ["/in/on"]}
+    await assert_decided(Case(app, **{key: expected[key] + below_mark.get(key, []) for key in expected}))
 
 
-async def test_the_mark_on_connecting_of_a_class_of_websocket_endpoints_counts() -> None:
-    class Shut(WebSocketEndpoint):
-        @force_maintenance_mode_on
-        async def on_connect(self, websocket: WebSocket) -> None:
-            await websocket.accept()
+async def test_mark_put_or_changed_between_two_requests_counts_at_once() -> None:
+    def endpoint() -> str:
+        return "open"
 
-    app = FastAPI(routes=[WebSocketRoute("/ws", Shut)])
-    for state in (False, True):
-        message = (await handshake(as_wrapped(app, MemoryBackend(state=state)), websocket_scope("/ws")))[0]
-        assert message.get("code", message["type"]) == 1013
-
-
-async def test_a_mark_on_a_mounted_app_counts_as_soon_as_it_is_put_there() -> None:
-    inner = FastAPI(routes=three_routes())
-    closed = as_wrapped(FastAPI(routes=[Mount("/in", inner)]), MemoryBackend(state=True))
-    statuses = []
-    async with client(closed) as http:
-        statuses.append((await http.get("/in/plain")).status_code)
-        force_maintenance_mode_off(inner)
-        statuses.append((await http.get("/in/plain")).status_code)
-        force_maintenance_mode_on(inner)
-        statuses.append((await http.get("/in/plain")).status_code)
-    assert statuses == [503, 200, 503]
+    inner = FastAPI(routes=some_routes())
+    outer = FastAPI(routes=[Mount("/in", inner)])
+    outer.add_api_route("/", endpoint)
+    app = around(outer)
+    found = [await statuses(app, "/in/plain", "/")]
+    for mark in (force_maintenance_mode_off, force_maintenance_mode_on):
+        mark(inner)
+        found.append(await statuses(app, "/in/plain", "/"))
+    force_maintenance_mode_off(endpoint)
+    found.append(await statuses(app, "/in/plain", "/"))
+    assert found == [[503, 503], [200, 503], [503, 503], [503, 200]]

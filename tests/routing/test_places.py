@@ -1,8 +1,9 @@
-"""The endpoint that answers is found wherever it lives, as the app itself finds it."""
+"""`_routing/finder.py`: the endpoint that will answer is found wherever it is, around, inside and below any app."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import fastapi.routing
 import pytest
@@ -20,195 +21,180 @@ from fastapi_maintenance import (
     MemoryBackend,
     force_maintenance_mode_off,
     maintenance_middleware,
+    not_,
+    path_prefix,
 )
 from fastapi_maintenance._routing import finder, routes
 from tests.routing.apps import (
-    EXPECTED,
     HTTP,
     MARKS,
     NESTED,
     SOCKETS,
-    TRIED,
+    Case,
     Resource,
     Rewriting,
-    as_added,
-    as_wrapped,
-    asked,
+    added,
+    around,
+    assert_decided,
+    below,
     fill,
     hiding,
     in_an_included_router,
     in_routers_three_deep,
-    on_the_app,
+    plain,
+    served,
     starlette_routes,
+    statuses,
+    unmarked,
 )
-from tests.support import client, handshake, websocket_scope
+from tests.support import client
 
 pytestmark = MARKS
 
 
-def in_a_router_that_is_included_twice() -> FastAPI:
-    router, app = fill(APIRouter()), FastAPI()
-    app.include_router(router, prefix="/a")
-    app.include_router(router, prefix="/b")
+def including(*prefixes: str, route_class: type[APIRoute] = APIRoute, **settings: Any) -> FastAPI:  # noqa: ANN401 -- of FastAPI
+    """Return an app that includes a router with all endpoints under each prefix."""
+    app, router = FastAPI(**settings), fill(APIRouter(route_class=route_class))
+    for prefix in prefixes:
+        app.include_router(router, prefix=prefix)
     return app
 
 
-def in_a_mounted_fastapi() -> FastAPI:
-    app = FastAPI()
-    app.mount("/a", in_an_included_router())
-    return app
+def mounting(app: ASGIApp, path: str = "/a") -> FastAPI:
+    outer = FastAPI()
+    outer.mount(path, app)
+    return outer
 
 
-def in_the_routes_of_a_mount() -> FastAPI:
-    return FastAPI(routes=[Mount("/a", routes=[Mount("/b", routes=starlette_routes())])])
-
-
-def behind_the_middleware_of_a_mount() -> FastAPI:
-    app = FastAPI()
-    app.mount("/a", CORSMiddleware(on_the_app(), allow_origins=["*"]))
-    return app
-
-
-def behind_middleware_of_a_mount_that_hides_the_app() -> FastAPI:
-    return FastAPI(routes=[Mount("/a", routes=starlette_routes(), middleware=[Middleware(hiding)])])
-
-
-def in_a_mount_in_an_included_router() -> FastAPI:
+def with_routes_of_a_router(*, include_at: str = "/a", add: Callable[[APIRouter], object]) -> FastAPI:
     router, app = APIRouter(), FastAPI()
-    router.mount("/b", on_the_app())
-    app.include_router(router, prefix="/a")
+    add(router)
+    app.include_router(router, prefix=include_at)
     return app
 
 
-def behind_middleware_of_a_mount_in_an_included_router() -> FastAPI:
-    router, app = APIRouter(), FastAPI()
-    router.routes.append(Mount("/b", routes=starlette_routes(), middleware=[Middleware(hiding)]))
-    app.include_router(router, prefix="/a")
+def with_layer(app: FastAPI, layer: Any) -> FastAPI:  # noqa: ANN401 -- of any kind
+    app.add_middleware(layer)
     return app
 
 
-def under_a_host() -> FastAPI:
-    return FastAPI(routes=[Host("elsewhere", Router()), Host("testserver", on_the_app())])
+class OwnRoute(APIRoute):
+    """A route with no rule of its own."""
 
 
-def under_a_host_in_an_included_router() -> FastAPI:
-    router, app = APIRouter(), FastAPI()
-    router.host("testserver", on_the_app())
-    app.include_router(router)
-    return app
-
-
-def with_a_root_path_of_its_own() -> FastAPI:
-    app = FastAPI(root_path="/behind/proxy")
-    app.include_router(fill(APIRouter()), prefix="/a")
-    return app
-
-
-def with_a_mounted_app_that_has_a_root_path_of_its_own() -> FastAPI:
-    inner, app = FastAPI(root_path="/a"), FastAPI()
-    app.mount("/a", fill(inner))
-    return app
-
-
-def in_a_class_of_route_of_its_own() -> FastAPI:
-    class OwnRoute(APIRoute):
-        """A route with no rule of its own."""
-
-    app = FastAPI()
-    app.include_router(fill(APIRouter(route_class=OwnRoute)), prefix="/a")
-    return app
-
-
-def behind_other_middleware_that_hides_the_app() -> FastAPI:
-    app = in_an_included_router()
-    app.add_middleware(hiding)
-    return app
-
-
-PLACES: dict[Callable[[], FastAPI], str] = {
-    on_the_app: "",
-    in_an_included_router: "/b/a",
-    in_routers_three_deep: "/d/c/b/a",
-    in_a_router_that_is_included_twice: "/b",
-    in_a_mounted_fastapi: "/a/b/a",
-    in_the_routes_of_a_mount: "/a/b",
-    behind_the_middleware_of_a_mount: "/a",
-    behind_middleware_of_a_mount_that_hides_the_app: "/a",
-    in_a_mount_in_an_included_router: "/a/b",
-    behind_middleware_of_a_mount_in_an_included_router: "/a/b",
-    under_a_host: "",
-    under_a_host_in_an_included_router: "",
-    with_a_root_path_of_its_own: "/a",
-    with_a_mounted_app_that_has_a_root_path_of_its_own: "/a",
-    in_a_class_of_route_of_its_own: "/a",
-    behind_other_middleware_that_hides_the_app: "/b/a",
+HIDDEN_MOUNT = [Middleware(hiding)]
+PLACES: dict[str, tuple[str, Callable[[], FastAPI]]] = {
+    "on the app": ("", lambda: fill(FastAPI())),
+    "in an included router": ("/b/a", in_an_included_router),
+    "in routers three deep": ("/d/c/b/a", in_routers_three_deep),
+    "in a router included twice": ("/b", lambda: including("/a", "/b")),
+    "in a mounted FastAPI": ("/a/b/a", lambda: mounting(in_an_included_router())),
+    "in the routes of a mount": (
+        "/a/b",
+        lambda: FastAPI(routes=[Mount("/a", routes=[Mount("/b", routes=starlette_routes())])]),
+    ),
+    "behind known middleware of a mount": (
+        "/a",
+        lambda: mounting(CORSMiddleware(fill(FastAPI()), allow_origins=["*"])),
+    ),
+    "under a host": ("", lambda: FastAPI(routes=[Host("elsewhere", Router()), Host("testserver", fill(FastAPI()))])),
+    "in an app with a root path": ("/a", lambda: including("/a", root_path="/behind/proxy")),
+    "in a mounted app with a root path": ("/a", lambda: mounting(fill(FastAPI(root_path="/a")))),
+    "in a class of route": ("/a", lambda: including("/a", route_class=OwnRoute)),
+    "in a mount in an included router": (
+        "/a/b",
+        lambda: with_routes_of_a_router(add=lambda router: router.mount("/b", fill(FastAPI()))),
+    ),
+    "under a host in an included router": (
+        "",
+        lambda: with_routes_of_a_router(include_at="", add=lambda router: router.host("testserver", fill(FastAPI()))),
+    ),
+    # Nothing is left to the app behind a layer that hides it.
+    "hidden by the middleware of a mount": (
+        "/a",
+        lambda: FastAPI(routes=[Mount("/a", routes=starlette_routes(), middleware=HIDDEN_MOUNT)]),
+    ),
+    "hidden by the middleware of a mount in an included router": (
+        "/a/b",
+        lambda: with_routes_of_a_router(
+            add=lambda router: router.routes.append(Mount("/b", routes=starlette_routes(), middleware=HIDDEN_MOUNT))
+        ),
+    ),
+    "hidden by other middleware": ("/b/a", lambda: with_layer(in_an_included_router(), hiding)),
 }
+if not NESTED:  # FastAPI with flat routers includes neither mounts nor hosts
+    PLACES = {name: place for name, place in PLACES.items() if not name.endswith("in an included router")} | {
+        "in an included router": PLACES["in an included router"]
+    }
 
 
-if not NESTED:  # FastAPI with flat routers includes no mounts and no hosts
-    del PLACES[in_a_mount_in_an_included_router], PLACES[under_a_host_in_an_included_router]
-    del PLACES[behind_middleware_of_a_mount_in_an_included_router]
+def all_at(prefix: str, path: str) -> list[str]:
+    """Return a request and a handshake to an endpoint at a prefix."""
+    return [f"{prefix}{path}", f"WS {prefix}/ws{path}"]
 
 
-HIDDEN = {
-    behind_middleware_of_a_mount_that_hides_the_app,
-    behind_middleware_of_a_mount_in_an_included_router,
-    behind_other_middleware_that_hides_the_app,
-}
+def case_at(name: str, make: Callable[[], ASGIApp] | None = None) -> Case:
+    prefix, app = PLACES[name]
+    nothing = all_at(prefix, "/nothing")
+    return Case(
+        make or app,
+        blocked=all_at(prefix, "/plain"),
+        passed=all_at(prefix, "/off"),
+        shut=all_at(prefix, "/on"),
+        **{"doubtful" if name.startswith("hidden") else "left": nothing},
+    )
 
 
-def expected_at(place: Callable[[], FastAPI], maintenance: bool) -> list[int]:
-    """Return what is expected there: what a layer that nobody knows hides is never left to the app."""
-    return [503, 200, 503, 503] if maintenance and place in HIDDEN else EXPECTED[maintenance]
+@pytest.mark.parametrize("name", PLACES)
+async def test_finder_endpoint_at_any_place_has_its_mark_found(name: str) -> None:
+    case = case_at(name)
+    await assert_decided(case)
+    requests = [*case.blocked, *case.passed, *case.shut, *case.left, *case.doubtful]
+    for state in (False, True):
+        assert await statuses(added(case.app(), state), *requests) == await statuses(
+            around(case.app(), state), *requests
+        )
 
 
-async def http_statuses(app: ASGIApp, prefix: str) -> list[int]:
-    async with client(app) as http:
-        return [(await http.get(prefix + path)).status_code for path in TRIED]
+@pytest.fixture
+def _without_private_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the private class of included routers away, as a later FastAPI may."""
+    if not NESTED:
+        pytest.skip("included routers are flat in this FastAPI")
+    if not hasattr(fastapi.routing, "iter_route_contexts"):
+        pytest.skip("FastAPI 0.137.0 and 0.137.1 have no public way")
+    for module in (finder, routes):
+        monkeypatch.setattr(module, "IncludedRouter", ())
 
 
-async def socket_verdicts(app: ASGIApp, prefix: str) -> list[int]:
-    """Return what becomes of handshakes, as the status that a request would have got."""
-    verdicts = {"websocket.accept": 200, 1013: 503, 1000: 404}
-    first: list[int] = []
-    for path in TRIED:
-        scope = websocket_scope(f"{prefix}/ws{path}", headers={"host": "testserver"})
-        message = (await handshake(app, scope))[0]
-        first.append(verdicts[message.get("code", message["type"])])
-    return first
+@pytest.mark.usefixtures("_without_private_names")
+@pytest.mark.parametrize("name", PLACES)
+async def test_finder_without_the_private_names_of_fastapi_finds_the_mark(name: str) -> None:
+    case = case_at(name)
+    await assert_decided(case)
+    if name == "in a mount in an included router":
+        assert await statuses(around(case.app()), "/a/b/docs") == [200]
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-@pytest.mark.parametrize("maintenance", [True, False])
-async def test_the_mark_of_the_endpoint_is_found(place: Callable[[], FastAPI], maintenance: bool) -> None:
-    for arrange in (as_added, as_wrapped):
-        app = arrange(place(), MemoryBackend(state=maintenance))
-        assert await http_statuses(app, PLACES[place]) == expected_at(place, maintenance)
-        assert await socket_verdicts(app, PLACES[place]) == expected_at(place, maintenance)
+@pytest.mark.skipif(not NESTED, reason="included routers are flat in this FastAPI")
+def test_finder_private_names_of_fastapi_exist() -> None:
+    included = fastapi.routing._IncludedRouter
+    assert callable(included._match)
+    [context] = fastapi.routing.iter_route_contexts(FastAPI(openapi_url=None, routes=[Route("/", print)]).routes)
+    assert context._effective_route is context.route
+    if hasattr(FastAPI, "frontend"):
+        assert callable(APIRouter()._match_low_priority)
 
 
-async def test_the_mark_is_found_behind_the_class_as_behind_the_factory() -> None:
-    for place in (in_routers_three_deep, behind_other_middleware_that_hides_the_app):
-        app = place()
-        app.add_middleware(MaintenanceModeMiddleware, backend=MemoryBackend(state=True))
-        assert await http_statuses(app, PLACES[place]) == expected_at(place, maintenance=True)
+# Around one route
 
 
-class Delegating:
-    """An endpoint that is an app, and hands its requests on to another."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.inner = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.inner(scope, receive, send)
+def maintained(state: bool, *outside: Middleware, inside: tuple[Middleware, ...] = ()) -> list[Middleware]:
+    """Return layers with the class of the middleware among them."""
+    return [*outside, Middleware(MaintenanceModeMiddleware, backend=MemoryBackend(state=state)), *inside]
 
 
-def maintained(state: bool, *around: Middleware, inside: tuple[Middleware, ...] = ()) -> list[Middleware]:
-    """Return layers with the class variant among them."""
-    return [*around, Middleware(MaintenanceModeMiddleware, backend=MemoryBackend(state=state)), *inside]
-
-
+ENDPOINTS: dict[str, Any] = {**HTTP, "/class": Resource}
 GZIP, UNKNOWN = Middleware(GZipMiddleware), Middleware(Rewriting)
 AROUND_ONE: dict[str, Callable[[bool], list[Middleware]]] = {
     "alone": maintained,
@@ -223,63 +209,106 @@ AROUND_ONE: dict[str, Callable[[bool], list[Middleware]]] = {
 
 @pytest.mark.parametrize("layers", AROUND_ONE)
 @pytest.mark.parametrize("prefix", ["", "/in", "/starlette"])
-async def test_around_one_route_the_mark_of_that_very_route_is_found(layers: str, prefix: str) -> None:
-    verdicts = {}
+async def test_finder_around_one_route_finds_the_mark_of_that_route(layers: str, prefix: str) -> None:
+    found = {}
     for state in (False, True):
-        routes: list[BaseRoute] = [
-            *(Route(path, endpoint, middleware=AROUND_ONE[layers](state)) for path, endpoint in HTTP.items()),
-            *(
-                WebSocketRoute(path, endpoint, middleware=AROUND_ONE[layers](state))
-                for path, endpoint in SOCKETS.items()
-            ),
-            Route("/class", Resource, middleware=AROUND_ONE[layers](state)),
+        make = AROUND_ONE[layers]
+        inner: list[BaseRoute] = [
+            *(Route(path, endpoint, middleware=make(state)) for path, endpoint in ENDPOINTS.items()),
+            *(WebSocketRoute(path, endpoint, middleware=make(state)) for path, endpoint in SOCKETS.items()),
         ]
-        outer = FastAPI(routes=[Mount("/in", routes=routes), Mount("/starlette", Starlette(routes=routes)), *routes])
-        asked_for = [*((f"GET {prefix}{path}") for path in ("/plain", "/off", "/on", "/class")), f"POST {prefix}/class"]
-        verdicts[state] = [await asked(outer, each) for each in asked_for], await socket_verdicts(outer, prefix)
-    assert verdicts == {
-        False: ([200, 200, 503, 200, 200], [200, 200, 503, 404]),
-        True: ([503, 200, 503, 200, 503], [503, 200, 503, 404]),
-    }
+        outer = FastAPI(routes=[Mount("/in", routes=inner), Mount("/starlette", Starlette(routes=inner)), *inner])
+        requests = below(prefix, "/plain", "/off", "/on", "/class")
+        requests += [f"POST {prefix}/class", *(f"WS {prefix}/ws{path}" for path in ("/plain", "/off", "/on"))]
+        found[state] = await statuses(outer, *requests)
+    assert found == {False: [200, 200, 503, 200, 200, 200, 200, 503], True: [503, 200, 503, 200, 503, 503, 200, 503]}
 
 
-async def test_inside_of_a_marked_endpoint_or_app_its_mark_counts() -> None:
-    inner = MaintenanceModeMiddleware(hiding(on_the_app()), backend=MemoryBackend(state=True))
-    routes = [Route("/off", force_maintenance_mode_off(Delegating(inner))), Route("/plain", Delegating(inner))]
-    app = FastAPI(routes=[*routes, Mount("/in", force_maintenance_mode_off(Delegating(inner)))])
-    assert [await asked(app, f"GET {path}") for path in ("/off", "/plain", "/in/off")] == [200, 503, 200]
+class Delegating:
+    """An endpoint that is an app, and passes its requests on to another."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.inner = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.inner(scope, receive, send)
 
 
-@pytest.fixture
-def _without_the_private_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FastAPI has its private class no longer."""
-    if not NESTED:
-        pytest.skip("included routers are flat in this FastAPI")
-    if not hasattr(fastapi.routing, "iter_route_contexts"):
-        pytest.skip("FastAPI 0.137.0 and 0.137.1 have no public way")
-    for module in (finder, routes):
-        monkeypatch.setattr(module, "IncludedRouter", ())
+async def test_finder_inside_a_marked_endpoint_or_app_uses_its_mark() -> None:
+    inner = MaintenanceModeMiddleware(hiding(fill(FastAPI())), backend=MemoryBackend(state=True))
+    inner_routes = [Route("/off", force_maintenance_mode_off(Delegating(inner))), Route("/plain", Delegating(inner))]
+    app = FastAPI(routes=[*inner_routes, Mount("/in", force_maintenance_mode_off(Delegating(inner)))])
+    assert await statuses(app, "/off", "/plain", "/in/off") == [200, 503, 200]
 
 
-@pytest.mark.usefixtures("_without_the_private_way")
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-async def test_the_mark_is_found_by_the_public_way_where_the_private_one_is_gone(place: Callable[[], FastAPI]) -> None:
-    app = as_added(place(), MemoryBackend(state=True))
-    assert expected_at(place, maintenance=True) == await http_statuses(app, PLACES[place])
-    assert expected_at(place, maintenance=True) == await socket_verdicts(app, PLACES[place])
+# Other arrangements
 
 
-@pytest.mark.usefixtures("_without_the_private_way")
-async def test_the_documentation_in_an_included_router_is_found_by_the_public_way_too() -> None:
-    async with client(as_added(in_a_mount_in_an_included_router(), MemoryBackend(state=True))) as http:
-        assert 200 == (await http.get("/a/b/docs")).status_code
+TRIED = ("/plain", "/off", "/on", "/nothing")
 
 
-@pytest.mark.skipif(not NESTED, reason="included routers are flat in this FastAPI")
-def test_the_private_names_that_are_used_are_there() -> None:
-    included = fastapi.routing._IncludedRouter
-    assert callable(included._match)
-    [context] = fastapi.routing.iter_route_contexts(FastAPI(openapi_url=None, routes=[Route("/", print)]).routes)
-    assert context._effective_route is context.route
-    if hasattr(FastAPI, "frontend"):
-        assert callable(APIRouter()._match_low_priority)
+@pytest.mark.parametrize(
+    "make", [lambda routes: Starlette(routes=routes), Router, lambda routes: Mount("", routes=routes)]
+)
+async def test_finder_around_an_app_that_is_not_fastapi_sees_its_routes(make: Any) -> None:  # noqa: ANN401 -- an app of a kind
+    assert await statuses(around(make(starlette_routes())), *TRIED) == [503, 200, 503, 404]
+
+
+async def test_finder_root_path_of_the_server_is_taken_off() -> None:
+    async with client(added(in_an_included_router()), root_path="/behind/proxy") as http:
+        found = [(await http.get(f"/behind/proxy{path}")).status_code for path in [*below("/b/a", *TRIED), "/docs"]]
+    assert found == [503, 200, 503, 404, 200]
+
+
+async def test_finder_root_path_of_a_hidden_app_may_precede_a_path() -> None:
+    app = FastAPI(root_path="/api", routes=[Route("/billing", plain), Route("/items", plain)])
+    outside = maintenance_middleware(backend=MemoryBackend(state=True), exempt=not_(path_prefix("/billing")))
+    found = await statuses(outside(hiding(app)), "/api/billing", "/billing", "/api/items", "/items")
+    assert found == [503, 503, 200, 200]
+
+
+@pytest.mark.parametrize(("path", "expected"), [("/a/x", [404, 404]), ("/a/a/x", [200, 503])])
+async def test_finder_root_path_of_a_mounted_app_is_read_as_the_app_reads_it(path: str, expected: list[int]) -> None:
+    inner = FastAPI(root_path="/elsewhere", routes=[Route("/a/a/x", plain), Route("/x", plain)])
+    app = mounting(inner)
+    assert [(await statuses(around(app, state), path))[0] for state in (False, True)] == expected
+
+
+async def test_finder_inside_a_mounted_app_finds_its_routes_also_with_another_middleware_around() -> None:
+    outer = mounting(added(in_an_included_router()), "/in")
+    outer.add_api_route("/outside", unmarked)
+    for app in (outer, around(outer, state=False)):
+        assert await statuses(app, *below("/in/b/a", *TRIED), "/outside") == [503, 200, 503, 404, 200]
+
+
+async def test_finder_middleware_that_wraps_itself_is_not_followed_forever() -> None:
+    class Circle:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await served(scope, receive, send)
+
+    circle = Circle()
+    circle.app = circle  # type: ignore[attr-defined]  # the mistake under test
+    assert await statuses(around(circle), "/") == [503]
+
+
+async def test_finder_leaves_the_scope_of_a_request_alone() -> None:
+    """Neither the app nor a layer outside sees what was put there to find a route; telemetry sees a blocked one's."""
+    seen: list[Scope] = []
+
+    def recording(app: ASGIApp, state: bool | None) -> ASGIApp:
+        inner = around(app, state)
+
+        async def record(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.setdefault("fastapi", {"noted": True})
+            seen.append({**scope, "fastapi": {**scope["fastapi"]}})
+            await inner(scope, receive, send)
+            seen.append(scope)
+
+        record.app = inner  # type: ignore[attr-defined]  # as classes of middleware have it
+        return record
+
+    path, put = "/d/c/b/a/plain", {"route", "endpoint", "path_params"}
+    await statuses(recording(recording(in_routers_three_deep(), None), state=False), path)
+    assert [(set(scope) & put, scope["fastapi"]) for scope in seen[:2]] == [(set(), {"noted": True})] * 2
+    assert await statuses(recording(in_routers_three_deep(), state=True), path) == [503]
+    assert (set(seen[-1]) & put, seen[-1]["fastapi"]) == (put, {"noted": True})

@@ -1,4 +1,4 @@
-"""Whatever the tree of routers, mounts and routes: what is judged is the endpoint that the plain app reaches."""
+"""`_routing/finder.py`: in any tree of routers, mounts and routes, the endpoint that the plain app reaches decides."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -66,8 +66,6 @@ class CaseInsensitive(APIRoute):
 
 
 class OnlyPosts(APIRoute):
-    """A route that matches in its own way."""
-
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         return (Match.FULL, {"endpoint": self.endpoint}) if scope.get("method") == "POST" else (Match.NONE, {})
 
@@ -85,8 +83,6 @@ class Fifths(BaseRoute):
 
 
 class Handling:
-    """What handles requests in its own way."""
-
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await own(scope, receive, send)
 
@@ -101,7 +97,7 @@ class HandlingRouter(Handling, APIRouter): ...
 
 
 class Uncompiled(Mount):
-    """A mount with a pattern of its own, whose path cannot be compiled."""
+    """A mount with its own pattern, whose path cannot be compiled."""
 
     def __init__(self, path: str, app: ASGIApp) -> None:
         super().__init__(path, app)
@@ -109,7 +105,7 @@ class Uncompiled(Mount):
 
 
 def endpoint_of(mark: str) -> Any:  # noqa: ANN401 -- FastAPI reads its signature
-    """Return an endpoint with a mark, or without, that notes which it is."""
+    """Return an endpoint with a mark or without, that records its kind."""
 
     async def endpoint(request: Request) -> PlainTextResponse:
         REACHED.append(mark)
@@ -223,9 +219,10 @@ def agrees(plain: Outcome, off: Outcome, on: Outcome, *, ordinary: bool) -> None
         assert not on.is_blocked or not ordinary
 
 
-@settings(max_examples=2 * settings().max_examples)
 @given(data=st.data(), ordinary=st.booleans())
-def test_a_request_is_judged_by_the_endpoint_that_the_plain_app_reaches(data: st.DataObject, ordinary: bool) -> None:
+def test_request_in_any_tree_of_routes_is_judged_by_the_endpoint_that_the_plain_app_reaches(
+    data: st.DataObject, ordinary: bool
+) -> None:
     """Also after a route is added or removed; what is left to the app is certain only where all routes are ordinary."""
     tree = Tree(data.draw, ordinary=ordinary)
     app = FastAPI(openapi_url=None)
@@ -245,7 +242,7 @@ def test_a_request_is_judged_by_the_endpoint_that_the_plain_app_reaches(data: st
 
 @pytest.mark.parametrize("kind", [APIRoute, CaseInsensitive, OnlyPosts])
 @pytest.mark.parametrize("path", ["/a/b", "/a/{x}"])
-def test_a_route_is_judged_whatever_its_way_to_match(kind: type[APIRoute], path: str) -> None:
+def test_request_to_a_route_with_its_own_match_is_judged_by_its_endpoint(kind: type[APIRoute], path: str) -> None:
     app = FastAPI(openapi_url=None)
     app.router.route_class = kind
     app.add_api_route(path, endpoint_of("unmarked"), methods=["POST"])
@@ -255,17 +252,15 @@ def test_a_route_is_judged_whatever_its_way_to_match(kind: type[APIRoute], path:
         agrees(*anyio.run(outcomes_of, apps, scope), ordinary=True)
 
 
-def test_few_of_many_routes_are_asked() -> None:
+def test_routes_of_many_only_few_are_candidates_for_a_path() -> None:
     router, outer = APIRouter(), APIRouter(prefix="/api")
     for number in range(50):
         inner = APIRouter(prefix=f"/things{number}")
-        inner.add_api_route("/{thing}", endpoint_of("unmarked"))
-        inner.add_api_route("/all", endpoint_of("unmarked"))
+        for path in ("/{thing}", "/all"):
+            inner.add_api_route(path, endpoint_of("unmarked"))
         outer.include_router(inner)
     router.include_router(outer)
     index = RouteIndex(router)
-    asked = [
-        [each.effective.path for each in index.candidates(path)]
-        for path in ("/api/things7/all", "/api/things7/8", "/nothing" * 1000)
-    ]
-    assert asked == [["/api/things7/{thing}", "/api/things7/all"], ["/api/things7/{thing}"], []]
+    paths = ("/api/things7/all", "/api/things7/8", "/nothing" * 1000)
+    candidates = [[each.effective.path for each in index.candidates(path)] for path in paths]
+    assert candidates == [["/api/things7/{thing}", "/api/things7/all"], ["/api/things7/{thing}"], []]

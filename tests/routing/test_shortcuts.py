@@ -1,6 +1,6 @@
-"""What is done in fewer steps for the sake of speed: each shortcut is held against the slow and obvious way.
+"""`responses/sending.py`, `_switch/source.py`: each shortcut for the sake of speed does as the slow, obvious way does.
 
-That of the routes has a file of its own, test_routes_property.py.
+That of the routes has its own file, test_routes_property.py.
 """
 
 from __future__ import annotations
@@ -11,43 +11,43 @@ from typing import Any
 
 import anyio
 import pytest
-from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
     MaintenanceState,
-    MaintenanceStatus,
     MemoryBackend,
-    ResponseCallback,
     Switch,
     as_json,
     as_problem,
-    force_maintenance_mode_off,
     maintenance_middleware,
     negotiate,
     status_of,
 )
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.responses import STATUS_KEY
-from fastapi_maintenance.responses.sending import send_blocked
-from tests.middleware.test_fuzz import Layer
+from tests.routing.apps import plain, statuses
 from tests.strategies import NOW, states_around_now
-from tests.support import client, make_request
+from tests.support import make_request
 
 pytestmark = pytest.mark.anyio
 
 CLOSED = MaintenanceState(switch=Switch(on=True))
-BLOCKED = MaintenanceStatus(active=True)
-STATUSES = st.builds(status_of, states_around_now, st.just(NOW))
+STATES = states_around_now.filter(lambda state: status_of(state, NOW).active)
 
 
-async def sent(response: ResponseCallback, status: MaintenanceStatus = BLOCKED) -> list[Message]:
-    """Return what is sent for a blocked request."""
+def closed(callback: Any, state: MaintenanceState = CLOSED) -> ASGIApp:  # noqa: ANN401 -- a response callback
+    """Return an app in maintenance with this response."""
+    settings: Any = {"backend": MemoryBackend(state), "response": callback, "retry_after": 60, "unmatched": "block"}
+    return maintenance_middleware(**settings)(Router())
+
+
+async def sent(app: ASGIApp) -> list[Message]:
+    """Return what is sent for a request."""
     messages: list[Message] = []
 
     async def receive() -> Message:
@@ -56,34 +56,25 @@ async def sent(response: ResponseCallback, status: MaintenanceStatus = BLOCKED) 
     async def send(message: Message) -> None:
         messages.append(message)
 
-    scope = make_request("/items", headers=[("Accept", "application/json")]).scope
-    await send_blocked(scope, receive, send, status, response, (60, 60))
+    await app(make_request("/items", headers=[("Accept", "application/json")]).scope, receive, send)
     return messages
 
 
-def asked(callback: Callable[[Request], Any], status: MaintenanceStatus = BLOCKED) -> Response:
-    """Return what a callback says to a request."""
-    request = make_request("/items")
-    request.scope[STATUS_KEY] = status
-    response: Response = callback(request)
-    return response
+def sent_by_itself(callback: Callable[[Request], Any]) -> Callable[[Request], Response]:
+    """Return a callback whose response has its own `__call__`, which does as Starlette's does."""
 
-
-def by_itself(callback: Callable[[Request], Any]) -> ResponseCallback:
-    """Return a callback whose response is sent by a `__call__` of its own, which does what that of Starlette does."""
-
-    def response(request: Request) -> Response:
-        made: Response = callback(request)
-        kind = type(made)
+    def respond(request: Request) -> Response:
+        response: Response = callback(request)
+        kind = type(response)
 
         class BySelf(kind):  # type: ignore[misc, valid-type]  # of whatever class it is
             async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
                 await super().__call__(scope, receive, send)
 
-        made.__class__ = BySelf
-        return made
+        response.__class__ = BySelf
+        return response
 
-    return response
+    return respond
 
 
 RESPONSES = st.builds(
@@ -95,76 +86,63 @@ RESPONSES = st.builds(
 )
 
 
-@given(RESPONSES, STATUSES)
-def test_send_blocked_response_is_sent_as_it_sends_itself(
-    callback: Callable[[Request], Any], status: MaintenanceStatus
+@given(RESPONSES, STATES)
+def test_blocked_response_is_sent_as_it_sends_itself(
+    callback: Callable[[Request], Any], state: MaintenanceState
 ) -> None:
-    assert anyio.run(sent, callback, status) == anyio.run(sent, by_itself(callback), status)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "now", lambda: NOW)
+        messages = [anyio.run(sent, closed(each, state)) for each in (callback, sent_by_itself(callback))]
+    assert messages[0] == messages[1]
 
 
-@pytest.mark.parametrize("sender", [lambda callback: callback, by_itself])
-async def test_what_a_response_does_in_the_background_is_done(sender: Callable[[Any], ResponseCallback]) -> None:
+@pytest.mark.parametrize("wrap", [lambda callback: callback, sent_by_itself])
+async def test_blocked_response_runs_its_background_task(wrap: Callable[[Any], Any]) -> None:
     done: list[str] = []
-    await sent(sender(lambda _: Response("closed", 503, background=BackgroundTask(done.append, "told"))))
-    assert ["told"] == done
+    await sent(closed(wrap(lambda _: Response("closed", 503, background=BackgroundTask(done.append, "task")))))
+    assert done == ["task"]
 
 
 @pytest.mark.parametrize("callback", [as_json("closed"), as_problem("closed")])
-@given(told=st.lists(STATUSES, min_size=1, max_size=4))
-def test_a_message_is_told_whatever_was_told_before(callback: Any, told: list[MaintenanceStatus]) -> None:  # noqa: ANN401 -- of the table
-    for status in told:
-        expected = status.message or "closed"
-        detail = JSONResponse(expected).body
-        assert detail in asked(callback, status).body
-        assert detail in anyio.run(sent, callback, status)[1]["body"]
+@given(states=st.lists(STATES, min_size=1, max_size=4))
+def test_blocked_response_has_the_message_of_its_own_state_whatever_was_sent_before(
+    callback: Any,  # noqa: ANN401 -- of the table
+    states: list[MaintenanceState],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "now", lambda: NOW)
+        for state in states:
+            expected = JSONResponse(status_of(state, NOW).message or "closed").body
+            assert expected in anyio.run(sent, closed(callback, state))[1]["body"]
 
 
-async def test_what_is_done_to_one_response_is_not_seen_in_the_next() -> None:
+async def test_blocked_response_that_a_callback_changes_is_not_seen_in_the_next() -> None:
     callback = as_json()
-    first = asked(callback)
-    first.headers["X-Own"] = "1"
-    first.status_code = 500
-    await sent(negotiate(callback))
-    second = asked(callback)
-    assert (503, {"content-length", "content-type"}) == (second.status_code, set(second.headers))
+    responses: list[Any] = []
+
+    def respond(request: Request) -> Any:  # noqa: ANN401 -- a response
+        response: Any = callback(request)
+        responses.append(response)
+        response.headers["X-Own"] = str(len(responses))
+        response.status_code = 500
+        return response
+
+    for each in (respond, callback, negotiate(callback)):
+        start = (await sent(closed(each)))[0]
+        assert (start["status"], b"x-own" in dict(start["headers"])) == (
+            (500, True) if each is respond else (503, False)
+        )
 
 
 @given(states_around_now)
-def test_middleware_remembered_status_is_that_of_the_state(state: MaintenanceState) -> None:
-    async def ask(time: datetime) -> int:
-        patch.setattr(clock, "now", lambda: time)
-        async with client(app) as http:
-            return (await http.get("/")).status_code
+def test_middleware_status_that_is_remembered_is_that_of_the_state_at_any_time(state: MaintenanceState) -> None:
+    app = maintenance_middleware(backend=MemoryBackend(state))(Router([Route("/", plain)]))
 
-    app = FastAPI()
-    app.add_api_route("/", lambda: "open")
-    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state)))
+    def status_at(time: datetime) -> int:
+        patch.setattr(clock, "now", lambda: time)
+        return anyio.run(statuses, app, "/")[0]
+
     times = [NOW, NOW, NOW + timedelta(seconds=1), NOW + timedelta(days=2), NOW - timedelta(days=2)]
     with pytest.MonkeyPatch.context() as patch:
-        answered = [anyio.run(ask, time) for time in times]
-    assert answered == [503 if status_of(state, time).active else 200 for time in times]
-
-
-async def test_a_mark_that_is_put_between_two_requests_counts() -> None:
-    def endpoint() -> str:
-        return "open"
-
-    app = FastAPI()
-    app.add_api_route("/", endpoint)
-    app.add_middleware(maintenance_middleware(backend=MemoryBackend(CLOSED)))
-    async with client(app) as http:
-        before = (await http.get("/")).status_code
-        force_maintenance_mode_off(endpoint)
-        assert (503, 200) == (before, (await http.get("/")).status_code)
-
-
-async def test_a_layer_that_turns_to_another_app_is_followed() -> None:
-    first, second = FastAPI(), FastAPI()
-    first.add_api_route("/", lambda: "open")
-    second.add_api_route("/", force_maintenance_mode_off(lambda: "always open"))
-    layer = Layer(Layer(first))
-    app = maintenance_middleware(backend=MemoryBackend(CLOSED))(layer)
-    async with client(app) as http:
-        before = (await http.get("/")).status_code
-        layer.app = Layer(second)
-        assert (503, 200) == (before, (await http.get("/")).status_code)
+        found = [status_at(time) for time in times]
+    assert found == [503 if status_of(state, time).active else 200 for time in times]
