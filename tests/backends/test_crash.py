@@ -12,7 +12,7 @@ import pytest
 from fastapi_maintenance import LocalFileBackend, Switch, set_maintenance_mode
 from tests.backends.helpers import ON, start_python
 
-KILLS = 30
+KILLS = 20
 MESSAGE = "x" * 4_000
 
 # Two writers at any time, each killed at a random moment and replaced. They are forked, since Python starts slower than

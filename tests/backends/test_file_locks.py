@@ -97,7 +97,7 @@ async def test_file_thread_does_not_start_raises_and_leaves_no_lock(tmp_path: Pa
         assert await backend.get_value() is True
 
 
-@pytest.mark.parametrize("numbers", [[0], [1], [2], [3, 4]])
+@pytest.mark.parametrize("numbers", [[0, 1], [2], [3, 4]])
 async def test_file_threads_do_not_start_app_is_drained(tmp_path: Path, threads: Threads, numbers: list[int]) -> None:
     backend = LocalFileBackend(tmp_path / "switch")
     app = app_on(backend)

@@ -26,6 +26,7 @@ from tests.backends.helpers import (  # noqa: F401 -- a fixture
     WORKER,
     check_drain,
     connected,
+    execute,
     messages_of,
     on_asyncio,
     wait_for_workers,
@@ -121,18 +122,15 @@ async def test_app_on_a_hot_standby_polls_and_is_drained_after_that_is_promoted(
                 await check_drain(app, backend)
 
 
-@each_driver
-async def test_postgresql_reports_by_reader_omit_a_dead_worker(driver: str, url_of: Callable[[str], str]) -> None:
-    url = url_of(driver)
-    async with connected(url) as backend:
+async def test_postgresql_reports_by_reader_omit_a_dead_worker(postgres: Postgres) -> None:
+    async with connected(postgres.url) as backend:
         await set_maintenance_mode(False, backend)
+        row = f"worker/{backend._workers._switch}/{WORKER}"
         async with backend.engine.begin() as connection:
-            row = f"worker/{backend._workers._switch}/{WORKER}"
             await connection.execute(backend.table.insert().values(key=row, state="1 {}"))
-            await connection.execute(text("CREATE ROLE reader LOGIN"))
-            await connection.execute(text("GRANT SELECT ON fastapi_maintenance TO reader"))
+        await execute(backend, "CREATE ROLE reader LOGIN; GRANT SELECT ON fastapi_maintenance TO reader")
         for user, left in (("reader", 2), ("postgres", 1)):
-            async with connected(url.replace("postgres@", f"{user}@")) as reading:
+            async with connected(postgres.url.replace("postgres@", f"{user}@")) as reading:
                 assert await get_workers(reading) == ()
             async with backend.engine.connect() as connection:
                 assert await connection.scalar(text("SELECT count(*) FROM fastapi_maintenance")) == left

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -12,6 +14,7 @@ import pytest
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from fastapi_maintenance._helpers import process
 from fastapi_maintenance.backends.redis import RedisBackend
 from tests.backends.helpers import WORKER, connected, on_asyncio  # noqa: F401 -- a fixture
 from tests.servers import ValkeyCluster, running
@@ -128,3 +131,12 @@ async def test_redis_worker_subscription_unknown_is_counted(redis_url: str, monk
         await backend.client.hset(RECORDS, WORKER, "0 channel busy")
         monkeypatch.setattr(backend.client, "pubsub_numsub", fail)
         assert await backend.workers.reports() == {WORKER: "busy"}
+
+
+async def test_redis_subscription_is_a_socket_that_forked_children_close(redis_url: str) -> None:
+    before = {*process._descriptors}
+    async with connected(redis_url) as backend:
+        async with subscribed(backend):
+            [fileno] = {*process._descriptors} - before
+            assert stat.S_ISSOCK(os.fstat(fileno()).st_mode)
+        assert fileno() == -1

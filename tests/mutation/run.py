@@ -30,7 +30,7 @@ KILLED = {1, 3}  # what pytest returns if a test failed
 TIMEOUTS = {-24, 24, 36, 152, 255}  # what mutmut records if they did not end
 TIME_LIMIT = 300  # seconds
 LEFT = ("left_to_app", "forced", "telemetry")
-FILE = ("file_system", "file_reading", "file_writing", "file_owner")
+FILE = ("file_locks", "file_reading", "file_writing")
 ARGUMENTS = ("-p", "tests.mutation.order", "-p", "no:cacheprovider", "--show-capture=no")
 
 
