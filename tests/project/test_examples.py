@@ -233,7 +233,7 @@ def test_drain_that_times_out_prints_what_the_page_shows() -> None:
 
 @ON_ASYNCIO
 async def test_drain_logs_the_requests_that_it_waits_for(caplog: pytest.LogCaptureFixture) -> None:
-    names = example("See who is waited for").replaced("drain=30", "drain=2").run()
+    names = example("See which workers are left").replaced("drain=30", "drain=2").run()
     migrated: list[bool] = []
     app, begun, end = FastAPI(), anyio.Event(), anyio.Event()
     app.add_middleware(maintenance_middleware(backend=FILE))
