@@ -58,10 +58,10 @@ class AppSwitch:
         """Exclude this switch from drains: its middleware was made only to inspect it."""
         _switches.discard(self)
 
-    def join(self, backend: StateBackend) -> Worker | None:
-        """Return a new worker, so that a drain waits for this app; None if one does already, or the app has ended."""
-        is_counted = any(each.is_counted and not each.has_ended() for each in self._workers)
-        return None if is_counted or self._has_ended else Worker(backend, self.served, is_brief=True)
+    @property
+    def needs_worker(self) -> bool:
+        """Whether no worker reports for this app, as without a lifespan, and the app has not ended."""
+        return not self._has_ended and not any(each.is_counted and not each.has_ended() for each in self._workers)
 
     @property
     def backend(self) -> StateBackend:
@@ -206,9 +206,9 @@ _switches: WeakSet[AppSwitch] = WeakSet()
 
 
 def join_here(backend: StateBackend) -> list[Worker]:
-    """Return a new worker for each middleware of this process on this switch that has none, as without a lifespan."""
-    joined = [each.join(backend) for each in list(_switches) if key_of(each.backend) == key_of(backend)]
-    return [worker for worker in joined if worker is not None]
+    """Start a worker for each middleware of this process on this switch that has none, as without a lifespan."""
+    here = [each for each in list(_switches) if key_of(each.backend) == key_of(backend) and each.needs_worker]
+    return [Worker(backend, each.served, is_brief=True) for each in here]
 
 
 async def _end(worker: Worker) -> None:

@@ -139,6 +139,15 @@ async def test_block_during_which_the_state_becomes_invalid_raises_and_leaves_it
 # A bare switch
 
 
+async def test_bare_switch_keeps_the_second_change_by_another_process_too() -> None:
+    store = BareSwitch()
+    async with maintenance_mode_on(store):
+        store.value = False
+        async with maintenance_mode_off(store):
+            store.value = True
+    assert store.value
+
+
 @pytest.mark.parametrize("operator", [None, True])
 async def test_bare_switch_that_could_not_be_set_back_is_set_back_by_the_next_block(operator: bool | None) -> None:
     store = BareSwitch()

@@ -45,19 +45,6 @@ A_MINUTE = 60
 """Patience where nothing hangs, for a slow machine."""
 
 
-class ZeroOrOne(BareSwitch):
-    """As some databases have it."""
-
-    async def get_value(self) -> Any:  # noqa: ANN401 -- an int in the place of a bool
-        await checkpoint()
-        return int(self.value)
-
-
-class PeekableSwitch(BareSwitch):
-    def peek(self) -> MaintenanceState:
-        return MaintenanceState(switch=Switch(on=self.value))
-
-
 class WatchableSwitch(BareSwitch):
     async def watch(self) -> AsyncIterator[MaintenanceState]:
         last = None
@@ -91,14 +78,6 @@ class KeepsMessages(DetailedStore):
         await self.memory.update_state(lambda state: replace(state, switch=replace(state.switch, on=value)))
 
 
-class DrainableStore(DetailedStore):
-    """One that counts workers and cannot be watched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.workers = broken.Registry()
-
-
 class RaisesWhenCancelled(BareSwitch):
     """One whose client turns a cancellation into its own error."""
 
@@ -111,20 +90,25 @@ class RaisesWhenCancelled(BareSwitch):
         self.value = value
 
 
+def but(base: type[Any], **members: object) -> Callable[[], object]:
+    """Return a class that differs from its base in these members."""
+    return type(f"Other{base.__name__}", (base,), members)
+
+
 GOOD: dict[str, Callable[[], object]] = {
     "memory": MemoryBackend,
     "two methods": BareSwitch,
     "two methods of the base class": lambda: TextSwitch({}),
-    "0 and 1": ZeroOrOne,
+    "0 and 1, as in some databases": but(BareSwitch, get_value=broken.later(lambda self: int(self.value))),
     "two methods that raise when cancelled": RaisesWhenCancelled,
-    "two methods and peek": PeekableSwitch,
+    "two methods and peek": but(BareSwitch, peek=lambda self: MaintenanceState(switch=Switch(on=self.value))),
     "two methods and watch": WatchableSwitch,
     "two methods and watch that is not a generator": SwitchWithAnIterator,
     "detailed": DetailedStore,
     "detailed with a set_value that keeps messages": KeepsMessages,
     "watchable": broken.Watchable,
     "drainable": lambda: broken.Drainable(broken.Registry()),
-    "drainable that cannot be watched": DrainableStore,
+    "drainable that cannot be watched": but(DetailedStore, workers=broken.Registry()),
     "with workers that it cannot count": broken.Drainable,
     "cached": lambda: cached(DetailedStore(), ttl=60),
     "read-only with two methods": ReadOnlySwitch,
