@@ -86,9 +86,8 @@ def leave(request: RequestInProgress) -> None:
         return
 
 
-def running_request() -> RequestInProgress | None:
-    """Return the running request, None outside of requests."""
-    return _running.get()
+running_request: Callable[[], RequestInProgress | None] = _running.get
+"""Return the running request, None outside of requests."""
 
 
 @contextmanager

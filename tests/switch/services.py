@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -83,7 +84,7 @@ async def until_drained(backend: StateBackend, *services: Service, workers: int 
             assert await service.get("/work/late") == 503
 
 
-async def seconds_to_body(backend: StateBackend, drain: float = 60, **settings: Any) -> float:  # noqa: ANN401 -- the block's
+async def seconds_to_body(backend: StateBackend, drain: float | timedelta = 60, **settings: Any) -> float:  # noqa: ANN401 -- the block's
     """Enter and leave a drained block, and return after how many seconds its body began."""
     began = anyio.current_time()
     async with maintenance_mode_on(backend, drain=drain, **settings):
@@ -99,8 +100,7 @@ async def refused(
     """Return why a drained block raises; its hold is released."""
     before = (await backend.get_state()).holds
     with pytest.raises(error) as raised:
-        async with maintenance_mode_on(backend, drain=drain, **settings):
-            pytest.fail("the body ran")
+        await seconds_to_body(backend, drain, **settings)
     assert (await backend.get_state()).holds == before
     return str(raised.value)
 

@@ -39,20 +39,23 @@ LONG = 5.0  # seconds that a long request takes at least
 SKEW = timedelta(seconds=60)  # by which the clocks of jobs are behind
 
 EVENTS = {
-    "process": 4,  # starts
-    "job": 3,  # drains, once a request is in progress
-    "early": 2,  # jobs that need no request in progress
-    "long": 2,  # requests
-    "refusal": 4,  # of a registration
+    "process": 3,  # starts
+    "refused process": 1,  # starts, and its first two registrations are refused
+    "job": 2,  # drains while a request is in progress
+    "early job": 2,  # drains while none is
+    "skewed job": 1,  # drains with a hold that has expired by the clocks of the workers
+    "long request": 2,
     "loss": 3,  # of records
     "stall": 2,
     "opening": 2,  # of the service, by a block
     "vanishing": 2,  # of a hold
-    "skew": 1,  # jobs whose hold has expired by the clocks of the workers
 }
 """How often each event can occur."""
 
-Action = Callable[[], object]
+Action = tuple[str, Callable[[], object]]
+"""The event that it uses up, if any, and its effect."""
+Step = tuple[trio.Event, "Client", float]
+"""A step of an operation that waits: what resumes it, of which client, and since when."""
 
 
 class Store:
@@ -62,7 +65,7 @@ class Store:
         self.state = MaintenanceState()
         self.records: dict[str, str] = {}
         self.owners: dict[str, Client] = {}
-        self.waiting: list[tuple[trio.Event, Client, float]] = []
+        self.waiting: list[Step] = []
         self.changed = trio.Event()
 
     def change(self, change: StateChange) -> None:
@@ -208,6 +211,12 @@ class Process:
         assert self._nursery is not None
         self._nursery.start_soon(answer)
 
+    def stall(self) -> None:
+        self.client.is_stalled, self.stalled_at = True, trio.current_time()
+
+    def resume(self) -> None:
+        self.client.is_stalled = False
+
     def end(self) -> None:
         self.is_serving = False
         self._ends.set()
@@ -279,97 +288,75 @@ class World:
 
     def actions(self) -> list[Action]:
         steps = [entry for entry in self.store.waiting if not (entry[1].is_dead or entry[1].is_stalled)]
-        possible: list[Action] = [entry[0].set for entry in steps]
+        possible: list[Action] = [("", entry[0].set) for entry in steps]
         if len(steps) > 1:
-            possible += [partial(self.resume_all, steps)] * 2
-        if self._left["process"]:
-            possible += [partial(self.start, refusals) for refusals in (0, 2) if refusals <= self._left["refusal"]]
+            possible += [("", partial(self.resume, steps))] * 2
+        possible += [("process", self.start), ("refused process", partial(self.start, refusals=2))]
         for process in self.processes:
             possible += self.actions_of(process)
-        is_early = not any(process.running for process in self.processes)
-        if self._left["job"] and (self._left["early"] or not is_early):
-            possible += [partial(self.begin_job, is_early=is_early)] * 2
-            possible += [partial(self.begin_job, is_early=is_early, is_behind=True)] * (self._left["skew"] > 0)
-        return possible + self.faults()
+        is_busy = any(process.running for process in self.processes)
+        possible += [("job" if is_busy else "early job", self.begin_job)] * 2
+        possible += [("skewed job", partial(self.begin_job, is_behind=True))]
+        return [action for action in [*possible, *self.faults()] if not action[0] or self._left[action[0]] > 0]
 
     def actions_of(self, process: Process) -> list[Action]:
         now = trio.current_time()
         if process.client.is_stalled:
-            return [lambda: self.resume(process)] if now - process.stalled_at > 5 else []
+            return [("", process.resume)] if now - process.stalled_at > 5 else []
         ends = [end.set for end, earliest in process.running.values() if now >= earliest]
-        possible: list[Action] = [*ends[:1]]
+        possible: list[Action] = [("", end) for end in ends[:1]]
         if process.is_serving:
-            possible += [partial(process.begin_request, next(self._numbers))] * 2
-            if self._left["long"]:
-                possible.append(partial(self.begin_long_request, process))
+            possible += [("", partial(process.begin_request, next(self._numbers)))] * 2
+            possible += [("long request", partial(process.begin_request, next(self._numbers), LONG))]
             if self._left["process"]:
-                possible += [process.end, partial(self.kill, process)]
+                possible += [("", process.end), ("", partial(self.kill, process))]
             has_record = process.client in [self.store.owners[worker] for worker in self.store.records]
-            if self._left["stall"] and has_record and now - self._lost_at > 3:
-                possible.append(partial(self.stall, process))
+            if has_record and now - self._lost_at > 3:
+                possible += [("stall", process.stall)]
         return possible
 
     def faults(self) -> list[Action]:
         """Return what can go wrong. It is set right only when each drain has had a look at it."""
         possible: list[Action] = []
-        if self._left["loss"] and not any(process.client.is_stalled for process in self.processes):
-            possible += [self.lose, *(partial(self.lose, worker) for worker in self.store.records)]
-        if self._opened is None and self._left["opening"]:
-            possible.append(self.open)
-        elif self._opened is not None and all(
-            client.read is not None and self._opened in client.read.holds for client, _ in self._draining.values()
-        ):
-            possible.append(self.close)
+        if not any(process.client.is_stalled for process in self.processes):
+            records = list(self.store.records)
+            possible += [("loss", partial(self.lose, lost)) for lost in [records, *([worker] for worker in records)]]
+        reads = [client.read for client, _ in self._draining.values()]
+        if self._opened is None:
+            possible += [("opening", self.open)]
+        elif all(read is not None and self._opened in read.holds for read in reads):
+            possible += [("", self.close)]
         for client, hold in self._draining.values():
-            if hold.id not in self._vanished and self._left["vanishing"]:
-                possible.append(partial(self.vanish, hold))
-            elif hold.id in self._vanished and client.read and hold.id not in [one.id for one in client.read.holds]:
-                possible.append(partial(self.put_back, hold))
+            if hold.id not in self._vanished:
+                possible += [("vanishing", partial(self.vanish, hold))]
+            elif client.read and hold.id not in [one.id for one in client.read.holds]:
+                possible += [("", partial(self.put_back, hold))]
         return possible
 
     # Their effects
 
-    def resume_all(self, entries: Sequence[tuple[trio.Event, Client, float]]) -> None:
-        for entry in entries:
-            entry[0].set()
+    def resume(self, steps: Sequence[Step]) -> None:
+        for resumed, _, _ in steps:
+            resumed.set()
 
-    def begin_job(self, *, is_early: bool = False, is_behind: bool = False) -> None:
-        self._left["job"] -= 1
-        self._left["early"] -= is_early
-        self._left["skew"] -= is_behind
+    def begin_job(self, *, is_behind: bool = False) -> None:
         self._jobs += 1
         self._nursery.start_soon(partial(self.drain, is_behind=is_behind))
 
-    def begin_long_request(self, process: Process) -> None:
-        self._left["long"] -= 1
-        process.begin_request(next(self._numbers), LONG)
-
     def start(self, refusals: int = 0) -> None:
-        self._left["process"] -= 1
-        self._left["refusal"] -= refusals
-        process = Process(self, refusals=refusals)
-        self.processes.append(process)
-        self._nursery.start_soon(process.live)
+        self.processes.append(Process(self, refusals=refusals))
+        self._nursery.start_soon(self.processes[-1].live)
 
     def kill(self, process: Process) -> None:
         process.die()
         self.processes.remove(process)
 
-    def stall(self, process: Process) -> None:
-        self._left["stall"] -= 1
-        process.client.is_stalled, process.stalled_at = True, trio.current_time()
-
-    def resume(self, process: Process) -> None:
-        process.client.is_stalled = False
-
-    def lose(self, worker: str = "") -> None:
-        self._left["loss"] -= 1
+    def lose(self, workers: Sequence[str]) -> None:
         self._lost_at = trio.current_time()
-        for lost in [worker] if worker else list(self.store.records):
-            del self.store.records[lost]
+        for worker in workers:
+            del self.store.records[worker]
 
     def open(self) -> None:
-        self._left["opening"] -= 1
         self._open_bodies = dict.fromkeys(self._open_bodies, True)
         self._opened = opened = Hold(id="off", on=False, since=clock.now())
         self.store.change(lambda state: replace(state, holds=(*state.holds, opened)))
@@ -379,7 +366,6 @@ class World:
         self.store.change(lambda state: release_hold(state, "off"))
 
     def vanish(self, hold: Hold) -> None:
-        self._left["vanishing"] -= 1
         self._vanished.add(hold.id)
         self.store.change(lambda state: release_hold(state, hold.id))
 
@@ -391,16 +377,19 @@ class World:
         """Take so many steps, or fewer if no job is left."""
         for _ in range(steps):
             await trio.testing.wait_all_tasks_blocked()
-            if not self._jobs and not self._left["job"]:
+            if not self._jobs and not any(self._left[job] for job in ("job", "early job", "skewed job")):
                 break
             possible = self.actions()
             chosen = self._choose(len(possible) + 3)
             if chosen < len(possible):
-                possible[chosen]()
+                used_up, act = possible[chosen]
+                if used_up:
+                    self._left[used_up] -= 1
+                act()
                 continue
             now = trio.current_time()
             late = [one for one in self.store.waiting if now - one[2] >= TICK and not one[1].is_stalled]
-            self.resume_all(late)
+            self.resume(late)
             if not late:
                 await trio.sleep(TICK / 2)
 
@@ -408,7 +397,7 @@ class World:
         end = trio.current_time() + seconds
         while trio.current_time() < end:
             await trio.testing.wait_all_tasks_blocked()
-            self.resume_all(list(self.store.waiting))
+            self.resume(list(self.store.waiting))
             await trio.sleep(TICK / 2)
 
 
@@ -429,7 +418,7 @@ async def lose_one_of_two(world: World) -> None:
     world.processes[0].begin_request(0)
     await world.run_without_choices(1)
     (lost,) = [name for name in world.store.records if world.store.owners[name] is world.processes[0].client]
-    world.lose(lost)
+    world.lose([lost])
     world.begin_job()
     await world.run_without_choices(10)
 
@@ -472,15 +461,15 @@ def confirm_what_was_read(goes: Goes, requests: Sequence[tuple[RequestInProgress
 BROKEN: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
     "a report needs a record": ({}, {}),  # found by the script alone
     "a refused registration is not tried again": (
-        {"process": 2, "job": 2, "refusal": 2, "long": 9},
+        {"process": 1, "refused process": 1, "job": 2, "long request": 9},
         {"worker._SIGN_AGAIN": 1000.0},
     ),
     "a hold is confirmed when it is read": (
-        {"process": 1, "job": 1, "early": 1, "skew": 1, "opening": 1},
+        {"process": 1, "skewed job": 1, "opening": 1},
         {"worker.report_of": confirm_what_was_read},
     ),
     "the state is not checked": (
-        {"process": 1, "job": 2, "early": 2, "vanishing": 3, "opening": 6},
+        {"process": 1, "early job": 2, "job": 1, "vanishing": 3, "opening": 6},
         {"drain.Drain._problem_of": lambda *_: None},
     ),
     "a stalled worker counts as dead": ({"process": 2, "job": 1, "stall": 1}, {}),

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from starlette.requests import Request
 
 from fastapi_maintenance import (
     DrainTimeoutError,
@@ -104,6 +105,49 @@ async def test_drain_with_progress_calls_it_with_the_workers_and_the_seconds_lef
             assert service.events == ["a begins", "a ends"]
     assert {requests for requests, _ in calls if requests} == {1}
     assert all(0 < seconds <= 60 for _, seconds in calls)
+
+
+# Requests that are decided on again
+
+
+async def test_worker_decides_again_on_a_request_that_passed_during_maintenance_when_that_changes() -> None:
+    backend = MemoryBackend(state=True)
+    paths: list[str] = []
+
+    def exempt(request: Request) -> bool:
+        paths.append(request.url.path)
+        return True
+
+    async with served(service := Service(backend, exempt=exempt)) as group:
+        await service.begin(group)
+        await anyio.sleep(5)
+        assert paths == ["/work/a"]
+        await set_maintenance_mode(True, backend, message="soon")
+        await anyio.sleep(5)
+        assert paths == ["/work/a"] * 2
+
+
+async def test_worker_ignores_the_verdict_by_a_status_that_has_changed_since() -> None:
+    backend = MemoryBackend()
+    answer = anyio.Event()
+    calls: list[Request] = []
+
+    async def exempt(request: Request) -> bool:
+        calls.append(request)
+        if len(calls) > 1:
+            return False
+        with anyio.CancelScope(shield=True):
+            await answer.wait()
+        return True
+
+    async with served(service := Service(backend, exempt=exempt)) as group:
+        await service.begin(group)
+        for message in ("soon", "later"):
+            await set_maintenance_mode(True, backend, message=message)
+            await anyio.sleep(5)
+        answer.set()
+        await anyio.sleep(5)
+        assert ([worker.requests for worker in await get_workers(backend)], len(calls)) == ([1], 2)
 
 
 # Records
