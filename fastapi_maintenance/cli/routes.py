@@ -120,7 +120,7 @@ def _judged(
             start, inner = place.mounts[0]
             if id(inner) not in mounted:
                 mounted[id(inner)] = {}  # in case it is mounted in itself
-                mounted[id(inner)] = {_key(each): found for each, found in _judged(inner, switch, mounted)}
+                mounted[id(inner)] = {_key(each): inside for each, inside in _judged(inner, switch, mounted)}
             judgements.extend(mounted[id(inner)].get(_key(place, start), ()))
     return list(found.values())
 

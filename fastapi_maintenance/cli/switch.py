@@ -165,7 +165,7 @@ def switch_name(backend: StateBackend) -> str:
 
 
 def _entrypoint(otherwise: str) -> str:
-    """Return the `entrypoint` in the `pyproject.toml` of this folder; if there is none, end with an error."""
+    """Return the `entrypoint` in the `pyproject.toml` of this folder; without one, end with an error."""
     try:
         project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
         return str(project["tool"]["fastapi"]["entrypoint"])

@@ -162,7 +162,7 @@ def test_routes_with_a_path_parameter_may_depend_on_the_path(
 class Reading(BaseRoute):
     """A route of a class of its own."""
 
-    def matches(self, scope: object) -> tuple[Match, dict[str, object]]:  # noqa: ARG002 -- as Starlette has it
+    def matches(self, scope: object) -> tuple[Match, dict[str, object]]:  # noqa: ARG002 -- Starlette's own signature
         return Match.FULL, {}
 
 

@@ -88,18 +88,8 @@ HEADERS = st.lists(
 
 TEMPLATES = st.sampled_from(
     [
-        "/a",
-        "/a/",
-        "/{x}",
-        "/a/{x}",
-        "/A/{x}",
-        "/{x}/",
-        "/{x}/b",
-        "/a/{x:path}",
-        "/{x:path}",
-        "/v{x}",
-        "/in/a",
-        "/{x:int}",
+        *("/a", "/a/", "/{x}", "/a/{x}", "/A/{x}", "/{x}/"),
+        *("/{x}/b", "/a/{x:path}", "/{x:path}", "/v{x}", "/in/a", "/{x:int}"),
     ]
 )
 
@@ -115,12 +105,12 @@ def filled(template: str, data: st.DataObject) -> str:
 
 
 def closed(app: ASGIApp, exempt: ExemptCallback) -> ASGIApp:
-    """Return the app with maintenance around it, which is on."""
+    """Return the app with maintenance around it, switched on."""
     return maintenance_middleware(backend=MemoryBackend(state=True), exempt=exempt)(app)
 
 
 def is_ambiguous(scope: Scope) -> bool:
-    """Tell whether others may read the path in another way than the router."""
+    """Return whether others may read the path differently from the router."""
     path = route_path(scope)
     return lenient_path(path) != path.casefold()
 
@@ -129,19 +119,19 @@ def is_ambiguous(scope: Scope) -> bool:
 @given(
     data=st.data(), predicate=PREDICATES, template=TEMPLATES, method=st.sampled_from(["GET", "POST"]), headers=HEADERS
 )
-def test_outlook_has_what_a_predicate_says_of_each_request(
+def test_outlook_of_a_predicate_has_its_verdict_on_each_request(
     data: st.DataObject, predicate: ExemptCallback, template: str, method: str, headers: list[tuple[bytes, bytes]]
 ) -> None:
     hidden, scope = data.draw(st.booleans()), make_request(filled(template, data), method=method).scope
     request = Request({**scope, "headers": headers, HIDDEN_APP: hidden})
     try:
-        said: object = verdict_of(predicate, request)
+        verdict: object = verdict_of(predicate, request)
     except RuntimeError:
-        said = "raises"
+        verdict = "raises"
     for known in (method, None):
         possible, _, on = outlook_on(predicate, known, template, hidden=hidden)
         assert bool(on) is (len(possible) > 1)
-        assert said in possible or is_ambiguous(request.scope)
+        assert verdict in possible or is_ambiguous(request.scope)
 
 
 @given(
@@ -150,10 +140,10 @@ def test_outlook_has_what_a_predicate_says_of_each_request(
     exempt=st.lists(PREDICATES, min_size=1, max_size=2),
     mounted=st.none() | PREDICATES,
 )
-def test_what_is_called_open_or_blocked_is_so_for_each_request_to_the_route(
+def test_routes_that_are_open_or_blocked_are_so_for_each_request(
     data: st.DataObject, ordinary: bool, exempt: list[ExemptCallback], mounted: ExemptCallback | None
 ) -> None:
-    """Also with several middlewares, and below a mount with one of its own; an ambiguous path is blocked anyway."""
+    """Also with several middlewares, and below a mount with its own; an ambiguous path is blocked anyway."""
     tree = Tree(data.draw, ordinary=ordinary)
     inner = FastAPI(openapi_url=None)
     inner.router = tree.router
@@ -164,7 +154,9 @@ def test_what_is_called_open_or_blocked_is_so_for_each_request_to_the_route(
     for each in exempt:
         app = closed(app, each)
     judged = _judged(app, None)
-    verdicts = {(getattr(place.what, "endpoint", None), place.method): _together(those) for place, those in judged}
+    verdicts = {
+        (getattr(place.what, "endpoint", None), place.method): _together(judgements) for place, judgements in judged
+    }
     scopes = [tree.scope() for _ in range(2)]
     for place, _ in judged:
         path = filled(place.path, data)
@@ -183,4 +175,4 @@ def test_what_is_called_open_or_blocked_is_so_for_each_request_to_the_route(
         is_blocked = anyio.run(outcome_of, app, scope).is_blocked
         if verdict == "depends" or (why.startswith("exempt") and is_ambiguous(scope)):
             continue
-        assert (verdict == "blocked") is is_blocked, why
+        assert is_blocked is (verdict == "blocked"), why

@@ -160,16 +160,15 @@ def test_run_keeps_the_exit_status_if_the_store_is_killed() -> None:
 @pytest.mark.parametrize(
     ("number", "script", "status", "output"),
     [
-        (signal.SIGTERM, "exec sleep 60", 143, ""),
-        (signal.SIGHUP, "exec sleep 60", 129, ""),
-        (signal.SIGINT, "exec sleep 60", 130, ""),
-        (signal.SIGTERM, "while true; do sleep 0.1; done", 7, "tidied\n"),
+        (signal.SIGTERM, "echo begun; exec sleep 60", 143, ""),
+        (signal.SIGHUP, "echo begun; exec sleep 60", 129, ""),
+        (signal.SIGINT, "echo begun; exec sleep 60", 130, ""),
+        (signal.SIGTERM, "trap 'echo tidied; exit 7' TERM; echo begun; while true; do sleep 0.1; done", 7, "tidied\n"),
     ],
 )
 def test_run_sends_a_signal_to_the_command_and_waits_for_it(
     number: signal.Signals, script: str, status: int, output: str
 ) -> None:
-    script = f"trap 'echo tidied; exit 7' TERM; echo begun; {script}"
     with start("run", "--", "sh", "-c", script, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as started:
         assert started.stdout is not None
         assert (started.stdout.readline(), len(stored().holds)) == ("begun\n", 1)

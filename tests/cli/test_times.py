@@ -114,7 +114,7 @@ def first_after(hour: int, minute: int, after: datetime, zone: ZoneInfo) -> date
 @given(
     st.integers(0, 23),
     st.integers(0, 59),
-    st.datetimes(datetime(2000, 1, 1), datetime(2037, 12, 31)).map(  # noqa: DTZ001 -- as Hypothesis has them
+    st.datetimes(datetime(2000, 1, 1), datetime(2037, 12, 31)).map(  # noqa: DTZ001 -- Hypothesis takes naive ones
         lambda moment: moment.replace(second=0, microsecond=0, tzinfo=UTC)
     ),
     st.sampled_from(
