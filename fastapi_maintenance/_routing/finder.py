@@ -140,7 +140,7 @@ def _look(layers: Layers, scope: Scope) -> Answer:
         scope["fastapi"] = dict(scope["fastapi"])
     method = scope.get("method", "GET")
     answer, is_certain, decides, handling = Answer(), True, False, None
-    if "endpoint" in scope:  # in which the middleware is
+    if "endpoint" in scope and scope.get("router") is not layers.router:  # else middleware outside tries once more
         answer.mark = mark_at(scope["endpoint"], method)
     while True:
         # The layers, from the outside in.

@@ -15,9 +15,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
+from fastapi_maintenance import (
+    MemoryBackend,
+    force_maintenance_mode_off,
+    force_maintenance_mode_on,
+    maintenance_middleware,
+)
 from fastapi_maintenance.decorators import mark_of
 from tests.routing.apps import (
     MARKS,
@@ -334,3 +339,37 @@ async def test_mark_put_or_changed_between_two_requests_counts_at_once() -> None
     force_maintenance_mode_off(endpoint)
     found.append(await statuses(app, "/in/plain", "/"))
     assert found == [[503, 503], [200, 503], [503, 503], [503, 200]]
+
+
+class Sorry:
+    """A middleware that answers a 503 with another page of the app, by the same scope."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            held.append(message)
+
+        await self.app(scope, receive, hold)
+        if held[0]["status"] == 503:
+            scope["path"] = "/sorry"
+            await self.app(scope, receive, send)
+            return
+        for message in held:
+            await send(message)
+
+
+@pytest.mark.parametrize(("mark", "state", "expected"), [("on", False, 418), ("off", True, 503)])
+async def test_mark_of_the_first_endpoint_does_not_hold_for_the_second_if_middleware_tries_again(
+    mark: str, state: bool, expected: int
+) -> None:
+    marks = {"on": force_maintenance_mode_on, "off": force_maintenance_mode_off}
+    app = FastAPI()
+    app.add_api_route("/first", marks[mark](lambda: PlainTextResponse(status_code=503)))
+    app.add_api_route("/sorry", lambda: PlainTextResponse(status_code=418))
+    app.add_middleware(maintenance_middleware(backend=MemoryBackend(state=state)))
+    app.add_middleware(Sorry)
+    assert await statuses(app, "/first") == [expected]
