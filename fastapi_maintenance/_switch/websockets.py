@@ -11,6 +11,7 @@ from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, e
 
 _SERVICE_RESTART = 1012  # IANA's registry of WebSocket close codes
 _GOING_AWAY = 1001  # a normal end to Starlette and others, which neither log nor trace it as an error
+_ABNORMAL = 1006
 _REASON = "maintenance"
 
 
@@ -83,10 +84,13 @@ class ClosableWebSocket:
         self._waiting.cancel()
 
 
-def _is_disconnect(error: Exception) -> bool:
-    """Return whether an exception says only that the client is gone."""
-    kinds = (WebSocketDisconnect, _ClosedError)
-    return isinstance(error, kinds) or (isinstance(error, ExceptionGroup) and error.split(kinds)[1] is None)
+def _is_disconnect(error: BaseException) -> bool:
+    """Return whether an app raises nothing but the disconnect that it received; Starlette turns `OSError` into 1006."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_disconnect, error.exceptions))
+    if isinstance(error, WebSocketDisconnect):
+        return error.code == _ABNORMAL or (error.code, error.reason) == (_GOING_AWAY, _REASON)
+    return isinstance(error, _ClosedError)
 
 
 def _is_starlettes(scope: Scope) -> bool:

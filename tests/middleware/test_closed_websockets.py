@@ -105,13 +105,23 @@ async def fail(websocket: WebSocket) -> None:
         raise KeyError
 
 
+async def fail_with_a_code_of_its_own(websocket: WebSocket) -> None:
+    try:
+        await websocket.receive_text()
+    except WebSocketDisconnect:
+        raise WebSocketDisconnect(4000, "upstream failed") from None
+
+
 async def fail_in_part(websocket: WebSocket) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(listen, websocket)
         group.start_soon(fail, websocket)
 
 
-@pytest.mark.parametrize(("behave", "error"), [(fail, KeyError), (fail_in_part, ExceptionGroup)])
+@pytest.mark.parametrize(
+    ("behave", "error"),
+    [(fail, KeyError), (fail_in_part, ExceptionGroup), (fail_with_a_code_of_its_own, WebSocketDisconnect)],
+)
 async def test_websocket_endpoint_fails_after_maintenance_closed_it_raises(
     behave: Callable[[WebSocket], Awaitable[None]], error: type[Exception]
 ) -> None:

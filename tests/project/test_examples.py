@@ -261,7 +261,7 @@ async def test_drain_logs_the_requests_that_it_waits_for(caplog: pytest.LogCaptu
 @ON_ASYNCIO
 async def test_drain_on_redis_needs_only_the_permissions_of_the_page(caplog: pytest.LogCaptureFixture) -> None:
     page = (DOCS / "operations" / "drain.md").read_text(encoding="utf-8")
-    (named,) = re.findall(r"these are needed too: (.*?)\. A worker", page, re.DOTALL)
+    (named,) = re.findall(r"allow these too: (.*?)\. A worker", page, re.DOTALL)
     known = ["ping", "hello", "client|setinfo", "get", "set", "incr", "publish", "eval", "subscribe", "unsubscribe"]
     commands = [f"+{command}" for command in [*known, *re.findall(r"`([A-Z|]+)`", named)]]
     key = "fastapi_maintenance_mode"
