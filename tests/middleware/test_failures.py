@@ -358,4 +358,4 @@ async def test_only_true_exempts_and_what_merely_counts_as_true_is_told(
         assert 503 == (await http.get("/")).status_code
     [record] = of_the_middleware(caplog)
     assert record.exc_info is not None
-    assert "what a predicate returns must be True, False or None, got " in str(record.exc_info[1])
+    assert "the result of a predicate must be True, False or None, got " in str(record.exc_info[1])

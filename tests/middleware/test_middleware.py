@@ -181,9 +181,7 @@ def test_function_that_does_not_take_the_request_alone_is_refused(given: dict[st
 def test_settings_after_the_middleware_is_made_are_refused() -> None:
     app = FastAPI()
     app.add_middleware(maintenance_middleware(), enabled=True)  # type: ignore[call-arg]  # the mistake that is tested
-    with pytest.raises(
-        TypeError, match=r"^the settings belong into the parentheses of maintenance_middleware\(\.\.\.\)"
-    ):
+    with pytest.raises(TypeError, match=r"^pass the settings to maintenance_middleware\(\.\.\.\)"):
         app.build_middleware_stack()
 
 

@@ -692,11 +692,11 @@ def by_query(item_id: Annotated[str, Query()]) -> bool:
     [
         (
             dependency(from_header, where=lambda _: "yes"),  # type: ignore[arg-type, return-value]  # wrong on purpose
-            "dependency(from_header) failed; the request is not exempt: what where returns for from_header must be",
+            "dependency(from_header) failed; the request is not exempt: the result of where for from_header must be",
         ),
         (
             dependency(from_header, where=lambda _: is_admin_later("ada")),  # type: ignore[arg-type, return-value]  # as above
-            "dependency(from_header) failed; the request is not exempt: what where returns for from_header must be",
+            "dependency(from_header) failed; the request is not exempt: the result of where for from_header must be",
         ),
         (
             dependency(lambda: "secret"),  # type: ignore[arg-type, return-value]  # wrong on purpose

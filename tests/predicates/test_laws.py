@@ -250,7 +250,7 @@ def test_what_merely_counts_as_true_or_false_is_refused(answer: object) -> None:
 
     for careless in (cast("Predicate", lambda _: answer), wait):
         for combination in (any_of(careless), all_of(careless), not_(careless)):
-            with pytest.raises(TypeError, match=r"^what a predicate returns must be True, False or None, got "):
+            with pytest.raises(TypeError, match=r"^the result of a predicate must be True, False or None, got "):
                 verdict_of(combination)
 
 

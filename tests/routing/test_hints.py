@@ -250,11 +250,11 @@ def with_functions() -> FastAPI:
 
 REWRITES = (
     "{} may change the path or method of a request or answer it, so requests that no route answers (404, 405) are "
-    "blocked too: put it outside, where a middleware is that is added after the maintenance middleware"
+    "blocked too: add it after the maintenance middleware, which puts it outside"
 )
 DECIDES = (
-    "{} decides by itself what answers, so @force_maintenance_mode_off and the documentation have no effect behind it, "
-    "and requests that no route answers (404, 405) are blocked too: exempt by a predicate what must stay open"
+    "{} decides by itself what answers, so @force_maintenance_mode_off and exempt_docs have no effect behind it, and "
+    "requests that no route answers (404, 405) are blocked too: exempt what must stay open with a predicate"
 )
 ADVICE = " (to silence it: logging.getLogger('fastapi_maintenance.hints.layer').setLevel('ERROR'))"
 
@@ -475,7 +475,7 @@ async def test_an_app_that_cannot_be_looked_at_starts_all_the_same(caplog: pytes
     app.router.routes.append(Strange())
     app.add_middleware(maintenance_middleware(exempt=path_prefix("/nowhere")))
     with caplog.at_level(logging.DEBUG, HINTS):
-        assert [(HINTS, "The app could not be looked at for hints")] == await hints_of(app, caplog)
+        assert [(HINTS, "The app could not be checked for hints")] == await hints_of(app, caplog)
 
 
 async def test_an_app_without_routes_of_its_own_gives_no_hint(caplog: pytest.LogCaptureFixture) -> None:
