@@ -90,8 +90,7 @@ class MaintenanceModeMiddleware:
     """
 
     def __init__(self, app: ASGIApp, *positional: Never, **settings: Unpack[MiddlewareSettings]) -> None:
-        _check_keywords("MaintenanceModeMiddleware", positional)
-        self._wrap(app, _remembered(checked(settings, "MaintenanceModeMiddleware")))
+        self._wrap(app, _checked("MaintenanceModeMiddleware", positional, settings))
 
     def _wrap(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -258,8 +257,7 @@ def maintenance_middleware(
         ValueError: `unmatched` is not one of its two values, `retry_after` is negative or its pair is reversed,
             `read_timeout` is not above zero, or `backend` is not the URL of a known backend.
     """
-    _check_keywords("maintenance_middleware", positional)
-    common = _remembered(checked(settings, "maintenance_middleware"))
+    common = _checked("maintenance_middleware", positional, settings)
 
     def maintenance(app: ASGIApp, *positional: Never, **more: Never) -> ASGIApp:  # Starlette before 0.39 names it `app`
         if positional or more:
@@ -272,13 +270,11 @@ def maintenance_middleware(
     return maintenance if app is None else maintenance(check_app("app", app))
 
 
-def _check_keywords(name: str, positional: tuple[object, ...]) -> None:
+def _checked(name: str, positional: tuple[object, ...], keywords: MiddlewareSettings) -> Settings:
     if positional:
         msg = f"{name}() takes its settings as keywords, such as backend=..., got a {type(positional[0]).__name__}"
         raise TypeError(msg)
-
-
-def _remembered(settings: Settings) -> Settings:
+    settings = checked(keywords, name)
     current_backend.remember(settings)
     return settings
 

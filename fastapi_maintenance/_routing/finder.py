@@ -42,15 +42,6 @@ class Answer:
         self.layers: list[Layers] = []  # of each app on the way, outermost first
         self.matched: list[Matched] = []  # each route on the way, certain or not
 
-    @property
-    def is_decisive(self) -> bool:
-        """Whether this may decide about the request without the predicate."""
-        return self.mark is not None or not self.answered or self.documentation
-
-    def has_passed(self, layers: Layers) -> bool:
-        """Return whether these layers lead to a router that the request has passed already."""
-        return any(layers.router is each.router for each in self.layers)
-
     def apply_mark(self, nearer: bool | None, *, decides: bool) -> None:  # noqa: FBT001 -- a mark
         """Apply a nearer mark; forced off does not apply if something other than the routes decides what answers."""
         if nearer or (nearer is False and not decides):
@@ -97,7 +88,8 @@ class RouteFinder:
             layers = self.layers(scope)
             as_read = None if layers.router is None or layers.is_guess else layers.read(scope)
             answer = _follow(layers, scope)
-            if answer.is_decisive or self._exact or has_forced_on():
+            decides = answer.mark is not None or not answer.answered or answer.documentation
+            if decides or self._exact or has_forced_on():
                 are_exact = [index.is_exact() for each in answer.layers if (index := each.index()) is not None]
                 answer = answer if all(are_exact) else _follow(layers, scope)
         except Exception:  # noqa: BLE001 -- a route that fails will fail in the app, where its error belongs
@@ -145,7 +137,7 @@ def _follow(layers: Layers, scope: Scope) -> Answer:
         is_certain = is_certain and not decides and not layers.unknown
         handling = handling if layers.handlers is None else layers.handlers  # the innermost one handles 404 and 405
         index = layers.index()
-        is_wrong = layers.is_guess and answer.has_passed(layers)
+        is_wrong = layers.is_guess and any(layers.router is each.router for each in answer.layers)  # it leads back
         answer.layers.append(layers)
         if index is None or is_wrong or len(answer.layers) > _MOST_MOUNTS:
             return answer

@@ -46,8 +46,8 @@ _BLOCKED = (
 )
 _INCLUDED = "the mark on {} has no effect, since it is included and not mounted: mark the endpoints of its routes"
 _HIDDEN = (
-    "{} is marked, but no route to it is visible, so the mark has no effect if the app at {!r}, which hides its routes, "
-    "leads to it: mark that app, or let it keep the app that it wraps as its attribute `app`"
+    "{} is marked, but no route to it is visible, so the mark has no effect if the app at {!r}, which hides its "
+    "routes, leads to it: mark that app, or let it keep the app that it wraps as its attribute `app`"
 )
 
 

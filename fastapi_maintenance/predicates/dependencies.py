@@ -166,7 +166,7 @@ class _Resolver:
         token = _running.set(resolution)
         try:
             with without_fastapi_request():
-                await inner(scope, request.reader(), _send_nothing)
+                await inner(scope, request.reader(), _do_nothing)
         finally:
             _running.reset(token)
         if resolution.result is not _REFUSED:
@@ -288,9 +288,5 @@ async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG0
     return Response(status_code=403)
 
 
-async def _do_nothing() -> None:
-    pass
-
-
-async def _send_nothing(message: Message) -> None:
+async def _do_nothing(*_: Message) -> None:
     pass
