@@ -181,7 +181,7 @@ def _follow(layers: Layers, scope: Scope) -> Answer:
     return answer
 
 
-def _match_in_router(router: Any, scope: Scope, *, is_changed: bool) -> tuple[Any, BaseRoute, Scope, bool]:  # noqa: ANN401 -- of the private class
+def _match_in_router(router: Any, scope: Scope, *, is_changed: bool) -> tuple[Any, BaseRoute, Scope, bool]:  # noqa: ANN401 -- a private class of FastAPI
     """Return the route that an included router picks (effective, original), its scope, and whether the request changes.
 
     A router or route that overrides how it handles requests counts as a change.

@@ -102,7 +102,7 @@ def _places_at(candidate: Candidate, at: Place, layers: Layers, *outer: Router) 
         yield place
 
 
-def _places_included(route: Any, at: Place, layers: Layers, *outer: Router) -> Iterator[Place]:  # noqa: ANN401 -- of the private class
+def _places_included(route: Any, at: Place, layers: Layers, *outer: Router) -> Iterator[Place]:  # noqa: ANN401 -- a private class of FastAPI
     """Yield what a request may find in an included router whose routes could not be listed."""
     decides = is_overridden(route.original_router, "handle")
     here = _behind(at, decides or None, route.original_router)
@@ -134,7 +134,7 @@ def _marked(at: Place, mark: bool | None) -> Place:  # noqa: FBT001 -- a mark
     return replace(at, marks=frozenset({mark}) | (at.marks if mark is False and at.decides is None else frozenset()))
 
 
-def _behind(at: Place, decides: bool | None, what: object) -> Place:  # noqa: FBT001 -- as the field has it
+def _behind(at: Place, decides: bool | None, what: object) -> Place:  # noqa: FBT001 -- the values of the field
     """Return the place behind something that decides (None: may decide) what answers."""
     if decides is False or at.decides is True:
         return at

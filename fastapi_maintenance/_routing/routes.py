@@ -138,12 +138,12 @@ def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
         yield from [(_effective_route(each), each.original_route) for each in contexts] or [(route, route)]
 
 
-def _effective_route(context: Any) -> Any:  # noqa: ANN401 -- a route, or of a class that is private to FastAPI
+def _effective_route(context: Any) -> Any:  # noqa: ANN401 -- a route, or a private class of FastAPI
     """Return the route that a context of FastAPI wraps, which saves half a microsecond for each attribute."""
     return getattr(context, "_effective_route", context)  # tests/routing/test_places.py fails if it is removed
 
 
-def routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the private class
+def routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- a private class of FastAPI
     """Yield the router that a route includes, if any, and the routers that this one includes."""
     if isinstance(route, IncludedRouter):
         yield route.original_router

@@ -195,7 +195,7 @@ class _Resolver:
 class _AnyRequest(APIRoute):
     """A route that answers every request."""
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:  # noqa: ARG002 -- as Starlette has it
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:  # noqa: ARG002 -- Starlette's signature
         return Match.FULL, {}
 
 
@@ -283,7 +283,7 @@ def _reads_another_body(route: object, names: set[str]) -> bool:
     return bool(more) or type(route).get_route_handler is not APIRoute.get_route_handler
 
 
-async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG001 -- as FastAPI has it
+async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG001 -- FastAPI's signature
     _running.get().result = _REFUSED  # also if closing a `yield` dependency raises one of these
     return Response(status_code=403)
 

@@ -68,7 +68,7 @@ class PredicateRequest(Request):
         self._forms: list[Request] = []
 
     @property
-    def app(self) -> Any:  # noqa: ANN401 -- as Starlette has it
+    def app(self) -> Any:  # noqa: ANN401 -- Starlette's signature
         """The app, also if the middleware wraps it from outside."""
         return self.scope.get("app", self._app)
 
@@ -94,11 +94,11 @@ class PredicateRequest(Request):
         """Return the body."""
         return await self._again().body()
 
-    async def json(self) -> Any:  # noqa: ANN401 -- as Starlette has it
+    async def json(self) -> Any:  # noqa: ANN401 -- Starlette's signature
         """Return the body parsed as JSON."""
         return await self._again().json()
 
-    def form(self, **limits: Any) -> Any:  # noqa: ANN401 -- as Starlette has it
+    def form(self, **limits: Any) -> Any:  # noqa: ANN401 -- Starlette's signature
         """Return the body parsed as a form."""
         self._forms.append(self._again())
         return self._forms[-1].form(**limits)

@@ -147,7 +147,7 @@ class _PartialScope(dict[str, Any]):
         self.was_missed = True
         raise KeyError(key)
 
-    def get(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- as of any scope
+    def get(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- the signature of `dict.get`
         return self[key]
 
     setdefault = get
