@@ -232,7 +232,7 @@ def not_(predicate: Predicate) -> BuiltInPredicate: ...
 @overload
 def not_(predicate: AsyncPredicate) -> AsyncBuiltInPredicate: ...
 def not_(predicate: Predicate | AsyncPredicate) -> BuiltInPredicate | AsyncBuiltInPredicate:
-    """Exempt requests that the predicate does not, so that maintenance blocks only those; `not_(a)` is `~a`.
+    """Exempt requests that the predicate does not, so that maintenance blocks only what it matches; `not_(a)` is `~a`.
 
     >>> from fastapi_maintenance import path_prefix
     >>> exempt = not_(path_prefix("/billing"))

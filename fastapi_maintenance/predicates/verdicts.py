@@ -1,4 +1,7 @@
-"""Evaluate a predicate without a request: for a method and path, or for all requests to a route."""
+"""Evaluate a predicate without a request: for a method and path, or for all requests to a route.
+
+The OpenAPI document, the hints and `fastapi-maintenance routes` use it; `exemption.py` evaluates it for a request.
+"""
 
 import inspect
 import re
