@@ -1,4 +1,4 @@
-"""Everything that the finder may find in an app: its routes, and apps that hide theirs."""
+"""Everything that `finder.py` may find in an app: its routes, and apps that hide theirs."""
 
 from collections.abc import Iterator
 from contextlib import suppress

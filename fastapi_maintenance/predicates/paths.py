@@ -1,4 +1,7 @@
-"""Predicates on the method, and on the path as the router reads it and as lenient readers behind it may read it."""
+"""Predicates on the method, and on the path as the router reads it and as lenient readers behind it may read it.
+
+`_helpers/scope.py` has both ways to read a path.
+"""
 
 import re
 from functools import partial

@@ -1,4 +1,7 @@
-"""Send the response to a blocked request or WebSocket handshake, with its `Retry-After`."""
+"""Send the response to a blocked request or WebSocket handshake, with its `Retry-After`.
+
+`cors.py` sends it through the app's CORS middleware.
+"""
 
 import inspect
 import math
