@@ -1,6 +1,7 @@
 """The middleware: the ASGI shell, and the order of the decision.
 
-`maintenance_middleware(...)` makes it, and `MaintenanceModeMiddleware` is a class for those who prefer one.
+`maintenance_middleware(...)` creates it; `MaintenanceModeMiddleware` is the same as a class. `_routing/finder.py` finds
+the route, `predicates/exemption.py` evaluates the predicate, and `responses/sending.py` sends the response.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,8 +29,8 @@ from fastapi_maintenance.backends.known import key_of
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
 from fastapi_maintenance.predicates.combinators import is_async
+from fastapi_maintenance.predicates.exemption import exempts
 from fastapi_maintenance.predicates.request import PredicateRequest
-from fastapi_maintenance.predicates.verdicts import exempts
 from fastapi_maintenance.responses.cors import is_preflight, through_cors
 from fastapi_maintenance.responses.sending import send_blocked
 from fastapi_maintenance.state import MaintenanceStatus
@@ -49,14 +50,14 @@ def decide(  # noqa: PLR0913 -- one keyword for each fact
     unmatched: Literal["pass", "block"],
     exempt_docs: bool,
 ) -> bool | None:
-    """Return whether to block an HTTP request or a WebSocket handshake; None where the predicate alone decides.
+    """Return whether to block an HTTP request or a WebSocket handshake; None: the predicate decides.
 
-    The first rule that applies counts.
+    The first rule that applies wins.
 
     Args:
-        mark: What the endpoint that will answer is forced to: True on, False off, None nothing.
+        mark: The mark of the endpoint that will answer: True forces maintenance on, False off; None: no mark.
         active: Whether maintenance is on.
-        answered: Whether a route will answer, and not with 404 or 405.
+        answered: Whether a route will answer with something other than 404 or 405.
         documentation: Whether that route is the app's own documentation.
         unmatched: What to do with a request that no route answers.
         exempt_docs: Whether the documentation stays open.
@@ -80,8 +81,8 @@ class MaintenanceModeMiddleware:
     >>> app.add_middleware(MaintenanceModeMiddleware, backend="memory:")
 
     Args:
-        app: The app to wrap. The attribute of this name lets other middleware see through this one.
-        **settings: Those of `maintenance_middleware`.
+        app: The app to wrap. It is kept as the attribute `app`, which other middleware may follow.
+        **settings: The settings of `maintenance_middleware`.
 
     Raises:
         TypeError: As `maintenance_middleware` does.
@@ -89,8 +90,7 @@ class MaintenanceModeMiddleware:
     """
 
     def __init__(self, app: ASGIApp, *positional: Never, **settings: Unpack[MiddlewareSettings]) -> None:
-        _check_keywords("MaintenanceModeMiddleware", positional)
-        self._wrap(app, _remembered(checked(settings, "MaintenanceModeMiddleware")))
+        self._wrap(app, _checked("MaintenanceModeMiddleware", positional, settings))
 
     def _wrap(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -101,18 +101,18 @@ class MaintenanceModeMiddleware:
 
     @property
     def backend(self) -> StateBackend:
-        """The backend that it asks."""
+        """The backend that stores the switch."""
         return self._switch.backend
 
     def forget(self) -> None:
-        """Take no part in drains: this was made to be looked at."""
+        """Leave all drains: this instance was created only to read its settings."""
         self._switch.forget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, a WebSocket handshake or a lifespan (ASGI)."""
         served, switch, kind, request = self._served, self._switch, scope["type"], RequestInProgress()
         request.scope, request.began, request.switch, request.token = {**scope}, time(), switch, enter(request)
-        request.context, request.has_passed, request.verdicts, question = copy_context(), False, {}, None
+        request.context, request.has_passed, request.verdicts, asked = copy_context(), False, {}, None
         served.requests.add(request)
         try:
             if kind == "lifespan":
@@ -127,10 +127,10 @@ class MaintenanceModeMiddleware:
                     exempt = self.settings.exempt
                     if blocks is None and exempt is not never:
                         owner, as_read = self._finder.owner, answer.as_read
-                        question = PredicateRequest(as_read, receive, app=owner, routed=answer.routed)
-                        request.verdicts = question.verdicts
-                        blocks = not await exempts(exempt, question)
-                        receive = question.rest(receive)
+                        asked = PredicateRequest(as_read, receive, app=owner, routed=answer.routed)
+                        request.verdicts = asked.verdicts
+                        blocks = not await exempts(exempt, asked)
+                        receive = asked.rest(receive)
                     if blocks is not False:
                         served.requests.remove(request)
                         await self._respond(scope, receive, send, status, answer)
@@ -141,15 +141,15 @@ class MaintenanceModeMiddleware:
                 return
             await self.app(scope, receive, send)
         finally:
-            if question is not None:
-                question.end()
+            if asked is not None:
+                asked.end()
             served.requests.discard(request)
             leave(request)
             if served.on_end is not None:
                 served.on_end()
 
     def _decide(self, scope: Scope, status: MaintenanceStatus) -> tuple[bool | None, Answer]:
-        """Return whether to block a request by this status, and what would answer it; None: the predicate decides."""
+        """Return whether to block a request (None: the predicate decides), and what would answer it."""
         answer = self._finder.find(scope)
         blocks = decide(
             mark=answer.mark,
@@ -176,9 +176,9 @@ class MaintenanceModeMiddleware:
         await through_cors(cors, respond)(scope, receive, send)
 
     async def _ask_again(self, request: RequestInProgress, scope: Scope) -> Blocked | None:
-        """Return why a request in progress would be blocked if it began now; None if it would pass.
+        """Return why a request in progress would be blocked if it began now, or None if it would pass.
 
-        A predicate that takes too long does not exempt it.
+        A predicate that takes longer than `read_timeout` does not exempt it.
         """
         status = self._switch.status(scope) or await self._switch.read_status()
         blocks, answer = self._decide(scope, status)
@@ -187,11 +187,11 @@ class MaintenanceModeMiddleware:
             try:
                 with in_time(seconds):
                     owner, verdicts = self._finder.owner, request.verdicts
-                    question = PredicateRequest(answer.as_read, None, app=owner, verdicts=verdicts)
-                    blocks = not await exempts(exempt, question)
+                    asked = PredicateRequest(answer.as_read, None, app=owner, verdicts=verdicts)
+                    blocks = not await exempts(exempt, asked)
             except TimeoutError:
-                text = "The predicate %r, asked again, took longer than %g seconds; the request is not exempt"
-                _logger.error(text, exempt, seconds)  # noqa: TRY400 -- nothing of the predicate raised it
+                text = "The predicate %r took longer than %g seconds for a request in progress, which is not exempt"
+                _logger.error(text, exempt, seconds)  # noqa: TRY400 -- the timeout is ours, so a traceback would not help
                 blocks = True
         return Blocked(ON if answer.mark else status, answer.path) if blocks else None
 
@@ -213,7 +213,7 @@ def maintenance_middleware(**settings: Unpack[MiddlewareSettings]) -> Callable[[
 def maintenance_middleware(
     app: ASGIApp | None = None, *positional: Never, **settings: Unpack[MiddlewareSettings]
 ) -> ASGIApp | Callable[[ASGIApp], ASGIApp]:
-    """Return a middleware, for `app.add_middleware(maintenance_middleware(...))` or to be called with any ASGI app.
+    """Return a middleware for `app.add_middleware(maintenance_middleware(...))`, or to call with any ASGI app.
 
     >>> from fastapi import FastAPI
     >>> from fastapi_maintenance import path_prefix
@@ -221,88 +221,87 @@ def maintenance_middleware(
     >>> app.add_middleware(maintenance_middleware(backend="memory:", exempt=path_prefix("/health")))
 
     FastAPI's own idiom works too: `app.add_middleware(maintenance_middleware, backend="memory:")`. The settings are
-    checked when the app builds its middleware then, and not at once.
+    then checked when the app builds its middleware.
 
     Args:
-        app: An ASGI app to wrap at once: it is returned with maintenance around it. None: a function that wraps.
-        *positional: Nothing: a setting that is not given by its name is refused.
-        **settings: All are keywords.
+        app: An ASGI app to wrap and return. None: return a function that wraps an app.
+        *positional: Must be empty: settings are keywords.
+        **settings: The settings:
 
-            - `backend`: Where the switch is kept, or its URL for `backend_from_url`; None: the one given to
+            - `backend`: The backend that stores the switch, or its URL for `backend_from_url`; None: the one given to
               `configure_backend`, else the environment variable `FASTAPI_MAINTENANCE_MODE`.
-            - `enabled`, also `enable_maintenance`: True or False overrules the backend; None: the backend decides.
-            - `exempt`, also `exempt_callback` and `exempt_handler`: A predicate, sync or async, that says which
-              requests pass. One that raises exempts nothing.
+            - `enabled`, also `enable_maintenance`: True or False overrides the backend; None: the backend decides.
+            - `exempt`, also `exempt_callback` and `exempt_handler`: A predicate, sync or async, that decides which
+              requests pass. If it raises, the request does not pass.
             - `response`, also `response_callback` and `response_handler`: A function, sync or async, from the request
               to the response; None: `as_json()`.
             - `exempt_docs`: Whether the app's own documentation URLs stay open, by default True.
-            - `unmatched`: `"pass"`, the default, leaves to the app what it would answer with 404 or 405, and its
-              redirects of trailing slashes; `"block"` blocks them too.
+            - `unmatched`: `"pass"`, the default, leaves requests to the app that it would answer with 404 or 405, or
+              redirect to a path with or without a trailing slash; `"block"` blocks them too.
             - `retry_after`: Whole seconds, or a timedelta, for the `Retry-After` header (RFC 9110 10.2.3) if the end
               of maintenance is not known, by default an hour; or a (min, max) pair: each response gets a random value
-              in it, and if the end is known up to max - min seconds more, so that clients do not all come back at once.
-            - `fail_closed`: Whether there is maintenance while the backend cannot be read and no state is known, by
-              default False.
-            - `read_timeout`: Seconds, or a timedelta, that one read of the backend may hold a request, by default 1.
-              It also limits how long the predicate may take when it is asked again about a request in progress, for a
-              drain or an open WebSocket; the request is not exempt if it takes longer.
+              in this range. If the end is known, up to max - min seconds are added, so that clients do not all return
+              at once.
+            - `fail_closed`: Whether maintenance counts as on while the backend cannot be read and no state is known,
+              by default False.
+            - `read_timeout`: Seconds, or a timedelta, that one read of the backend may delay a request, by default 1.
+              It also limits the predicate when it is evaluated again for a request in progress (a drain or an open
+              WebSocket); if it takes longer, the request is not exempt.
             - `close_websockets`: Whether WebSockets that are open when maintenance begins, and that it blocks, are
               closed with 1012 (service restart), by default True; the app receives `websocket.disconnect` with 1001
-              (going away). A WebSocket whose handler has a block such as `maintenance_mode_on()` open is not closed
-              until that block ends.
+              (going away). A WebSocket whose handler is inside a block such as `maintenance_mode_on()` stays open
+              until the block ends.
 
     Raises:
-        TypeError: A setting is unknown, is given under two names, or is of the wrong type; or `app` is no ASGI app.
-        ValueError: `unmatched` is neither of its words, `retry_after` is below zero or the wrong way round,
-            `read_timeout` is not above zero, or `backend` is a URL that names none.
+        TypeError: A setting is unknown, given under two names, or of the wrong type; or `app` is not an ASGI app.
+        ValueError: `unmatched` is not one of its two values, `retry_after` is negative or its pair is reversed,
+            `read_timeout` is not above zero, or `backend` is not the URL of a known backend.
     """
-    _check_keywords("maintenance_middleware", positional)
-    known = _remembered(checked(settings, "maintenance_middleware"))
+    common = _checked("maintenance_middleware", positional, settings)
 
     def maintenance(app: ASGIApp, *positional: Never, **more: Never) -> ASGIApp:  # Starlette before 0.39 names it `app`
         if positional or more:
-            msg = "the settings belong into the parentheses of maintenance_middleware(...), and not after it"
+            msg = "pass the settings to maintenance_middleware(...), not to what it returns"
             raise TypeError(msg)
         layer = MaintenanceModeMiddleware.__new__(MaintenanceModeMiddleware)
-        layer._wrap(app, known)  # noqa: SLF001 -- several apps may share the settings, and so the backend
+        layer._wrap(app, common)  # noqa: SLF001 -- several apps may share the settings, and so the backend
         return layer
 
     return maintenance if app is None else maintenance(check_app("app", app))
 
 
-def _check_keywords(taker: str, positional: tuple[object, ...]) -> None:
+def _checked(name: str, positional: tuple[object, ...], keywords: MiddlewareSettings) -> Settings:
     if positional:
-        msg = f"{taker}() takes its settings as keywords, such as backend=..., got a {type(positional[0]).__name__}"
+        msg = f"{name}() takes its settings as keywords, such as backend=..., got a {type(positional[0]).__name__}"
         raise TypeError(msg)
-
-
-def _remembered(settings: Settings) -> Settings:
+    settings = checked(keywords, name)
     current_backend.remember(settings)
     return settings
 
 
 def maintained_layers(app: ASGIApp) -> Iterator[MaintenanceModeMiddleware]:
-    """Yield the maintenance middlewares around an app, the outermost first.
+    """Yield the maintenance middlewares of an app, outermost first.
 
-    Before the app has built its layers, each of these is made for this call; nobody else's middleware is.
+    If the app has not built its middleware stack yet, create them for this call, and no other middleware.
     """
     for layer in all_layers_of(app):
-        is_to_build = _is_maintenance_to_build(layer)
-        with current_backend.unchanged():
-            made = layer.cls(app, *layer.args, **layer.kwargs) if is_to_build else layer
-        if is_maintenance(made):
-            if is_to_build:
-                made.forget()
-            yield made
+        if _is_maintenance_to_build(layer):
+            with current_backend.unchanged():
+                created = layer.cls(app, *layer.args, **layer.kwargs)
+            if is_maintenance(created):
+                created.forget()
+                yield created
+        elif is_maintenance(layer):
+            yield layer
 
 
 def backend_of(app: Starlette) -> StateBackend | None:
-    """Return the backend of the outermost maintenance middleware that was added to an app, None if there is none."""
+    """Return the backend of the outermost maintenance middleware of an app, or None."""
     return next((layer.backend for layer in maintained_layers(app)), None)
 
 
 def is_maintenance(layer: object) -> TypeGuard[MaintenanceModeMiddleware]:
-    """Tell whether this is an app with maintenance around it."""
+    """Return whether this is a maintenance middleware."""
     return isinstance(layer, MaintenanceModeMiddleware)
 
 

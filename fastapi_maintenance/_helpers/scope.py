@@ -1,4 +1,4 @@
-"""What an ASGI scope says, read the way that the router reads it."""
+"""Read an ASGI scope as the router reads it, and its path as lenient readers may read it."""
 
 import re
 import unicodedata
@@ -8,12 +8,12 @@ from urllib.parse import unquote
 from starlette import routing
 from starlette.types import Scope
 
-HIDDEN_APP = "fastapi_maintenance.hidden_app"  # in the scope where the app, and a `root_path` of its own, is unknown
-TEMPLATE = "fastapi_maintenance.template"  # the path of the route that will answer, with parameters in braces
-_PLAIN = re.compile(r"(?:/[a-z0-9_-]+)*/?")  # Python before 3.11.5 is wrong about a group that is possessive
+HIDDEN_APP = "fastapi_maintenance.hidden_app"  # key of a scope: the app, and so its own `root_path`, is unknown
+TEMPLATE = "fastapi_maintenance.template"  # key: the path of the route that will answer, with parameters in braces
+_PLAIN = re.compile(r"(?:/[a-z0-9_-]+)*/?")  # not possessive: Python before 3.11.5 has a bug in possessive groups
 _SEVERAL_READINGS = re.compile(r"[\\?#\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *+(?:[;/]|$)")
 _MOST_DECODINGS = 3
-_MOST_TO_NORMALIZE = 1024  # characters: the time that many combining marks take grows with the square of their number
+_MOST_TO_NORMALIZE = 1024  # characters: normalizing many combining marks takes quadratic time
 
 
 def _below_root_path(scope: Scope) -> str:
@@ -22,30 +22,30 @@ def _below_root_path(scope: Scope) -> str:
     return rest if not rest or rest.startswith("/") else path
 
 
-# What is exempt must be read exactly as the installed router reads it, which differs: before Starlette 0.39 it takes
-# the `root_path` for a regular expression, and below a mount with a parameter in its path a client can write that. So
-# the router's own private function is asked, while it is there; tests/predicates/test_scope.py fails when it goes.
+# A path must be read exactly as the installed router reads it, which differs: before Starlette 0.39 the `root_path` is
+# used as a regular expression, which a client controls below a mount with a path parameter. So use the router's own
+# private function if it exists; tests/predicates/test_scope.py fails if it is removed.
 _get_route_path: Callable[[Scope], str] = getattr(routing, "get_route_path", _below_root_path)
 
 
 def route_path(scope: Scope) -> str:
-    """Return the path that routes are matched against: decoded once, relative to the app, empty at its `root_path`."""
+    """Return the path that routes match: decoded once, relative to the app, empty at its `root_path`."""
     try:
         path: str = _get_route_path(scope) if scope.get("root_path") else scope["path"]
-    except re.error:  # that router fails for every route of this request
+    except re.error:  # matching any route fails too
         path = _below_root_path(scope)
     return path
 
 
 def lenient_path(path: str) -> str | None:
-    """Return the path as the most lenient reader behind the router may read it; None if that can be any other path.
+    """Return the path as the most lenient reader behind the router may read it; None if it may be any other path.
 
-    A static folder, a proxy or a route of its own kind may decode once more, merge slashes, drop `.` segments and
-    parameters (`;a=b`), and ignore case or dots and spaces at the end of a name. A `..` segment, a backslash and a
-    control character are read in too many ways; `$` in the pattern of a route matches before a final newline. A `?` or
-    `#`, which came encoded, ends the path for whoever puts it into a URL again.
+    A static folder, a proxy or a custom route may decode it again, merge slashes, drop `.` segments and parameters
+    (`;a=b`), and ignore case or trailing dots and spaces of a name. A `..` segment, a backslash and a control character
+    are read in too many ways (`$` in the pattern of a route matches before a final newline). An encoded `?` or `#` ends
+    the path once it is part of a URL again.
     """
-    if _PLAIN.fullmatch(path):  # as nearly every path
+    if _PLAIN.fullmatch(path):  # the usual case
         return path
     for _ in range(_MOST_DECODINGS):
         before, path = path, unquote(path)
@@ -65,11 +65,11 @@ def lenient_path(path: str) -> str | None:
 
 
 def as_http(scope: Scope) -> Scope:
-    """Return the scope as that of an HTTP request; a WebSocket handshake is a GET (RFC 6455 4.1)."""
-    is_whole, whole = "query_string" in scope and "headers" in scope, scope
-    if not is_whole:  # the ASGI specification lets a server leave these out
+    """Return the scope of an HTTP request; a WebSocket handshake becomes a GET (RFC 6455 4.1)."""
+    whole = scope
+    if "query_string" not in scope or "headers" not in scope:  # the ASGI specification lets a server omit these
         whole = {"query_string": b"", "headers": [], **scope}
     if scope["type"] == "http":
-        return whole  # in which a predicate may leave something for the app
+        return whole  # the scope itself, so that the app sees what a predicate adds
     scheme = "https" if scope.get("scheme") == "wss" else "http"
     return {**whole, "type": "http", "method": "GET", "scheme": scheme, "extensions": {}}

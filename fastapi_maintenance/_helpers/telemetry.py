@@ -1,6 +1,6 @@
-"""What OpenTelemetry gets, where its API is installed: blocked requests, and whether maintenance is on.
+"""OpenTelemetry, if its API is installed: the number of blocked requests, and whether maintenance is on.
 
-Nothing that the API, its SDK or an exporter raises gets out of here, and what one version lacks costs only that.
+Errors of the API, its SDK or an exporter are suppressed. If a version lacks an instrument, the others still work.
 """
 
 import functools
@@ -13,23 +13,19 @@ from fastapi_maintenance._helpers.version import __version__
 
 
 @functools.lru_cache(maxsize=64)
-def instruments_of(provider: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 -- the API may be missing, and with it its types
-    """Return the API's module of traces, the counter and the gauge, created when first needed; None for what fails.
+def instruments_of(provider: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 -- the API, and so its types, may be missing
+    """Return the API's module `trace`, the counter and the gauge; None for each that fails.
 
     Args:
         provider: The meter provider; None: the global one.
     """
-    trace, meter = _made(_trace), _made(lambda: _meter(provider))
-    blocked = _made(
-        lambda: meter.create_counter(
-            "fastapi_maintenance.blocked_requests", unit="{request}", description="Requests that maintenance blocked."
-        )
+    trace, meter = _or_none(_trace), _or_none(lambda: _meter(provider))
+    blocked_text, active_text = "Requests that maintenance blocked.", "Whether maintenance is on (1) or off (0)."
+    blocked = _or_none(
+        lambda: meter.create_counter("fastapi_maintenance.blocked_requests", unit="{request}", description=blocked_text)
     )
-    active = _made(  # the API has gauges from 1.23 on
-        lambda: meter.create_gauge(
-            "fastapi_maintenance.active", description="Whether maintenance is on (1) or off (0)."
-        )
-    )
+    # The API has gauges since 1.23.
+    active = _or_none(lambda: meter.create_gauge("fastapi_maintenance.active", description=active_text))
     return trace, blocked, active
 
 
@@ -45,16 +41,16 @@ def _meter(provider: Any) -> Any:  # noqa: ANN401 -- as above
     return (metrics if provider is None else provider).get_meter("fastapi_maintenance", __version__)
 
 
-def _made(make: Callable[[], Any]) -> Any:  # noqa: ANN401 -- as above
+def _or_none(create: Callable[[], Any]) -> Any:  # noqa: ANN401 -- as above
     with suppress(Exception):
-        return make()
+        return create()
     return None
 
 
 def _provider_of(app: object) -> Any:  # noqa: ANN401 -- as above
-    """Return the meter provider of `FastAPI(telemetry={"meter_provider": ...})`; None: it has none of its own.
+    """Return the meter provider of `FastAPI(telemetry={"meter_provider": ...})`, or None.
 
-    It has no public name; tests/middleware/test_telemetry.py fails when this goes.
+    It has no public name; tests/middleware/test_telemetry.py fails if it is removed.
     """
     return getattr(app, "_telemetry", {}).get("meter_provider")
 
@@ -64,17 +60,17 @@ def request_was_blocked(route: str, app: object) -> None:
 
     Args:
         route: The path of the route, with parameters in braces; empty if it is not known.
-        app: The app around which the middleware is; its own meter provider counts.
+        app: The app that the middleware wraps; its own meter provider is used, if any.
     """
-    # Each blocked request comes here, and `suppress` takes several times as long.
+    # Called for each blocked request: `suppress` would take several times as long.
     try:
         trace, blocked, _ = instruments_of(_provider_of(app))
-    except Exception:  # noqa: BLE001 -- whatever an app keeps there
+    except Exception:  # noqa: BLE001 -- the provider may be any object
         trace, blocked, _ = instruments_of(None)
     try:
         if trace is not None:
             trace.get_current_span().set_attribute("fastapi_maintenance.blocked", True)  # noqa: FBT003 -- its value
-    except Exception:  # noqa: BLE001, S110 -- of whatever version
+    except Exception:  # noqa: BLE001, S110 -- any error of telemetry
         pass
     try:
         if blocked is not None:
@@ -83,8 +79,8 @@ def request_was_blocked(route: str, app: object) -> None:
         pass
 
 
-def set_active(switch: str, active: bool, app: object) -> None:  # noqa: FBT001 -- the value is what the function is about
-    """Record for an app whether maintenance is on, by a switch."""
+def set_active(switch: str, active: bool, app: object) -> None:  # noqa: FBT001 -- the value to record
+    """Record for an app whether maintenance is on according to a switch."""
     with suppress(Exception):
         _, _, gauge = instruments_of(_provider_of(app))
         gauge.set(int(active), {"fastapi_maintenance.switch": switch})
@@ -92,7 +88,7 @@ def set_active(switch: str, active: bool, app: object) -> None:  # noqa: FBT001 
 
 @contextmanager
 def without_fastapi_request() -> Iterator[None]:
-    """Hide the request that FastAPI's own telemetry records from it, so that the block adds nothing to its spans."""
+    """Hide the current request from FastAPI's own telemetry, so that the block adds nothing to its spans."""
     context: Any = sys.modules.get("opentelemetry.context")
     token = None
     with suppress(Exception):

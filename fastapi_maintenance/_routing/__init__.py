@@ -1,1 +1,1 @@
-"""Which endpoint will answer this request: its finder, and the layers and routes that this looks through."""
+"""Find which endpoint will answer a request: the finder, and the layers and routes that it searches."""

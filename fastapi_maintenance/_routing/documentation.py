@@ -1,4 +1,4 @@
-"""The URLs at which FastAPI documents an app: its OpenAPI document, and the pages that show it."""
+"""The documentation URLs of a FastAPI app: its OpenAPI document, and the pages that show it."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _SETUP = f"{FastAPI.__module__}.{FastAPI.setup.__qualname__}."
 
 
 def shows_documentation(route: Any, owner: Starlette | None, scope: Scope) -> bool:  # noqa: ANN401 -- of any class
-    """Return whether a route of an application shows its documentation, and is not one of the user's at that path."""
+    """Return whether a route is FastAPI's own documentation of an application, not a route of the user at that path."""
     if not isinstance(owner, FastAPI) or owner.openapi_url is None:
         return False
     urls = (owner.openapi_url, owner.docs_url, owner.redoc_url, owner.swagger_ui_oauth2_redirect_url)

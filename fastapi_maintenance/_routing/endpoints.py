@@ -1,4 +1,4 @@
-"""What is known of an endpoint: how it is marked, and of a class which methods it answers."""
+"""The mark of an endpoint, and the methods that a class-based endpoint answers."""
 
 from functools import partial
 from inspect import getattr_static
@@ -11,16 +11,16 @@ from fastapi_maintenance._routing.left_to_app import users_handler
 from fastapi_maintenance._routing.origin import is_overridden, unwrapped
 from fastapi_maintenance.decorators import mark_of
 
-# A class that overrides none of these answers with its methods, and with 405 where it has none.
+# A class that overrides none of these answers with its methods, and otherwise with 405.
 _DISPATCH = ("__new__", "__init__", "__await__", "__getattr__", "__getattribute__", "dispatch", "method_not_allowed")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
-# Newer versions of Starlette ask a list of methods first: `PURGE` is not on it, though a class may have a function of
-# that name. The list has no public name; tests/routing/test_dispatch.py fails when it goes.
-_ASKS_ITS_LIST = "_allowed_methods" in HTTPEndpoint.dispatch.__code__.co_names
+# Newer versions of Starlette check a list of methods first, which lacks `PURGE` even if the class has a function
+# `purge`. The list has no public name; tests/routing/test_dispatch.py fails if it is removed.
+_HAS_METHOD_LIST = "_allowed_methods" in HTTPEndpoint.dispatch.__code__.co_names
 
 
 def mark_at(endpoint: Any, method: str) -> bool | None:  # noqa: ANN401 -- anything can be an endpoint
-    """Return the mark of an endpoint that counts for a method: that of the function of a class, else its own."""
+    """Return the mark of an endpoint for a method: in a class, that of the method's function, if it has one."""
     mark, kind = mark_of(endpoint), _class_of(endpoint)
     if kind is None or _has_no_method(kind, method):
         return mark
@@ -29,26 +29,25 @@ def mark_at(endpoint: Any, method: str) -> bool | None:  # noqa: ANN401 -- anyth
 
 
 def methods_of(endpoint: Any, app: Any) -> list[str] | None:  # noqa: ANN401 -- as above
-    """Return the usual methods that a class may answer, to which `app` hands requests; None: it is no such class."""
+    """Return the methods that a class-based endpoint, called by `app`, may answer; None for other endpoints."""
     return None if _class_of(endpoint) is None else [each for each in _METHODS if not refuses(endpoint, each, app)]
 
 
 def refuses(endpoint: Any, method: str, app: Any) -> bool:  # noqa: ANN401 -- as above
-    """Return whether an endpoint, to which `app` hands requests, is certain to answer a method with 405."""
+    """Return whether an endpoint, called by `app`, is certain to answer a method with 405."""
     kind = _class_of(endpoint)
     if kind is None or not _has_no_method(kind, method):
         return False
     layers = Layers(app)
-    return [unwrapped(each) for each in layers.unknown] == [unwrapped(endpoint)] and users_handler(
-        layers.handlers, 405
-    ) is None
+    is_called = [unwrapped(each) for each in layers.unknown] == [unwrapped(endpoint)]
+    return is_called and users_handler(layers.handlers, 405) is None
 
 
 def _class_of(endpoint: Any) -> Any:  # noqa: ANN401 -- as above
-    """Return the class whose functions answer, if the endpoint is one or makes one; else None."""
+    """Return the class of a class-based endpoint, also of a `partial` of one; None for other endpoints."""
     while isinstance(endpoint, partial):
         endpoint = endpoint.func
-    if not isinstance(endpoint, type):  # as nearly every endpoint
+    if not isinstance(endpoint, type):  # the usual case
         return None
     kind = unwrapped(endpoint)
     return kind if issubclass(kind, (HTTPEndpoint, WebSocketEndpoint)) else None
@@ -61,12 +60,12 @@ def _dispatches_itself(kind: Any, method: str) -> bool:  # noqa: ANN401 -- as ab
 
 
 def _has_no_method(kind: Any, method: str) -> bool:  # noqa: ANN401 -- as above
-    """Return whether Starlette is certain to find no function of a class for a method."""
+    """Return whether Starlette is certain to find no function for a method in a class."""
     if _dispatches_itself(kind, method):
         return False
     if getattr(kind, _name_of_function(kind, method), None) is None:
         return True
-    if not _ASKS_ITS_LIST or method == "HEAD" or issubclass(kind, WebSocketEndpoint):
+    if not _HAS_METHOD_LIST or method == "HEAD" or issubclass(kind, WebSocketEndpoint):
         return False
     return method not in kind({"type": "http"}, None, None)._allowed_methods  # noqa: SLF001
 

@@ -1,4 +1,4 @@
-"""Apps that a test forces into maintenance or out of it, whatever their switch says."""
+"""Apps that a test forces into or out of maintenance, whatever their switch is."""
 
 import threading
 import warnings
@@ -14,22 +14,20 @@ from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance.state import MaintenanceStatus
 
 _CAME_THROUGH = "fastapi_maintenance.came_through"
-_NO_EFFECT = (
-    "maintenance_forced() had no effect: requests came through the app, and through no maintenance middleware of it"
-)
+_NO_EFFECT = "maintenance_forced() had no effect: the app received requests, but no maintenance middleware of it did"
 
 
 @dataclass(eq=False)
 class Forcing:
-    """An app that is forced, as all its layers, and the status that its requests get."""
+    """A forced app (all its layers), and the status for its requests."""
 
     layers: tuple[object, ...]
     status: MaintenanceStatus
-    was_entered: bool = False  # whether a request came through the app
-    was_asked: bool = False  # whether a maintenance middleware asked about one
+    was_entered: bool = False  # whether the app received a request
+    was_applied: bool = False  # whether a maintenance middleware received one
 
-    def is_about(self, app: object) -> bool:
-        """Tell whether this is the app that is forced, or one of its layers."""
+    def applies_to(self, app: object) -> bool:
+        """Return whether this is the forced app, or one of its layers."""
         return any(app is layer for layer in self.layers)
 
 
@@ -38,7 +36,7 @@ _lock = threading.Lock()
 
 
 class _Entrance:
-    """The middleware stack of an app that is forced, which tells middleware around its mounts and routes so."""
+    """The middleware stack of a forced app; it informs middleware around mounts and routes through the scope."""
 
     def __init__(self, owner: Starlette) -> None:
         self.owner = owner
@@ -49,25 +47,25 @@ class _Entrance:
             self.stack_behind = self.owner.build_middleware_stack()
         scope[_CAME_THROUGH] = (*scope.get(_CAME_THROUGH, ()), self.owner)
         for forcing in open_forcings:
-            forcing.was_entered |= scope["type"] != "lifespan" and forcing.is_about(self.owner)
+            forcing.was_entered |= scope["type"] != "lifespan" and forcing.applies_to(self.owner)
         await self.stack_behind(scope, receive, send)
 
 
 def forcing_of(layer: ASGIApp, scope: Scope) -> Forcing | None:
-    """Return what forces a middleware for a request: the app that is nearest to it counts, and of it the newest."""
-    if not open_forcings:  # as it is nearly always
+    """Return what forces a middleware for a request: the newest forcing of the nearest app."""
+    if not open_forcings:  # the usual case
         return None
     apps = [*layers_of(layer), scope.get("app"), *reversed(scope.get(_CAME_THROUGH, ()))]
     newest_first = open_forcings[::-1]
-    nearest_first = [forcing for app in apps for forcing in newest_first if forcing.is_about(app)]
+    nearest_first = [forcing for app in apps for forcing in newest_first if forcing.applies_to(app)]
     for forcing in nearest_first:
-        forcing.was_asked = True
+        forcing.was_applied = True
     return nearest_first[0] if nearest_first else None
 
 
 @contextmanager
 def forced(app: ASGIApp, status: MaintenanceStatus) -> Iterator[None]:
-    """Force a status on an app for a block."""
+    """Force a status on an app inside a `with` block."""
     forcing = Forcing(tuple(layers_of(app)), status)
     owners = [layer for layer in forcing.layers if isinstance(layer, Starlette)]
     with _lock:
@@ -81,8 +79,8 @@ def forced(app: ASGIApp, status: MaintenanceStatus) -> Iterator[None]:
         with _lock:
             open_forcings.remove(forcing)
             for owner in owners:
-                entrance, is_forced = owner.middleware_stack, any(each.is_about(owner) for each in open_forcings)
-                if isinstance(entrance, _Entrance) and not is_forced:  # else it has been built anew, or still counts
+                entrance, is_forced = owner.middleware_stack, any(each.applies_to(owner) for each in open_forcings)
+                if isinstance(entrance, _Entrance) and not is_forced:  # else it was rebuilt, or is still needed
                     owner.middleware_stack = entrance.stack_behind
-    if forcing.was_entered and not forcing.was_asked:
-        warnings.warn(_NO_EFFECT, stacklevel=3)  # the block
+    if forcing.was_entered and not forcing.was_applied:
+        warnings.warn(_NO_EFFECT, stacklevel=3)  # the `with` block

@@ -1,4 +1,4 @@
-"""Hints at start-up, in the logger `fastapi_maintenance.hints.<topic>`: what in an app will surprise its owner."""
+"""Hints at start-up, in the logger `fastapi_maintenance.hints.<topic>`: what in the app may surprise its owner."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -22,32 +22,32 @@ from fastapi_maintenance.predicates.verdicts import paths_in, template_matches, 
 _LOGGER = "fastapi_maintenance.hints"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _NOT_AN_APP = (FunctionType, MethodType, partial, type, type(None))
-_ROUTER = "fastapi_maintenance.router."  # the modules that the endpoints of the admin API come from
+_ROUTER = "fastapi_maintenance.router."  # the modules of the admin API
 _TWICE = (
-    "two maintenance middlewares of this app are on one switch, so a request has to be exempt from both: keep one of "
-    "them, and compose what they exempt with any_of"
+    "two maintenance middlewares of this app share a switch, so a request must be exempt from both: keep one, and "
+    "combine their predicates with any_of"
 )
 _LAYER = (
     "{} may change the path or method of a request or answer it, so requests that no route answers (404, 405) are "
-    "blocked too: put it outside, where a middleware is that is added after the maintenance middleware"
+    "blocked too: add it after the maintenance middleware, which puts it outside"
 )
 _DECIDES = (
-    "{} decides by itself what answers, so @force_maintenance_mode_off and the documentation have no effect behind it, "
-    "and requests that no route answers (404, 405) are blocked too: exempt by a predicate what must stay open"
+    "{} decides by itself what answers, so @force_maintenance_mode_off and exempt_docs have no effect behind it, and "
+    "requests that no route answers (404, 405) are blocked too: exempt what must stay open with a predicate"
 )
 _HANDLER = (
     "{} handles 404, 405 or HTTPException and may answer anything, so what it handles is blocked: mark the handler "
     "with @force_maintenance_mode_off if it may answer during maintenance, or set unmatched='block'"
 )
-_SHUT = (
+_BLOCKED = (
     "{} of a router of this library cannot be reached during maintenance, because another route answers that path, or "
-    "something in front of the routes hides them or decides by itself: include the router before routes that match "
+    "a layer hides the routes or decides by itself what answers: include the router before routes that match "
     "everything, or exempt its paths with path_prefix"
 )
 _INCLUDED = "the mark on {} has no effect, since it is included and not mounted: mark the endpoints of its routes"
 _HIDDEN = (
-    "{} is marked, but no route with it can be seen, so the mark has no effect if the app at {!r}, which hides its "
-    "routes, leads to it: mark that app, or let it keep what it wraps as its attribute `app`"
+    "{} is marked, but no route to it is visible, so the mark has no effect if the app at {!r}, which hides its "
+    "routes, leads to it: mark that app, or let it keep the app that it wraps as its attribute `app`"
 )
 
 
@@ -56,7 +56,8 @@ def hints_on(
 ) -> Iterator[tuple[str, str]]:
     """Yield the topic and the text of each hint on an app that starts with this scope.
 
-    `twice`: another maintenance middleware on its switch is inside this one; `passes`: what no route answers is passed.
+    `twice`: another maintenance middleware on the same switch is inside; `passes`: unmatched requests are left to the
+    app.
     """
     app = lifespan.get("app")
     layers = finder.layers(lifespan)
@@ -82,19 +83,19 @@ def hints_on(
         has_route = any(_serves(route.path, path, below=below) for route in routes)
         if not has_route and not any(find(method, path).answered for method in _METHODS):
             lies = "lies under the path prefix" if below else "has the path"
-            yield "path", f"no route {lies} {path!r} that the predicate names: correct it, or leave it out"
+            yield "path", f"no route {lies} {path!r}, which the predicate names: correct or remove it"
     admin = [route for route in routes if str(getattr(route.endpoint, "__module__", None)).startswith(_ROUTER)]
-    asked = [(method, route.path) for route in admin if "{" not in route.path for method in sorted(route.methods)]
-    shut = dict.fromkeys(
+    operations = [(method, route.path) for route in admin if "{" not in route.path for method in sorted(route.methods)]
+    blocked = dict.fromkeys(
         f"{method} {path}"
-        for method, path in asked
+        for method, path in operations
         if find(method, path).mark is not False and verdict_on(exempt, method, path) is not True
     )
-    if shut:
-        yield "router", _SHUT.format(", ".join(shut))
-    seen = routes if layers.router is not None else []
+    if blocked:
+        yield "router", _BLOCKED.format(", ".join(blocked))
+    visible = routes if layers.router is not None else []
     included = [each for route in (router.routes if router is not None else ()) for each in routers_in(route)]
-    yield from _mark_hints(seen, [("", layers), *mounts], included)
+    yield from _mark_hints(visible, [("", layers), *mounts], included)
 
 
 def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
@@ -110,7 +111,7 @@ def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
 def _mark_hints(
     routes: list[ListedRoute], apps: list[tuple[str, Layers]], included: list[Any]
 ) -> Iterator[tuple[str, str]]:
-    """Yield a hint for each mark that no route leads to."""
+    """Yield a hint for each mark that has no effect."""
     reached: list[object] = [each for route in routes for each in endpoints_in(route.endpoint)]
     for _, layers in apps:
         reached += [*all_layers_of(layers.app), layers.owner, layers.router]
@@ -127,8 +128,8 @@ def _mark_hints(
 
 
 def with_hints(scope: Scope, send: Send, hints: Iterable[tuple[str, str]]) -> Send:
-    """Return a `send` that logs hints when the app has started, and all its first routes are there."""
-    logged: set[str] = scope.setdefault(_LOGGER, set())  # by this and other middlewares of the app
+    """Return a `send` that logs the hints once the app has started, and has added the routes of its start."""
+    logged: set[str] = scope.setdefault(_LOGGER, set())  # shared with other middlewares of the app
 
     async def send_after_hints(message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
@@ -139,18 +140,18 @@ def with_hints(scope: Scope, send: Send, hints: Iterable[tuple[str, str]]) -> Se
 
 
 def log_hints(hints: Iterable[tuple[str, str]], logged: set[str]) -> None:
-    """Log each hint as a warning, unless it was logged before; whatever fails in looking for them, the app starts."""
+    """Log each hint as a warning, unless it was logged before. An error never stops the app from starting."""
     try:
         for topic, text in hints:
             if text not in logged:
                 logger = f"{_LOGGER}.{topic}"
                 get_logger(logger).warning(HINT, text, logger)
                 logged.add(text)
-    except Exception:  # noqa: BLE001 -- the app starts
-        get_logger(_LOGGER).debug("The app could not be looked at for hints", exc_info=True)
+    except Exception:  # noqa: BLE001 -- whatever it is
+        get_logger(_LOGGER).debug("The app could not be checked for hints", exc_info=True)
 
 
 def _serves(template: str, path: str, *, below: bool) -> bool:
-    """Return whether a route can match a path or, with `below`, one below it; a slash at the end makes another path."""
+    """Return whether a route can match a path or, with `below`, one below it; a trailing slash makes another path."""
     is_same = below or template.endswith("/") is path.endswith("/") or template.endswith("}")
     return is_same and template_matches(template, path, below=below)

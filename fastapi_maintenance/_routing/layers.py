@@ -1,4 +1,4 @@
-"""The layers of an app: middleware around middleware around the router that has the routes."""
+"""The layers of an app: middleware around middleware, down to the router with the routes."""
 
 import functools
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ _WITH_ROUTES = (Starlette, Router, BaseRoute)
 
 _OTEL_FASTAPI = "opentelemetry.instrumentation.fastapi.FastAPIInstrumentor.instrument_app"
 
-# By name, since some of them need packages that are not installed everywhere. They leave path and method alone, and
-# what they answer themselves is a refusal (400, 413), a redirect to https or another host, or a CORS preflight.
-# `AuthenticationMiddleware` is not among them, as it answers with what it is given; a subclass is another class.
+# By name, since some need packages that may be missing. None changes the path or the method, and none answers by itself
+# except with a refusal (400, 413), a redirect to https or another host, or to a CORS preflight. A subclass does not
+# count, nor does `AuthenticationMiddleware`, whose error response is the user's.
 _KNOWN = {
     "fastapi._body_limit._BodyLimitExceptionMiddleware",
     "fastapi_maintenance.middleware.MaintenanceModeMiddleware",
@@ -47,16 +47,16 @@ def layers_of(app: ASGIApp) -> Iterator[Any]:
     layer: Any = app
     for _ in range(_MOST_LAYERS):
         yield layer
-        # A route can be an app by itself.
+        # A route has this attribute too.
         layer = None if isinstance(layer, _WITH_ROUTES) else getattr(layer, "app", None)
         if layer is None:
             return
 
 
 def all_layers_of(app: ASGIApp) -> list[Any]:
-    """Return the same, and where that ends in an application, the layers that were added to it.
+    """Like `layers_of`; if the last layer is an application, add the layers of its own stack.
 
-    Until the application has built these, they are the `Middleware` objects that it will build them from.
+    If the application has not built its stack yet, these are its `Middleware` objects.
     """
     layers = list(layers_of(app))
     if isinstance(layers[-1], Starlette):
@@ -70,30 +70,28 @@ class Layers:
 
     Args:
         app: The outermost layer.
-        owner: The application in whose own stack `app` is, if it is in one.
-        base: The app that middleware is known to wrap; NOTHING if that is not known. Beyond it, the attribute `app` of
-            a layer that is not known leads to a guess. None: whatever has this attribute hands requests there.
+        owner: The application whose stack contains `app`, if any.
+        base: The app that the middleware is known to wrap, or NOTHING if unknown. Beyond it, following the attribute
+            `app` of an unknown layer is a guess. None: trust the attribute `app` of every layer.
     """
 
     def __init__(self, app: ASGIApp, *, owner: Starlette | None = None, base: Any = None) -> None:  # noqa: ANN401 -- an app
         self.app = app
         self.router: Router | None = None
         self.owner = owner  # the application that the router belongs to
-        self.mark: bool | None = None  # on the app or the application
+        self.mark: bool | None = None  # of the app or the application
         self.unknown: list[Any] = []  # the layers that may change the path or the method, or answer by themselves
         self.decides = False  # whether one of these, and not the routes, decides what answers
-        self.is_guess = False  # whether a request may never come to this router
-        self.cors: Any = None  # the outermost CORS middleware, which what is answered in its place has to go through
-        self.answers_preflights = False  # whether that comes before each layer that may refuse preflights
-        self.handlers: Any = None  # the innermost layer, or the application, that has handlers of exceptions
-        self._links: list[
-            tuple[Any, type, str, object]
-        ] = []  # layers, their classes, attributes and the values of these
+        self.is_guess = False  # whether requests may not reach this router
+        self.cors: Any = None  # the outermost CORS middleware, which blocked responses pass through
+        self.answers_preflights = False  # whether that is outside every layer that may refuse preflights
+        self.handlers: Any = None  # the innermost layer or application with exception handlers
+        self._links: list[tuple[Any, type, str, object]] = []  # (layer, class, attribute, value), to detect changes
         self._marks_put = marks_put()
         self._index: RouteIndex | None = None
         if owner is None:
             last = self._follow(app, base)
-            if isinstance(base, _WITH_ROUTES) and not isinstance(last, _WITH_ROUTES):  # middleware that hides it
+            if isinstance(base, _WITH_ROUTES) and not isinstance(last, _WITH_ROUTES):  # a middleware hides it
                 self.unknown.append(last)
                 last = base
             marks = [mark_of(layer) for layer in (last, *reversed(list(layers_of(app))))]
@@ -104,29 +102,29 @@ class Layers:
             self._enter_stack(owner, app)
 
     def is_current(self) -> bool:
-        """Return whether the layers are still the same; False while they have not been built."""
+        """Return whether the layers are unchanged; False until the application has built its stack."""
         for layer, kind, name, value in self._links:
             if getattr(layer, name) is not value or type(layer) is not kind:
                 return False
         return self._marks_put == marks_put()
 
     def read(self, scope: Scope) -> Scope:
-        """Return a scope as the application reads it: FastAPI puts its own `root_path` in the place of the server's."""
+        """Return a scope as the application reads it: FastAPI replaces the server's `root_path` with its own."""
         root_path = isinstance(self.owner, FastAPI) and self.owner.root_path
         return {**scope, "root_path": root_path} if root_path else scope
 
     def routes(self) -> list[BaseRoute]:
-        """Return the routes of the router, none where they are hidden."""
+        """Return the routes of the router; empty if they are hidden."""
         return [] if self.router is None else self.router.routes
 
     def index(self) -> RouteIndex | None:
-        """Return the routes as they are now; None where they are hidden."""
+        """Return an index of the current routes; None if they are hidden."""
         if self.router is not None and (self._index is None or not self._index.is_current()):
             self._index = RouteIndex(self.router)
         return self._index
 
     def _enter(self, last: Any) -> None:  # noqa: ANN401 -- anything can be an app
-        """Go on in what a chain of middleware ends in."""
+        """Continue in the app at the end of a chain of middleware."""
         if isinstance(last, Starlette):
             self._enter_application(last)
         elif isinstance(last, Router):
@@ -143,7 +141,7 @@ class Layers:
         if stack is not None:
             self._enter_stack(app, stack)
             return
-        self._link(app, "user_middleware", None)  # looked at each time, since more may be added
+        self._link(app, "user_middleware", None)  # never current, since more may be added
         self._check(app, known=not is_overridden(app, "build_middleware_stack"))
         for middleware in app.user_middleware:
             self._check_middleware(middleware, unwrapped(middleware.cls))
@@ -151,14 +149,14 @@ class Layers:
         self._enter_router(app.router, app)
 
     def _enter_stack(self, app: Starlette, stack: ASGIApp) -> None:
-        """Go on in the layers that an application has built around its router, from one of them."""
+        """Continue in the stack that an application has built around its router, from one of its layers."""
         self._link(app, "router", app.router)
         self._link(app, "middleware_stack", app.middleware_stack)
         end = self._follow(stack)
-        # Middleware that hides what it wraps leads to the router all the same, unless the app builds in its own way.
+        # Middleware that hides its app still leads to the router, unless the app overrides how the stack is built.
         decides = isinstance(end, _WITH_ROUTES) or is_overridden(app, "build_middleware_stack")
         self._check(end, known=end is app.router, decides=decides)
-        if self.cors is None and end is not app.router:  # a layer hides it; one that is outside would do no harm
+        if self.cors is None and end is not app.router:  # a layer hides it; finding one that is outside is harmless
             self.cors = next((each for each in app.user_middleware if _is_cors(each.cls)), None)
         self._enter_router(app.router, app)
 
@@ -171,7 +169,7 @@ class Layers:
         self._check(end, known=end == router.app, decides=True)
 
     def _follow(self, app: ASGIApp, base: object = None) -> Any:  # noqa: ANN401 -- anything can be a layer
-        """Go through middleware, and return the first app that is none."""
+        """Follow middleware, and return the first app that is not middleware."""
         layers = list(layers_of(app))
         is_wrapping = base is None or any(layer is base for layer in layers)
         for layer, inner in pairwise(layers):
@@ -199,23 +197,23 @@ class Layers:
 
 
 def _is_cors(kind: object) -> bool:
-    """Return whether this is Starlette's own class: a subclass may lead to the app in a way of its own."""
+    """Return whether this is Starlette's own class; a subclass may behave differently."""
     return kind is CORSMiddleware
 
 
 def mounted_layers(mount: Any) -> Layers:  # noqa: ANN401 -- a mount or a host, or its context in an included router
-    """Return the layers of the app that is mounted."""
-    # What a mount has wrapped in its middleware has no public name; tests/routing/test_ways_in.py fails when it goes.
+    """Return the layers of a mounted app."""
+    # The app that a mount wraps in middleware has no public name; tests/routing/test_ways_in.py fails if it is removed.
     return Layers(mount.app, base=getattr(mount, "_base_app", NOTHING))
 
 
 def stack_of(app: Starlette) -> ASGIApp | None:
-    """Return the layers that were added to an app, None while they have not been built."""
+    """Return an application's middleware stack; None if it has not been built."""
     return getattr(app.middleware_stack, "stack_behind", app.middleware_stack)  # of a forced app
 
 
-def is_known(kind: Any) -> bool:  # noqa: ANN401 -- a class, or what makes a layer
-    """Return whether a kind of middleware leaves path and method alone, and answers nothing but refusals itself."""
+def is_known(kind: Any) -> bool:  # noqa: ANN401 -- a class or function
+    """Return whether a class of middleware never changes the path or method, and answers only as `_KNOWN` describes."""
     return name_of(kind) in _KNOWN or any(kind is each for each in _default_layers())
 
 

@@ -1,4 +1,4 @@
-"""Which module a class or function really comes from: by identity, since a wrapper has the name of what it wraps."""
+"""Where a class or function is really defined: by identity, since a wrapper copies the name of what it wraps."""
 
 import sys
 from types import FunctionType
@@ -12,32 +12,32 @@ _PROXY = "newrelic.common.object_wrapper.FunctionWrapper"
 
 
 def unwrapped(thing: Any) -> Any:  # noqa: ANN401 -- anything can be a layer, a handler or an endpoint
-    """Return what New Relic's agent has wrapped in a proxy, which calls it and nothing else."""
+    """Return the object inside proxies of New Relic's agent, which only call it."""
     while name_of(type(thing)) == _PROXY and name_of(thing._self_wrapper).startswith("newrelic."):  # noqa: SLF001 -- of wrapt
         thing = thing.__wrapped__
     return thing
 
 
 def name_of(thing: Any) -> str:  # noqa: ANN401 -- as above
-    """Return the module and the qualified name of a class or function; empty if it only carries that name."""
+    """Return the module and qualified name of a class or function; empty if that name is another object's."""
     thing = getattr(thing, "__func__", thing)
     if type(thing) is FunctionType:  # `functools.wraps` copies neither its code nor its globals
         return f"{thing.__globals__.get('__name__')}.{thing.__code__.co_qualname}"
     if not isinstance(thing, type):
         return ""
-    if "<locals>" in thing.__qualname__:  # a class that is made in a function is known by its own
+    if "<locals>" in thing.__qualname__:  # a class defined in a function is identified by its `__call__`
         return name_of(vars(thing).get("__call__")).removesuffix(".__call__")
     found: Any = sys.modules.get(thing.__module__)
     for part in thing.__qualname__.split("."):
         found = getattr(found, part, None)
-    # Instrumentation puts subclasses in the place of classes.
+    # Instrumentation replaces classes with subclasses.
     is_there = any(each is thing for each in getattr(found, "__mro__", ()))
     return f"{thing.__module__}.{thing.__qualname__}" if is_there else ""
 
 
 def shown_name(layer: Any) -> str:  # noqa: ANN401 -- as above
-    """Return the name of a layer, handler, route or app for people: that of its function or class."""
-    if isinstance(layer, Middleware):  # one that has not been built yet
+    """Return the name to show for a layer, handler, route or app: that of its function or class."""
+    if isinstance(layer, Middleware):  # not built yet
         layer = layer.kwargs.get("dispatch", layer.cls)
     layer = unwrapped(layer)
     if type(layer) is BaseHTTPMiddleware:
@@ -46,7 +46,7 @@ def shown_name(layer: Any) -> str:  # noqa: ANN401 -- as above
 
 
 def is_framework(thing: object) -> bool:
-    """Return whether a class or function is one of Starlette or FastAPI; what a decorator of theirs has made is not."""
+    """Return whether a class or function belongs to Starlette or FastAPI; the result of their decorators does not."""
     name = name_of(unwrapped(thing))
     return name.partition(".")[0] in _FRAMEWORK and "<locals>" not in name
 
@@ -55,11 +55,7 @@ def is_overridden(thing: object, *names: str) -> bool:
     """Return whether a class or an object has an attribute of one of these names that is not the framework's own."""
     kind = thing if isinstance(thing, type) else type(thing)
     own = {} if kind is thing else vars(thing)
-    return _class_overrides(kind, names) or any(
+    owners = (next((each for each in kind.__mro__ if name in vars(each)), object) for name in names)
+    return not all(map(is_framework, owners)) or any(
         name in own and not name_of(own[name]).startswith("opentelemetry.instrumentation.") for name in names
     )
-
-
-def _class_overrides(kind: type, names: tuple[str, ...]) -> bool:
-    owners = (next((each for each in kind.__mro__ if name in vars(each)), object) for name in names)
-    return not all(map(is_framework, owners))

@@ -1,4 +1,4 @@
-"""The routes of an app, also in the routers that FastAPI keeps nested: an index by path, and a list of them all."""
+"""The routes of an app, nested routers included: an index by path, and a list of all routes."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -13,10 +13,9 @@ from starlette.routing import BaseRoute, Host, Mount, Router, compile_path
 from fastapi_maintenance._routing.origin import is_overridden
 from fastapi_maintenance.decorators import mark_of
 
-# FastAPI keeps included routers nested since 0.137, each as one route of this private class, which says what it will
-# answer with. The public way to see through it, `iter_route_contexts`, is there since 0.137.2 only, and lists routes
-# without asking the routers in between or a route with a `matches` of its own; so it is used where none of them
-# overrides anything. tests/routing/test_places.py fails when the private name goes.
+# Since 0.137, FastAPI keeps included routers nested, each as one route of this private class. The public function
+# `iter_route_contexts` lists their routes since 0.137.2 only, and ignores what routers on the way and routes override;
+# so it is used only if they override nothing. tests/routing/test_places.py fails if the private name is removed.
 IncludedRouter: Any = getattr(fastapi.routing, "_IncludedRouter", ())
 route_contexts: Any = getattr(fastapi.routing, "iter_route_contexts", iter)
 
@@ -28,22 +27,22 @@ _POSITION = attrgetter("position")
 class Candidate:
     """A route that may match."""
 
-    position: int  # in the order in which the router asks its routes
+    position: int  # in the order in which the router tries its routes
     effective: Any  # the route with the prefixes of the routers that it is included in
     original: BaseRoute
     decides: bool  # whether it decides by itself what answers
-    is_plain: bool  # whether it matches as the framework's own routes do, and changes nothing
-    mark: bool | None  # on the route itself
-    layers: Any = None  # the `Layers` of the app that is mounted here, once they have been needed
+    is_plain: bool  # whether it matches as the framework's own routes do, and does not change the request
+    mark: bool | None  # of the route itself
+    layers: Any = None  # the `Layers` of the mounted app, created on first use
 
 
 class RouteIndex:
-    """The routes of a router, as they are now."""
+    """The routes of a router, indexed by the start of their path."""
 
     def __init__(self, router: Router) -> None:
         self.router = router
         self._routers: list[Router] = [router, *(inner for route in router.routes for inner in routers_in(route))]
-        # FastAPI does not see it either if an included router is given another list.
+        # If an included router is given another list of routes, FastAPI does not notice either.
         self._lists = [each.routes for each in self._routers]
         self._seen = [list(routes) for routes in self._lists]
         self._by_start: dict[str, list[Candidate]] = {}  # by the path, up to the segment of its first parameter
@@ -52,23 +51,21 @@ class RouteIndex:
             self._originals.append(original)
             start, parameter, _ = path_to_index(effective, original).partition("{")
             group = self._by_start.setdefault(start.rpartition("/")[0] if parameter else start, [])
-            is_plain = not is_overridden(original, "matches")
-            group.append(
-                Candidate(position, effective, original, handles_itself(original), is_plain, mark_of(original))
-            )
+            is_plain, mark = not is_overridden(original, "matches"), mark_of(original)
+            group.append(Candidate(position, effective, original, handles_itself(original), is_plain, mark))
         self._longest = max(map(len, self._by_start), default=0)
         self._shapes = self._shapes_now()
 
     def is_current(self) -> bool:
-        """Return whether no route has been added or removed since; an equal one in the place of another is not seen."""
-        if IncludedRouter == () and route_contexts is not iter:  # which routers are included cannot be seen
+        """Return whether no route was added or removed; a route that was replaced by an equal one is not noticed."""
+        if IncludedRouter == () and route_contexts is not iter:  # included routers cannot be detected
             return False
         return self.router.routes is self._lists[0] and self._lists == self._seen
 
     def is_exact(self) -> bool:
-        """Return whether all routes are the same and match in the same way; drop the index if not.
+        """Return whether all routes are the same and match in the same way; if not, drop the index.
 
-        This looks at each of them, which takes as long as a request to the last of them.
+        This checks every route, which takes as long as matching the last one.
         """
         if self._shapes != self._shapes_now():
             self._seen.clear()
@@ -79,11 +76,11 @@ class RouteIndex:
         return [*listed, *map(_shape_of, self._originals)]
 
     def all_candidates(self) -> list[Candidate]:
-        """Return all routes, in the order in which they are asked."""
+        """Return all routes, in the order in which they are tried."""
         return sorted((each for group in self._by_start.values() for each in group), key=_POSITION)
 
     def candidates(self, path: str) -> list[Candidate]:
-        """Return the routes that can match a path, relative to the app, in the order in which they are asked."""
+        """Return the routes that can match a path (relative to the app), in the order in which they are tried."""
         by_start = self._by_start
         found = [*by_start.get("", ()), *(by_start.get(path, ()) if path else ())]
         if path.endswith("\n"):  # `$` in the pattern of a route matches before a newline too
@@ -96,20 +93,20 @@ class RouteIndex:
 
 
 class ListedRoute(NamedTuple):
-    """A route, or something of which no more is known than the path that all of it lies under."""
+    """A route, or an app of which only the path prefix is known."""
 
-    path: str  # with parameters in braces, as it was given
+    path: str  # with parameters in braces
     methods: frozenset[str] = frozenset()
     endpoint: object = None
-    mount: Any = None  # the mount or host, if another app is mounted here
+    mount: Any = None  # the mount or host, if this is a mounted app
 
 
 def list_routes(routes: Iterable[Any], prefix: str = "", within: tuple[object, ...] = ()) -> Iterator[ListedRoute]:
-    """List routes, and for each app that is mounted both itself and the routes that are known to lie in it.
+    """List routes. For each mounted app, list the app and its known routes.
 
-    What is mounted in itself, with the routes that it is `within`, is listed as an app whose routes are not known.
+    An app that is mounted inside itself (`within` its own routes) is listed without its routes.
     """
-    # Before FastAPI 0.137 routes are flat as they are; in 0.137.0 and 0.137.1 an included router is unknown.
+    # Before FastAPI 0.137, all routes are flat; in 0.137.0 and 0.137.1 an included router is unknown.
     for route in route_contexts(routes):
         original = getattr(route, "original_route", route)
         own_path = getattr(route, "path", None)
@@ -119,7 +116,7 @@ def list_routes(routes: Iterable[Any], prefix: str = "", within: tuple[object, .
             is_known = route.routes and not any(route.routes is each for each in (routes, *within))
             inner_routes = list_routes(route.routes, path, (routes, *within)) if is_known else ()
             for inner in inner_routes or [ListedRoute(path + ANY_PATH)]:
-                # The path alone does not lead to what answers under one host only, so its endpoint is not listed.
+                # Under a host, the path alone does not determine the endpoint, so the endpoint is not listed.
                 yield ListedRoute(inner.path, mount=inner.mount) if isinstance(original, Host) else inner
         elif own_path is None:
             yield ListedRoute(prefix + ANY_PATH)
@@ -128,7 +125,7 @@ def list_routes(routes: Iterable[Any], prefix: str = "", within: tuple[object, .
 
 
 def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
-    """Yield each route as it is effective and as it was made, those of included routers one by one where possible."""
+    """Yield each route (effective, original), with those of included routers listed one by one if possible."""
     for route in routes:
         contexts = []
         with suppress(Exception):  # a route that fails here will fail in the app as well
@@ -141,13 +138,13 @@ def _flattened(routes: list[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
         yield from [(_effective_route(each), each.original_route) for each in contexts] or [(route, route)]
 
 
-def _effective_route(context: Any) -> Any:  # noqa: ANN401 -- a route, or of a class that is private to FastAPI
-    """Return what a context of FastAPI asks for each attribute, which takes half a microsecond each time."""
-    return getattr(context, "_effective_route", context)  # tests/routing/test_places.py fails when it goes
+def _effective_route(context: Any) -> Any:  # noqa: ANN401 -- a route, or a private class of FastAPI
+    """Return the route that a context of FastAPI wraps, which saves half a microsecond for each attribute."""
+    return getattr(context, "_effective_route", context)  # tests/routing/test_places.py fails if it is removed
 
 
-def routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the private class
-    """Yield the router that a route includes, if it does, and those that are included in it."""
+def routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- a private class of FastAPI
+    """Yield the router that a route includes, if any, and the routers that this one includes."""
     if isinstance(route, IncludedRouter):
         yield route.original_router
         for inner in route.original_router.routes:
@@ -155,19 +152,19 @@ def routers_in(route: Any) -> Iterator[APIRouter]:  # noqa: ANN401 -- of the pri
 
 
 def _shape_of(route: BaseRoute) -> object:
-    """Return a value that differs once a route has been replaced, or matches or handles requests in another way."""
+    """Return a value that changes if the route is replaced, or if its matching or handling changes."""
     with suppress(Exception):  # a route that fails here will fail in the app as well
         return route.matches, route.handle, getattr(route, "path_regex", None)
     return None
 
 
 def handles_itself(route: BaseRoute) -> bool:
-    """Return whether a route has a way of its own to handle requests or to know its methods."""
+    """Return whether a route overrides how it handles requests or lists its methods."""
     return is_overridden(route, "handle") or is_overridden(type(route), "methods")
 
 
 def path_to_index(effective: Any, original: BaseRoute) -> str:  # noqa: ANN401 -- a route, or its context
-    """Return the path by which a route matches, that of all paths if it matches in another way or cannot be read."""
+    """Return the path by which a route matches; ANY_PATH if it may match other paths, or has none."""
     with suppress(Exception):  # a class of route may have anything there
         path: str = effective.path + (ANY_PATH if isinstance(original, Mount) else "")
         if not is_overridden(original, "matches") and compile_path(path)[0] == effective.path_regex:

@@ -62,7 +62,7 @@ class RequestInProgress:
     switch: Switch
     """The switch of its middleware."""
     token: Token[RequestInProgress | None]
-    """What `enter` returned for it."""
+    """What `enter` returned for it, until its end."""
 
 
 class Blocked(NamedTuple):
@@ -79,9 +79,12 @@ enter = _running.set
 
 def leave(request: RequestInProgress) -> None:
     """Undo `enter`, also where the garbage collector or another task closes the coroutine of the request."""
-    request.context, request.scope = None, {}  # the timers of a server keep the request until its connection closes
+    token = request.token
+    # The timers of a server keep the request until its connection closes.
+    request.context, request.scope = None, {}
+    del request.token
     try:  # on the path of each request: `suppress` takes several times as long
-        _running.reset(request.token)
+        _running.reset(token)
     except ValueError:  # it is another context, in which the request never ran
         return
 
@@ -101,7 +104,9 @@ def in_block(*, drains: bool) -> Iterator[None]:
     request: object = _running.get()
     while isinstance(request, RequestInProgress):
         entries.append((request, drains))
-        request = request.token.old_value  # the same request, as the next middleware around this one sees it
+        # The same request, as the next middleware around this one sees it; none if it has ended.
+        token: Token[RequestInProgress | None] | None = getattr(request, "token", None)
+        request = token and token.old_value
     _in_block.extend(entries)
     try:
         yield

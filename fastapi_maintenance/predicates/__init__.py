@@ -1,10 +1,10 @@
 """Which requests are exempt: pure predicates, and the combinators that compose them.
 
-A predicate is a function from a request to True, False or None, which is unknown. The ones here are made by functions,
-`path_prefix("/health")`, and composed by `any_of`, `all_of` and `not_`, or `|`, `&` and `~`. They return None where the
-request is ambiguous or where the application may read it in another way. Only True exempts. None of them raises for any
-request, but for `dependency` where the dependency does. A WebSocket handshake is seen as the HTTP `GET` that it is. In
-the examples `get(...)` makes a request.
+A predicate is a function from a request to True, False or None (unknown); only True exempts. The ones here are created
+by functions such as `path_prefix("/health")`, and composed with `any_of`, `all_of` and `not_`, or `|`, `&` and `~`.
+They return None if the request is ambiguous, or if the application may read it differently. None of them raises, except
+`dependency` if the dependency does. A WebSocket handshake is read as the HTTP `GET` that it is. In the examples,
+`get(...)` creates a request.
 """
 
 from fastapi_maintenance.predicates.clients import client_in

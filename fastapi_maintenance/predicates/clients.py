@@ -9,7 +9,7 @@ from fastapi_maintenance._helpers.checks import check_str, reject
 from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _Address = IPv4Address | IPv6Address
-_MAPPED_PREFIX = 96  # bits of ::ffff:0:0/96 (RFC 4291 2.5.5.2), in which IPv4 addresses stand as IPv6 ones
+_MAPPED_PREFIX = 96  # bits of ::ffff:0:0/96 (RFC 4291 2.5.5.2), the IPv4-mapped IPv6 addresses
 _Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
@@ -20,21 +20,21 @@ def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> BuiltInPre
     >>> is_internal(get("/", peer=("10.1.2.3", 50_000))), is_internal(get("/", peer=("192.0.2.1", 50_000)))
     (True, False)
 
-    The client is the peer that the server reports. Where that is one of `trusted_proxies`, `X-Forwarded-For` is
-    walked from the right, and the first address that is not a trusted proxy is the client; an entry that is no
-    address ends the walk. Unknown is a client whose address is then not known.
+    The client is the peer that the server reports. If the peer is one of `trusted_proxies`, `X-Forwarded-For` is
+    walked from the right, and the first address that is not a trusted proxy is the client. An entry that is not an
+    address ends the walk; the client, and so the verdict, is then unknown.
 
-    A server that rewrites the peer by that header itself is believed: `uvicorn --forwarded-allow-ips='*'` takes the
-    first address, which every client can make up. Give it the addresses of the proxies, or `--no-proxy-headers` and
-    name them here.
+    If the server itself rewrites the peer from that header, its result is trusted: `uvicorn --forwarded-allow-ips='*'`
+    uses the first address, which any client can forge. Give it the addresses of the proxies, or `--no-proxy-headers`
+    and list them here.
 
     Args:
         networks: IPv4 or IPv6 addresses, and networks in CIDR notation.
-        trusted_proxies: The same, for the proxies whose word is taken.
+        trusted_proxies: The same, for the proxies to trust.
 
     Raises:
         TypeError: A network is not a `str`, or `trusted_proxies` is a single `str`.
-        ValueError: A network is no address or network; the host bits of a network must be zero.
+        ValueError: A network is not a valid address or network; the host bits of a network must be zero.
     """
     wanted = _networks_of("networks", networks)
     trusted = _networks_of("trusted_proxies", trusted_proxies)
@@ -47,7 +47,7 @@ def client_in(*networks: str, trusted_proxies: Iterable[str] = ()) -> BuiltInPre
 
 
 def _networks_of(name: str, values: object) -> _Networks:
-    """Read a collection of addresses and CIDR networks, those of mapped addresses as IPv4 networks."""
+    """Parse addresses and CIDR networks, IPv4-mapped ones as IPv4."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         reject(name, "a collection of addresses and networks", values)
     networks: list[IPv4Network | IPv6Network] = []
@@ -64,7 +64,7 @@ def _networks_of(name: str, values: object) -> _Networks:
 
 
 def _client_address(request: Request, trusted: _Networks) -> _Address | None:
-    """Return the peer's address, or where trusted proxies stand before it, the first one that is not theirs."""
+    """Return the first address that is not a trusted proxy's, starting from the peer."""
     address = _address_of(request.client.host) if request.client else None
     lines = request.headers.getlist("x-forwarded-for")
     entries = [entry for line in lines for entry in line.split(",") if entry.strip()]  # RFC 9110 5.6.1: skip empty ones
@@ -74,7 +74,7 @@ def _client_address(request: Request, trusted: _Networks) -> _Address | None:
 
 
 def _address_of(text: str) -> _Address | None:
-    """Read an address; some proxies add the port, `192.0.2.1:443` or `[2001:db8::1]:443`."""
+    """Parse an address. Some proxies add the port: `192.0.2.1:443` or `[2001:db8::1]:443`."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -1,4 +1,4 @@
-"""`any_of`, `all_of` and `not_`, their units, and the class of predicates that have them as operators."""
+"""`any_of`, `all_of` and `not_`, their identity elements, and the predicate classes with these operators."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -18,20 +18,20 @@ _Verdicts: TypeAlias = Verdict | Awaitable[Verdict]
 
 
 class UnusablePredicateError(TypeError):
-    """A predicate that can give no verdict, whatever the request is; this is logged once."""
+    """A predicate that cannot give a verdict for any request; logged once."""
 
 
-def verdict_of(said: object) -> Verdict:
-    """Return what a predicate said, if it is a verdict; raises `TypeError` for anything that merely counts as true."""
-    if said is None or isinstance(said, bool):
-        return said
-    if inspect.iscoroutine(said):
-        said.close()  # else there is a warning that nobody awaited it
-    return reject("what a predicate returns", "True, False or None", said)
+def verdict_of(result: object) -> Verdict:
+    """Return the result of a predicate if it is a verdict. Raise `TypeError` for any other value, even if truthy."""
+    if result is None or isinstance(result, bool):
+        return result
+    if inspect.iscoroutine(result):
+        result.close()  # prevents the warning that it was never awaited
+    return reject("the result of a predicate", "True, False or None", result)
 
 
 def function_name(part: object) -> str:
-    """Return the name of a function or of a class of callable objects, without what it was given."""
+    """Return the name of a function, without its arguments, or of the class of a callable object."""
     while isinstance(part, partial):
         part = part.func
     return str(getattr(part, "__name__", type(part).__name__))
@@ -44,20 +44,20 @@ def _shown(part: object) -> str:
 
 
 class Composable:
-    """A predicate that knows what it is made of.
+    """A predicate that knows its parts.
 
     Args:
-        ask: The function that it is around.
-        name: The name of the factory that made it; None: it is that function itself.
+        ask: The wrapped function.
+        name: The name of the factory that created it; None: the name of the function.
         args: The arguments of the factory as `repr` shows them; `...` for a secret.
-        on: What of a request it depends on, such as `"header X-Admin-Key"`; None: that is not known.
+        on: What it depends on in a request, such as `"header X-Admin-Key"`; None: not known.
         paths: The paths that it names.
-        below: Whether it covers what lies under them too.
+        below: Whether it also covers paths below them.
         combine: The combinator that composed it, if it is a combination.
-        parts: What that composed.
+        parts: The composed predicates.
     """
 
-    def __init__(  # noqa: PLR0913 -- what the library's own factories say of it
+    def __init__(  # noqa: PLR0913 -- one keyword for each property
         self,
         ask: Callable[[Request], Any],
         name: str | None = None,
@@ -83,13 +83,13 @@ class Composable:
     def __repr__(self) -> str:
         return self._shown
 
-    def __reduce__(self) -> str:  # like a function, it is copied and pickled by its name
+    def __reduce__(self) -> str:  # copied and pickled by its name, like a function
         return self.__qualname__
 
     def __bool__(self) -> NoReturn:
         msg = (
-            f"{self!r} has no truth value, since `or`, `and` and `not` would leave out a part of it: use any_of(a, b) "
-            "or a | b, all_of(a, b) or a & b, not_(a) or ~a"
+            f"{self!r} has no truth value, since `or`, `and` and `not` would drop a part of it: use any_of(a, b) or "
+            "a | b, all_of(a, b) or a & b, not_(a) or ~a"
         )
         raise TypeError(msg)
 
@@ -102,12 +102,12 @@ class BuiltInPredicate(Composable):
     >>> exempt(get("/health")), exempt(get("/items"))
     (True, False)
 
-    It has no truth value: `a or b` would be `a` alone, so that is a `TypeError`.
+    It has no truth value: `a or b` raises a `TypeError`, since it would be just `a`.
     """
 
     def __call__(self, request: Request, /) -> Verdict:
         """Return whether the request is exempt; None if that is unknown."""
-        return self.ask(request)  # type: ignore[no-any-return]  # an awaitable only if a part surprises by one
+        return self.ask(request)  # type: ignore[no-any-return]  # an awaitable if a sync part unexpectedly returns one
 
     @overload
     def __or__(self, other: Predicate, /) -> "BuiltInPredicate": ...
@@ -142,12 +142,12 @@ class BuiltInPredicate(Composable):
 
 
 class AsyncBuiltInPredicate(Composable):
-    """The same with an async part, so that its answer has to be awaited."""
+    """A `BuiltInPredicate` with an async part: its result must be awaited."""
 
     async def __call__(self, request: Request, /) -> Verdict:
         """Return whether the request is exempt; None if that is unknown."""
-        said: _Verdicts = self.ask(request)
-        return said if said is None or isinstance(said, bool) else await _answer(request, said)
+        result: _Verdicts = self.ask(request)
+        return result if result is None or isinstance(result, bool) else await _awaited(request, result)
 
     def __or__(self, other: _Part, /) -> "AsyncBuiltInPredicate":
         return any_of(self, other)
@@ -166,8 +166,8 @@ class AsyncBuiltInPredicate(Composable):
 
 
 @partial(BuiltInPredicate, on=())
-def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
-    """Exempt every request: the unit of `all_of`.
+def always(request: Request, /) -> bool:  # noqa: ARG001 -- the signature of predicates
+    """Exempt every request: the identity element of `all_of`.
 
     >>> always(get("/"))
     True
@@ -176,8 +176,8 @@ def always(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given
 
 
 @partial(BuiltInPredicate, on=())
-def never(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given the request, used or not
-    """Exempt no request: the unit of `any_of`.
+def never(request: Request, /) -> bool:  # noqa: ARG001 -- the signature of predicates
+    """Exempt no request: the identity element of `any_of`.
 
     >>> never(get("/"))
     False
@@ -186,19 +186,19 @@ def never(request: Request, /) -> bool:  # noqa: ARG001 -- a predicate is given 
 
 
 @overload
-def any_of(*predicates: Predicate) -> BuiltInPredicate: ...  # type: ignore[overload-overlap]  # nothing but sync parts, or none: sync
+def any_of(*predicates: Predicate) -> BuiltInPredicate: ...  # type: ignore[overload-overlap]  # sync if all parts are, or there are none
 @overload
 def any_of(*predicates: Predicate | AsyncPredicate) -> AsyncBuiltInPredicate: ...
 def any_of(*predicates: Predicate | AsyncPredicate) -> BuiltInPredicate | AsyncBuiltInPredicate:
-    """Exempt what at least one of the predicates exempts; `any_of()` is `never`, and `any_of(a, b)` is `a | b`.
+    """Exempt requests that at least one predicate exempts; `any_of()` is `never`, and `any_of(a, b)` is `a | b`.
 
     >>> from fastapi_maintenance import header_present, path_prefix
     >>> exempt = any_of(path_prefix("/health"), header_present("X-Admin"))
     >>> exempt(get("/health")), exempt(get("/items"))
     (True, False)
 
-    They are asked in their order until one says yes; else, where one says unknown, so does the result. It is async if
-    one of them is.
+    The predicates are evaluated in order until one returns True. If none does and one is unknown, so is the result. The
+    result is async if one of the predicates is.
 
     Raises:
         TypeError: A predicate is not callable.
@@ -207,19 +207,19 @@ def any_of(*predicates: Predicate | AsyncPredicate) -> BuiltInPredicate | AsyncB
 
 
 @overload
-def all_of(*predicates: Predicate) -> BuiltInPredicate: ...  # type: ignore[overload-overlap]  # nothing but sync parts, or none: sync
+def all_of(*predicates: Predicate) -> BuiltInPredicate: ...  # type: ignore[overload-overlap]  # sync if all parts are, or there are none
 @overload
 def all_of(*predicates: Predicate | AsyncPredicate) -> AsyncBuiltInPredicate: ...
 def all_of(*predicates: Predicate | AsyncPredicate) -> BuiltInPredicate | AsyncBuiltInPredicate:
-    """Exempt what every one of the predicates exempts; `all_of()` is `always`, and `all_of(a, b)` is `a & b`.
+    """Exempt requests that every predicate exempts; `all_of()` is `always`, and `all_of(a, b)` is `a & b`.
 
     >>> from fastapi_maintenance import path_prefix, safe_method
     >>> exempt = all_of(safe_method, not_(path_prefix("/ws")))
     >>> exempt(get("/items")), exempt(get("/ws/prices"))
     (True, False)
 
-    They are asked in their order until one says no; else, where one says unknown, so does the result. It is async if
-    one of them is.
+    The predicates are evaluated in order until one returns False. If none does and one is unknown, so is the result.
+    The result is async if one of the predicates is.
 
     Raises:
         TypeError: A predicate is not callable.
@@ -232,29 +232,29 @@ def not_(predicate: Predicate) -> BuiltInPredicate: ...
 @overload
 def not_(predicate: AsyncPredicate) -> AsyncBuiltInPredicate: ...
 def not_(predicate: Predicate | AsyncPredicate) -> BuiltInPredicate | AsyncBuiltInPredicate:
-    """Exempt what the predicate does not, so that maintenance closes only what it names; `not_(a)` is `~a`.
+    """Exempt requests that the predicate does not, so that maintenance blocks only what it matches; `not_(a)` is `~a`.
 
     >>> from fastapi_maintenance import path_prefix
     >>> exempt = not_(path_prefix("/billing"))
     >>> exempt(get("/billing/7")), exempt(get("/items"))
     (False, True)
 
-    Where the predicate says unknown, so does the result: a request in doubt is blocked.
+    If the predicate is unknown, so is the result: a request in doubt is blocked.
 
     Raises:
         TypeError: The predicate is not callable.
     """
     part = _function_of(check_callable("predicate", predicate))
 
-    async def opposite_of(request: Request, said: Awaitable[object]) -> Verdict:
-        verdict = await _answer(request, said)
+    async def opposite_of(request: Request, result: Awaitable[object]) -> Verdict:
+        verdict = await _awaited(request, result)
         return None if verdict is None else not verdict
 
     def ask(request: Request) -> _Verdicts:
-        said = part(request)
-        if said is None or isinstance(said, bool):
-            return None if said is None else not said
-        return opposite_of(request, said) if inspect.isawaitable(said) else verdict_of(said)
+        result = part(request)
+        if result is None or isinstance(result, bool):
+            return None if result is None else not result
+        return opposite_of(request, result) if inspect.isawaitable(result) else verdict_of(result)
 
     return _kind_of((predicate,))(ask, "not_", combine=not_, parts=(predicate,))
 
@@ -262,47 +262,47 @@ def not_(predicate: Predicate | AsyncPredicate) -> BuiltInPredicate | AsyncBuilt
 def _composed(
     combine: Callable[..., Any], parts: tuple[_Part, ...], *, decisive: bool
 ) -> BuiltInPredicate | AsyncBuiltInPredicate:
-    """Join predicates by Kleene's three-valued logic: `or` where True is decisive, `and` where False is."""
+    """Combine predicates by Kleene's three-valued logic: `or` if True is decisive, `and` if False is."""
     functions = [_function_of(check_callable("predicates", part)) for part in parts]
 
     def ask(request: Request, rest: Iterator[_Function] | None = None, verdict: Verdict = not decisive) -> _Verdicts:
         rest = iter(functions) if rest is None else rest
         for part in rest:
-            said = part(request)
-            if said is decisive:
+            result = part(request)
+            if result is decisive:
                 return decisive
-            if said is None:
+            if result is None:
                 verdict = None
-            elif not isinstance(said, bool):
-                return go_on(request, rest, verdict, said) if inspect.isawaitable(said) else verdict_of(said)
+            elif not isinstance(result, bool):
+                return go_on(request, rest, verdict, result) if inspect.isawaitable(result) else verdict_of(result)
         return verdict
 
     async def go_on(
         request: Request, rest: Iterator[_Function], verdict: Verdict, awaited: Awaitable[object]
     ) -> Verdict:
-        """Wait for a part, and ask the rest."""
-        said = await _answer(request, awaited)
-        if said is decisive:
+        """Await a part, then evaluate the rest."""
+        result = await _awaited(request, awaited)
+        if result is decisive:
             return decisive
-        later = ask(request, rest, None if said is None else verdict)
+        later = ask(request, rest, None if result is None else verdict)
         return later if later is None or isinstance(later, bool) else await later
 
     return _kind_of(parts)(ask, combine.__name__, combine=combine, parts=parts)
 
 
-async def _answer(request: Request, awaited: Awaitable[object]) -> Verdict:
-    """Return what an async part says; None if it asked for what cannot be had of this request."""
+async def _awaited(request: Request, result: Awaitable[object]) -> Verdict:
+    """Return the verdict of an async part; None if it needed something that this request cannot provide."""
     try:
-        said = verdict_of(await awaited)
+        verdict = verdict_of(await result)
     except Exception:
         if end_part(request):
             return None
         raise
-    return None if end_part(request) else said
+    return None if end_part(request) else verdict
 
 
 def _function_of(part: _Part) -> _Function:
-    """Return what is called for a part: the function itself, which saves a call."""
+    """Return the function to call for a part: unwrapped, which saves a call."""
     return part.ask if isinstance(part, Composable) else part
 
 
@@ -311,7 +311,7 @@ def _kind_of(parts: Iterable[_Part]) -> type[BuiltInPredicate | AsyncBuiltInPred
 
 
 def is_async(part: object) -> bool:
-    """Return whether a predicate is known to return what has to be awaited."""
+    """Return whether a predicate is known to return an awaitable."""
     while isinstance(part, partial):
         part = part.func
-    return inspect.iscoroutinefunction(part) or inspect.iscoroutinefunction(getattr(part, "__call__", None))  # noqa: B004 -- not whether it can be called, but how
+    return inspect.iscoroutinefunction(part) or inspect.iscoroutinefunction(getattr(part, "__call__", None))  # noqa: B004 -- whether calling it is async

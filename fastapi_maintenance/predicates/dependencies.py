@@ -1,4 +1,4 @@
-"""`dependency(...)`: a FastAPI dependency of the app decides who is exempt, and FastAPI resolves it."""
+"""`dependency(...)`: exempt requests that a FastAPI dependency accepts. FastAPI itself resolves it."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -35,8 +35,6 @@ from fastapi_maintenance.predicates.request import PredicateRequest, end_part, r
 _PUT_BY_ROUTER = ("endpoint", "path_params", "route")
 _REFUSALS = (HTTPException, RequestValidationError, WebSocketException)
 _REFUSED = object()
-
-
 _T = TypeVar("_T")
 
 
@@ -47,7 +45,7 @@ def dependency(
 ) -> AsyncBuiltInPredicate: ...
 @overload
 def dependency(call: Callable[..., _T], where: Callable[[_T], bool | None]) -> AsyncBuiltInPredicate: ...
-@overload  # `Annotated[...]`, which is of no type that all checkers know
+@overload  # `Annotated[...]`, which has no type that all checkers know
 def dependency(call: object, where: Callable[[Any], bool | None]) -> AsyncBuiltInPredicate: ...
 @overload
 def dependency(
@@ -55,7 +53,7 @@ def dependency(
     where: None = None,
 ) -> AsyncBuiltInPredicate: ...
 def dependency(call: object, where: Callable[[Any], bool | None] | None = None) -> AsyncBuiltInPredicate:
-    """Exempt the requests that a FastAPI dependency lets in.
+    """Exempt the requests that a FastAPI dependency accepts.
 
     >>> from fastapi import HTTPException
     >>> async def current_user(request: Request) -> str:
@@ -64,47 +62,46 @@ def dependency(call: object, where: Callable[[Any], bool | None] | None = None) 
     ...     return request.headers["x-user"]
     >>> exempt = dependency(current_user, where=lambda user: user == "ada")
 
-    FastAPI resolves it as it does for a route, with sub-dependencies, security schemes, `yield`, parameters and the
-    app's `dependency_overrides`. What it opens and closes around `yield` is closed before the app receives the request.
-    A route that depends on it too resolves it again.
+    FastAPI resolves it as for a route, with sub-dependencies, security schemes, `yield`, parameters and the app's
+    `dependency_overrides`. Dependencies with `yield` are closed before the app receives the request. A route that has
+    the same dependency resolves it again.
 
     `request.app` is the app that the middleware was added to, and path parameters are those of the route that will
-    answer. Where that route is not certain, as behind a layer that may change the path, a dependency on parameters that
-    may be those of a path is unknown; `Query()` says that one is not. So is a dependency that reads a body of more than
-    1 MiB. If it is asked again while its request runs, it returns its first verdict; without one, it is unknown. The
-    `BackgroundTasks` and the `Response` that it may take are dropped.
+    answer. If that route is not certain (as behind a layer that may change the path), a dependency whose parameters may
+    come from the path is unknown; declare query parameters with `Query()` to avoid this. A dependency that reads a body
+    of more than 1 MiB is unknown too. For a request in progress it returns its first verdict, or unknown if it has
+    none. A `BackgroundTasks` or `Response` that it takes has no effect.
 
     Args:
-        call: What a route could depend on: a function, another callable, `Depends(...)`, `Security(...)`, or an
-            `Annotated[...]` with one of these. If it raises an `HTTPException` or its parameters are not valid, that is
-            False; anything else that it raises is logged, and exempts nothing. It cannot take a `WebSocket`, but an
-            `HTTPConnection`.
-        where: Turns the result into the verdict, before `yield` dependencies are closed; None: the result itself is
-            the verdict.
+        call: What a route can depend on: a function, another callable, `Depends(...)`, `Security(...)`, or an
+            `Annotated[...]` with one of these. An `HTTPException` or invalid parameters count as False; any other
+            exception is logged, and the request is not exempt. It may take an `HTTPConnection`, but not a `WebSocket`.
+        where: Returns the verdict for the result, before dependencies with `yield` are closed; None: the result itself
+            is the verdict.
 
     Raises:
-        TypeError: `call` is none of these, FastAPI refuses its parameters, or `where` is not callable or async.
+        TypeError: `call` is of another kind, FastAPI refuses its parameters, or `where` is not callable or is async.
     """
     resolver = _Resolver(call, where)
     name = resolver.name
 
     async def ask(request: Request) -> Verdict:
-        if not isinstance(request, PredicateRequest):  # as in a unit test, or made from one
+        if not isinstance(request, PredicateRequest):  # in a unit test, or created by another predicate
             request = PredicateRequest(request.scope, request.receive)
-        if request.is_asked_again:
+        if request.is_in_progress:
             return request.verdicts.get(ask)
-        said = await resolver.resolve(request)
+        result = await resolver.resolve(request)
         if end_part(request):
-            said = None
-        if said is not None and not isinstance(said, bool):
-            if iscoroutine(said):
-                said.close()  # else there is a warning that nobody awaited it
-            result = f"the result of the dependency {name}" if where is None else f"what where returns for {name}"
-            hint = ": give a `where` that turns it into one of them" if where is None else ""
-            msg = f"{result} must be True, False or None, got {type(said).__name__}{hint}"
+            result = None
+        if result is not None and not isinstance(result, bool):
+            if iscoroutine(result):
+                result.close()  # prevents the warning that it was never awaited
+            source = f"the dependency {name}" if where is None else f"where for {name}"
+            hint = ": add a `where` that returns one of these" if where is None else ""
+            msg = f"the result of {source} must be True, False or None, got {type(result).__name__}{hint}"
             raise UnusablePredicateError(msg)
-        request.verdicts[ask] = said
-        return said
+        request.verdicts[ask] = result
+        return result
 
     on = (f"the dependency {name}", "the body") if resolver.reads_body else (f"the dependency {name}",)
     return AsyncBuiltInPredicate(ask, "dependency", args=(resolver.function,), on=on)
@@ -112,7 +109,7 @@ def dependency(call: object, where: Callable[[Any], bool | None] | None = None) 
 
 @dataclass(slots=True)
 class _Resolution:
-    """A request for which a dependency is resolved now."""
+    """A request whose dependency is being resolved."""
 
     dependency_overrides: Mapping[Any, Callable[..., Any]]
     result: object = _REFUSED
@@ -122,10 +119,9 @@ _running: ContextVar[_Resolution] = ContextVar("fastapi_maintenance_resolution")
 
 
 class _Resolver:
-    """Has FastAPI resolve a dependency, by an app with one route that depends on it.
+    """Resolve a dependency with FastAPI, through an app with one route that depends on it.
 
-    Which parameters are those of the path depends on the path of a route, so there is one such app for each set of
-    them.
+    The path of a route determines which parameters are path parameters, so there is one app per set of their names.
     """
 
     def __init__(self, call: object, where: Callable[[Any], Any] | None) -> None:
@@ -142,15 +138,15 @@ class _Resolver:
             raise TypeError(msg) from error
         self.reads_body = any(part.body_params or _looks_at_body(part) for part in parts)
         if any(part.websocket_param_name for part in parts):
-            msg = f"call must take an HTTPConnection instead of a WebSocket, which a handshake is not yet: {self.name}"
+            msg = f"call must take an HTTPConnection, not a WebSocket, which a handshake is not yet: {self.name}"
             raise TypeError(msg)
 
     async def resolve(self, request: PredicateRequest) -> object:
-        """Return what the dependency, or `where`, returns for a request; False if it refuses the request."""
+        """Return the result of the dependency, or of `where`, for a request; False if it refuses the request."""
         app, routed = request.app, request.routed or {}
         overrides = getattr(app, "dependency_overrides", {})
         names = tuple(sorted(set(re.findall(r"{(\w+)(?::\w+)?}", routed.get(TEMPLATE, "")))))
-        try:  # not before a request comes, as names in annotations may be defined after the predicate
+        try:  # only now, since annotations may name what is defined after the predicate
             inner, dependant = self._built(names)
         except Exception as error:
             msg = f"FastAPI refuses the dependency {self.name} for a route with the path parameters {names}: {error}"
@@ -170,41 +166,41 @@ class _Resolver:
         token = _running.set(resolution)
         try:
             with without_fastapi_request():
-                await inner(scope, request.reader(), _send_nothing)
+                await inner(scope, request.reader(), _do_nothing)
         finally:
             _running.reset(token)
         if resolution.result is not _REFUSED:
             return resolution.result
-        # By `strict_content_type`, a route takes such a body for JSON or not.
+        # `strict_content_type` decides whether a route reads such a body as JSON.
         return None if bodies and request.has_body and "content-type" not in request.headers else False
 
     def _build(self, path_parameters: tuple[str, ...]) -> tuple[ASGIApp, Any]:
-        """Return the app for a route with these path parameters, and what FastAPI knows of the dependency."""
+        """Return the app for a route with these path parameters, and FastAPI's analysis of the dependency."""
 
         async def resolved(dependency_result: Any) -> Response:  # noqa: ANN401 -- of any type
             result = dependency_result if self._where is None else self._where(dependency_result)
             _running.get().result = result
-            # In the place of tasks that the dependency has added; and no `BackgroundTask`, of which agents make spans.
+            # Replaces tasks that the dependency added. Not a `BackgroundTask`, for which agents create spans.
             return Response(background=cast("BackgroundTask", _do_nothing))
 
         resolved.__annotations__["dependency_result"] = self._annotation
         path = "/" + "/".join(f"{{{name}}}" for name in path_parameters)
         route = _AnyRequest(path, resolved, dependency_overrides_provider=_Overrides())
-        route.methods = set()  # which is any
+        route.methods = set()  # any method
         app = FastAPI(openapi_url=None, exception_handlers=dict.fromkeys(_REFUSALS, _refuse))
         app.router.routes[:] = [route]
         return app.build_middleware_stack(), route.dependant.dependencies[0]
 
 
 class _AnyRequest(APIRoute):
-    """A route that answers whatever request there is."""
+    """A route that answers every request."""
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:  # noqa: ARG002 -- as Starlette has it
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:  # noqa: ARG002 -- Starlette's signature
         return Match.FULL, {}
 
 
 class _Overrides:
-    """The `dependency_overrides` of the app whose request is resolved now."""
+    """The `dependency_overrides` of the app whose request is being resolved."""
 
     @property
     def dependency_overrides(self) -> Mapping[Any, Callable[..., Any]]:
@@ -212,7 +208,7 @@ class _Overrides:
 
 
 class _UnknownParameters(Mapping[str, Any]):
-    """The path parameters of a route that is not known: whoever looks at them has missed something."""
+    """The path parameters of an unknown route: reading them makes the verdict unknown."""
 
     def __init__(self, request: PredicateRequest) -> None:
         self._request = request
@@ -230,7 +226,7 @@ class _UnknownParameters(Mapping[str, Any]):
 
 
 def _annotation_of(call: object) -> tuple[Any, object]:
-    """Return the annotation of a parameter that depends on `call`, and the function or class that is called for it."""
+    """Return the annotation for a parameter that depends on `call`, and the function or class that FastAPI calls."""
     while type(call).__name__ == "TypeAliasType":  # of `typing` or `typing_extensions`
         call = cast("Any", call).__value__
     if get_origin(call) is Annotated:
@@ -247,7 +243,7 @@ def _annotation_of(call: object) -> tuple[Any, object]:
 
 
 def _parts(dependant: Any, overrides: Mapping[Any, Callable[..., Any]]) -> Iterator[Any]:  # noqa: ANN401 -- no public type
-    """Yield what FastAPI knows of a dependency and of those that it depends on, with the overrides in their place."""
+    """Yield FastAPI's analysis of a dependency and its sub-dependencies, with overrides applied."""
     override = overrides.get(dependant.call)
     if override is not None:
         dependant = APIRoute("/", override).dependant
@@ -257,7 +253,7 @@ def _parts(dependant: Any, overrides: Mapping[Any, Callable[..., Any]]) -> Itera
 
 
 def _may_be_in_path(parts: list[Any], names: AbstractSet[str] | None) -> bool:
-    """Return whether a query parameter of these names, None for any, may be that of a path: none says `Query()`."""
+    """Return whether a query parameter of these names (None: any) may be a path parameter, having no `Query()`."""
     if names is not None and not names:
         return False
     queries = [(part.call, field.alias) for part in parts for field in part.query_params]
@@ -266,10 +262,10 @@ def _may_be_in_path(parts: list[Any], names: AbstractSet[str] | None) -> bool:
 
 @cache
 def _is_implicit(call: Callable[..., Any], name: str) -> bool:
-    """Return whether a query parameter would be that of the path if the path of the route had its name."""
+    """Return whether a query parameter would be a path parameter if the path of the route contained its name."""
     try:
         APIRoute(f"/{{{name}}}", call)
-    except Exception:  # noqa: BLE001 -- FastAPI has one for a parameter that says `Query()`
+    except Exception:  # noqa: BLE001 -- FastAPI refuses a path parameter with `Query()`
         return False
     return True
 
@@ -280,21 +276,17 @@ def _looks_at_body(dependant: Any) -> bool:  # noqa: ANN401 -- as above
 
 
 def _reads_another_body(route: object, names: set[str]) -> bool:
-    """Return whether a route may make something else of the body: it unpacks it, or has more parameters in it."""
+    """Return whether a route may read the body differently: it decodes it, or has more body parameters."""
     if not isinstance(route, APIRoute):
         return False
     more = {field.name for part in _parts(route.dependant, {}) for field in part.body_params} - names
     return bool(more) or type(route).get_route_handler is not APIRoute.get_route_handler
 
 
-async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG001 -- as FastAPI has it
-    _running.get().result = _REFUSED  # also if it is closed with one of these
+async def _refuse(request: Request, error: Exception) -> Response:  # noqa: ARG001 -- FastAPI's signature
+    _running.get().result = _REFUSED  # also if closing a `yield` dependency raises one of these
     return Response(status_code=403)
 
 
-async def _do_nothing() -> None:
-    pass
-
-
-async def _send_nothing(message: Message) -> None:
+async def _do_nothing(*_: Message) -> None:
     pass

@@ -1,4 +1,7 @@
-"""Predicates on the method, and on the path, read as the router reads it and as lenient readers behind it may."""
+"""Predicates on the method, and on the path as the router reads it and as lenient readers behind it may read it.
+
+`_helpers/scope.py` has both ways to read a path.
+"""
 
 import re
 from functools import partial
@@ -10,10 +13,10 @@ from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path, route_p
 from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "TRACE"})
-_MOST_READINGS = 64  # of one path, where the app may take a `root_path` of its own off
+_MOST_READINGS = 64  # of one path, if the app may remove its own `root_path`
 _FLAGS = re.compile(r"(?:\(\?[a-zA-Z]+\))*")
-_LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\$|\\[zZ]")  # so a slash more at the end can change what matches
-_EXCLUDES_LETTERS = re.compile(r"\[\^\]?(?:\\.|[^\]\\])*?[^\W\d_]")  # which in any case would be more letters
+_LOOKAROUND = re.compile(r"\(\?<?[=!]|\$|\\[zZ]")  # with these, a trailing slash can change the result
+_EXCLUDED_LETTER = re.compile(r"\[\^\]?(?:\\.|[^\]\\])*?[^\W\d_]")  # excludes more letters if case is ignored
 _AT_END = re.compile(r"(?<!\\)/*\$?\Z")
 
 
@@ -33,8 +36,8 @@ def method_in(*methods: str) -> BuiltInPredicate:
     >>> method_in("get")(get("/")), method_in("POST", "PUT")(get("/"))
     (True, False)
 
-    Unknown is one of them that is sent in another case: methods are case-sensitive (RFC 9110 9.1), but not everybody
-    takes them so.
+    A request with one of them in another case is unknown: methods are case-sensitive (RFC 9110 9.1), but not every
+    application treats them so.
 
     Raises:
         TypeError: A method is not a `str`.
@@ -55,9 +58,8 @@ def path_is(*paths: str) -> BuiltInPredicate:
     >>> is_probe(get("/livez")), is_probe(get("/livez/db"))
     (True, False)
 
-    Unknown is a path that lenient readers may take for one of these, or for another one than these, as for
-    `path_prefix`; and one that differs only by slashes at its end, since a static folder takes `/report.pdf/` for the
-    file.
+    A path for which lenient readers may reach another verdict is unknown (see `path_prefix`). So is a path that differs
+    only by trailing slashes, since a static folder serves `/report.pdf/` as the file.
 
     Raises:
         TypeError: A path is not a `str`.
@@ -67,20 +69,20 @@ def path_is(*paths: str) -> BuiltInPredicate:
 
 
 def path_prefix(*prefixes: str) -> BuiltInPredicate:
-    """Exempt these paths and all that lies under them, compared as the router sees them.
+    """Exempt these paths and everything below them, compared as the router sees them.
 
     >>> is_health = path_prefix("/health")
     >>> is_health(get("/health")), is_health(get("/health/live")), is_health(get("/healthy"))
     (True, True, False)
 
-    `path_prefix("/health/")` covers only what lies under it.
+    `path_prefix("/health/")` covers only what is below it.
 
-    Unknown is a path with a `..` segment, a backslash, a control character, or a `?` or `#` that came encoded: what is
-    behind the route may take it for any other path. Unknown is also a path on which lenient readers come to another
-    verdict: those who decode it once more, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case, or
-    dots and spaces after a name; and behind a layer that hides the app, one that some `root_path` of the app would make
-    one of these, or that has more than 64 segments. So
-    `not_(path_prefix("/billing"))` exempts neither `//billing` nor `/Billing`.
+    A path is unknown if it has a `..` segment, a backslash, a control character, or an encoded `?` or `#`, since code
+    behind the route may read it as any other path. It is also unknown if lenient readers reach another verdict: readers
+    that decode it again, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case and trailing dots or
+    spaces of a name. So `not_(path_prefix("/billing"))` exempts neither `//billing` nor `/Billing`. Behind a layer that
+    hides the app, a path is also unknown if some `root_path` of the app would turn it into one of these, or if it has
+    more than 64 segments.
 
     Raises:
         TypeError: A prefix is not a `str`.
@@ -90,21 +92,21 @@ def path_prefix(*prefixes: str) -> BuiltInPredicate:
 
 
 def path_matches(pattern: str | re.Pattern[str]) -> BuiltInPredicate:
-    r"""Exempt paths that the whole of a regular expression matches: `path_matches(r"/v\d+/status")`.
+    r"""Exempt paths that a regular expression matches in full: `path_matches(r"/v\d+/status")`.
 
     >>> is_status = path_matches(r"/v\d+/status")
     >>> is_status(get("/v2/status")), is_status(get("/v2/status/all"))
     (True, False)
 
-    Unknown is a path that lenient readers may read in another way, as for `path_prefix`, if the pattern gives another
-    verdict on that; and a path that does not match, but would with or without a slash at its end, or in another case.
-    If the pattern looks around, as `(?!/admin)` does, a path is exempt only if it also matches in any case of letters.
-    Behind a layer that hides the app any path that does not match is unknown, and so is one that does if the pattern
-    looks around or excludes letters, as `[^a-z]` does.
+    A path that lenient readers may read differently (see `path_prefix`) is unknown if the pattern gives another verdict
+    on that reading. So is a path that does not match, but would with or without a trailing slash, or in another case.
+    If the pattern has a lookaround, such as `(?!/admin)`, a path is exempt only if it also matches when case is
+    ignored. Behind a layer that hides the app, a path that does not match is unknown, and so is one that matches if the
+    pattern has a lookaround or excludes letters, as `[^a-z]` does.
 
     Raises:
         TypeError: The pattern is neither a `str` nor a compiled pattern for `str`.
-        ValueError: The pattern is empty, or no regular expression.
+        ValueError: The pattern is empty or not a valid regular expression.
     """
     check_name("pattern", pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
     try:
@@ -113,8 +115,8 @@ def path_matches(pattern: str | re.Pattern[str]) -> BuiltInPredicate:
     except (re.error, OverflowError) as error:  # OverflowError: a number in it is too large
         msg = f"pattern must be a regular expression, got {pattern!r}: {error}"
         raise ValueError(msg) from None
-    looks_around = _LOOKS_AROUND.search(_AT_END.sub("", compiled.pattern)) is not None
-    excludes_letters = _EXCLUDES_LETTERS.search(compiled.pattern) is not None
+    has_lookaround = _LOOKAROUND.search(_AT_END.sub("", compiled.pattern)) is not None
+    excludes_letters = _EXCLUDED_LETTER.search(compiled.pattern) is not None
 
     def path_matches_pattern(request: Request, /) -> Verdict:
         path = route_path(request.scope) or "/"
@@ -123,25 +125,25 @@ def path_matches(pattern: str | re.Pattern[str]) -> BuiltInPredicate:
             return None
         is_hidden, is_plain, is_whole = request.scope.get(HIDDEN_APP), as_read == path, not path.endswith("/")
         if compiled.fullmatch(path):
-            if looks_around:  # so it may exclude what this path is read as
+            if has_lookaround:  # which may exclude another reading of this path
                 return True if is_plain and is_whole and not is_hidden and lenient.fullmatch(path) else None
             is_clean = as_read == path.casefold()
             return True if (is_clean or lenient.fullmatch(as_read)) and not (excludes_letters and is_hidden) else None
-        is_doubtful = (looks_around and not is_whole) or ((looks_around or excludes_letters) and not is_plain)
+        is_doubtful = (has_lookaround and not is_whole) or ((has_lookaround or excludes_letters) and not is_plain)
         return None if is_hidden or is_doubtful or lenient.fullmatch(as_read.removesuffix("/") + "/") else False
 
     return BuiltInPredicate(path_matches_pattern, "path_matches", args=(compiled.pattern,), on=("path",))
 
 
 def _lenient(pattern: re.Pattern[str]) -> re.Pattern[str]:
-    """Return the pattern in any case, with or without a slash at the end."""
-    source = _AT_END.sub("", _FLAGS.sub("", pattern.pattern, count=1))  # which `pattern.flags` has too
-    end = "\n" if pattern.flags & re.VERBOSE else ""  # of a comment
+    """Return the pattern ignoring case, with an optional trailing slash."""
+    source = _AT_END.sub("", _FLAGS.sub("", pattern.pattern, count=1))  # `pattern.flags` has these flags too
+    end = "\n" if pattern.flags & re.VERBOSE else ""  # ends a comment
     return re.compile(f"(?:{source}{end})/?", pattern.flags | re.IGNORECASE)
 
 
 def _named_paths(factory: str, name: str, paths: tuple[str, ...], *, below: bool) -> BuiltInPredicate:
-    """Return the predicate on these paths and, with `below`, on all that lies under them."""
+    """Return the predicate on these paths and, with `below`, on everything below them."""
     exact, lenient = set[str](), set[str]()
     for path in paths:
         if not check_str(name, path).startswith("/"):
@@ -168,20 +170,15 @@ def _named_paths(factory: str, name: str, paths: tuple[str, ...], *, below: bool
         if matched or not request.scope.get(HIDDEN_APP):
             return matched
         rests = _rests_of(as_read)
-        return (
-            None
-            if rests is None or any(rest in lenient or rest.startswith(lenient_starts) for rest in rests)
-            else False
-        )
+        is_unknown = rests is None or any(rest in lenient or rest.startswith(lenient_starts) for rest in rests)
+        return None if is_unknown else False
 
     return BuiltInPredicate(path_is_named, factory, args=paths, on=("path",), paths=frozenset(exact), below=below)
 
 
 def _rests_of(path: str) -> list[str] | None:
-    """Return what a hidden app may read if it takes its own `root_path` off, as FastAPI does; None if that is a lot."""
+    """Return the paths that may remain if a hidden app removes its own `root_path`; None if there are too many."""
     segments = path.split("/")
-    return (
-        ["/" + "/".join(segments[place:]) for place in range(2, len(segments) + 1)]
-        if len(segments) <= _MOST_READINGS
-        else None
-    )
+    if len(segments) > _MOST_READINGS:
+        return None
+    return ["/" + "/".join(segments[place:]) for place in range(2, len(segments) + 1)]

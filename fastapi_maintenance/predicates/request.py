@@ -1,4 +1,4 @@
-"""The request as predicates see it: they may read its body, and the app still receives the whole of it."""
+"""The request as predicates see it: they may read the body, and the app still receives all of it."""
 
 import ast
 import inspect
@@ -17,8 +17,8 @@ from fastapi_maintenance._helpers.scope import as_http
 from fastapi_maintenance._helpers.waiting import guarded
 
 MOST_OF_BODY = 1024 * 1024  # bytes that predicates may read
-_MOST_MESSAGES = 10_000  # in which these may come
-_BODY = {"body", "form", "json", "receive", "stream"}  # the attributes by which a request gives its body
+_MOST_MESSAGES = 10_000  # that these bytes may take
+_BODY = {"body", "form", "json", "receive", "stream"}  # the attributes of a request that read its body
 _NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
 
 
@@ -29,20 +29,20 @@ async def _receive_no_body() -> Message:
 class PredicateRequest(Request):
     """A request whose body each part of a predicate can read from its beginning.
 
-    What is received for that is kept for the app: up to `MOST_OF_BODY`, and the message that exceeds it.
+    Received messages are kept for the app: up to `MOST_OF_BODY`, and the message that exceeds it.
 
     Args:
         scope: The scope of the request, or of a WebSocket handshake, which has no body.
-        receive: The server's; None: the app has the request, and may have begun to read the body.
-        app: The app whose routes answer, if `scope` has none; None: it is not known.
-        routed: The scope as the endpoint will find it; None: it is not known which endpoint will answer.
-        verdicts: What each `dependency` returned when this request began; None: it begins now.
+        receive: The server's `receive`; None: the app is already handling the request, and may be reading the body.
+        app: The app whose routes answer, if `scope` has none; None: not known.
+        routed: The endpoint's scope; None: the endpoint is not known.
+        verdicts: The result of each `dependency` when this request began; None: it begins now.
     """
 
     missed: bool = False
-    """Whether this part of a predicate asked for something that cannot be had."""
+    """Whether this part of a predicate needed something that is unavailable."""
     position: int = 0
-    """The number of the message that this part receives next, if it receives by itself."""
+    """The number of the message that this part receives next if it calls `receive` itself."""
     _size = 0
     _is_too_large = _is_over = False
     _receiving: background.Task | None = None
@@ -61,20 +61,20 @@ class PredicateRequest(Request):
         super().__init__(as_http(scope))
         self._app = app
         self.routed: Scope | None = routed
-        self.is_asked_again: bool = verdicts is not None
+        self.is_in_progress: bool = verdicts is not None
         self.verdicts: dict[object, bool | None] = {} if verdicts is None else verdicts
         self._from_server = _receive_no_body if scope["type"] == "websocket" else receive
         self._received: list[Message] = []
         self._forms: list[Request] = []
 
     @property
-    def app(self) -> Any:  # noqa: ANN401 -- as Starlette has it
-        """The app, also where the middleware is around it."""
+    def app(self) -> Any:  # noqa: ANN401 -- Starlette's signature
+        """The app, also if the middleware wraps it from outside."""
         return self.scope.get("app", self._app)
 
     @property
     def has_body(self) -> bool:
-        """Whether some of a body has been received."""
+        """Whether any of the body has been received."""
         return self._size > 0
 
     @property
@@ -82,7 +82,7 @@ class PredicateRequest(Request):
         """The function that receives the next message."""
         return self._receive_on
 
-    # Each reads from the beginning, and keeps nothing: another part may have changed or closed what it was given.
+    # Each reads from the beginning and caches nothing, since another part may have changed or closed its copy.
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield the body in chunks."""
@@ -94,17 +94,17 @@ class PredicateRequest(Request):
         """Return the body."""
         return await self._again().body()
 
-    async def json(self) -> Any:  # noqa: ANN401 -- as Starlette has it
-        """Return the body, which is JSON."""
+    async def json(self) -> Any:  # noqa: ANN401 -- Starlette's signature
+        """Return the body parsed as JSON."""
         return await self._again().json()
 
-    def form(self, **limits: Any) -> Any:  # noqa: ANN401 -- as Starlette has it
-        """Return the form in the body."""
+    def form(self, **limits: Any) -> Any:  # noqa: ANN401 -- Starlette's signature
+        """Return the body parsed as a form."""
         self._forms.append(self._again())
         return self._forms[-1].form(**limits)
 
     async def is_disconnected(self) -> bool:
-        """Return whether the client is gone."""
+        """Return whether the client has disconnected."""
         return await Request(self.scope, self._receive_on).is_disconnected()
 
     async def close(self) -> None:
@@ -128,23 +128,23 @@ class PredicateRequest(Request):
         return receive
 
     def rest(self, receive: Receive) -> Receive:
-        """Return what the app receives with: what has been received already, then the rest.
+        """Return the app's `receive`, which first repeats the messages received so far.
 
-        From now on, no predicate can read.
+        After this, predicates cannot read the body.
         """
         self._is_over = True
         if receive is not self._from_server or not (self._received or self._receiving):
             return receive
 
         async def receive_rest() -> Message:
-            while not self._received and self._receiving is not None:  # for a predicate that did not wait for it
+            while not self._received and self._receiving is not None:  # for a predicate that was cancelled
                 await self._arrived.wait()
             return self._received.pop(0) if self._received else await receive()
 
         return receive_rest
 
     def end(self) -> None:
-        """Stop receiving what nobody has waited for."""
+        """Cancel a pending receive."""
         if self._receiving is not None:
             self._receiving.stop()
 
@@ -154,7 +154,7 @@ class PredicateRequest(Request):
         return message
 
     async def _message(self, position: int) -> Message:
-        """Return a message of the body, received if it has not been yet."""
+        """Return a message of the body; receive it if necessary."""
         while self._is_over or position == len(self._received) - self._is_too_large:
             if self._is_over or self._from_server is None:
                 self._miss(RuntimeError("the body cannot be read now, since the app has the request"))
@@ -162,7 +162,7 @@ class PredicateRequest(Request):
                 self._miss(RuntimeError(f"the body is larger than the {MOST_OF_BODY} bytes that predicates may read"))
             if self._error is not None:
                 self._miss(self._error)
-            if self._receiving is None:  # in a task of its own: if the predicate stops waiting, nothing is lost
+            if self._receiving is None:  # in its own task, so that nothing is lost if the predicate is cancelled
                 self._arrived = anyio.Event()
                 self._receiving = background.start(self._receive_next, context=copy_context())
             await self._arrived.wait()
@@ -173,7 +173,7 @@ class PredicateRequest(Request):
     async def _receive_next(self) -> None:
         try:
             message = await guarded(self._from_server())  # type: ignore[misc]  # it is not None
-        except Exception as error:  # noqa: BLE001 -- raised where it is waited for
+        except Exception as error:  # noqa: BLE001 -- raised in `_message`
             self._error = error
         else:
             self._received.append(message)
@@ -189,22 +189,19 @@ class PredicateRequest(Request):
 
 
 def reads_body(function: Any, parameter: str | None = None) -> bool:  # noqa: ANN401 -- anything that can be called
-    """Return whether the source of a function shows that it reads the body of the request in this parameter.
-
-    None: the first parameter.
-    """
+    """Return whether a function's source reads the body of the request in a parameter (None: the first one)."""
     try:
         function = function if inspect.isroutine(function) else function.__call__
         parameter = parameter or next(iter(inspect.signature(function).parameters))
         tree = ast.parse(dedent(inspect.getsource(inspect.unwrap(function))))
-    except Exception:  # noqa: BLE001 -- its source is not known, or is not that of a function alone
+    except Exception:  # noqa: BLE001 -- there is no source, or it is more than a function
         return False
     attributes = [each for each in ast.walk(tree) if isinstance(each, ast.Attribute) and each.attr in _BODY]
     return any(isinstance(each.value, ast.Name) and each.value.id == parameter for each in attributes)
 
 
 def end_part(request: Request) -> bool:
-    """Return whether a part of a predicate asked for what cannot be had, so that it is unknown; begin another part."""
+    """Return whether the part that ends needed something unavailable, which makes it unknown; begin the next part."""
     if not isinstance(request, PredicateRequest):
         return False
     missed, request.missed, request.position = request.missed, False, 0

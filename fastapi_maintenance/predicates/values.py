@@ -12,7 +12,7 @@ from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _encoded = partial(str.encode, encoding="utf-8", errors="surrogatepass")
 _HOST = r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]"
-_HOST_AND_PORT = rf"({_HOST})(?<!\.)(?::[0-9]*)?"  # a dot at the end is left out by some
+_HOST_AND_PORT = rf"({_HOST})(?<!\.)(?::[0-9]*)?"  # some applications ignore a trailing dot
 
 
 def header_equals(name: str, value: str) -> BuiltInPredicate:
@@ -22,15 +22,15 @@ def header_equals(name: str, value: str) -> BuiltInPredicate:
     >>> is_admin(get("/", headers=[("x-admin-key", "secret-key")])), is_admin(get("/"))
     (True, False)
 
-    Unknown is a header that is sent twice with different values. A value beyond ASCII matches in either of the
-    encodings that clients send, ISO-8859-1 and UTF-8.
+    A header sent twice with different values is unknown. A non-ASCII value matches in both encodings that clients use,
+    ISO-8859-1 and UTF-8.
 
     Raises:
         TypeError: The name or the value is not a `str`.
         ValueError: The name is not a token (RFC 9110 5.1), or the value is empty.
     """
     field = check_token("name", name)
-    hint = f" (header_present({name!r}) asks whether it is there)"
+    hint = f" (use header_present({name!r}) to check that it is present)"
     on, key = f"header {name}", field.lower().encode()
 
     def values_in(request: Request) -> list[str]:
@@ -40,7 +40,7 @@ def header_equals(name: str, value: str) -> BuiltInPredicate:
 
 
 def header_present(name: str) -> BuiltInPredicate:
-    """Exempt requests that carry a header of this name, whatever its value.
+    """Exempt requests that have a header of this name, whatever its value.
 
     >>> header_present("X-Canary")(get("/", headers=[("x-canary", "1")]))
     True
@@ -59,7 +59,7 @@ def query_equals(name: str, value: str) -> BuiltInPredicate:
     >>> query_equals("preview", "1")(get("/", query="preview=1"))
     True
 
-    Unknown is a parameter that is given twice with different values.
+    A parameter given twice with different values is unknown.
 
     Raises:
         TypeError: The name or the value is not a `str`.
@@ -78,7 +78,7 @@ def cookie_equals(name: str, value: str) -> BuiltInPredicate:
     >>> cookie_equals("preview", "1")(get("/", headers=[("cookie", "preview=1")]))
     True
 
-    Unknown is a cookie that is sent twice with different values.
+    A cookie sent twice with different values is unknown.
 
     Raises:
         TypeError: The name or the value is not a `str`.
@@ -89,7 +89,7 @@ def cookie_equals(name: str, value: str) -> BuiltInPredicate:
 
 
 def cookies_in(request: Request, name: str) -> list[str]:
-    """Return the value of each cookie of this name; of several paths or domains a browser sends several."""
+    """Return the value of each cookie of this name; a browser sends one for each matching path or domain."""
     pairs = map(cookie_parser, ";".join(request.headers.getlist("cookie")).split(";"))
     return [pair[name] for pair in pairs if name in pair]
 
@@ -100,12 +100,12 @@ def host_is(*hosts: str) -> BuiltInPredicate:
     >>> host_is("*.example.com")(get("/", headers=[("host", "admin.example.com")]))
     True
 
-    `*.example.com` stands for every host below `example.com`. Unknown is a host that is missing, malformed, or sent
-    twice with different values.
+    `*.example.com` matches every host below `example.com`. A host that is missing, malformed, or sent twice with
+    different values is unknown.
 
     Raises:
         TypeError: A host is not a `str`.
-        ValueError: A host is empty, or has a port, a scheme, a path or a `*` that is not its whole first label.
+        ValueError: A host is empty, has a port, a scheme or a path, or has a `*` that is not its whole first label.
     """
     for host in hosts:
         if not re.fullmatch(_HOST, check_str("hosts", host).lower()):
@@ -122,7 +122,7 @@ def host_is(*hosts: str) -> BuiltInPredicate:
     return BuiltInPredicate(host_is_wanted, "host_is", args=hosts, on=("host",))
 
 
-def _value_equals(  # noqa: PLR0913 -- what the three of them differ in
+def _value_equals(  # noqa: PLR0913 -- where the three factories differ
     factory: str,
     name: str,
     on: str,
@@ -132,12 +132,12 @@ def _value_equals(  # noqa: PLR0913 -- what the three of them differ in
     in_header: bool = True,
     hint: str = "",
 ) -> BuiltInPredicate:
-    """Return a predicate that compares in constant time; unknown where a request has several different values."""
+    """Return a predicate that compares in constant time; unknown if a request has several different values."""
     if not check_str("value", value):
-        msg = f"value must not be empty, got '': whoever sends it empty would be exempt{hint}"
+        msg = f"value must not be empty, got '': any client that sends it empty would be exempt{hint}"
         raise ValueError(msg)
     secrets = [_encoded(value)]
-    if in_header:  # which is read as ISO-8859-1, also where it was not sent in that, as by browsers, but in UTF-8
+    if in_header:  # decoded as ISO-8859-1, although browsers send UTF-8
         secrets.append(_encoded(secrets[0].decode("latin-1")))
 
     def value_is_equal(request: Request, /) -> Verdict:

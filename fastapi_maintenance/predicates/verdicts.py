@@ -1,8 +1,10 @@
-"""What a predicate says: of a request, of all requests of one method and path, or of all requests to a route."""
+"""Evaluate a predicate without a request: for a method and path, or for all requests to a route.
+
+The OpenAPI document, the hints and `fastapi-maintenance routes` use it; `exemption.py` evaluates it for a request.
+"""
 
 import inspect
 import re
-from asyncio import CancelledError
 from collections.abc import Awaitable, Iterator
 from itertools import zip_longest
 from types import SimpleNamespace
@@ -11,14 +13,10 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 from starlette.datastructures import URL
 from starlette.requests import Request
 
-from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path
-from fastapi_maintenance._helpers.waiting import is_cancelled
 from fastapi_maintenance.predicates.combinators import (
     AsyncBuiltInPredicate,
     Composable,
-    UnusablePredicateError,
     Verdict,
     any_of,
     function_name,
@@ -26,65 +24,23 @@ from fastapi_maintenance.predicates.combinators import (
     not_,
     verdict_of,
 )
-from fastapi_maintenance.predicates.request import PredicateRequest, reads_body
-from fastapi_maintenance.typing import ExemptCallback
+from fastapi_maintenance.predicates.request import reads_body
 
 _Possible: TypeAlias = frozenset[Verdict | str]
-_RAISES = "raises"  # after which no other part is asked, and nothing is exempt
+_RAISES = "raises"  # no further part is evaluated, and the request is not exempt
 _ANY: _Possible = frozenset({True, False, None, _RAISES})
-_logger = get_logger()
-_logged: set[tuple[str, str]] = remembered(set())
-"""The predicates that were logged as failing for each request, and why: that is logged once."""
 
 
 class Outlook(NamedTuple):
-    """What a predicate may say of the requests to a route."""
+    """The possible verdicts of a predicate for the requests to a route."""
 
     possible: _Possible  # verdicts, and whether it may raise
-    by: str  # the predicate, or the part of it that decides for all of them
-    on: tuple[str, ...]  # what it depends on; empty if all of them get one verdict
-
-
-async def exempts(predicate: ExemptCallback, request: PredicateRequest) -> bool:
-    """Return whether a predicate exempts a request; one that raises does not, and is logged with its traceback.
-
-    What it will raise for each request alike is logged once.
-    """
-    try:
-        said: Any = predicate(request)  # anybody's, so it may be anything
-        if not isinstance(said, bool) and inspect.isawaitable(said):
-            try:
-                said = await said
-            finally:
-                await request.close()  # the files of a form
-        return verdict_of(said) is True and not request.missed
-    except (Exception, CancelledError) as error:
-        if isinstance(error, CancelledError) and is_cancelled():
-            raise
-        if not request.missed:
-            _log_failure(predicate, error)
-        return False
-
-
-def _log_failure(predicate: ExemptCallback, error: BaseException) -> None:
-    missing = re.fullmatch(r"(\w+Middleware) must be installed to access (request\.\w+)", str(error))
-    why = str(error) if isinstance(error, UnusablePredicateError) else ""
-    if missing is not None:
-        why = (
-            f"{missing[1]} is missing, or was added inside the maintenance middleware, so {missing[2]} does not exist "
-            "yet; add it after the maintenance middleware, which puts it outside"
-        )
-    if (repr(predicate), why) in _logged:
-        return
-    if why:
-        _logged.add((repr(predicate), why))
-        _logger.error("The predicate %r failed; the request is not exempt: %s", predicate, why, exc_info=error)
-    else:
-        _logger.error("The predicate %r failed; the request is not exempt", predicate, exc_info=error)
+    by: str  # the predicate, or the part of it that decides for all these requests
+    on: tuple[str, ...]  # what the verdict depends on; empty if all requests get the same one
 
 
 def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN401 -- sync or async
-    """Return what a predicate says to all requests of this method and path; None where it depends on more."""
+    """Return the verdict for every request with this method and path; None if it depends on more."""
     if isinstance(predicate, Composable) and predicate.combine is not None:
         verdicts = [verdict_on(part, method, path) for part in predicate.parts]
         predicate = predicate.combine(*(lambda _, verdict=verdict: verdict for verdict in verdicts))
@@ -92,9 +48,9 @@ def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN4
         return None
     request = _PartialRequest(method, path)
     try:
-        said = predicate(request)
-        verdict = verdict_of(_result_without_waiting(said) if inspect.isawaitable(said) else said)
-    except Exception:  # noqa: BLE001 -- it looks at more than these, or fails
+        result = predicate(request)
+        verdict = verdict_of(_result_without_waiting(result) if inspect.isawaitable(result) else result)
+    except Exception:  # noqa: BLE001 -- it reads more of the request, or fails
         return None
     return None if request.partial.was_missed else verdict
 
@@ -106,13 +62,13 @@ def outlook_on(
     *,
     hidden: bool = False,
 ) -> Outlook:
-    """Return what a predicate may say of the requests to a route, those with an ambiguous path apart.
+    """Return the possible verdicts for the requests to a route, except those with an ambiguous path.
 
     Args:
         predicate: The predicate.
         method: The method of the requests; None: any.
         template: Their path, with parameters in braces.
-        hidden: Whether the app is hidden, so that a `root_path` of its own is not known.
+        hidden: Whether the app is hidden, so that its own `root_path` is unknown.
     """
     by = repr(predicate) if isinstance(predicate, Composable) else function_name(predicate)
     if not isinstance(predicate, Composable) or (predicate.combine is None and predicate.on is None):
@@ -121,16 +77,16 @@ def outlook_on(
     if _is_dependency(predicate):
         return Outlook(_ANY, by, predicate.on or ())
     if predicate.combine is None:
-        verdicts = _verdicts(predicate, method, template, hidden=hidden)
+        verdicts = _possible_verdicts(predicate, method, template, hidden=hidden)
         return Outlook(verdicts, by, () if len(verdicts) == 1 else predicate.on or ())
     parts = [outlook_on(part, method, template, hidden=hidden) for part in predicate.parts]
     if predicate.combine is not_:
-        possible = frozenset(not said if isinstance(said, bool) else said for said in parts[0].possible)
+        possible = frozenset(not each if isinstance(each, bool) else each for each in parts[0].possible)
     else:
         decisive = predicate.combine is any_of
         possible = frozenset({not decisive})
         for part in parts:
-            possible = frozenset(_joined(said, then, decisive) for said in possible for then in part.possible)
+            possible = frozenset(_joined(first, then, decisive) for first in possible for then in part.possible)
         deciding = [part.by for part in parts if part.possible == {True}]
         by = deciding[0] if deciding and (decisive or len(parts) == 1) else by
     conditions = dict.fromkeys(each for part in parts for each in part.on)
@@ -138,21 +94,21 @@ def outlook_on(
 
 
 def _is_dependency(predicate: object) -> bool:
-    """Return whether this is a `dependency(...)`, the one async predicate of this library that is no combination."""
+    """Return whether this is a `dependency(...)`: the only async built-in predicate that is not a combination."""
     return isinstance(predicate, AsyncBuiltInPredicate) and predicate.combine is None
 
 
-def _joined(said: Verdict | str, then: Verdict | str, decisive: bool) -> Verdict | str:  # noqa: FBT001 -- a verdict
-    """Return what a combinator says if a part says this, after those before it."""
-    if said is decisive or said == _RAISES:
-        return said
+def _joined(first: Verdict | str, then: Verdict | str, decisive: bool) -> Verdict | str:  # noqa: FBT001 -- a verdict
+    """Return the result of a combinator from that of the parts so far, and that of the next part."""
+    if first is decisive or first == _RAISES:
+        return first
     if then is decisive or then == _RAISES:
         return then
-    return None if said is None or then is None else not decisive
+    return None if first is None or then is None else not decisive
 
 
-def _verdicts(predicate: Composable, method: str | None, template: str, *, hidden: bool) -> _Possible:
-    """Return what a predicate that is no combination may say; it raises nothing."""
+def _possible_verdicts(predicate: Composable, method: str | None, template: str, *, hidden: bool) -> _Possible:
+    """Return the possible verdicts of a built-in predicate that is not a combination; none of these raises."""
     path = None if "{" in template else template
     if path is None and predicate.paths:
         head = template.partition("{")[0]
@@ -164,12 +120,12 @@ def _verdicts(predicate: Composable, method: str | None, template: str, *, hidde
         return frozenset({True, False, None} if may_be or hidden else {False})
     try:
         return frozenset({verdict_of(predicate.ask(_PartialRequest(method, path, hidden=hidden)))})
-    except KeyError:  # it looks at more than what is known
+    except KeyError:  # it reads more of the request
         return frozenset({True, False, None})
 
 
 def paths_in(predicate: object) -> Iterator[tuple[str, bool]]:
-    """Yield each path that was given to a predicate or its parts, and whether what lies under it is meant too."""
+    """Yield each path that a predicate or its parts name, and whether paths below it are included."""
     if isinstance(predicate, Composable):
         yield from ((path, predicate.below) for path in sorted(predicate.paths))
         for part in predicate.parts:
@@ -185,16 +141,16 @@ def _result_without_waiting(verdict: Awaitable[object]) -> object:
 
 
 class _PartialScope(dict[str, Any]):
-    """A scope that raises `KeyError` for what is not known, where others give a default."""
+    """A scope whose lookups raise `KeyError` for unknown keys instead of returning a default."""
 
     was_missed = False
-    """Whether something was looked for that is not known."""
+    """Whether an unknown key was looked up."""
 
     def __missing__(self, key: str) -> NoReturn:
         self.was_missed = True
         raise KeyError(key)
 
-    def get(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- as of any scope
+    def get(self, key: str, default: object = None) -> Any:  # noqa: ANN401, ARG002 -- the signature of `dict.get`
         return self[key]
 
     setdefault = get
@@ -205,7 +161,7 @@ class _PartialScope(dict[str, Any]):
 
 
 class _PartialRequest(Request):
-    """A request of which at most the method and the path are known."""
+    """A request with at most a method and a path."""
 
     def __init__(self, method: str | None, path: str | None, *, hidden: bool = False) -> None:
         known = {"type": "http", "method": method, "path": path, "root_path": "", HIDDEN_APP: hidden}
@@ -213,11 +169,11 @@ class _PartialRequest(Request):
         super().__init__(self.partial, self._receive_nothing)
 
     async def _receive_nothing(self) -> Any:  # noqa: ANN401 -- nothing
-        return self.partial["body"]  # which is not known
+        return self.partial["body"]  # unknown
 
     @property
     def url(self) -> URL:
-        """The path and nothing else."""
+        """The path only."""
         return cast("URL", SimpleNamespace(path=self.scope["path"]))
 
 
@@ -228,7 +184,7 @@ def template_matches(template: str, path: str, *, below: bool) -> bool:
     for segment, other in zip_longest(template.strip("/").split("/"), path.strip("/").split("/")):
         if segment is None:
             return False
-        if re.search(r"\{\w+:(?!(?:str|int|float|uuid)\})", segment):  # `path`, or a convertor of the user's
+        if re.search(r"\{\w+:(?!(?:str|int|float|uuid)\})", segment):  # `path`, or the user's own convertor
             return True
         if other is None:
             return below

@@ -1,4 +1,4 @@
-"""Response callbacks: JSON, a problem document, a redirect; and what such a callback knows and declares."""
+"""Response callbacks: JSON, a problem document, a redirect; and the status and media types that a callback declares."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from fastapi_maintenance.state import MaintenanceStatus
 from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
 
 STATUS_KEY = "fastapi_maintenance.status"
-"""The key of the ASGI scope under which the middleware leaves the status behind a block."""
+"""The key of the ASGI scope with the status for which the middleware blocked the request."""
 
 _DETAIL = "Service temporarily unavailable due to maintenance"
 _Callback = TypeVar("_Callback", bound=ResponseCallback)
 
 
 def current_status(request: Request) -> MaintenanceStatus:
-    """Return the status behind the block, for a response callback to show.
+    """Return the status for which a request was blocked, for a response callback to show.
 
     >>> current_status(blocked(message="Back at ten")).message
     'Back at ten'
@@ -39,21 +39,21 @@ def current_status(request: Request) -> MaintenanceStatus:
 
 
 def offering(media_type: str, callback: _Callback, *, status: int = 503) -> _Callback:
-    """Return the response callback, which now declares the status and the media type that it answers with."""
+    """Declare the status and the media type that a response callback answers with, and return the callback."""
     vars(callback)["answers"] = ((status, media_type),)
     return callback
 
 
 def answers_of(callback: object) -> tuple[tuple[int, str], ...]:
-    """Return each status and media type that a response callback is known to answer with."""
+    """Return each status and media type that a response callback declares."""
     return getattr(callback, "answers", ())
 
 
 @dataclass(frozen=True, eq=False)
 class MessageCallback:
-    """A response callback that shows the operator's message or a default: rendered once for many requests.
+    """A response callback that shows the operator's message or a default text, rendered once for many requests.
 
-    `document` returns what is shown, of the text and the end of the maintenance, if that is known.
+    `document` returns the JSON document for the text and the end of maintenance (None: not known).
     """
 
     media_type: str
@@ -68,7 +68,7 @@ class MessageCallback:
         return JSONResponse(self.document(text, ends_at), status_code=503, media_type=self.media_type)
 
     def __call__(self, request: Request, /) -> Response:
-        """Return a response for this request alone."""
+        """Return a response to one request."""
         status = current_status(request)
         return self.response_of(status.message or self.default, status.ends_at)
 
@@ -80,7 +80,7 @@ def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
     b'{"detail":"Back soon"}'
 
     Args:
-        detail: What to say while there is no message of an operator.
+        detail: The text if the operator has set no message.
 
     Raises:
         TypeError: `detail` is not a `str`.
@@ -93,15 +93,15 @@ def as_problem(
 ) -> SyncResponseCallback:
     """Answer `503` with a problem document, `application/problem+json` (RFC 9457).
 
-    If the end of the maintenance is known, it is the member `ends_at`, a time as RFC 3339 has it.
+    If the end of maintenance is known, the member `ends_at` has it as an RFC 3339 time.
 
     >>> as_problem()(blocked(message="Back at ten")).headers["content-type"]
     'application/problem+json'
 
     Args:
-        detail: What to say while there is no message of an operator.
-        type_uri: The URI reference that names this kind of problem.
-        title: What kind of problem it is; None: the phrase of the status, as `about:blank` wants it (RFC 9457 4.2.1).
+        detail: The text if the operator has set no message.
+        type_uri: The URI reference that identifies the problem type.
+        title: The name of the problem type; None: the phrase of the status, as for `about:blank` (RFC 9457 4.2.1).
 
     Raises:
         TypeError: An argument is not a `str`.
@@ -117,16 +117,16 @@ def as_problem(
 
 
 def as_redirect(url: str) -> SyncResponseCallback:
-    """Send people to a page elsewhere: `303 See Other` (RFC 9110 15.4.4), so that what they posted is not sent there.
+    """Redirect to another page with `303 See Other` (RFC 9110 15.4.4), so that a posted body is not sent there.
 
     >>> response = as_redirect("https://status.example")(blocked())
     >>> response.status_code, response.headers["location"]
     (303, 'https://status.example')
 
-    Whoever asks for that very page is answered as by `as_json()`, and not sent around in a circle.
+    A request for that page itself is answered as by `as_json()`, to avoid a redirect loop.
 
     Args:
-        url: Where to, absolute or relative to what was asked for.
+        url: The target, absolute or relative to the URL of the request.
 
     Raises:
         TypeError: `url` is not a `str`.
@@ -134,19 +134,19 @@ def as_redirect(url: str) -> SyncResponseCallback:
     """
     if not check_str("url", url) or any(ord(character) < ord(" ") for character in url):
         reject_value("url", "be a URL without control characters", url)
-    dead_end = as_json()
+    at_target = as_json()
 
     def redirect(request: Request, /) -> Response:
-        asked_for = str(request.url)
-        if _page(asked_for) == _page(urljoin(asked_for, url)):
-            return dead_end(request)
+        requested = str(request.url)
+        if _page(requested) == _page(urljoin(requested, url)):
+            return at_target(request)
         return RedirectResponse(url, status_code=303)
 
     return offering("text/html", redirect, status=303)
 
 
 def _page(url: str) -> tuple[str, str]:
-    """Return the host and the path of a URL, alike for all ways to write them (RFC 3986 6.2.2 and 6.2.3)."""
-    parts = urlsplit(url)  # whose scheme does not count: behind a proxy that ends TLS it may be wrong
+    """Return the normalized host and path of a URL (RFC 3986 6.2.2 and 6.2.3)."""
+    parts = urlsplit(url)  # without the scheme, which may be wrong behind a proxy that terminates TLS
     host = parts.netloc.rpartition("@")[2].lower().removesuffix(":80").removesuffix(":443")
     return host, normpath(unquote(parts.path) or "/")

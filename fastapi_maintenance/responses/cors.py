@@ -1,4 +1,4 @@
-"""A blocked response for scripts of other origins, sent through the CORS middleware of the app (Fetch 3.3)."""
+"""Recognize CORS preflights, and send a blocked response through the app's CORS middleware (Fetch 3.3)."""
 
 from copy import copy
 from typing import Any
@@ -13,7 +13,7 @@ _EXPOSE = "Access-Control-Expose-Headers"
 
 
 def is_preflight(scope: Scope) -> bool:
-    """Return whether a browser asks by this request what a script may send (Fetch 3.3.2)."""
+    """Return whether this is a CORS preflight request (Fetch 3.3.2)."""
     if scope.get("method") != "OPTIONS":
         return False
     names = {name for name, _ in scope.get("headers", ())}
@@ -21,9 +21,9 @@ def is_preflight(scope: Scope) -> bool:
 
 
 def through_cors(cors: Any, app: ASGIApp) -> ASGIApp:  # noqa: ANN401 -- the middleware, or what it will be built from
-    """Return an app that answers by `app` as if that were behind the CORS middleware, which answers preflights.
+    """Return `app` wrapped in a copy of the CORS middleware, which answers preflights.
 
-    The headers that it exposes are added to those of a blocked response.
+    The headers that it exposes are added to `EXPOSED`.
     """
     if isinstance(cors, Middleware):
         layer = cors.cls(app, *cors.args, **cors.kwargs)
@@ -36,7 +36,7 @@ def through_cors(cors: Any, app: ASGIApp) -> ASGIApp:  # noqa: ANN401 -- the mid
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(raw=list(message["headers"]))
                 own = headers.get(_EXPOSE, EXPOSED)
-                if "X-Maintenance-Mode" in headers and EXPOSED not in own:  # `*` is no wildcard for credentials
+                if "X-Maintenance-Mode" in headers and EXPOSED not in own:  # with credentials, `*` is not a wildcard
                     headers[_EXPOSE] = f"{own}, {EXPOSED}"
                 message = {**message, "headers": headers.raw}
             await send(message)

@@ -1,4 +1,7 @@
-"""Sending the response to a blocked request, with its `Retry-After`, also to a WebSocket handshake."""
+"""Send the response to a blocked request or WebSocket handshake, with its `Retry-After`.
+
+`cors.py` sends it through the app's CORS middleware.
+"""
 
 import inspect
 import math
@@ -27,7 +30,7 @@ from fastapi_maintenance.responses.cors import EXPOSED
 from fastapi_maintenance.state import MaintenanceStatus, seconds_left
 from fastapi_maintenance.typing import ResponseCallback
 
-_LIMIT = "starlette.middleware.body_limit"  # which an older Starlette lacks
+_LIMIT = "starlette.middleware.body_limit"  # missing in older versions of Starlette
 body_limit: Any = import_module(_LIMIT) if find_spec(_LIMIT) else None
 _Header = tuple[bytes, bytes]
 _DENIAL = "websocket.http.response"
@@ -39,7 +42,7 @@ _default = cast("MessageCallback", as_json())
 
 
 def _of_any_size(scope: Scope, receive: Receive, send: Send) -> Send:
-    """Return a `send` with which a limit of bodies outside does not put a 413 in the place of the response."""
+    """Return a `send` that keeps a body limit outside from replacing the response with a 413."""
     if body_limit is None or body_limit.MAX_BODY_SIZE_SCOPE_KEY not in scope:
         return send
     limit = scope[body_limit.MAX_BODY_SIZE_SCOPE_KEY]
@@ -55,17 +58,17 @@ def _of_any_size(scope: Scope, receive: Receive, send: Send) -> Send:
             await send(message)
             return
         await body_limit.RequestBodyLimitMiddleware(respond, max_body_size=math.inf)(scope, receive, send)
-        with suppress(HTTPException):  # if the limit has been exceeded already
+        with suppress(HTTPException):  # the limit has been exceeded already
             await body_limit.RequestBodyLimitMiddleware(respond_no_more, max_body_size=limit)(scope, receive, send)
 
     return send_of_any_size
 
 
 def _for_response(receive: Receive) -> Receive:
-    """Return what a response receives with to notice that the client is gone: a body that is too large is none."""
+    """Return a `receive` by which a response notices a disconnect; an oversized body is not a disconnect."""
 
     async def receive_disconnect() -> Message:
-        with suppress(HTTPException):  # of a limit of bodies
+        with suppress(HTTPException):  # from a body limit
             return await receive()
         while True:
             await anyio.sleep_forever()
@@ -73,7 +76,7 @@ def _for_response(receive: Receive) -> Receive:
     return receive_disconnect
 
 
-async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what to say
+async def send_blocked(  # noqa: PLR0913, PLR0917 -- the ASGI arguments, and what to send
     scope: Scope,
     receive: Receive,
     send: Send,
@@ -81,7 +84,7 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
     response: ResponseCallback,
     retry_after: tuple[int, int],
 ) -> None:
-    """Answer with the callback's response, or where that fails before it began, with the default one."""
+    """Send the callback's response; if it fails before it starts, send the default response."""
     if scope["type"] == "websocket":
         if _DENIAL not in (scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
@@ -96,17 +99,17 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                message = {**message, "headers": _completed(message.get("headers", ()), seconds)}
+                message = {**message, "headers": _with_defaults(message.get("headers", ()), seconds)}
             await send(message)
 
         try:
             request = Request({**as_http(scope), STATUS_KEY: status}, receive)
-            made = await guarded(_made(response, request))
-            await made(request.scope, _for_response(receive), send_completed)
+            created = await guarded(_response_to(request, response))
+            await created(request.scope, _for_response(receive), send_completed)
         except Exception as error:
             if begun:
                 raise
-            if not _is_of_body(error):
+            if not _is_body_error(error):
                 _logger.exception("The response callback %r failed; the default response is sent instead", response)
             response = _default
         else:
@@ -116,32 +119,34 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the three of ASGI, and what
     await send({"type": "http.response.body", "body": body})
 
 
-def _is_of_body(error: Exception) -> bool:
-    """Return whether a callback that reads the body could not: the client is gone, or the body exceeds a limit."""
+def _is_body_error(error: Exception) -> bool:
+    """Return whether a callback could not read the body: the client disconnected, or the body exceeds a limit."""
     return isinstance(error, ClientDisconnect) or (isinstance(error, HTTPException) and error.status_code == _TOO_LARGE)
 
 
-async def _made(response: ResponseCallback, request: Request) -> Response:
-    made: Any = response(request)
-    made = await made if inspect.isawaitable(made) else made
-    return made if isinstance(made, Response) else reject("what the response callback returns", "a Response", made)
+async def _response_to(request: Request, callback: ResponseCallback) -> Response:
+    result: Any = callback(request)
+    result = await result if inspect.isawaitable(result) else result
+    return (
+        result if isinstance(result, Response) else reject("the result of the response callback", "a Response", result)
+    )
 
 
 def _seconds(status: MaintenanceStatus, retry_after: tuple[int, int]) -> int:
-    """Return the seconds of `Retry-After` (RFC 9110 10.2.3): to the end, or `retry_after` if that is not known."""
+    """Return the seconds of `Retry-After` (RFC 9110 10.2.3): until the end, or `retry_after` if that is not known."""
     least, most = retry_after
     seconds = seconds_left(status, clock.now()) if status.ends_at is not None else None
-    if seconds == 0:  # a job takes longer than its owner expected
+    if seconds == 0:  # maintenance takes longer than expected
         seconds, least, most = None, min(_OVERDUE, least), min(_OVERDUE, most)
     if seconds is None:
         seconds = least
     if least == most:
         return seconds
-    return seconds + random.randint(0, most - least)  # noqa: S311 -- no secret: clients do not all come back at once
+    return seconds + random.randint(0, most - least)  # noqa: S311 -- not a secret: clients must not all return at once
 
 
-def _completed(own: Iterable[_Header], seconds: int) -> list[_Header]:
-    """Return a response's own headers, with those that every blocked response has where it has none of that name."""
+def _with_defaults(own: Iterable[_Header], seconds: int) -> list[_Header]:
+    """Return a response's headers, plus the default headers of blocked responses that it lacks."""
     headers = list(own)
     names = {name.lower() for name, _ in headers}
     defaults = (
@@ -157,13 +162,13 @@ def _completed(own: Iterable[_Header], seconds: int) -> list[_Header]:
 def _rendered(
     callback: MessageCallback, text: str, ends_at: datetime | None, seconds: int
 ) -> tuple[int, list[_Header], bytes]:
-    """Return what is sent of the response with a text and an end: the status, the headers and the body."""
-    made = callback.response_of(text, ends_at)
-    return made.status_code, _completed(made.raw_headers, seconds), bytes(made.body)
+    """Return the status, headers and body of the response with this text and end."""
+    response = callback.response_of(text, ends_at)
+    return response.status_code, _with_defaults(response.raw_headers, seconds), bytes(response.body)
 
 
 def _as_get(receive: Receive, send: Send) -> tuple[Receive, Send]:
-    """Give a handshake the messages of a GET: no body, then the disconnect; and let a response deny it."""
+    """Convert a handshake to a GET: receive an empty body, then the disconnect; send the response as a denial."""
     body: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive_http() -> Message:

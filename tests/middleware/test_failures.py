@@ -210,7 +210,7 @@ async def forget_to_await(_: Request) -> Any:  # noqa: ANN401 -- wrong on purpos
     return true_later()
 
 
-NO_VERDICT = "what a predicate returns must be True, False or None, got "
+NO_VERDICT = "the result of a predicate must be True, False or None, got "
 
 
 @pytest.mark.parametrize(

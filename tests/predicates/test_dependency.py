@@ -663,7 +663,7 @@ def by_query(item_id: Annotated[str, Query()]) -> bool:
     return bool(item_id)
 
 
-WHERE, NOT_EXEMPT = "what where returns for from_header must be", "failed; the request is not exempt:"
+WHERE, NOT_EXEMPT = "the result of where for from_header must be", "failed; the request is not exempt:"
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_combination_of_a_part_that_returns_no_verdict_raises(answer: object) ->
 
     for careless in (cast("Predicate", lambda _: answer), wait):
         for combination in (any_of(careless), all_of(careless), not_(careless)):
-            with pytest.raises(TypeError, match=r"^what a predicate returns must be True, False or None, got "):
+            with pytest.raises(TypeError, match=r"^the result of a predicate must be True, False or None, got "):
                 verdict_of(combination)
 
 

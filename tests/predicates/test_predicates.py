@@ -538,12 +538,18 @@ A_HOST = "hosts must be names without scheme, port or path, at most with a leadi
         (
             calling(header_equals, "X-Key", ""),
             (
-                "value must not be empty, got '': whoever sends it empty would be exempt (header_present('X-Key') asks "
-                "whether it is there)"
+                "value must not be empty, got '': any client that sends it empty would be exempt "
+                "(use header_present('X-Key') to check that it is present)"
             ),
         ),
-        (calling(cookie_equals, "a", ""), "value must not be empty, got '': whoever sends it empty would be exempt"),
-        (calling(query_equals, "a", ""), "value must not be empty, got '': whoever sends it empty would be exempt"),
+        (
+            calling(cookie_equals, "a", ""),
+            "value must not be empty, got '': any client that sends it empty would be exempt",
+        ),
+        (
+            calling(query_equals, "a", ""),
+            "value must not be empty, got '': any client that sends it empty would be exempt",
+        ),
         (calling(query_equals, "", "a"), "name must not be empty, got ''"),
         (calling(method_in, "GET POST"), f"methods {A_TOKEN} 'GET POST'"),
         (calling(method_in, ""), f"methods {A_TOKEN} ''"),

@@ -247,11 +247,11 @@ def with_functions() -> FastAPI:
 
 REWRITES = (
     "{} may change the path or method of a request or answer it, so requests that no route answers (404, 405) are "
-    "blocked too: put it outside, where a middleware is that is added after the maintenance middleware"
+    "blocked too: add it after the maintenance middleware, which puts it outside"
 )
 DECIDES = (
-    "{} decides by itself what answers, so @force_maintenance_mode_off and the documentation have no effect behind it, "
-    "and requests that no route answers (404, 405) are blocked too: exempt by a predicate what must stay open"
+    "{} decides by itself what answers, so @force_maintenance_mode_off and exempt_docs have no effect behind it, and "
+    "requests that no route answers (404, 405) are blocked too: exempt what must stay open with a predicate"
 )
 ADVICE = " (to silence it: logging.getLogger('fastapi_maintenance.hints.layer').setLevel('ERROR'))"
 
@@ -453,4 +453,4 @@ async def test_hints_app_that_cannot_be_inspected_starts_all_the_same(caplog: py
     app = FastAPI(routes=[Strange()])
     app.add_middleware(maintenance_middleware(exempt=path_prefix("/nowhere")))
     with caplog.at_level(logging.DEBUG, HINTS):
-        assert await hints_of(app, caplog) == [(HINTS, "The app could not be looked at for hints")]
+        assert await hints_of(app, caplog) == [(HINTS, "The app could not be checked for hints")]
