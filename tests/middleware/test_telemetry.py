@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, Response
 from opentelemetry import metrics
 from opentelemetry.sdk.trace import ReadableSpan
 from starlette.middleware import Middleware
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
@@ -215,6 +216,18 @@ async def test_meter_provider_of_each_app_gets_its_gauge_and_its_counter(outside
     blocked = [one.points("fastapi_maintenance.blocked_requests") for one in (*each, collected)]
     assert blocked == [[], [({"http.route": "/items/{item}"}, 1)], []]
     assert collected.points("fastapi_maintenance.active") == []
+
+
+@pytest.mark.skipif(not HAS_TELEMETRY, reason="an older FastAPI")
+async def test_meter_provider_of_the_app_gets_the_counter_of_a_middleware_on_a_route(collected: Collected) -> None:
+    own = Collected()
+    app = FastAPI(telemetry={"meter_provider": own.meter_provider})
+    layer = Middleware(maintenance_middleware(backend=MemoryBackend(state=True)))
+    app.router.routes.append(Route("/items/{item}", identity, middleware=[layer]))
+    async with client(app) as http:
+        assert (await http.get("/items/7")).status_code == 503
+    name = "fastapi_maintenance.blocked_requests"
+    assert [[value for _, value in one.points(name)] for one in (own, collected)] == [[1], []]
 
 
 async def identity(item: str) -> str:
