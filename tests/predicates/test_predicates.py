@@ -292,11 +292,6 @@ def test_path_matches_any_path_matches_at_most_twice(
     assert 1 <= Counting.asked <= 2
 
 
-@given(st.integers(0, 2_000), st.sampled_from(("/a", "/A", "//a", "/%61", "/a/")))
-def test_path_of_a_hidden_app_has_at_most_64_readings(times: int, piece: str) -> None:
-    assert len(paths._rests_of(f"/y{piece * times}") or ()) <= 64
-
-
 @pytest.mark.parametrize("make", [path_is, path_prefix, path_matches])
 def test_path_is_relative_to_the_app_and_was_decoded_once_by_the_server(make: Callable[[str], Predicate]) -> None:
     expected = {
