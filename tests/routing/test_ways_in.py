@@ -358,6 +358,14 @@ DECIDING: dict[str, Case] = {
         LEFT,
         ["/in/on"],
     ),
+    "middleware of a mount that hides its app, which decides nothing": Case(
+        lambda: documented(Mount("/in", routes=off_on_and_plain(), middleware=[Middleware(hiding)])),
+        ["/in/items"],
+        ["/in/off"],
+        LEFT,
+        ["/in/on"],
+        ["/in/nothing"],
+    ),
     "gateway to its parent": Case(
         lambda: with_a_gateway(Gateway), below("/in", *EVERYTHING, "/in/off"), ["/off"], LEFT
     ),
