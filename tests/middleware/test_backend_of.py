@@ -11,8 +11,13 @@ from fastapi import FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance import MaintenanceModeMiddleware, MemoryBackend, StateBackend, maintenance_middleware
-from fastapi_maintenance._switch import current_backend
+from fastapi_maintenance import (
+    MaintenanceModeMiddleware,
+    MemoryBackend,
+    StateBackend,
+    get_maintenance_mode,
+    maintenance_middleware,
+)
 from fastapi_maintenance.middleware import backend_of
 from fastapi_maintenance.openapi import document_maintenance
 from fastapi_maintenance.testing import maintenance_forced
@@ -69,15 +74,15 @@ def connecting_app(add: Add, backend: StateBackend) -> FastAPI:
 
 
 @any_way
-def test_backend_of_app_that_is_not_built_creates_no_middleware_of_the_user(add: Add) -> None:
-    backend, newest = MemoryBackend(), MemoryBackend()
+async def test_backend_of_app_that_is_not_built_creates_no_middleware_of_the_user(add: Add) -> None:
+    backend, newest = MemoryBackend(), MemoryBackend(state=True)
     app = connecting_app(add, backend)
     maintenance_middleware(backend=newest)
     assert backend_of(app) is backend
     document_maintenance(app)
     operation: dict[str, Any] = app.openapi()["paths"]["/items"]["get"]
     assert (sorted(operation["responses"]), Connecting.created, app.middleware_stack) == (["200", "503"], 0, None)
-    assert current_backend.resolve(None) is newest
+    assert await get_maintenance_mode(), "the newest middleware is still the default"
 
 
 @any_way

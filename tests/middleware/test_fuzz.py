@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,18 +74,8 @@ for _name in ("open.txt", "billing/report.txt"):
 Path(FILES.name, "closed.txt").write_text("file closed")
 
 
-def endpoint(name: str) -> Any:  # noqa: ANN401 -- FastAPI reads its signature
+def recording(name: str) -> Any:  # noqa: ANN401 -- Starlette calls it, and FastAPI reads its signature
     """Return an endpoint that records that it was reached."""
-
-    def reached() -> PlainTextResponse:
-        REACHED.append(name)
-        return PlainTextResponse(name)
-
-    return reached
-
-
-def noting(name: str) -> Any:  # noqa: ANN401 -- Starlette calls it, and FastAPI reads its signature
-    """Return the same for a request."""
 
     async def reached(request: Request) -> PlainTextResponse:  # noqa: ARG001, RUF100 -- as Starlette has it
         REACHED.append(name)
@@ -174,7 +164,7 @@ REWRITING = {"stripping", "overriding"}
 
 
 class DispatchesItself(HTTPEndpoint):
-    get = force_maintenance_mode_off(staticmethod(noting("never called")))
+    get = force_maintenance_mode_off(staticmethod(recording("never called")))
 
     async def dispatch(self) -> None:
         await answer("own dispatch", self.scope, self.receive, self.send)
@@ -261,13 +251,13 @@ class Gateway(Layer):
 class Methods(HTTPEndpoint):
     """A class with marks on its functions, not all of which are methods of HTTP."""
 
-    get = force_maintenance_mode_off(staticmethod(noting(KEPT_OPEN)))
-    post = staticmethod(noting("class"))
-    purge = force_maintenance_mode_off(staticmethod(noting(EITHER)))  # an older Starlette takes it for a method
+    get = force_maintenance_mode_off(staticmethod(recording(KEPT_OPEN)))
+    post = staticmethod(recording("class"))
+    purge = force_maintenance_mode_off(staticmethod(recording(EITHER)))  # an older Starlette takes it for a method
 
 
 class EitherMethods(Methods):
-    get = force_maintenance_mode_off(staticmethod(noting(EITHER)))
+    get = force_maintenance_mode_off(staticmethod(recording(EITHER)))
 
 
 class Unreadable(BaseRoute):
@@ -279,7 +269,7 @@ class Unreadable(BaseRoute):
         return Match.NONE, {}
 
 
-OFF_BUT_UNCERTAIN = force_maintenance_mode_off(noting("off, but uncertain"))
+OFF_BUT_UNCERTAIN = force_maintenance_mode_off(recording("off, but uncertain"))
 
 
 HANDLERS: dict[str, tuple[str, Any, Any]] = {
@@ -292,33 +282,59 @@ HANDLERS: dict[str, tuple[str, Any, Any]] = {
 """The handlers that an app has: which app, for what, and the handler."""
 
 
-def fill(app: FastAPI) -> None:
-    """Add routes and apps that decide by themselves what answers, and marks on mounted apps."""
+PLAIN = {
+    "/": "root",
+    "/items/{item}": "item",
+    "/health": "health",
+    "/health/{check}": "health below",
+    "/billing": "billing",
+    "/billing/{rest:path}": "billing",
+}
+SOCKETS = {"/items/{item}": "socket", "/billing": "billing"}
+
+
+def recording_socket(name: str) -> Callable[[WebSocket], Awaitable[None]]:
+    async def reached(websocket: WebSocket) -> None:
+        await websocket.accept()
+        REACHED.append(name)
+        await websocket.close()
+
+    return reached
+
+
+def own_routes(app: FastAPI) -> list[BaseRoute]:
+    """Return routes and apps that decide by themselves what answers, and marks on mounted apps."""
     off, on = force_maintenance_mode_off, force_maintenance_mode_on
-    shut: list[BaseRoute] = [Route("/page", noting(FORCED_ON)), Route("/off", off(noting(KEPT_OPEN)))]
-    left_open: list[BaseRoute] = [Route("/page", noting(KEPT_OPEN)), Route("/on", on(noting(FORCED_ON)))]
-    either: list[BaseRoute] = [Route("/page", noting("page")), Route("/off", OFF_BUT_UNCERTAIN)]
+    shut: list[BaseRoute] = [Route("/page", recording(FORCED_ON)), Route("/off", off(recording(KEPT_OPEN)))]
+    left_open: list[BaseRoute] = [Route("/page", recording(KEPT_OPEN)), Route("/on", on(recording(FORCED_ON)))]
+    either: list[BaseRoute] = [Route("/page", recording("page")), Route("/off", OFF_BUT_UNCERTAIN)]
     handlers = [Middleware(ExceptionMiddleware, handlers={404: handled, 405: handled})]
-    app.router.routes += [
-        AnyMethod("/own/any", noting("any"), methods=["GET"]),
-        MethodFromHeader("/own/override", noting("override"), methods=["POST"]),
+    return [
+        Route("/own/dispatch", DispatchesItself),
+        Route("/own/405", AllowsAll),
+        HandlesItself("/own/handle", recording("own"), methods=["GET"]),
+        Mount("/own/router", RoutesItself(either)),
+        Mount("/static", StaticFiles(directory=FILES.name)),
+        AnyMethod("/own/any", recording("any"), methods=["GET"]),
+        MethodFromHeader("/own/override", recording("override"), methods=["POST"]),
         MethodFromHeader("/own/override/class", EitherMethods),
         Route("/own/class", Methods),
-        ToOnePage("/own/moved", routes=[Route("/page", noting("moved"))]),
+        ToOnePage("/own/moved", routes=[Route("/page", recording("moved"))]),
         Moving(),
-        Route("/own/target", noting("target")),
+        Route("/own/target", recording("target")),
         HandlesByHeader("/own/mount", routes=either),
         Mount("/own/layered", Layer(Router(either))),
         Mount("/own/application", AnswersItself(routes=either)),
         Mount("/handled/app", ExceptionMiddleware(Router(either), handlers={HTTPException: handled})),
         Route("/handled/class", Methods, middleware=handlers),
-        Mount("/handled", routes=[Route("/page", noting("page"))], middleware=handlers),
+        Mount("/handled", routes=[Route("/page", recording("page"))], middleware=handlers),
         Mount("/gateway", Gateway(app)),
         Mount("/shut/opaque", on(functools.partial(answer, FORCED_ON))),
         Mount("/open/opaque", off(functools.partial(answer, KEPT_OPEN))),
         Mount("/shut", on(Starlette(routes=shut))),
         Mount("/open", off(Starlette(routes=left_open))),
         Route("/proxy/{rest:path}", proxied),
+        Host("admin.example", Starlette(routes=[Route("/panel", recording("host"))])),
     ]
 
 
@@ -330,47 +346,18 @@ def make_app(layer: str, place: str, handlers: str) -> FastAPI:
     kind = LAYERS[layer]
     if kind is not None and place != "mount":
         (app if place == "app" else sub).add_middleware(kind)
-    sub.add_api_route("/page", endpoint("mounted"))
-    sub.add_api_route("/always", force_maintenance_mode_off(endpoint(KEPT_OPEN)))
+    sub.add_api_route("/page", recording("mounted"))
+    sub.add_api_route("/always", force_maintenance_mode_off(recording(KEPT_OPEN)))
     app.router.routes.append(Unreadable())
-    app.add_api_route("/", endpoint("root"))
-    app.add_api_route("/items/{item}", endpoint("item"), methods=["GET", "POST"])
-    app.add_api_route("/files/{path:path}", endpoint("file"), methods=["GET", "OPTIONS"])
-    app.add_api_route("/on", force_maintenance_mode_on(endpoint(FORCED_ON)))
-    app.add_api_route("/off", force_maintenance_mode_off(endpoint(KEPT_OPEN)))
-    app.add_api_route("/health", endpoint("health"))
-    app.add_api_route("/health/{check}", endpoint("health below"))
-    for path in ("/billing", "/billing/{rest:path}"):
-        app.add_api_route(path, endpoint("billing"), methods=["GET", "POST"])
-    own: list[BaseRoute] = [
-        Route("/own/dispatch", DispatchesItself),
-        Route("/own/405", AllowsAll),
-        HandlesItself("/own/handle", endpoint("own"), methods=["GET"]),
-        Mount("/own/router", RoutesItself([Route("/page", noting("own")), Route("/off", OFF_BUT_UNCERTAIN)])),
-        Mount("/static", StaticFiles(directory=FILES.name)),
-        Mount("/sub", sub, middleware=[Middleware(kind)] if kind is not None and place == "mount" else None),
-    ]
-    app.router.routes += own
-    fill(app)
-
-    async def plain(_request: object) -> PlainTextResponse:
-        REACHED.append("host")
-        return PlainTextResponse("host")
-
-    app.router.routes.append(Host("admin.example", Starlette(routes=[Route("/panel", plain)])))
-
-    @app.websocket("/items/{item}")
-    async def socket(websocket: WebSocket) -> None:
-        await websocket.accept()
-        REACHED.append("socket")
-        await websocket.close()
-
-    @app.websocket("/billing")
-    async def billing_socket(websocket: WebSocket) -> None:
-        await websocket.accept()
-        REACHED.append("billing")
-        await websocket.close()
-
+    for path, name in PLAIN.items():
+        app.add_api_route(path, recording(name), methods=["GET", "POST"])
+    app.add_api_route("/files/{path:path}", recording("file"), methods=["GET", "OPTIONS"])
+    app.add_api_route("/on", force_maintenance_mode_on(recording(FORCED_ON)))
+    app.add_api_route("/off", force_maintenance_mode_off(recording(KEPT_OPEN)))
+    layers = [Middleware(kind)] if kind is not None and place == "mount" else None
+    app.router.routes += [*own_routes(app), Mount("/sub", sub, middleware=layers)]
+    for path, name in SOCKETS.items():
+        app.add_api_websocket_route(path, recording_socket(name))
     return app
 
 
@@ -696,9 +683,9 @@ class CaseInsensitive(Route):
 
 UNMARKED = "unmarked"
 ENDPOINTS: dict[str, Any] = {
-    UNMARKED: noting(UNMARKED),
-    KEPT_OPEN: force_maintenance_mode_off(noting(KEPT_OPEN)),
-    FORCED_ON: force_maintenance_mode_on(noting(FORCED_ON)),
+    UNMARKED: recording(UNMARKED),
+    KEPT_OPEN: force_maintenance_mode_off(recording(KEPT_OPEN)),
+    FORCED_ON: force_maintenance_mode_on(recording(FORCED_ON)),
 }
 KINDS: list[type[Route]] = [Route, APIRoute, CaseInsensitive, AnyMethod, HandlesItself]
 ROUTES = st.tuples(

@@ -147,41 +147,33 @@ def test_setting_that_is_wrong_is_refused_with_the_given_name_and_the_rule(
     ],
 )
 def test_setting_under_two_names_or_an_unknown_one_is_refused(given: dict[str, Any], text: str) -> None:
-    for make in (maintenance_middleware, MaintenanceModeMiddleware):
+    for make in MAKERS:
         app = FastAPI()
         app.add_middleware(make, **given)
         with pytest.raises(TypeError, match=text.replace("NAME", make.__name__)):
             app.build_middleware_stack()
 
 
-@pytest.mark.parametrize(
-    "value", [MemoryBackend(), "redis://:secret@localhost", path_prefix("/health"), FastAPI, len, 1], ids=repr
-)
-def test_setting_by_position_is_refused(value: Any) -> None:  # noqa: ANN401 -- the mistakes
-    rule = r"^app must be an ASGI app \(settings are keywords, such as backend=\.\.\.\), got [\w ]+$"
-    with pytest.raises(TypeError, match=rule):
-        maintenance_middleware(value)
-    makers: list[Any] = [maintenance_middleware, MaintenanceModeMiddleware]
-    for make in makers:
-        rule = rf"^{make.__name__}\(\) takes its settings as keywords, such as backend=..., got a "
-        with pytest.raises(TypeError, match=rule):
-            make(FastAPI(), value)
+MAKERS: list[Any] = [maintenance_middleware, MaintenanceModeMiddleware]
+NO_APPS: list[Any] = [MemoryBackend(), "redis://:secret@localhost", path_prefix("/health"), FastAPI, len, 1]
+NO_APP = r"app must be an ASGI app \(settings are keywords, such as backend=\.\.\.\), got [\w ]+$"
+KEYWORDS = r"\(\) takes its settings as keywords, such as backend=..., got a "
+CALLBACK = "must take a request and nothing else, got .*: write"
 
 
 @pytest.mark.parametrize(
-    ("given", "name"), [({"response": as_html}, "as_html"), ({"exempt": lambda a, b: a is b}, "<lambda>")]
+    ("call", "text"),
+    [
+        *((partial(MAKERS[0], value), NO_APP) for value in NO_APPS),
+        *((partial(make, FastAPI(), value), f"{make.__name__}{KEYWORDS}") for make in MAKERS for value in NO_APPS),
+        (partial(MAKERS[0], response=as_html), rf"response {CALLBACK} as_html\(\) if"),
+        (partial(MAKERS[0], exempt=lambda a, b: a is b), rf"exempt {CALLBACK} <lambda>\(\) if"),
+        (partial(MAKERS[0](), FastAPI(), enabled=True), r"pass the settings to maintenance_middleware\(\.\.\.\)"),
+    ],
 )
-def test_setting_that_is_a_function_of_more_than_the_request_is_refused(given: dict[str, Any], name: str) -> None:
-    rule = rf"^{next(iter(given))} must take a request and nothing else, got .*: write {name}\(\) if"
-    with pytest.raises(TypeError, match=rule):
-        maintenance_middleware(**given)
-
-
-def test_setting_given_after_the_middleware_is_created_is_refused() -> None:
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware(), enabled=True)  # type: ignore[call-arg]  # the mistake under test
-    with pytest.raises(TypeError, match=r"^pass the settings to maintenance_middleware\(\.\.\.\)"):
-        app.build_middleware_stack()
+def test_setting_in_the_wrong_place_is_refused(call: Callable[[], object], text: str) -> None:
+    with pytest.raises(TypeError, match=f"^{text}"):
+        call()
 
 
 def test_middleware_accepts_an_app_whose_signature_cannot_be_read() -> None:
@@ -194,7 +186,7 @@ def test_middleware_accepts_an_app_whose_signature_cannot_be_read() -> None:
     assert vars(maintenance_middleware(strange))["app"] is strange
 
 
-@pytest.mark.parametrize("make", [maintenance_middleware, MaintenanceModeMiddleware])
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("suffix", ["callback", "handler"])
 async def test_setting_may_have_the_name_of_the_spec_or_of_earlier_releases(suffix: str, make: Any) -> None:  # noqa: ANN401 -- either
     app = FastAPI()

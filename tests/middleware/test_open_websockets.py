@@ -1,10 +1,8 @@
 """`_switch/websockets.py`: WebSockets that are open when maintenance begins, and that it blocks, are closed with 1012.
 
 The app gets 1001 (going away), which frameworks treat as a normal end. A WebSocket whose handler holds maintenance on
-stays open.
+stays open. Annotations are no strings here: older FastAPI cannot read those of endpoints that are objects.
 """
-
-from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -16,8 +14,6 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
-from fastapi.routing import APIWebSocketRoute
-from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
@@ -133,8 +129,8 @@ async def opened(
     with anyio.fail_after(60 * LONG):
         async with living(app), anyio.create_task_group() as group:
             for (path, talk), client in zip(talks.items(), clients, strict=True):
-                is_app = isinstance(talk, Listener)
-                app.routes.append(Mount(path, talk) if is_app else APIWebSocketRoute(path, talk))
+                add = app.mount if isinstance(talk, Listener) else app.add_api_websocket_route
+                add(path, talk)
                 group.start_soon(client.connect, app, path)
                 await talk.begun.wait()
             yield clients

@@ -202,7 +202,7 @@ CASES: dict[str, Case] = {
         )
     },
     "class with its own init": Case(at_a(lambda: OwnInit), ALL_METHODS, doubtful=["PREFLIGHT /a"]),
-    "class with a property": Case(at_a(lambda: ByProperty), ["/a", "PUT /a as 2"], doubtful=["PUT /a"]),
+    "class with a property": Case(at_a(lambda: ByProperty), ["PUT /a as 2"]),
     "class with dispatch and marks": Case(
         at_a(lambda: OpenDispatch), passed=["/a", "PUT /a", "/in/a"], shut=["POST /a", "POST /in/a"]
     ),

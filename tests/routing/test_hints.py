@@ -37,7 +37,6 @@ from fastapi_maintenance import (
     path_is,
     path_prefix,
 )
-from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance.router import maintenance_router
 from tests.middleware.test_fuzz import Hiding, Layer
 from tests.routing.apps import NESTED, Rewriting, around, built, plain, serve, statuses
@@ -217,7 +216,6 @@ async def test_hints_app_that_is_mounted_in_itself_gives_them_at_once(caplog: py
     app.mount("/self", app)
     app.add_middleware(maintenance_middleware(exempt=path_prefix("/typo")))
     assert await topics_of(app, caplog) == ["path"]
-    assert len(list(list_routes(app.routes))) < 3 * len(app.routes)
 
 
 class Timing(BaseHTTPMiddleware): ...

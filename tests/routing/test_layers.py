@@ -24,7 +24,6 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware, MemoryBackend, maintenance_middleware, path_prefix
-from fastapi_maintenance._routing import layers
 from fastapi_maintenance._routing.origin import is_framework, name_of, unwrapped
 from fastapi_maintenance.testing import maintenance_forced
 from tests.routing.apps import (
@@ -245,23 +244,6 @@ async def test_layer_that_is_known_is_seen_through(is_built: bool, where: Callab
         http.base_url = httpx.URL("https://testserver")
         found = [(await http.get(path)).status_code for path in ("/nothing", "/items", "/items/", "/health")]
     assert found == [404, 405, 307, 200]
-
-
-def test_layer_names_of_known_kinds_are_those_of_existing_classes() -> None:
-    """All but those of packages and versions that may be missing."""
-    ours = {name for name in layers._KNOWN if name.startswith("fastapi_maintenance.")}
-    assert ours == {
-        f"{kind.__module__}.{kind.__qualname__}"
-        for kind in (MaintenanceModeMiddleware, maintenance_middleware, maintenance_middleware())
-    }
-    given = {f"{middleware.cls.__module__}.{middleware.cls.__qualname__}" for middleware in KNOWN}
-    assert layers._KNOWN - given - ours == {
-        "fastapi._body_limit._BodyLimitExceptionMiddleware",
-        "starlette.middleware.body_limit.RequestBodyLimitMiddleware",
-        "starlette.middleware.opentelemetry.OpenTelemetryMiddleware",
-        "opentelemetry.instrumentation.asgi.OpenTelemetryMiddleware",
-        f"{layers._OTEL_FASTAPI}.<locals>.build_middleware_stack.<locals>.ExceptionHandlerMiddleware",
-    }
 
 
 @pytest.mark.skipif("max_body_size" not in inspect.signature(FastAPI).parameters, reason="it has no limit of bodies")

@@ -24,6 +24,7 @@ from fastapi_maintenance import (
     maintenance_middleware,
 )
 from fastapi_maintenance.decorators import mark_of
+from tests.middleware.test_fuzz import RoutesItself
 from tests.routing.apps import (
     MARKS,
     NESTED,
@@ -227,11 +228,6 @@ async def test_mark_on_a_method_of_a_class_holds_for_that_method(name: str) -> N
 
 def some_routes() -> list[BaseRoute]:
     return [Route("/plain", plain), Route("/off", off), Route("/on", on), WebSocketRoute("/ws/plain", plain_socket)]
-
-
-class RoutesItself(Router):
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await super().__call__(scope, receive, send)
 
 
 class Served:

@@ -46,6 +46,10 @@ def closed(callback: Any, state: MaintenanceState = CLOSED) -> ASGIApp:  # noqa:
     return maintenance_middleware(**settings)(Router())
 
 
+async def sent_by(*apps: ASGIApp) -> list[list[Message]]:
+    return [await sent(app) for app in apps]
+
+
 async def sent(app: ASGIApp) -> list[Message]:
     """Return what is sent for a request."""
     messages: list[Message] = []
@@ -92,8 +96,8 @@ def test_blocked_response_is_sent_as_it_sends_itself(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock, "now", lambda: NOW)
-        messages = [anyio.run(sent, closed(each, state)) for each in (callback, sent_by_itself(callback))]
-    assert messages[0] == messages[1]
+        one, other = anyio.run(sent_by, closed(callback, state), closed(sent_by_itself(callback), state))
+    assert one == other
 
 
 @pytest.mark.parametrize("wrap", [lambda callback: callback, sent_by_itself])
@@ -111,9 +115,9 @@ def test_blocked_response_has_the_message_of_its_own_state_whatever_was_sent_bef
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock, "now", lambda: NOW)
-        for state in states:
-            expected = JSONResponse(status_of(state, NOW).message or "closed").body
-            assert expected in anyio.run(sent, closed(callback, state))[1]["body"]
+        responses = anyio.run(sent_by, *(closed(callback, state) for state in states))
+    for state, (_, message) in zip(states, responses, strict=True):
+        assert JSONResponse(status_of(state, NOW).message or "closed").body in message["body"]
 
 
 async def test_blocked_response_that_a_callback_changes_is_not_seen_in_the_next() -> None:
