@@ -41,7 +41,7 @@ class Cache:
     def __init__(self, backend: StateBackend, ttl: float) -> None:
         self.backend = backend
         self.ttl = ttl
-        self.known = known_of(backend)
+        self.known: Known = known_of(backend)
 
 
 class Known:
