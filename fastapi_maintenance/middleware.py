@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from functools import partial
 from time import time
-from typing import Literal, Never, TypeGuard, Unpack, overload
+from typing import Literal, Never, TypeGuard, Unpack, cast, overload
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -287,10 +287,9 @@ def maintained_layers(app: ASGIApp) -> Iterator[MaintenanceModeMiddleware]:
     for layer in all_layers_of(app):
         if _is_maintenance_to_build(layer):
             with current_backend.unchanged():
-                created = layer.cls(app, *layer.args, **layer.kwargs)
-            if is_maintenance(created):
-                created.forget()
-                yield created
+                created = cast("MaintenanceModeMiddleware", layer.cls(app, *layer.args, **layer.kwargs))
+            created.forget()
+            yield created
         elif is_maintenance(layer):
             yield layer
 

@@ -258,7 +258,8 @@ async def test_postgresql_reads_that_are_cancelled_leave_no_connection_to_the_ga
     assert [str(warning.message) for warning in caught] == []
 
 
-async def test_connection_that_was_just_opened_when_its_caller_was_cancelled_is_closed() -> None:
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_connection_that_is_opened_when_its_caller_is_cancelled_is_closed(is_open: bool) -> None:
     closed: list[str] = []
 
     class Connection:
@@ -267,6 +268,9 @@ async def test_connection_that_was_just_opened_when_its_caller_was_cancelled_is_
 
     async def open_and_cancel() -> Connection:
         connecting.cancel()
+        if not is_open:  # the caller is cancelled before
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         return Connection()
 
     engine: Any = SimpleNamespace(connect=open_and_cancel, dialect=SimpleNamespace(name="postgresql"))

@@ -175,6 +175,7 @@ def reads(way: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Aw
 @example([b"12", b"34"], True, [read_two_messages, read_body])
 @example([b"12"], False, [read_by_another_request, read_by_another_request])
 @example([b"12"], False, [read_twice_at_once])
+@example([b"12"], False, [read_one_chunk])
 @example([b"12"], False, [ask_whether_disconnected])
 def test_app_receives_the_whole_body_whatever_predicates_read(
     chunks: list[bytes], is_cut_off: bool, ways: list[Callable[[Request], Awaitable[object]]]
