@@ -28,8 +28,8 @@ from tests.switch.lifespans import answers, living
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.no_cover]  # that would double the time
 
-WARM, MANY = 200, 150
-SLACK = 135  # objects: less than one for each time
+WARM, MANY = 200, 300
+SLACK = 270  # objects: less than one for each time
 
 
 @pytest.fixture
