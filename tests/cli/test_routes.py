@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import Body, FastAPI, Request
+from fastapi import APIRouter, Body, FastAPI, Request
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from fastapi_maintenance import (
     ExemptCallback,
@@ -186,8 +186,15 @@ def in_two() -> ASGIApp:
     return app
 
 
-def including_a_router() -> FastAPI:
-    app, router = closed(), HandlingRouter(prefix="/r")
+class MatchingRouter(APIRouter):
+    """A router that chooses its requests in its own way."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return super().matches(scope)
+
+
+def including_a_router(kind: type[APIRouter]) -> FastAPI:
+    app, router = closed(), kind(prefix="/r")
     router.add_api_route("/a", off)
     app.include_router(router)
     return app
@@ -254,7 +261,13 @@ def mounted_in_itself() -> FastAPI:
         (lambda: closed(Reading(), exempt=always), ["depends any - on what Reading does - Reading"]),
         (below_a_root_path, ["depends GET/HEAD /m/a - on path"]),
         (
-            including_a_router,
+            lambda: including_a_router(MatchingRouter),
+            ["depends GET /r/a - on what MatchingRouter does - MatchingRouter"]
+            if NESTED
+            else ["open GET /r/a - forced off"],
+        ),
+        (
+            lambda: including_a_router(HandlingRouter),
             ["blocked GET /r/a - HandlingRouter", "blocked any /{path:path} - HandlingRouter"]
             if NESTED
             else ["open GET /r/a - forced off"],
