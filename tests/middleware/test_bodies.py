@@ -174,8 +174,6 @@ def reads(way: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Aw
 @example([b"1234", b"5678", b"9"], False, [read_body, read_body])
 @example([b"12", b"34"], True, [read_two_messages, read_body])
 @example([b"12"], False, [read_by_another_request, read_by_another_request])
-@example([b"12"], False, [read_twice_at_once])
-@example([b"12"], False, [read_one_chunk])
 @example([b"12"], False, [ask_whether_disconnected])
 def test_app_receives_the_whole_body_whatever_predicates_read(
     chunks: list[bytes], is_cut_off: bool, ways: list[Callable[[Request], Awaitable[object]]]
@@ -203,6 +201,22 @@ async def test_predicate_reads_at_most_one_mebibyte(size: int, expected: int) ->
     messages = [chunk(bytes(size - 100), more=True), chunk(bytes(100), more=False), DISCONNECT]
     exchange = await Exchange(messages, is_whole).run()
     assert (exchange.status, len(exchange.rest)) == (expected, 1)
+
+
+async def read_stream(request: Request) -> object:
+    assert b"".join([each async for each in request.stream()]) == b"12"
+    return None
+
+
+@pytest.mark.parametrize("way", [read_stream, read_twice_at_once])
+async def test_predicate_reads_a_stream_or_twice_at_once_and_the_app_receives_the_body(
+    way: Callable[[Request], Awaitable[object]],
+) -> None:
+    async def has_read(request: Request) -> bool:
+        return await way(request) is None
+
+    exchange = await Exchange([chunk(b"12", more=False), DISCONNECT], has_read).run()
+    assert (exchange.status, exchange.received) == (200, [chunk(b"12", more=False)])
 
 
 async def test_predicate_reads_at_most_so_many_messages(monkeypatch: pytest.MonkeyPatch) -> None:
