@@ -1,4 +1,4 @@
-"""Checks of the built distributions, where nothing else is installed: `python -I installed.py wheel sdist`.
+"""Checks of the built distributions, where nothing else is installed: `python -I installed.py sdist wheel sbom`.
 
 The session `package` of the noxfile runs it. It raises an `AssertionError` if something is wrong.
 """
@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import pkgutil
 import re
 import subprocess
@@ -91,6 +92,17 @@ def check_metadata() -> None:
     equal(command.value, f"{NAME}.cli:main")
 
 
+def check_sbom(path: str) -> None:
+    """Check that the SBOM lists this version and everything that it has installed, each with a license."""
+    sbom = json.loads(Path(path).read_text("utf-8"))
+    root = sbom["metadata"]["component"]
+    equal((root["name"], root["version"]), ("fastapi-maintenance", importlib.metadata.version(NAME)))
+    installed = {(one.name, one.version) for one in importlib.metadata.distributions()}
+    listed = {(one["name"], one["version"]) for one in [root, *sbom["components"]]}
+    equal(listed, installed)
+    equal([one["name"] for one in sbom["components"] if not one.get("licenses")], [])
+
+
 def check_imports() -> None:
     """Check that every module can be imported, or names the extra that it needs."""
     package = importlib.import_module(NAME)
@@ -145,10 +157,11 @@ async def check_that_it_works() -> None:
 
 
 if __name__ == "__main__":
-    sdist, wheel = sorted(sys.argv[1:], key=lambda path: path.endswith(".whl"))
+    sdist, wheel, sbom = sys.argv[1:]
     check_wheel(wheel)
     check_sdist(sdist)
     check_metadata()
+    check_sbom(sbom)
     check_imports()
     asyncio.run(check_that_it_works())
-    print(f"{len(sys.argv) - 1} distributions are right")  # noqa: T201 -- a program prints
+    print("the distributions and the SBOM are right")  # noqa: T201 -- a program prints

@@ -110,7 +110,7 @@ def test_commands_of_a_fresh_clone_are_sessions_of_the_noxfile() -> None:
 def test_commands_in_the_pages_exist_with_their_options() -> None:
     whole = "\n".join(COMMANDS).replace("\\\n", " ").splitlines()
     programs = {"alembic", "curl", "export", "fastapi-maintenance", "pip", "python3", "uvicorn"}
-    programs |= {"gunicorn", "ls", "pytest", "sudo"}
+    programs |= {"gh", "gunicorn", "ls", "pytest", "sudo"}
     assert {line.split()[0] for line in whole} == programs
     extras = {extra for line in whole if line.startswith("pip ") for extra in re.findall(r"\[(\w+)\]", line)}
     assert extras <= {"bypass", "cli", "redis", "sqlalchemy"}

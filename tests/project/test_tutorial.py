@@ -25,13 +25,13 @@ from tests.support import ROOT, free_port
 LIMIT = 150.0
 """Seconds after which everything that a document started is killed."""
 GIVES = {
-    "fastapi-maintenance[cli]": [
+    "fastapi-maintenance[cli]>=1": [
         "fastapi",
         "fastapi_maintenance",
         "fastapi_maintenance.testing",
         "fastapi-maintenance",
     ],
-    "fastapi-maintenance[redis]": ["redis"],
+    "fastapi-maintenance[redis]>=1": ["redis"],
     "httpx2": ["fastapi.testclient"],
 }
 """What can be imported, run or connected to after installing something of another name."""
