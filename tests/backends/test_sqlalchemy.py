@@ -25,8 +25,9 @@ from sqlalchemy.schema import CreateTable
 
 from fastapi_maintenance import MaintenanceState, backend_from_url, get_maintenance_state, set_maintenance_mode
 from fastapi_maintenance.backends import base as base_module
-from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table, operations
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from fastapi_maintenance.backends.sqlalchemy import postgresql as postgresql_module
+from fastapi_maintenance.backends.sqlalchemy import table as table_module
 from fastapi_maintenance.backends.url import close_if_made_here, opened
 from tests.backends.conftest import Place
 from tests.backends.helpers import DRIVERS, OFF, ON, connected, on_asyncio, run_python  # noqa: F401 -- a fixture
@@ -80,7 +81,7 @@ async def test_sqlalchemy_change_row_changed_there_and_back_is_retried(
 async def test_operation_that_is_cancelled_with_its_event_loop_logs_nothing() -> None:
     future = asyncio.get_running_loop().create_future()
     future.cancel()
-    operations._forget(future)
+    table_module._forget(future)
     assert future.cancelled()
 
 
@@ -205,17 +206,17 @@ async def test_sqlalchemy_row_that_a_person_inserted_is_read_and_written(backend
 
 
 async def test_close_engine_waits_for_cancelled_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "_GRACE", 0)
+    monkeypatch.setattr(table_module, "_GRACE", 0)
     backend = backend_from_url(f"sqlite+aiosqlite:///{tmp_path}/switch.db?timeout=60")
     reading = asyncio.ensure_future(backend.get_value())
-    while not operations._unfinished:  # noqa: ASYNC110 -- it has no event
+    while not table_module._unfinished:  # noqa: ASYNC110 -- it has no event
         await asyncio.sleep(0)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert len(operations._unfinished) == 1
+    assert len(table_module._unfinished) == 1
     await close_if_made_here(backend)
-    assert operations._unfinished == set()
+    assert table_module._unfinished == set()
     await close_if_made_here(backend)
 
 
@@ -274,7 +275,7 @@ async def test_connection_that_is_opened_when_its_caller_is_cancelled_is_closed(
         return Connection()
 
     engine: Any = SimpleNamespace(connect=open_and_cancel, dialect=SimpleNamespace(name="postgresql"))
-    connecting: asyncio.Future[Any] = asyncio.ensure_future(operations.connect(engine))
+    connecting: asyncio.Future[Any] = asyncio.ensure_future(table_module.open_connection(engine))
     with pytest.raises(asyncio.CancelledError):
         await connecting
     assert closed == ["closed"]

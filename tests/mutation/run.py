@@ -51,9 +51,7 @@ class Part:
 PARTS = {
     "core": Part(
         modules={
-            "state/values": ("state",),
-            "state/status": ("state",),
-            "state/changes": ("state",),
+            "state": ("state",),
             "codec": ("codec",),
             "predicates/clients": ("clients", "predicates"),
             "predicates/combinators": ("laws", "openapi"),
@@ -106,7 +104,6 @@ PARTS = {
             "backends/redis_workers": ("stores", "redis"),
             "backends/sqlalchemy/backend": ("stores", "sqlalchemy", "url"),
             "backends/sqlalchemy/postgresql": ("stores", "sqlalchemy"),
-            "backends/sqlalchemy/operations": ("stores", "sqlalchemy"),
             "backends/sqlalchemy/table": ("stores", "sqlalchemy", "alembic"),
         },
         tests=("agreement", "alembic", "stores", "redis", "sqlalchemy", "url"),
