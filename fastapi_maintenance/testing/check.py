@@ -1,8 +1,6 @@
 """`check_backend`: whether a backend keeps the promises of backends."""
 
 import inspect
-import logging
-import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -71,16 +69,9 @@ def check_backend(
 
 async def _run(make_backend: MakeBackend, scenarios: list[Scenario], patience: float) -> PromiseBrokenError | None:
     """Run the scenarios; return the first broken promise."""
-    logger, thread = logging.getLogger("fastapi_maintenance"), threading.get_ident()
-
-    def is_of_another_thread(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
     calls: list[str] = []
     name, promise = "check_backend", ""
     async with AsyncExitStack() as stack:
-        logger.addFilter(is_of_another_thread)  # the error contains what matters of the log
-        stack.callback(logger.removeFilter, is_of_another_thread)
         instances = [opened_instance(make_backend, each, calls, patience=patience) for each in "ab"]
         a, b = [await stack.enter_async_context(instance) for instance in instances]
         try:

@@ -30,7 +30,7 @@ KILLED = {1, 3}  # what pytest returns if a test failed
 TIMEOUTS = {-24, 24, 36, 152, 255}  # what mutmut records if they did not end
 TIME_LIMIT = 300  # seconds
 LEFT = ("left_to_app", "forced", "telemetry")
-FILE = ("file_locks", "file_reading", "file_writing")
+FILE = ("file", "file_failures")
 ARGUMENTS = ("-p", "tests.mutation.order", "-p", "no:cacheprovider", "--show-capture=no")
 
 
@@ -68,10 +68,10 @@ PARTS = {
             "_routing/origin": ("ways_in", "layers", "dispatch"),
             "_routing/left_to_app": ("left_to_app", "layers", "arrangements", "scope"),
             "_routing/routes": ("places", "order", "failing_routes", "hints", "openapi", *LEFT),
-            "backends/base": ("base", "env", "memory", "writable", *FILE, "failures", "drain", "redis"),
+            "backends/base": ("env", "memory", "writable", *FILE, "failures", "drain", "redis"),
             "backends/cached": ("cached",),
             "backends/env": ("env",),
-            "backends/file": (*FILE, "writable", "crash"),
+            "backends/file": (*FILE, "writable"),
             "backends/memory": ("memory", "writable", "drain", "changes"),
             "backends/url": ("url",),
         },

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import re
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from typing import Any, Literal, cast
 
 import anyio
 import pytest
-from anyio import to_thread
 from anyio.lowlevel import checkpoint
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -252,20 +250,6 @@ def test_promise_broken_error_shows_the_last_calls_and_keeps_the_cause() -> None
 def test_check_backend_error_of_make_backend_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         check_backend(lambda: cast("StateBackend", 1 / 0))
-
-
-def test_check_backend_logs_nothing_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
-    logger = logging.getLogger("fastapi_maintenance")
-
-    class Logs(BareSwitch):
-        async def get_value(self) -> bool:
-            logger.warning("of its own")
-            await to_thread.run_sync(logger.warning, "of another thread")
-            return self.value
-
-    check_backend(Logs, scenarios=[scenarios.reads_agree])
-    logger.warning("afterwards")
-    assert {record.message for record in caplog.records} == {"of another thread", "afterwards"}
 
 
 def test_check_backend_failure_in_pytest_shows_the_calling_line(tmp_path: Path) -> None:
