@@ -176,7 +176,7 @@ class Known:
         began = self.last_write = moment()
         try:
             written = check_state(await guarded(write()))
-        finally:  # a write that raised may have been made
+        finally:  # a write that raised may have reached the store
             is_alone = self.last_write == began
             self.last_write = moment()
         with self._lock:
@@ -240,19 +240,19 @@ def key_of(backend: StateBackend) -> object:
 
 
 def known_of(backend: StateBackend) -> Known:
-    """Return what this process knows of the switch of a backend; it is kept as long as it is referenced."""
+    """Return what this process knows of the switch of a backend; it lives as long as something refers to it."""
     key = key_of(backend)
     return _known.get(key) or _known.setdefault(key, Known(name_of(uncached(backend))))
 
 
 async def update_state(backend: DetailedStateBackend, change: StateChange) -> MaintenanceState:
-    """Apply a change; on return, the store has it and this process knows it."""
+    """Apply a change; when this returns, it is stored, and known in this process."""
     behind = cast("DetailedStateBackend", uncached(backend))
     return await known_of(behind).write(behind, lambda: behind.update_state(change))
 
 
 async def set_value(backend: StateBackend, value: bool) -> None:  # noqa: FBT001 -- the signature of the Protocol
-    """Set a bare switch; on return, the store has it and this process knows it."""
+    """Set a bare switch; when this returns, the value is stored, and known in this process."""
     behind = uncached(backend)
 
     async def write() -> MaintenanceState:

@@ -145,10 +145,6 @@ def _redis(name: str, scheme: str, rest: str) -> StateBackend:
 def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
     from fastapi_maintenance.backends.sqlalchemy.backend import SQLAlchemyBackend, close_engine, make_engine  # noqa: PLC0415 -- an extra
 
-    for option, _ in parse_qsl(url.partition("?")[2]):
-        if option != "create_table" and get_close_matches(option, ["create_table"]):
-            msg = f"{name} has {option!r} in its query; did you mean create_table?"
-            raise ValueError(msg)
     try:
         engine, given = make_engine(url)
     except ValueError as error:

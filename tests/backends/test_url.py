@@ -110,7 +110,6 @@ KNOWN = r"one of env: file: memory: redis: .* postgresql\+asyncpg: .* sqlite\+ai
     ("url", "text"),
     [
         ("", f"^url must begin with {KNOWN}, got ''$"),
-        ("sqlite+aiosqlite:///a.db?create_tabel=no", "^url has 'create_tabel' in its query; did you mean create_table"),
         ("maintenance.txt", r"^url must begin with .*, got 'maintenance.txt'; did you mean file:maintenance.txt\?$"),
         ("folder/redis", r"^url must begin with .*, got 'folder/redis'; did you mean file:folder/redis\?$"),
         ("reddis://me:secret@host", rf"^url must begin with {KNOWN}, got 'reddis:'; did you mean redis://\?$"),

@@ -16,8 +16,6 @@ from typing import Any, Literal, cast
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from fastapi_maintenance import (
     EnvVarBackend,
@@ -30,8 +28,7 @@ from fastapi_maintenance import (
     backend_from_url,
     cached,
 )
-from fastapi_maintenance.backends.redis import RedisBackend
-from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+from fastapi_maintenance._helpers.waiting import current_loop
 from fastapi_maintenance.testing import SCENARIOS, MakeBackend, PromiseBrokenError, check_backend, scenarios
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch, TextSwitch
 from tests.testing import broken
@@ -154,28 +151,17 @@ def test_check_backend_server_url_passes(kind: str, url_of: Callable[[str], str]
     gc.collect()  # closes, with a warning, a connection of psycopg whose opening was cancelled
 
 
-@pytest.mark.usefixtures("_patient")
-@pytest.mark.parametrize("kind", ["redis", "sqlite"])
-def test_check_backend_context_manager_makes_clients_on_its_event_loop_and_passes(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    clients: list[object] = []
+def test_check_backend_context_manager_is_entered_and_left_on_its_event_loop() -> None:
+    store, left = dict[str, str](), list[bool]()
 
     @asynccontextmanager
-    async def make_redis() -> AsyncGenerator[StateBackend]:
-        async with Redis.from_url(request.getfixturevalue("redis_url")) as client:
-            clients.append(client)
-            yield RedisBackend(client)
+    async def make_backend() -> AsyncGenerator[StateBackend]:
+        loop = current_loop()
+        yield TextSwitch(store)
+        left.append(loop is current_loop())
 
-    @asynccontextmanager
-    async def make_sqlite() -> AsyncGenerator[StateBackend]:
-        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
-        clients.append(engine)
-        yield SQLAlchemyBackend(engine, poll_interval=0.01)
-        await engine.dispose()
-
-    check_backend(make_redis if kind == "redis" else make_sqlite, patience=A_MINUTE)
-    assert len(clients) == 2
+    check_backend(make_backend)
+    assert left == [True, True]
 
 
 # What it finds

@@ -79,7 +79,7 @@ class SwitchTable:
         return found
 
     async def write_row(self, connection: AsyncConnection, key: str, text: str, before: Row) -> bool:
-        """Write the state of a switch; return False if the row is no longer `before`, which was just read."""
+        """Write the state of a switch; return False if the row has changed since `before` was read."""
         table = self.table
         if before.version is not None:
             unchanged = (table.c.key == key) & (table.c.version == before.version) & (table.c.state == before.state)
