@@ -65,7 +65,7 @@ RUN_ONCE = {
 SLOW = [
     *("tests/browser", "tests/project", "tests/switch", "tests/telemetry", "tests/testing"),
     *(
-        "tests/backends/test_file_writing.py",
+        "tests/backends/test_file.py",
         "tests/cli/test_run.py",
         "tests/cli/test_drain.py",
         "tests/cli/test_workers.py",

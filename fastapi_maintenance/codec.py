@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 from fastapi_maintenance._helpers.checks import check_str, reject
 from fastapi_maintenance.errors import InvalidStateError
-from fastapi_maintenance.state import Hold, MaintenanceState, Switch, Window
-from fastapi_maintenance.state.values import TIMES
+from fastapi_maintenance.state import TIMES, Hold, MaintenanceState, Switch, Window
 
 __all__ = ["SIZE_LIMIT", "bool_to_str", "state_to_text", "str_to_bool", "text_to_state"]
 

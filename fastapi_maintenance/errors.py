@@ -51,7 +51,7 @@ class WorkerStatus:
         if not self.requests:
             clock_hint = f"; its clock is {self.clock_ahead:g} s ahead" if abs(self.clock_ahead or 0) >= 1 else ""
             if self.is_current and not self.is_on:
-                return f"{who} takes maintenance for off, by its clock or a block of its own{clock_hint}"
+                return f"{who} considers maintenance off, by its clock or a block of its own{clock_hint}"
             return f"{who} has not confirmed that maintenance is on{clock_hint}"
         many = "1 request" if self.requests == 1 else f"{self.requests} requests"
         which = "" if self.requests == 1 else "the oldest "

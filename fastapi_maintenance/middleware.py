@@ -25,7 +25,7 @@ from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, enter, leave
 from fastapi_maintenance._switch.settings import Settings, checked
-from fastapi_maintenance.backends.known import key_of
+from fastapi_maintenance.backends.cached import key_of
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
 from fastapi_maintenance.predicates.combinators import is_async

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.codec import bool_to_str, state_to_text, str_to_bool, text_to_state
+from fastapi_maintenance.codec import state_to_text, str_to_bool, text_to_state
 from fastapi_maintenance.errors import InvalidStateError, MaintenanceError
 from fastapi_maintenance.state import Hold, MaintenanceState, Switch, Window
 from tests.strategies import (
@@ -78,11 +78,6 @@ def test_str_to_bool_other_text_raises_showing_the_value(text: str) -> None:
 def test_codec_value_not_a_str_raises_naming_it(function: Callable[[Any], object], name: str, value: object) -> None:
     with pytest.raises(TypeError, match=rf"^{name} must be a str, got "):
         function(value)
-
-
-def test_bool_to_str_is_1_or_0_and_is_read_back() -> None:
-    assert [bool_to_str(True), bool_to_str(False)] == ["1", "0"]
-    assert [str_to_bool("1"), str_to_bool("0")] == [True, False]
 
 
 def without_lone_since(state: MaintenanceState) -> MaintenanceState:
@@ -157,7 +152,7 @@ def test_text_to_state_reads_a_time_of_any_zone_as_its_instant(time: datetime) -
     assert ends_at.replace(tzinfo=None) == instant_of(time)
 
 
-@given(any_text)
+@given(any_text | any_text.map(lambda text: '{"switch": {"on": true}, ' + text))
 @example("{")
 @example("{}")
 @example("{" * 100_000)
@@ -173,11 +168,6 @@ def test_text_to_state_reads_a_time_of_any_zone_as_its_instant(time: datetime) -
 def test_text_to_state_of_any_text_returns_a_state_or_raises(text: str) -> None:
     state = state_or_none(text)
     assert state is None or text_to_state(state_to_text(state)) == without_lone_since(state)
-
-
-@given(any_text)
-def test_text_to_state_of_any_text_after_a_brace_returns_a_state_or_raises(text: str) -> None:
-    assert state_or_none('{"switch": {"on": true}, ' + text) in {None, MaintenanceState(switch=Switch(on=True))}
 
 
 @given(json_values | state_like_objects, st.booleans())

@@ -9,7 +9,7 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.follower import following
-from fastapi_maintenance.backends.known import Known
+from fastapi_maintenance.backends.cached import Known
 from fastapi_maintenance.state import Hold, MaintenanceStatus, status_of
 from fastapi_maintenance.typing import StateBackend
 

@@ -30,7 +30,7 @@ from fastapi_maintenance._switch.follower import Subscription, subscribe
 from fastapi_maintenance._switch.reports import Goes, find_registry, report_of
 from fastapi_maintenance._switch.requests import Served, Verdicts
 from fastapi_maintenance.backends.base import name_of
-from fastapi_maintenance.backends.known import uncached
+from fastapi_maintenance.backends.cached import uncached
 from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import open_holds, status_of
 from fastapi_maintenance.typing import StateBackend, WorkerRegistry

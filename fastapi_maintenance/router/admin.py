@@ -12,7 +12,7 @@ from fastapi_maintenance._helpers.checks import check_bool, check_callable, reje
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch.holds import check_detailed, remove_hold
 from fastapi_maintenance._switch.reports import get_workers
-from fastapi_maintenance.backends.known import update_state
+from fastapi_maintenance.backends.cached import update_state
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.control import cancel_maintenance, checked_window, get_maintenance_state
 from fastapi_maintenance.errors import NotSupportedError, WorkerStatus

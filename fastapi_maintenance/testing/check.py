@@ -39,7 +39,7 @@ def check_backend(
     path, or the same object if the switch lives in it. Nothing else may use this switch at the same time, so give it a
     key, a file or a database of its own. It is switched off before each scenario and at the end.
 
-    The backends are made, used and closed on one event loop in a thread of its own, so `make_backend` may open
+    The backends are created, used and closed on one event loop, in its own thread, so `make_backend` may open
     connections.
 
     Args:

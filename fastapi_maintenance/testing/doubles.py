@@ -37,7 +37,7 @@ def maintenance_forced(
     If requests reached the app in the block, but no maintenance middleware of it, a warning says so at the end.
 
     Args:
-        app: The app, or what a maintenance middleware has made of one.
+        app: The app, which a maintenance middleware may already wrap.
         active: Whether maintenance is on.
         message: The message for visitors.
 

@@ -121,7 +121,7 @@ class Instance:
         await self._call("set_value", value)
 
     async def get_state(self) -> MaintenanceState:
-        """Return the state; that of a bare switch is made of its value."""
+        """Return the state; for a bare switch, one without details."""
         if not self.has("get_state"):
             return MaintenanceState(switch=Switch(on=await self.get_value()))
         state: MaintenanceState = await self._call("get_state")
@@ -225,7 +225,7 @@ class Watch:
                 try:
                     await self._follow(states)
                 finally:
-                    if hasattr(states, "aclose"):  # generators have it
+                    if hasattr(states, "aclose"):  # as generators do
                         with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
                             await states.aclose()
         except Exception as error:  # noqa: BLE001 -- raised by `expect`

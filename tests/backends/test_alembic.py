@@ -26,7 +26,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
-from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend, maintenance_table
 from tests.backends.helpers import OFF, ON, messages_of, on_asyncio, wait_for_workers, watched  # noqa: F401 -- a fixture
 from tests.cli.driving import COMMAND
 from tests.documents import DOCS, example, examples_of, statuses
@@ -157,6 +157,7 @@ WAYS: dict[str, Give] = {
     "metadata with a schema": lambda path: SQLAlchemyBackend(
         create_async_engine(path, execution_options={"schema_translate_map": {"shop": "main"}}),
         metadata=sqlalchemy.MetaData(schema="shop"),
+        table_name="switches",
     ),
     "argument": lambda path: SQLAlchemyBackend(create_async_engine(path), create_table=False),
     "URL": lambda path: cast("SQLAlchemyBackend", backend_from_url(f"{path}?create_table=false")),
@@ -168,13 +169,14 @@ async def test_table_left_to_migrations_is_never_created_and_is_found_later(way:
     errors: list[object] = []
     backend = WAYS[way](f"sqlite+aiosqlite:///{tmp_path}/switch.db")
     backend.poll_interval = 0.005
+    assert maintenance_table(backend.table.metadata, backend.table.name) is backend.table
     sqlalchemy.event.listen(backend.engine.sync_engine, "handle_error", errors.append)
     async with watched(backend) as states:
         await eventually(lambda: len(states) >= 20)
         for value in (True, False):
             with pytest.raises(MissingTableError) as caught:
                 await set_maintenance_mode(value, backend)
-            assert str(caught.value).replace("shop.", "") == MISSING
+            assert str(caught.value).replace("shop.switches", "fastapi_maintenance") == MISSING
         async with backend.engine.begin() as connection:
             names = await connection.run_sync(lambda sync: sqlalchemy.inspect(sync).get_table_names())
             assert (names, len(errors), all(state == OFF for state in states)) == ([], 1, True)

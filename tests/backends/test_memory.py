@@ -1,14 +1,20 @@
-"""`MemoryBackend`, and `BaseStateBackend` of the spec."""
+"""`MemoryBackend`, `BaseStateBackend` of the spec, and how stores are watched."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 
 from fastapi_maintenance import BaseStateBackend, MaintenanceState, MemoryBackend, Switch
+from fastapi_maintenance.backends.base import Read, StoreBackend, Wait
+from fastapi_maintenance.typing import StateChange
 from tests.backends.helpers import OFF, ON
 from tests.stores import TextSwitch
+from tests.support import RunJumping
 
 pytestmark = pytest.mark.anyio
 SOON = MaintenanceState(switch=Switch(message="Soon"))
@@ -43,3 +49,43 @@ async def test_base_state_backend_converts_between_words_and_booleans() -> None:
 def test_base_state_backend_without_its_two_methods_is_abstract() -> None:
     with pytest.raises(TypeError, match="abstract"):
         BaseStateBackend()  # type: ignore[abstract]  # what is refused
+
+
+# `StoreBackend`
+
+
+class Silent(StoreBackend):
+    """A store without notifications, in which some waits never end."""
+
+    def __init__(self, endless: list[bool]) -> None:
+        super().__init__("key", 0.01)
+        self.endless = endless
+        self.reads = 0
+
+    async def _read(self) -> MaintenanceState:
+        self.reads += 1
+        return MaintenanceState()
+
+    async def _try(self, change: StateChange) -> MaintenanceState | None:
+        return change(await self._read())
+
+    async def _wait(self, seconds: float) -> None:
+        await anyio.sleep(60 if self.endless.pop(0) else seconds)
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncGenerator[tuple[Read, Wait]]:
+        yield self._read, self._wait
+
+
+@pytest.mark.parametrize(("endless", "reads"), [([True, True], 2), ([True, False, True, False, True, True], 6)])
+def test_store_watch_raises_after_two_endless_waits(endless: list[bool], reads: int, run_jumping: RunJumping) -> None:
+    """One may be due to this process, if it was stopped or busy."""
+    backend = Silent(endless.copy())
+
+    async def watch() -> None:
+        with pytest.raises(TimeoutError, match="did not end in time, twice in a row"):
+            async for _ in backend.watch():
+                pass
+
+    run_jumping(watch)
+    assert backend.reads == reads

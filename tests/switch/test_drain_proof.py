@@ -59,7 +59,7 @@ async def test_worker_whose_clock_is_ahead_by_more_than_the_lease_does_not_confi
     store = DrainableStore()
     async with served(Service(ClockedStore(beside=store))):
         text = await refused(DrainTimeoutError, store, 5, lease=30)
-        assert "takes maintenance for off, by its clock or a block of its own; its clock is 60 s ahead" in text
+        assert "considers maintenance off, by its clock or a block of its own; its clock is 60 s ahead" in text
         assert await seconds_to_body(store, lease=120) == pytest.approx(2, abs=0.2)
         await set_maintenance_mode(True, store)  # on, but not by the hold
         text = await refused(DrainTimeoutError, store, 5, lease=30)
@@ -73,7 +73,7 @@ async def test_worker_with_an_older_block_of_its_own_that_its_store_has_lost_doe
         elsewhere.before_write = be_down  # so its hold cannot be put back
         await lose_state(store)
         text = await refused(DrainTimeoutError, store, 5)
-        assert text.endswith("takes maintenance for off, by its clock or a block of its own")
+        assert text.endswith("considers maintenance off, by its clock or a block of its own")
         elsewhere.come_back()
         await anyio.sleep(2)  # it is put back, as the older one
         assert await seconds_to_body(store) == pytest.approx(2, abs=0.2)

@@ -19,9 +19,14 @@ except ImportError as _error:
 from fastapi_maintenance._helpers.checks import check_bool, check_name, reject, reject_kind
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply
-from fastapi_maintenance.backends.sqlalchemy import operations, postgresql
-from fastapi_maintenance.backends.sqlalchemy.table import KEY_LENGTH, SwitchTable, maintenance_table
-from fastapi_maintenance.backends.sqlalchemy.workers import PostgreSQLWorkers
+from fastapi_maintenance.backends.sqlalchemy import postgresql
+from fastapi_maintenance.backends.sqlalchemy.table import (
+    KEY_LENGTH,
+    SwitchTable,
+    finish_operations,
+    maintenance_table,
+    run_operation,
+)
 from fastapi_maintenance.codec import state_to_text, text_to_state
 from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import MaintenanceState
@@ -79,7 +84,7 @@ class SQLAlchemyBackend(StoreBackend):
         )
         create = metadata is None if create_table is None else check_bool("create_table", create_table)
         self._rows = SwitchTable(self.table, create=create)
-        self._workers = PostgreSQLWorkers(self._run, self._rows, key)
+        self._workers = postgresql.PostgreSQLWorkers(self._run, self._rows, key)
         # Each statement is a transaction: none stays open during a wait, and none fails to serialize.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -104,7 +109,7 @@ class SQLAlchemyBackend(StoreBackend):
         return await self._run(postgresql.now)
 
     async def _run(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
-        return await operations.run(self._engine, work)
+        return await run_operation(self._engine, work)
 
     async def _read(self) -> MaintenanceState:
         return await self._run(self._read_on)
@@ -165,7 +170,7 @@ async def _sleep_until(until: float, seconds: float) -> None:
 
 async def close_engine(engine: AsyncEngine) -> None:
     """Close the connections of an engine after its operations have ended, which need the event loop until then."""
-    await operations.finish()
+    await finish_operations()
     await engine.dispose()
 
 

@@ -1,18 +1,27 @@
-"""Push changes by `LISTEN` and `NOTIFY` of PostgreSQL, with asyncpg or psycopg."""
+"""What PostgreSQL adds: changes pushed by `LISTEN` and `NOTIFY`, with asyncpg or psycopg, and the workers of a switch.
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+Each worker has a row that names an advisory lock. The connection that listens for changes holds the lock, and the
+database releases it when the connection is closed, so a worker whose lock is free is dead.
+"""
+
+import hashlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import anyio
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, bindparam, column, delete, func, select, update
+from sqlalchemy import text as sql
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from fastapi_maintenance._helpers.process import let_go_in_children
-from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
+from fastapi_maintenance._helpers.process import identity, let_go_in_children, remembered
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, in_time
 from fastapi_maintenance.backends.base import Wait
-from fastapi_maintenance.backends.sqlalchemy import operations
+from fastapi_maintenance.backends.sqlalchemy.table import Row, SwitchTable, open_connection, run_operation
+from fastapi_maintenance.errors import NotSupportedError
 
 if TYPE_CHECKING:
     import asyncpg
@@ -20,6 +29,19 @@ if TYPE_CHECKING:
 
 _CHANNEL = "fastapi_maintenance"
 _ARRIVES_WITHIN = 0.5  # seconds; a worker waits up to a second for this before it signs
+_POLL = 0.02  # seconds
+_LOCKS = (
+    sql(
+        "SELECT (classid::bigint << 32) | objid::bigint AS number FROM pg_locks WHERE locktype = 'advisory' "
+        "AND objsubid = 1 AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    .columns(column("number", BigInteger))
+    .subquery()
+)
+_held: list[int] = remembered([])
+"""The locks that listening connections of this process hold."""
+_refused: dict[int, str] = remembered({})
+"""The locks that no connection can hold, and the reason."""
 
 
 class NotPushedError(Exception):
@@ -60,7 +82,7 @@ async def listening(engine: AsyncEngine) -> AsyncGenerator[tuple[AsyncConnection
             connection, so that notifications do not arrive.
     """
     with in_time(ANSWER_TIMEOUT):
-        connection = await operations.connect(engine)
+        connection = await open_connection(engine)
     try:
         with in_time(2 * ANSWER_TIMEOUT):
             process_id = select(func.pg_backend_pid())
@@ -90,7 +112,7 @@ async def _is_notified(engine: AsyncEngine, wait: Wait) -> bool:
         await notify(connection, "")
 
     began = anyio.current_time()
-    await operations.run(engine, notify_all)
+    await run_operation(engine, notify_all)
     await wait(_ARRIVES_WITHIN)
     return anyio.current_time() - began < _ARRIVES_WITHIN
 
@@ -129,3 +151,100 @@ _LISTENERS: dict[str, Callable[[AsyncConnection], Awaitable[_Listener]]] = {
     "asyncpg": _listen_with_asyncpg,
     "psycopg": _listen_with_psycopg,
 }
+
+
+class PostgreSQLWorkers:
+    """The records of the workers behind one switch; each method raises a `sqlalchemy.exc.SQLAlchemyError` on failure.
+
+    `run` does work with a connection of the pool.
+    """
+
+    def __init__(
+        self, run: Callable[[Callable[[AsyncConnection], Awaitable[Any]]], Awaitable[Any]], rows: SwitchTable, key: str
+    ) -> None:
+        self._run = run
+        self._rows = rows
+        self._table = rows.table
+        self._switch = hashlib.sha256(key.encode()).hexdigest()[:16]  # a key may be too long
+
+    def refuse(self, reason: str) -> bool:
+        """Refuse to sign in this event loop until `listening`; return whether it was not refused before."""
+        number = self._lock()
+        is_new = number not in _refused
+        _refused[number] = reason
+        return is_new
+
+    @asynccontextmanager
+    async def listening(self, connection: AsyncConnection) -> AsyncGenerator[None]:
+        """Hold the lock on this connection, to show that this process is alive.
+
+        The lock is a shared one, since the database may still count it for a previous connection that was lost.
+        """
+        number = self._lock()
+        await connection.execute(select(func.pg_advisory_lock_shared(number)))
+        _held.append(number)
+        _refused.pop(number, None)
+        try:
+            yield
+        finally:
+            _held.remove(number)
+
+    async def sign(self, worker: str, report: str, /) -> None:
+        """Write the row of a worker of this event loop; wait until a connection listens.
+
+        Raises:
+            NotSupportedError: No connection can listen.
+        """
+        number = self._lock()
+        while number not in _held:
+            if number in _refused:
+                msg = f"drains need a listening connection in each worker, which is refused here: {_refused[number]}"
+                raise NotSupportedError(msg)
+            await anyio.sleep(_POLL)
+        await self._run(partial(self._write, row=self._row(worker), text=f"{number} {report}"))
+
+    async def leave(self, worker: str, /) -> None:
+        """Remove the row of a worker."""
+
+        async def remove(connection: AsyncConnection) -> None:
+            await connection.execute(delete(self._table).where(self._table.c.key == self._row(worker)))
+
+        await self._run(remove)
+
+    async def reports(self) -> Mapping[str, str]:
+        """Return the report of each worker whose lock is held, and remove the rows of the others."""
+        reports: dict[str, str] = await self._run(self._read)
+        return reports
+
+    async def _write(self, connection: AsyncConnection, *, row: str, text: str) -> None:
+        table, found = self._table, await self._rows.read_row(connection, row)
+        if found.version is None:
+            await self._rows.write_row(connection, row, text, Row())
+        elif found.state != text:
+            await connection.execute(update(table).where(table.c.key == row).values(state=text))
+
+    async def _read(self, connection: AsyncConnection) -> dict[str, str]:
+        table, prefix = self._table, self._row("")
+        statement = select(table.c.key, table.c.state).where(table.c.key.startswith(prefix, autoescape=True))
+        rows = await self._rows.read_rows(connection, statement)
+        held = {str(number) for number in (await connection.execute(select(_LOCKS.c.number))).scalars()}
+        reports = {}
+        for row, text in rows:
+            number, _, report = text.partition(" ")
+            if number in held:
+                reports[row.removeprefix(prefix)] = report
+                continue
+            dead = (table.c.key == row) & (table.c.state == text)
+            bound = bindparam("number", int(number) if number.lstrip("-").isdecimal() else 0, BigInteger)
+            with suppress(DBAPIError):  # this user may not be permitted to write
+                await connection.execute(delete(table).where(dead, bound.not_in(select(_LOCKS.c.number))))
+        return reports
+
+    def _row(self, worker: str) -> str:
+        """Return the key of a worker's row."""
+        return f"worker/{self._switch}/{worker}"
+
+    def _lock(self) -> int:
+        """Return the number of the lock for this process, event loop and switch."""
+        name = f"{identity()} {id(current_loop())} {self._table.fullname} {self._switch}"
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)

@@ -1,12 +1,12 @@
-"""`LocalFileBackend` when threads cannot be started, or the file system fails or never answers."""
+"""`LocalFileBackend` and its workers when threads, the file system or records fail or are lost."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import itertools
 import os
+import shutil
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,8 +19,9 @@ import pytest
 
 from fastapi_maintenance import LocalFileBackend, MaintenanceState, cached, set_maintenance_mode
 from fastapi_maintenance.backends import file as file_module
+from fastapi_maintenance.backends import file_workers
 from fastapi_maintenance.backends.file_workers import FileWorkers
-from tests.backends.helpers import WORKER, as_root, check_drain
+from tests.backends.helpers import WORKER, check_drain, wait_for_workers
 from tests.middleware.test_failures import app_on, status
 from tests.support import eventually
 from tests.switch.lifespans import answers, living
@@ -160,35 +161,32 @@ async def test_file_worker_leaves_during_a_cancelled_sign(tmp_path: Path, monkey
 
 
 @contextlib.contextmanager
-def silent_file_system(folder: Path) -> Iterator[None]:
-    """Mount a file system that never answers, until the block ends."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    try:
-        with open("/dev/fuse", "r+b", buffering=0) as device:  # noqa: PTH123 -- closing it ends the file system
-            options = f"fd={device.fileno()},rootmode=40000,user_id=0,group_id=0".encode()
-            if libc.mount(b"silent", bytes(folder), b"fuse", 0, options):
-                pytest.skip(f"no file system can be mounted here: {os.strerror(ctypes.get_errno())}")
-            yield
-    finally:
-        libc.umount2(bytes(folder), 2)  # MNT_DETACH
+def file_system_hangs() -> Iterator[None]:
+    """Let the file system not answer until the block ends."""
+    goes_on = threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        goes_on.wait(60)
+        raise OSError(errno.EIO, "gone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "stat", hang)
+        yield
+        goes_on.set()
 
 
-@as_root
-@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="there is no /dev/fuse")
-async def test_cached_file_on_a_silent_file_system_holds_no_request_beyond_the_read_timeout(tmp_path: Path) -> None:
-    volume = tmp_path / "volume"
-    volume.mkdir()
-    backend = cached(LocalFileBackend(volume / "mode"), ttl=0.05)
+async def test_cached_file_system_hangs_requests_wait_no_longer_than_the_read_timeout(tmp_path: Path) -> None:
+    backend = cached(LocalFileBackend(tmp_path / "mode"), ttl=0.05)
     app = app_on(backend, read_timeout=0.2)
     await set_maintenance_mode(True, backend)
     assert await status(app) == 503
-    with silent_file_system(volume):
+    with file_system_hangs():
         for _ in range(5):
             with anyio.fail_after(30):
                 assert await status(app) == 503
             await anyio.sleep(0.06)
         await eventually(lambda: [each.name for each in threading.enumerate()].count("fastapi_maintenance") <= 1)
-    (volume / "mode").write_text("0")
+    (tmp_path / "mode").write_text("0")
     await answers(app, 200)
 
 
@@ -196,21 +194,13 @@ async def test_cached_file_on_a_silent_file_system_holds_no_request_beyond_the_r
 async def test_file_system_hangs_raises_in_time(
     operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    goes_on, use = threading.Event(), USES[operation]
-    backend = LocalFileBackend(tmp_path / "mode")
-
-    def hang(*_: object, **__: object) -> None:
-        goes_on.wait(60)
-        raise OSError(errno.EIO, "gone")
-
-    with monkeypatch.context() as patched:
+    backend, use = LocalFileBackend(tmp_path / "mode"), USES[operation]
+    with monkeypatch.context() as patched, file_system_hangs():
         patched.setattr(file_module, "WRITE_TIMEOUT", 0.05)
         patched.setattr(file_module, "ANSWER_TIMEOUT", 0.05)
-        patched.setattr(os, "stat", hang)
         for _ in range(2):  # the second one waits for the first, which still hangs
             with pytest.raises(TimeoutError, match="no answer within"):
                 await use(backend)
-        goes_on.set()
     await use(backend)
     assert await backend.get_value() is (operation == "set_value")
 
@@ -242,3 +232,85 @@ async def test_file_watch_raises_after_two_polls_hang(
             else:
                 (tmp_path / "mode").write_text("1")
                 assert (await anext(states)).switch.on
+
+
+# Workers
+
+
+def remove(folder: Path, pattern: str) -> None:
+    """Remove files of a folder, or the folder."""
+    if not pattern:
+        shutil.rmtree(folder.rename(f"{folder}.old"))  # nobody can write into it any more
+    for path in folder.glob(pattern or "*"):
+        path.unlink()
+
+
+each_loss = pytest.mark.parametrize("pattern", ["", "*", "*.json", "*.lock"], ids=["folder", "all", "record", "lock"])
+
+
+@each_loss
+async def test_file_worker_whose_record_is_lost_is_counted_and_signs_again(tmp_path: Path, pattern: str) -> None:
+    path = str(tmp_path / "switch")
+    worker, reader = FileWorkers(path), FileWorkers(path)
+    await worker.sign(WORKER, "busy")
+    assert await reader.reports() == {WORKER: "busy"}
+    remove(tmp_path / "switch.workers", pattern)
+    assert await reader.reports() == {WORKER: "busy"}
+    assert await FileWorkers(path).reports() == ({WORKER: "busy"} if pattern == "*.lock" else {})
+    for report in ("busy", "idle"):
+        await worker.sign(WORKER, report)
+        assert [await each.reports() for each in (reader, FileWorkers(path))] == [{WORKER: report}] * 2
+    await worker.leave(WORKER)
+    assert await reader.reports() == {}
+
+
+async def test_app_on_a_link_to_a_file_that_is_changed_signs_beside_the_other_file(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    for name in ("1", "2"):
+        (tmp_path / name).mkdir()
+    link.symlink_to("1")
+    async with living(app := app_on(LocalFileBackend(link / "switch"))):
+        reader = LocalFileBackend(link / "switch")
+        await wait_for_workers(reader, os.getpid())
+        (tmp_path / "new").symlink_to("2")
+        (tmp_path / "new").replace(link)
+        assert len(await reader.workers.reports()) == 1
+        await wait_for_workers(LocalFileBackend(tmp_path / "2" / "switch"), os.getpid())
+        await wait_for_workers(LocalFileBackend(tmp_path / "1" / "switch"))
+        await check_drain(app, LocalFileBackend(link / "switch"))
+    assert list(tmp_path.glob("*/switch.workers/*.json")) == []
+
+
+async def test_file_worker_whose_lock_is_free_is_removed_by_readers_and_writers(tmp_path: Path) -> None:
+    folder = tmp_path / "switch.workers"
+    for look in (
+        lambda: FileWorkers(str(tmp_path / "switch")).reports(),
+        lambda: FileWorkers(str(tmp_path / "switch")).sign("host.2.process-1", "idle"),
+    ):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{WORKER}.json").write_text("busy", encoding="utf-8")
+        (folder / f"{WORKER}.lock").touch()
+        os.utime(folder / f"{WORKER}.lock", (0, 0))
+        await look()
+        assert not (folder / f"{WORKER}.json").exists()
+        assert (folder / f"{WORKER}.lock").stat().st_mtime > time.time() - 60  # kept, as it has just been found dead
+
+
+async def test_file_lock_of_worker_that_left_is_removed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, lock = str(tmp_path / "switch"), tmp_path / "switch.workers" / f"{WORKER}.lock"
+    worker, reader = FileWorkers(path), FileWorkers(path)
+    await worker.sign(WORKER, "busy")
+    assert await reader.reports() == {WORKER: "busy"}
+    await worker.leave(WORKER)
+    for is_old in (False, True):
+        if is_old:
+            os.utime(lock, (0, 0))
+        await worker.sign(f"host.1.process-{is_old}", "idle")
+        assert lock.exists() is not is_old
+    monkeypatch.setattr(file_workers, "_KEPT_FOR", 0.0)
+    assert WORKER not in await reader.reports()
+
+
+async def test_file_worker_without_the_folder_of_the_switch_raises_naming_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"The folder of the switch is missing: '.*missing'"):
+        await FileWorkers(str(tmp_path / "missing" / "switch")).sign(WORKER, "busy")
