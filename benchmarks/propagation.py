@@ -87,10 +87,10 @@ async def closings(url: str, workers: list[str], changes: int, pause: float) -> 
                 opening = [connect_websocket(f"{worker.replace('http', 'ws')}/ws") for worker in workers]
                 websockets = [await stack.enter_async_context(one) for one in opening]
                 await asyncio.sleep(random.uniform(0, pause))
-                await set_maintenance_mode(True, backend)  # noqa: FBT003 -- as the API has it
+                await set_maintenance_mode(True, backend)  # noqa: FBT003 -- as in the API
                 returned = time.perf_counter()
                 times.append(max(await asyncio.gather(*map(_closed, websockets))) - returned)
-            await set_maintenance_mode(False, backend)  # noqa: FBT003 -- as the API has it
+            await set_maintenance_mode(False, backend)  # noqa: FBT003 -- as in the API
             await asyncio.sleep(pause + 0.3)  # until each worker knows
     return times
 

@@ -28,9 +28,9 @@ from fastapi_maintenance import (
 @asynccontextmanager
 async def switched(store: str | None) -> AsyncGenerator[None]:
     """Turn maintenance on and off by the operator's switch."""
-    await set_maintenance_mode(True, store)  # noqa: FBT003 -- as the API has it
+    await set_maintenance_mode(True, store)  # noqa: FBT003 -- as in the API
     yield
-    await set_maintenance_mode(False, store)  # noqa: FBT003 -- as the API has it
+    await set_maintenance_mode(False, store)  # noqa: FBT003 -- as in the API
 
 
 @asynccontextmanager

@@ -110,7 +110,7 @@ class Soak:
         except Exception as error:  # noqa: BLE001 -- whatever a write raises is a result
             self.wrong[f"{name}: {error!r:.80}"] += 1
             if self.store is not None:
-                await set_maintenance_mode(False, self.url)  # noqa: FBT003 -- as the API has it
+                await set_maintenance_mode(False, self.url)  # noqa: FBT003 -- as in the API
         await self.until("200", f"{name} ended")
 
     @asynccontextmanager

@@ -153,7 +153,7 @@ class MaintenanceBlock:
         except Exception:
             if error is None:
                 raise
-            _logger.exception("A hold could not be taken out of %s", name_of(backend))
+            _logger.exception("A hold could not be removed from %s", name_of(backend))
         finally:
             try:
                 await self._close_client(backend)

@@ -119,7 +119,7 @@ class Drain:
             if self._minimum and not self._reason and now - alone_since >= min(SHORTEST, self._seconds):
                 msg = (
                     f"no worker has signed in behind {name_of(self._backend)}: is this the switch of the service, and "
-                    "does its server run the lifespan of the app? workers=0 says that none has to be there"
+                    "does its server run the lifespan of the app? workers=0 allows a drain without any"
                 )
                 raise NoWorkersError(msg)
             if now >= began + self._seconds:

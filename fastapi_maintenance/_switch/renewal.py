@@ -24,7 +24,7 @@ class Renewal:
     """Keep a hold in the store until `stop`.
 
     Args:
-        backend: The backend that has it.
+        backend: The backend that stores it.
         hold: The hold as it was written.
         lease: Its lease, if it has one.
     """

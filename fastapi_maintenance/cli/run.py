@@ -152,7 +152,7 @@ async def _run_held(command: list[str], hold: dict[str, Any], backend: StateBack
     detailed = isinstance(backend, DetailedStateBackend)
     hold = {**hold, "lease": hold["lease"] or (LEASE if detailed else None)}
     began = clock.now()
-    otherwise = "the hold was given back, and the command was not started"
+    otherwise = "the hold was released, and the command was not started"
     begins = partial(print_err, "maintenance begins")
     try:
         async with drained(backend, name, hold, otherwise, begins) as block:

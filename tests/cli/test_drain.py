@@ -38,7 +38,7 @@ from tests.stores import be_down
 
 ON = MaintenanceState(switch=Switch(on=True))
 RUN = ["run", "--drain", "9s", "--", "touch", "ran"]
-NOT_STARTED = "the hold was given back, and the command was not started"
+NOT_STARTED = "the hold was released, and the command was not started"
 
 
 def test_run_whose_drain_times_out_names_what_is_left_and_does_not_start_the_command(
@@ -148,8 +148,8 @@ def test_drain_whose_hold_cannot_be_released_does_not_say_that_it_was(of_app: Of
 
     store.workers.before_reports = go_down
     result = on_app("run", "--drain", "1s", "--", "touch", "ran")
-    assert (result.exit_code, Path("ran").exists(), "given back" in result.stderr) == (75, False, False)
-    assert "fastapi-maintenance: A hold could not be taken out of CountingStore\n" in result.stderr
+    assert (result.exit_code, Path("ran").exists(), "was released" in result.stderr) == (75, False, False)
+    assert "fastapi-maintenance: A hold could not be removed from CountingStore\n" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_drain_without_a_worker_names_the_switch_and_fails(words: list[str], the
     result = on_file(*words)
     error = (
         f"error: no worker has signed in behind file:{Path('switch').resolve()}: is this the switch of the service, "
-        f"and does its server run the lifespan of the app? --workers 0 says that none has to be there\n{then}\n"
+        f"and does its server run the lifespan of the app? --workers 0 allows a drain without any\n{then}\n"
     )
     assert (result.exit_code, re.sub("^checking .*\n", "", errors(result))) == (75, error)
     assert (stored(), Path("ran").exists()) == (after, False)

@@ -97,7 +97,7 @@ def test_drain_shows_the_requests_that_it_waits_for_until_ctrl_c() -> None:
         shown.read_until(lambda screen: waiting in words_of(screen))
         shown.press(b"\x03")
         assert shown.ended() == 130
-        text = "interrupted; the hold was given back, and the command was not started"
+        text = "interrupted; the hold was released, and the command was not started"
         assert words_of(own(shown.screen)) == text
         assert (stored(), Path("ran").exists()) == (MaintenanceState(), False)
 

@@ -336,7 +336,7 @@ async def test_dependency_has_the_path_parameters_of_included_and_mounted_routes
     assert seen == [200, 503, 503 if call is is_own else 200, 503]
 
 
-async def hidden(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 -- as ASGI has it
+async def hidden(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 -- as in ASGI
     """Answer as an app whose routes cannot be seen."""
     assert scope["type"] == "http"
     await send({"type": "http.response.start", "status": 200, "headers": []})

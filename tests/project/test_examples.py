@@ -227,7 +227,7 @@ def test_drain_that_times_out_prints_what_the_page_shows() -> None:
     since = datetime.now(UTC) - timedelta(seconds=41)
     worker = WorkerStatus(host="web-2", process_id=4711, requests=3, oldest_since=since, oldest_route="POST /orders")
     assert example("Migrations", "text").text == (
-        f"error: {DrainTimeoutError(30, (worker,))}\nthe hold was given back, and the command was not started\n"
+        f"error: {DrainTimeoutError(30, (worker,))}\nthe hold was released, and the command was not started\n"
     )
 
 
@@ -269,7 +269,7 @@ async def test_drain_on_redis_needs_only_the_permissions_of_the_page(caplog: pyt
     with running("redis") as server:
         async with Redis.from_url(server.url) as client:
             rules = ["on", ">word", "resetchannels", *places, *map(str.lower, commands)]
-            await client.execute_command("ACL", "SETUSER", "shop", *rules)  # type: ignore[no-untyped-call]  # as redis-py has it
+            await client.execute_command("ACL", "SETUSER", "shop", *rules)  # type: ignore[no-untyped-call]  # as in redis-py
             backend, app = backend_from_url(server.url.replace("://", "://shop:word@")), FastAPI()
             app.add_middleware(maintenance_middleware(backend=backend))
             app.add_api_route("/", lambda: "open")

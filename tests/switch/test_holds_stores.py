@@ -55,7 +55,7 @@ async def test_block_whose_store_fails_when_it_is_entered_raises_and_holds_nothi
             pytest.fail("a block that the store may not have was entered")
     store.come_back()
     assert await kept_by(store) == await get_maintenance_state(store) == MaintenanceState()
-    assert messages_of(caplog) == [f"A hold could not be taken out of {make.__name__}"] * (moment == "down")
+    assert messages_of(caplog) == [f"A hold could not be removed from {make.__name__}"] * (moment == "down")
 
 
 @asynccontextmanager
@@ -87,7 +87,7 @@ async def test_block_that_raises_while_its_store_fails_raises_its_own_error_and_
             store.go_down()
             raise BodyError
     (record,) = [record for record in caplog.records if record.name == LOGGER]
-    assert record.getMessage() == f"A hold could not be taken out of {make.__name__}"
+    assert record.getMessage() == f"A hold could not be removed from {make.__name__}"
     assert record.exc_info is not None
     assert record.exc_info[0] is ConnectionError
     store.come_back()
