@@ -90,7 +90,8 @@ PARTS = {
         chosen="not servers",
         # mutmut renames functions and hides their signatures; known layers are recognised by name, an app by signature
         kept="not uvicorn and not fuzz and not wrong_place"
-        " and not (layer_that_is_known and (itself or mounted)) and not (layer_that_may_answer and lambda)",
+        " and not (layer_that_is_known and (itself or mounted))"
+        " and not ((layer_that_may_answer or each_route) and lambda)",
     ),
     "stores": Part(
         modules={
@@ -119,6 +120,9 @@ def prepare(part: Part, folder: Path) -> None:
     """Copy the project, and configure mutmut there."""
     # Python checks a place to import from only once, and mutmut creates this one while it runs.
     folder.joinpath("mutants").mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("mutants/**/*.py*"):  # of modules and tests that are gone
+        if not ROOT.joinpath(str(old.relative_to(folder / "mutants")).removesuffix(".meta")).exists():
+            old.unlink()
     for name in COPIED:
         source, copy = ROOT / name, folder / name
         if source.is_dir():
