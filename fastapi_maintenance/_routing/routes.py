@@ -10,7 +10,7 @@ import fastapi.routing
 from fastapi.routing import APIRouter
 from starlette.routing import BaseRoute, Host, Mount, Router, compile_path
 
-from fastapi_maintenance._routing.origin import is_overridden
+from fastapi_maintenance._helpers.framework import is_overridden
 from fastapi_maintenance.decorators import mark_of
 
 # Since 0.137, FastAPI keeps included routers nested, each as one route of this private class. The public function
