@@ -86,21 +86,14 @@ def request_was_blocked(route: str, app: object) -> None:
         route: The path of the route, with parameters in braces; empty if it is not known.
         app: The app that the middleware wraps; its own meter provider is used, if any.
     """
-    # Called for each blocked request: `suppress` would take several times as long.
     try:
         trace, blocked, _ = instruments_of(_provider_of(app))
     except Exception:  # noqa: BLE001 -- the provider may be any object
         trace, blocked, _ = instruments_of(None)
-    try:
-        if trace is not None:
-            trace.get_current_span().set_attribute("fastapi_maintenance.blocked", True)  # noqa: FBT003 -- its value
-    except Exception:  # noqa: BLE001, S110 -- any error of telemetry
-        pass
-    try:
-        if blocked is not None:
-            blocked.add(1, {"http.route": route} if route else {})
-    except Exception:  # noqa: BLE001, S110 -- as above
-        pass
+    with suppress(Exception):
+        trace.get_current_span().set_attribute("fastapi_maintenance.blocked", True)  # noqa: FBT003 -- its value
+    with suppress(Exception):
+        blocked.add(1, {"http.route": route} if route else {})
 
 
 def set_active(switch: str, active: bool, app: object) -> None:  # noqa: FBT001 -- the value to record

@@ -102,7 +102,7 @@ async def test_predicate_asked_again_for_a_websocket_sees_the_context_of_its_req
         await set_maintenance_mode(True, switch)
         await other.is_closed()
         await anyio.sleep(2 * READ_TIMEOUT)
-    assert (talks["/talk/vip"].told, other.sent[1:]) == (BY_CLIENT, [CLOSED])
+    assert (talks["/talk/vip"].received, other.sent[1:]) == (BY_CLIENT, [CLOSED])
     assert vip.texts == ["websocket.accept", "websocket.close"]
     assert warnings_in(caplog) == []
 

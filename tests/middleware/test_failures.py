@@ -242,7 +242,7 @@ async def test_predicate_that_raises_or_returns_no_verdict_exempts_nothing_and_i
 class AnybodyIsAdmin(AuthenticationBackend):
     """An authentication that accepts everybody."""
 
-    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, SimpleUser]:  # noqa: ARG002 -- as Starlette has it
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, SimpleUser]:  # noqa: ARG002 -- the signature is Starlette's
         return AuthCredentials(["admin"]), SimpleUser("ada")
 
 

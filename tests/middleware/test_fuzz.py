@@ -77,7 +77,7 @@ Path(FILES.name, "closed.txt").write_text("file closed")
 def recording(name: str) -> Any:  # noqa: ANN401 -- Starlette calls it, and FastAPI reads its signature
     """Return an endpoint that records that it was reached."""
 
-    async def reached(request: Request) -> PlainTextResponse:  # noqa: ARG001, RUF100 -- as Starlette has it
+    async def reached(request: Request) -> PlainTextResponse:  # noqa: ARG001, RUF100 -- the signature is Starlette's
         REACHED.append(name)
         return PlainTextResponse(name)
 
@@ -171,7 +171,7 @@ class DispatchesItself(HTTPEndpoint):
 
 
 class AllowsAll(HTTPEndpoint):
-    async def method_not_allowed(self, request: Request) -> PlainTextResponse:  # noqa: ARG002 -- as Starlette has it
+    async def method_not_allowed(self, request: Request) -> PlainTextResponse:  # noqa: ARG002 -- the signature is Starlette's
         REACHED.append("own method_not_allowed")
         return PlainTextResponse("allowed")
 
@@ -265,7 +265,7 @@ class Unreadable(BaseRoute):
 
     path = "/{un{readable"
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:  # noqa: ARG002 -- as Starlette has it
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:  # noqa: ARG002 -- the signature is Starlette's
         return Match.NONE, {}
 
 

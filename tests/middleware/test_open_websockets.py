@@ -84,7 +84,7 @@ class Talk:
     """An endpoint that listens until it is disconnected, and records what it receives."""
 
     def __init__(self) -> None:
-        self.told: list[object] = []
+        self.received: list[object] = []
         self.begun = anyio.Event()
 
     async def __call__(self, websocket: WebSocket) -> None:
@@ -92,15 +92,15 @@ class Talk:
         self.begun.set()
         try:
             while True:
-                self.told.append(await websocket.receive_text())
+                self.received.append(await websocket.receive_text())
         except WebSocketDisconnect as disconnect:
-            self.told.append(disconnect.code)
+            self.received.append(disconnect.code)
         finally:
             await websocket.close()  # as endpoints do in the end; nothing may be left to close
-            self.told.append("cleaned up")
+            self.received.append("cleaned up")
 
     async def has_heard(self, text: str) -> bool:
-        return text in self.told
+        return text in self.received
 
 
 BY_MAINTENANCE, BY_CLIENT = [1001, "cleaned up"], [1000, "cleaned up"]
@@ -153,7 +153,7 @@ async def test_open_websocket_is_closed_by_the_switch_of_any_store(
         await eventually(partial(talk.has_heard, "hello"))
         await set_maintenance_mode(True, switch)
         await client.is_closed()
-    assert (client.sent[1:], talk.told) == ([CLOSED], ["hello", *BY_MAINTENANCE])
+    assert (client.sent[1:], talk.received) == ([CLOSED], ["hello", *BY_MAINTENANCE])
 
 
 async def test_open_websocket_that_is_exempt_or_forced_off_stays() -> None:
@@ -162,7 +162,7 @@ async def test_open_websocket_that_is_exempt_or_forced_off_stays() -> None:
     async with opened(service(switch, Talk(), exempt=path_prefix("/exempt")), paths) as clients:
         await set_maintenance_mode(True, switch)
         await clients[2].is_closed()
-    assert [talk.told for talk in talks] == [BY_CLIENT, BY_CLIENT, BY_MAINTENANCE]
+    assert [talk.received for talk in talks] == [BY_CLIENT, BY_CLIENT, BY_MAINTENANCE]
 
 
 async def test_open_websocket_without_close_websockets_stays() -> None:
@@ -170,7 +170,7 @@ async def test_open_websocket_without_close_websockets_stays() -> None:
     async with opened(service(switch, Talk(), close_websockets=False), {"/one": talk}):
         await set_maintenance_mode(True, switch)
         await anyio.sleep(LONG)
-    assert talk.told == BY_CLIENT
+    assert talk.received == BY_CLIENT
 
 
 async def test_open_websocket_is_closed_at_the_start_of_a_window() -> None:
@@ -191,7 +191,7 @@ class Sending(Talk):
                 await websocket.send_text("tick")
                 await anyio.sleep(0.01)
         except (WebSocketDisconnect, OSError):  # the latter from Starlette before 0.37.2
-            self.told.append("cleaned up")
+            self.received.append("cleaned up")
 
 
 class Accepting(Talk):
@@ -234,7 +234,7 @@ async def test_open_websocket_of_any_endpoint_is_closed_once(
         await client.is_closed()
         await anyio.sleep(2 * LONG)
     assert (list(dict.fromkeys(client.texts)), client.texts.count("websocket.close")) == (sent, 1)
-    assert talk.told == ended
+    assert talk.received == ended
 
 
 class Gone(Client):
@@ -256,7 +256,7 @@ async def test_open_websocket_of_a_client_that_is_gone_or_stuck_delays_no_other(
     async with opened(service(switch, Talk()), talks, [Gone(), Stuck(), Client()]) as clients:
         await set_maintenance_mode(True, switch)
         await clients[2].is_closed()
-    assert [talk.told for talk in talks.values()] == [BY_MAINTENANCE] * 3
+    assert [talk.received for talk in talks.values()] == [BY_MAINTENANCE] * 3
 
 
 # What the app receives
@@ -352,7 +352,7 @@ async def test_open_websocket_whose_handler_holds_maintenance_on_stays_and_other
         await anyio.sleep(LONG)
         await mine.to_app.send({"type": "websocket.receive", "text": "hello"})
         await eventually(partial(migration.talk.has_heard, "hello"))
-    assert (migration.talk.told, others.told) == (["hello", *BY_CLIENT], BY_MAINTENANCE)
+    assert (migration.talk.received, others.received) == (["hello", *BY_CLIENT], BY_MAINTENANCE)
     assert mine.texts == MIGRATED
 
 
@@ -381,7 +381,7 @@ async def test_open_websocket_stays_until_each_block_of_its_handler_is_released(
     app.add_middleware(maintenance_middleware(backend=outer, read_timeout=60))
     async with opened(app, {"/migrate": migration}) as (client,):
         pass
-    assert (client.texts, migration.talk.told) == (MIGRATED, BY_CLIENT)
+    assert (client.texts, migration.talk.received) == (MIGRATED, BY_CLIENT)
 
 
 async def test_open_websocket_is_closed_by_the_operator_when_its_handler_leaves_the_block() -> None:
@@ -394,4 +394,4 @@ async def test_open_websocket_is_closed_by_the_operator_when_its_handler_leaves_
     migration = Migration(migrate)
     async with opened(service(switch, Talk()), {"/migrate": migration}) as (client,):
         await client.is_closed()
-    assert (client.sent[-1], client.texts, migration.talk.told) == (CLOSED, MIGRATED, BY_MAINTENANCE)
+    assert (client.sent[-1], client.texts, migration.talk.received) == (CLOSED, MIGRATED, BY_MAINTENANCE)

@@ -228,7 +228,7 @@ class OwnCall(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-async def log(request: Any, call_next: Any) -> Any:  # noqa: ANN401 -- as Starlette has it
+async def log(request: Any, call_next: Any) -> Any:  # noqa: ANN401 -- the signature is Starlette's
     return await call_next(request)
 
 

@@ -74,7 +74,7 @@ async def test_websocket_in_a_block_that_a_newer_block_blocks_is_closed() -> Non
         await anyio.sleep(0.05)
         async with maintenance_mode_on(switch):
             await visitor.is_closed()
-    assert talk.told == [1001, "cleaned up"]
+    assert talk.received == [1001, "cleaned up"]
     visitor.close()
 
 
