@@ -1,6 +1,6 @@
 """Take a FastAPI service into maintenance and out again, without taking it down."""
 
-from fastapi_maintenance._helpers.version import __version__
+from fastapi_maintenance._helpers.process import __version__
 from fastapi_maintenance._switch.block import MaintenanceBlock
 from fastapi_maintenance.backends.base import BaseStateBackend
 from fastapi_maintenance.backends.cached import cached

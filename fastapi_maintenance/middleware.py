@@ -13,9 +13,9 @@ from typing import Literal, Never, TypeGuard, Unpack, cast, overload
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance._helpers.applications import Starlette
 from fastapi_maintenance._helpers.checks import check_app
-from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.framework import Starlette
+from fastapi_maintenance._helpers.telemetry import get_logger
 from fastapi_maintenance._helpers.waiting import in_time
 from fastapi_maintenance._routing.finder import Answer, RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, with_hints

@@ -6,9 +6,9 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from fastapi_maintenance._helpers.applications import FastAPI
 from fastapi_maintenance._helpers.checks import check_callable, reject
-from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.framework import FastAPI
+from fastapi_maintenance._helpers.telemetry import get_logger
 from fastapi_maintenance._routing.layers import Layers, mounted_layers
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance._switch.settings import Settings

@@ -1,4 +1,4 @@
-"""Module-level state: each module registers its own here, and tests reset all of it at once.
+"""This process: the installed version, its id, and its module-level state, which tests reset all at once.
 
 A forked child is another process: it gets an id of its own, and closes the registered connections of its parent.
 """
@@ -8,8 +8,11 @@ import stat
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import metadata
 from typing import Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
+
+__version__: str = metadata.version("fastapi-maintenance")
 
 _Container = TypeVar(
     "_Container", bound=list[Any] | dict[Any, Any] | set[Any] | WeakSet[Any] | WeakValueDictionary[Any, Any]

@@ -4,9 +4,8 @@ from typing import Any
 
 from starlette.types import Scope
 
-from fastapi_maintenance._helpers.applications import FastAPI, Starlette
+from fastapi_maintenance._helpers.framework import FastAPI, Starlette, name_of, unwrapped
 from fastapi_maintenance._helpers.scope import route_path
-from fastapi_maintenance._routing.origin import name_of, unwrapped
 
 _SETUP = f"{FastAPI.__module__}.{FastAPI.setup.__qualname__}."
 

@@ -6,13 +6,11 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Scope
 
-from fastapi_maintenance._helpers.applications import Starlette
+from fastapi_maintenance._helpers.framework import Starlette, is_overridden
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, TEMPLATE, route_path
 from fastapi_maintenance._routing.documentation import shows_documentation
-from fastapi_maintenance._routing.endpoints import mark_at, refuses
 from fastapi_maintenance._routing.layers import NOTHING, Layers, layers_of, mounted_layers, stack_of
-from fastapi_maintenance._routing.left_to_app import redirects_slash, serves_unmatched, users_handler
-from fastapi_maintenance._routing.origin import is_overridden
+from fastapi_maintenance._routing.left_to_app import mark_at, redirects_slash, refuses, serves_unmatched, users_handler
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself
 from fastapi_maintenance.decorators import has_forced_on
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_maintenance._helpers.applications import Starlette
+from fastapi_maintenance._helpers.framework import Starlette
 from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance.state import MaintenanceStatus

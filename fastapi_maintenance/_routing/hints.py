@@ -8,13 +8,12 @@ from typing import Any
 from starlette.routing import Router
 from starlette.types import Message, Scope, Send
 
-from fastapi_maintenance._helpers.applications import Starlette
-from fastapi_maintenance._helpers.logs import HINT, get_logger
+from fastapi_maintenance._helpers.framework import Starlette, is_framework, shown_name
 from fastapi_maintenance._helpers.scope import as_http
+from fastapi_maintenance._helpers.telemetry import HINT, get_logger
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Layers, all_layers_of, mounted_layers
 from fastapi_maintenance._routing.left_to_app import users_handler
-from fastapi_maintenance._routing.origin import is_framework, shown_name
 from fastapi_maintenance._routing.routes import ListedRoute, list_routes, routers_in
 from fastapi_maintenance.decorators import endpoints_in, mark_of, marked
 from fastapi_maintenance.predicates.verdicts import paths_in, template_matches, verdict_on
@@ -128,27 +127,24 @@ def _mark_hints(
 
 
 def with_hints(scope: Scope, send: Send, hints: Iterable[tuple[str, str]]) -> Send:
-    """Return a `send` that logs the hints once the app has started, and has added the routes of its start."""
+    """Return a `send` that logs each hint once, as a warning, when the app has started and added its last routes.
+
+    An error never stops the app from starting.
+    """
     logged: set[str] = scope.setdefault(_LOGGER, set())  # shared with other middlewares of the app
 
     async def send_after_hints(message: Message) -> None:
-        if message["type"] == "lifespan.startup.complete":
-            log_hints(hints, logged)
+        try:
+            for topic, text in hints if message["type"] == "lifespan.startup.complete" else ():
+                if text not in logged:
+                    logger = f"{_LOGGER}.{topic}"
+                    get_logger(logger).warning(HINT, text, logger)
+                    logged.add(text)
+        except Exception:  # noqa: BLE001 -- whatever it is
+            get_logger(_LOGGER).debug("The app could not be checked for hints", exc_info=True)
         await send(message)
 
     return send_after_hints
-
-
-def log_hints(hints: Iterable[tuple[str, str]], logged: set[str]) -> None:
-    """Log each hint as a warning, unless it was logged before. An error never stops the app from starting."""
-    try:
-        for topic, text in hints:
-            if text not in logged:
-                logger = f"{_LOGGER}.{topic}"
-                get_logger(logger).warning(HINT, text, logger)
-                logged.add(text)
-    except Exception:  # noqa: BLE001 -- whatever it is
-        get_logger(_LOGGER).debug("The app could not be checked for hints", exc_info=True)
 
 
 def _serves(template: str, path: str, *, below: bool) -> bool:

@@ -11,8 +11,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Scope
 
-from fastapi_maintenance._helpers.applications import FastAPI, Starlette
-from fastapi_maintenance._routing.origin import is_overridden, name_of, unwrapped
+from fastapi_maintenance._helpers.framework import FastAPI, Starlette, is_overridden, name_of, unwrapped
 from fastapi_maintenance._routing.routes import RouteIndex
 from fastapi_maintenance.decorators import mark_of, marks_put
 

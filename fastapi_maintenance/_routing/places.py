@@ -7,11 +7,10 @@ from typing import Any
 
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 
+from fastapi_maintenance._helpers.framework import is_overridden, shown_name
 from fastapi_maintenance._routing.documentation import shows_documentation
-from fastapi_maintenance._routing.endpoints import mark_at, methods_of
 from fastapi_maintenance._routing.layers import Layers, mounted_layers
-from fastapi_maintenance._routing.left_to_app import may_serve_unmatched, users_handler
-from fastapi_maintenance._routing.origin import is_overridden, shown_name
+from fastapi_maintenance._routing.left_to_app import mark_at, may_serve_unmatched, methods_of, users_handler
 from fastapi_maintenance._routing.routes import (
     ANY_PATH,
     Candidate,

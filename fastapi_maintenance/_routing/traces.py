@@ -13,8 +13,7 @@ from fastapi.routing import APIRoute, APIRouter
 from starlette.routing import Mount, Route, Router
 from starlette.types import Scope
 
-from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._helpers.telemetry import request_was_blocked
+from fastapi_maintenance._helpers.telemetry import get_logger, request_was_blocked
 from fastapi_maintenance._routing.finder import Answer
 
 _PUT_BY_ROUTES = ("endpoint", "path_params", "root_path", "app_root_path", "route")

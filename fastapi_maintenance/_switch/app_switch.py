@@ -11,7 +11,7 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import background, clock
-from fastapi_maintenance._helpers.logs import HINT, get_logger
+from fastapi_maintenance._helpers.telemetry import HINT, get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
 from fastapi_maintenance._routing import forced
 from fastapi_maintenance._routing.layers import layers_of

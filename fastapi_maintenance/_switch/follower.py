@@ -15,8 +15,8 @@ from typing import NoReturn, cast
 import anyio
 
 from fastapi_maintenance._helpers import background, clock
-from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.telemetry import get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance.backends.base import check_state, name_of, read_state
 from fastapi_maintenance.backends.cached import CachedBackend, key_of, known_of, moment, uncached

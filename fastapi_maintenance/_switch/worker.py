@@ -20,9 +20,8 @@ from typing import NoReturn
 import anyio
 
 from fastapi_maintenance._helpers import background, clock
-from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import identity, remembered
-from fastapi_maintenance._helpers.telemetry import set_active
+from fastapi_maintenance._helpers.telemetry import get_logger, set_active
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.changes import log_change, without_lease

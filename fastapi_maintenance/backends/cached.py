@@ -19,8 +19,8 @@ import anyio
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds
-from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.telemetry import get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, guarded, in_time
 from fastapi_maintenance.backends.base import DetailedBackend, check_state, name_of, read_state
 from fastapi_maintenance.backends.url import as_backend

@@ -11,7 +11,7 @@ from functools import wraps
 from inspect import Parameter
 from typing import Annotated, Any, cast
 
-from fastapi_maintenance._helpers.version import __version__
+from fastapi_maintenance._helpers.process import __version__
 
 try:
     import typer

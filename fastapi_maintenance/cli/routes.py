@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import typer
 from starlette.types import ASGIApp
 
-from fastapi_maintenance._helpers.applications import Starlette
+from fastapi_maintenance._helpers.framework import Starlette
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Layers, layers_of
 from fastapi_maintenance._routing.places import WEBSOCKET, Place, places_in

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response, params
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_callable, reject, reject_value
-from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.telemetry import get_logger
 from fastapi_maintenance._switch.holds import check_detailed, remove_hold
 from fastapi_maintenance._switch.reports import get_workers
 from fastapi_maintenance.backends.cached import update_state

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
-    """Let no test wait for the seconds between two looks at a store."""
+    """Let no test wait for the seconds between two reads of a store."""
     return on_jumping_clock(anyio_backend, monkeypatch)
 
 

@@ -107,11 +107,6 @@ async def test_blocked_handshake_gets_responses_of_every_class(tmp_path: Path) -
     assert bodies == [(503, b"3600", b"a page"), (503, b"3600", b"in parts")]
 
 
-async def test_blocked_handshake_of_a_callback_that_fails_gets_the_default_response() -> None:
-    status, _, body = await denial(app_with(response=lambda _request: 1 / 0))
-    assert (status, body) == (503, b'{"detail":"Service temporarily unavailable due to maintenance"}')
-
-
 async def test_handshake_has_no_body_and_ends_with_the_disconnect() -> None:
     async def read(request: Request) -> Response:
         messages: list[Message] = [await request.receive(), await request.receive()]

@@ -1,4 +1,4 @@
-"""`_routing/endpoints.py`, `_routing/routes.py`: each route is asked by its own `matches`, each endpoint dispatches."""
+"""`_routing/routes.py`, `_routing/left_to_app.py`: each route is asked by its own `matches`; endpoints dispatch."""
 
 from __future__ import annotations
 

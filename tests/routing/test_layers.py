@@ -1,4 +1,4 @@
-"""`_routing/layers.py`, `_routing/origin.py`: behind an unknown layer nothing is left to the app."""
+"""`_routing/layers.py`, `_helpers/framework.py`: behind an unknown layer nothing is left to the app."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware, MemoryBackend, maintenance_middleware, path_prefix
-from fastapi_maintenance._routing.origin import is_framework, name_of, unwrapped
+from fastapi_maintenance._helpers.framework import is_framework, name_of, unwrapped
 from fastapi_maintenance.testing import maintenance_forced
 from tests.routing.apps import (
     MARKS,

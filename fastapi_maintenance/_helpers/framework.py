@@ -1,11 +1,26 @@
-"""Where a class or function is really defined: by identity, since a wrapper copies the name of what it wraps."""
+"""What is FastAPI's and Starlette's own, even if instrumentation has replaced or wrapped it.
+
+A class or function is recognised by where it was defined, since a wrapper copies the name of what it wraps.
+"""
 
 import sys
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.applications import Starlette
+else:
+    # `opentelemetry-instrument` puts subclasses in the place of `fastapi.FastAPI` and
+    # `starlette.applications.Starlette`; an app made from the original class is not an instance of these.
+    from fastapi.applications import FastAPI
+
+    Starlette = next(kind for kind in FastAPI.__mro__ if kind.__module__ == "starlette.applications")
+
+__all__ = ["FastAPI", "Starlette", "is_framework", "is_overridden", "name_of", "shown_name", "unwrapped"]
 
 _FRAMEWORK = {"starlette", "fastapi", "builtins"}
 _PROXY = "newrelic.common.object_wrapper.FunctionWrapper"
