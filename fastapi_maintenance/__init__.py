@@ -59,7 +59,7 @@ from fastapi_maintenance.predicates import (
     query_equals,
     safe_method,
 )
-from fastapi_maintenance.predicates.bypass import BypassCookie, bypass_cookie
+from fastapi_maintenance.predicates.bypass_cookie import BypassCookie, bypass_cookie
 from fastapi_maintenance.responses import (
     PageWords,
     as_event_stream,

@@ -20,9 +20,9 @@ from fastapi_maintenance._switch import current_backend, holds, reports
 from fastapi_maintenance._switch.block import MaintenanceBlock
 from fastapi_maintenance._switch.changes import changes
 from fastapi_maintenance.backends.base import replacing
-from fastapi_maintenance.backends.cached import update_state
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
+from fastapi_maintenance.backends.last_known import update_state
 from fastapi_maintenance.backends.url import as_backend, opened
 from fastapi_maintenance.errors import NoSuchWindowError, WorkerStatus
 from fastapi_maintenance.state import (

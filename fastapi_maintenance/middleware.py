@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance._helpers.checks import check_app
 from fastapi_maintenance._helpers.framework import Starlette
-from fastapi_maintenance._helpers.telemetry import get_logger
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.waiting import in_time
 from fastapi_maintenance._routing.finder import Answer, RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, with_hints
@@ -25,7 +25,7 @@ from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress, enter, leave
 from fastapi_maintenance._switch.settings import Settings, checked
-from fastapi_maintenance.backends.cached import key_of
+from fastapi_maintenance.backends.last_known import key_of
 from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
 from fastapi_maintenance.predicates.combinators import is_async

@@ -8,13 +8,13 @@ from starlette.types import ASGIApp
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
 from fastapi_maintenance._helpers.framework import FastAPI
-from fastapi_maintenance._helpers.telemetry import get_logger
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._routing.layers import Layers, mounted_layers
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.decorators import mark_of
 from fastapi_maintenance.middleware import maintained_layers
-from fastapi_maintenance.predicates.verdicts import outlook_on, verdict_on
+from fastapi_maintenance.predicates.in_advance import outlook_on, verdict_on
 from fastapi_maintenance.responses.callbacks import answers_of
 
 __all__ = ["document_maintenance"]

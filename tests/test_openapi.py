@@ -1,4 +1,4 @@
-"""`openapi`: the 503 in the app's own document, and `predicates/verdicts.py`, which decides from method and path."""
+"""`openapi`: the 503 in the app's own document, and `predicates/in_advance.py`, which decides from method and path."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,7 +39,7 @@ from fastapi_maintenance import (
     path_prefix,
     safe_method,
 )
-from fastapi_maintenance.predicates.verdicts import verdict_on
+from fastapi_maintenance.predicates.in_advance import verdict_on
 from fastapi_maintenance.router import maintenance_router
 from tests.strategies import verdict_of
 from tests.support import client, make_request

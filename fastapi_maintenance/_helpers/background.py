@@ -9,8 +9,8 @@ from functools import partial
 
 import anyio
 
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
-from fastapi_maintenance._helpers.telemetry import get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, guarded, is_cancelled
 
 _STABLE_AFTER = 1.0  # seconds that work has to run before its next failure counts as the first in a row again

@@ -9,14 +9,14 @@ from starlette.routing import Router
 from starlette.types import Message, Scope, Send
 
 from fastapi_maintenance._helpers.framework import Starlette, is_framework, shown_name
+from fastapi_maintenance._helpers.logs import HINT, get_logger
 from fastapi_maintenance._helpers.scope import as_http
-from fastapi_maintenance._helpers.telemetry import HINT, get_logger
 from fastapi_maintenance._routing.finder import RouteFinder
 from fastapi_maintenance._routing.layers import Layers, all_layers_of, mounted_layers
 from fastapi_maintenance._routing.left_to_app import users_handler
 from fastapi_maintenance._routing.routes import ListedRoute, list_routes, routers_in
 from fastapi_maintenance.decorators import endpoints_in, mark_of, marked
-from fastapi_maintenance.predicates.verdicts import paths_in, template_matches, verdict_on
+from fastapi_maintenance.predicates.in_advance import paths_in, template_matches, verdict_on
 
 _LOGGER = "fastapi_maintenance.hints"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")

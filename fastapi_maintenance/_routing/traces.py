@@ -2,7 +2,7 @@
 
 Starlette's `OpenTelemetryMiddleware`, OpenTelemetry's instrumentation and most others read what routers put in the
 scope. FastAPI's own telemetry and Sentry are notified by code that runs only if a route answers.
-`_helpers/telemetry.py` has the library's own metrics.
+`_helpers/metrics.py` has the library's own metrics.
 """
 
 import sys
@@ -13,7 +13,8 @@ from fastapi.routing import APIRoute, APIRouter
 from starlette.routing import Mount, Route, Router
 from starlette.types import Scope
 
-from fastapi_maintenance._helpers.telemetry import get_logger, request_was_blocked
+from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.metrics import request_was_blocked
 from fastapi_maintenance._routing.finder import Answer
 
 _PUT_BY_ROUTES = ("endpoint", "path_params", "root_path", "app_root_path", "route")

@@ -11,7 +11,7 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import background, clock
-from fastapi_maintenance._helpers.telemetry import HINT, get_logger
+from fastapi_maintenance._helpers.logs import HINT, get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
 from fastapi_maintenance._routing import forced
 from fastapi_maintenance._routing.layers import layers_of
@@ -22,7 +22,7 @@ from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance._switch.source import Source
 from fastapi_maintenance._switch.websockets import ClosableWebSocket
 from fastapi_maintenance._switch.worker import Worker
-from fastapi_maintenance.backends.cached import key_of, uncached
+from fastapi_maintenance.backends.last_known import key_of, uncached
 from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus, Switch, next_change, status_of
 from fastapi_maintenance.typing import StateBackend

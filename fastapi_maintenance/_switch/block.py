@@ -15,7 +15,7 @@ import anyio
 
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.checks import check_count, check_seconds, reject
-from fastapi_maintenance._helpers.telemetry import get_logger
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.app_switch import join_here
 from fastapi_maintenance._switch.drain import Drain, Progress

@@ -6,10 +6,10 @@ from dataclasses import replace
 import anyio
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.telemetry import get_logger
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.follower import following
-from fastapi_maintenance.backends.cached import Known
+from fastapi_maintenance.backends.last_known import Known
 from fastapi_maintenance.state import Hold, MaintenanceStatus, status_of
 from fastapi_maintenance.typing import StateBackend
 

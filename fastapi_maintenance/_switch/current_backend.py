@@ -8,8 +8,8 @@ from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._switch.requests import running_request
 from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.backends.base import check_backend
-from fastapi_maintenance.backends.cached import key_of
 from fastapi_maintenance.backends.env import EnvVarBackend
+from fastapi_maintenance.backends.last_known import key_of
 from fastapi_maintenance.typing import StateBackend
 
 _default: list[StateBackend] = remembered([])

@@ -26,7 +26,7 @@ from fastapi_maintenance._switch.follower import following
 from fastapi_maintenance._switch.reports import MARK, confirmation_of, registry_of, workers_of
 from fastapi_maintenance._switch.worker import Worker, end_orphans, leave
 from fastapi_maintenance.backends.base import name_of, read_state
-from fastapi_maintenance.backends.cached import known_of, uncached, update_state
+from fastapi_maintenance.backends.last_known import known_of, uncached, update_state
 from fastapi_maintenance.errors import DrainTimeoutError, NoWorkersError, WorkerStatus
 from fastapi_maintenance.state import Hold, MaintenanceState, renew_hold, status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend

@@ -15,11 +15,11 @@ from typing import NoReturn, cast
 import anyio
 
 from fastapi_maintenance._helpers import background, clock
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
-from fastapi_maintenance._helpers.telemetry import get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance.backends.base import check_state, name_of, read_state
-from fastapi_maintenance.backends.cached import CachedBackend, key_of, known_of, moment, uncached
+from fastapi_maintenance.backends.last_known import Cache, key_of, known_of, moment, uncached
 from fastapi_maintenance.state import next_change
 from fastapi_maintenance.typing import DrainableStateBackend, StateBackend, WatchableStateBackend
 
@@ -163,7 +163,7 @@ class Follower:
             return
         backend = self.subscriptions[0].backend
         if self._watched is None or not (self._is_pushed or is_first):
-            await self._read(backend, ttl=backend.ttl if isinstance(backend, CachedBackend) else 0)
+            await self._read(backend, ttl=backend.ttl if isinstance(backend, Cache) else 0)
         elif anyio.current_time() - self._changed_at <= 2 * _POLL:
             # A watch that yields only differences misses a write of this process that another one undoes at once.
             await self._read(backend, ttl=0)

@@ -19,7 +19,7 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._helpers.waiting import current_loop, end_of, guarded
 from fastapi_maintenance.backends.base import read_value
-from fastapi_maintenance.backends.cached import key_of, known_of, set_value, uncached, update_state
+from fastapi_maintenance.backends.last_known import key_of, known_of, set_value, uncached, update_state
 from fastapi_maintenance.errors import (
     MaintenanceError,
     MissingTableError,

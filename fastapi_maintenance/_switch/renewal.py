@@ -7,11 +7,11 @@ from typing import NoReturn
 import anyio
 
 from fastapi_maintenance._helpers import background, clock
-from fastapi_maintenance._helpers.telemetry import get_logger
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.backends.base import name_of
-from fastapi_maintenance.backends.cached import known_of, uncached, update_state
+from fastapi_maintenance.backends.last_known import known_of, uncached, update_state
 from fastapi_maintenance.state import Hold, MaintenanceState, renew_hold
 from fastapi_maintenance.typing import DetailedStateBackend
 

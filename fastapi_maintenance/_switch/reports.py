@@ -10,7 +10,7 @@ from urllib.parse import quote
 from fastapi_maintenance._helpers.waiting import guarded
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress
 from fastapi_maintenance.backends.base import read_state
-from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance.backends.last_known import uncached
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
 from fastapi_maintenance.state import Hold, MaintenanceState

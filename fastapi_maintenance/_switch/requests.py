@@ -17,8 +17,8 @@ import anyio
 from starlette.types import Scope
 
 from fastapi_maintenance._helpers import background
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
-from fastapi_maintenance._helpers.telemetry import get_logger
 from fastapi_maintenance._helpers.waiting import current_loop
 from fastapi_maintenance._switch.websockets import ClosableWebSocket
 from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus

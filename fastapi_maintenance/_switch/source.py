@@ -3,7 +3,7 @@
 from asyncio import CancelledError
 
 from fastapi_maintenance.backends.base import check_state
-from fastapi_maintenance.backends.cached import CachedBackend, known_of, moment, uncached
+from fastapi_maintenance.backends.last_known import Cache, known_of, moment, uncached
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import PeekableStateBackend, StateBackend, WatchableStateBackend
 
@@ -17,7 +17,7 @@ class Source:
         self.backend = backend
         self._known = known_of(backend)
         self._peekable = backend if isinstance(backend, PeekableStateBackend) else None
-        if isinstance(backend, CachedBackend):
+        if isinstance(backend, Cache):
             self._ttl = backend.ttl
         else:
             self._ttl = _UNFOLLOWED_TTL if isinstance(backend, WatchableStateBackend) else 0.0

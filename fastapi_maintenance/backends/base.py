@@ -11,7 +11,7 @@ import anyio
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_name, check_seconds, reject_kind
-from fastapi_maintenance._helpers.telemetry import get_logger
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance.codec import bool_to_str, str_to_bool
 from fastapi_maintenance.errors import InvalidStateError

@@ -3,7 +3,7 @@
 import os
 
 from fastapi_maintenance._helpers.checks import check_str, reject_value
-from fastapi_maintenance._helpers.telemetry import get_logger
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance.backends.base import DetailedBackend
 from fastapi_maintenance.codec import str_to_bool
 from fastapi_maintenance.errors import InvalidStateError, ReadOnlyBackendError

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import anyio
 
 from fastapi_maintenance._helpers.checks import reject_kind, reject_value
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import let_go_in_children
-from fastapi_maintenance._helpers.telemetry import get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply
 from fastapi_maintenance.codec import state_to_text, text_to_state

@@ -7,7 +7,7 @@ from fastapi_maintenance._switch.block import MaintenanceBlock
 from fastapi_maintenance._switch.holds import check_detailed, remove_hold
 from fastapi_maintenance._switch.reports import registry_of
 from fastapi_maintenance.backends.base import replacing
-from fastapi_maintenance.backends.cached import update_state
+from fastapi_maintenance.backends.last_known import update_state
 from fastapi_maintenance.cli import options as opt
 from fastapi_maintenance.cli.durations import parse_duration
 from fastapi_maintenance.cli.run import LEASE, drained

@@ -21,7 +21,7 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch.block import MaintenanceBlock
 from fastapi_maintenance._switch.drain import Progress
 from fastapi_maintenance.backends.base import name_of, read_state
-from fastapi_maintenance.backends.cached import uncached
+from fastapi_maintenance.backends.last_known import uncached
 from fastapi_maintenance.cli import options as opt
 from fastapi_maintenance.cli.durations import format_duration, parse_duration, parse_end
 from fastapi_maintenance.cli.show import counted, in_progress, plain, print_err, print_error

@@ -16,8 +16,8 @@ import anyio
 import typer
 
 from fastapi_maintenance.backends.base import name_of
-from fastapi_maintenance.backends.cached import key_of, uncached
 from fastapi_maintenance.backends.file import LocalFileBackend
+from fastapi_maintenance.backends.last_known import key_of, uncached
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import backend_from_url, opened
 from fastapi_maintenance.cli.show import plain, print_err, print_error

@@ -22,8 +22,8 @@ from starlette.types import ASGIApp, Message, Scope
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
 from fastapi_maintenance._helpers.framework import FastAPI, Starlette
+from fastapi_maintenance._helpers.metrics import without_fastapi_request
 from fastapi_maintenance._helpers.scope import TEMPLATE
-from fastapi_maintenance._helpers.telemetry import without_fastapi_request
 from fastapi_maintenance.predicates.combinators import (
     AsyncBuiltInPredicate,
     UnusablePredicateError,

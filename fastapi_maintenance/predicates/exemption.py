@@ -5,8 +5,8 @@ import re
 from asyncio import CancelledError
 from typing import Any
 
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
-from fastapi_maintenance._helpers.telemetry import get_logger
 from fastapi_maintenance._helpers.waiting import is_cancelled
 from fastapi_maintenance.predicates.combinators import UnusablePredicateError, verdict_of
 from fastapi_maintenance.predicates.request import PredicateRequest

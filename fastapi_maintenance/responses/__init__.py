@@ -7,9 +7,9 @@ was blocked.
 
 from fastapi_maintenance.responses.callbacks import STATUS_KEY, as_json, as_problem, as_redirect, current_status
 from fastapi_maintenance.responses.events import as_event_stream
+from fastapi_maintenance.responses.languages import PageWords
 from fastapi_maintenance.responses.negotiation import negotiate, with_media_type
 from fastapi_maintenance.responses.page import as_html
-from fastapi_maintenance.responses.words import PageWords
 
 __all__ = [
     "STATUS_KEY",

@@ -1,10 +1,12 @@
-"""Content negotiation: `negotiate`, and which of several media types or languages a client prefers (RFC 9110 12.5)."""
+"""Content negotiation: `negotiate`, and which of several media types a client prefers (RFC 9110 12.5).
+
+`languages.py` chooses the language of the maintenance page.
+"""
 
 import inspect
 import re
-from collections.abc import Awaitable, Container, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -97,25 +99,11 @@ def _with_vary(response: Response) -> Response:
 
 def preferred(accept: str | None, offers: Sequence[str]) -> int:
     """Return the index of the media type that this `Accept` header prefers, else that of JSON, else 0."""
-    ranges = dict(reversed([*_weighted(accept or "")]))  # if a range is repeated, the first counts
+    ranges = dict(reversed([*weighted(accept or "")]))  # if a range is repeated, the first counts
     fallback = offers.index(_JSON) if _JSON in offers else 0
     ranks = [_rank(offer, ranges) for offer in offers]
     best = max(ranks, default=(0.0, 0))  # of equal weights, the most specific range, then the first offer
     return fallback if best[0] <= 0 or (best == ranks[fallback] and not best[1]) else ranks.index(best)
-
-
-def preferred_language(accept_language: str | None, languages: Sequence[str]) -> str:
-    """Return the language that this `Accept-Language` header prefers, else the first."""
-    tags = [(spoken_language(tag, languages), weight) for tag, weight in _weighted(accept_language or "")]
-    accepted = [(language, weight) for language, weight in tags if language and weight > 0]
-    return max(accepted, key=itemgetter(1), default=(languages[0], 1.0))[0]
-
-
-def spoken_language(tag: str, languages: Container[str]) -> str | None:
-    """Return the language that matches the tag or the longest beginning of it: `de` for `de-AT` (RFC 4647 3.4)."""
-    subtags = tag.lower().split("-", 4)[:4]  # language, script, region, variant
-    parts = ("-".join(subtags[:count]) for count in range(len(subtags), 0, -1))
-    return next((part for part in parts if part in languages), None)
 
 
 def _rank(offer: str, ranges: Mapping[str, float]) -> tuple[float, int]:
@@ -124,7 +112,7 @@ def _rank(offer: str, ranges: Mapping[str, float]) -> tuple[float, int]:
     return next(((ranges[name], 2 - place) for place, name in enumerate(matching) if name in ranges), (0.0, 0))
 
 
-def _weighted(header: str) -> Iterator[tuple[str, float]]:
+def weighted(header: str) -> Iterator[tuple[str, float]]:
     """Yield each range or tag of a header with its weight, without types that have parameters of their own."""
     for element in re.findall(_ELEMENT, header.lower()):
         name, *parameters = element.split(";")

@@ -17,8 +17,15 @@ from starlette.responses import HTMLResponse, Response
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds, check_str, reject, reject_value
 from fastapi_maintenance.responses.callbacks import current_status, offering
-from fastapi_maintenance.responses.negotiation import preferred_language, spoken_language
-from fastapi_maintenance.responses.words import PageWords, check_language, check_words, direction_of, in_words
+from fastapi_maintenance.responses.languages import (
+    PageWords,
+    check_language,
+    check_words,
+    direction_of,
+    in_words,
+    preferred_language,
+    spoken_language,
+)
 from fastapi_maintenance.state import seconds_left
 from fastapi_maintenance.typing import SyncResponseCallback
 

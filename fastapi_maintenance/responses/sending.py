@@ -22,8 +22,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import reject
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.scope import as_http
-from fastapi_maintenance._helpers.telemetry import get_logger
 from fastapi_maintenance._helpers.waiting import guarded
 from fastapi_maintenance.responses.callbacks import STATUS_KEY, MessageCallback, as_json
 from fastapi_maintenance.responses.cors import EXPOSED

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Depends, Response, params
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_callable, reject, reject_value
-from fastapi_maintenance._helpers.telemetry import get_logger
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch.holds import check_detailed, remove_hold
 from fastapi_maintenance._switch.reports import get_workers
-from fastapi_maintenance.backends.cached import update_state
+from fastapi_maintenance.backends.last_known import update_state
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.control import cancel_maintenance, checked_window, get_maintenance_state
 from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
-from fastapi_maintenance.predicates.bypass import BypassCookie
+from fastapi_maintenance.predicates.bypass_cookie import BypassCookie
 from fastapi_maintenance.router.bypass import add_bypass, checked_base_url
 from fastapi_maintenance.router.models import Overview, WindowModel, WindowPlan, check_prefix
 from fastapi_maintenance.router.refusals import (

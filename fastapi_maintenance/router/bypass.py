@@ -1,6 +1,6 @@
 """The routes that give out the bypass cookie: to a client that sends the secret, and to one that follows a link.
 
-What a valid cookie is, and when it expires, is in `predicates/bypass.py`.
+What a valid cookie is, and when it expires, is in `predicates/bypass_cookie.py`.
 """
 
 from typing import Annotated
@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 
 from fastapi_maintenance._helpers.checks import check_str, reject, reject_value
 from fastapi_maintenance._helpers.scope import route_path
-from fastapi_maintenance.predicates.bypass import BypassCookie, app_root
+from fastapi_maintenance.predicates.bypass_cookie import BypassCookie, app_root
 from fastapi_maintenance.router.models import Admission, Presented, check_prefix
 from fastapi_maintenance.router.refusals import AdminRoute, refusals
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
 
 from fastapi_maintenance._helpers.checks import check_str, reject_value
-from fastapi_maintenance.predicates.bypass import SECRET_LIMIT
+from fastapi_maintenance.predicates.bypass_cookie import SECRET_LIMIT
 from fastapi_maintenance.state import TEXT_LIMIT
 
 

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.types import Message
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.telemetry import get_logger
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance.codec import SIZE_LIMIT, state_to_text
 from fastapi_maintenance.decorators import force_maintenance_mode_off

@@ -9,7 +9,7 @@ from fastapi import Depends, Header, HTTPException, Response
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.backends.base import replacing
-from fastapi_maintenance.backends.cached import update_state
+from fastapi_maintenance.backends.last_known import update_state
 from fastapi_maintenance.control import checked_switch, get_maintenance_state
 from fastapi_maintenance.errors import InvalidStateError
 from fastapi_maintenance.router.models import Setting, SettingPatch, SwitchModel, etag

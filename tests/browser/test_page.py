@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, ViewportSize
 
 from fastapi_maintenance import Hold, MaintenanceState, Switch
-from fastapi_maintenance.responses.words import LANGUAGES
+from fastapi_maintenance.responses.languages import LANGUAGES
 from tests.browser.looking import CLOSED, DESKTOP, OPEN, PHONE, Service, axe_passes, fits, visited
 
 TEXT = (

@@ -37,7 +37,7 @@ from fastapi_maintenance import (
     safe_method,
 )
 from fastapi_maintenance.cli.routes import routes_in_maintenance
-from fastapi_maintenance.predicates.bypass import bypass_cookie
+from fastapi_maintenance.predicates.bypass_cookie import bypass_cookie
 from tests.cli.driving import errors, invoke
 from tests.middleware.test_fuzz import (
     DispatchesItself,

@@ -36,7 +36,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, lenient_path, route_path
 from fastapi_maintenance._routing.places import WEBSOCKET
 from fastapi_maintenance.cli.routes import _judged, _together
-from fastapi_maintenance.predicates.verdicts import outlook_on
+from fastapi_maintenance.predicates.in_advance import outlook_on
 from tests.middleware.test_fuzz import outcome_of
 from tests.routing.test_routes_property import ANSWERED, Tree
 from tests.strategies import verdict_of

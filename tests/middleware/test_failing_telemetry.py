@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_maintenance import MemoryBackend, maintenance_middleware, set_maintenance_mode
-from fastapi_maintenance._helpers import telemetry
+from fastapi_maintenance._helpers import metrics
 from fastapi_maintenance._routing import traces
 from tests.middleware.test_failures import status
 from tests.support import on_jumping_clock
@@ -64,9 +64,9 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
         setattr(package, name, module)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(sys.modules, "opentelemetry", package)
-    telemetry.instruments_of.cache_clear()
+    metrics.instruments_of.cache_clear()
     yield api
-    telemetry.instruments_of.cache_clear()
+    metrics.instruments_of.cache_clear()
 
 
 def service(backend: MemoryBackend, **arguments: Any) -> FastAPI:  # noqa: ANN401 -- FastAPI's

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import anyio
 import pytest
 from fastapi import FastAPI, Request, Response
-from opentelemetry import metrics
+from opentelemetry import metrics as opentelemetry_metrics
 from opentelemetry.sdk.trace import ReadableSpan
 from starlette.middleware import Middleware
 from starlette.routing import Route
@@ -30,7 +30,7 @@ from fastapi_maintenance import (
     path_is,
     set_maintenance_mode,
 )
-from fastapi_maintenance._helpers import clock, telemetry
+from fastapi_maintenance._helpers import clock, metrics
 from tests.stores import BareSwitch, WatchableStore
 from tests.support import client, eventually, handshake, on_jumping_clock, websocket_scope
 from tests.switch.lifespans import living
@@ -50,10 +50,10 @@ def anyio_backend(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[
 def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collected]:
     """Let this process have the SDK for a test."""
     collected = Collected()
-    monkeypatch.setattr(metrics, "get_meter", collected.meter_provider.get_meter)
-    telemetry.instruments_of.cache_clear()
+    monkeypatch.setattr(opentelemetry_metrics, "get_meter", collected.meter_provider.get_meter)
+    metrics.instruments_of.cache_clear()
     yield collected
-    telemetry.instruments_of.cache_clear()
+    metrics.instruments_of.cache_clear()
 
 
 class Scopes:
@@ -260,10 +260,10 @@ async def test_middleware_api_is_missing_imports_nothing_and_blocks(monkeypatch:
     app = service(MemoryBackend(state=True))
     async with living(app), client(app) as http:  # for which newer versions of FastAPI import it
         monkeypatch.setitem(sys.modules, "opentelemetry", None)
-        telemetry.instruments_of.cache_clear()
+        metrics.instruments_of.cache_clear()
         assert (await http.get("/items/7")).status_code == 503
-    assert telemetry.instruments_of(None) == (None, None, None)
-    telemetry.instruments_of.cache_clear()
+    assert metrics.instruments_of(None) == (None, None, None)
+    metrics.instruments_of.cache_clear()
 
 
 def transitions(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

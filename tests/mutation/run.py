@@ -57,7 +57,7 @@ PARTS = {
             "predicates/exemption": ("middleware/test_failures", "middleware/test_asked_again"),
             "predicates/paths": ("predicates", "routing/test_hints"),
             "predicates/values": ("predicates/test_predicates",),
-            "predicates/verdicts": ("predicates/test_laws", "test_openapi", "routing/test_hints"),
+            "predicates/in_advance": ("predicates/test_laws", "test_openapi", "routing/test_hints"),
             "middleware": ("middleware", "routing/test_hints"),
             "_switch/settings": ("middleware/test_middleware",),
             "_routing/layers": ("routing",),

@@ -30,7 +30,7 @@ from fastapi_maintenance.predicates import (
     path_prefix,
     safe_method,
 )
-from fastapi_maintenance.predicates.bypass import BypassCookie
+from fastapi_maintenance.predicates.bypass_cookie import BypassCookie
 from fastapi_maintenance.typing import Predicate
 from tests.strategies import (
     ASYNC_MAKERS,

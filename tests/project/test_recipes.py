@@ -17,11 +17,11 @@ import anyio
 import httpx
 import pytest
 import yaml
-from opentelemetry import metrics
+from opentelemetry import metrics as opentelemetry_metrics
 from opentelemetry.sdk.metrics import MeterProvider
 
 from fastapi_maintenance import get_workers, maintenance_mode_on, set_maintenance_mode
-from fastapi_maintenance._helpers import telemetry
+from fastapi_maintenance._helpers import metrics
 from tests.documents import DOCS, example
 from tests.support import ROOT, eventually, uvicorn_process
 
@@ -142,11 +142,11 @@ async def test_alert_queries_the_metric_of_the_prometheus_exporter(monkeypatch: 
     exporter: Any = importlib.import_module("opentelemetry.exporter.prometheus")
     client: Any = importlib.import_module("prometheus_client")
     reader = exporter.PrometheusMetricReader()
-    monkeypatch.setattr(metrics, "get_meter", MeterProvider([reader], shutdown_on_exit=False).get_meter)
-    telemetry.instruments_of.cache_clear()
-    telemetry.set_active("RedisBackend(key='a')", True, None)
+    monkeypatch.setattr(opentelemetry_metrics, "get_meter", MeterProvider([reader], shutdown_on_exit=False).get_meter)
+    metrics.instruments_of.cache_clear()
+    metrics.set_active("RedisBackend(key='a')", True, None)
     exported = client.generate_latest().decode()
-    telemetry.instruments_of.cache_clear()
+    metrics.instruments_of.cache_clear()
     reader.shutdown()
     (line,) = re.findall(rf"^{metric}{{.*$", exported, re.MULTILINE)
     assert f"{label}=\"RedisBackend(key='a')\"" in line

@@ -1,4 +1,4 @@
-"""The maintenance page, `responses/page.py` and `responses/words.py`; `tests/browser` shows it to a browser."""
+"""The maintenance page, `responses/page.py` and `responses/languages.py`; `tests/browser` shows it to a browser."""
 
 import base64
 import hashlib
@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from fastapi_maintenance import MaintenanceState, Switch, as_html, status_of
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.responses import STATUS_KEY
+from fastapi_maintenance.responses.languages import LANGUAGES, in_words
 from fastapi_maintenance.responses.page import PAGE
-from fastapi_maintenance.responses.words import LANGUAGES, in_words
 from tests.responses.test_responses import ON, POLISH, ask, ending_in, rendered
 from tests.support import make_request
 

@@ -1,4 +1,4 @@
-"""The bypass, `router/bypass.py` and `predicates/bypass.py`: the secret, the cookie and the link."""
+"""The bypass, `router/bypass.py` and `predicates/bypass_cookie.py`: the secret, the cookie and the link."""
 
 import json
 import re

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from fastapi_maintenance import MaintenanceState, Switch, Window, maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._switch import source
-from fastapi_maintenance.backends.cached import forget_parent, known_of, moment
+from fastapi_maintenance.backends.last_known import forget_parent, known_of, moment
 from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import BareSwitch, Hook, WatchableStore, be_down
 from tests.support import OddError, RunJumping, eventually

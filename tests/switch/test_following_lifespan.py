@@ -29,7 +29,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance._switch import follower
-from fastapi_maintenance.backends.cached import known_of
+from fastapi_maintenance.backends.last_known import known_of
 from tests.middleware.test_failures import app_on, hang, status
 from tests.middleware.test_open_websockets import Client, Talk, service
 from tests.stores import DetailedStore, WatchableStore

@@ -12,7 +12,7 @@ import pytest
 
 import fastapi_maintenance
 from fastapi_maintenance import MemoryBackend, StateBackend, maintenance_mode_on, set_maintenance_mode
-from fastapi_maintenance._helpers.telemetry import get_logger
+from fastapi_maintenance._helpers.logs import get_logger
 from tests.middleware.test_failures import app_on, status
 from tests.stores import BareSwitch, DetailedStore, WatchableStore, be_down
 from tests.support import on_jumping_clock
@@ -124,7 +124,7 @@ def test_logger_whose_handler_raises_raises_nothing(name: str) -> None:
 def test_package_logs_through_these_loggers_alone() -> None:
     """The command and `check_backend` are excepted: they run in no app that they could harm."""
     package = Path(fastapi_maintenance.__file__).parent
-    excepted = {"_helpers/telemetry.py", "cli/switch.py", "cli/commands.py", "testing/check.py"}
+    excepted = {"_helpers/logs.py", "cli/switch.py", "cli/commands.py", "testing/check.py"}
     names = {
         path.relative_to(package).as_posix() for path in package.rglob("*.py") if "import logging" in path.read_text()
     }

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from fastapi_maintenance import backend_from_url, maintenance_middleware
 from fastapi_maintenance._helpers import background, process
 from fastapi_maintenance._switch import follower
-from fastapi_maintenance.backends.cached import known_of
+from fastapi_maintenance.backends.last_known import known_of
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.backends.url import close_if_made_here
 from tests.middleware.test_failures import app_on, status

@@ -31,7 +31,7 @@ from fastapi_maintenance import (
     never,
     set_maintenance_mode,
 )
-from fastapi_maintenance.backends.cached import known_of
+from fastapi_maintenance.backends.last_known import known_of
 from tests.support import client, eventually
 from tests.switch.lifespans import living
 

@@ -17,7 +17,7 @@ except ImportError as _error:
     raise ImportError(msg, name=_error.name) from _error
 
 from fastapi_maintenance._helpers.checks import check_bool, check_name, reject, reject_kind
-from fastapi_maintenance._helpers.telemetry import get_logger
+from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance.backends.base import DEFAULT_KEY, Read, StoreBackend, Wait, apply
 from fastapi_maintenance.backends.sqlalchemy import postgresql
 from fastapi_maintenance.backends.sqlalchemy.table import (

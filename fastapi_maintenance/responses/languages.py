@@ -1,10 +1,12 @@
-"""The texts of the maintenance page: the built-in languages, and `PageWords` for more."""
+"""The languages of the maintenance page: its built-in texts, `PageWords` for more, and which one a visitor prefers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from fastapi_maintenance._helpers.checks import check_name, check_str, reject, reject_value
+from fastapi_maintenance.responses.negotiation import weighted
 
 _TAG = r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*"
 _RIGHT_TO_LEFT = "ar|arc|ckb|dv|fa|he|iw|ks|lrc|mzn|nqo|pnb|ps|rhg|sd|syr|ug|ur|yi"
@@ -131,3 +133,17 @@ def in_words(seconds: int, words: PageWords) -> str:
             count = -(-seconds // size)
             return (one if count == 1 else more).replace("{}", str(count))
     return words.soon
+
+
+def preferred_language(accept_language: str | None, languages: Sequence[str]) -> str:
+    """Return the language that this `Accept-Language` header prefers, else the first."""
+    tags = [(spoken_language(tag, languages), weight) for tag, weight in weighted(accept_language or "")]
+    accepted = [(language, weight) for language, weight in tags if language and weight > 0]
+    return max(accepted, key=itemgetter(1), default=(languages[0], 1.0))[0]
+
+
+def spoken_language(tag: str, languages: Container[str]) -> str | None:
+    """Return the language that matches the tag or the longest beginning of it: `de` for `de-AT` (RFC 4647 3.4)."""
+    subtags = tag.lower().split("-", 4)[:4]  # language, script, region, variant
+    parts = ("-".join(subtags[:count]) for count in range(len(subtags), 0, -1))
+    return next((part for part in parts if part in languages), None)

@@ -1,39 +1,15 @@
-"""Logging, and OpenTelemetry if its API is installed: blocked requests, and whether maintenance is on.
+"""OpenTelemetry, if its API is installed: the number of blocked requests, and whether maintenance is on.
 
-Errors of a log filter, a handler, the API, its SDK or an exporter are suppressed. If a version lacks an instrument, the
-others still work.
+Errors of the API, its SDK or an exporter are suppressed. If a version lacks an instrument, the others still work.
 """
 
 import functools
-import logging
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from fastapi_maintenance._helpers.process import __version__
-
-HINT = "%s (to silence it: logging.getLogger(%r).setLevel('ERROR'))"
-"""The message of a hint; its arguments are the text and the name of its logger."""
-
-
-class _SafeLogger(logging.LoggerAdapter[logging.Logger]):
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:  # noqa: ANN401 -- as in logging
-        """Log a record with the caller's file and line; all other methods call this one."""
-        with suppress(Exception):
-            super().log(level, msg, *args, **{"stacklevel": 2, **kwargs})
-
-    def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[object, MutableMapping[str, Any]]:
-        """Keep the `extra` of each record; by default, that of the adapter replaces it."""
-        return msg, kwargs
-
-
-def get_logger(name: str = "fastapi_maintenance") -> logging.LoggerAdapter[logging.Logger]:
-    """Return a logger whose methods never raise.
-
-    Python catches what the `emit` of its own handlers raises, but not what a filter raises.
-    """
-    return _SafeLogger(logging.getLogger(name))
 
 
 @functools.lru_cache(maxsize=64)
@@ -86,14 +62,21 @@ def request_was_blocked(route: str, app: object) -> None:
         route: The path of the route, with parameters in braces; empty if it is not known.
         app: The app that the middleware wraps; its own meter provider is used, if any.
     """
+    # Called for each blocked request: `suppress` would take several times as long.
     try:
         trace, blocked, _ = instruments_of(_provider_of(app))
     except Exception:  # noqa: BLE001 -- the provider may be any object
         trace, blocked, _ = instruments_of(None)
-    with suppress(Exception):
-        trace.get_current_span().set_attribute("fastapi_maintenance.blocked", True)  # noqa: FBT003 -- its value
-    with suppress(Exception):
-        blocked.add(1, {"http.route": route} if route else {})
+    try:
+        if trace is not None:
+            trace.get_current_span().set_attribute("fastapi_maintenance.blocked", True)  # noqa: FBT003 -- its value
+    except Exception:  # noqa: BLE001, S110 -- any error of telemetry
+        pass
+    try:
+        if blocked is not None:
+            blocked.add(1, {"http.route": route} if route else {})
+    except Exception:  # noqa: BLE001, S110 -- as above
+        pass
 
 
 def set_active(switch: str, active: bool, app: object) -> None:  # noqa: FBT001 -- the value to record
