@@ -2,6 +2,10 @@
 
 `maintenance_middleware(...)` creates it; `MaintenanceModeMiddleware` is the same as a class. `_routing/finder.py` finds
 the route, `predicates/exemption.py` evaluates the predicate, and `responses/sending.py` sends the response.
+
+Drains and open WebSockets have a request in progress decided on again (`_ask_again`): `_switch/requests.py` runs that
+in a copy of the request's context, `predicates/request.py` refuses the body, and `predicates/dependencies.py` returns
+the first verdict of a dependency.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,8 @@
-"""Find the endpoint that will answer a request, by calling `matches` of the app's own routes in the app's order."""
+"""Find the endpoint that will answer a request, by calling `matches` of the app's own routes in the app's order.
+
+`layers.py` has the layers in front of the routes, `routes.py` the routes of a router, and `left_to_app.py` the requests
+that no endpoint answers.
+"""
 
 from typing import Any
 

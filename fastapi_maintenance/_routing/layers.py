@@ -1,4 +1,7 @@
-"""The layers of an app: middleware around middleware, down to the router with the routes."""
+"""The layers of an app: middleware around middleware, down to the router with the routes.
+
+A layer that is not known to leave requests alone hides the routes; `finder.py` blocks what is behind it.
+"""
 
 import functools
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""The state of a backend for requests: by a peek, from what this process knows of the switch, or by a read."""
+"""The state of a backend for requests: by a peek, from what this process knows of the switch, or by a read.
+
+`backends/last_known.py` has what this process knows.
+"""
 
 from asyncio import CancelledError
 

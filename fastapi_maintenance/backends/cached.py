@@ -1,4 +1,4 @@
-"""A cache of another backend."""
+"""A cache of another backend; `last_known.py` has its value while the backend is unavailable."""
 
 from datetime import timedelta
 from typing import cast, overload

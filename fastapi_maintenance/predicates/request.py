@@ -1,4 +1,7 @@
-"""The request as predicates see it: they may read the body, and the app still receives all of it."""
+"""The request as predicates see it: they may read the body, and the app still receives all of it.
+
+If the request is decided on again while it runs, its body is unknown.
+"""
 
 import ast
 import inspect

@@ -1,4 +1,7 @@
-"""The maintenance page: HTML without scripts or other files, and its Content-Security-Policy (CSP Level 3)."""
+"""The maintenance page: HTML without scripts or other files, and its Content-Security-Policy (CSP Level 3).
+
+`languages.py` has its texts.
+"""
 
 import base64
 import hashlib
