@@ -116,7 +116,7 @@ class MaintenanceModeMiddleware:
         """Answer a request, a WebSocket handshake or a lifespan (ASGI)."""
         served, switch, kind, request = self._served, self._switch, scope["type"], RequestInProgress()
         request.scope, request.began, request.switch, request.token = {**scope}, time(), switch, enter(request)
-        request.context, request.has_passed, request.verdicts, asked = copy_context(), False, {}, None
+        request.context, request.has_passed, request.verdicts, asked = copy_context(), None, {}, None
         served.requests.add(request)
         try:
             if kind == "lifespan":
@@ -135,11 +135,11 @@ class MaintenanceModeMiddleware:
                         request.verdicts = asked.verdicts
                         blocks = not await exempts(exempt, asked)
                         receive = asked.rest(receive)
-                    if blocks is not False:
+                    if blocks is not False:  # None: no predicate exempts it
                         served.requests.remove(request)
                         await self._respond(scope, receive, send, status, answer)
                         return
-                    request.has_passed = status.active
+                request.has_passed = status.active
             if kind == "websocket" and self.settings.close_websockets:
                 await switch.run_websocket(self.app, request, scope, receive, send)
                 return
@@ -149,8 +149,9 @@ class MaintenanceModeMiddleware:
                 asked.end()
             served.requests.discard(request)
             leave(request)
-            if served.on_end is not None:
-                served.on_end()
+            on_end = served.on_end  # another event loop may remove it
+            if on_end is not None:
+                on_end()
 
     def _decide(self, scope: Scope, status: MaintenanceStatus) -> tuple[bool | None, Answer]:
         """Return whether to block a request (None: the predicate decides), and what would answer it."""

@@ -1,6 +1,7 @@
 """The switch of one app: its status for requests, and the workers that report for the app.
 
-The status comes from a test that forces it, else from `enabled`, else from the state of the backend.
+The status comes from a test that forces it, else from `enabled`, unless this process has a hold open, else from the
+state of the backend.
 """
 
 from datetime import datetime
@@ -172,17 +173,23 @@ class AppSwitch:
         return status
 
     def _current_source(self) -> Source:
-        if self.given is None and self._source.backend is not current_backend.default_backend():
-            self._source = Source(current_backend.default_backend())  # another one has been configured
-            for worker in [each for each in self._workers if each.loop is current_loop()]:
-                before = worker.backend
-                background.start(partial(_close, before, worker.move(self._source.backend)))
+        """Return the source; if another backend has been configured, workers move to it from their own event loops."""
+        if self.given is None:
+            backend = current_backend.default_backend()
+            if self._source.backend is not backend:
+                self._source = Source(backend)
+            for worker in [each for each in self._workers if each.backend is not backend]:
+                if worker.loop is current_loop():
+                    before = worker.backend
+                    background.start(partial(_close, before, worker.move(backend)))
         return self._source
 
     def _start_worker(self, *, counted: bool, is_for_websockets: bool = False) -> Worker:
         worker = Worker(self.backend, self.served, counted=counted)
         worker.is_for_websockets = is_for_websockets
-        self._workers = [*(each for each in self._workers if not each.has_ended()), worker]
+        for each in [each for each in self._workers if each.has_ended()]:
+            self._workers.remove(each)
+        self._workers.append(worker)  # in place: another event loop may do the same
         return worker
 
     def _end(self, worker: Worker | None) -> background.Task | None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -72,7 +72,7 @@ class MaintenanceBlock:
         self._within = ExitStack()
         self._open: tuple[StateBackend, Hold] | None = None
         self._renewal: Renewal | None = None
-        self.is_given_back: bool = False
+        self.is_released: bool = False
         """Whether its hold was released; False if that has failed."""
         self.lapsed_for: timedelta = timedelta()
         """How long its lease had run out, in total, when it was closed."""
@@ -98,6 +98,7 @@ class MaintenanceBlock:
         if self._open is not None:
             msg = "this block is already open: make one for each `async with`"
             raise RuntimeError(msg)
+        self.is_released, self.confirmed_by, self.lapsed_for = False, 0, timedelta()
         if not isinstance(self._backend, str):
             backend = current_backend.resolve(self._backend)
         else:
@@ -107,7 +108,7 @@ class MaintenanceBlock:
             details = {"message": wanted.message, "ends_at": wanted.ends_at, "lease": self._lease, "by": wanted.by}
             holds.check_keeps(backend, **details)
             drain = self._drain_of(backend)
-            async with nullcontext() if drain is None else drain.begun(join_here(backend)):
+            async with nullcontext() if drain is None else drain.begun(partial(join_here, backend)):
                 hold = replace(wanted, id=uuid.uuid4().hex, since=clock.now())
                 self._open = backend, hold
                 await self._acquire(backend, hold)
@@ -149,7 +150,7 @@ class MaintenanceBlock:
             self.lapsed_for += renewal.lapsed_for
         try:
             await _release(backend, hold, renewal)
-            self.is_given_back = True
+            self.is_released = True
         except Exception:
             if error is None:
                 raise

@@ -1,10 +1,13 @@
 """A drain: waiting until no worker runs a request that a hold blocks.
 
-Why no worker is missing: a worker that runs writes its record again within two seconds if that is lost, and a drain
-lasts as long. So a worker without a record does not run, or is cut off from the store. A worker whose record was found
-is waited for until it confirms the hold, or has been gone for two seconds; if nothing but its record is gone, the
-registry keeps it. The two seconds begin anew if the mark of the drain is lost, if the hold vanishes, or if another
-block opens the service. Then each worker has to confirm again, since it may have stalled after it confirmed.
+Why no worker is missing: if the record of a running worker is lost, it writes it again within two seconds, and a drain
+lasts at least two seconds. So a worker without a record does not run, or is cut off from the store. A worker whose
+record was found must confirm the hold, or be gone for two seconds; while a registry can tell that a worker lives, it
+reports one whose record alone is lost.
+
+The drain writes a record of its own, its mark: a loss of the workers' records takes the mark too. If the mark or the
+hold is lost, or another block opens the service, the two seconds begin anew. The hold then gets a new date, which each
+worker has to confirm, since it may have stalled after its last report.
 """
 
 from __future__ import annotations
@@ -74,17 +77,18 @@ class Drain:
             raise ValueError(msg)
 
     @asynccontextmanager
-    async def begun(self, own: Sequence[Worker] = ()) -> AsyncGenerator[None]:
+    async def begun(self, join: Callable[[], Sequence[Worker]] = tuple) -> AsyncGenerator[None]:
         """Follow the switch, and keep the mark of this drain in the store, while a block runs.
 
         Args:
-            own: Workers for the middlewares of this process without a lifespan; they end with this drain.
+            join: Starts workers for the middlewares of this process without a lifespan; they end with this drain.
 
         Raises:
             Exception: Whatever the store raises.
         """
         await background.all_ended(end_orphans())
         async with following(self._backend, self._observe):
+            own = join()
             try:
                 for worker in own:
                     with anyio.move_on_after(ANSWER_TIMEOUT):
@@ -93,7 +97,8 @@ class Drain:
                 yield
             finally:  # in the background: a shield does not stop asyncio's own cancellation
                 ending = [task for worker in own for task in worker.end()]
-                ending.append(background.start(partial(leave, self._registry, self._mark)))
+                if self._mark:
+                    ending.append(background.start(partial(leave, self._registry, self._mark)))
                 await background.all_ended(ending)
 
     async def wait(self, hold: Hold) -> None:

@@ -204,13 +204,15 @@ async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
         ledger.users += 1
     try:
         while not (lock := ledger.lock).acquire(blocking=False):
-            if ledger.lock_is_stale():  # its event loop was closed, so nobody will release it
-                ledger.lock = threading.Lock()
+            with _ledgers_lock:
+                if ledger.lock is lock and ledger.lock_is_stale():  # its event loop was closed: nobody will release it
+                    ledger.lock, ledger.lock_is_stale = threading.Lock(), end_of(None)
             await anyio.sleep(_LOCK_POLL)  # an event would belong to one event loop
         ledger.lock_is_stale = end_of(current_loop())
         try:
             yield ledger
         finally:
+            ledger.lock_is_stale = end_of(None)
             lock.release()
     finally:
         with _ledgers_lock:

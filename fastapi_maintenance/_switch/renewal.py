@@ -47,7 +47,7 @@ class Renewal:
         self.task.stop()
 
     async def _keep(self) -> NoReturn:
-        """Check each second that the hold is stored, and renew its lease three times within it."""
+        """Check every second that the hold is stored, and renew its lease three times before it ends."""
         while True:
             await anyio.sleep(max(min(_LOOK, self._renew_at - anyio.current_time()), 0))
             try:
@@ -56,7 +56,7 @@ class Renewal:
                     with in_time(2 * self._period):  # the rest of the old lease
                         await self.put()
                     self._renew_at = began + self._period
-                elif not await self._is_stored():
+                elif self._is_failing or not await self._is_stored():
                     await self.put()
             except Exception:
                 if not self._is_failing:

@@ -57,8 +57,8 @@ class RequestInProgress:
     """When it began, as `time.time` returns it."""
     context: Context | None
     """The context in which it began, to ask its predicate again in; None after its end."""
-    has_passed: bool
-    """Whether it has passed while maintenance was on."""
+    has_passed: bool | None
+    """Whether maintenance was on when it passed; None: it has not passed yet."""
     switch: Switch
     """The switch of its middleware."""
     token: Token[RequestInProgress | None]
@@ -131,7 +131,7 @@ class Served:
         """The app around which the middleware is, once that is known."""
         self.requests: set[RequestInProgress] = set()
         self.websockets: WeakValueDictionary[RequestInProgress, ClosableWebSocket] = WeakValueDictionary()
-        """The open ones. Each is kept by its own request, so that one whose event loop was closed can end."""
+        """The open ones. Only the running request keeps one alive, so one whose event loop was closed can end."""
         self.on_end: Callable[[], None] | None = None
         """Called when a request ends, while a drain waits for that."""
 
@@ -171,8 +171,9 @@ class Verdicts:
 
         Args:
             status: The status.
-            basis: What the verdicts depend on. If it has changed, all requests are decided on again, otherwise not
-                those that have passed during maintenance.
+            basis: What the verdicts depend on. If it has changed, all requests are decided on again, otherwise only
+                those that have passed while maintenance was off. One that has not passed yet began later, so it goes by
+                this status or a newer one.
         """
         for request, websocket in tuple(self._served.websockets.items()):
             if websocket.has_ended():  # its event loop was closed around it
@@ -180,28 +181,32 @@ class Verdicts:
         requests = self._requests() if status.active else set()
         is_new = basis != self._basis
         if is_new:
-            self._basis = basis
             self.forget()
+            self._basis = basis
         self._verdicts = {request: why for request, why in self._verdicts.items() if request in requests}
         for request in self._asking.keys() - requests:
             self._asking.pop(request).stop()
         for request in requests - self._verdicts.keys() - self._asking.keys():
             scope, context = request.scope, request.context  # in this order, as it may end in another thread
-            if context is not None and (is_new or not request.has_passed):
-                work = partial(self._ask, request, scope, basis)
+            if context is not None and (is_new or request.has_passed is False):
+                work = partial(self._ask, request, scope, self._basis)
                 self._asking[request] = background.start(work, context=context.copy())
-        for request, why in self._verdicts.items():
-            opened = self._served.websockets.get(request)
-            if why is None or opened is None or opened.is_closing or opened.loop is not self._loop:
+        self._close_websockets()
+
+    def _close_websockets(self) -> None:
+        for request, opened in tuple(self._served.websockets.items()):
+            if opened.loop is not self._loop:
                 continue
-            if not {(request, True), (request, False)}.intersection(_in_block):
+            if self._verdicts.get(request) is None or not {(request, True), (request, False)}.isdisjoint(_in_block):
+                opened.is_closing = False  # it may not have been accepted yet
+            elif not opened.is_closing:
                 background.start(opened.close)
 
     def forget(self) -> None:
-        """Forget all verdicts."""
+        """Forget all verdicts, and what they depend on."""
         for task in self._asking.values():
             task.stop()
-        self._asking, self._verdicts = {}, {}
+        self._asking, self._verdicts, self._basis = {}, {}, None
 
     def _requests(self) -> set[RequestInProgress]:
         if not self._only_websockets:

@@ -30,10 +30,11 @@ class Source:
         known = self._known
         if self._peekable is None:
             return known.peek(self._ttl) if self._ttl else None
+        asked = moment()
         try:
             state = self._peekable.peek()
             if state is not known.state or not known.is_available:
-                known.put(check_state(state), moment())
+                known.put(check_state(state), asked)
         except (Exception, CancelledError) as error:  # noqa: BLE001 -- a store must not fail a request
             known.fail(RuntimeError("it raised CancelledError") if isinstance(error, CancelledError) else error)
             return known.state

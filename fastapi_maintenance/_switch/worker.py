@@ -3,7 +3,7 @@
 Why no request slips through a drain: a drain writes a hold, and waits until each worker confirms it. A worker confirms
 a hold after it has read it. The middleware records each request before it looks at the state; the worker reads the
 state before it goes through the recorded requests. So a request that is missing from a report has looked at the state
-after the hold was read, and was blocked. Why no worker is missing: see the module `drain`.
+after the hold was read, and was decided on with it. Why no worker is missing: see the module `drain`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,6 @@ class Worker:
         self._is_brief = is_brief
         self._changed = anyio.Event()
         self._verdicts = Verdicts(served, self.wake, only_websockets=not counted)
-        self._report = report_of(Goes(), ())
         self._is_refused = False
         self._begin(backend)
 
@@ -74,6 +73,7 @@ class Worker:
         self.backend = backend
         self._id = f"{socket.gethostname()[:64]}.{os.getpid()}.{identity()}-{next(_numbers)}"
         self._registry = find_registry(backend) if self.is_counted else None
+        self._report = report_of(Goes(), ())
         self._signed: str | None = None
         self._sign_at = self._compare_at = 0.0
         self._ahead: float | None = None

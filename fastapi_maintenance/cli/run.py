@@ -138,7 +138,7 @@ async def drained(
 
 
 def _print_otherwise(block: MaintenanceBlock, text: str) -> None:
-    if block.is_given_back:  # if not, the failure was logged
+    if block.is_released:  # if not, the failure was logged
         print_err(text)
 
 

@@ -200,6 +200,8 @@ async def test_app_store_refuses_no_request_notices(scene: Scene) -> None:
             pass
         async with scene.only("closed"):
             await scene.wait_for_outages(in_progress=0)
+        await scene.switch(False)  # both workers follow it again
+        await scene.switch(True)
 
         # It can be read but not written, which is not an outage.
         async with scene.only("closed"):

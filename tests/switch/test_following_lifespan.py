@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import anyio
 import pytest
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
@@ -30,6 +31,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._switch import follower
 from fastapi_maintenance.backends.last_known import known_of
+from fastapi_maintenance.middleware import backend_of
 from tests.middleware.test_failures import app_on, hang, status
 from tests.middleware.test_open_websockets import Client, Talk, service
 from tests.stores import DetailedStore, WatchableStore
@@ -72,6 +74,18 @@ async def test_backend_configured_later_is_read_and_followed_instead() -> None:
         await eventually(lambda: (first.watchers, second.watchers) == (0, 1))
         configure_backend(MemoryBackend())
         assert await status(app) == 200
+    assert (first.watchers, second.watchers) == (0, 0)
+
+
+async def test_backend_configured_later_that_a_thread_uses_first_is_followed_instead() -> None:
+    first, second = WatchableStore(), WatchableStore(True)
+    configure_backend(first)
+    app = app_on(None)
+    async with living(app):
+        configure_backend(second)
+        assert await to_thread.run_sync(backend_of, app) is second
+        assert await status(app) == 503
+        await eventually(lambda: (first.watchers, second.watchers) == (0, 1))
     assert (first.watchers, second.watchers) == (0, 0)
 
 

@@ -36,7 +36,7 @@ from fastapi_maintenance._switch import holds
 from fastapi_maintenance.state import add_hold
 from tests.middleware.test_failures import app_on, status
 from tests.middleware.test_open_websockets import Client, Talk, service
-from tests.stores import DetailedStore, ReadOnlySwitch
+from tests.stores import DetailedStore, ReadOnlySwitch, be_down
 from tests.support import ROOT, client
 from tests.switch.blocks import Make, bare, file, kept_by, memory, served
 from tests.switch.lifespans import Abandoned, living
@@ -89,6 +89,18 @@ async def test_block_can_be_used_again_but_not_while_it_is_open() -> None:
             ids += [hold.id for hold in (await store.get_state()).holds]
         assert not await get_maintenance_mode(store)
     assert len(set(ids)) == len(ids) == 2
+
+
+async def test_block_used_again_whose_hold_cannot_be_released_does_not_say_that_it_was() -> None:
+    store = DetailedStore()
+    block = maintenance_mode_on(store)
+    async with block:
+        pass
+    assert block.is_released
+    with pytest.raises(ConnectionError):
+        async with block:
+            store.before_write = be_down
+    assert not block.is_released
 
 
 async def test_backend_that_cannot_be_hashed_is_one_switch_by_its_identity() -> None:

@@ -153,6 +153,19 @@ async def test_renewal_that_fails_or_hangs_is_logged_and_tried_again_soon(
     assert record.exc_info[0] is error
 
 
+async def test_renewal_without_a_lease_is_logged_only_after_a_write(caplog: pytest.LogCaptureFixture) -> None:
+    store = DetailedStore()
+    async with maintenance_mode_on(store):
+        store.before_write = be_down
+        await store.memory.update_state(lambda _: MaintenanceState())  # the hold vanishes
+        await eventually(lambda: "could not be renewed" in "".join(messages_of(caplog)))
+        store.before_read = be_down
+        await anyio.sleep(1.5)  # it tries again each second
+        assert "renewed again" not in "".join(messages_of(caplog))
+        store.before_read = store.before_write = checkpoint
+        await eventually(lambda: "renewed again" in "".join(messages_of(caplog)))
+
+
 async def test_block_counts_in_its_own_process_although_its_lease_expired_in_the_store() -> None:
     store = DetailedStore()
     async with maintenance_mode_on(store, lease=0.02):
