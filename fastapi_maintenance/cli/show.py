@@ -8,8 +8,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.cli.durations import format_age, format_duration
-from fastapi_maintenance.cli.times import format_time
+from fastapi_maintenance.cli.durations import format_age, format_duration, format_time
 from fastapi_maintenance.errors import WorkerStatus
 from fastapi_maintenance.state import (
     Hold,

@@ -12,8 +12,7 @@ from fastapi.responses import RedirectResponse
 from fastapi_maintenance._helpers.checks import check_str, reject, reject_value
 from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance.predicates.bypass_cookie import BypassCookie, app_root
-from fastapi_maintenance.router.models import Admission, Presented, check_prefix
-from fastapi_maintenance.router.refusals import AdminRoute, refusals
+from fastapi_maintenance.router.schema import AdminRoute, Admission, Presented, check_prefix, refusals
 
 _TOKEN_LIMIT = 512  # characters
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from fastapi_maintenance.cli.times import format_time
+from fastapi_maintenance.cli.durations import format_time
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import Hold, Switch, Window
 from tests.cli.driving import NOW, Part, at, errors, invoke, on_app, on_file, state_with, store, stored, use

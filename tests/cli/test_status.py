@@ -17,8 +17,8 @@ import anyio
 import pytest
 
 from fastapi_maintenance import MemoryBackend, set_maintenance_mode
+from fastapi_maintenance.cli.durations import format_time
 from fastapi_maintenance.cli.show import print_change
-from fastapi_maintenance.cli.times import format_time
 from fastapi_maintenance.state import Hold, MaintenanceStatus, Switch, Window, status_of
 from tests.cli.driving import (
     NOW,

@@ -1,4 +1,4 @@
-"""The admin API, `router/admin.py` and `router/switch.py`: who may read and change what, and conflicting writers."""
+"""The admin API, `router/admin.py`: who may read and change what, and conflicting writers."""
 
 import os
 import re
