@@ -115,7 +115,7 @@ def maintenance_router(  # noqa: PLR0913 -- each is a setting
         reject("bypass", "created by bypass_cookie, or None", bypass)
     author = (lambda: None) if by is None else check_callable("by", by)
     given = None if backend is None else as_backend("backend", backend)
-    base = None if base_url is None else checked_base_url(base_url)
+    base = checked_base_url(base_url)
     router = APIRouter(prefix=check_prefix(prefix), tags=["maintenance"], route_class=AdminRoute)
     route = partial(router.api_route, dependencies=list(dependencies))
     _add_overview(route, given)
