@@ -9,12 +9,11 @@ from fastapi_maintenance._switch.reports import registry_of
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.last_known import update_state
 from fastapi_maintenance.cli import options as opt
-from fastapi_maintenance.cli.durations import parse_duration
+from fastapi_maintenance.cli.durations import format_time, parse_duration, parse_time
 from fastapi_maintenance.cli.run import LEASE, drained
 from fastapi_maintenance.cli.show import counted, plain, print_err, print_state, print_window
-from fastapi_maintenance.cli.status import print_who_has_it
+from fastapi_maintenance.cli.status import print_workers_with_state
 from fastapi_maintenance.cli.switch import Which, act, fail
-from fastapi_maintenance.cli.times import format_time, parse_time
 from fastapi_maintenance.control import (
     checked_switch,
     get_maintenance_state,
@@ -69,7 +68,7 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
         _print_kept(state, changes)
         _print_changed(state)
         if workers != 0:
-            await print_who_has_it(state, name, backend)
+            await print_workers_with_state(state, name, backend)
         if patience is not None:
             details = {"ends_at": state.switch.ends_at, "by": state.switch.by}
             hold = {**details, "lease": LEASE, "drain": patience, "workers": workers}
@@ -86,7 +85,7 @@ def off(which: Which, by: opt.By = None) -> None:
         await set_maintenance_mode(False, backend, by=by)  # noqa: FBT003 -- as above
         state = await get_maintenance_state(backend)
         _print_changed(state)
-        await print_who_has_it(state, name, backend)
+        await print_workers_with_state(state, name, backend)
 
     act(turn_off, which)
 
@@ -111,7 +110,7 @@ def edit(  # noqa: PLR0913 -- its options
         state = await update_state(check_detailed(backend, "edit"), lambda state: _edited(state, changes))
         _print_kept(state, changes)
         _print_changed(state)
-        await print_who_has_it(state, name, backend)
+        await print_workers_with_state(state, name, backend)
 
     act(change, which)
 

@@ -9,9 +9,8 @@ from urllib.parse import quote
 import typer
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.cli.durations import parse_end
+from fastapi_maintenance.cli.durations import parse_end, parse_time
 from fastapi_maintenance.cli.switch import fail
-from fastapi_maintenance.cli.times import parse_time
 
 _T = TypeVar("_T")
 

@@ -25,7 +25,7 @@ from fastapi_maintenance.backends.last_known import uncached
 from fastapi_maintenance.cli import options as opt
 from fastapi_maintenance.cli.durations import format_duration, parse_duration, parse_end
 from fastapi_maintenance.cli.show import counted, in_progress, plain, print_err, print_error
-from fastapi_maintenance.cli.status import print_who_has_it
+from fastapi_maintenance.cli.status import print_workers_with_state
 from fastapi_maintenance.cli.switch import Which, act, fail
 from fastapi_maintenance.errors import DrainTimeoutError, NoWorkersError, WorkerStatus
 from fastapi_maintenance.state import status_of
@@ -96,7 +96,7 @@ def shown_progress() -> Iterator[Progress]:
 async def drained(
     backend: StateBackend, name: str, hold: dict[str, Any], otherwise: str, begins: Callable[[], object] = lambda: None
 ) -> AsyncGenerator[MaintenanceBlock]:
-    """Hold maintenance on while a block runs, after a drain if `hold` has one; raises what the block raises.
+    """Hold maintenance on while a block runs, after a drain if `hold` has one. Errors of the block are raised.
 
     If the drain fails, the command ends with 75.
 
@@ -104,7 +104,7 @@ async def drained(
         backend: The switch.
         name: The name of the switch.
         hold: The details of the block.
-        otherwise: What to print if the drain fails or is interrupted, and the hold was released.
+        otherwise: What to print if the drain fails or is interrupted and the hold has been released.
         begins: Called when maintenance has begun, before the drain.
     """
     has_begun = False
@@ -143,7 +143,7 @@ def _print_otherwise(block: MaintenanceBlock, text: str) -> None:
 
 
 async def _run_held(command: list[str], hold: dict[str, Any], backend: StateBackend, name: str) -> int:
-    """Run a command while a hold keeps maintenance on, and return its exit status; raises what the block raises.
+    """Run a command while a hold keeps maintenance on, and return its exit status. Errors before it ran are raised.
 
     If the hold lapsed while the command ran, the status is 76 unless the command itself failed. An error after the
     command has ended is printed, and does not change the exit status.
@@ -164,7 +164,7 @@ async def _run_held(command: list[str], hold: dict[str, Any], backend: StateBack
             if hold["drain"] is None:
                 begins()
                 if state is not None:
-                    await print_who_has_it(state, name, backend)
+                    await print_workers_with_state(state, name, backend)
             result = await run_command(command)
         lasted = format_duration(clock.now() - began)
         with suppress(Exception):  # the hold was released, which is enough

@@ -8,8 +8,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance.cli.durations import format_age, format_duration
-from fastapi_maintenance.cli.times import format_time
+from fastapi_maintenance.cli.durations import format_age, format_duration, format_time
 from fastapi_maintenance.errors import WorkerStatus
 from fastapi_maintenance.state import (
     Hold,
@@ -27,7 +26,7 @@ _SHORT = 8  # characters of an id
 def print_parts(*parts: str, stderr: bool = False, indent: str = "") -> None:
     """Print parts in Rich's markup on one line.
 
-    If a terminal is too narrow for them, each part begins on a new line: the first without, the others with `indent`.
+    If a terminal is too narrow for them, each part gets a line of its own. All but the first are indented by `indent`.
     """
     console = Console(stderr=stderr, highlight=False, emoji=False)
     line = "  ".join(parts)
@@ -138,7 +137,7 @@ def _parts_of_window(window: Window, now: datetime) -> list[str]:
 
 
 def _short_ids(parts: Sequence[Hold | Window]) -> str:
-    """Return the beginnings of the ids, or the whole ids if their beginnings are the same."""
+    """Return the ids, shortened unless two of them would then be the same."""
     ids = [part.id for part in parts]
     short = [each[:_SHORT] for each in ids]
     return ", ".join(map(plain, short if len({*short}) == len(ids) else ids))

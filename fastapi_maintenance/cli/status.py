@@ -36,7 +36,7 @@ _POLL = 0.1  # seconds
 _SHOWN_SKEW = 1.0  # seconds
 
 
-def status(  # its options
+def status(
     which: Which,
     var_name: opt.VarName = None,
     file_path: opt.FilePath = None,
@@ -108,7 +108,7 @@ def workers(which: Which) -> None:
     act(look, which)
 
 
-async def print_who_has_it(state: MaintenanceState, name: str, backend: StateBackend) -> None:
+async def print_workers_with_state(state: MaintenanceState, name: str, backend: StateBackend) -> None:
     """Print on standard error which workers have a state, after waiting up to two seconds for those that lack it.
 
     Args:

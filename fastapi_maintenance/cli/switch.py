@@ -62,7 +62,7 @@ def act(
 
     The first of these that is given counts: the URL, the app at `module:attribute`, the URL in the environment
     variable, the `entrypoint` of `[tool.fastapi]` in the `pyproject.toml` of this folder. An error ends the command
-    with one line, which names options instead of parameters.
+    with one line, in which options replace parameter names.
     """
 
     async def find_and_act() -> _T:
@@ -140,7 +140,7 @@ def find_app(path: str | None) -> tuple[str, Any]:
 
 
 def find_backend(path: str, name: str | None) -> StateBackend:
-    """Return the backend of the app at `module:attribute`; if it has several, the one that `name` is a part of."""
+    """Return the backend of the app at `module:attribute`; if it has several, the one whose name contains `name`."""
     _, app = find_app(path)
     layers = maintained_layers(app) if callable(app) else ()
     switches = {key_of(layer.backend): layer.backend for layer in layers}
@@ -157,7 +157,7 @@ def find_backend(path: str, name: str | None) -> StateBackend:
 
 
 def switch_name(backend: StateBackend) -> str:
-    """Return the name of a switch; that of a file has its absolute path."""
+    """Return the name of a switch. The name of a file has its absolute path."""
     behind = uncached(backend)
     if isinstance(behind, LocalFileBackend):
         return f"file:{os.path.abspath(behind.file_path)}"  # noqa: PTH100 -- a link stays a link
@@ -174,7 +174,7 @@ def _entrypoint(otherwise: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """Return the URL without user and password, and with only the key of its query; a file has its absolute path."""
+    """Return the URL without user, password and query, except `key`. The URL of a file has its absolute path."""
     if url.startswith("file:"):
         with suppress(ValueError):  # refused, with the reason, when it is used
             return switch_name(backend_from_url(url))

@@ -12,8 +12,7 @@ from fastapi.responses import RedirectResponse
 from fastapi_maintenance._helpers.checks import check_str, reject, reject_value
 from fastapi_maintenance._helpers.scope import route_path
 from fastapi_maintenance.predicates.bypass_cookie import BypassCookie, app_root
-from fastapi_maintenance.router.models import Admission, Presented, check_prefix
-from fastapi_maintenance.router.refusals import AdminRoute, refusals
+from fastapi_maintenance.router.schema import AdminRoute, Admission, Presented, check_prefix, refusals
 
 _TOKEN_LIMIT = 512  # characters
 
@@ -42,7 +41,7 @@ def bypass_router(bypass: BypassCookie, *, prefix: str = "/maintenance", base_ur
     """
     if not isinstance(bypass, BypassCookie):
         reject("bypass", "created by bypass_cookie", bypass)
-    base = None if base_url is None else checked_base_url(base_url)
+    base = checked_base_url(base_url)
     router = APIRouter(prefix=check_prefix(prefix), tags=["maintenance"], route_class=AdminRoute)
     add_bypass(router, bypass, base)
     return router
@@ -80,8 +79,10 @@ def add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) ->
         return response
 
 
-def checked_base_url(url: object) -> str:
-    """Return the public URL of the app without a slash at its end, or raise if it is not valid."""
+def checked_base_url(url: object) -> str | None:
+    """Return the public URL of the app without a slash at its end, or None if there is none; raise if it is invalid."""
+    if url is None:
+        return None
     text = check_str("base_url", url)
     try:
         parts = urlsplit(text)

@@ -12,7 +12,7 @@ from fastapi_maintenance._switch.requests import running_request
 from fastapi_maintenance._switch.source import Source
 from fastapi_maintenance.backends.url import as_backend
 from fastapi_maintenance.decorators import force_maintenance_mode_off
-from fastapi_maintenance.router.models import check_prefix, etag
+from fastapi_maintenance.router.schema import check_prefix, etag
 from fastapi_maintenance.state import MaintenanceState, status_of
 from fastapi_maintenance.typing import StateBackend
 

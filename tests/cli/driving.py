@@ -94,7 +94,7 @@ def on_app(*words: str) -> Result:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, backend: StateBackend) -> None:
-    """Let the app of `on_app` have this backend."""
+    """Give the app of `on_app` this backend."""
     monkeypatch.setattr("fastapi_maintenance.cli.switch.find_backend", lambda *_: backend)
 
 
@@ -138,7 +138,7 @@ OfApp = Callable[..., CountingStore]
 
 
 def report(goes: Goes = GOES, *, requests: int = 0, seconds: float = 0, ahead: float | None = None) -> str:
-    """Return the report of a worker that goes by a state, and whose oldest request began so many seconds ago."""
+    """Return the report of a worker that uses a state, and whose oldest request began so many seconds ago."""
     facts = json.loads(report_of(replace(goes, ahead=ahead), ())) | {"requests": requests}
     if requests:
         facts |= {"since": (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(), "route": "POST /orders"}
@@ -155,7 +155,7 @@ def wait_until(condition: Callable[[], object], *, within: float = 60) -> None:
     """Return when the condition has become true; fail if it does not."""
     end = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < end, "it has not become true"
+        assert time.monotonic() < end, "the condition is still false"
         time.sleep(0.02)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from fastapi_maintenance.cli.times import format_time
+from fastapi_maintenance.cli.durations import format_time
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import Hold, Switch, Window
 from tests.cli.driving import NOW, Part, at, errors, invoke, on_app, on_file, state_with, store, stored, use
@@ -126,18 +126,15 @@ NOT_ONE = (
     ("words", "before", "status", "text"),
     [
         ("on --for soon", [], 2, "--for: 'soon' is not a duration above zero, such as 90s"),
-        ("on --for 9999999d", [], 2, "--for: '9999999d' ends after the year 9999"),
         ("on --until 25:00", [], 2, "--until: '25:00' is not a time such as 22:00"),
-        ("on --until 2001-01-01T00:00Z", [], 2, "--until must be in the future, got 2001-01-01T00:00:00+00:00"),
         ("on --for 1h --until 22:00", [], 2, "give only one of --for and --until"),
         ("on --for 1h --no-end", [], 2, "give only one of --for and --no-end"),
         ("on --from 22:00", [], 2, "--from belongs to `plan`; `on` begins now"),
         ("on --drain soon", [], 2, "--drain: 'soon' is not a duration"),
-        ("on -m " + "x" * 5_000, [], 2, "message must be at most 4096 characters long, got 5000"),
         ("on --switch bills", [], 2, "--switch chooses among the switches of an app; a URL is one switch"),
         ("edit -m why --no-message", [], 2, "give only one of --message and --no-message"),
         ("edit", [], 2, "nothing to change: give --message, --no-message, --for, --until, --no-end or --by"),
-        ("edit --until 2001-01-01T00:00Z", [], 2, "--until must be in the future"),
+        ("edit --until 2001-01-01T00:00Z", [], 2, "--until must be in the future, got 2001-01-01T00:00:00+00:00"),
         ("edit --no-end", [], 1, "maintenance is off; use `on`"),
         ("edit --no-end", [OPENER], 1, "maintenance is off; use `on`"),
         ("edit --no-end", [JOB], 1, "the switch is off; use `on`"),
@@ -230,7 +227,8 @@ def test_command_on_a_bare_switch_sets_it(words: str, monkeypatch: pytest.Monkey
     ("words", "text", "status"),
     [
         ("on --backend reddis://host", "backend must begin with one of env: file:", 2),
-        ("on --backend file:no/such/folder/switch", "the store cannot be reached: FileNotFoundError", 1),
+        ("on --backend file:no/folder/switch", "the store cannot be reached: FileNotFoundError", 1),
+        ("run --backend file:no/folder/switch -- touch ran", "the store cannot be reached: FileNotFoundError", 1),
         ("on --backend redis://127.0.0.1:1", "the store cannot be reached: ConnectionError", 1),
         ("on --backend env:CLOSED", "the environment variable CLOSED cannot be switched at run time", 1),
         ("edit --no-end --backend env:CLOSED", "the environment variable CLOSED cannot be switched at run time", 1),
@@ -240,5 +238,5 @@ def test_command_on_a_bare_switch_sets_it(words: str, monkeypatch: pytest.Monkey
 )
 def test_command_on_a_store_that_cannot_be_used_prints_one_line(words: str, text: str, status: int) -> None:
     result = invoke(*words.split())
-    assert (result.exit_code, result.stdout, len(errors(result).splitlines())) == (status, "", 1)
-    assert errors(result).startswith(f"error: {text}")
+    assert (result.exit_code, result.stdout, Path("ran").exists()) == (status, "", False)
+    assert re.match(f"(fastapi-maintenance: .*\n)?error: {re.escape(text)}.*\n$", errors(result))

@@ -91,12 +91,6 @@ def test_run_does_not_send_twice_what_a_terminal_sends_to_the_command_itself(mon
 # The store fails
 
 
-def test_run_does_not_start_the_command_if_the_hold_cannot_be_written() -> None:
-    result = invoke("run", "--backend", "file:no/folder/switch", "--", "touch", "ran")
-    assert (result.exit_code, Path("ran").exists()) == (1, False)
-    assert errors(result).splitlines()[-1].startswith("error: the store cannot be reached: FileNotFoundError")
-
-
 @pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("exit 0", 0), ("kill -TERM $$", 143)])
 def test_run_keeps_the_exit_status_if_the_hold_cannot_be_released(script: str, status: int) -> None:
     Path("folder").mkdir()
@@ -160,7 +154,6 @@ def test_run_keeps_the_exit_status_if_the_store_is_killed() -> None:
 @pytest.mark.parametrize(
     ("number", "script", "status", "output"),
     [
-        (signal.SIGTERM, "echo begun; exec sleep 60", 143, ""),
         (signal.SIGHUP, "echo begun; exec sleep 60", 129, ""),
         (signal.SIGINT, "echo begun; exec sleep 60", 130, ""),
         (signal.SIGTERM, "trap 'echo tidied; exit 7' TERM; echo begun; while true; do sleep 0.1; done", 7, "tidied\n"),

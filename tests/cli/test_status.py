@@ -17,8 +17,8 @@ import anyio
 import pytest
 
 from fastapi_maintenance import MemoryBackend, set_maintenance_mode
+from fastapi_maintenance.cli.durations import format_time
 from fastapi_maintenance.cli.show import print_change
-from fastapi_maintenance.cli.times import format_time
 from fastapi_maintenance.state import Hold, MaintenanceStatus, Switch, Window, status_of
 from tests.cli.driving import (
     NOW,
@@ -87,7 +87,7 @@ def held(hold_id: str, *, on: bool = True, minutes: float | None = None) -> Hold
         ([ON, Hold(id="a", on=False, expires_at=NOW)], "on for 2 h by alice: why", "", ""),
     ],
 )
-def test_status_and_watch_print_since_when_by_whom_why_and_until_when(
+def test_status_and_watch_print_age_author_message_and_end(
     parts: list[Part], text: str, in_status: str, in_watch: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store(*parts)

@@ -77,7 +77,7 @@ PARTS = {
         tests=(
             *("backends", "middleware", "predicates", "routing", "project/test_spec", "switch/test_forced"),
             *(
-                "cli/test_times",
+                "cli/test_durations",
                 "cli/test_routes",
                 "test_checks",
                 "test_codec",

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.cli.durations import format_duration, parse_duration
-from fastapi_maintenance.cli.times import format_time, parse_time
+from fastapi_maintenance.cli.durations import format_duration, format_time, parse_duration, parse_time
 
 BERLIN = timezone(timedelta(hours=2), "CEST")
 NOW = datetime(2030, 6, 1, 20, 30, tzinfo=UTC)  # 22:30 in Berlin
