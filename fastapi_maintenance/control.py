@@ -18,7 +18,7 @@ from fastapi_maintenance._helpers.checks import check_bool, check_seconds, check
 from fastapi_maintenance._helpers.waiting import guarded, in_time
 from fastapi_maintenance._switch import current_backend, holds, reports
 from fastapi_maintenance._switch.block import MaintenanceBlock
-from fastapi_maintenance._switch.changes import changes
+from fastapi_maintenance._switch.status_changes import changes
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend

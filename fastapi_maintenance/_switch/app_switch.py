@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.logs import HINT, get_logger
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
-from fastapi_maintenance._routing import forced
+from fastapi_maintenance._routing.forced_by_tests import forcing_of, open_forcings
 from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.reports import find_registry
@@ -71,8 +71,8 @@ class AppSwitch:
 
     def status(self, scope: Scope) -> MaintenanceStatus | None:
         """Return the status for a request; None if the backend has to be read first (`read_status`)."""
-        if forced.open_forcings:
-            forcing = forced.forcing_of(self._layer, scope)
+        if open_forcings:
+            forcing = forcing_of(self._layer, scope)
             if forcing is not None:
                 return forcing.status
         source = self._source if self.given is not None else self._current_source()
@@ -112,7 +112,7 @@ class AppSwitch:
         async def join_and_send(message: Message) -> None:
             nonlocal worker
             # By now the app has opened and configured its backend. If a test forces the app, no backend is followed.
-            if message["type"] == "lifespan.startup.complete" and forced.forcing_of(self._layer, scope) is None:
+            if message["type"] == "lifespan.startup.complete" and forcing_of(self._layer, scope) is None:
                 worker = self._start_worker(counted=self._by_setting is None)
                 with anyio.move_on_after(self.read_seconds):
                     await worker.ready.wait()

@@ -25,10 +25,10 @@ from fastapi_maintenance._helpers.metrics import set_active
 from fastapi_maintenance._helpers.process import identity, remembered
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance._switch import holds
-from fastapi_maintenance._switch.changes import log_change, without_lease
 from fastapi_maintenance._switch.follower import Subscription, subscribe
 from fastapi_maintenance._switch.reports import Goes, find_registry, report_of
 from fastapi_maintenance._switch.requests import Served, Verdicts
+from fastapi_maintenance._switch.status_changes import log_change, without_lease
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.last_known import uncached
 from fastapi_maintenance.errors import NotSupportedError

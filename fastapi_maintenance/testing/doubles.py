@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, reject
 from fastapi_maintenance._helpers.framework import Starlette
-from fastapi_maintenance._routing.forced import forced
+from fastapi_maintenance._routing.forced_by_tests import forced
 from fastapi_maintenance._routing.layers import layers_of
 from fastapi_maintenance.middleware import is_maintenance
 from fastapi_maintenance.state import MaintenanceStatus, Switch

@@ -29,7 +29,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     path_is,
 )
-from fastapi_maintenance._routing import forced
+from fastapi_maintenance._routing import forced_by_tests
 from fastapi_maintenance.testing import maintenance_forced
 from tests.stores import WatchableStore
 from tests.support import client, handshake, websocket_scope
@@ -157,8 +157,8 @@ async def test_blocks_may_end_in_any_order() -> None:
     assert await status(app) == 200
     second.__exit__(None, None, None)
     assert await status(app) == 200
-    assert not forced.open_forcings
-    assert not isinstance(app.middleware_stack, forced._Entrance)
+    assert not forced_by_tests.open_forcings
+    assert not isinstance(app.middleware_stack, forced_by_tests._Entrance)
 
 
 async def test_app_that_is_rebuilt_in_the_block_is_forced() -> None:
