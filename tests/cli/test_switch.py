@@ -89,8 +89,9 @@ def test_command_without_a_switch_that_it_can_set_prints_why(words: str, project
     assert errors(result).startswith(f"error: {text}")
 
 
-def test_run_on_a_switch_that_can_only_be_read_does_not_start_the_command() -> None:
-    result = invoke("run", "--backend", "env:SOME_VARIABLE", "--", "touch", "ran")
+@pytest.mark.parametrize("words", ["--app apps:by_default", "--backend env:SOME_VARIABLE"])
+def test_run_on_a_switch_that_can_only_be_read_does_not_start_the_command(words: str) -> None:
+    result = invoke("run", *words.split(), "--", "touch", "ran")
     assert (result.exit_code, Path("ran").exists(), "can only be read" in errors(result)) == (1, False, True)
 
 
