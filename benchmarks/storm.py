@@ -36,7 +36,7 @@ _VARIANTS = ("plain", "bare 503", "memory", "0.0.5 env", "waygate")
 
 
 async def returns(retry_after: int | tuple[int, int]) -> dict[int, int]:
-    """Return how many clients come back in each second."""
+    """Return how many clients come back in every second."""
     backend = MemoryBackend(MaintenanceState(switch=Switch(on=True, ends_at=datetime.now(UTC) + _END)))
     app = make_app(10)
     app.add_middleware(maintenance_middleware(backend=backend, retry_after=retry_after))

@@ -328,7 +328,7 @@ async def get_workers(backend: StateBackend | str | None = None) -> tuple[Worker
     >>> asyncio.run(get_workers(MemoryBackend()))
     ()
 
-    A worker reports each change, and checks its report each second. The report of a killed worker is kept until the
+    A worker reports each change, and checks its report every second. The report of a killed worker is kept until the
     store notices: at once on a file and PostgreSQL, within five seconds on Redis.
 
     Args:

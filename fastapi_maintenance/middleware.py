@@ -109,14 +109,14 @@ class MaintenanceModeMiddleware:
         return self._switch.backend
 
     def forget(self) -> None:
-        """Leave all drains: this instance was created only to read its settings."""
+        """Keep drains from counting this instance, which was created only to read its settings."""
         self._switch.forget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, a WebSocket handshake or a lifespan (ASGI)."""
         served, switch, kind, request = self._served, self._switch, scope["type"], RequestInProgress()
         request.scope, request.began, request.switch, request.token = {**scope}, time(), switch, enter(request)
-        request.context, request.has_passed, request.verdicts, asked = copy_context(), None, {}, None
+        request.context, request.has_passed, request.dependency_verdicts, asked = copy_context(), None, {}, None
         served.requests.add(request)
         try:
             if kind == "lifespan":
@@ -132,7 +132,7 @@ class MaintenanceModeMiddleware:
                     if blocks is None and exempt is not never:
                         owner, as_read = self._finder.owner, answer.as_read
                         asked = PredicateRequest(as_read, receive, app=owner, routed=answer.routed)
-                        request.verdicts = asked.verdicts
+                        request.dependency_verdicts = asked.verdicts
                         blocks = not await exempts(exempt, asked)
                         receive = asked.rest(receive)
                     if blocks is not False:  # None: no predicate exempts it
@@ -171,7 +171,9 @@ class MaintenanceModeMiddleware:
     ) -> None:
         """Respond to a blocked request, or let the CORS middleware of the app answer its preflight."""
         settings, preflight = self.settings, is_preflight(scope)
-        status, cors = ON if answer.mark else status, answer.cors(is_preflight=preflight)
+        if answer.mark:
+            status = ON
+        cors = answer.cors(is_preflight=preflight)
         if cors is None or not preflight:
             scope = show_blocked(scope, answer)
         if cors is None:
@@ -191,7 +193,7 @@ class MaintenanceModeMiddleware:
         if blocks is None:
             try:
                 with in_time(seconds):
-                    owner, verdicts = self._finder.owner, request.verdicts
+                    owner, verdicts = self._finder.owner, request.dependency_verdicts
                     asked = PredicateRequest(answer.as_read, None, app=owner, verdicts=verdicts)
                     blocks = not await exempts(exempt, asked)
             except TimeoutError:

@@ -35,7 +35,7 @@ _NO_LIFESPAN = (
 _QUIET_POLL = 0.05  # seconds
 _hints = get_logger("fastapi_maintenance.hints.lifespan")
 ON, OFF = MaintenanceStatus(active=True), MaintenanceStatus(active=False)
-"""The status if no backend decides it."""
+"""Statuses that do not come from a backend."""
 
 
 class AppSwitch:
@@ -50,7 +50,7 @@ class AppSwitch:
         self.read_seconds = settings.read_timeout
         self._by_setting = None if settings.enabled is None else MaintenanceState(switch=Switch(on=settings.enabled))
         self._workers: list[Worker] = []
-        self._had_lifespan = False
+        self._needs_no_hint = False
         self._has_ended = False
         self._last: tuple[MaintenanceState, MaintenanceStatus, datetime, datetime | None] | None = None
         _switches.add(self)
@@ -61,7 +61,7 @@ class AppSwitch:
 
     @property
     def needs_worker(self) -> bool:
-        """Whether no worker reports for this app, as without a lifespan, and the app has not ended."""
+        """Whether the app has not ended and no worker reports for it, such as when no lifespan runs."""
         return not self._has_ended and not any(each.is_counted and not each.has_ended() for each in self._workers)
 
     @property
@@ -109,7 +109,7 @@ class AppSwitch:
                 await leave()
             return message
 
-        async def join_and_send(message: Message) -> None:
+        async def start_worker_and_send(message: Message) -> None:
             nonlocal worker
             # By now the app has opened and configured its backend. If a test forces the app, no backend is followed.
             if message["type"] == "lifespan.startup.complete" and forcing_of(self._layer, scope) is None:
@@ -124,10 +124,10 @@ class AppSwitch:
                 with anyio.move_on_after(2 * ANSWER_TIMEOUT):
                     await closing.ended()
 
-        self._had_lifespan, self._has_ended = True, False
+        self._needs_no_hint, self._has_ended = True, False
         self.served.app = _app_of(app, scope)
         try:
-            await app(scope, receive_and_leave, join_and_send)
+            await app(scope, receive_and_leave, start_worker_and_send)
         except Exception:
             await leave()
             raise
@@ -155,9 +155,9 @@ class AppSwitch:
 
     def hint_at_missing_lifespan(self, scope: Scope) -> None:
         """Log once that drains do not wait for this app, if its lifespan has not run; `TestClient` need not run it."""
-        if self._had_lifespan or (scope.get("client") or ("",))[0] == "testclient":
+        if self._needs_no_hint or (scope.get("client") or ("",))[0] == "testclient":
             return
-        self._had_lifespan = True
+        self._needs_no_hint = True
         if find_registry(self.backend) is not None:
             _hints.warning(HINT, _NO_LIFESPAN, _hints.name)
 
@@ -199,7 +199,7 @@ class AppSwitch:
         self._workers.remove(worker)
         if worker.loop is current_loop():
             return background.start(partial(_end, worker))
-        worker.end()  # the garbage collector closes the lifespan
+        worker.end()  # the garbage collector closes the lifespan, outside of its event loop
         return None
 
 
@@ -209,10 +209,10 @@ def _app_of(app: ASGIApp, scope: Scope) -> object:
 
 
 _switches: WeakSet[AppSwitch] = WeakSet()
-"""Those of the middlewares of this process."""
+"""The switches of the middlewares of this process."""
 
 
-def join_here(backend: StateBackend) -> list[Worker]:
+def start_brief_workers(backend: StateBackend) -> list[Worker]:
     """Start a worker for each middleware of this process on this switch that has none, as without a lifespan."""
     here = [each for each in list(_switches) if key_of(each.backend) == key_of(backend) and each.needs_worker]
     return [Worker(backend, each.served, is_brief=True) for each in here]

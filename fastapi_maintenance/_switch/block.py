@@ -17,7 +17,7 @@ from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.checks import check_count, check_seconds, reject
 from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._switch import current_backend, holds
-from fastapi_maintenance._switch.app_switch import join_here
+from fastapi_maintenance._switch.app_switch import start_brief_workers
 from fastapi_maintenance._switch.drain import Drain, Progress
 from fastapi_maintenance._switch.renewal import Renewal
 from fastapi_maintenance._switch.requests import in_block
@@ -94,7 +94,7 @@ class MaintenanceBlock:
         return held
 
     async def __aenter__(self) -> None:
-        """Open the hold. If the store raises, this raises the same, and nothing is held."""
+        """Open the hold. If the store raises, this tries to remove the hold, and raises the same."""
         if self._open is not None:
             msg = "this block is already open: make one for each `async with`"
             raise RuntimeError(msg)
@@ -108,14 +108,14 @@ class MaintenanceBlock:
             details = {"message": wanted.message, "ends_at": wanted.ends_at, "lease": self._lease, "by": wanted.by}
             holds.check_keeps(backend, **details)
             drain = self._drain_of(backend)
-            async with nullcontext() if drain is None else drain.begun(partial(join_here, backend)):
+            async with nullcontext() if drain is None else drain.begun(partial(start_brief_workers, backend)):
                 hold = replace(wanted, id=uuid.uuid4().hex, since=clock.now())
                 self._open = backend, hold
                 await self._acquire(backend, hold)
                 self._within.enter_context(in_block(drains=drain is not None))
                 if drain is not None:
                     await drain.wait(hold)
-                    self.confirmed_by = drain.workers
+                    self.confirmed_by = drain.processes
         except BaseException as error:  # a write that was cancelled may have been made
             await (self._close_client(backend) if self._open is None else self.__aexit__(type(error), error, None))
             raise

@@ -37,7 +37,7 @@ from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 SHORTEST = 2.0  # seconds that a drain lasts where records can be lost
 _POLL = 0.1  # seconds
 _LEAST_POLL = 0.001  # seconds, so that time passes even if less than that is left
-_SIGN_EACH = 1.0  # seconds
+_SIGN_INTERVAL = 1.0  # seconds
 Progress = Callable[[Sequence[WorkerStatus], float], None]
 """Called with the workers that are waited for, and the seconds that are left."""
 
@@ -69,8 +69,8 @@ class Drain:
         self._seen: dict[str, tuple[WorkerStatus, float]] = {}
         self._confirmed: set[str] = set()
         self._reason = ""
-        self._begins_anew = False
-        self.workers: int = 0
+        self._is_restarting = False
+        self.processes: int = 0
         """How many processes have confirmed."""
         if seconds < self._shortest:
             msg = f"drain must be at least {self._shortest:g} seconds on {name_of(backend)}, got {seconds:g}"
@@ -136,8 +136,9 @@ class Drain:
     def _observe(self) -> None:
         """Check each state that becomes known between two looks."""
         state = known_of(self._backend).state
-        if state is not None:
-            self._begin_anew(self._problem_of(state))
+        problem = None if state is None else self._problem_of(state)
+        if problem is not None:
+            self._restart(problem)
 
     async def _look(self) -> bool:
         """Return whether each worker has confirmed, and nothing is in doubt."""
@@ -145,7 +146,7 @@ class Drain:
         state = await guarded(read_state(uncached(self._backend)))
         self._reason = self._reason if anyio.current_time() < self._not_before else ""
         if self._mark not in reports:
-            self._begin_anew("the records of the workers were lost")
+            self._restart("the records of the workers were lost")
             await self._write_mark()
         elif anyio.current_time() >= self._sign_mark_at:
             await self._sign_mark()
@@ -155,16 +156,17 @@ class Drain:
         self._seen = recent | {worker: (status, now) for worker, status in workers.items()}
         confirmation = None if own is None else confirmation_of(own)
         self._confirmed = {id_ for id_, one in workers.items() if confirmation in one.holds and one.requests == 0}
-        self.workers = len({worker.rpartition(".")[2].partition("-")[0] for worker in self._confirmed})
+        self.processes = len({worker.rpartition(".")[2].partition("-")[0] for worker in self._confirmed})
 
         problem = self._problem_of(state)
-        self._begin_anew(problem)
-        if problem is None and self._begins_anew:
-            self._begins_anew = False
+        if problem is not None:
+            self._restart(problem)
+        elif self._is_restarting:
+            self._is_restarting = False
             await update_state(cast("DetailedStateBackend", self._backend), self._renewed)
-        elif problem is None:
-            if max(self.workers, 1) < self._minimum and self._seen:
-                self._reason = f"{self.workers} of {self._minimum} processes have confirmed"
+        else:
+            if max(self.processes, 1) < self._minimum and self._seen:
+                self._reason = f"{self.processes} of {self._minimum} processes have confirmed"
                 return False
             return self._seen.keys() == self._confirmed and (bool(self._seen) or not self._minimum)
         return False
@@ -185,12 +187,11 @@ class Drain:
         other = cast("Hold", status.decided_by)  # a newer one, since that of this block does not expire here
         return f"the block {other.id[:8]}{f' by {other.by}' if other.by else ''} keeps maintenance off"
 
-    def _begin_anew(self, reason: str | None) -> None:
-        """Wait until each worker that runs has had time to report again, if there is a reason to."""
-        if reason is not None:
-            self._not_before = anyio.current_time() + SHORTEST
-            self._reason = reason
-            self._begins_anew = True
+    def _restart(self, reason: str) -> None:
+        """Begin anew: wait until each running worker has had time to report again."""
+        self._not_before = anyio.current_time() + SHORTEST
+        self._reason = reason
+        self._is_restarting = True
 
     def _renewed(self, state: MaintenanceState) -> MaintenanceState:
         """Date the hold from now, so that a worker that has stalled after it confirmed has to confirm again."""
@@ -210,4 +211,4 @@ class Drain:
     async def _sign_mark(self) -> None:
         with in_time(2 * ANSWER_TIMEOUT):
             await guarded(self._registry.sign(self._mark, "{}"))
-        self._sign_mark_at = anyio.current_time() + _SIGN_EACH
+        self._sign_mark_at = anyio.current_time() + _SIGN_INTERVAL

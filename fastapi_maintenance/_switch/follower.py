@@ -1,6 +1,6 @@
 """Following a switch: in each event loop with subscribers, one follower keeps the last known state current.
 
-It watches the backend; if that is not supported, or the watch fails, it reads the backend each second.
+It watches the backend; if that is not supported, or the watch fails, it reads the backend every second.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Subscription:
 
     Args:
         backend: The backend to follow the switch with, unless an earlier subscriber's is in use.
-        notify: Called in this event loop after each change, when time changes the status, and each second.
-        push: Whether to watch the backend for this subscriber; else reading it each second is enough.
+        notify: Called in this event loop after each change, when time changes the status, and every second.
+        push: Whether to watch the backend for this subscriber; else reading it every second is enough.
     """
 
     backend: StateBackend
@@ -132,7 +132,7 @@ class Follower:
         """Read the store instead; log that it cannot be watched, unless it is unavailable."""
         failures = 0 if self._watch_task is None else self._watch_task.failures
         if await self._read(subscription.backend, ttl=0) and failures == _LOGGED_AT:
-            text = "Changes of %s are not pushed, so it is read each second: %s: %s"
+            text = "Changes of %s are not pushed, so it is read every second: %s: %s"
             _logger.warning(text, name_of(uncached(subscription.backend)), type(error).__name__, error)
 
     async def _tick(self) -> NoReturn:
@@ -165,7 +165,7 @@ class Follower:
         if self._watched is None or not (self._is_pushed or is_first):
             await self._read(backend, ttl=backend.ttl if isinstance(backend, Cache) else 0)
         elif anyio.current_time() - self._changed_at <= 2 * _POLL:
-            # A watch that yields only differences misses a write of this process that another one undoes at once.
+            # If another process undoes a write of this one at once, a watch that yields differences may see neither.
             await self._read(backend, ttl=0)
 
     async def _read(self, backend: StateBackend, ttl: float) -> bool:

@@ -1,8 +1,8 @@
 """The holds that are open in this process, for every kind of backend.
 
-A detailed backend stores them too, in one order for all processes; those that it lacks count as the newest in this
-process (`with_local`). A bare switch is set to the value of the newest hold, and back to the operator's value when the
-last hold is released. A read-only backend is left alone.
+A detailed backend (one with `update_state`) stores them too, in one order for all processes; those that it lacks count
+as the newest in this process (`with_local`). A bare switch (a backend that only stores on or off) is set to the value
+of the newest hold, and back to the operator's value when the last hold is released. A read-only backend is left alone.
 """
 
 import os
@@ -40,7 +40,7 @@ class _Ledger:
         self.holds: tuple[Hold, ...] = ()
         self.operator = False
         self.ours: frozenset[bool] = frozenset()  # values this process wrote, or may have written before an error
-        self.users = 0
+        self.waiting = 0  # tasks that hold the lock, or wait for it
         self.lock = threading.Lock()
         self.lock_is_stale: Callable[[], bool] = end_of(None)
 
@@ -48,7 +48,7 @@ class _Ledger:
         """Treat the stored value as the operator's, unless this process wrote it."""
         if observed not in self.ours:
             self.operator = observed
-        self.ours &= {observed}  # someone else has replaced the other value
+        self.ours &= {observed}  # keep only the value that is still stored
 
 
 ledgers: dict[object, _Ledger] = remembered({})
@@ -97,15 +97,15 @@ def the_one_id(
 
     `shortest` is the least number of characters for the beginning of an id; None: only whole ids are accepted.
     """
-    begin_so = [one for one in ids if shortest and wanted and one.startswith(wanted)]
+    matches = [one for one in ids if shortest and wanted and one.startswith(wanted)]
     if wanted in ids:
         return wanted
-    if len(begin_so) == 1 and len(wanted) >= (shortest or 0):
-        return begin_so[0]
+    if len(matches) == 1 and len(wanted) >= (shortest or 0):
+        return matches[0]
     msg = f"no {kind} has the id {wanted!r}"
-    if begin_so:
+    if matches:
         rule = f"give at least {shortest} characters of an id, and more if several begin with them"
-        msg = f"{wanted!r} does not name one {kind}: {rule}; it begins {', '.join(sorted(begin_so))}"
+        msg = f"{wanted!r} does not name one {kind}: {rule}; it matches {', '.join(sorted(matches))}"
     raise error(msg)
 
 
@@ -128,7 +128,7 @@ async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) ->
                 await update_state(backend, add)
         except ReadOnlyBackendError:
             stored = None
-        with _ledgers_lock:  # as `release` begins without the ledger's own lock
+        with _ledgers_lock:  # `release` changes them without `ledger.lock`
             ledger.holds = (*ledger.holds, hold)  # without an expiry: it is open while its block runs
         if not isinstance(backend, DetailedStateBackend) and not await _write_wanted(backend, ledger):
             stored = None
@@ -201,7 +201,7 @@ async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
     key = key_of(backend)
     with _ledgers_lock:
         ledger = ledgers.setdefault(key, _Ledger())
-        ledger.users += 1
+        ledger.waiting += 1
     try:
         while not (lock := ledger.lock).acquire(blocking=False):
             with _ledgers_lock:
@@ -216,8 +216,8 @@ async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
             lock.release()
     finally:
         with _ledgers_lock:
-            ledger.users -= 1
-            if not ledger.users and not ledger.holds and ledger.ours <= {ledger.operator}:  # nothing to restore later
+            ledger.waiting -= 1
+            if not ledger.waiting and not ledger.holds and ledger.ours <= {ledger.operator}:  # nothing to restore later
                 ledgers.pop(key, None)
 
 

@@ -1,4 +1,4 @@
-"""The reports of workers: what each writes into the store, and how a drain and `get_workers` read it."""
+"""The reports of workers: what each writes into its record, and how a drain and `get_workers` read it."""
 
 import hashlib
 import json
@@ -20,23 +20,23 @@ MARK = "mark."  # the prefix of the ids under which drains, not workers, write
 
 
 @dataclass(frozen=True)
-class Goes:
-    """What a worker goes by."""
+class Applied:
+    """The state that a worker applies."""
 
     state: MaintenanceState | None = None  # as stored; None: not known yet
     is_on: bool = False  # by its own clock, and with the holds of its own process
-    confirmed: Sequence[Hold] = ()  # those that have not expired by its clock; none until all verdicts are known
+    confirmed: Sequence[Hold] = ()  # the open holds that it confirms; none until all verdicts are known
     ahead: float | None = None  # seconds by which its clock is ahead of the store's, if the store has one
 
 
-def report_of(goes: Goes, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:
+def report_of(applied: Applied, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:
     """Return the report of a worker with these requests in progress, which maintenance blocks."""
     report: dict[str, object] = {
-        "holds": [confirmation_of(hold) for hold in goes.confirmed] if goes.is_on else [],
+        "holds": [confirmation_of(hold) for hold in applied.confirmed] if applied.is_on else [],
         "requests": len(requests),
-        "on": goes.is_on,
-        "state": None if goes.state is None else _fingerprint(goes.state),
-        "ahead": goes.ahead,
+        "on": applied.is_on,
+        "state": None if applied.state is None else _fingerprint(applied.state),
+        "ahead": applied.ahead,
     }
     if requests:
         oldest, blocked = min(requests, key=lambda pair: pair[0].began)
@@ -65,13 +65,13 @@ async def get_workers(backend: StateBackend) -> tuple[WorkerStatus, ...]:
 
 
 def find_registry(backend: StateBackend) -> WorkerRegistry | None:
-    """Return the records of the workers behind a switch, None if the backend cannot count workers."""
+    """Return the registry of the workers behind a switch, None if the backend cannot count workers."""
     behind = uncached(backend)
     return behind.workers if isinstance(behind, DrainableStateBackend) else None
 
 
 def registry_of(backend: StateBackend) -> WorkerRegistry:
-    """Return the records of the workers behind a switch.
+    """Return the registry of the workers behind a switch.
 
     Raises:
         NotSupportedError: The backend cannot count workers.

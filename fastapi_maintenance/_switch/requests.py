@@ -47,11 +47,11 @@ class RequestInProgress:
     The middleware sets the attributes, since a method for that would cost more than all of them.
     """
 
-    __slots__ = ("began", "context", "has_passed", "scope", "switch", "token", "verdicts")
+    __slots__ = ("began", "context", "dependency_verdicts", "has_passed", "scope", "switch", "token")
 
     scope: Scope
     """A copy of the ASGI scope, since the app changes that; empty when the request has ended."""
-    verdicts: dict[object, bool | None]
+    dependency_verdicts: dict[object, bool | None]
     """What each `dependency` returned for it."""
     began: float
     """When it began, as `time.time` returns it."""

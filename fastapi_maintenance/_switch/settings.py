@@ -35,8 +35,8 @@ class Settings:
     close_websockets: bool = True
 
 
-def checked(given: MiddlewareSettings, taker: str) -> Settings:
-    """Check settings given under any of their names; errors use the given name, and `taker`, the function called.
+def checked(given: MiddlewareSettings, function: str) -> Settings:
+    """Check settings given under any of their names; errors use the given name, and `function`, the function called.
 
     Raises:
         TypeError: A name is unknown, two names of one setting are given, or a value is of the wrong type.
@@ -45,11 +45,11 @@ def checked(given: MiddlewareSettings, taker: str) -> Settings:
     names: dict[str, str] = {}
     values: dict[str, Any] = {}
     for name, value in given.items():
-        setting = _ALSO.get(name, name)
+        setting = _ALIASES.get(name, name)
         if setting not in _CHECKS:
-            nearest = get_close_matches(name, [*_CHECKS, *_ALSO], 1)
+            nearest = get_close_matches(name, [*_CHECKS, *_ALIASES], 1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"it takes {', '.join(_CHECKS)}"
-            msg = f"{taker}() got an unexpected keyword argument {name!r}: {hint}"
+            msg = f"{function}() got an unexpected keyword argument {name!r}: {hint}"
             raise TypeError(msg)
         if value is None and setting in _NONE_IS_DEFAULT:
             continue
@@ -76,7 +76,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "read_timeout": check_seconds,
     "close_websockets": check_bool,
 }
-_ALSO = {  # the names in the spec, and in releases 0.0.1 to 0.0.5
+_ALIASES = {  # the names in the spec, and in releases 0.0.1 to 0.0.5
     "enable_maintenance": "enabled",
     "exempt_callback": "exempt",
     "exempt_handler": "exempt",

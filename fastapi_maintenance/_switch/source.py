@@ -10,7 +10,7 @@ from fastapi_maintenance.backends.last_known import Cache, known_of, moment, unc
 from fastapi_maintenance.state import MaintenanceState
 from fastapi_maintenance.typing import PeekableStateBackend, StateBackend, WatchableStateBackend
 
-_UNFOLLOWED_TTL = 1.0  # seconds that a read counts without a follower, if the backend can be watched
+_UNFOLLOWED_TTL = 1.0  # seconds for which a read is reused without a follower, if the backend can be watched
 
 
 class Source:

@@ -63,7 +63,7 @@ class ClosableWebSocket:
         if self._is_closed:
             if kind == "websocket.close":
                 return
-            if _is_starlettes(self._scope):
+            if _has_starlette_endpoint(self._scope):
                 raise WebSocketDisconnect(_GOING_AWAY, _REASON)
             msg = "the WebSocket is closed, since maintenance has begun"
             raise _ClosedError(msg)
@@ -93,6 +93,6 @@ def _is_disconnect(error: BaseException) -> bool:
     return isinstance(error, _ClosedError)
 
 
-def _is_starlettes(scope: Scope) -> bool:
+def _has_starlette_endpoint(scope: Scope) -> bool:
     """Return whether an endpoint of Starlette or FastAPI answers, and not an app that is mounted or wrapped."""
     return "app" in scope and (inspect.isroutine(scope.get("endpoint")) or inspect.isclass(scope.get("endpoint")))

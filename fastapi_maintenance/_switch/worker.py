@@ -1,4 +1,6 @@
-"""A worker: this process behind a switch, in one event loop, while it serves an app. It reports what it goes by.
+"""A worker: one app that this process serves in one event loop, behind a switch. It reports which state it applies.
+
+It signs in: it writes a record, which contains its latest report, into the registry of the backend.
 
 Why no request slips through a drain: a drain writes a hold, and waits until each worker confirms it. A worker confirms
 a hold after it has read it. The middleware records each request before it looks at the state; the worker reads the
@@ -26,7 +28,7 @@ from fastapi_maintenance._helpers.process import identity, remembered
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, call_soon, current_loop, end_of, guarded, in_time
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance._switch.follower import Subscription, subscribe
-from fastapi_maintenance._switch.reports import Goes, find_registry, report_of
+from fastapi_maintenance._switch.reports import Applied, find_registry, report_of
 from fastapi_maintenance._switch.requests import Served, Verdicts
 from fastapi_maintenance._switch.status_changes import log_change, without_lease
 from fastapi_maintenance.backends.base import name_of
@@ -35,10 +37,10 @@ from fastapi_maintenance.errors import NotSupportedError
 from fastapi_maintenance.state import open_holds, status_of
 from fastapi_maintenance.typing import StateBackend, WorkerRegistry
 
-_SIGN_EACH = 1.0  # seconds, also the timeout of one try: a drain waits for twice as long
+_SIGN_INTERVAL = 1.0  # seconds, also the timeout of one try: a drain waits for twice as long
 _SIGN_AGAIN = 0.25  # seconds after a failure
 _LOOK_AGAIN = 0.05  # seconds, while requests are waited for: one may end in another event loop
-_COMPARE_EACH = 60.0  # seconds between two comparisons of clocks
+_COMPARE_INTERVAL = 60.0  # seconds between two comparisons of clocks
 _numbers = count(1)
 _logger = get_logger()
 
@@ -73,11 +75,13 @@ class Worker:
         self.backend = backend
         self._id = f"{socket.gethostname()[:64]}.{os.getpid()}.{identity()}-{next(_numbers)}"
         self._registry = find_registry(backend) if self.is_counted else None
-        self._report = report_of(Goes(), ())
+        self._report = report_of(Applied(), ())
         self._signed: str | None = None
         self._sign_at = self._compare_at = 0.0
         self._ahead: float | None = None
-        self._subscription = Subscription(backend, self.wake, push=self.is_counted)  # no push for a mere WebSocket
+        self._subscription = Subscription(
+            backend, self.wake, push=self.is_counted
+        )  # polling is enough to close WebSockets
         self._follower = subscribe(self._subscription)
         self._known = self._follower.known
         self._task = background.start(self._run)
@@ -115,7 +119,7 @@ class Worker:
 
     async def _look(self) -> float:
         """Apply the state, and report; return the seconds until the next look if nothing changes earlier."""
-        goes, stored = Goes(), self._known.state
+        applied, stored = Applied(), self._known.state
         if stored is not None:
             now = clock.now()
             status = status_of(holds.with_local(self.backend, stored), now)
@@ -124,26 +128,26 @@ class Worker:
                 set_active(self._known.name, status.active, self.served.app)
             self._verdicts.update(status, (without_lease(status), holds.local_holds(self.backend)))
             confirmed = open_holds(stored, now) if self._verdicts.is_complete else ()
-            goes = Goes(stored, status.active, confirmed, self._ahead)
+            applied = Applied(stored, status.active, confirmed, self._ahead)
         if not self.is_counted:
-            return _SIGN_EACH
+            return _SIGN_INTERVAL
         waited_for = self._verdicts.waited_for
         self.served.on_end = self.wake if waited_for else None
-        self._report = report_of(goes, waited_for)
+        self._report = report_of(applied, waited_for)
         await self._sign()
         await self._compare_clocks()
         return _LOOK_AGAIN if waited_for else max(self._sign_at - anyio.current_time(), 0)
 
     async def _sign(self) -> None:
-        """Write the report if it has changed, and each second, since the record may be lost."""
+        """Write the report if it has changed, and every second, since the record may be lost."""
         registry, report, now = self._registry, self._report, anyio.current_time()
         if now < self._sign_at and (report == self._signed or self._signed is None):
             return
-        self._sign_at = now + _SIGN_EACH
+        self._sign_at = now + _SIGN_INTERVAL
         if registry is None:
             return
         try:
-            with in_time(_SIGN_EACH):
+            with in_time(_SIGN_INTERVAL):
                 await guarded(registry.sign(self._id, report))
         except Exception as error:  # noqa: BLE001 -- whatever a store raises, the app is served
             self._signed, self._sign_at = None, anyio.current_time() + _SIGN_AGAIN
@@ -165,7 +169,7 @@ class Worker:
         store_now, before = getattr(uncached(self.backend), "now", None), clock.now()
         if anyio.current_time() < self._compare_at or store_now is None:
             return
-        self._compare_at = anyio.current_time() + _COMPARE_EACH
+        self._compare_at = anyio.current_time() + _COMPARE_INTERVAL
         with suppress(Exception), in_time(_SIGN_AGAIN):
             time_of_store: datetime = await guarded(store_now())
             ahead = before + (clock.now() - before) / 2 - time_of_store
@@ -173,7 +177,7 @@ class Worker:
 
 
 _workers: set[Worker] = remembered(set())
-"""The running ones."""
+"""The running workers."""
 
 
 def end_orphans() -> list[background.Task]:
@@ -182,7 +186,7 @@ def end_orphans() -> list[background.Task]:
 
 
 async def leave(registry: WorkerRegistry, worker: str, before: Iterable[background.Task] = ()) -> None:
-    """Remove a record after the end of these tasks. If the store fails, it takes the worker for dead soon."""
+    """Remove a record after the end of these tasks; if the store fails, the record expires."""
     await background.all_ended(before)
     with suppress(Exception), in_time(ANSWER_TIMEOUT):
         await guarded(registry.leave(worker))

@@ -31,7 +31,7 @@ from fastapi_maintenance.state import MaintenanceState, open_holds, status_of
 from fastapi_maintenance.typing import StateBackend
 
 _ON_STATUS = 3  # an exit status
-_PATIENCE = 2.0  # seconds; where changes are not pushed, a worker reads the store each second
+_PATIENCE = 2.0  # seconds; where changes are not pushed, a worker reads the store every second
 _POLL = 0.1  # seconds
 _SHOWN_SKEW = 1.0  # seconds
 

@@ -22,7 +22,7 @@ from anyio.lowlevel import checkpoint
 from typer.testing import CliRunner, Result
 
 from fastapi_maintenance import LocalFileBackend, MaintenanceState
-from fastapi_maintenance._switch.reports import Goes, report_of
+from fastapi_maintenance._switch.reports import Applied, report_of
 from fastapi_maintenance.cli.commands import app
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import Hold, Switch, Window
@@ -33,7 +33,7 @@ from tests.support import ROOT, uvicorn_process
 COMMAND = [sys.executable, "-c", "from fastapi_maintenance.cli import main; main()"]
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 OFF = MaintenanceState()
-GOES = Goes(MaintenanceState(switch=Switch(on=True)), is_on=True)
+GOES = Applied(MaintenanceState(switch=Switch(on=True)), is_on=True)
 Part = Switch | Window | Hold
 _SERVED = """
 import asyncio
@@ -137,7 +137,7 @@ class CountingStore(DetailedStore):
 OfApp = Callable[..., CountingStore]
 
 
-def report(goes: Goes = GOES, *, requests: int = 0, seconds: float = 0, ahead: float | None = None) -> str:
+def report(goes: Applied = GOES, *, requests: int = 0, seconds: float = 0, ahead: float | None = None) -> str:
     """Return the report of a worker that uses a state, and whose oldest request began so many seconds ago."""
     facts = json.loads(report_of(replace(goes, ahead=ahead), ())) | {"requests": requests}
     if requests:

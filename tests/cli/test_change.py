@@ -118,7 +118,7 @@ def test_plan_prints_the_window_with_its_id_and_changes_nothing_now(words: str, 
 
 MANY = [replace(part, id=one) for part in (LATER, JOB) for one in ("c0ffee0123456789", "c0ffee1", "decade")]
 NOT_ONE = (
-    "'{}' does not name one {}: give at least 6 characters of an id, and more if several begin with them; it begins {}"
+    "'{}' does not name one {}: give at least 6 characters of an id, and more if several begin with them; it matches {}"
 )
 
 

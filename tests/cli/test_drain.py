@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import MaintenanceState, MemoryBackend
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._switch.reports import Goes
+from fastapi_maintenance._switch.reports import Applied
 from fastapi_maintenance.cli.run import shown_progress
 from fastapi_maintenance.errors import WorkerStatus
 from fastapi_maintenance.state import Switch, status_of
@@ -104,7 +104,7 @@ def test_drain_counts_the_processes_that_confirm(of_app: OfApp, words: str, stat
     async def confirm() -> None:
         await checkpoint()
         state = store.memory.peek()
-        store.workers.records["web.1.id"] = report(Goes(state, is_on=True, confirmed=state.holds))
+        store.workers.records["web.1.id"] = report(Applied(state, is_on=True, confirmed=state.holds))
 
     store.workers.before_reports = confirm
     result = on_app(*words.split())

@@ -13,14 +13,14 @@ import anyio
 import pytest
 
 from fastapi_maintenance import MaintenanceState, MemoryBackend
-from fastapi_maintenance._switch.reports import Goes
+from fastapi_maintenance._switch.reports import Applied
 from fastapi_maintenance.cli import status
 from fastapi_maintenance.state import Hold
 from tests.cli.driving import GOES, OfApp, busy_server, invoke, on_app, on_file, report, wait_until
 from tests.stores import Hook, be_down
 
-OLD, NEW = report(Goes(MaintenanceState())), report()
-FAST = report(Goes(MaintenanceState()), ahead=12.5)
+OLD, NEW = report(Applied(MaintenanceState())), report()
+FAST = report(Applied(MaintenanceState()), ahead=12.5)
 WRONG = report(replace(GOES, is_on=False), ahead=-7)
 HELD = MaintenanceState(holds=(Hold(id="job", on=True),))
 STORE = "that of the store"

@@ -18,7 +18,7 @@ from fastapi_maintenance import (
     maintenance_middleware,
     maintenance_mode_on,
 )
-from fastapi_maintenance._switch.reports import Goes, report_of
+from fastapi_maintenance._switch.reports import Applied, report_of
 from tests.stores import DrainableStore
 from tests.support import client, eventually
 from tests.switch.lifespans import living
@@ -120,5 +120,5 @@ class Elsewhere:
     async def sign(self, *, confirms: bool = True) -> None:
         """Report that it goes by the stored state, or that it has read none yet."""
         state = await self._store.memory.get_state()
-        goes = Goes(state, is_on=True, confirmed=state.holds) if confirms else Goes()
+        goes = Applied(state, is_on=True, confirmed=state.holds) if confirms else Applied()
         self._store.workers.reported[self.id] = report_of(goes, ())

@@ -29,7 +29,7 @@ from fastapi_maintenance import DrainTimeoutError, MaintenanceState, NoWorkersEr
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import drain as drain_module
 from fastapi_maintenance._switch.drain import Drain
-from fastapi_maintenance._switch.reports import Goes, report_of
+from fastapi_maintenance._switch.reports import Applied, report_of
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress
 from fastapi_maintenance.state import Hold, add_hold, release_hold
 from fastapi_maintenance.typing import StateChange
@@ -452,7 +452,7 @@ def test_drain_with_a_record_lost_beside_another_worker_waits() -> None:
     assert (world.violations, world.bodies) == ([], 0)  # the request is still in progress
 
 
-def confirm_what_was_read(goes: Goes, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:
+def confirm_what_was_read(goes: Applied, requests: Sequence[tuple[RequestInProgress, Blocked]]) -> str:
     """Report as a worker would that confirms each hold that it has read."""
     holds = () if goes.state is None else goes.state.holds
     return report_of(replace(goes, is_on=True, confirmed=holds), requests)

@@ -189,7 +189,7 @@ async def test_watch_that_fails_is_logged_once_and_the_store_is_polled(
     store = Store(True)
     app = app_on(store)
     async with living(app):
-        await answers_after(caplog, f"Changes of Store are not pushed, so it is read each second: {logged}")
+        await answers_after(caplog, f"Changes of Store are not pushed, so it is read every second: {logged}")
         assert await status(app) == 503
         await store.set_value(False)
         if not yielded:

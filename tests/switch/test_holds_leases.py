@@ -160,7 +160,7 @@ async def test_renewal_without_a_lease_is_logged_only_after_a_write(caplog: pyte
         await store.memory.update_state(lambda _: MaintenanceState())  # the hold vanishes
         await eventually(lambda: "could not be renewed" in "".join(messages_of(caplog)))
         store.before_read = be_down
-        await anyio.sleep(1.5)  # it tries again each second
+        await anyio.sleep(1.5)  # it tries again every second
         assert "renewed again" not in "".join(messages_of(caplog))
         store.before_read = store.before_write = checkpoint
         await eventually(lambda: "renewed again" in "".join(messages_of(caplog)))
