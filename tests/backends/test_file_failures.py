@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import itertools
 import os
@@ -21,7 +22,7 @@ from fastapi_maintenance import LocalFileBackend, MaintenanceState, cached, set_
 from fastapi_maintenance.backends import file as file_module
 from fastapi_maintenance.backends import file_workers
 from fastapi_maintenance.backends.file_workers import FileWorkers
-from tests.backends.helpers import WORKER, check_drain, wait_for_workers
+from tests.backends.helpers import WORKER, as_root, check_drain, wait_for_workers
 from tests.middleware.test_failures import app_on, status
 from tests.support import eventually
 from tests.switch.lifespans import answers, living
@@ -175,18 +176,36 @@ def file_system_hangs() -> Iterator[None]:
         goes_on.set()
 
 
-async def test_cached_file_system_hangs_requests_wait_no_longer_than_the_read_timeout(tmp_path: Path) -> None:
-    backend = cached(LocalFileBackend(tmp_path / "mode"), ttl=0.05)
+@contextlib.contextmanager
+def silent_file_system(folder: Path) -> Iterator[None]:
+    """Mount a file system that never answers, until the block ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        with open("/dev/fuse", "r+b", buffering=0) as device:  # noqa: PTH123 -- closing it ends the file system
+            options = f"fd={device.fileno()},rootmode=40000,user_id=0,group_id=0".encode()
+            if libc.mount(b"silent", bytes(folder), b"fuse", 0, options):
+                pytest.skip(f"no file system can be mounted here: {os.strerror(ctypes.get_errno())}")
+            yield
+    finally:
+        libc.umount2(bytes(folder), 2)  # MNT_DETACH
+
+
+@as_root
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="there is no /dev/fuse")
+async def test_cached_file_on_a_silent_file_system_holds_no_request_beyond_the_read_timeout(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    backend = cached(LocalFileBackend(volume / "mode"), ttl=0.05)
     app = app_on(backend, read_timeout=0.2)
     await set_maintenance_mode(True, backend)
     assert await status(app) == 503
-    with file_system_hangs():
+    with silent_file_system(volume):
         for _ in range(5):
             with anyio.fail_after(30):
                 assert await status(app) == 503
             await anyio.sleep(0.06)
         await eventually(lambda: [each.name for each in threading.enumerate()].count("fastapi_maintenance") <= 1)
-    (tmp_path / "mode").write_text("0")
+    (volume / "mode").write_text("0")
     await answers(app, 200)
 
 
