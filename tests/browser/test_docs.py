@@ -159,4 +159,4 @@ def test_reader_switches_the_colours_and_copies_an_example(browser: Browser, sit
             expect(page.locator("body")).to_have_attribute("data-md-color-scheme", scheme)
         page.get_by_title("Copy to clipboard").first.click()
         copied: str = page.wait_for_function("() => navigator.clipboard.readText()").json_value()
-    assert copied.strip() == "pip install fastapi-maintenance"
+    assert copied.strip() == 'pip install "fastapi-maintenance>=1"'
