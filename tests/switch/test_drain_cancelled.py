@@ -11,9 +11,13 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
+from starlette.types import Scope
 
 from fastapi_maintenance import DrainTimeoutError, maintenance_mode_on
 from fastapi_maintenance._switch import holds, requests
+from fastapi_maintenance._switch.drain import Drain
+from fastapi_maintenance._switch.worker import Worker
 from tests.stores import DrainableStore
 from tests.switch.services import Service, served
 
@@ -108,3 +112,30 @@ async def test_drain_cancelled_at_any_checkpoint_leaves_nothing(
             if not is_cancelled:
                 break
         assert 8 < number < MOST - 1
+
+
+async def test_drain_cancelled_before_its_mark_is_written_ends_its_workers_and_removes_no_mark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, removed = DrainableStore(), list[str]()
+
+    async def leave(worker: str) -> None:
+        await checkpoint()
+        removed.append(worker)
+
+    monkeypatch.setattr(store.workers, "leave", leave)
+    with anyio.CancelScope() as scope:
+
+        def join() -> list[Worker]:
+            scope.cancel()
+            return [Worker(store, requests.Served(never_asked), is_brief=True)]
+
+        async with Drain(store, 5, 0).begun(join):
+            raise NotImplementedError
+    assert scope.cancelled_caught
+    assert removed != []
+    assert "" not in removed
+
+
+async def never_asked(request: requests.RequestInProgress, scope: Scope) -> None:
+    raise NotImplementedError
