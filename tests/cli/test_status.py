@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import threading
 from datetime import datetime
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -212,12 +211,16 @@ def test_watch_prints_each_change_until_it_is_interrupted(store_url: str) -> Non
 def test_watch_prints_a_line_when_the_store_becomes_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = DetailedStore()
     use(monkeypatch, backend)
-    timer = threading.Timer(2.5, os.kill, (os.getpid(), signal.SIGINT))  # after it has read the store twice more
+    reads = count(1)
+
+    async def fail_and_interrupt() -> None:
+        if next(reads) == 2:
+            signal.raise_signal(signal.SIGINT)
+        await be_down()
 
     def print_and_go_down(status: MaintenanceStatus) -> None:
         print_change(status)
-        backend.go_down()
-        timer.start()
+        backend.before_read = fail_and_interrupt
 
     monkeypatch.setattr("fastapi_maintenance.cli.status.print_change", print_and_go_down)
     result = on_app("watch")
