@@ -335,11 +335,11 @@ def edit_switch(state: MaintenanceState, changes: Mapping[str, Any], now: dateti
         if "on" not in changes:
             msg = "on must be true to change a switch that is off"
             raise ValueError(msg)
-        return set_switch(state, stamped(Switch(**{"on": False, **changes}), now), now)
+        return set_switch(state, stamped(Switch(**changes), now), now)
     if is_on:
         changed = replace(state.switch, **changes)
         return set_switch(state, stamped(changed, changed.since), now)
-    kept = Switch(on=True, message=parts[0].message, ends_at=parts[0].ends_at) if parts else Switch(on=True)
+    kept = Switch(message=parts[0].message, ends_at=parts[0].ends_at) if parts else Switch()
     return set_switch(state, stamped(replace(kept, **changes), now), now)
 
 
