@@ -34,6 +34,7 @@ from fastapi_maintenance.predicates import (
     query_equals,
     safe_method,
 )
+from fastapi_maintenance.predicates.combinators import BuiltInPredicate
 from fastapi_maintenance.typing import Predicate
 from tests.strategies import METHODS, any_text, plain_paths
 from tests.support import make_request, websocket_scope
@@ -555,3 +556,24 @@ def test_argument_of_the_wrong_type_or_form_is_refused_by_its_name(
     end = "" if message.endswith((": ", ", ")) else "$"  # Python's own message follows
     with pytest.raises(error, match=f"^{re.escape(message)}{end}"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("predicate", "shown", "depends_on"),
+    [
+        (path_is("/a", "/b"), "path_is('/a', '/b')", ("path",)),
+        (path_prefix("/a", "/b"), "path_prefix('/a', '/b')", ("path",)),
+        (path_matches("/a.*"), "path_matches('/a.*')", ("path",)),
+        (method_in("GET", "PUT"), "method_in('GET', 'PUT')", ("method",)),
+        (header_present("X-Key"), "header_present('X-Key')", ("header X-Key",)),
+        (header_equals("X-Key", "secret"), "header_equals('X-Key', ...)", ("header X-Key",)),
+        (query_equals("key", "secret"), "query_equals('key', ...)", ("query parameter key",)),
+        (cookie_equals("key", "secret"), "cookie_equals('key', ...)", ("cookie key",)),
+        (host_is("a.example"), "host_is('a.example')", ("host",)),
+        (client_in("10.0.0.0/8"), "client_in('10.0.0.0/8')", ("client address",)),
+    ],
+)
+def test_predicate_shows_how_it_was_made_without_its_secret_and_what_it_depends_on(
+    predicate: BuiltInPredicate, shown: str, depends_on: tuple[str, ...]
+) -> None:
+    assert (repr(predicate), predicate.on) == (shown, depends_on)
