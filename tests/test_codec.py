@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastapi_maintenance.codec import state_to_text, str_to_bool, text_to_state
+from fastapi_maintenance.codec import bool_to_str, state_to_text, str_to_bool, text_to_state
 from fastapi_maintenance.errors import InvalidStateError, MaintenanceError
 from fastapi_maintenance.state import Hold, MaintenanceState, Switch, Window
 from tests.strategies import (
@@ -226,3 +226,8 @@ def test_text_to_state_error_shows_the_beginning_of_a_long_text() -> None:
     with pytest.raises(InvalidStateError, match=rf"got '{{{'x' * 199}': ") as caught:
         text_to_state("{" + "x" * 100_000)
     assert len(str(caught.value)) < 1_000
+
+
+def test_bool_to_str_is_1_or_0_and_is_read_back() -> None:
+    assert [bool_to_str(True), bool_to_str(False)] == ["1", "0"]
+    assert [str_to_bool("1"), str_to_bool("0")] == [True, False]

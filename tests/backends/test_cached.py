@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
@@ -9,12 +12,15 @@ from anyio.lowlevel import checkpoint
 from fastapi_maintenance import (
     MaintenanceState,
     MemoryBackend,
+    NotSupportedError,
     StateBackend,
     cached,
     get_maintenance_mode,
     maintenance_mode_on,
+    plan_maintenance,
     set_maintenance_mode,
 )
+from fastapi_maintenance.testing import moved_clock
 from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBackend, WatchableStateBackend
 from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import BareSwitch, DetailedStore, WatchableStore, be_down
@@ -199,3 +205,24 @@ def test_cached_offers_states_if_its_backend_does_and_no_watch(
 def test_cached_invalid_arguments_raise(backend: StateBackend, ttl: float, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         cached(backend, ttl)
+
+
+async def test_cached_window_opens_by_itself() -> None:
+    backend = cached(DetailedStore(), ttl=60)
+    with moved_clock() as clock:
+        await plan_maintenance(clock.now() + timedelta(hours=1), None, backend)
+        before = await backend.get_value()
+        clock.move(hours=1)
+        assert (before, await backend.get_value()) == (False, True)
+
+
+async def test_cached_bare_switch_refuses_a_message() -> None:
+    with pytest.raises(NotSupportedError, match="update_state"):
+        await set_maintenance_mode(True, cached(BareSwitch()), message="Back soon")
+
+
+async def test_cached_takes_a_url(tmp_path: Path) -> None:
+    backend = cached(f"file:{tmp_path}/switch")
+    assert not await backend.get_value()
+    await backend.set_value(True)
+    assert (tmp_path / "switch").read_text() == "1\n"

@@ -25,6 +25,8 @@ from filelock import FileLock
 from fastapi_maintenance import InvalidStateError, LocalFileBackend, MaintenanceState, Switch, set_maintenance_mode
 from fastapi_maintenance.backends import file as file_module
 from tests.backends.helpers import LIMIT, OFF, ON, as_root, messages_of, only_posix, run_python, start_python
+from tests.middleware.test_failures import app_on, status
+from tests.strategies import state_of_size
 
 pytestmark = pytest.mark.anyio
 MESSAGE = MaintenanceState(switch=Switch(on=True, message="Bäh"))
@@ -539,3 +541,31 @@ def test_file_whose_writers_are_killed_is_never_torn_or_locked(tmp_path: Path) -
     anyio.run(set_maintenance_mode, True, reader)
     assert reader.peek() == ON
     assert {path.name for path in folder.iterdir()} == {"switch", "switch.lock"}
+
+
+async def test_file_volume_is_unmounted_app_uses_the_last_state(tmp_path: Path) -> None:
+    volume, elsewhere = tmp_path / "volume", tmp_path / "elsewhere"
+    volume.mkdir()
+    backend = LocalFileBackend(volume / "mode")
+    await backend.set_value(True)
+    app = app_on(backend)
+    statuses = [await status(app)]
+    volume.rename(elsewhere)
+    statuses.append(await status(app))
+    elsewhere.rename(volume)
+    (volume / "mode").unlink()
+    statuses.append(await status(app))
+    assert statuses == [503, 503, 200]
+
+
+def test_file_backend_repr_is_its_path(tmp_path: Path) -> None:
+    assert repr(LocalFileBackend(tmp_path)) == f"LocalFileBackend({str(tmp_path)!r})"
+
+
+async def test_file_write_of_the_longest_state_is_read_and_of_a_longer_one_raises(tmp_path: Path) -> None:
+    backend = LocalFileBackend(tmp_path / "mode")
+    longest = state_of_size(LIMIT - 1)
+    await backend.update_state(lambda _: longest)
+    with pytest.raises(ValueError, match=f"must take at most {LIMIT - 1} bytes"):
+        await backend.update_state(lambda _: state_of_size(LIMIT))
+    assert ((tmp_path / "mode").stat().st_size, backend.peek()) == (LIMIT, longest)

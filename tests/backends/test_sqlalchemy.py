@@ -54,7 +54,7 @@ from tests.backends.helpers import (  # noqa: F401 -- a fixture
     run_python,
     wait_for_workers,
 )
-from tests.middleware.test_failures import app_on
+from tests.middleware.test_failures import app_on, status
 from tests.servers import Postgres, running
 from tests.support import eventually
 from tests.switch.lifespans import answers, living
@@ -425,3 +425,34 @@ async def test_postgresql_worker_whose_connection_is_lost_while_it_begins_to_lis
     async with connected(url_of(driver)) as backend, living(app_on(backend)):
         await wait_for_workers(backend, os.getpid())
     assert len(lost) == 1
+
+
+async def test_sqlite_that_is_locked_holds_no_request(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/switch.db"
+    app = app_on(f"{url}?timeout=0.1", read_timeout=3600)
+    await set_maintenance_mode(True, url)
+    async with living(app):
+        assert await status(app) == 503
+        with locked(tmp_path / "switch.db"):
+            for _ in range(12):  # for longer than a second, after which it is polled
+                assert await status(app) == 503
+                await anyio.sleep(0.1)
+        await set_maintenance_mode(False, url)
+        await answers(app, 200)
+
+
+async def test_maintenance_table_in_a_metadata_with_a_schema_is_used(url_of: Callable[[str], str]) -> None:
+    url = url_of("asyncpg")
+    engine = create_async_engine(url)
+    metadata = sqlalchemy.MetaData(schema="shop")
+    backend = SQLAlchemyBackend(engine, metadata=metadata, table_name="switches")
+    assert backend.table is maintenance_table(metadata, "switches")
+    assert await backend.get_state() == OFF
+    async with engine.begin() as connection:
+        await connection.execute(sqlalchemy.schema.CreateSchema("shop"))
+        await connection.run_sync(metadata.create_all)
+    await set_maintenance_mode(True, backend, message="In a schema")
+    async with engine.connect() as connection:
+        rows = await connection.execute(sqlalchemy.text("SELECT key, version FROM shop.switches"))
+        assert [tuple(row) for row in rows] == [("fastapi_maintenance_mode", 0)]
+    await engine.dispose()

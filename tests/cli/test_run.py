@@ -225,3 +225,9 @@ def test_run_that_is_killed_leaves_a_hold_that_expires() -> None:
     (hold,) = stored().holds
     assert hold.expires_at is not None
     assert hold.expires_at < datetime.now(UTC) + timedelta(seconds=2)
+
+
+def test_run_does_not_start_the_command_if_the_hold_cannot_be_written() -> None:
+    result = invoke("run", "--backend", "file:no/folder/switch", "--", "touch", "ran")
+    assert (result.exit_code, Path("ran").exists()) == (1, False)
+    assert errors(result).splitlines()[-1].startswith("error: the store cannot be reached: FileNotFoundError")

@@ -114,3 +114,8 @@ async def test_handshake_has_no_body_and_ends_with_the_disconnect() -> None:
 
     _, _, body = await denial(app_with(response=read), impatient=True)
     assert body == b"http.request http.disconnect"
+
+
+async def test_blocked_handshake_of_a_callback_that_fails_gets_the_default_response() -> None:
+    status, _, body = await denial(app_with(response=lambda _request: 1 / 0))
+    assert (status, body) == (503, b'{"detail":"Service temporarily unavailable due to maintenance"}')
