@@ -127,24 +127,27 @@ def _mark_hints(
 
 
 def with_hints(scope: Scope, send: Send, hints: Iterable[tuple[str, str]]) -> Send:
-    """Return a `send` that logs each hint once, as a warning, when the app has started and added its last routes.
-
-    An error never stops the app from starting.
-    """
+    """Return a `send` that logs the hints once the app has started, and has added the routes of its start."""
     logged: set[str] = scope.setdefault(_LOGGER, set())  # shared with other middlewares of the app
 
     async def send_after_hints(message: Message) -> None:
-        try:
-            for topic, text in hints if message["type"] == "lifespan.startup.complete" else ():
-                if text not in logged:
-                    logger = f"{_LOGGER}.{topic}"
-                    get_logger(logger).warning(HINT, text, logger)
-                    logged.add(text)
-        except Exception:  # noqa: BLE001 -- whatever it is
-            get_logger(_LOGGER).debug("The app could not be checked for hints", exc_info=True)
+        if message["type"] == "lifespan.startup.complete":
+            _log_hints(hints, logged)
         await send(message)
 
     return send_after_hints
+
+
+def _log_hints(hints: Iterable[tuple[str, str]], logged: set[str]) -> None:
+    """Log each hint as a warning, unless it was logged before. An error never stops the app from starting."""
+    try:
+        for topic, text in hints:
+            if text not in logged:
+                logger = f"{_LOGGER}.{topic}"
+                get_logger(logger).warning(HINT, text, logger)
+                logged.add(text)
+    except Exception:  # noqa: BLE001 -- whatever it is
+        get_logger(_LOGGER).debug("The app could not be checked for hints", exc_info=True)
 
 
 def _serves(template: str, path: str, *, below: bool) -> bool:

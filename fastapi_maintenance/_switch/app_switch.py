@@ -178,8 +178,8 @@ class AppSwitch:
             backend = current_backend.default_backend()
             if self._source.backend is not backend:
                 self._source = Source(backend)
-            for worker in [each for each in self._workers if each.backend is not backend]:
-                if worker.loop is current_loop():
+            for worker in self._workers:  # on the path of each request: no list is made
+                if worker.backend is not backend and worker.loop is current_loop():
                     before = worker.backend
                     background.start(partial(_close, before, worker.move(backend)))
         return self._source

@@ -161,15 +161,15 @@ class Drain:
         problem = self._problem_of(state)
         if problem is not None:
             self._restart(problem)
-        elif self._is_restarting:
+            return False
+        if self._is_restarting:
             self._is_restarting = False
             await update_state(cast("DetailedStateBackend", self._backend), self._renewed)
-        else:
-            if max(self.processes, 1) < self._minimum and self._seen:
-                self._reason = f"{self.processes} of {self._minimum} processes have confirmed"
-                return False
-            return self._seen.keys() == self._confirmed and (bool(self._seen) or not self._minimum)
-        return False
+            return False
+        if max(self.processes, 1) < self._minimum and self._seen:
+            self._reason = f"{self.processes} of {self._minimum} processes have confirmed"
+            return False
+        return self._seen.keys() == self._confirmed and (bool(self._seen) or not self._minimum)
 
     def _own_hold(self, state: MaintenanceState) -> Hold | None:
         """Return the hold of this drain as it is stored."""

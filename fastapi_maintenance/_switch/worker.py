@@ -79,9 +79,8 @@ class Worker:
         self._signed: str | None = None
         self._sign_at = self._compare_at = 0.0
         self._ahead: float | None = None
-        self._subscription = Subscription(
-            backend, self.wake, push=self.is_counted
-        )  # polling is enough to close WebSockets
+        # Polling is enough to close WebSockets.
+        self._subscription = Subscription(backend, self.wake, push=self.is_counted)
         self._follower = subscribe(self._subscription)
         self._known = self._follower.known
         self._task = background.start(self._run)
