@@ -6,14 +6,16 @@ import asyncio
 import gc
 import logging
 import socket
+import threading
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance._helpers import background, process
-from fastapi_maintenance._helpers.process import remembered, reset
+from fastapi_maintenance._helpers.process import alive, remembered, reset
 from tests.support import OddError, eventually
 
 pytestmark = pytest.mark.anyio
@@ -143,6 +145,25 @@ def test_reset_restores_what_was_registered() -> None:
     ids.clear()
     reset()
     assert (numbers, names, ids) == ([1], {"a": 1}, {1})
+
+
+def test_alive_while_another_thread_adds_and_removes_values_returns_those_that_are_alive() -> None:
+    kept, has_ended = OddError(), threading.Event()
+    values: WeakValueDictionary[int, OddError] = WeakValueDictionary({0: kept})
+
+    def add_and_remove() -> None:
+        while not has_ended.is_set():
+            added = [OddError() for _ in range(100)]
+            values.update(enumerate(added, 1))
+            added.clear()
+
+    thread = threading.Thread(target=add_and_remove)
+    thread.start()
+    try:
+        assert [alive(values)[0] for _ in range(10_000)] == [(0, kept)] * 10_000
+    finally:
+        has_ended.set()
+        thread.join()
 
 
 def test_forked_child_closes_the_sockets_of_its_parent_and_is_another_process(

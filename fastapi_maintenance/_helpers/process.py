@@ -14,9 +14,9 @@ from weakref import WeakSet, WeakValueDictionary
 
 __version__: str = metadata.version("fastapi-maintenance")
 
-_Container = TypeVar(
-    "_Container", bound=list[Any] | dict[Any, Any] | set[Any] | WeakSet[Any] | WeakValueDictionary[Any, Any]
-)
+_Container = TypeVar("_Container", bound=list[Any] | dict[Any, Any] | set[Any] | WeakValueDictionary[Any, Any])
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 _resets: list[Callable[[], None]] = []
 _identity = [uuid.uuid4().hex[:12]]
 _descriptors: WeakSet[Callable[[], int]] = WeakSet()
@@ -35,6 +35,11 @@ def remembered(container: _Container) -> _Container:
 
     _resets.append(restore)
     return container
+
+
+def alive(values: WeakValueDictionary[_K, _V]) -> list[tuple[_K, _V]]:
+    """Return the items whose values are alive; another thread may add and remove some at the same time."""
+    return [(each.key, value) for each in values.valuerefs() if (value := each()) is not None]
 
 
 def reset() -> None:

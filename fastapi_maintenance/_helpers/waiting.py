@@ -39,13 +39,16 @@ def end_of(loop: object) -> Callable[[], bool]:
     return getattr(loop, "is_closed", lambda: False)
 
 
-def call_soon(loop: Any, function: Callable[[], object]) -> None:  # noqa: ANN401 -- of asyncio or trio
-    """Call a function in an event loop: at once in this one, soon in another thread's, never in a closed one."""
+def call_soon(loop: Any, function: Callable[[], object]) -> bool:  # noqa: ANN401 -- of asyncio or trio
+    """Call a function in an event loop, at once in this one, soon in another thread's; return False in a closed one."""
     if loop is current_loop():
         function()
-        return
-    with suppress(RuntimeError):  # it is closed
+        return True
+    try:
         (loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon)(function)
+    except RuntimeError:
+        return False
+    return True
 
 
 def is_cancelled() -> bool:

@@ -6,13 +6,14 @@ state of the backend.
 
 from datetime import datetime
 from functools import partial
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.logs import HINT, get_logger
+from fastapi_maintenance._helpers.process import alive
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop
 from fastapi_maintenance._routing.forced_by_tests import forcing_of, open_forcings
 from fastapi_maintenance._routing.layers import layers_of
@@ -53,11 +54,11 @@ class AppSwitch:
         self._needs_no_hint = False
         self._has_ended = False
         self._last: tuple[MaintenanceState, MaintenanceStatus, datetime, datetime | None] | None = None
-        _switches.add(self)
+        _switches[id(self)] = self
 
     def forget(self) -> None:
         """Exclude this switch from drains: its middleware was made only to inspect it."""
-        _switches.discard(self)
+        _switches.pop(id(self), None)
 
     @property
     def needs_worker(self) -> bool:
@@ -148,7 +149,7 @@ class AppSwitch:
             await websocket.run(app)
         finally:
             websockets.pop(request, None)
-            is_last = all(each.loop is not worker.loop for each in list(websockets.values()))
+            is_last = all(each.loop is not worker.loop for _, each in alive(websockets))
             if is_last and worker.is_for_websockets and worker in self._workers:
                 self._workers.remove(worker)
                 worker.end()
@@ -208,13 +209,13 @@ def _app_of(app: ASGIApp, scope: Scope) -> object:
     return scope.get("app") or [*layers_of(app)][-1]
 
 
-_switches: WeakSet[AppSwitch] = WeakSet()
-"""The switches of the middlewares of this process."""
+_switches: WeakValueDictionary[int, AppSwitch] = WeakValueDictionary()
+"""The switches of the middlewares of this process, by their ids."""
 
 
 def start_brief_workers(backend: StateBackend) -> list[Worker]:
     """Start a worker for each middleware of this process on this switch that has none, as without a lifespan."""
-    here = [each for each in list(_switches) if key_of(each.backend) == key_of(backend) and each.needs_worker]
+    here = [each for _, each in alive(_switches) if key_of(each.backend) == key_of(backend) and each.needs_worker]
     return [Worker(backend, each.served, is_brief=True) for each in here]
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
-from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.process import alive, remembered
 from fastapi_maintenance._switch.requests import running_request
 from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.backends.base import check_backend
@@ -14,7 +14,7 @@ from fastapi_maintenance.typing import StateBackend
 
 _default: list[StateBackend] = remembered([])
 _newest: list[StateBackend | None] = remembered([None])
-_middlewares: WeakSet[Settings] = remembered(WeakSet())
+_middlewares: WeakValueDictionary[int, Settings] = remembered(WeakValueDictionary())
 
 
 def configure(backend: StateBackend) -> None:
@@ -32,7 +32,7 @@ def default_backend() -> StateBackend:
 def remember(settings: Settings) -> None:
     """Remember the settings of a new middleware: its backend is the newest one's."""
     _newest[:] = [settings.backend]
-    _middlewares.add(settings)
+    _middlewares[id(settings)] = settings
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def unchanged() -> Generator[None]:
 
 def is_used_here(backend: StateBackend) -> bool:
     """Return whether a middleware of this process is on the switch of this backend."""
-    used = [default_backend() if each.backend is None else each.backend for each in _middlewares]
+    used = [default_backend() if each.backend is None else each.backend for _, each in alive(_middlewares)]
     return key_of(backend) in map(key_of, used)
 
 

@@ -56,6 +56,7 @@ class Follower:
         self._watch_task: background.Task | None = None
         self._is_pushed = False
         self._changed = anyio.Event()
+        self._has_changed = False
         self._changed_at = -math.inf
         self._tick_task = background.start(self._tick)
 
@@ -65,14 +66,24 @@ class Follower:
         self._choose_watch()
 
     def remove(self, subscription: Subscription) -> list[background.Task]:
-        """Remove a subscriber, if it is still there; return the tasks that end with it. Any thread may call this."""
+        """Remove a subscriber, soon if another thread calls this; return the tasks that end with it."""
+        ending: list[background.Task] = []
+        if not call_soon(self._loop, lambda: ending.extend(self._remove(subscription))):
+            self.end()  # with its event loop
+        return ending
+
+    def _remove(self, subscription: Subscription) -> list[background.Task]:
         if subscription not in self.subscriptions:
             return []
         self.subscriptions.remove(subscription)
         if not self.subscriptions:
             return self.end()
-        call_soon(self._loop, self._choose_watch)
-        return [self._watch_task] if self._watch_task is not None and self._watched is subscription else []
+        if self._watch_task is None or self._watched is not subscription:
+            return []
+        ending, self._watched, self._watch_task, self._is_pushed = self._watch_task, None, None, False
+        ending.stop()
+        self._changed.set()  # `_tick` watches for another one: this may be a callback, in which asyncio has no task
+        return [ending]
 
     def end(self) -> list[background.Task]:
         """Stop following; return the tasks that end."""
@@ -91,15 +102,13 @@ class Follower:
             await self._read(self.subscriptions[0].backend, ttl=0)
 
     def _choose_watch(self) -> None:
-        """Watch the backend of the first subscriber whose backend can be watched."""
-        first = next((one for one in self.subscriptions if one.push and _watchable(one.backend) is not None), None)
-        if first is self._watched:
+        """Watch the backend of the first subscriber whose backend can be watched, unless one is watched."""
+        if self._watched is not None:
             return
-        if self._watch_task is not None:
-            self._watch_task.stop()
-        self._watched, self._watch_task, self._is_pushed = first, None, False
+        first = next((one for one in self.subscriptions if one.push and _watchable(one.backend) is not None), None)
         if first is not None:
             on_error = partial(self._on_watch_error, first)
+            self._watched = first
             self._watch_task = background.start(partial(self._watch, first), on_error=on_error)
 
     async def _watch(self, subscription: Subscription) -> NoReturn:
@@ -143,6 +152,9 @@ class Follower:
         read_at = now = anyio.current_time()
         is_first = True
         while True:
+            self._choose_watch()
+            if self._has_changed:
+                self._changed_at, self._has_changed = now, False
             if now >= read_at:
                 await self._read_if_needed(is_first=is_first)
                 read_at, is_first = now + _POLL, False
@@ -175,7 +187,7 @@ class Follower:
         return self.known.is_available
 
     def _notify(self) -> None:
-        self._changed_at = anyio.current_time()
+        self._has_changed = True
         self._changed.set()
         self._notify_subscribers()
 

@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from fastapi_maintenance._helpers import background
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.process import alive, remembered
 from fastapi_maintenance._helpers.waiting import current_loop
 from fastapi_maintenance._switch.websockets import ClosableWebSocket
 from fastapi_maintenance.state import MaintenanceState, MaintenanceStatus
@@ -175,7 +175,7 @@ class Verdicts:
                 those that have passed while maintenance was off. One that has not passed yet began later, so it goes by
                 this status or a newer one.
         """
-        for request, websocket in tuple(self._served.websockets.items()):
+        for request, websocket in alive(self._served.websockets):
             if websocket.has_ended():  # its event loop was closed around it
                 self._served.requests.discard(request)
         requests = self._requests() if status.active else set()
@@ -194,7 +194,7 @@ class Verdicts:
         self._close_websockets()
 
     def _close_websockets(self) -> None:
-        for request, opened in tuple(self._served.websockets.items()):
+        for request, opened in alive(self._served.websockets):
             if opened.loop is not self._loop:
                 continue
             if self._verdicts.get(request) is None or not {(request, True), (request, False)}.isdisjoint(_in_block):
@@ -211,7 +211,7 @@ class Verdicts:
     def _requests(self) -> set[RequestInProgress]:
         if not self._only_websockets:
             return set(self._served.requests)
-        return {request for request, one in tuple(self._served.websockets.items()) if one.loop is self._loop}
+        return {request for request, opened in alive(self._served.websockets) if opened.loop is self._loop}
 
     async def _ask(self, request: RequestInProgress, scope: Scope, basis: object) -> None:
         blocked: Blocked | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,6 +15,7 @@ from anyio.lowlevel import checkpoint
 from fastapi_maintenance import MaintenanceState, Switch, Window, maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._switch import source
+from fastapi_maintenance._switch.follower import Follower, Subscription, following, subscribe
 from fastapi_maintenance.backends.last_known import forget_parent, known_of, moment
 from tests.middleware.test_failures import app_on, hang, records, status
 from tests.stores import BareSwitch, Hook, WatchableStore, be_down
@@ -55,6 +57,42 @@ async def test_pushed_state_counts_although_another_one_became_known_since_the_l
         known_of(store).put(MaintenanceState(), moment())  # as when a request reads it
         await store.set_value(True)  # as another process would
         await answers(app, 503)
+
+
+async def test_subscriber_that_another_thread_removes_leaves_its_follower_to_one_that_is_added_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, notified = WatchableStore(), anyio.Event()
+    first, second = Subscription(store, lambda: None), Subscription(store, lambda: notified.set())  # noqa: PLW0108 -- the newest event
+    follower, add = subscribe(first), Follower.add
+
+    def remove_and_add(self: Follower, subscription: Subscription) -> None:
+        thread = threading.Thread(target=follower.remove, args=(first,))
+        thread.start()
+        thread.join()
+        add(self, subscription)
+
+    monkeypatch.setattr(Follower, "add", remove_and_add)
+    assert subscribe(second) is follower
+    await eventually(lambda: follower.subscriptions == [second])
+    for value in (True, False, True):
+        notified = anyio.Event()
+        await store.set_value(value)
+        await eventually(notified.is_set)
+    follower.remove(second)
+
+
+async def test_subscriber_is_notified_of_a_state_that_another_thread_learns() -> None:
+    store, statuses = WatchableStore(), []
+
+    def notify() -> None:
+        statuses.append(known_of(store).state)
+
+    async with following(store, notify):
+        thread = threading.Thread(target=known_of(store).put, args=(ON, moment()))  # as another event loop does
+        thread.start()
+        thread.join()
+        await eventually(lambda: ON in statuses)
 
 
 async def test_forked_child_takes_no_switch_for_followed() -> None:
