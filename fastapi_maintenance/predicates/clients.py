@@ -81,7 +81,7 @@ def _address_of(text: str) -> _Address | None:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        address = ip_address(text.partition("%")[0])
+        address = ip_address(text)
     except ValueError:
         return None
     # A server that listens on both families reports an IPv4 peer as ::ffff:192.0.2.1.
