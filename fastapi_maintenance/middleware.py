@@ -4,8 +4,8 @@
 the route, `predicates/exemption.py` evaluates the predicate, and `responses/sending.py` sends the response.
 
 Drains and open WebSockets have a request in progress decided on again (`_ask_again`): `_switch/requests.py` runs that
-in a copy of the request's context, `predicates/request.py` refuses the body, and `predicates/dependencies.py` returns
-the first verdict of a dependency.
+in a copy of the request's context, `predicates/request_body.py` refuses the body, and `predicates/dependencies.py`
+returns the first verdict of a dependency.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ from fastapi_maintenance.decorators import has_forced_on
 from fastapi_maintenance.predicates import never
 from fastapi_maintenance.predicates.combinators import is_async
 from fastapi_maintenance.predicates.exemption import exempts
-from fastapi_maintenance.predicates.request import PredicateRequest
+from fastapi_maintenance.predicates.request_body import PredicateRequest
 from fastapi_maintenance.responses.cors import is_preflight, through_cors
 from fastapi_maintenance.responses.sending import send_blocked
 from fastapi_maintenance.state import MaintenanceStatus

@@ -1,5 +1,7 @@
 """Find the endpoint that will answer a request, by calling `matches` of the app's own routes in the app's order.
 
+Of several marks on the way to it, the nearest counts (`Answer.apply_mark`).
+
 `layers.py` has the layers in front of the routes, `routes.py` the routes of a router, and `left_to_app.py` the requests
 that no endpoint answers.
 """

@@ -1,7 +1,7 @@
 """The switch of one app: its status for requests, and the workers that report for the app.
 
 The status comes from a test that forces it, else from `enabled`, unless this process has a hold open, else from the
-state of the backend.
+state of the backend; `fail_closed` decides while no state is known.
 """
 
 from datetime import datetime

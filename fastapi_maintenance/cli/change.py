@@ -10,10 +10,11 @@ from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.last_known import update_state
 from fastapi_maintenance.cli import options as opt
 from fastapi_maintenance.cli.durations import format_time, parse_duration, parse_time
+from fastapi_maintenance.cli.errors import fail
 from fastapi_maintenance.cli.run import LEASE, drained
 from fastapi_maintenance.cli.show import counted, plain, print_err, print_state, print_window
 from fastapi_maintenance.cli.status import print_workers_with_state
-from fastapi_maintenance.cli.switch import Which, act, fail
+from fastapi_maintenance.cli.target import Which, act
 from fastapi_maintenance.control import (
     checked_switch,
     get_maintenance_state,

@@ -21,7 +21,7 @@ try:
     from fastapi_maintenance.cli.routes import routes
     from fastapi_maintenance.cli.run import run
     from fastapi_maintenance.cli.status import status, watch, workers
-    from fastapi_maintenance.cli.switch import Which
+    from fastapi_maintenance.cli.target import Which
 except ImportError as _error:
     msg = "the command fastapi-maintenance needs typer: pip install 'fastapi-maintenance[cli]'"
     raise ImportError(msg, name=_error.name) from _error

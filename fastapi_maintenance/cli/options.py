@@ -10,7 +10,7 @@ import typer
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance.cli.durations import parse_end, parse_time
-from fastapi_maintenance.cli.switch import fail
+from fastapi_maintenance.cli.errors import fail
 
 _T = TypeVar("_T")
 

@@ -15,8 +15,9 @@ from fastapi_maintenance._routing.places import WEBSOCKET, Place, places_in
 from fastapi_maintenance._switch.settings import Settings
 from fastapi_maintenance.backends.last_known import key_of
 from fastapi_maintenance.cli import options as opt
+from fastapi_maintenance.cli.errors import fail
 from fastapi_maintenance.cli.show import plain, print_parts
-from fastapi_maintenance.cli.switch import fail, find_app, find_backend, print_switch, switch_name
+from fastapi_maintenance.cli.target import find_app, find_backend, print_switch, switch_name
 from fastapi_maintenance.middleware import decide, maintained_layers
 from fastapi_maintenance.predicates.in_advance import outlook_on
 from fastapi_maintenance.typing import StateBackend

@@ -24,9 +24,10 @@ from fastapi_maintenance.backends.base import name_of, read_state
 from fastapi_maintenance.backends.last_known import uncached
 from fastapi_maintenance.cli import options as opt
 from fastapi_maintenance.cli.durations import format_duration, parse_duration, parse_end
+from fastapi_maintenance.cli.errors import fail
 from fastapi_maintenance.cli.show import counted, in_progress, plain, print_err, print_error
 from fastapi_maintenance.cli.status import print_workers_with_state
-from fastapi_maintenance.cli.switch import Which, act, fail
+from fastapi_maintenance.cli.target import Which, act
 from fastapi_maintenance.errors import DrainTimeoutError, NoWorkersError, WorkerStatus
 from fastapi_maintenance.state import status_of
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend

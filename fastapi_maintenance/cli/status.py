@@ -14,6 +14,7 @@ from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
 from fastapi_maintenance._switch.reports import get_workers
 from fastapi_maintenance.cli import options as opt
+from fastapi_maintenance.cli.errors import store_problem
 from fastapi_maintenance.cli.show import (
     counted,
     on_or_off,
@@ -24,7 +25,7 @@ from fastapi_maintenance.cli.show import (
     print_parts,
     print_state,
 )
-from fastapi_maintenance.cli.switch import Which, act, print_switch, store_problem
+from fastapi_maintenance.cli.target import Which, act, print_switch
 from fastapi_maintenance.control import get_maintenance_state, maintenance_changes
 from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
 from fastapi_maintenance.state import MaintenanceState, open_holds, status_of

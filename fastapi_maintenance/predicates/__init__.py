@@ -18,7 +18,8 @@ from fastapi_maintenance.predicates.combinators import (
     not_,
 )
 from fastapi_maintenance.predicates.dependencies import dependency
-from fastapi_maintenance.predicates.paths import method_in, path_is, path_matches, path_prefix, safe_method
+from fastapi_maintenance.predicates.methods import method_in, safe_method
+from fastapi_maintenance.predicates.paths import path_is, path_matches, path_prefix
 from fastapi_maintenance.predicates.values import cookie_equals, header_equals, header_present, host_is, query_equals
 
 __all__ = [

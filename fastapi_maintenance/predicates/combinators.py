@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeAlias, cast, overload
 from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
-from fastapi_maintenance.predicates.request import end_part
+from fastapi_maintenance.predicates.request_body import end_part
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
 Verdict: TypeAlias = bool | None  # whether a request is exempt; None: unknown

@@ -30,7 +30,7 @@ from fastapi_maintenance.predicates.combinators import (
     Verdict,
     function_name,
 )
-from fastapi_maintenance.predicates.request import PredicateRequest, end_part, reads_body
+from fastapi_maintenance.predicates.request_body import PredicateRequest, end_part, reads_body
 
 _PUT_BY_ROUTER = ("endpoint", "path_params", "route")
 _REFUSALS = (HTTPException, RequestValidationError, WebSocketException)

@@ -9,7 +9,7 @@ from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._helpers.waiting import is_cancelled
 from fastapi_maintenance.predicates.combinators import UnusablePredicateError, verdict_of
-from fastapi_maintenance.predicates.request import PredicateRequest
+from fastapi_maintenance.predicates.request_body import PredicateRequest
 from fastapi_maintenance.typing import ExemptCallback
 
 _logger = get_logger()

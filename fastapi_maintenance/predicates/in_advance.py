@@ -24,7 +24,7 @@ from fastapi_maintenance.predicates.combinators import (
     not_,
     verdict_of,
 )
-from fastapi_maintenance.predicates.request import reads_body
+from fastapi_maintenance.predicates.request_body import reads_body
 
 _Possible: TypeAlias = frozenset[Verdict | str]
 _RAISES = "raises"  # no further part is evaluated, and the request is not exempt

@@ -1,6 +1,6 @@
 """The routes that give out the bypass cookie: to a client that sends the secret, and to one that follows a link.
 
-What a valid cookie is, and when it expires, is in `predicates/bypass_cookie.py`.
+What a valid cookie is, its attributes and when it expires, is in `predicates/bypass_cookie.py`.
 """
 
 from typing import Annotated

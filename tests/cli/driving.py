@@ -95,7 +95,7 @@ def on_app(*words: str) -> Result:
 
 def use(monkeypatch: pytest.MonkeyPatch, backend: StateBackend) -> None:
     """Give the app of `on_app` this backend."""
-    monkeypatch.setattr("fastapi_maintenance.cli.switch.find_backend", lambda *_: backend)
+    monkeypatch.setattr("fastapi_maintenance.cli.target.find_backend", lambda *_: backend)
 
 
 def errors(result: Result) -> str:

@@ -1,4 +1,4 @@
-"""`predicates/request.py`: predicates may read the body of a request, and the app still receives the whole of it."""
+"""`predicates/request_body.py`: predicates may read the body, and the app still receives the whole of it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from fastapi_maintenance import (
     never,
     not_,
 )
-from fastapi_maintenance.predicates import request as reading
-from fastapi_maintenance.predicates.request import MOST_OF_BODY
+from fastapi_maintenance.predicates import request_body as reading
+from fastapi_maintenance.predicates.request_body import MOST_OF_BODY
 from fastapi_maintenance.typing import ExemptCallback
 from tests.middleware.test_open_websockets import Talk, service
 from tests.support import client, eventually, handshake, make_request, uvicorn_process, websocket_scope

@@ -1,4 +1,4 @@
-"""`predicates/paths.py`, `predicates/values.py`: what each predicate says of a request, and what it refuses."""
+"""`predicates/` `methods.py`, `paths.py`, `values.py`: what each says of a request, and what it refuses."""
 
 from __future__ import annotations
 

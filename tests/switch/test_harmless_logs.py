@@ -124,7 +124,7 @@ def test_logger_whose_handler_raises_raises_nothing(name: str) -> None:
 def test_package_logs_through_these_loggers_alone() -> None:
     """The command and `check_backend` are excepted: they run in no app that they could harm."""
     package = Path(fastapi_maintenance.__file__).parent
-    excepted = {"_helpers/logs.py", "cli/switch.py", "cli/commands.py", "testing/check.py"}
+    excepted = {"_helpers/logs.py", "cli/errors.py", "cli/commands.py", "testing/check.py"}
     names = {
         path.relative_to(package).as_posix() for path in package.rglob("*.py") if "import logging" in path.read_text()
     }

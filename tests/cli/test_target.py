@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastapi_maintenance import LocalFileBackend
-from fastapi_maintenance.cli.switch import without_password
+from fastapi_maintenance.cli.target import without_password
 from tests.cli.driving import errors, invoke, on_app, on_file, use
 from tests.stores import BareSwitch
 

@@ -1,7 +1,6 @@
-"""Find the switch that the options choose, at a URL or in an app's middleware, and act on it."""
+"""The target of a command: find the switch that the options choose, at a URL or in an app, and act on it."""
 
 import importlib
-import logging
 import os
 import re
 import sys
@@ -9,34 +8,22 @@ import tomllib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qs
 
 import anyio
-import typer
 
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.last_known import key_of, uncached
 from fastapi_maintenance.backends.memory import MemoryBackend
 from fastapi_maintenance.backends.url import backend_from_url, opened
-from fastapi_maintenance.cli.show import plain, print_err, print_error
-from fastapi_maintenance.errors import InvalidStateError, MaintenanceError
+from fastapi_maintenance.cli.errors import errors_in_one_line, fail
+from fastapi_maintenance.cli.show import plain, print_err
 from fastapi_maintenance.middleware import maintained_layers
 from fastapi_maintenance.typing import StateBackend
 
 _VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
-_NAMES = {
-    "ends_at needs": "an end needs",
-    "ends_at": "--until",
-    "starts_at": "--from",
-    "hold_id": "release",
-    "plan_maintenance()": "plan",
-    "cancel_maintenance()": "cancel",
-    "drain must": "--drain must",
-    "workers needs drain": "--workers needs --drain",
-}
-_logger = logging.getLogger("fastapi_maintenance")
 _T = TypeVar("_T")
 
 
@@ -61,8 +48,7 @@ def act(
     """Print the name of the switch, call the action with its backend and that name, and return the result.
 
     The first of these that is given counts: the URL, the app at `module:attribute`, the URL in the environment
-    variable, the `entrypoint` of `[tool.fastapi]` in the `pyproject.toml` of this folder. An error ends the command
-    with one line, in which options replace parameter names.
+    variable, the `entrypoint` of `[tool.fastapi]` in the `pyproject.toml` of this folder.
     """
 
     async def find_and_act() -> _T:
@@ -73,31 +59,8 @@ def act(
             print_name(name)
             return await action(backend, name)
 
-    records = _OneLineHandler()
-    _logger.addHandler(records)
-    try:
+    with errors_in_one_line():
         return anyio.run(find_and_act)
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt:
-        typer.echo(nl=sys.stderr.isatty(), err=True)  # end the line on which a terminal has shown ^C
-        raise typer.Exit(130) from None
-    except InvalidStateError as error:
-        fail(f"the stored value is not a valid state (`on` and `off` overwrite it): {error}", status=1)
-    except (ValueError, ImportError) as error:
-        fail(_with_options(str(error)))
-    except MaintenanceError as error:
-        fail(_with_options(str(error)), status=1)
-    except Exception as error:  # noqa: BLE001 -- whatever a store raises
-        fail(store_problem(error), status=1)
-    finally:
-        _logger.removeHandler(records)
-
-
-def _with_options(text: str) -> str:
-    """If an error begins with a parameter or function, return it with names of the command instead."""
-    pattern = "|".join(map(re.escape, _NAMES))
-    return re.sub(pattern, lambda found: _NAMES[found[0]], text) if re.match(pattern, text) else text
 
 
 def _find(which: Which) -> tuple[StateBackend | str, str]:
@@ -112,17 +75,6 @@ def _find(which: Which) -> tuple[StateBackend | str, str]:
     )
     backend = find_backend(path, which.name)
     return backend, f"{switch_name(backend)} of {path}"
-
-
-def fail(text: str, *, status: int = 2) -> NoReturn:
-    """Print an error message and end the command, by default with the exit status of wrong usage."""
-    print_error(text)
-    raise typer.Exit(status)
-
-
-def store_problem(error: Exception) -> str:
-    """Return the error message for an exception that a store raised."""
-    return f"the store cannot be reached: {type(error).__name__}: {error}"
 
 
 def find_app(path: str | None) -> tuple[str, Any]:
@@ -148,12 +100,12 @@ def find_backend(path: str, name: str | None) -> StateBackend:
         fail(f"{path} is not an app with a maintenance middleware")
     found = [each for each in switches.values() if name in {None, switch_name(each)}]
     found = found or [each for each in switches.values() if str(name) in switch_name(each)]
-    if len(found) == 1:
-        return found[0]
     names = ", ".join(map(switch_name, switches.values()))
-    if name is None:
+    if len(found) != 1 and name is None:
         fail(f"{path} has {len(switches)} switches, {names}: choose one with --switch")
-    fail(f"--switch must be a part of the name of one switch of {path}, which has {names}; got {name!r}")
+    if len(found) != 1:
+        fail(f"--switch must be a part of the name of one switch of {path}, which has {names}; got {name!r}")
+    return found[0]
 
 
 def switch_name(backend: StateBackend) -> str:
@@ -183,11 +135,3 @@ def without_password(url: str) -> str:
     place, _, query = re.sub(r"//.*@", "//", url).partition("?")
     keys = parse_qs(query).get("key")
     return f"{place}?key={keys[-1]}" if keys else place
-
-
-class _OneLineHandler(logging.Handler):
-    """Print log records on standard error, one line each, without tracebacks."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print the record's message."""
-        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- not with Rich: the command that runs owns the terminal
