@@ -13,7 +13,6 @@ from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
 Verdict: TypeAlias = bool | None  # whether a request is exempt; None: unknown
 _Part: TypeAlias = Predicate | AsyncPredicate
-_Function: TypeAlias = Callable[[Request], object]
 _Verdicts: TypeAlias = Verdict | Awaitable[Verdict]
 
 
@@ -244,14 +243,14 @@ def not_(predicate: Predicate | AsyncPredicate) -> BuiltInPredicate | AsyncBuilt
     Raises:
         TypeError: The predicate is not callable.
     """
-    part = _function_of(check_callable("predicate", predicate))
+    check_callable("predicate", predicate)
 
     async def opposite_of(request: Request, result: Awaitable[object]) -> Verdict:
         verdict = await _awaited(request, result)
         return None if verdict is None else not verdict
 
     def ask(request: Request) -> _Verdicts:
-        result = part(request)
+        result: object = predicate(request)
         if result is None or isinstance(result, bool):
             return None if result is None else not result
         return opposite_of(request, result) if inspect.isawaitable(result) else verdict_of(result)
@@ -263,12 +262,13 @@ def _composed(
     combine: Callable[..., Any], parts: tuple[_Part, ...], *, decisive: bool
 ) -> BuiltInPredicate | AsyncBuiltInPredicate:
     """Combine predicates by Kleene's three-valued logic: `or` if True is decisive, `and` if False is."""
-    functions = [_function_of(check_callable("predicates", part)) for part in parts]
+    for part in parts:
+        check_callable("predicates", part)
 
-    def ask(request: Request, rest: Iterator[_Function] | None = None, verdict: Verdict = not decisive) -> _Verdicts:
-        rest = iter(functions) if rest is None else rest
+    def ask(request: Request, rest: Iterator[_Part] | None = None, verdict: Verdict = not decisive) -> _Verdicts:
+        rest = iter(parts) if rest is None else rest
         for part in rest:
-            result = part(request)
+            result: object = part(request)
             if result is decisive:
                 return decisive
             if result is None:
@@ -277,9 +277,7 @@ def _composed(
                 return go_on(request, rest, verdict, result) if inspect.isawaitable(result) else verdict_of(result)
         return verdict
 
-    async def go_on(
-        request: Request, rest: Iterator[_Function], verdict: Verdict, awaited: Awaitable[object]
-    ) -> Verdict:
+    async def go_on(request: Request, rest: Iterator[_Part], verdict: Verdict, awaited: Awaitable[object]) -> Verdict:
         """Await a part, then evaluate the rest."""
         result = await _awaited(request, awaited)
         if result is decisive:
@@ -299,11 +297,6 @@ async def _awaited(request: Request, result: Awaitable[object]) -> Verdict:
             return None
         raise
     return None if end_part(request) else verdict
-
-
-def _function_of(part: _Part) -> _Function:
-    """Return the function to call for a part: unwrapped, which saves a call."""
-    return part.ask if isinstance(part, Composable) else part
 
 
 def _kind_of(parts: Iterable[_Part]) -> type[BuiltInPredicate | AsyncBuiltInPredicate]:

@@ -237,11 +237,15 @@ async def hides_its_error(request: Request) -> bool:
         return False
 
 
+def returns_an_awaitable(request: Request) -> Awaitable[bool]:
+    return hides_its_error(request)
+
+
 async def is_sure(_: Request) -> bool:
     return True
 
 
-@pytest.mark.parametrize("part", [unknown, hides_its_error])
+@pytest.mark.parametrize("part", [unknown, hides_its_error, returns_an_awaitable])
 @pytest.mark.parametrize(
     ("compose", "expected"),
     [

@@ -42,6 +42,8 @@ def mine(_: Request) -> bool:
         (path_prefix("/a"), "/b/{x}", NO, "path_prefix('/a')", ()),
         (path_prefix("/a"), "/b/a/{x}/{y}", NO, "path_prefix('/a')", ()),
         (path_prefix("/A/b"), "/A/{x}", DEPENDS, "path_prefix('/A/b')", ("path",)),
+        (path_prefix("/a/b"), "/{x}/b/c", DEPENDS, "path_prefix('/a/b')", ("path",)),
+        (path_prefix("/{x}"), "/{x}/b", DEPENDS, "path_prefix('/{x}')", ("path",)),
         (path_is("/a"), "/a/{x}", NO, "path_is('/a')", ()),
         (path_is("/a/b"), "/a/{x}", DEPENDS, "path_is('/a/b')", ("path",)),
         (path_matches("/a/.*"), "/a/{x}", DEPENDS, "path_matches('/a/.*')", ("path",)),
@@ -95,6 +97,7 @@ async def asked(_: Request) -> bool:
         (any_of(KEY, all_of(method_in("GET"), path_is("/a"))), True),
         (not_(all_of(KEY, method_in("POST"))), True),
         (all_of(KEY, path_is("/a")), None),
+        (path_is("/b"), False),
         (dependency(asked), None),
     ],
     ids=repr,
@@ -110,10 +113,12 @@ def test_outlook_on_any_method_depends_on_the_method() -> None:
     assert outlook_on(method_in("GET"), None, "/a") == Outlook(DEPENDS, "method_in('GET')", ("method",))
 
 
-def test_outlook_on_a_hidden_app_depends_on_the_path() -> None:
+def test_outlook_on_a_hidden_app_counts_all_readings_of_the_path() -> None:
     assert outlook_on(path_prefix("/a"), None, "/b/{x}", hidden=True) == Outlook(
         DEPENDS, "path_prefix('/a')", ("path",)
     )
+    assert outlook_on(path_is("/a"), None, "/b/a", hidden=True) == Outlook(frozenset({None}), "path_is('/a')", ())
+    assert verdict_on(path_is("/a"), "GET", "/b/a") is False
     assert outlook_on(path_prefix("/a"), None, "/a/{x}", hidden=True) == Outlook(YES, "path_prefix('/a')", ())
 
 
@@ -128,6 +133,8 @@ def test_paths_in_a_predicate_are_those_of_all_its_parts() -> None:
         ("/a", "/a", True, True),
         ("/a", "/b", False, False),
         ("/a/b", "/a", False, True),
+        ("/aX", "/a", False, False),
+        ("/a", "/aX", False, False),
         ("/a", "/a/b", False, False),
         ("/{x}", "/a", True, True),
         ("/{x}", "/a/b", False, False),
