@@ -62,16 +62,21 @@ def state_to_text(state: MaintenanceState) -> str:
     Raises:
         ValueError: The text is longer than 65,535 bytes, the limit of all built-in backends.
     """
-    switch, windows, holds = _plain(state.switch), [*map(_plain, state.windows)], [*map(_plain, state.holds)]
-    if not windows and not holds and switch.keys() <= {"on", "since"}:
-        return bool_to_str(state.switch.on)
-    parts = {"switch": switch, "windows": windows, "holds": holds}
-    text = json.dumps({name: part for name, part in parts.items() if part})  # ASCII, so its length is in bytes
-    if len(text) > SIZE_LIMIT:
+    text = text_of_any_size(state)
+    if len(text) > SIZE_LIMIT:  # ASCII, so its length is in bytes
         hint = "shorten messages, cancel windows, release holds"
         msg = f"a state must take at most {SIZE_LIMIT} bytes as text, got {len(text)}: {hint}"
         raise ValueError(msg)
     return text
+
+
+def text_of_any_size(state: MaintenanceState) -> str:
+    """Write a state as `state_to_text` does, without its limit."""
+    switch, windows, holds = _plain(state.switch), [*map(_plain, state.windows)], [*map(_plain, state.holds)]
+    if not windows and not holds and switch.keys() <= {"on", "since"}:
+        return bool_to_str(state.switch.on)
+    parts = {"switch": switch, "windows": windows, "holds": holds}
+    return json.dumps({name: part for name, part in parts.items() if part})
 
 
 def text_to_state(text: str) -> MaintenanceState:

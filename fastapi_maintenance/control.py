@@ -19,7 +19,7 @@ from fastapi_maintenance._helpers.waiting import guarded, in_time
 from fastapi_maintenance._switch import current_backend, holds, reports
 from fastapi_maintenance._switch.block import MaintenanceBlock
 from fastapi_maintenance._switch.status_changes import changes
-from fastapi_maintenance.backends.base import replacing
+from fastapi_maintenance.backends.base import read_state, replacing
 from fastapi_maintenance.backends.env import EnvVarBackend
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.backends.last_known import update_state
@@ -77,9 +77,9 @@ def configure_backend(backend: StateBackend | str, **settings: object) -> None:
         TypeError: `backend` is not one of these, or the settings do not fit it.
         ValueError: `backend` is not a valid URL of a backend.
     """
-    if backend == "env":
+    if isinstance(backend, str) and backend == "env":
         current_backend.configure(EnvVarBackend(**settings))  # type: ignore[arg-type]  # EnvVarBackend refuses wrong ones
-    elif backend == "file":
+    elif isinstance(backend, str) and backend == "file":
         current_backend.configure(LocalFileBackend(**settings))  # type: ignore[arg-type]  # as above
     elif settings:
         msg = f"settings go with 'env' or 'file' only, got {', '.join(sorted(settings))} too"
@@ -138,7 +138,7 @@ async def get_maintenance_state(backend: StateBackend | str | None = None) -> Ma
     async with _current(backend) as current:
         if not isinstance(current, DetailedStateBackend):
             return await holds.bare_state(current)
-        return holds.with_local(current, await guarded(current.get_state()))
+        return holds.with_local(current, await guarded(read_state(current)))
 
 
 async def set_maintenance_mode(

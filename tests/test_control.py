@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 import pytest
+from anyio.lowlevel import checkpoint
 
 from fastapi_maintenance import (
     EnvVarBackend,
     Hold,
+    InvalidStateError,
     MaintenanceState,
     MemoryBackend,
     NoSuchHoldError,
@@ -20,6 +22,7 @@ from fastapi_maintenance import (
     Switch,
     Window,
     cancel_maintenance,
+    configure_backend,
     get_maintenance_mode,
     get_maintenance_state,
     get_maintenance_status,
@@ -29,6 +32,7 @@ from fastapi_maintenance import (
     release_hold,
     set_maintenance_mode,
 )
+from fastapi_maintenance._switch.current_backend import default_backend
 from fastapi_maintenance.testing import moved_clock
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch
 from tests.switch.blocks import served
@@ -100,6 +104,25 @@ async def test_release_hold_removes_one_hold() -> None:
     for unknown in ("gone", "ot"):
         with pytest.raises(NoSuchHoldError, match=f"^no hold has the id '{unknown}'$"):
             await release_hold(unknown, backend)
+
+
+async def test_get_maintenance_state_that_is_not_a_state_raises() -> None:
+    store = DetailedStore()
+    store.get_state = checkpoint  # type: ignore[assignment,method-assign]  # wrong on purpose: it returns None
+    with pytest.raises(InvalidStateError, match=r"^a backend must return a MaintenanceState, got NoneType None"):
+        await get_maintenance_status(store)
+
+
+async def test_configure_backend_does_not_compare_the_backend_with_text() -> None:
+    class Named(BareSwitch):
+        __hash__ = BareSwitch.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            return bool(self.name == other.name)  # type: ignore[attr-defined]  # as some write it
+
+    backend = Named()
+    configure_backend(backend)
+    assert default_backend() is backend
 
 
 async def test_maintenance_mode_on_after_its_expected_end_is_still_on() -> None:

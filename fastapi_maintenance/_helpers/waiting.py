@@ -51,13 +51,18 @@ def call_soon(loop: Any, function: Callable[[], object]) -> bool:  # noqa: ANN40
     return True
 
 
-def is_cancelled() -> bool:
-    """Return whether the current asyncio task is being cancelled; False on trio."""
+def cancellations() -> int:
+    """Return how often the current asyncio task has been cancelled, 1 outside of tasks; 0 on trio."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
-        return False
-    return task is None or task.cancelling() > 0
+        return 0
+    return 1 if task is None else task.cancelling()
+
+
+def is_cancelled() -> bool:
+    """Return whether the current asyncio task is being cancelled; False on trio."""
+    return cancellations() > 0
 
 
 async def guarded(awaitable: Awaitable[_T]) -> _T:

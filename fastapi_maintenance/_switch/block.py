@@ -16,6 +16,7 @@ import anyio
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.checks import check_count, check_seconds, reject
 from fastapi_maintenance._helpers.logs import get_logger
+from fastapi_maintenance._helpers.waiting import cancellations
 from fastapi_maintenance._switch import current_backend, holds
 from fastapi_maintenance._switch.app_switch import start_brief_workers
 from fastapi_maintenance._switch.drain import Drain, Progress
@@ -70,6 +71,7 @@ class MaintenanceBlock:
             with suppress(NotSupportedError):  # raised when the block is entered
                 self._drain_of(checked)
         self._within = ExitStack()
+        self._is_entered = False
         self._open: tuple[StateBackend, Hold] | None = None
         self._renewal: Renewal | None = None
         self.is_released: bool = False
@@ -87,7 +89,7 @@ class MaintenanceBlock:
         @wraps(function)
         async def held(*args: _P.args, **kwargs: _P.kwargs) -> _T:
             block = copy(self)
-            block._within = ExitStack()  # noqa: SLF001 -- its own
+            block._within, block._is_entered = ExitStack(), False  # noqa: SLF001 -- its own
             async with block:
                 return await function(*args, **kwargs)
 
@@ -95,15 +97,15 @@ class MaintenanceBlock:
 
     async def __aenter__(self) -> None:
         """Open the hold. If the store raises, this tries to remove the hold, and raises the same."""
-        if self._open is not None:
+        if self._is_entered:
             msg = "this block is already open: make one for each `async with`"
             raise RuntimeError(msg)
-        self.is_released, self.confirmed_by, self.lapsed_for = False, 0, timedelta()
+        self._open, self.is_released, self.confirmed_by, self.lapsed_for = None, False, 0, timedelta()
         if not isinstance(self._backend, str):
             backend = current_backend.resolve(self._backend)
         else:
             backend = self._unused.pop() if self._unused else backend_from_url(self._backend)
-        wanted = self._wanted
+        wanted, self._is_entered = self._wanted, True
         try:
             details = {"message": wanted.message, "ends_at": wanted.ends_at, "lease": self._lease, "by": wanted.by}
             holds.check_keeps(backend, **details)
@@ -111,13 +113,14 @@ class MaintenanceBlock:
             async with nullcontext() if drain is None else drain.begun(partial(start_brief_workers, backend)):
                 hold = replace(wanted, id=uuid.uuid4().hex, since=clock.now())
                 self._open = backend, hold
+                self._within.enter_context(in_block(drains=drain is not None))  # before maintenance can be seen
                 await self._acquire(backend, hold)
-                self._within.enter_context(in_block(drains=drain is not None))
                 if drain is not None:
                     await drain.wait(hold)
                     self.confirmed_by = drain.processes
         except BaseException as error:  # a write that was cancelled may have been made
             await (self._close_client(backend) if self._open is None else self.__aexit__(type(error), error, None))
+            self._is_entered = False
             raise
 
     def _drain_of(self, backend: StateBackend) -> Drain | None:
@@ -144,17 +147,20 @@ class MaintenanceBlock:
     ) -> None:
         """Release the hold. If the store raises, raise the same, or log it if the block has raised."""
         backend, hold = cast("tuple[StateBackend, Hold]", self._open)
-        renewal, self._open, self._renewal = self._renewal, None, None
+        renewal, self._open, self._renewal, self._is_entered = self._renewal, None, None, False
         if renewal is not None:
             renewal.stop()
             self.lapsed_for += renewal.lapsed_for
         try:
-            await _release(backend, hold, renewal)
-            self.is_released = True
+            cancellation = await _release(backend, hold, renewal)
         except Exception:
             if error is None:
                 raise
             _logger.exception("A hold could not be removed from %s", name_of(backend))
+        else:
+            self.is_released = True
+            if cancellation is not None:
+                raise cancellation
         finally:
             try:
                 await self._close_client(backend)
@@ -166,20 +172,23 @@ class MaintenanceBlock:
             await close_if_made_here(backend)
 
 
-async def _release(backend: StateBackend, hold: Hold, renewal: Renewal | None) -> None:
-    """Release the hold even if this is cancelled: a cancelled block has to end its maintenance too."""
+async def _release(backend: StateBackend, hold: Hold, renewal: Renewal | None) -> BaseException | None:
+    """Release the hold even if this is cancelled, and return the cancellation: it has to end its maintenance too."""
     cancellation: BaseException | None = None
+    before = -1
     while True:
         try:
             with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSE_TIMEOUT):
                 await holds.release(backend, hold)
                 if renewal is not None:
                     await background.all_ended([renewal.task])  # a write in progress
-            break
         except anyio.get_cancelled_exc_class() as error:  # asyncio's own, as of `asyncio.timeout`, ignores shields
-            cancellation = error
-    if cancellation is not None:
-        raise cancellation
+            if cancellations() == before:
+                msg = "the store raised CancelledError, although its caller was not cancelled again"
+                raise RuntimeError(msg) from error
+            cancellation, before = error, cancellations()
+        else:
+            return cancellation
 
 
 def _checked_lease(lease: float | timedelta) -> timedelta:

@@ -164,7 +164,11 @@ class Drain:
             return False
         if self._is_restarting:
             self._is_restarting = False
-            await update_state(cast("DetailedStateBackend", self._backend), self._renewed)
+            try:
+                await update_state(cast("DetailedStateBackend", self._backend), self._renewed)
+            except BaseException:  # also a timeout: the next look writes it again
+                self._is_restarting = True
+                raise
             return False
         if max(self.processes, 1) < self._minimum and self._seen:
             self._reason = f"{self.processes} of {self._minimum} processes have confirmed"

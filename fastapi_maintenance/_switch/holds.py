@@ -18,7 +18,7 @@ import anyio
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.process import remembered
 from fastapi_maintenance._helpers.waiting import current_loop, end_of, guarded
-from fastapi_maintenance.backends.base import read_value
+from fastapi_maintenance.backends.base import read_state, read_value
 from fastapi_maintenance.backends.last_known import key_of, known_of, set_value, uncached, update_state
 from fastapi_maintenance.errors import (
     MaintenanceError,
@@ -31,6 +31,8 @@ from fastapi_maintenance.state import Hold, MaintenanceState, Switch, add_hold, 
 from fastapi_maintenance.typing import DetailedStateBackend, StateBackend
 
 _LOCK_POLL = 0.001  # seconds
+_PUT_BACK_WITHIN = 2.0  # seconds in which a job that still runs notices that its hold has vanished
+_PUT_BACK_POLL = 0.1  # seconds
 
 
 class _Ledger:
@@ -53,9 +55,11 @@ class _Ledger:
 
 ledgers: dict[object, _Ledger] = remembered({})
 """The ledger of each switch that this process holds; usually empty."""
-with suppress(AttributeError):  # Windows has no forks
-    os.register_at_fork(after_in_child=ledgers.clear)  # a block goes on in the parent alone
 _ledgers_lock = threading.RLock()  # reentrant: the garbage collector may end a block while it is held
+with suppress(AttributeError):  # Windows has no forks
+    lock, unlock = _ledgers_lock.acquire, _ledgers_lock.release
+    os.register_at_fork(before=lock, after_in_parent=unlock, after_in_child=unlock)  # or it could stay locked there
+    os.register_at_fork(after_in_child=ledgers.clear)  # a block goes on in the parent alone
 
 
 def local_holds(backend: StateBackend) -> tuple[Hold, ...]:
@@ -168,6 +172,10 @@ async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noq
 
 async def bare_state(backend: StateBackend) -> MaintenanceState:
     """Read a bare switch; return a state of the operator's value and the holds of this process."""
+    if key_of(backend) not in ledgers:
+        value = await guarded(read_value(uncached(backend)))
+        if key_of(backend) not in ledgers:  # else a block has begun since, and may have written the value
+            return MaintenanceState(switch=Switch(on=value))
     async with _locked(backend) as ledger:
         ledger.observe(await guarded(read_value(uncached(backend))))
         return MaintenanceState(switch=Switch(on=ledger.operator), holds=ledger.holds)
@@ -212,7 +220,8 @@ async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
         try:
             yield ledger
         finally:
-            ledger.lock_is_stale = end_of(None)
+            if ledger.lock is lock:  # else it was replaced, since this event loop was closed
+                ledger.lock_is_stale = end_of(None)
             lock.release()
     finally:
         with _ledgers_lock:
@@ -221,10 +230,10 @@ async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
                 ledgers.pop(key, None)
 
 
-async def remove_hold(hold_id: str, backend: StateBackend, *, shortest: int | None = None) -> MaintenanceState:
-    """Remove a hold from the store, such as that of a job that died, and return the new state.
+async def remove_hold(hold_id: str, backend: StateBackend, *, shortest: int | None = None) -> str:
+    """Remove a hold from the store, such as that of a job that died, and return its id.
 
-    A job that still runs puts its hold back; in its own process, the hold counts until the block ends.
+    A job that still runs puts its hold back (`is_put_back`); in its own process, the hold counts until the block ends.
 
     Args:
         hold_id: The hold's id.
@@ -237,10 +246,24 @@ async def remove_hold(hold_id: str, backend: StateBackend, *, shortest: int | No
         ReadOnlyBackendError: The backend cannot be written.
         Exception: Whatever the store raises.
     """
+    found = ""
 
     def change(state: MaintenanceState) -> MaintenanceState:
+        nonlocal found
         ids = [hold.id for hold in state.holds]
         found = the_one_id(hold_id, ids, shortest=shortest, kind="hold", error=NoSuchHoldError)
         return release_hold(state, found)
 
-    return await update_state(check_detailed(backend, "hold_id"), change)
+    await update_state(check_detailed(backend, "hold_id"), change)
+    return found
+
+
+async def is_put_back(hold_id: str, backend: StateBackend) -> bool:
+    """Return whether a job that still runs puts a removed hold back within two seconds."""
+    with suppress(Exception), anyio.move_on_after(_PUT_BACK_WITHIN):  # the hold was removed, whatever the store raises
+        while True:
+            await anyio.sleep(_PUT_BACK_POLL)
+            state = await guarded(read_state(uncached(backend)))
+            if hold_id in [hold.id for hold in state.holds]:
+                return True
+    return False

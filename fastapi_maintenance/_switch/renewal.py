@@ -8,7 +8,7 @@ import anyio
 
 from fastapi_maintenance._helpers import background, clock
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_time
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.backends.base import name_of
 from fastapi_maintenance.backends.last_known import known_of, uncached, update_state
@@ -52,12 +52,10 @@ class Renewal:
             await anyio.sleep(max(min(_LOOK, self._renew_at - anyio.current_time()), 0))
             try:
                 began = anyio.current_time()
-                if began >= self._renew_at:
-                    with in_time(2 * self._period):  # the rest of the old lease
+                if began >= self._renew_at or self._is_failing or not await self._is_stored():
+                    with in_time(min(2 * self._period, WRITE_TIMEOUT)):  # at most the rest of the old lease
                         await self.put()
-                    self._renew_at = began + self._period
-                elif self._is_failing or not await self._is_stored():
-                    await self.put()
+                    self._renew_at = math.inf if self._lease is None else began + self._period
             except Exception:
                 if not self._is_failing:
                     text = "A hold could not be renewed in %s; retrying until it succeeds"

@@ -11,7 +11,7 @@ from fastapi_maintenance._helpers.waiting import guarded
 from fastapi_maintenance._switch.requests import Blocked, RequestInProgress
 from fastapi_maintenance.backends.base import read_state
 from fastapi_maintenance.backends.last_known import uncached
-from fastapi_maintenance.codec import state_to_text
+from fastapi_maintenance.codec import text_of_any_size
 from fastapi_maintenance.errors import NotSupportedError, WorkerStatus
 from fastapi_maintenance.state import Hold, MaintenanceState
 from fastapi_maintenance.typing import DrainableStateBackend, StateBackend, WorkerRegistry
@@ -41,7 +41,7 @@ def report_of(applied: Applied, requests: Sequence[tuple[RequestInProgress, Bloc
     if requests:
         oldest, blocked = min(requests, key=lambda pair: pair[0].began)
         report["since"] = datetime.fromtimestamp(oldest.began, UTC).isoformat()
-        path = blocked.route or quote(oldest.scope.get("path", ""))  # it may have ended since
+        path = blocked.route or quote(oldest.scope.get("path", ""), errors="replace")  # it may have ended since
         report["route"] = f"{oldest.scope.get('method', 'WebSocket')} {path}"
     return json.dumps(report)
 
@@ -109,4 +109,4 @@ def _read(worker: str, text: str, stored: str) -> WorkerStatus:
 def _fingerprint(state: MaintenanceState) -> str:
     """Return a hash of a state without its leases: the renewal of a lease is not a change."""
     holds = tuple(replace(hold, expires_at=None) for hold in state.holds)
-    return hashlib.sha256(state_to_text(replace(state, holds=holds)).encode()).hexdigest()[:16]
+    return hashlib.sha256(text_of_any_size(replace(state, holds=holds)).encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch.block import MaintenanceBlock
-from fastapi_maintenance._switch.holds import check_detailed, remove_hold
+from fastapi_maintenance._switch.holds import check_detailed, is_put_back, remove_hold
 from fastapi_maintenance._switch.reports import registry_of
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.last_known import update_state
@@ -71,7 +71,8 @@ def on(  # noqa: PLR0913, PLR0917 -- its options
         if workers != 0:
             await print_workers_with_state(state, name, backend)
         if patience is not None:
-            details = {"ends_at": state.switch.ends_at, "by": state.switch.by}
+            ends_at = state.switch.ends_at
+            details = {"ends_at": ends_at if ends_at and ends_at > clock.now() else None, "by": state.switch.by}
             hold = {**details, "lease": LEASE, "drain": patience, "workers": workers}
             async with drained(backend, name, hold, "maintenance stays on"):
                 pass
@@ -141,8 +142,16 @@ def cancel(which: Which, window_id: opt.Id) -> None:
 
 
 def release(which: Which, hold_id: opt.Id) -> None:
-    """Remove the hold of a job that died. A running job puts its hold back."""
-    print_state(act(lambda backend, _: remove_hold(hold_id, backend, shortest=opt.SHORTEST_PREFIX), which))
+    """Remove the hold of a job that died. Wait two seconds: a running job puts its hold back."""
+
+    async def remove(backend: StateBackend, _name: str) -> tuple[MaintenanceState, bool]:
+        is_back = await is_put_back(await remove_hold(hold_id, backend, shortest=opt.SHORTEST_PREFIX), backend)
+        return await get_maintenance_state(backend), is_back
+
+    state, is_back = act(remove, which)
+    print_state(state)
+    if is_back:
+        fail("the job of this hold still runs, and has put it back", status=1)
 
 
 def _edited(state: MaintenanceState, changes: dict[str, Any]) -> MaintenanceState:

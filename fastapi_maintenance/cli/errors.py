@@ -74,4 +74,5 @@ class _OneLineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the record's message."""
-        print(f"fastapi-maintenance: {record.getMessage()}", file=sys.stderr)  # noqa: T201 -- not with Rich: the command that runs owns the terminal
+        text = " ".join(record.getMessage().split())
+        print(f"fastapi-maintenance: {text}", file=sys.stderr)  # noqa: T201 -- not with Rich: the command that runs owns the terminal

@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -201,8 +200,9 @@ async def run_command(command: list[str]) -> int:
 
         async def forward() -> None:
             async for number in received:
-                if number != signal.SIGINT or not sys.stdin.isatty():  # a terminal sends it to the command itself
-                    process.send_signal(number)
+                if number != signal.SIGINT or not os.isatty(0):  # a terminal sends it to the command itself
+                    with suppress(ProcessLookupError, PermissionError):  # it has ended, or runs as another user
+                        process.send_signal(number)
 
         async with anyio.create_task_group() as group:
             group.start_soon(forward)

@@ -94,7 +94,10 @@ def find_app(path: str | None) -> tuple[str, Any]:
 def find_backend(path: str, name: str | None) -> StateBackend:
     """Return the backend of the app at `module:attribute`; if it has several, the one whose name contains `name`."""
     _, app = find_app(path)
-    layers = maintained_layers(app) if callable(app) else ()
+    try:
+        layers = list(maintained_layers(app)) if callable(app) else []
+    except Exception as error:  # noqa: BLE001 -- whatever the app's middleware raises
+        fail(f"the middleware of {path} cannot be created: {type(error).__name__}: {error}")
     switches = {key_of(layer.backend): layer.backend for layer in layers}
     if not switches:
         fail(f"{path} is not an app with a maintenance middleware")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Response, params
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_bool, check_callable, reject, reject_value
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._switch.holds import check_detailed, check_keeps, remove_hold, set_operator_value
+from fastapi_maintenance._switch.holds import check_detailed, check_keeps, is_put_back, remove_hold, set_operator_value
 from fastapi_maintenance._switch.reports import get_workers
 from fastapi_maintenance.backends.base import replacing
 from fastapi_maintenance.backends.last_known import update_state
@@ -103,8 +103,8 @@ def maintenance_router(  # noqa: PLR0913 -- each is a setting
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: `dependencies` is empty without `anyone_may_switch`, `backend` is not a valid URL of a backend, or
-            `base_url` is not an absolute URL.
+        ValueError: `dependencies` is empty without `anyone_may_switch`, `backend` is not a valid URL of a backend,
+            `prefix` does not begin with a slash or ends with one, or `base_url` is not an absolute URL.
     """
     if not isinstance(dependencies, (list, tuple)) or not all(isinstance(one, params.Depends) for one in dependencies):
         reject("dependencies", "a list of Depends(...)", dependencies)
@@ -148,11 +148,12 @@ def _add_overview(route: Route, backend: StateBackend | None) -> None:
         status_code=204,
         responses=refusals(404, 409, 503),
         summary="Remove the hold of a job that died",
-        description="A running job that renews its hold puts it back.",
+        description="It takes two seconds: if the job still runs and puts its hold back, the status is 409.",
     )
     async def delete_hold(hold_id: str) -> None:
         async with errors_as_statuses(backend) as store:
-            await remove_hold(hold_id, store)
+            if await is_put_back(await remove_hold(hold_id, store), store):
+                raise HTTPException(409, "the job of this hold still runs, and has put it back")
 
 
 def _add_windows(route: Route, backend: StateBackend | None, by: Callable[..., Any]) -> None:
@@ -194,10 +195,10 @@ async def _workers(backend: StateBackend) -> tuple[WorkerStatus, ...] | None:
         return None
 
 
-def _tags(if_match: Annotated[str | None, Header(include_in_schema=False)] = None) -> list[str]:
+def _tags(if_match: Annotated[list[str] | None, Header(include_in_schema=False)] = None) -> list[str]:
     if if_match is None:
         raise HTTPException(428, "If-Match must be the ETag of the switch to change, or * for any")
-    return [tag.strip() for tag in if_match.split(",")]
+    return [tag.strip() for line in if_match for tag in line.split(",")]
 
 
 _Tags = Annotated[list[str], Depends(_tags)]

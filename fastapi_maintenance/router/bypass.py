@@ -37,7 +37,7 @@ def bypass_router(bypass: BypassCookie, *, prefix: str = "/maintenance", base_ur
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: `base_url` is not an absolute URL.
+        ValueError: `prefix` does not begin with a slash or ends with one, or `base_url` is not an absolute URL.
     """
     if not isinstance(bypass, BypassCookie):
         reject("bypass", "created by bypass_cookie", bypass)
@@ -50,12 +50,11 @@ def bypass_router(bypass: BypassCookie, *, prefix: str = "/maintenance", base_ur
 def add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) -> None:
     """Add the route that gives the cookie for the secret, and the one that gives it for a link."""
     over_https = base_url is not None and urlsplit(base_url).scheme == "https"
-    forbidden = HTTPException(403, "Forbidden")
 
     @router.post("/bypass", responses=refusals(400, 403, 413), summary="Get the bypass cookie for the secret")
     async def post_secret(presented: Presented, request: Request, response: Response) -> Admission:
         if not bypass.knows(presented.secret):
-            raise forbidden
+            raise HTTPException(403, "Forbidden")
         expiry = bypass.new_expiry()
         bypass.give(response, request, expiry, over_https=over_https)
         response.headers["Cache-Control"] = "no-store"
@@ -73,7 +72,7 @@ def add_bypass(router: APIRouter, bypass: BypassCookie, base_url: str | None) ->
     async def follow_link(token: Annotated[str, Query(max_length=_TOKEN_LIMIT)], request: Request) -> Response:
         expiry = bypass.expiry_in(token, "link")
         if expiry is None:
-            raise forbidden
+            raise HTTPException(403, "Forbidden")
         response = RedirectResponse(f"{app_root(request)}/", status_code=303, headers={"Cache-Control": "no-store"})
         bypass.give(response, request, expiry, over_https=over_https)
         return response

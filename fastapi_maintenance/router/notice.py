@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds
 from fastapi_maintenance._switch.current_backend import resolve
+from fastapi_maintenance._switch.holds import with_local
 from fastapi_maintenance._switch.requests import running_request
 from fastapi_maintenance._switch.source import Source
 from fastapi_maintenance.backends.url import as_backend
@@ -56,8 +57,8 @@ def maintenance_notice(
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: `backend` is not a valid URL of a backend, `prefix` does not begin with a slash, or `max_age` is
-            not above zero.
+        ValueError: `backend` is not a valid URL of a backend, `prefix` does not begin with a slash or ends with one, or
+            `max_age` is not above zero.
     """
     source = None if backend is None else Source(as_backend("backend", backend))
     cache_control = f"public, max-age={round(check_seconds('max_age', max_age))}"
@@ -72,6 +73,7 @@ def maintenance_notice(
         else:
             current = source or Source(resolve(None))
             state = current.peek() or await current.read(_READ_TIMEOUT) or MaintenanceState()
+            state = with_local(current.backend, state)
         now = clock.now()
         status = status_of(state, now)
         windows = [NoticedWindow.model_validate(window) for window in state.windows if window.starts_at > now]

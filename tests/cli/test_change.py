@@ -8,12 +8,17 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
+from fastapi_maintenance._switch import holds
+from fastapi_maintenance.cli import change
 from fastapi_maintenance.cli.durations import format_time
 from fastapi_maintenance.codec import state_to_text
-from fastapi_maintenance.state import Hold, Switch, Window
+from fastapi_maintenance.state import Hold, Switch, Window, add_hold
+from fastapi_maintenance.testing import moved_clock
 from tests.cli.driving import NOW, Part, at, errors, invoke, on_app, on_file, state_with, store, stored, use
-from tests.stores import BareSwitch
+from tests.stores import BareSwitch, DetailedStore
+from tests.switch.lifespans import once
 
 pytestmark = pytest.mark.usefixtures("_at_noon")
 
@@ -91,12 +96,34 @@ TAKEN_OVER = Switch(on=True, message="Old database", ends_at=at(60), by="bob", s
     ],
 )
 def test_command_changes_the_state_and_prints_it(
-    words: str, before: list[Part], out: str, err: str, after: list[Part]
+    words: str, before: list[Part], out: str, err: str, after: list[Part], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(holds, "_PUT_BACK_WITHIN", 0)
     store(*before)
     result = on_file(*words.split())
     assert (result.exit_code, result.stdout, errors(result).rstrip()) == (0, f"{out}\n", err)
     assert Path("switch").read_text().strip() == state_to_text(state_with(*after))
+
+
+def test_release_of_a_hold_whose_job_still_runs_fails_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = DetailedStore(state_with(JOB))
+    use(monkeypatch, backend)
+    once(backend, "after_write", lambda: backend.memory.update_state(lambda state: add_hold(state, JOB, NOW)))
+    result = on_app("release", "badcab1e")
+    text = "error: the job of this hold still runs, and has put it back\n"
+    assert (result.exit_code, result.stdout, errors(result)) == (1, f"on  {HELD} (badcab1e)\n", text)
+
+
+def test_on_whose_end_passes_before_its_drain_begins_drains_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    with moved_clock() as moved:
+
+        async def take_a_minute(*_: object) -> None:
+            moved.move(minutes=1)
+            await checkpoint()
+
+        monkeypatch.setattr(change, "print_workers_with_state", take_a_minute)
+        result = on_file("on", "--for", "30s", "--drain", "9s")
+    assert (result.exit_code, "no worker has signed in" in result.stderr) == (75, True)
 
 
 @pytest.mark.parametrize(

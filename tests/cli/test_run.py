@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
 import signal
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,9 +18,10 @@ from fastapi_maintenance import LocalFileBackend
 from fastapi_maintenance._switch import holds
 from fastapi_maintenance.cli.run import run_command
 from fastapi_maintenance.state import status_of
-from tests.cli.driving import NOW, OFF, at, errors, invoke, on_app, on_file, start, stored, use, wait_until
+from tests.cli.driving import COMMAND, NOW, OFF, at, errors, invoke, on_app, on_file, start, stored, use, wait_until
 from tests.servers import running
 from tests.stores import BareSwitch
+from tests.support import ROOT
 
 
 @pytest.mark.parametrize(
@@ -82,10 +81,33 @@ def test_run_of_a_command_that_cannot_run_once_maintenance_is_on_is_126_or_127()
 
 
 def test_run_does_not_send_twice_what_a_terminal_sends_to_the_command_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True)
-    monkeypatch.setattr(sys, "stdin", terminal)
+    monkeypatch.setattr(os, "isatty", lambda _: True)
     assert anyio.run(run_command, ["sh", "-c", "kill -INT $PPID; sleep 0.5; exit 4"]) == 4
+
+
+@pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])
+def test_run_goes_on_if_a_signal_cannot_be_sent_to_the_command(
+    error: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has just ended, or runs as another user, as of sudo."""
+
+    def refuse(_process: object, _number: int) -> None:
+        Path("refused").touch()
+        raise error
+
+    monkeypatch.setattr("anyio._backends._asyncio.Process.send_signal", refuse)
+    script = "kill -TERM $PPID; until [ -e refused ]; do sleep 0.05; done; exit 4"
+    assert anyio.run(run_command, ["sh", "-c", script]) == 4
+
+
+@pytest.mark.servers
+def test_run_without_standard_input_sends_an_interrupt_to_the_command() -> None:
+    started = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" 0<&-', "sh", *COMMAND, "run", "--", "sh", "-c", "kill -INT $PPID; exec sleep 60"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FASTAPI_MAINTENANCE_BACKEND": "file:switch"},
+        check=False,
+    )
+    assert (started.returncode, stored()) == (130, OFF)
 
 
 # The store fails

@@ -24,6 +24,9 @@ in_memory.add_middleware(maintenance_middleware(backend=MemoryBackend()))
 for name in ("shop", "shop_of_bills", "shop"):
     two.add_middleware(maintenance_middleware(backend=LocalFileBackend(name)))
 by_default.add_middleware(maintenance_middleware())
+broken = FastAPI()
+broken.add_middleware(MaintenanceModeMiddleware, backend="file:broken")
+broken.user_middleware[0].kwargs["backend"] = 7
 wrapped = maintenance_middleware(backend=LocalFileBackend("of_the_wrapped"))(PlainTextResponse())
 """
 NO_BACKEND = (
@@ -61,6 +64,7 @@ def test_command_uses_the_switch_of_an_option_else_of_the_variable_else_of_the_e
     [
         ("--app apps:plain", "", 2, "apps:plain is not an app with a maintenance middleware"),
         ("--app apps:nothing", "", 2, "the app apps:nothing cannot be imported: AttributeError: "),
+        ("--app apps:broken", "", 2, "the middleware of apps:broken cannot be created: TypeError: "),
         ("--app apps:APPS", "", 2, "the app apps:APPS cannot be imported: "),
         ("--app no_such_module:app", "", 2, "the app no_such_module:app cannot be imported: ModuleNotFoundError: "),
         ("--app apps", "", 2, "--app must have the form module:attribute, got 'apps'"),

@@ -371,7 +371,19 @@ async def of_another_middleware(_store: WatchableStore, outer: MemoryBackend) ->
         await anyio.sleep(LONG)
 
 
-@pytest.mark.parametrize("migrate", [slow_to_release, in_two_blocks, of_another_middleware])
+async def pushed_before_it_is_entered(store: WatchableStore, _outer: MemoryBackend) -> None:
+    async def push() -> None:
+        store.ring()
+        await anyio.sleep(LONG)
+
+    store.after_write = push
+    async with maintenance_mode_on():
+        store.after_write = checkpoint
+
+
+@pytest.mark.parametrize(
+    "migrate", [slow_to_release, in_two_blocks, of_another_middleware, pushed_before_it_is_entered]
+)
 async def test_open_websocket_stays_until_each_block_of_its_handler_is_released(
     migrate: Callable[[WatchableStore, MemoryBackend], Any],
 ) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException, Response
+from fastapi.routing import APIRoute
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastapi_maintenance import MemoryBackend, bypass_cookie, maintenance_middleware
 from fastapi_maintenance.router import bypass_router
+from fastapi_maintenance.router.schema import Presented
 from fastapi_maintenance.testing import moved_clock
 from tests.router.test_router import BYPASSED, SECRET, app_on, ask
 from tests.support import client, make_request
@@ -105,6 +107,20 @@ async def test_secret_that_is_wrong_gives_nothing(secret: str) -> None:
     assert response.status_code in {403, 422}
     assert "set-cookie" not in response.headers
     assert SECRET not in response.text
+
+
+async def test_secret_that_is_wrong_leaves_no_traceback_for_the_next_one() -> None:
+    """Each traceback in an exception that is raised again keeps the frames of all requests before."""
+    router = bypass_router(COOKIE)
+    post_secret, follow_link = (route.endpoint for route in router.routes if isinstance(route, APIRoute))
+    wrong = Presented.model_validate({"secret": "wrong"})
+    errors = set()
+    for _ in range(2):
+        for answer in (post_secret(wrong, make_request(), Response()), follow_link("wrong", make_request())):
+            with pytest.raises(HTTPException) as raised:
+                await answer
+            errors.add(raised.value)
+    assert len(errors) == 4
 
 
 async def test_link_gives_a_cookie_that_expires_with_that_of_its_creator() -> None:

@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_maintenance import (
+    EnvVarBackend,
     MemoryBackend,
     StateBackend,
     configure_backend,
@@ -69,6 +70,13 @@ async def test_notice_of_a_block_has_neither_its_author_nor_the_message_of_a_pla
 @pytest.mark.parametrize("enabled", [True, False])
 async def test_notice_of_an_overruled_switch_shows_what_counts(enabled: bool) -> None:
     assert (await notice(app_on(MemoryBackend(state=not enabled), enabled))).json()["active"] is enabled
+
+
+async def test_notice_of_a_given_switch_shows_a_block_of_this_process_that_its_store_lacks() -> None:
+    backend = EnvVarBackend("CLOSED")
+    app = app_on(backend, backend=backend)
+    async with maintenance_mode_on(backend):
+        assert (await notice(app)).json() == {**OFF, "active": True}
 
 
 async def test_notice_that_has_not_changed_is_a_304() -> None:

@@ -33,6 +33,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance._switch import holds
 from fastapi_maintenance.backends.memory import MemoryWorkers
 from fastapi_maintenance.responses import as_html, as_json, as_problem
 from fastapi_maintenance.router import maintenance_notice, maintenance_router
@@ -334,12 +335,31 @@ async def test_window_that_begins_before_it_is_stored_is_a_conflict() -> None:
     assert response.json()["detail"].startswith("starts_at must be in the future, got ")
 
 
-async def test_delete_of_a_hold_removes_only_this_hold() -> None:
+async def test_delete_of_a_hold_removes_only_this_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holds, "_PUT_BACK_WITHIN", 0)
     dead, other = Hold(id="dead", on=True), Hold(id="of another", on=True)
     app = app_on(backend := MemoryBackend(MaintenanceState(holds=(dead, other))))
-    for id_, status, holds in (("dead", 204, (other,)), ("of", 404, (other,)), ("of%20another", 204, ())):
+    for id_, status, left in (("dead", 204, (other,)), ("of", 404, (other,)), ("of%20another", 204, ())):
         assert (await ask(app, "DELETE", f"{HOLDS}/{id_}", headers=ADMIN)).status_code == status
-        assert backend.peek().holds == holds
+        assert backend.peek().holds == left
+
+
+async def test_delete_of_a_hold_whose_job_still_runs_is_a_conflict() -> None:
+    backend = DetailedStore()
+    async with maintenance_mode_on(backend):
+        (hold,) = backend.memory.peek().holds
+        response = await ask(app_on(backend), "DELETE", f"{HOLDS}/{hold.id}", headers=ADMIN)
+    text = "the job of this hold still runs, and has put it back"
+    assert (response.status_code, response.json()["detail"]) == (409, text)
+
+
+async def test_put_with_several_lines_of_if_match_compares_each() -> None:
+    app = app_on(MemoryBackend())
+    tag = (await get(app, SWITCH)).headers["etag"]
+    async with client(app) as http:
+        headers = [*ADMIN.items(), ("If-Match", '"other"'), ("If-Match", tag)]
+        response = await http.put(SWITCH, headers=headers, json={"on": True})
+    assert (response.status_code, response.json()["on"]) == (200, True)
 
 
 class WithoutTable(DetailedStore):

@@ -21,6 +21,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch import worker
 from tests.stores import DrainableStore, be_down
+from tests.switch.lifespans import once
 from tests.switch.services import Elsewhere, Service, refused, seconds_to_body, served, until_drained
 
 pytestmark = pytest.mark.anyio
@@ -132,7 +133,8 @@ async def test_drain_waits_for_a_request_that_another_block_has_let_in() -> None
     assert service.events == ["a begins", "b begins", "a ends", "b ends", "body"]
 
 
-async def test_drain_after_another_block_opened_the_service_needs_new_confirmations() -> None:
+@pytest.mark.parametrize("fails_first", [False, True])
+async def test_drain_after_another_block_opened_the_service_needs_new_confirmations(fails_first: bool) -> None:
     store = DrainableStore()
     other = Elsewhere(store)
     store.after_write = other.sign
@@ -142,6 +144,8 @@ async def test_drain_after_another_block_opened_the_service_needs_new_confirmati
         store.come_back()  # from now on the other worker stalls
         async with maintenance_mode_off(store):
             await anyio.sleep(0.5)
+        if fails_first:
+            once(store, "before_write", be_down)  # the write that dates the hold anew
         await anyio.sleep(5)
         await other.sign()
 

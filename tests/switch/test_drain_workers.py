@@ -28,7 +28,9 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._switch.block import MaintenanceBlock
-from fastapi_maintenance.state import Hold
+from fastapi_maintenance._switch.reports import Applied, report_of, workers_of
+from fastapi_maintenance._switch.requests import Blocked, RequestInProgress
+from fastapi_maintenance.state import Hold, MaintenanceState, MaintenanceStatus, Switch, Window
 from tests.middleware.test_failures import app_on, records, status
 from tests.stores import DrainableStore, be_down
 from tests.support import eventually
@@ -87,6 +89,19 @@ async def test_get_workers_returns_the_state_and_the_requests_of_each() -> None:
             await store.memory.update_state(lambda state: replace(state, holds=(renewed(state.holds[0]),)))
             assert (await the_worker()).is_current
     assert await get_workers(store) == ()
+
+
+def test_get_workers_of_a_state_that_is_too_long_to_be_written_again() -> None:
+    """A file in UTF-8 may hold one: written here, it would be ASCII, which is longer."""
+    long = Switch(on=True, message="\u20ac" * 4096)
+    windows = tuple(Window(id=f"{number}", starts_at=clock.now(), message=long.message) for number in range(3))
+    state = MaintenanceState(switch=long, windows=windows)
+    path = "/\ud800"  # which no server sends, but a test client may
+    request = RequestInProgress()
+    request.began, request.scope = 0, {"path": path, "method": "GET"}
+    text = report_of(Applied(state, is_on=True), [(request, Blocked(MaintenanceStatus(active=True), ""))])
+    (status,) = workers_of({"host.7.id-1": text}, state).values()
+    assert (status.is_current, status.requests, status.oldest_route) == (True, 1, "GET /%3F")
 
 
 async def test_drain_with_progress_calls_it_with_the_workers_and_the_seconds_left() -> None:

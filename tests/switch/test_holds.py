@@ -36,10 +36,10 @@ from fastapi_maintenance._switch import holds
 from fastapi_maintenance.state import add_hold
 from tests.middleware.test_failures import app_on, status
 from tests.middleware.test_open_websockets import Client, Talk, service
-from tests.stores import DetailedStore, ReadOnlySwitch, be_down
-from tests.support import ROOT, client
-from tests.switch.blocks import Make, bare, file, kept_by, memory, served
-from tests.switch.lifespans import Abandoned, living
+from tests.stores import DetailedStore, DrainableStore, ReadOnlySwitch, be_down
+from tests.support import ROOT, client, eventually
+from tests.switch.blocks import ONLY_ASYNCIO, Make, bare, file, kept_by, memory, messages_of, served
+from tests.switch.lifespans import Abandoned, cancel, living, once
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +89,75 @@ async def test_block_can_be_used_again_but_not_while_it_is_open() -> None:
             ids += [hold.id for hold in (await store.get_state()).holds]
         assert not await get_maintenance_mode(store)
     assert len(set(ids)) == len(ids) == 2
+
+
+async def test_block_that_another_task_is_entering_refuses_to_be_entered() -> None:
+    store = DrainableStore()
+    block, results = maintenance_mode_on(store, drain=2, workers=0), list[str]()
+
+    async def enter() -> None:
+        try:
+            async with block:
+                results.append("entered")
+        except RuntimeError as error:
+            results.append(str(error)[:26])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(enter)
+        group.start_soon(enter)
+    assert (results, (await store.get_state()).holds) == (["this block is already open", "entered"], ())
+
+
+async def test_function_that_an_open_block_decorates_opens_another_block() -> None:
+    store = MemoryBackend()
+    block = maintenance_mode_on(store)
+
+    @block
+    async def count_holds() -> int:
+        return len((await store.get_state()).holds)
+
+    async with block:
+        assert await count_holds() == 2
+
+
+@ONLY_ASYNCIO
+async def test_block_whose_task_is_cancelled_while_it_ends_says_that_its_hold_was_released() -> None:
+    store = DetailedStore()
+    block = maintenance_mode_on(store)
+
+    async def job() -> None:
+        async with block:
+            once(store, "before_write", cancel_task)
+
+    async def cancel_task() -> None:
+        task.cancel()
+        await checkpoint()
+
+    task = asyncio.create_task(job())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert block.is_released
+
+
+@ONLY_ASYNCIO
+async def test_block_of_a_cancelled_task_ends_although_its_store_raises_cancelled_errors_of_its_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = DetailedStore()
+
+    async def job() -> None:
+        async with maintenance_mode_on(store):
+            store.before_write = cancel  # as where Ctrl-C has cancelled the task of its client too
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(job())
+    await eventually(lambda: store.before_write is cancel)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert messages_of(caplog)[-1] == "A hold could not be removed from DetailedStore"
+    store.come_back()
+    holds.ledgers.clear()
 
 
 async def test_block_used_again_whose_hold_cannot_be_released_does_not_say_that_it_was() -> None:
@@ -251,10 +320,11 @@ def test_block_begins_although_another_was_left_half_entered_in_a_closed_loop() 
                 return await get_maintenance_mode(store)
 
     store.before_write = lambda: asyncio.sleep(60)
-    left = Abandoned(enter())
+    first, second = Abandoned(enter()), Abandoned(enter())
+    first.let_go()  # which must not look as if the lock were free of the second
     store.before_write = checkpoint
     assert anyio.run(enter)
-    left.let_go()
+    second.let_go()
     holds.ledgers.clear()
 
 

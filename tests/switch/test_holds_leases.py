@@ -324,6 +324,16 @@ async def test_hold_that_vanishes_is_put_back_with_a_warning(
     assert "hold had vanished" in warning
 
 
+@pytest.mark.parametrize("lease", [None, 3600])
+async def test_hold_that_vanishes_is_put_back_although_the_first_write_hangs(lease: float | None) -> None:
+    store = DetailedStore()
+    async with maintenance_mode_on(store, lease=lease):
+        begun = once(store, "before_write", anyio.sleep_forever)
+        await empty(store.memory)
+        await begun.wait()
+        await is_back(store, within=13)
+
+
 @pytest.mark.parametrize("lease", [None, LEASE])
 async def test_hold_that_vanishes_is_put_back_in_its_place_by_age(lease: float | None) -> None:
     store = DetailedStore()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fastapi_maintenance import (
     MaintenanceState,
     NotSupportedError,
     Switch,
+    get_maintenance_mode,
     get_maintenance_state,
     maintenance_mode_off,
     maintenance_mode_on,
@@ -137,6 +138,30 @@ async def test_block_during_which_the_state_becomes_invalid_raises_and_leaves_it
 
 
 # A bare switch
+
+
+async def test_bare_switch_without_a_block_is_read_by_several_callers_at_once() -> None:
+    store, readers, all_read = BareSwitch(), list[None](), anyio.Event()
+
+    async def wait_for_all() -> None:
+        readers.append(None)
+        if len(readers) == 3:
+            all_read.set()
+        await all_read.wait()
+
+    store.before_read = wait_for_all
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(get_maintenance_mode, store)
+
+
+async def test_bare_switch_on_which_a_block_begins_during_a_read_shows_the_value_of_the_operator() -> None:
+    store = BareSwitch()
+    async with AsyncExitStack() as stack:
+        once(store, "before_read", lambda: stack.enter_async_context(maintenance_mode_on(store)))
+        state = await get_maintenance_state(store)
+    assert (state.switch.on, [hold.on for hold in state.holds]) == (False, [True])
 
 
 async def test_bare_switch_keeps_the_second_change_by_another_process_too() -> None:
