@@ -74,7 +74,7 @@ PARTS = {
             "_routing/finder": ("routing", "middleware/test_telemetry"),
             "_routing/documentation": ("routing/test_ways_in",),
             "_helpers/framework": ("routing",),
-            "_routing/left_to_app": ("routing", "predicates/test_scope", "switch/test_forced"),
+            "_routing/left_to_app": ("routing", "predicates/test_scope", "switch/test_forced", "cli/test_routes"),
             "_routing/routes": ("routing", "test_openapi", "cli/test_routes"),
             "_routing/traces": ("middleware/test_telemetry", "middleware/test_failing_telemetry"),
             "backends/base": ("backends", "middleware/test_failures"),
