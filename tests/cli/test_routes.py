@@ -302,9 +302,10 @@ def mounted_in_itself() -> FastAPI:
                 "blocked GET/HEAD /b",
             ],
         ),
-        (
+        pytest.param(
             lambda: FastAPI(openapi_url=None, routes=[A, Mount("/m", closed(B))]),
             ["open GET/HEAD /a - no maintenance middleware", "blocked GET/HEAD /m/b"],
+            id="maintenance in a mount",
         ),
     ],
 )

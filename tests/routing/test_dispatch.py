@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import pytest
@@ -113,10 +113,21 @@ class OwnMetaclass(Resource, metaclass=Calling):
     """A class of which there is never an instance."""
 
 
+def put_of(endpoint: HTTPEndpoint) -> Any:  # noqa: ANN401 -- a function, or nothing
+    return serve if overridden_method({"headers": [], **endpoint.scope}) else None
+
+
 class ByProperty(Resource):
-    @property
-    def put(self) -> Any:  # noqa: ANN401 -- a function, or nothing
-        return serve if overridden_method(self.scope) else None
+    put = property(put_of)
+
+
+class ByCachedProperty(Resource):
+    put = cached_property(put_of)
+
+
+class WithGetAlone(HTTPEndpoint):
+    async def get(self, request: Request) -> PlainTextResponse:
+        return await serve(request)
 
 
 @force_maintenance_mode_off
@@ -203,6 +214,8 @@ CASES: dict[str, Case] = {
     },
     "class with its own init": Case(at_a(lambda: OwnInit), ALL_METHODS, doubtful=["PREFLIGHT /a"]),
     "class with a property": Case(at_a(lambda: ByProperty), ["PUT /a as 2"]),
+    "class with a cached property": Case(at_a(lambda: ByCachedProperty), ["PUT /a as 2"]),
+    "class with get, which answers HEAD": Case(at_a(lambda: WithGetAlone), ["/a", "HEAD /a"], left=["POST /a"]),
     "class with dispatch and marks": Case(
         at_a(lambda: OpenDispatch), passed=["/a", "PUT /a", "/in/a"], shut=["POST /a", "POST /in/a"]
     ),
