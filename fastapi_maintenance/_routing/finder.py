@@ -151,8 +151,8 @@ def _follow(layers: Layers, scope: Scope) -> Answer:
         # The routes, in their order.
         found = _first_match(index, scope)
         if found is None:
-            is_refused = users_handler(handling, 404) is None and not serves_unmatched(index.router, scope)
-            answer.answered = not (is_certain and (is_refused or redirects_slash(index, scope)))
+            is_refused = is_certain and not serves_unmatched(index.router, scope, handling)
+            answer.answered = not (is_refused or (is_certain and redirects_slash(index, scope)))
             return answer
         candidate, child, is_changed = found
         effective, route = candidate.effective, candidate.original
