@@ -44,6 +44,7 @@ class Answer:
 
     def __init__(self) -> None:
         self.layers: list[Layers] = []  # of each app on the way, outermost first
+        self.of_route: list[Layers] = []  # those of the last route, if it has any
         self.matched: list[Matched] = []  # each route on the way, certain or not
 
     def apply_mark(self, nearer: bool | None, *, decides: bool) -> None:  # noqa: FBT001 -- a mark
@@ -56,7 +57,7 @@ class Answer:
 
         For a preflight, return None also if a layer before it may refuse the preflight.
         """
-        for each in self.layers:
+        for each in self.layers + self.of_route:
             if each.cors is not None:
                 return None if is_preflight and not each.answers_preflights else each.cors
             if is_preflight and each.unknown:
@@ -177,6 +178,7 @@ def _follow(layers: Layers, scope: Scope) -> Answer:
     decides = decides or not is_routed
     endpoint = effective.endpoint if is_routed else child.get("endpoint")
     methods, app = getattr(effective, "methods", None), getattr(effective, "app", None)
+    answer.of_route = [Layers(effective.app)] if is_routed and hasattr(app, "app") else []
     if not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
         answer.answered = not is_certain or users_handler(handling, 405) is not None
         return answer
