@@ -117,13 +117,12 @@ class MaintenanceModeMiddleware:
         served, switch, kind, request = self._served, self._switch, scope["type"], RequestInProgress()
         request.scope, request.began, request.switch, request.token = {**scope}, time(), switch, enter(request)
         request.context, request.has_passed, request.dependency_verdicts, asked = copy_context(), None, {}, None
-        served.requests.add(request)
         try:
             if kind == "lifespan":
-                served.requests.remove(request)
                 await switch.run_lifespan(self.app, scope, receive, with_hints(scope, send, self._hints(scope)))
                 return
             if kind in ("http", "websocket"):
+                served.requests.add(request)
                 status = switch.status(scope) or await switch.read_status()
                 if status.active or has_forced_on():
                     switch.hint_at_missing_lifespan(scope)

@@ -113,7 +113,7 @@ class Layers:
     def read(self, scope: Scope) -> Scope:
         """Return a scope as the application reads it: FastAPI replaces the server's `root_path` with its own."""
         root_path = isinstance(self.owner, FastAPI) and self.owner.root_path
-        return {**scope, "root_path": root_path} if root_path else scope
+        return {**scope, "root_path": root_path} if root_path and scope.get("root_path") != root_path else scope
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes of the router; empty if they are hidden."""
