@@ -113,8 +113,10 @@ def list_routes(routes: Iterable[Any], prefix: str = "", within: tuple[object, .
         path = prefix + (own_path or "")
         if isinstance(original, (Mount, Host)):
             yield ListedRoute(path, mount=route)
-            is_known = route.routes and not any(route.routes is each for each in (routes, *within))
-            inner_routes = list_routes(route.routes, path, (routes, *within)) if is_known else ()
+            inner_routes = list[ListedRoute]()
+            with suppress(Exception):  # an app of another framework may have anything there
+                if not any(route.routes is each for each in (routes, *within)):
+                    inner_routes = list(list_routes(route.routes, path, (routes, *within)))
             for inner in inner_routes or [ListedRoute(path + ANY_PATH)]:
                 # Under a host, the path alone does not determine the endpoint, so the endpoint is not listed.
                 yield ListedRoute(inner.path, mount=inner.mount) if isinstance(original, Host) else inner

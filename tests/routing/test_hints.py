@@ -65,6 +65,14 @@ def admin_router() -> APIRouter:
     return maintenance_router(dependencies=[], anyone_may_switch=True)
 
 
+class Foreign:
+    """An app of another framework, whose attribute `routes` is not a list."""
+
+    def routes(self) -> None: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 def shop(exempt: ExemptCallback | None = None) -> FastAPI:
     """Return an app with routes of all kinds."""
     inner, api, app = APIRouter(prefix="/inner"), APIRouter(prefix="/api"), FastAPI()
@@ -75,6 +83,7 @@ def shop(exempt: ExemptCallback | None = None) -> FastAPI:
     app.add_api_route("/rss/v{version}/page", lambda version: version)
     app.add_api_route("/health/live", lambda: "alive", methods=["POST"])
     app.mount("/static", StaticFiles(directory=ROOT / "tests"))
+    app.mount("/foreign", Foreign())
     app.mount("/sub", Starlette(routes=[Route("/page", plain), Mount("/deep", routes=[Route("/end", plain)])]))
     app.router.routes.append(Host("admin.example", Starlette(routes=[Route("/panel", plain)])))
     app.add_middleware(maintenance_middleware(exempt=exempt))
@@ -175,6 +184,7 @@ async def test_hints_of_a_logger_that_is_silenced_are_not_logged(
         (path_is("/api/inner/users/7/orders"), []),
         (path_prefix("/api/inner/files/a/b/c"), []),
         (path_prefix("/static/pictures"), []),
+        (path_prefix("/foreign/page"), []),
         (path_prefix("/sub/deep/end"), []),
         (path_prefix("/panel"), []),
         (path_is("/health/live/"), ["no route has the path '/health/live/'"]),
