@@ -41,10 +41,13 @@ class RouteIndex:
 
     def __init__(self, router: Router) -> None:
         self.router = router
-        self._routers: list[Router] = [router, *(inner for route in router.routes for inner in routers_in(route))]
+        self._routers: list[Router] = [router]
         # If an included router is given another list of routes, FastAPI does not notice either.
-        self._lists = [each.routes for each in self._routers]
-        self._seen = [list(routes) for routes in self._lists]
+        self._lists, self._seen = list[list[BaseRoute]](), list[list[BaseRoute]]()
+        for each in self._routers:  # which grows; each list is read once, since another thread may add to it
+            self._lists.append(each.routes)
+            self._seen.append(list(self._lists[-1]))
+            self._routers += [route.original_router for route in self._seen[-1] if isinstance(route, IncludedRouter)]
         self._by_start: dict[str, list[Candidate]] = {}  # by the path, up to the segment of its first parameter
         self._originals: list[BaseRoute] = []
         for position, (effective, original) in enumerate(_flattened(self._seen[0])):
