@@ -5,6 +5,7 @@ A layer that is not known to leave requests alone hides the routes; `finder.py` 
 
 import functools
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -49,8 +50,9 @@ def layers_of(app: ASGIApp) -> Iterator[Any]:
     layer: Any = app
     for _ in range(_MOST_LAYERS):
         yield layer
-        # A route has this attribute too.
-        layer = None if isinstance(layer, _WITH_ROUTES) else getattr(layer, "app", None)
+        outer, layer = layer, None
+        with suppress(Exception):  # of a property
+            layer = None if isinstance(outer, _WITH_ROUTES) else getattr(outer, "app", None)  # a route has one too
         if layer is None:
             return
 

@@ -98,6 +98,17 @@ async def lifespan_only(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": f"lifespan.{word}.complete"})
 
 
+class Unready:
+    """An app whose attribute `app` is for later."""
+
+    @property
+    def app(self) -> ASGIApp:
+        raise LookupError
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await lifespan_only(scope, receive, send)
+
+
 def catching_all(exempt: ExemptCallback | None = None) -> FastAPI:
     """Return an app in which another route answers the paths of the admin API."""
     app = FastAPI()
@@ -132,6 +143,7 @@ def below_a_parameter() -> FastAPI:
 RIGHT: dict[str, Callable[[], ASGIApp]] = {
     "everything right": with_everything_right,
     "no routes": lambda: maintenance_middleware(exempt=path_prefix("/health"))(lifespan_only),
+    "an app that does not show what is inside yet": lambda: maintenance_middleware()(Unready()),
     "a path that an unknown route may have": lambda: with_an_exempt_file(lambda app: app.routes.append(BaseRoute())),
     "a path that a default app may have": lambda: with_an_exempt_file(
         lambda app: setattr(app.router, "default", StaticFiles(directory=ROOT / "tests"))
