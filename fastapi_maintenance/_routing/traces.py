@@ -28,10 +28,13 @@ _route_selected: Any = getattr(fastapi.routing, "_route_selected", None)
 def show_blocked(scope: Scope, answer: Answer) -> Scope:
     """Update the scope of a blocked request as its route would have; return the scope for the response.
 
-    The latter keeps the paths that the middleware received, not those below a mount. Errors of telemetry are logged.
+    The latter has the outermost app, and the paths that the middleware received, not those below a mount. Errors of
+    telemetry are logged.
     """
     response_scope = dict(scope) if len(answer.layers) > 1 else scope
     app, route = scope.get("app") or (answer.layers[0].owner if answer.layers else None), answer.path
+    if app is not None:
+        response_scope.setdefault("app", app)
     if answer.last_scope is not None and answer.matched:
         try:
             _update(scope, answer.last_scope, answer)
