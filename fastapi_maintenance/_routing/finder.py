@@ -66,7 +66,8 @@ class Answer:
 
 
 _MOST_MOUNTS = 100
-# Keys that routing sets in a scope. A route that changes any other key changes the request.
+# Keys that any route may set in a scope; a mount sets the `root_path` too. A route that changes any other key changes
+# the request.
 _PUT_BY_ROUTES = {"endpoint", "path_params", "app_root_path", "route", "router"}
 _ASGI = {"type", "method", "path", "raw_path", "root_path", "query_string", "headers", "client", "server", "scheme"}
 
@@ -77,7 +78,9 @@ class RouteFinder:
     Args:
         app: The app.
         around: The middleware that wraps it.
-        exact: Check on every request whether routes have changed, and not only if the answer or a mark depends on it.
+        exact: Check on every request whether routes match as before, and not only if a mark, the documentation or a
+            404 would decide, or if any endpoint is forced on. Without this, a route that is forced off may stay blocked
+            if it gets another path, or replaces an equal route, after the first request.
     """
 
     def __init__(self, app: ASGIApp, around: ASGIApp | None = None, *, exact: bool = False) -> None:

@@ -17,7 +17,7 @@ from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.metrics import request_was_blocked
 from fastapi_maintenance._routing.finder import Answer
 
-_PUT_BY_ROUTES = ("endpoint", "path_params", "root_path", "app_root_path", "route")
+_SHOWN = ("endpoint", "path_params", "root_path", "app_root_path", "route")
 # In newer versions of Starlette, the router puts the route in the scope; in FastAPI, the routes do. This private
 # function notifies FastAPI's telemetry. tests/middleware/test_telemetry.py fails if either changes.
 _PUTS_ROUTE = "route" in getattr(getattr(Router.app, "__code__", None), "co_consts", ())
@@ -50,9 +50,9 @@ def show_blocked(scope: Scope, answer: Answer) -> Scope:
 
 
 def _update(scope: Scope, routed: Scope, answer: Answer) -> None:
-    """Set the keys that routing sets in a scope."""
+    """Set the keys of a scope from which traces read what has answered."""
     route = scope.get("route")
-    for name in _PUT_BY_ROUTES:
+    for name in _SHOWN:
         if name in routed:
             scope[name] = routed[name]
     if scope.get("route") is route:  # no route has set it
