@@ -180,8 +180,9 @@ def _follow(layers: Layers, scope: Scope) -> Answer:
     is_routed = isinstance(route, (Route, WebSocketRoute))
     decides = decides or not is_routed
     endpoint = effective.endpoint if is_routed else child.get("endpoint")
-    methods, app = getattr(effective, "methods", None), getattr(effective, "app", None)
-    answer.of_route = [Layers(effective.app)] if is_routed and hasattr(app, "app") else []
+    methods = getattr(effective, "methods", None)
+    app: Any = getattr(effective, "app", None)
+    answer.of_route = [Layers(app)] if is_routed and [*layers_of(app)][1:] else []
     if not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
         answer.answered = not is_certain or users_handler(handling, 405) is not None
         return answer
