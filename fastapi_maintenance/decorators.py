@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from fastapi_maintenance._helpers.checks import check_callable
-from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.process import alive, remembered
 
 __all__ = [
     "endpoints_in",
@@ -37,7 +37,7 @@ class _Mark:
 
     def __init__(self, forced_on: bool) -> None:  # noqa: FBT001 -- its only argument
         self.forced_on = forced_on
-        _forced_on[:] = _forced_on or [True] * forced_on
+        _forced_on.extend([True] * (forced_on and not _forced_on))
 
     def __reduce__(self) -> tuple[type["_Mark"], tuple[bool]]:
         return _Mark, (self.forced_on,)
@@ -87,7 +87,7 @@ def marks_put() -> int:
 
 def marked() -> list[Any]:
     """Return the marked objects of this process that still exist."""
-    return list(_marked.values())
+    return [thing for _, thing in alive(_marked)]
 
 
 def mark_of(endpoint: object) -> bool | None:
@@ -122,15 +122,14 @@ def _put(endpoint: _Endpoint, *, forced_on: bool) -> _Endpoint:
     # Attribute access on the class returns the function, not the descriptor.
     thing: Any = endpoint.__func__ if isinstance(endpoint, (staticmethod, classmethod)) else endpoint
     check_callable("endpoint", thing)
-    mark = _Mark(forced_on)
     try:
         if isinstance(thing, MethodType):
             # A bound method has no attributes of its own, and all instances share its function.
             marks = vars(thing.__self__).get(_METHOD_MARKS, {})
-            setattr(thing.__self__, _METHOD_MARKS, {**marks, thing.__func__: mark})
+            setattr(thing.__self__, _METHOD_MARKS, {**marks, thing.__func__: _Mark(forced_on)})
         else:
-            setattr(thing, _MARK, mark)
-            _marked[id(thing)] = thing
+            _marked[id(thing)] = thing  # first, since it fails if there are no weak references to the thing
+            setattr(thing, _MARK, _Mark(forced_on))
         _marks_put[0] += 1
     except (AttributeError, TypeError):
         msg = f"endpoint must be able to carry a mark, got {thing!r}: mark a function that calls it"
@@ -141,14 +140,18 @@ def _put(endpoint: _Endpoint, *, forced_on: bool) -> _Endpoint:
 def _mark_on(endpoint: Any) -> bool | None:  # noqa: ANN401 -- anything can be an endpoint
     mark = getattr(endpoint, _MARK, None)
     if isinstance(endpoint, MethodType):
-        mark = getattr(endpoint.__self__, _METHOD_MARKS, {}).get(endpoint.__func__, mark)
+        owner = endpoint.__self__
+        for each in reversed(owner.__mro__) if isinstance(owner, type) else [owner]:
+            marks = getattr(each, _METHOD_MARKS, None)
+            mark = marks.get(endpoint.__func__, mark) if isinstance(marks, dict) else mark
     return mark.forced_on if isinstance(mark, _Mark) else None
 
 
 def _inner(endpoint: Any) -> Any:  # noqa: ANN401 -- anything can be an endpoint
     if isinstance(endpoint, partial):
         return endpoint.func
-    if hasattr(endpoint, "__wrapped__"):
-        return endpoint.__wrapped__
+    wrapped = getattr(endpoint, "__wrapped__", None)
+    if wrapped is not None:
+        return wrapped
     is_object = not isinstance(endpoint, (type, FunctionType))
     return getattr(type(endpoint), "__call__", None) if is_object else None  # noqa: B004 -- for its function

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from functools import partial
 from time import time
-from typing import Literal, Never, TypeGuard, Unpack, cast, overload
+from typing import Literal, Never, TypeGuard, Unpack, overload
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,7 +23,7 @@ from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.waiting import in_time
 from fastapi_maintenance._routing.finder import Answer, RouteFinder
 from fastapi_maintenance._routing.hints import hints_on, with_hints
-from fastapi_maintenance._routing.layers import all_layers_of
+from fastapi_maintenance._routing.layers import all_layers_of, layers_of
 from fastapi_maintenance._routing.traces import show_blocked
 from fastapi_maintenance._switch import current_backend
 from fastapi_maintenance._switch.app_switch import ON, AppSwitch
@@ -117,13 +117,12 @@ class MaintenanceModeMiddleware:
         served, switch, kind, request = self._served, self._switch, scope["type"], RequestInProgress()
         request.scope, request.began, request.switch, request.token = {**scope}, time(), switch, enter(request)
         request.context, request.has_passed, request.dependency_verdicts, asked = copy_context(), None, {}, None
-        served.requests.add(request)
         try:
             if kind == "lifespan":
-                served.requests.remove(request)
                 await switch.run_lifespan(self.app, scope, receive, with_hints(scope, send, self._hints(scope)))
                 return
             if kind in ("http", "websocket"):
+                served.requests.add(request)
                 status = switch.status(scope) or await switch.read_status()
                 if status.active or has_forced_on():
                     switch.hint_at_missing_lifespan(scope)
@@ -291,12 +290,14 @@ def maintained_layers(app: ASGIApp) -> Iterator[MaintenanceModeMiddleware]:
 
     If the app has not built its middleware stack yet, create them for this call, and no other middleware.
     """
+    *_, inner = layers_of(app)
     for layer in all_layers_of(app):
         if _is_maintenance_to_build(layer):
             with current_backend.unchanged():
-                created = cast("MaintenanceModeMiddleware", layer.cls(app, *layer.args, **layer.kwargs))
-            created.forget()
-            yield created
+                created = layer.cls(inner, *layer.args, **layer.kwargs)
+            for each in filter(is_maintenance, layers_of(created)):  # a function of the user may add other middleware
+                each.forget()
+                yield each
         elif is_maintenance(layer):
             yield layer
 

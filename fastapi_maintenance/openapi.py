@@ -9,11 +9,12 @@ from starlette.types import ASGIApp
 from fastapi_maintenance._helpers.checks import check_callable, reject
 from fastapi_maintenance._helpers.framework import FastAPI
 from fastapi_maintenance._helpers.logs import get_logger
-from fastapi_maintenance._routing.layers import Layers, mounted_layers
+from fastapi_maintenance._routing.finder import RouteFinder
+from fastapi_maintenance._routing.layers import Layers, layers_of, mounted_layers
+from fastapi_maintenance._routing.places import Place, places_in
 from fastapi_maintenance._routing.routes import list_routes
 from fastapi_maintenance._switch.settings import Settings
-from fastapi_maintenance.decorators import mark_of
-from fastapi_maintenance.middleware import maintained_layers
+from fastapi_maintenance.middleware import MaintenanceModeMiddleware, maintained_layers
 from fastapi_maintenance.predicates.in_advance import outlook_on, verdict_on
 from fastapi_maintenance.responses.callbacks import answers_of
 
@@ -62,42 +63,37 @@ def document_maintenance(app: FastAPI, *, within: ASGIApp | None = None) -> None
         reject("app", "a FastAPI app", app)
     outer = app if within is None else check_callable("within", within)
     inner = app.openapi
-    original: dict[str, Any] = {}
-    extended = original
+    last: tuple[dict[str, Any], dict[str, Any]] = {}, {}
 
     def documented() -> dict[str, Any]:
-        nonlocal original, extended
+        nonlocal last
         document = inner()
-        if original is not document:  # FastAPI keeps the document that it created
-            original, extended = document, _documented(document, app, outer)
+        before, extended = last
+        if before is not document:  # FastAPI keeps the document that it created
+            extended = _documented(document, app, outer)
+            last = document, extended  # at once: another thread may read it
         return extended
 
     app.openapi = documented  # type: ignore[method-assign]  # the way that FastAPI documents
 
 
 def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[str, Any]:
-    middlewares = [layer.settings for layer in maintained_layers(outer)]
+    middlewares = [(layer.settings, _marks_inside(layer, outer)) for layer in maintained_layers(outer)]
     if not middlewares:
         _logger.warning("document_maintenance found no maintenance middleware around %r", outer)
     mounts = [each for each in list_routes(Layers(outer).routes()) if each.mount is not None]
-    prefix = next((each.path for each in mounts if mounted_layers(each.mount).router is app.router), "")
-    marks: dict[tuple[str, str], bool | None] = {}
-    mark_of_app = mark_of(app)
-    for route in list_routes(app.routes):
-        mark = mark_of(route.endpoint)
-        for method in route.methods:  # the first route with a path counts
-            path = re.sub(r":\w+\}", "}", route.path)  # as OpenAPI writes it
-            marks.setdefault((path, method), mark_of_app if mark is None else mark)
+    prefix = _as_documented(next((each.path for each in mounts if mounted_layers(each.mount).router is app.router), ""))
 
     def with_responses(path: str, method: str, operation: Any) -> Any:  # noqa: ANN401 -- a path item has other keys too
-        mark = marks.get((path, method.upper()))
-        closing = [
-            each for each in middlewares if mark or verdict_on(each.exempt, method.upper(), prefix + path) is not True
-        ]
-        if method not in _METHODS or not closing or mark is False:
+        at, closing, conditions = (method.upper(), prefix + path), list[Settings](), list[str]()
+        for settings, marks in middlewares if method in _METHODS else ():
+            possible = marks.get(at, {None})
+            if True in possible or (None in possible and verdict_on(settings.exempt, *at) is not True):
+                closing.append(settings)
+                conditions += outlook_on(settings.exempt, *at).on if None in possible else ()
+        if not closing:
             return operation
-        outlooks = [] if mark else [outlook_on(each.exempt, method.upper(), prefix + path) for each in closing]
-        responses = _responses_of(closing, [each for outlook in outlooks for each in outlook.on])
+        responses = _responses_of(closing, conditions)
         own = operation.get("responses", {})
         stream = responses.pop(str(_STREAM), None)
         if stream and method == "get":  # the operation itself may respond with 200 too
@@ -111,6 +107,20 @@ def _documented(document: dict[str, Any], app: FastAPI, outer: ASGIApp) -> dict[
         for path, operations in document.get("paths", {}).items()
     }
     return {**document, "paths": paths}
+
+
+def _marks_inside(layer: MaintenanceModeMiddleware, outer: ASGIApp) -> dict[tuple[str, str], frozenset[bool | None]]:
+    """Return the marks that may apply to each method and path inside a middleware, as the finder applies them."""
+    *_, owner = layers_of(outer)
+    marks: dict[tuple[str, str], frozenset[bool | None]] = {}
+    for place in places_in(RouteFinder(layer.app, around=layer).layers({"type": "http", "app": owner}), Place()):
+        for method in [place.method] if place.method else map(str.upper, _METHODS):
+            marks.setdefault((method, _as_documented(place.path)), place.marks)  # the first route with a path counts
+    return marks
+
+
+def _as_documented(path: str) -> str:
+    return re.sub(r":\w+\}", "}", path)
 
 
 def _responses_of(closing: list[Settings], conditions: list[str]) -> dict[str, dict[str, Any]]:

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from fastapi_maintenance import (
@@ -41,6 +43,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.predicates.in_advance import verdict_on
 from fastapi_maintenance.router import maintenance_router
+from tests.routing.test_routes_property import HandlingRoute
 from tests.strategies import verdict_of
 from tests.support import client, make_request
 
@@ -231,6 +234,24 @@ async def test_openapi_of_a_mounted_app_has_the_maintenance_around_it(
     async with client(app) as http:
         for path in ("items", "health", "retired"):
             assert ((await http.get(f"/sub/{path}")).status_code == 503) is (f"GET /{path}" in expected)
+
+
+@pytest.mark.parametrize("where", ["app", "mount", "mounted app", "route", "hidden endpoint"])
+@pytest.mark.parametrize("mark", [force_maintenance_mode_on, force_maintenance_mode_off])
+async def test_openapi_agrees_with_the_responses_wherever_a_mark_is(mark: Callable[[Any], Any], where: str) -> None:
+    sub, is_on = FastAPI(), mark is force_maintenance_mode_on
+    sub.router.route_class = HandlingRoute if where == "hidden endpoint" else APIRoute
+    sub.add_api_route("/items/{item:int}", endpoint := lambda: "open")
+    mount = Mount("/{name:str}", sub)
+    app = FastAPI(routes=[mount])
+    app.add_middleware(maintenance_middleware(exempt=always if is_on else never, enabled=True))
+    document_maintenance(sub, within=app)
+    places = {"app": app, "mount": mount, "mounted app": sub, "route": sub.routes[-1], "hidden endpoint": endpoint}
+    mark(places[where])
+    is_closed = is_on or where == "hidden endpoint"  # its route may answer by itself
+    assert closable(sub.openapi()) == ({"GET /items/{item}"} if is_closed else set())
+    async with client(app) as http:
+        assert ((await http.get("/sub/items/7")).status_code == 503) is is_closed
 
 
 @pytest.mark.parametrize(

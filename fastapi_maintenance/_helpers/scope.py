@@ -70,6 +70,8 @@ def as_http(scope: Scope) -> Scope:
     if "query_string" not in scope or "headers" not in scope:  # the ASGI specification lets a server omit these
         whole = {"query_string": b"", "headers": [], **scope}
     if scope["type"] == "http":
-        return whole  # the scope itself, so that the app sees what a predicate adds
+        # The scope itself, so that the app sees what a predicate adds. From outside, the app may be hidden, or replace
+        # the `root_path`; then this is the scope of `Answer.as_read`, a copy.
+        return whole
     scheme = "https" if scope.get("scheme") == "wss" else "http"
     return {**whole, "type": "http", "method": "GET", "scheme": scheme, "extensions": {}}

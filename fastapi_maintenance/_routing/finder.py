@@ -44,6 +44,7 @@ class Answer:
 
     def __init__(self) -> None:
         self.layers: list[Layers] = []  # of each app on the way, outermost first
+        self.of_route: list[Layers] = []  # those of the last route, if it has any
         self.matched: list[Matched] = []  # each route on the way, certain or not
 
     def apply_mark(self, nearer: bool | None, *, decides: bool) -> None:  # noqa: FBT001 -- a mark
@@ -56,7 +57,7 @@ class Answer:
 
         For a preflight, return None also if a layer before it may refuse the preflight.
         """
-        for each in self.layers:
+        for each in self.layers + self.of_route:
             if each.cors is not None:
                 return None if is_preflight and not each.answers_preflights else each.cors
             if is_preflight and each.unknown:
@@ -65,7 +66,8 @@ class Answer:
 
 
 _MOST_MOUNTS = 100
-# Keys that routing sets in a scope. A route that changes any other key changes the request.
+# Keys that any route may set in a scope; a mount sets the `root_path` too. A route that changes any other key changes
+# the request.
 _PUT_BY_ROUTES = {"endpoint", "path_params", "app_root_path", "route", "router"}
 _ASGI = {"type", "method", "path", "raw_path", "root_path", "query_string", "headers", "client", "server", "scheme"}
 
@@ -76,7 +78,9 @@ class RouteFinder:
     Args:
         app: The app.
         around: The middleware that wraps it.
-        exact: Check on every request whether routes have changed, and not only if the answer or a mark depends on it.
+        exact: Check on every request whether routes match as before, and not only if a mark, the documentation or a
+            404 would decide, or if any endpoint is forced on. Without this, a route that is forced off may stay blocked
+            if it gets another path, or replaces an equal route, after the first request.
     """
 
     def __init__(self, app: ASGIApp, around: ASGIApp | None = None, *, exact: bool = False) -> None:
@@ -151,8 +155,8 @@ def _follow(layers: Layers, scope: Scope) -> Answer:
         # The routes, in their order.
         found = _first_match(index, scope)
         if found is None:
-            is_refused = users_handler(handling, 404) is None and not serves_unmatched(index.router, scope)
-            answer.answered = not (is_certain and (is_refused or redirects_slash(index, scope)))
+            is_refused = is_certain and not serves_unmatched(index.router, scope, handling)
+            answer.answered = not (is_refused or (is_certain and redirects_slash(index, scope)))
             return answer
         candidate, child, is_changed = found
         effective, route = candidate.effective, candidate.original
@@ -176,7 +180,9 @@ def _follow(layers: Layers, scope: Scope) -> Answer:
     is_routed = isinstance(route, (Route, WebSocketRoute))
     decides = decides or not is_routed
     endpoint = effective.endpoint if is_routed else child.get("endpoint")
-    methods, app = getattr(effective, "methods", None), getattr(effective, "app", None)
+    methods = getattr(effective, "methods", None)
+    app: Any = getattr(effective, "app", None)
+    answer.of_route = [Layers(app)] if is_routed and [*layers_of(app)][1:] else []
     if not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
         answer.answered = not is_certain or users_handler(handling, 405) is not None
         return answer

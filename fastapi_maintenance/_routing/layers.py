@@ -5,6 +5,7 @@ A layer that is not known to leave requests alone hides the routes; `finder.py` 
 
 import functools
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -49,8 +50,9 @@ def layers_of(app: ASGIApp) -> Iterator[Any]:
     layer: Any = app
     for _ in range(_MOST_LAYERS):
         yield layer
-        # A route has this attribute too.
-        layer = None if isinstance(layer, _WITH_ROUTES) else getattr(layer, "app", None)
+        outer, layer = layer, None
+        with suppress(Exception):  # of a property
+            layer = None if isinstance(outer, _WITH_ROUTES) else getattr(outer, "app", None)  # a route has one too
         if layer is None:
             return
 
@@ -113,7 +115,7 @@ class Layers:
     def read(self, scope: Scope) -> Scope:
         """Return a scope as the application reads it: FastAPI replaces the server's `root_path` with its own."""
         root_path = isinstance(self.owner, FastAPI) and self.owner.root_path
-        return {**scope, "root_path": root_path} if root_path else scope
+        return {**scope, "root_path": root_path} if root_path and scope.get("root_path") != root_path else scope
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes of the router; empty if they are hidden."""
@@ -159,7 +161,7 @@ class Layers:
         decides = isinstance(end, _WITH_ROUTES) or is_overridden(app, "build_middleware_stack")
         self._check(end, known=end is app.router, decides=decides)
         if self.cors is None and end is not app.router:  # a layer hides it; finding one that is outside is harmless
-            self.cors = next((each for each in app.user_middleware if _is_cors(each.cls)), None)
+            self.cors = next((each for each in app.user_middleware if unwrapped(each.cls) is CORSMiddleware), None)
         self._enter_router(app.router, app)
 
     def _enter_router(self, router: Router, owner: Starlette | None = None) -> None:
@@ -183,7 +185,7 @@ class Layers:
         return layers[-1]
 
     def _check_middleware(self, layer: Any, kind: object) -> None:  # noqa: ANN401 -- anything can be a layer
-        if self.cors is None and _is_cors(kind) and not self.is_guess:
+        if self.cors is None and kind is CORSMiddleware and not self.is_guess:  # a subclass may behave differently
             self.cors, self.answers_preflights = unwrapped(layer), not self.unknown
         if kind is ExceptionMiddleware and not isinstance(layer, Middleware):
             self.handlers = layer
@@ -196,11 +198,6 @@ class Layers:
         if not known:
             self.unknown.append(layer)
             self.decides |= decides
-
-
-def _is_cors(kind: object) -> bool:
-    """Return whether this is Starlette's own class; a subclass may behave differently."""
-    return kind is CORSMiddleware
 
 
 def mounted_layers(mount: Any) -> Layers:  # noqa: ANN401 -- a mount or a host, or its context in an included router

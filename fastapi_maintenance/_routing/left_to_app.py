@@ -45,13 +45,15 @@ def may_serve_unmatched(router: Router) -> bool:
     return any(True for _ in frontends) or router.default != router.not_found or is_overridden(router, "not_found")
 
 
-def serves_unmatched(router: Router, scope: Scope) -> bool:
-    """Return whether a router may answer a request with something other than 404 if none of its routes matches."""
+def serves_unmatched(router: Router, scope: Scope, handling: Any) -> bool:  # noqa: ANN401 -- as above
+    """Return whether a router or the user's handlers may answer a request if none of the router's routes matches."""
+    if users_handler(handling, 404) is not None:
+        return True
     # The files of `app.frontend()` have no public API; tests/routing/test_left_to_app.py fails if this is removed.
     match = getattr(router, "_match_low_priority", lambda _: (Match.NONE, {}))(scope)[0]
-    return match is Match.FULL or (
-        match is Match.NONE and (router.default != router.not_found or is_overridden(router, "not_found"))
-    )
+    if match is Match.PARTIAL:  # 404 or 405
+        return users_handler(handling, 405) is not None
+    return match is Match.FULL or router.default != router.not_found or is_overridden(router, "not_found")
 
 
 def redirects_slash(index: RouteIndex, scope: Scope) -> bool:

@@ -41,10 +41,13 @@ class RouteIndex:
 
     def __init__(self, router: Router) -> None:
         self.router = router
-        self._routers: list[Router] = [router, *(inner for route in router.routes for inner in routers_in(route))]
+        self._routers: list[Router] = [router]
         # If an included router is given another list of routes, FastAPI does not notice either.
-        self._lists = [each.routes for each in self._routers]
-        self._seen = [list(routes) for routes in self._lists]
+        self._lists, self._seen = list[list[BaseRoute]](), list[list[BaseRoute]]()
+        for each in self._routers:  # which grows; each list is read once, since another thread may add to it
+            self._lists.append(each.routes)
+            self._seen.append(list(self._lists[-1]))
+            self._routers += [route.original_router for route in self._seen[-1] if isinstance(route, IncludedRouter)]
         self._by_start: dict[str, list[Candidate]] = {}  # by the path, up to the segment of its first parameter
         self._originals: list[BaseRoute] = []
         for position, (effective, original) in enumerate(_flattened(self._seen[0])):
@@ -113,8 +116,10 @@ def list_routes(routes: Iterable[Any], prefix: str = "", within: tuple[object, .
         path = prefix + (own_path or "")
         if isinstance(original, (Mount, Host)):
             yield ListedRoute(path, mount=route)
-            is_known = route.routes and not any(route.routes is each for each in (routes, *within))
-            inner_routes = list_routes(route.routes, path, (routes, *within)) if is_known else ()
+            inner_routes = list[ListedRoute]()
+            with suppress(Exception):  # an app of another framework may have anything there
+                if not any(route.routes is each for each in (routes, *within)):
+                    inner_routes = list(list_routes(route.routes, path, (routes, *within)))
             for inner in inner_routes or [ListedRoute(path + ANY_PATH)]:
                 # Under a host, the path alone does not determine the endpoint, so the endpoint is not listed.
                 yield ListedRoute(inner.path, mount=inner.mount) if isinstance(original, Host) else inner

@@ -17,7 +17,7 @@ from fastapi_maintenance._helpers.logs import get_logger
 from fastapi_maintenance._helpers.metrics import request_was_blocked
 from fastapi_maintenance._routing.finder import Answer
 
-_PUT_BY_ROUTES = ("endpoint", "path_params", "root_path", "app_root_path", "route")
+_SHOWN = ("endpoint", "path_params", "root_path", "app_root_path", "route")
 # In newer versions of Starlette, the router puts the route in the scope; in FastAPI, the routes do. This private
 # function notifies FastAPI's telemetry. tests/middleware/test_telemetry.py fails if either changes.
 _PUTS_ROUTE = "route" in getattr(getattr(Router.app, "__code__", None), "co_consts", ())
@@ -28,10 +28,13 @@ _route_selected: Any = getattr(fastapi.routing, "_route_selected", None)
 def show_blocked(scope: Scope, answer: Answer) -> Scope:
     """Update the scope of a blocked request as its route would have; return the scope for the response.
 
-    The latter keeps the paths that the middleware received, not those below a mount. Errors of telemetry are logged.
+    The latter has the outermost app, and the paths that the middleware received, not those below a mount. Errors of
+    telemetry are logged.
     """
     response_scope = dict(scope) if len(answer.layers) > 1 else scope
     app, route = scope.get("app") or (answer.layers[0].owner if answer.layers else None), answer.path
+    if app is not None:
+        response_scope.setdefault("app", app)
     if answer.last_scope is not None and answer.matched:
         try:
             _update(scope, answer.last_scope, answer)
@@ -47,9 +50,9 @@ def show_blocked(scope: Scope, answer: Answer) -> Scope:
 
 
 def _update(scope: Scope, routed: Scope, answer: Answer) -> None:
-    """Set the keys that routing sets in a scope."""
+    """Set the keys of a scope from which traces read what has answered."""
     route = scope.get("route")
-    for name in _PUT_BY_ROUTES:
+    for name in _SHOWN:
         if name in routed:
             scope[name] = routed[name]
     if scope.get("route") is route:  # no route has set it

@@ -32,7 +32,8 @@ def maintenance_forced(
     documentation and predicates count as usual. It applies to every maintenance middleware that a request of this app
     passes through, including those of apps mounted in it, to no other app, and in all threads. If blocks are nested,
     the app nearest to the middleware counts, and of one app the innermost block. An app that starts within the block
-    is not followed, even after the block; its state is then read when a request needs it.
+    is not followed, even after the block; its state is then read when a request needs it. Middleware cannot be added to
+    the app in the block.
 
     If requests reached the app in the block, but no maintenance middleware of it, a warning says so at the end.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -46,6 +46,11 @@ class OwnMaintenance(MaintenanceModeMiddleware):
         super().__init__(app, backend=switch)
 
 
+@wraps(maintenance_middleware)
+def wrapped_factory(app: ASGIApp, *, backend: StateBackend) -> ASGIApp:
+    return GZipMiddleware(maintenance_middleware(app, backend=backend))
+
+
 Add = Callable[[FastAPI, StateBackend], None]
 ADD: dict[str, Add] = {
     "function": lambda app, backend: app.add_middleware(maintenance_middleware(backend=backend)),
@@ -53,6 +58,7 @@ ADD: dict[str, Add] = {
     "class": lambda app, backend: app.add_middleware(MaintenanceModeMiddleware, backend=backend),
     "subclass": lambda app, backend: app.add_middleware(OwnMaintenance, switch=backend),
     "partial": lambda app, backend: app.add_middleware(partial(partial(MaintenanceModeMiddleware), backend=backend)),
+    "wrapped factory": lambda app, backend: app.add_middleware(wrapped_factory, backend=backend),
     "partial factory": lambda app, backend: app.add_middleware(partial(maintenance_middleware, backend=backend)),
 }
 any_way = pytest.mark.parametrize("add", ADD.values(), ids=ADD)

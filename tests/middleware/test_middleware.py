@@ -269,19 +269,20 @@ async def test_middleware_decides_by_the_first_rule_that_applies(exempt: bool) -
             assert [path for path in paths if (await http.get(path)).status_code == 503] == ["/on"]
 
 
-async def test_middleware_passes_what_is_neither_http_nor_websocket() -> None:
-    seen: list[str] = []
+async def test_middleware_passes_what_is_neither_http_nor_websocket_and_no_drain_waits_for_it() -> None:
+    seen: list[tuple[str, int]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         del receive, send
-        seen.append(scope["type"])
+        seen.append((scope["type"], len(layer._served.requests)))
 
     async def unused(*_: object) -> Any:  # noqa: ANN401 -- it is never called
         raise AssertionError
 
+    layer = MaintenanceModeMiddleware(app, enabled=True)
     for kind in ("lifespan", "something.new"):
-        await maintenance_middleware(enabled=True)(app)({"type": kind}, unused, unused)
-    assert seen == ["lifespan", "something.new"]
+        await layer({"type": kind}, unused, unused)
+    assert seen == [("lifespan", 0), ("something.new", 0)]
 
 
 # --- predicates and callbacks, sync and async ------------------------------------------------------------------------
@@ -318,6 +319,22 @@ async def test_middleware_awaits_predicates_and_response_callbacks_of_every_kind
     callback = kinds_of(PlainTextResponse("closed", status_code=418))[kind]
     response = await get(app_with(response=callback))
     assert (statuses, response.status_code, response.text) == ([200, 503], 418, "closed")
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+async def test_middleware_passes_on_what_a_predicate_adds_to_the_scope(root_path: str) -> None:
+    def exempt(request: Request) -> bool:
+        request.scope["tenant"] = "a"
+        return True
+
+    app = app_with(exempt=exempt)
+    app.root_path = root_path  # as FastAPI(root_path=...) does, which newer releases warn of
+
+    @app.get("/tenant")
+    async def tenant(request: Request) -> str:
+        return str(request.scope.get("tenant"))
+
+    assert (await get(app, "/tenant")).json() == "a"
 
 
 # --- what a blocked request is answered with -------------------------------------------------------------------------

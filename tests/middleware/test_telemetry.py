@@ -129,19 +129,24 @@ async def test_middleware_blocks_a_request_leaves_the_scope_as_its_route_does(ur
     assert seen[1] == seen[0]
 
 
-async def test_middleware_blocks_a_request_response_callback_sees_the_scope_of_before() -> None:
+@pytest.mark.parametrize("is_around", [False, True])
+async def test_middleware_blocks_a_request_response_callback_sees_the_scope_of_before_and_the_app(
+    is_around: bool,
+) -> None:
     seen: list[object] = []
 
     def respond(request: Request) -> Response:
         seen.append((request.path_params, request.scope.get("route"), request.scope["root_path"], request.app))
         return Response(status_code=503)
 
-    app = FastAPI()
-    app.add_middleware(maintenance_middleware(enabled=True, response=respond))
+    app, closing = FastAPI(), maintenance_middleware(enabled=True, response=respond, unmatched="block")
     app.mount("/tenants/{tenant}", service(MemoryBackend()))
-    async with client(app) as http:
-        await http.get("/tenants/3/items/7")
-    assert seen == [({}, None, "", app)]
+    if not is_around:
+        app.add_middleware(closing)
+    async with client(closing(app) if is_around else app) as http:
+        for path in ("/tenants/3/items/7", "/nothing"):
+            await http.get(path)
+    assert seen == [({}, None, "", app)] * 2
 
 
 @traced_kinds

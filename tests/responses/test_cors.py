@@ -5,9 +5,11 @@ from typing import Any, cast
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import ResponseCallback, as_html, as_redirect, maintenance_middleware
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.anyio
 SHOP = {"Origin": "https://shop.example"}
 PREFLIGHT = {**SHOP, "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "x-token"}
 CORS: dict[str, Any] = {"allow_origins": [SHOP["Origin"]], "allow_methods": ["PUT"], "allow_headers": ["X-Token"]}
-INSIDE = ["inside", "wrapped", "mounted"]
+INSIDE = ["inside", "wrapped", "mounted", "on the route"]
 each_place = pytest.mark.parametrize("place", [*INSIDE, "outside", "both"])
 
 
@@ -47,6 +49,9 @@ def app_in(place: str, cors: dict[str, Any] | None = None, **settings: Any) -> A
     if place == "mounted":
         outer = FastAPI()
         outer.mount("", app_with(**(cors or {})))
+    elif place == "on the route":
+        outer, middleware = shop(), [Middleware(CORSMiddleware, **{**CORS, **(cors or {})})]
+        outer.router.routes.insert(0, Route("/items", closed, methods=["GET", "OPTIONS"], middleware=middleware))
     else:
         outer = shop() if place == "outside" else app_with(**(cors or {}))
     outer.add_middleware(maintenance_middleware(**settings))

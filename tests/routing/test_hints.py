@@ -65,6 +65,14 @@ def admin_router() -> APIRouter:
     return maintenance_router(dependencies=[], anyone_may_switch=True)
 
 
+class Foreign:
+    """An app of another framework, whose attribute `routes` is not a list."""
+
+    def routes(self) -> None: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 def shop(exempt: ExemptCallback | None = None) -> FastAPI:
     """Return an app with routes of all kinds."""
     inner, api, app = APIRouter(prefix="/inner"), APIRouter(prefix="/api"), FastAPI()
@@ -75,6 +83,7 @@ def shop(exempt: ExemptCallback | None = None) -> FastAPI:
     app.add_api_route("/rss/v{version}/page", lambda version: version)
     app.add_api_route("/health/live", lambda: "alive", methods=["POST"])
     app.mount("/static", StaticFiles(directory=ROOT / "tests"))
+    app.mount("/foreign", Foreign())
     app.mount("/sub", Starlette(routes=[Route("/page", plain), Mount("/deep", routes=[Route("/end", plain)])]))
     app.router.routes.append(Host("admin.example", Starlette(routes=[Route("/panel", plain)])))
     app.add_middleware(maintenance_middleware(exempt=exempt))
@@ -87,6 +96,17 @@ async def lifespan_only(scope: Scope, receive: Receive, send: Send) -> None:
     for word in ("startup", "shutdown"):
         assert (await receive())["type"] == f"lifespan.{word}"
         await send({"type": f"lifespan.{word}.complete"})
+
+
+class Unready:
+    """An app whose attribute `app` is for later."""
+
+    @property
+    def app(self) -> ASGIApp:
+        raise LookupError
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await lifespan_only(scope, receive, send)
 
 
 def catching_all(exempt: ExemptCallback | None = None) -> FastAPI:
@@ -123,6 +143,7 @@ def below_a_parameter() -> FastAPI:
 RIGHT: dict[str, Callable[[], ASGIApp]] = {
     "everything right": with_everything_right,
     "no routes": lambda: maintenance_middleware(exempt=path_prefix("/health"))(lifespan_only),
+    "an app that does not show what is inside yet": lambda: maintenance_middleware()(Unready()),
     "a path that an unknown route may have": lambda: with_an_exempt_file(lambda app: app.routes.append(BaseRoute())),
     "a path that a default app may have": lambda: with_an_exempt_file(
         lambda app: setattr(app.router, "default", StaticFiles(directory=ROOT / "tests"))
@@ -175,6 +196,7 @@ async def test_hints_of_a_logger_that_is_silenced_are_not_logged(
         (path_is("/api/inner/users/7/orders"), []),
         (path_prefix("/api/inner/files/a/b/c"), []),
         (path_prefix("/static/pictures"), []),
+        (path_prefix("/foreign/page"), []),
         (path_prefix("/sub/deep/end"), []),
         (path_prefix("/panel"), []),
         (path_is("/health/live/"), ["no route has the path '/health/live/'"]),

@@ -186,17 +186,27 @@ async def test_router_that_serves_what_no_route_matches_is_blocked(
 
 
 @pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this FastAPI serves no frontend")
-async def test_router_with_a_frontend_has_its_files_blocked(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("handlers", "blocked", "doubtful", "left"),
+    [
+        ({}, [], [], ["/nothing", "POST /shop/nothing", "POST /shop/index.html"]),
+        ({404: serve}, ["/nothing", "POST /shop/nothing"], ["POST /shop/index.html"], []),
+        ({405: serve}, ["POST /shop/index.html"], ["POST /shop/nothing"], ["/nothing"]),
+    ],
+)
+async def test_router_with_a_frontend_has_its_files_and_what_handlers_answer_blocked(
+    handlers: dict[Any, Any], blocked: list[str], doubtful: list[str], left: list[str], tmp_path: Path
+) -> None:
     (tmp_path / "index.html").write_text("the frontend", encoding="utf-8")
 
     def app() -> FastAPI:
-        outer, router = fill(FastAPI()), APIRouter()
+        outer, router = fill(FastAPI(exception_handlers=handlers)), APIRouter()
         router.frontend("/", directory=tmp_path)
         outer.include_router(router, prefix="/shop")
         return outer
 
-    left = ["/nothing", "POST /shop/index.html"]
-    await assert_decided(Case(app, blocked=["/shop/index.html"], passed=["/off"], left=left))
+    blocked = ["/shop/index.html", *blocked]
+    await assert_decided(Case(app, blocked=blocked, passed=["/off"], doubtful=doubtful, left=left))
 
 
 # Handlers of refusals

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from fastapi_maintenance import (
     maintenance_middleware,
 )
 from fastapi_maintenance.decorators import mark_of
+from fastapi_maintenance.decorators import marked as marked_objects
 from tests.middleware.test_fuzz import RoutesItself
 from tests.routing.apps import (
     MARKS,
@@ -79,6 +81,29 @@ class Shop:
     def unmarked(self) -> str:
         return "open"
 
+    @classmethod
+    def first(cls) -> None: ...
+
+    @classmethod
+    def second(cls) -> None: ...
+
+    @classmethod
+    def third(cls) -> None: ...
+
+
+class HasAny:
+    """An object that has every attribute, as those of some configurations do."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    @force_maintenance_mode_off
+    def endpoint(self) -> str:
+        return "open"
+
+    @force_maintenance_mode_off
+    def __call__(self) -> None: ...
+
 
 class MarkedCall:
     @force_maintenance_mode_off
@@ -113,6 +138,7 @@ MARKED_OFF: dict[str, Callable[..., object]] = {
     "partial of a marked function": functools.partial(marked),
     "marked partial": force_maintenance_mode_off(functools.partial(with_argument, text="open")),
     "object with a marked call": MarkedCall(),
+    "method of an object that has every attribute": HasAny().endpoint,
     "outermost of two marks": force_maintenance_mode_off(wrapping(force_maintenance_mode_on(with_argument))),
 }
 
@@ -141,11 +167,43 @@ def test_mark_on_a_bound_method_is_not_on_those_of_other_instances() -> None:
     assert [mark_of(shop.marked_when_bound) for shop in (first, second)] == [True, None]
 
 
+def test_mark_on_a_bound_class_method_holds_for_subclasses_whatever_is_marked_in_these() -> None:
+    class OwnShop(Shop): ...
+
+    force_maintenance_mode_off(Shop.first)
+    force_maintenance_mode_off(OwnShop.second)
+    force_maintenance_mode_on(Shop.third)
+    found = [mark_of(each) for each in (OwnShop.first, OwnShop.second, OwnShop.third, Shop.second)]
+    assert found == [False, False, True, None]
+
+
+def test_marked_while_another_thread_marks_returns_the_objects_that_still_exist() -> None:
+    kept, has_ended = force_maintenance_mode_off(functools.partial(unmarked)), threading.Event()
+
+    def mark() -> None:
+        while not has_ended.is_set():
+            assert [force_maintenance_mode_off(functools.partial(unmarked)) for _ in range(100)]
+
+    thread = threading.Thread(target=mark)
+    thread.start()
+    try:
+        assert all(kept in marked_objects() for _ in range(10_000))
+    finally:
+        has_ended.set()
+        thread.join()
+
+
 class Slotted:
     __slots__ = ()
 
     def endpoint(self) -> str:
         return "open"
+
+
+class Number(int):
+    """An object that can have attributes, but no weak references."""
+
+    def __call__(self) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -156,6 +214,7 @@ class Slotted:
         *((thing, "^endpoint must be callable") for thing in ({"app": len}, Middleware(GZipMiddleware), [len])),
         (len, "^endpoint must be able to carry a mark, got <built-in function len>"),
         (Slotted().endpoint, "^endpoint must be able to carry a mark, got <bound method"),
+        (Number(7), "^endpoint must be able to carry a mark, got 7"),
     ],
 )
 @each_mark
@@ -164,6 +223,11 @@ def test_mark_on_an_object_that_cannot_carry_it_is_refused(
 ) -> None:
     with pytest.raises(TypeError, match=text):
         mark(endpoint)
+    assert mark_of(endpoint) is None
+
+
+def test_mark_of_an_object_that_has_every_attribute_is_that_of_its_call() -> None:
+    assert mark_of(HasAny()) is False
 
 
 def test_mark_of_wrappers_in_a_circle_is_none() -> None:

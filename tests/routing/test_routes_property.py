@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
@@ -264,3 +264,26 @@ def test_routes_of_many_only_few_are_candidates_for_a_path() -> None:
     paths = ("/api/things7/all", "/api/things7/8", "/nothing" * 1000)
     candidates = [[each.effective.path for each in index.candidates(path)] for path in paths]
     assert candidates == [["/api/things7/{thing}", "/api/things7/all"], ["/api/things7/{thing}"], []]
+
+
+class GrowingList(list[BaseRoute]):
+    """A list of routes to which another thread adds one while they are read for the first time."""
+
+    def __init__(self, routes: list[BaseRoute], grow: Callable[[], None]) -> None:
+        super().__init__(routes)
+        self.grow: list[Callable[[], None]] = [grow]
+
+    def __iter__(self) -> Iterator[BaseRoute]:
+        yield from list(super().__iter__())
+        while self.grow:
+            self.grow.pop()()
+
+
+def test_routes_of_a_router_that_is_included_while_the_index_is_created_are_seen() -> None:
+    router, inner = APIRouter(), APIRouter()
+    inner.add_api_route("/early", endpoint_of("unmarked"))
+    router.routes = GrowingList([], lambda: router.include_router(inner))
+    index = RouteIndex(router)
+    inner.add_api_route("/late", endpoint_of("unmarked"))
+    index = index if index.is_current() else RouteIndex(router)
+    assert [bool(index.candidates(path)) for path in ("/early", "/late")] == [True, NESTED]
