@@ -29,11 +29,11 @@ def maintenance_forced(
     ...     pass
 
     This overrules open holds, `enabled` and the backend, which no request reads in the block, except for the public
-    notice, which shows the backend's state. Marks on endpoints, documentation and predicates count as usual. It applies to every maintenance middleware that a request of this app
-    passes through, including those of apps mounted in it, to no other app, and in all threads. If blocks are nested,
-    the app nearest to the middleware counts, and of one app the innermost block. An app that starts within the block
-    is not followed, even after the block; its state is then read when a request needs it. Middleware cannot be added to
-    the app in the block.
+    notice, which shows the state of the backend. Marks on endpoints, documentation and predicates count as usual. It
+    applies to every maintenance middleware that a request of this app passes through, including those of apps mounted
+    in it, to no other app, and in all threads. If blocks are nested, the app nearest to the middleware counts, and of
+    one app the innermost block. An app that starts within the block is not followed, even after the block; its state is
+    then read when a request needs it. Middleware cannot be added to the app in the block.
 
     If requests reached the app in the block, but no maintenance middleware of it, a warning says so at the end.
 
