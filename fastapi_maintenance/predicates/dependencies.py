@@ -256,7 +256,7 @@ def _may_be_in_path(parts: list[Any], names: AbstractSet[str] | None) -> bool:
     """Return whether a query parameter of these names (None: any) may be a path parameter, having no `Query()`."""
     if names is not None and not names:
         return False
-    queries = [(part.call, field.alias) for part in parts for field in part.query_params]
+    queries = [(part.call, field.name) for part in parts for field in part.query_params]
     return any((names is None or name in names) and _is_implicit(call, name) for call, name in queries)
 
 
