@@ -210,6 +210,17 @@ async def forget_to_await(_: Request) -> Any:  # noqa: ANN401 -- wrong on purpos
     return true_later()
 
 
+class WithoutTextError(Exception):
+    """An exception whose text cannot be read."""
+
+    def __str__(self) -> str:
+        raise LookupError
+
+
+async def raise_without_text(_: Request) -> bool:
+    raise WithoutTextError
+
+
 NO_VERDICT = "the result of a predicate must be True, False or None, got "
 
 
@@ -218,6 +229,7 @@ NO_VERDICT = "the result of a predicate must be True, False or None, got "
     [
         (lambda _: 1 / 0, ZeroDivisionError, ""),
         (raise_later, ZeroDivisionError, ""),
+        (raise_without_text, WithoutTextError, ""),
         (lambda _: "false", TypeError, NO_VERDICT),
         (lambda _: 1, TypeError, NO_VERDICT),
         (lambda _: always, TypeError, NO_VERDICT),
@@ -235,7 +247,7 @@ async def test_predicate_that_raises_or_returns_no_verdict_exempts_nothing_and_i
     assert await status(app_on(MemoryBackend(state=True), exempt=predicate)) == 503
     (record,) = of_the_middleware(caplog)
     assert record.exc_info is not None
-    assert (record.exc_info[0], text in str(record.exc_info[1])) == (error, True)
+    assert (record.exc_info[0], text in repr(record.exc_info[1])) == (error, True)
     assert "the request is not exempt" in record.getMessage()
 
 
