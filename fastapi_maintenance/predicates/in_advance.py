@@ -7,8 +7,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Iterator
 from itertools import zip_longest
-from types import SimpleNamespace
-from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from starlette.datastructures import URL
 from starlette.requests import Request
@@ -174,7 +173,27 @@ class _PartialRequest(Request):
     @property
     def url(self) -> URL:
         """The path only."""
-        return cast("URL", SimpleNamespace(path=self.scope["path"]))
+        return _PartialURL(self.partial)
+
+
+class _PartialURL(URL):
+    """A URL with a path that may be known; anything else of it is looked up in the scope, which lacks it."""
+
+    def __init__(self, scope: _PartialScope) -> None:
+        self._scope = scope
+
+    @property
+    def path(self) -> str:
+        """The path of the request."""
+        return str(self._scope["path"])
+
+    @property
+    def components(self) -> Any:  # noqa: ANN401 -- nothing
+        """Unknown."""
+        return self._scope["headers"]
+
+    def __str__(self) -> str:
+        return str(self.components)
 
 
 def template_matches(template: str, path: str, *, below: bool) -> bool:
