@@ -38,7 +38,7 @@ from fastapi_maintenance.predicates import request_body as reading
 from fastapi_maintenance.predicates.request_body import MOST_OF_BODY
 from fastapi_maintenance.typing import ExemptCallback
 from tests.middleware.test_open_websockets import Talk, service
-from tests.support import client, eventually, handshake, make_request, uvicorn_process, websocket_scope
+from tests.support import OddError, client, eventually, handshake, make_request, uvicorn_process, websocket_scope
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
@@ -305,6 +305,21 @@ async def test_predicate_that_reads_while_the_server_fails_is_unknown(caplog: py
     await exchange.run()
     assert exchange.status == 503
     assert errors(caplog) == []
+
+
+async def test_predicate_that_reads_while_the_server_raises_no_exception_raises_the_same_once() -> None:
+    tries = 0
+
+    async def fail() -> Message:
+        nonlocal tries
+        tries += 1
+        raise OddError
+
+    exchange = Exchange([], unknown)
+    exchange._receive = fail  # type: ignore[method-assign]
+    with anyio.fail_after(30), pytest.raises(OddError):
+        await exchange.run()
+    assert tries == 1
 
 
 async def test_predicate_that_leaves_a_read_behind_takes_nothing_from_the_app() -> None:
