@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeAlias, cast, overload
 from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
-from fastapi_maintenance.predicates.request_body import end_part
+from fastapi_maintenance.predicates.request_body import PredicateRequest
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
 Verdict: TypeAlias = bool | None  # whether a request is exempt; None: unknown
@@ -290,13 +290,19 @@ def _composed(
 
 async def _awaited(request: Request, result: Awaitable[object]) -> Verdict:
     """Return the verdict of an async part; None if it needed something that this request cannot provide."""
+    if not isinstance(request, PredicateRequest):  # in a unit test, or created by another predicate
+        return verdict_of(await result)
+    outer, request.missed, request.position = (request.missed, request.position), False, 0
     try:
         verdict = verdict_of(await result)
     except Exception:
-        if end_part(request):
+        if request.missed:
             return None
         raise
-    return None if end_part(request) else verdict
+    else:
+        return None if request.missed else verdict
+    finally:
+        request.missed, request.position = outer  # this may be a part of a part that goes on
 
 
 def _kind_of(parts: Iterable[_Part]) -> type[BuiltInPredicate | AsyncBuiltInPredicate]:

@@ -30,7 +30,7 @@ from fastapi_maintenance.predicates.combinators import (
     Verdict,
     function_name,
 )
-from fastapi_maintenance.predicates.request_body import PredicateRequest, end_part, reads_body
+from fastapi_maintenance.predicates.request_body import PredicateRequest, reads_body
 
 _PUT_BY_ROUTER = ("endpoint", "path_params", "route")
 _REFUSALS = (HTTPException, RequestValidationError, WebSocketException)
@@ -91,7 +91,7 @@ def dependency(call: object, where: Callable[[Any], bool | None] | None = None) 
         if request.is_in_progress:
             return request.verdicts.get(ask)
         result = await resolver.resolve(request)
-        if end_part(request):
+        if request.missed:
             result = None
         if result is not None and not isinstance(result, bool):
             if iscoroutine(result):

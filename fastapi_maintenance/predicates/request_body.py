@@ -203,11 +203,3 @@ def reads_body(function: Any, parameter: str | None = None) -> bool:  # noqa: AN
         return False
     attributes = [each for each in ast.walk(tree) if isinstance(each, ast.Attribute) and each.attr in _BODY]
     return any(isinstance(each.value, ast.Name) and each.value.id == parameter for each in attributes)
-
-
-def end_part(request: Request) -> bool:
-    """Return whether the part that ends needed something unavailable, which makes it unknown; begin the next part."""
-    if not isinstance(request, PredicateRequest):
-        return False
-    missed, request.missed, request.position = request.missed, False, 0
-    return missed

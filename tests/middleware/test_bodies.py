@@ -237,6 +237,10 @@ async def hides_its_error(request: Request) -> bool:
         return False
 
 
+async def asks_another_after_its_error(request: Request) -> bool:
+    return await hides_its_error(request) or not await not_(is_sure)(request)
+
+
 def returns_an_awaitable(request: Request) -> Awaitable[bool]:
     return hides_its_error(request)
 
@@ -245,7 +249,7 @@ async def is_sure(_: Request) -> bool:
     return True
 
 
-@pytest.mark.parametrize("part", [unknown, hides_its_error, returns_an_awaitable])
+@pytest.mark.parametrize("part", [unknown, hides_its_error, asks_another_after_its_error, returns_an_awaitable])
 @pytest.mark.parametrize(
     ("compose", "expected"),
     [
@@ -388,6 +392,16 @@ async def test_predicate_that_cancels_a_read_has_it_end_with_the_request() -> No
     await exchange.run()
     assert exchange.status == 503
     await eventually(lambda: exchange.is_cut_off)
+
+
+async def test_predicate_that_asks_another_one_receives_the_next_message_after_it() -> None:
+    async def is_in_order(request: Request) -> bool:
+        first = await request.receive()
+        return await not_(unknown)(request) is True and [first, await request.receive()] == messages
+
+    messages = [chunk(b"1", more=True), chunk(b"2", more=False)]
+    exchange = await Exchange(messages, is_in_order).run()
+    assert (exchange.status, exchange.received) == (200, messages)
 
 
 async def test_each_part_of_a_predicate_reads_a_form_and_json_from_the_beginning() -> None:
