@@ -93,16 +93,28 @@ async def test_stop_while_a_failure_is_handled_ends_the_task() -> None:
     assert task.has_ended
 
 
+async def sleep_and_raise_an_error() -> None:
+    try:
+        await anyio.sleep_forever()
+    except BaseException:  # noqa: BLE001 -- as users write it
+        msg = "it was disturbed"
+        raise ConnectionError(msg) from None
+
+
+async def test_stop_that_work_turns_into_an_error_ends_the_task(caplog: pytest.LogCaptureFixture) -> None:
+    async def handle(error: BaseException) -> None:
+        raise error
+
+    task = background.start(sleep_and_raise_an_error, on_error=handle)
+    await anyio.wait_all_tasks_blocked()
+    task.stop()
+    await background.all_ended([task])
+    assert (task.has_ended, task.failures, caplog.records) == (True, 0, [])
+
+
 @only_asyncio
 async def test_cancellation_that_work_turns_into_an_error_ends_the_task(caplog: pytest.LogCaptureFixture) -> None:
-    async def work() -> None:
-        try:
-            await anyio.sleep_forever()
-        except BaseException:  # noqa: BLE001 -- as users write it
-            msg = "it was disturbed"
-            raise ConnectionError(msg) from None
-
-    task = background.start(work)
+    task = background.start(sleep_and_raise_an_error)
     await anyio.wait_all_tasks_blocked()
     (running,) = background._tasks
     running.cancel()

@@ -60,7 +60,8 @@ class Task:
                 while True:
                     began = anyio.current_time()
                     error = await _error_of(self._work)
-                    if error is None or is_cancelled():  # the work may turn its cancellation into another error
+                    # The work may turn its cancellation, by `stop` or as a task of asyncio, into another error.
+                    if error is None or self._scope.cancel_called or is_cancelled():
                         return
                     self.failures = 1 if anyio.current_time() - began > _STABLE_AFTER else self.failures + 1
                     if self._on_error is not None:
