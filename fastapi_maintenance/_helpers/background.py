@@ -23,7 +23,7 @@ _logger = get_logger()
 
 
 class Task:
-    """Background work in the event loop that started it; it ends with that loop at the latest."""
+    """Background work in the event loop that started it. It ends with that loop if the loop cancels its tasks."""
 
     def __init__(self, work: _Work, on_error: _OnError | None) -> None:
         self._work = work
