@@ -441,7 +441,11 @@ READ = method_in("get", "Head", "OPTIONS")
             None,
             [
                 sends(host, name="Host")
-                for host in ("", "2001:db8::1", ":80", "example.com.", "example.com:http", "user@example.com:80:80")
+                for host in (
+                    *("", "2001:db8::1", ":80", "example.com.", "example.com:http", "user@example.com:80:80"),
+                    *("user@example.com", "example.com?", "example.com#x", "example.com\\x", "%61.com"),
+                    *("x@a.example.org", ".example.org", "a..example.org", "a,b.example.org", "a/b.example.org"),
+                )
             ],
         ),
         (
@@ -475,7 +479,7 @@ def calling(function: Callable[..., object], *args: object, **kwargs: object) ->
 
 A_TOKEN = "must be a token (letters, digits and !#$%&'*+-.^_`|~, no spaces), got"  # noqa: S105 -- not a password
 A_READING = "must have no '..' segment, backslash, control character, '?' or '#', got"
-A_HOST = "hosts must be names without scheme, port or path, at most with a leading '*.', got"
+A_HOST = "hosts must be valid names without scheme, port or path, at most with a leading '*.', got"
 
 
 WRONG_TYPES: list[tuple[Callable[[], object], str]] = [
@@ -540,7 +544,8 @@ WRONG_VALUES: list[tuple[Callable[[], object], str]] = [
         (calling(host_is, "example.com", host), f"{A_HOST} {host!r}")
         for host in (
             *("", " ", "*", "*.", "*example.com", "a.*.example.com", "example.com:80", "http://example.com"),
-            *("example.com/", "::1", "[::1]:80", "[example.com]", "[]", "*.[::1]", "a b"),
+            *("example.com/", "::1", "[::1]:80", "[example.com]", "[]", "*.[::1]", "a b", "a@b", "a?b", "a#b", "a,b"),
+            *("example.com.", ".example.com", "*.*.example.com", "%61.com", "a\\b"),
         )
     ),
 ]
