@@ -44,9 +44,10 @@ def path_prefix(*prefixes: str) -> BuiltInPredicate:
 
     `path_prefix("/health/")` covers only what is below it.
 
-    A path is unknown if it has a `..` segment, a backslash, a control character, or an encoded `?` or `#`, since code
-    behind the route may read it as any other path. It is also unknown if lenient readers reach another verdict: readers
-    that decode it again, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case and trailing dots or
+    A path is unknown if it has a `..` segment, a backslash, a control character, an encoded `?` or `#`, or what Windows
+    reads as another name, such as `HEALTH~1` (up to six characters, `~`, a digit) or `health::$DATA`, since code behind
+    the route may read it as any other path. It is also unknown if lenient readers reach another verdict: readers that
+    decode it again, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case and trailing dots or
     spaces of a name. So `not_(path_prefix("/billing"))` exempts neither `//billing` nor `/Billing`. Behind a layer that
     hides the app, a path is also unknown if some `root_path` of the app would turn it into one of these, or if it has
     more than 64 segments.
@@ -117,7 +118,8 @@ def _named_paths(factory: str, name: str, paths: tuple[str, ...], *, below: bool
             reject_value(name, "start with '/'", path)
         as_read = lenient_path(path)
         if as_read is None:
-            reject_value(name, "have no '..' segment, backslash, control character, '?' or '#'", path)
+            rule = "have no '..' segment, backslash, control character, '?', '#' or Windows name such as 'HEALTH~1'"
+            reject_value(name, rule, path)
         exact.add(path)
         lenient.add(as_read if below else as_read.removesuffix("/") or "/")
     starts, lenient_starts = (

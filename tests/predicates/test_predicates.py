@@ -126,6 +126,7 @@ def test_predicate_of_a_handshake_reads_it_as_a_get() -> None:
 HEALTH = (
     *("/health", "/health/", "/health/live", "/health//live", "/health/a b/\u00e9"),
     *("/health/a/.b/..c/d..", "/health/...", "/health/./live", "/health/a%2e"),
+    *("/health/~7", "/health/a~b", "/health/backups~1", "/health/7:check", "/health/a:$x", "/health/a:/:$x"),
 )
 UNCLEAR = (
     *("/health;a=b", "/Health", "/HEALTH/live", "//health", "/./health", "/health\n", "/health/a\x00"),
@@ -133,7 +134,14 @@ UNCLEAR = (
     *("/\uff48ealth/live", "/health./live", "/billing/.. /health", "health", "/health/.."),
     *("/health/../billing", "/health/a/../../billing", "/health/../health", "/health\\..\\billing"),
     *("/health/..\\billing", "/health/a\\..\\..\\billing", "/health/a\\..", "/health/..;/billing"),
-    *("/health/..;a=b/billing", "/health/..;a=b"),
+    *("/health/..;a=b/billing", "/health/..;a=b", "/health/a~1", "/health/REPORT~12.PDF/x", "/HEALTH~1", "/a/health~1"),
+    *(
+        "/health::$DATA",
+        "/health/a::$data",
+        "/health/a:$I30:$INDEX_ALLOCATION/x",
+        "/health/a%7e1",
+        "/health/\uff5e/a~1",
+    ),
 )
 
 
@@ -478,7 +486,7 @@ def calling(function: Callable[..., object], *args: object, **kwargs: object) ->
 
 
 A_TOKEN = "must be a token (letters, digits and !#$%&'*+-.^_`|~, no spaces), got"  # noqa: S105 -- not a password
-A_READING = "must have no '..' segment, backslash, control character, '?' or '#', got"
+A_READING = "must have no '..' segment, backslash, control character, '?', '#' or Windows name such as 'HEALTH~1', got"
 A_HOST = "hosts must be valid names without scheme, port or path, at most with a leading '*.', got"
 
 
@@ -518,7 +526,7 @@ WRONG_VALUES: list[tuple[Callable[[], object], str]] = [
     *(
         (calling(make, path), f"{name} {A_READING} {path!r}")
         for make, name in ((path_is, "paths"), (path_prefix, "prefixes"))
-        for path in ("/a/../b", "/a?b=c", "/a#b", "/a%3Fb", "/a\\b", "/a\n")
+        for path in ("/a/../b", "/a?b=c", "/a#b", "/a%3Fb", "/a\\b", "/a\n", "/a~1", "/a::$DATA")
     ),
     (calling(path_prefix, "/a", "*"), "prefixes must start with '/', got '*'"),
     (calling(path_matches, "("), "pattern must be a regular expression, got '(': missing ), "),
