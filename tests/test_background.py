@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -14,6 +16,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from fastapi_maintenance import LocalFileBackend, MemoryBackend
 from fastapi_maintenance._helpers import background, process
 from fastapi_maintenance._helpers.process import alive, remembered, reset
 from tests.support import OddError, eventually
@@ -188,8 +191,29 @@ def test_forked_child_closes_the_sockets_of_its_parent_and_is_another_process(
         filenos = [here.fileno, file.fileno, lambda: -1]  # as connections keep theirs
         for fileno in filenos:
             process.let_go_in_children(fileno)
+        is_free = os.dup(file.fileno())
+        os.close(is_free)
         process._begin_as_child()  # as the fork does in the child
         assert peer.recv(1) == b""
+        assert not os.get_inheritable(here.fileno())
+        assert os.dup(file.fileno()) == is_free
+        os.close(is_free)
         file.write("still open")
     assert (tmp_path / "file").read_text() == "still open"
     assert process.identity() != before
+
+
+@pytest.mark.parametrize("backend_of", [LocalFileBackend, lambda _: MemoryBackend()])
+async def test_forked_child_of_a_thread_that_holds_a_lock_uses_the_store(
+    backend_of: Callable[[Path], LocalFileBackend | MemoryBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_identity", process._identity.copy())
+    backend = backend_of(tmp_path / "switch")
+    for lock in list(process._locks):
+        lock.now.acquire(blocking=False)
+    process._begin_as_child()  # as the fork does in the child
+    with anyio.fail_after(30):
+        assert await backend.update_state(lambda state: state) == await backend.get_state()
+        await backend.workers.sign("worker", "report")
+        assert await backend.workers.reports() == {"worker": "report"}
+        await backend.workers.leave("worker")
