@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -168,7 +169,8 @@ class _Resolver:
             with without_fastapi_request():
                 await inner(scope, request.reader(), _do_nothing)
         finally:
-            _running.reset(token)
+            with suppress(ValueError):  # the garbage collector closes the coroutine in another context
+                _running.reset(token)
         if resolution.result is not _REFUSED:
             return resolution.result
         # `strict_content_type` decides whether a route reads such a body as JSON.

@@ -6,9 +6,11 @@ import gzip
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
+from types import coroutine
 from typing import Annotated, Any
 
 import anyio
@@ -406,6 +408,22 @@ async def test_dependency_is_closed_after_where_and_before_the_app_runs(is_admin
     app.get("/order")(lambda: order.append("app"))
     await status_of(app, "/order")
     assert order == ["open", "where", "closed", *(["app"] if is_admin else [])]
+
+
+def test_dependency_whose_coroutine_is_closed_in_another_context_raises_nothing() -> None:
+    """As the garbage collector closes it."""
+
+    @coroutine
+    def waiting() -> Iterator[None]:
+        yield
+
+    async def waits() -> bool:
+        await waiting()
+        return True
+
+    running = dependency(waits)(make_request())
+    copy_context().run(running.send, None)
+    running.close()
 
 
 class CommitError(LookupError): ...
