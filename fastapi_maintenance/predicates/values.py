@@ -32,12 +32,8 @@ def header_equals(name: str, value: str) -> BuiltInPredicate:
     """
     field = check_token("name", name)
     hint = f" (use header_present({name!r}) to check that it is present)"
-    on, key = f"header {name}", field.lower().encode()
-
-    def values_in(request: Request) -> list[str]:
-        return [value.decode("latin-1") for sent, value in request.scope["headers"] if sent == key]
-
-    return _value_equals("header_equals", name, on, values_in, value, hint=hint)
+    on = f"header {name}"
+    return _value_equals("header_equals", name, on, lambda request: request.headers.getlist(field), value, hint=hint)
 
 
 def header_present(name: str) -> BuiltInPredicate:

@@ -135,9 +135,9 @@ def in_words(seconds: int, words: PageWords) -> str:
     return words.soon
 
 
-def preferred_language(accept_language: str | None, languages: Sequence[str]) -> str:
+def preferred_language(accept_language: str, languages: Sequence[str]) -> str:
     """Return the language that this `Accept-Language` header prefers, else the first."""
-    tags = [(spoken_language(tag, languages), weight) for tag, weight in weighted(accept_language or "")]
+    tags = [(spoken_language(tag, languages), weight) for tag, weight in weighted(accept_language)]
     accepted = [(language, weight) for language, weight in tags if language and weight > 0]
     return max(accepted, key=itemgetter(1), default=(languages[0], 1.0))[0]
 

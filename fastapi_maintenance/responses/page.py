@@ -100,8 +100,8 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     German, Italian, Portuguese, Spanish or one of `words`, otherwise in English.
 
     Args:
-        title: The title; None: a title in the visitor's language.
-        message: The message if the operator gave none; None: a message in the visitor's language.
+        title: The title; None or empty: a title in the visitor's language.
+        message: The message if the operator gave none; None or empty: a message in the visitor's language.
         language: The language of the page, as a tag (RFC 5646); None: the best match for `Accept-Language`, else
             English.
         words: Texts for more languages, or other texts for a built-in one, by language tag. Languages such as Arabic
@@ -148,7 +148,8 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
 
     def html_response(request: Request, /) -> Response:
         status, now = current_status(request), clock.now()
-        tag = language or preferred_language(request.headers.get("accept-language"), tuple(languages))
+        accepted = ",".join(request.headers.getlist("accept-language"))
+        tag = language or preferred_language(accepted, tuple(languages))
         texts = languages[spoken_language(tag, languages) or tag]
         left = seconds_left(status, now)
         link = f'<p><a href="{escape(status_page)}">{escape(texts.status_page)}</a></p>' if status_page else ""

@@ -351,6 +351,14 @@ def test_header_name_is_matched_in_any_case_and_its_value_exactly(name: str) -> 
         assert predicate(sends("secret", name="X-Other")) is predicate(sends()) is False
 
 
+@pytest.mark.parametrize("predicate", [header_equals("X-Key", "secret"), header_present("X-Key")])
+def test_predicate_on_a_header_leaves_the_headers_of_any_kind_to_the_app(predicate: Predicate) -> None:
+    request = make_request()
+    request.scope["headers"] = iter([(b"x-key", b"secret")])  # ASGI: an iterable
+    assert predicate(request) is True
+    assert list(request.scope["headers"]) == [(b"x-key", b"secret")]
+
+
 @given(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=8), st.text(max_size=8))
 @example("key", "a b+c&d=e%20", "a")
 @example("key", "\u00e9\u20ac", "\u00e9")
