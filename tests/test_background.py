@@ -7,9 +7,11 @@ import gc
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from weakref import WeakValueDictionary
 
 import anyio
@@ -19,6 +21,7 @@ from anyio.lowlevel import checkpoint
 from fastapi_maintenance import LocalFileBackend, MemoryBackend
 from fastapi_maintenance._helpers import background, process
 from fastapi_maintenance._helpers.process import alive, remembered, reset
+from fastapi_maintenance._helpers.waiting import current_loop
 from tests.support import OddError, eventually
 
 pytestmark = pytest.mark.anyio
@@ -151,6 +154,11 @@ async def test_start_keeps_a_task_that_nothing_else_refers_to() -> None:
 
     background.start(work)
     await eventually(has_run.is_set)
+
+
+def test_current_loop_while_another_thread_imports_trio_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trio.lowlevel", ModuleType("trio.lowlevel"))
+    assert current_loop() is None
 
 
 def test_reset_restores_what_was_registered() -> None:
