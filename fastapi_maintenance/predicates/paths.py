@@ -13,6 +13,7 @@ from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _MOST_READINGS = 64  # of one path, if the app may remove its own `root_path`
 _FLAGS = re.compile(r"(?:\(\?[a-zA-Z]+\))*")
+_CASE_KEPT = re.compile(r"\(\?([a-zA-Z]*)-[a-zA-Z]*i[a-zA-Z]*:")  # a group whose case cannot be ignored
 _LOOKAROUND = re.compile(r"\(\?<?[=!]|\$|\\[zZ]")  # with these, a trailing slash can change the result
 _EXCLUDED_LETTER = re.compile(r"\[\^\]?(?:\\.|[^\]\\])*?[^\W\d_]")  # excludes more letters if case is ignored
 _AT_END = re.compile(r"(?<!\\)/*\$?\Z")
@@ -106,6 +107,7 @@ def path_matches(pattern: str | re.Pattern[str]) -> BuiltInPredicate:
 def _lenient(pattern: re.Pattern[str]) -> re.Pattern[str]:
     """Return the pattern ignoring case, with an optional trailing slash."""
     source = _AT_END.sub("", _FLAGS.sub("", pattern.pattern, count=1))  # `pattern.flags` has these flags too
+    source = _CASE_KEPT.sub(r"(?\1:", source)
     end = "\n" if pattern.flags & re.VERBOSE else ""  # ends a comment
     return re.compile(f"(?:{source}{end})/?", pattern.flags | re.IGNORECASE)
 

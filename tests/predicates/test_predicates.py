@@ -209,6 +209,7 @@ def test_path_is_and_path_prefix_of_a_path_return_the_verdict(
         # Flags and comments
         (r"(?i)/a|(?#[^A-Z])/b", {"/B": True}),
         (re.compile(r"/a | /b  # [^A-Z]", re.VERBOSE), {"/b": True}),
+        (r"(?-i:/Admin)|/a(?s-im:/B)", {"/Admin": True, "/ADMIN": None, "/a/b": None, "/c": False}),
     ],
 )
 def test_path_matches_of_a_path_returns_the_verdict(
