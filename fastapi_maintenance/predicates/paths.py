@@ -43,7 +43,7 @@ def path_prefix(*prefixes: str) -> BuiltInPredicate:
     >>> is_health(get("/health")), is_health(get("/health/live")), is_health(get("/healthy"))
     (True, True, False)
 
-    `path_prefix("/health/")` covers only what is below it.
+    `path_prefix("/health/")` covers `/health/` and everything below it, but not `/health`.
 
     A path is unknown if it has a `..` segment, a backslash, a control character, an encoded `?` or `#`, or what Windows
     reads as another name, such as `HEALTH~1` (up to six characters, `~`, a digit) or `health::$DATA`, since code behind
