@@ -77,7 +77,6 @@ def mine(_: Request) -> bool:
         (not_(path_is("/a")), "/a", NO, "not_(path_is('/a'))", ()),
         (not_(any_of(mine, always)), "/a", NO | {"raises"}, "not_(any_of(mine, always))", ("function mine",)),
     ],
-    ids=repr,
 )
 def test_outlook_on_a_route_is_exact(
     predicate: Any,  # noqa: ANN401 -- sync or async
@@ -111,7 +110,6 @@ def mine_on_url(read: Callable[[URL], object]) -> Predicate:
         (mine_on_url(lambda url: url == "http://billing.example/a"), None),
         (mine_on_url(lambda url: url != "http://billing.example/a"), None),
     ],
-    ids=repr,
 )
 def test_verdict_on_a_method_and_path_is_that_of_all_their_requests(
     predicate: Any,  # noqa: ANN401 -- sync or async
