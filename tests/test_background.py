@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import socket
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from weakref import WeakValueDictionary
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from fastapi_maintenance import LocalFileBackend, MemoryBackend
 from fastapi_maintenance._helpers import background, process
 from fastapi_maintenance._helpers.process import alive, remembered, reset
+from fastapi_maintenance._helpers.waiting import current_loop
 from tests.support import OddError, eventually
 
 pytestmark = pytest.mark.anyio
@@ -93,16 +99,28 @@ async def test_stop_while_a_failure_is_handled_ends_the_task() -> None:
     assert task.has_ended
 
 
+async def sleep_and_raise_an_error() -> None:
+    try:
+        await anyio.sleep_forever()
+    except BaseException:  # noqa: BLE001 -- as users write it
+        msg = "it was disturbed"
+        raise ConnectionError(msg) from None
+
+
+async def test_stop_that_work_turns_into_an_error_ends_the_task(caplog: pytest.LogCaptureFixture) -> None:
+    async def handle(error: BaseException) -> None:
+        raise error
+
+    task = background.start(sleep_and_raise_an_error, on_error=handle)
+    await anyio.wait_all_tasks_blocked()
+    task.stop()
+    await background.all_ended([task])
+    assert (task.has_ended, task.failures, caplog.records) == (True, 0, [])
+
+
 @only_asyncio
 async def test_cancellation_that_work_turns_into_an_error_ends_the_task(caplog: pytest.LogCaptureFixture) -> None:
-    async def work() -> None:
-        try:
-            await anyio.sleep_forever()
-        except BaseException:  # noqa: BLE001 -- as users write it
-            msg = "it was disturbed"
-            raise ConnectionError(msg) from None
-
-    task = background.start(work)
+    task = background.start(sleep_and_raise_an_error)
     await anyio.wait_all_tasks_blocked()
     (running,) = background._tasks
     running.cancel()
@@ -136,6 +154,11 @@ async def test_start_keeps_a_task_that_nothing_else_refers_to() -> None:
 
     background.start(work)
     await eventually(has_run.is_set)
+
+
+def test_current_loop_while_another_thread_imports_trio_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trio.lowlevel", ModuleType("trio.lowlevel"))
+    assert current_loop() is None
 
 
 def test_reset_restores_what_was_registered() -> None:
@@ -176,8 +199,29 @@ def test_forked_child_closes_the_sockets_of_its_parent_and_is_another_process(
         filenos = [here.fileno, file.fileno, lambda: -1]  # as connections keep theirs
         for fileno in filenos:
             process.let_go_in_children(fileno)
+        is_free = os.dup(file.fileno())
+        os.close(is_free)
         process._begin_as_child()  # as the fork does in the child
         assert peer.recv(1) == b""
+        assert not os.get_inheritable(here.fileno())
+        assert os.dup(file.fileno()) == is_free
+        os.close(is_free)
         file.write("still open")
     assert (tmp_path / "file").read_text() == "still open"
     assert process.identity() != before
+
+
+@pytest.mark.parametrize("backend_of", [LocalFileBackend, lambda _: MemoryBackend()])
+async def test_forked_child_of_a_thread_that_holds_a_lock_uses_the_store(
+    backend_of: Callable[[Path], LocalFileBackend | MemoryBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_identity", process._identity.copy())
+    backend = backend_of(tmp_path / "switch")
+    for lock in list(process._locks):
+        lock.now.acquire(blocking=False)
+    process._begin_as_child()  # as the fork does in the child
+    with anyio.fail_after(30):
+        assert await backend.update_state(lambda state: state) == await backend.get_state()
+        await backend.workers.sign("worker", "report")
+        assert await backend.workers.reports() == {"worker": "report"}
+        await backend.workers.leave("worker")

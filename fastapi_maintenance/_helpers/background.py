@@ -23,7 +23,7 @@ _logger = get_logger()
 
 
 class Task:
-    """Background work in the event loop that started it; it ends with that loop at the latest."""
+    """Background work in the event loop that started it. It ends with that loop if the loop cancels its tasks."""
 
     def __init__(self, work: _Work, on_error: _OnError | None) -> None:
         self._work = work
@@ -60,7 +60,8 @@ class Task:
                 while True:
                     began = anyio.current_time()
                     error = await _error_of(self._work)
-                    if error is None or is_cancelled():  # the work may turn its cancellation into another error
+                    # The work may turn its cancellation, by `stop` or as a task of asyncio, into another error.
+                    if error is None or self._scope.cancel_called or is_cancelled():
                         return
                     self.failures = 1 if anyio.current_time() - began > _STABLE_AFTER else self.failures + 1
                     if self._on_error is not None:

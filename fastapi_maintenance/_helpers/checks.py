@@ -39,6 +39,16 @@ def check_str(name: str, value: object) -> str:
     return value if isinstance(value, str) else reject(name, "a str", value)
 
 
+def check_text(name: str, value: object) -> str:
+    """Return the value if it is a `str` that can be sent; text of the environment may have bytes that are not UTF-8."""
+    text = check_str(name, value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        reject_value(name, "be text that UTF-8 can carry", text)
+    return text
+
+
 def check_callable(name: str, value: _T) -> _T:
     """Return the value if it is callable."""
     return value if callable(value) else reject(name, "callable", value)

@@ -47,12 +47,16 @@ def _or_none(create: Callable[[], Any]) -> Any:  # noqa: ANN401 -- as above
     return None
 
 
-def _provider_of(app: object) -> Any:  # noqa: ANN401 -- as above
-    """Return the meter provider of `FastAPI(telemetry={"meter_provider": ...})`, or None.
+def _instruments_for(app: object) -> tuple[Any, Any, Any]:
+    """Return the instruments of the provider of `FastAPI(telemetry={"meter_provider": ...})`, else of the global one.
 
-    It has no public name; tests/middleware/test_telemetry.py fails if it is removed.
+    The attribute is private; tests/middleware/test_telemetry.py fails if it is removed.
     """
-    return getattr(app, "_telemetry", {}).get("meter_provider")
+    # Called for each blocked request: `suppress` would take several times as long.
+    try:
+        return instruments_of(getattr(app, "_telemetry", {}).get("meter_provider"))
+    except Exception:  # noqa: BLE001 -- the attribute and the provider may be any object
+        return instruments_of(None)
 
 
 def request_was_blocked(route: str, app: object) -> None:
@@ -62,11 +66,7 @@ def request_was_blocked(route: str, app: object) -> None:
         route: The path of the route, with parameters in braces; empty if it is not known.
         app: The app that the middleware wraps; its own meter provider is used, if any.
     """
-    # Called for each blocked request: `suppress` would take several times as long.
-    try:
-        trace, blocked, _ = instruments_of(_provider_of(app))
-    except Exception:  # noqa: BLE001 -- the provider may be any object
-        trace, blocked, _ = instruments_of(None)
+    trace, blocked, _ = _instruments_for(app)
     try:
         if trace is not None:
             trace.get_current_span().set_attribute("fastapi_maintenance.blocked", True)  # noqa: FBT003 -- its value
@@ -82,7 +82,7 @@ def request_was_blocked(route: str, app: object) -> None:
 def set_active(switch: str, active: bool, app: object) -> None:  # noqa: FBT001 -- the value to record
     """Record for an app whether maintenance is on according to a switch."""
     with suppress(Exception):
-        _, _, gauge = instruments_of(_provider_of(app))
+        _, _, gauge = _instruments_for(app)
         gauge.set(int(active), {"fastapi_maintenance.switch": switch})
 
 

@@ -1,10 +1,12 @@
 """This process: the installed version, its id, and its module-level state, which tests reset all at once.
 
-A forked child is another process: it gets an id of its own, and closes the registered connections of its parent.
+A forked child is another process: it gets an id and locks of its own, and closes the registered connections of its
+parent.
 """
 
 import os
 import stat
+import threading
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +22,7 @@ _V = TypeVar("_V")
 _resets: list[Callable[[], None]] = []
 _identity = [uuid.uuid4().hex[:12]]
 _descriptors: WeakSet[Callable[[], int]] = WeakSet()
+_locks: WeakSet["ThreadLock"] = WeakSet()
 
 
 def remembered(container: _Container) -> _Container:
@@ -62,14 +65,27 @@ def let_go_in_children(fileno: Callable[[], int]) -> None:
     _descriptors.add(fileno)
 
 
+class ThreadLock:
+    """A lock of which a forked child gets a new one: the thread that holds the old one runs in the parent alone."""
+
+    def __init__(self) -> None:
+        self.now = threading.Lock()
+        """The lock of this process."""
+        _locks.add(self)
+
+
 def _begin_as_child() -> None:
     _identity[0] = uuid.uuid4().hex[:12]
     for fileno in list(_descriptors):
         with suppress(Exception):  # a closed connection: what its driver raises is its own affair
             descriptor = fileno()
             if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                os.dup2(os.open(os.devnull, os.O_RDONLY), descriptor)
+                nothing = os.open(os.devnull, os.O_RDONLY)
+                os.dup2(nothing, descriptor, inheritable=False)
+                os.close(nothing)
     _descriptors.clear()
+    for lock in list(_locks):
+        lock.now = threading.Lock()
 
 
 with suppress(AttributeError):  # Windows has no forks

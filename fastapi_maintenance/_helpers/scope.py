@@ -11,7 +11,10 @@ from starlette.types import Scope
 HIDDEN_APP = "fastapi_maintenance.hidden_app"  # key of a scope: the app, and so its own `root_path`, is unknown
 TEMPLATE = "fastapi_maintenance.template"  # key: the path of the route that will answer, with parameters in braces
 _PLAIN = re.compile(r"(?:/[a-z0-9_-]+)*/?")  # not possessive: Python before 3.11.5 has a bug in possessive groups
-_SEVERAL_READINGS = re.compile(r"[\\?#\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *+(?:[;/]|$)")
+_SEVERAL_READINGS = re.compile(
+    r"[\\?#\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *+(?:[;/]|$)"
+    r"|(?:^|/)[^/]{1,6}~[0-9]|:[^/]*:\$"  # other names of a file on Windows: a short name, and the type of a stream
+)
 _MOST_DECODINGS = 3
 _MOST_TO_NORMALIZE = 1024  # characters: normalizing many combining marks takes quadratic time
 
@@ -43,7 +46,8 @@ def lenient_path(path: str) -> str | None:
     A static folder, a proxy or a custom route may decode it again, merge slashes, drop `.` segments and parameters
     (`;a=b`), and ignore case or trailing dots and spaces of a name. A `..` segment, a backslash and a control character
     are read in too many ways (`$` in the pattern of a route matches before a final newline). An encoded `?` or `#` ends
-    the path once it is part of a URL again.
+    the path once it is part of a URL again. On Windows, `/ADMINI~1` and `/administration::$INDEX_ALLOCATION` are
+    `/administration`.
     """
     if _PLAIN.fullmatch(path):  # the usual case
         return path

@@ -28,7 +28,7 @@ def in_time(seconds: float, text: str = "no answer within {:g} seconds") -> Iter
 def current_loop() -> object:
     """Return an object that is unique to the running event loop; None if none is running."""
     for module, function in (("asyncio", "get_running_loop"), ("trio.lowlevel", "current_trio_token")):
-        with suppress(KeyError, RuntimeError):  # not imported, or not running here
+        with suppress(KeyError, AttributeError, RuntimeError):  # not imported, or not yet, or not running here
             loop: object = getattr(sys.modules[module], function)()
             return loop
     return None

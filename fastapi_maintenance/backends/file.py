@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 
 from fastapi_maintenance._helpers.checks import reject, reject_value
+from fastapi_maintenance._helpers.process import ThreadLock
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, WRITE_TIMEOUT, in_thread, in_time
 from fastapi_maintenance.backends.base import DetailedBackend, apply
 from fastapi_maintenance.backends.file_workers import FileWorkers
@@ -71,8 +72,8 @@ class LocalFileBackend(DetailedBackend):
         self._seen: tuple[_Signature, MaintenanceState] | None = None
         self.workers: FileWorkers = FileWorkers(self._path)
         """The workers behind this switch."""
-        self._is_reading = threading.Lock()
-        self._is_writing = threading.Lock()
+        self._is_reading = ThreadLock()
+        self._is_writing = ThreadLock()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.file_path!r})"
@@ -100,7 +101,7 @@ class LocalFileBackend(DetailedBackend):
             TimeoutError: The file system did not answer within ten seconds.
         """
         with in_time(WRITE_TIMEOUT):
-            return await in_thread(self._is_reading, self.peek)
+            return await in_thread(self._is_reading.now, self.peek)
 
     async def update_state(self, change: StateChange) -> MaintenanceState:
         """Apply a change atomically across processes, and return the result when it is on disk.
@@ -114,7 +115,7 @@ class LocalFileBackend(DetailedBackend):
         was_cancelled = threading.Event()
         try:
             with in_time(WRITE_TIMEOUT + ANSWER_TIMEOUT):  # a lock that is taken raises its own error before that
-                return await in_thread(self._is_writing, partial(self._update, change, was_cancelled))
+                return await in_thread(self._is_writing.now, partial(self._update, change, was_cancelled))
         except BaseException:  # the thread is still running
             was_cancelled.set()
             raise

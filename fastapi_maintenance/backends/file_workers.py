@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
+from fastapi_maintenance._helpers.process import ThreadLock
 from fastapi_maintenance._helpers.waiting import in_thread
 
 if TYPE_CHECKING:
@@ -47,24 +47,24 @@ class FileWorkers:
         self._left: set[str] = set()
         self._seen: dict[str, str] = {}
         self._looked_at = 0.0
-        self._is_busy = threading.Lock()
+        self._is_busy = ThreadLock()
 
     async def sign(self, worker: str, report: str, /) -> None:
         """Write the report of a worker of this process, unless it has not changed."""
-        await in_thread(self._is_busy, partial(self._sign, worker, report))
+        await in_thread(self._is_busy.now, partial(self._sign, worker, report))
 
     async def leave(self, worker: str, /) -> None:
         """Remove the record of a worker of this process; if that fails, the worker counts as dead."""
         self._left.add(worker)  # a cancelled `sign` may still be running in its thread
         while True:
             try:
-                return await in_thread(self._is_busy, partial(self._leave, worker))
+                return await in_thread(self._is_busy.now, partial(self._leave, worker))
             except RuntimeError:  # no thread can be started at the moment
                 await anyio.sleep(_PAUSE)
 
     async def reports(self) -> Mapping[str, str]:
         """Return the last report of each worker that has not left and is not known to be dead."""
-        return await in_thread(self._is_busy, self._reports)
+        return await in_thread(self._is_busy.now, self._reports)
 
     def _folder(self) -> Path:
         """Return the folder of the records, beside the file to which links in its path lead now."""

@@ -1,12 +1,12 @@
 """A backend in the memory of this process."""
 
-import threading
 from collections.abc import AsyncIterator, Mapping
 from typing import ClassVar
 
 import anyio
 
 from fastapi_maintenance._helpers.checks import reject
+from fastapi_maintenance._helpers.process import ThreadLock
 from fastapi_maintenance.backends.base import DetailedBackend
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import MaintenanceState, Switch
@@ -33,7 +33,7 @@ class MemoryBackend(DetailedBackend):
         if not isinstance(state, (MaintenanceState, bool)):
             reject("state", "a MaintenanceState, True or False", state)
         self._state = MaintenanceState(switch=Switch(on=state)) if isinstance(state, bool) else state
-        self._lock = threading.Lock()
+        self._lock = ThreadLock()
         self.workers: MemoryWorkers = MemoryWorkers()
         """The workers behind this switch."""
 
@@ -55,7 +55,7 @@ class MemoryBackend(DetailedBackend):
         Raises:
             ValueError: The new state is too long for other stores; see `state_to_text`.
         """
-        with self._lock:
+        with self._lock.now:
             after = change(self._state)
             state_to_text(after)
             self._state = after

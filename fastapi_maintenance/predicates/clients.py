@@ -1,5 +1,6 @@
 """The predicate on the address of the client, also behind proxies."""
 
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -10,6 +11,7 @@ from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _Address = IPv4Address | IPv6Address
 _MAPPED_PREFIX = 96  # bits of ::ffff:0:0/96 (RFC 4291 2.5.5.2), the IPv4-mapped IPv6 addresses
+_WITH_PORT = r"\[([^\]]+)\](?::[0-9]*)?|([^:]+):[0-9]*"
 _Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
@@ -76,12 +78,9 @@ def _client_address(request: Request, trusted: _Networks) -> _Address | None:
 def _address_of(text: str) -> _Address | None:
     """Parse an address. Some proxies add the port: `192.0.2.1:443` or `[2001:db8::1]:443`."""
     text = text.strip()
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
+    match = re.fullmatch(_WITH_PORT, text)
     try:
-        address = ip_address(text)
+        address = ip_address((match[1] or match[2]) if match else text)
     except ValueError:
         return None
     # A server that listens on both families reports an IPv4 peer as ::ffff:192.0.2.1.

@@ -3,12 +3,13 @@
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial, update_wrapper
+from itertools import chain
 from typing import Any, NoReturn, TypeAlias, cast, overload
 
 from starlette.requests import Request
 
 from fastapi_maintenance._helpers.checks import check_callable, reject
-from fastapi_maintenance.predicates.request_body import end_part
+from fastapi_maintenance.predicates.request_body import PredicateRequest
 from fastapi_maintenance.typing import AsyncPredicate, Predicate
 
 Verdict: TypeAlias = bool | None  # whether a request is exempt; None: unknown
@@ -54,6 +55,7 @@ class Composable:
         below: Whether it also covers paths below them.
         combine: The combinator that composed it, if it is a combination.
         parts: The composed predicates.
+        flat: The same, with the parts of those that the same combinator composed: `(a, b, c)` for `a | b | c`.
     """
 
     def __init__(  # noqa: PLR0913 -- one keyword for each property
@@ -67,6 +69,7 @@ class Composable:
         below: bool = False,
         combine: Callable[..., Any] | None = None,
         parts: tuple[_Part, ...] = (),
+        flat: tuple[_Part, ...] = (),
     ) -> None:
         update_wrapper(cast("Any", self), ask)
         self.__name__: str = name or cast("Any", ask).__name__
@@ -77,6 +80,7 @@ class Composable:
         self.below: bool = below
         self.combine: Callable[..., Any] | None = combine
         self.parts: tuple[_Part, ...] = parts
+        self.flat: tuple[_Part, ...] = flat or parts
         self._shown = f"{name}({', '.join(map(_shown, args or parts))})" if name else self.__name__
 
     def __repr__(self) -> str:
@@ -264,9 +268,12 @@ def _composed(
     """Combine predicates by Kleene's three-valued logic: `or` if True is decisive, `and` if False is."""
     for part in parts:
         check_callable("predicates", part)
+    # A thousand predicates that `|` has joined would exceed the depth of Python's stack.
+    composed = [part.flat if isinstance(part, Composable) and part.combine is combine else (part,) for part in parts]
+    flat = tuple(chain.from_iterable(composed))
 
     def ask(request: Request, rest: Iterator[_Part] | None = None, verdict: Verdict = not decisive) -> _Verdicts:
-        rest = iter(parts) if rest is None else rest
+        rest = iter(flat) if rest is None else rest
         for part in rest:
             result: object = part(request)
             if result is decisive:
@@ -285,18 +292,24 @@ def _composed(
         later = ask(request, rest, None if result is None else verdict)
         return later if later is None or isinstance(later, bool) else await later
 
-    return _kind_of(parts)(ask, combine.__name__, combine=combine, parts=parts)
+    return _kind_of(parts)(ask, combine.__name__, combine=combine, parts=parts, flat=flat)
 
 
 async def _awaited(request: Request, result: Awaitable[object]) -> Verdict:
     """Return the verdict of an async part; None if it needed something that this request cannot provide."""
+    if not isinstance(request, PredicateRequest):  # in a unit test, or created by another predicate
+        return verdict_of(await result)
+    outer, request.missed, request.position = (request.missed, request.position), False, 0
     try:
         verdict = verdict_of(await result)
     except Exception:
-        if end_part(request):
+        if request.missed:
             return None
         raise
-    return None if end_part(request) else verdict
+    else:
+        return None if request.missed else verdict
+    finally:
+        request.missed, request.position = outer  # this may be a part of a part that goes on
 
 
 def _kind_of(parts: Iterable[_Part]) -> type[BuiltInPredicate | AsyncBuiltInPredicate]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +31,7 @@ from fastapi_maintenance.predicates.combinators import (
     Verdict,
     function_name,
 )
-from fastapi_maintenance.predicates.request_body import PredicateRequest, end_part, reads_body
+from fastapi_maintenance.predicates.request_body import PredicateRequest, reads_body
 
 _PUT_BY_ROUTER = ("endpoint", "path_params", "route")
 _REFUSALS = (HTTPException, RequestValidationError, WebSocketException)
@@ -91,7 +92,7 @@ def dependency(call: object, where: Callable[[Any], bool | None] | None = None) 
         if request.is_in_progress:
             return request.verdicts.get(ask)
         result = await resolver.resolve(request)
-        if end_part(request):
+        if request.missed:
             result = None
         if result is not None and not isinstance(result, bool):
             if iscoroutine(result):
@@ -168,7 +169,8 @@ class _Resolver:
             with without_fastapi_request():
                 await inner(scope, request.reader(), _do_nothing)
         finally:
-            _running.reset(token)
+            with suppress(ValueError):  # the garbage collector closes the coroutine in another context
+                _running.reset(token)
         if resolution.result is not _REFUSED:
             return resolution.result
         # `strict_content_type` decides whether a route reads such a body as JSON.
@@ -256,7 +258,7 @@ def _may_be_in_path(parts: list[Any], names: AbstractSet[str] | None) -> bool:
     """Return whether a query parameter of these names (None: any) may be a path parameter, having no `Query()`."""
     if names is not None and not names:
         return False
-    queries = [(part.call, field.alias) for part in parts for field in part.query_params]
+    queries = [(part.call, field.name) for part in parts for field in part.query_params]
     return any((names is None or name in names) and _is_implicit(call, name) for call, name in queries)
 
 

@@ -3,6 +3,7 @@
 import inspect
 import re
 from asyncio import CancelledError
+from traceback import format_exception_only
 from typing import Any
 
 from fastapi_maintenance._helpers.logs import get_logger
@@ -39,7 +40,8 @@ async def exempts(predicate: ExemptCallback, request: PredicateRequest) -> bool:
 
 
 def _log_failure(predicate: ExemptCallback, error: BaseException) -> None:
-    missing = re.fullmatch(r"(\w+Middleware) must be installed to access (request\.\w+)", str(error))
+    text = "".join(format_exception_only(error))  # unlike `str`, it never raises
+    missing = re.match(r"AssertionError: (\w+Middleware) must be installed to access (request\.\w+)$", text)
     reason = str(error) if isinstance(error, UnusablePredicateError) else ""
     if missing is not None:
         reason = (

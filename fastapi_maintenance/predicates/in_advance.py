@@ -7,8 +7,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Iterator
 from itertools import zip_longest
-from types import SimpleNamespace
-from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from starlette.datastructures import URL
 from starlette.requests import Request
@@ -42,7 +41,7 @@ class Outlook(NamedTuple):
 def verdict_on(predicate: Any, method: str, path: str) -> Verdict:  # noqa: ANN401 -- sync or async
     """Return the verdict for every request with this method and path; None if it depends on more."""
     if isinstance(predicate, Composable) and predicate.combine is not None:
-        verdicts = [verdict_on(part, method, path) for part in predicate.parts]
+        verdicts = [verdict_on(part, method, path) for part in predicate.flat]
         predicate = predicate.combine(*(lambda _, verdict=verdict: verdict for verdict in verdicts))
     if _is_dependency(predicate):
         return None
@@ -79,7 +78,7 @@ def outlook_on(
     if predicate.combine is None:
         verdicts = _possible_verdicts(predicate, method, template, hidden=hidden)
         return Outlook(verdicts, by, () if len(verdicts) == 1 else predicate.on or ())
-    parts = [outlook_on(part, method, template, hidden=hidden) for part in predicate.parts]
+    parts = [outlook_on(part, method, template, hidden=hidden) for part in predicate.flat]
     if predicate.combine is not_:
         possible = frozenset(not each if isinstance(each, bool) else each for each in parts[0].possible)
     else:
@@ -128,7 +127,7 @@ def paths_in(predicate: object) -> Iterator[tuple[str, bool]]:
     """Yield each path that a predicate or its parts name, and whether paths below it are included."""
     if isinstance(predicate, Composable):
         yield from ((path, predicate.below) for path in sorted(predicate.paths))
-        for part in predicate.parts:
+        for part in predicate.flat:
             yield from paths_in(part)
 
 
@@ -174,7 +173,27 @@ class _PartialRequest(Request):
     @property
     def url(self) -> URL:
         """The path only."""
-        return cast("URL", SimpleNamespace(path=self.scope["path"]))
+        return _PartialURL(self.partial)
+
+
+class _PartialURL(URL):
+    """A URL with a path that may be known; anything else of it is looked up in the scope, which lacks it."""
+
+    def __init__(self, scope: _PartialScope) -> None:
+        self._scope = scope
+
+    @property
+    def path(self) -> str:
+        """The path of the request."""
+        return str(self._scope["path"])
+
+    @property
+    def components(self) -> Any:  # noqa: ANN401 -- nothing
+        """Unknown."""
+        return self._scope["headers"]
+
+    def __str__(self) -> str:
+        return str(self.components)
 
 
 def template_matches(template: str, path: str, *, below: bool) -> bool:

@@ -13,6 +13,7 @@ from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _MOST_READINGS = 64  # of one path, if the app may remove its own `root_path`
 _FLAGS = re.compile(r"(?:\(\?[a-zA-Z]+\))*")
+_CASE_KEPT = re.compile(r"\(\?([a-zA-Z]*)-[a-zA-Z]*i[a-zA-Z]*:")  # a group whose case cannot be ignored
 _LOOKAROUND = re.compile(r"\(\?<?[=!]|\$|\\[zZ]")  # with these, a trailing slash can change the result
 _EXCLUDED_LETTER = re.compile(r"\[\^\]?(?:\\.|[^\]\\])*?[^\W\d_]")  # excludes more letters if case is ignored
 _AT_END = re.compile(r"(?<!\\)/*\$?\Z")
@@ -42,11 +43,12 @@ def path_prefix(*prefixes: str) -> BuiltInPredicate:
     >>> is_health(get("/health")), is_health(get("/health/live")), is_health(get("/healthy"))
     (True, True, False)
 
-    `path_prefix("/health/")` covers only what is below it.
+    `path_prefix("/health/")` covers `/health/` and everything below it, but not `/health`.
 
-    A path is unknown if it has a `..` segment, a backslash, a control character, or an encoded `?` or `#`, since code
-    behind the route may read it as any other path. It is also unknown if lenient readers reach another verdict: readers
-    that decode it again, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case and trailing dots or
+    A path is unknown if it has a `..` segment, a backslash, a control character, an encoded `?` or `#`, or what Windows
+    reads as another name, such as `HEALTH~1` (up to six characters, `~`, a digit) or `health::$DATA`, since code behind
+    the route may read it as any other path. It is also unknown if lenient readers reach another verdict: readers that
+    decode it again, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case and trailing dots or
     spaces of a name. So `not_(path_prefix("/billing"))` exempts neither `//billing` nor `/Billing`. Behind a layer that
     hides the app, a path is also unknown if some `root_path` of the app would turn it into one of these, or if it has
     more than 64 segments.
@@ -105,6 +107,7 @@ def path_matches(pattern: str | re.Pattern[str]) -> BuiltInPredicate:
 def _lenient(pattern: re.Pattern[str]) -> re.Pattern[str]:
     """Return the pattern ignoring case, with an optional trailing slash."""
     source = _AT_END.sub("", _FLAGS.sub("", pattern.pattern, count=1))  # `pattern.flags` has these flags too
+    source = _CASE_KEPT.sub(r"(?\1:", source)
     end = "\n" if pattern.flags & re.VERBOSE else ""  # ends a comment
     return re.compile(f"(?:{source}{end})/?", pattern.flags | re.IGNORECASE)
 
@@ -117,7 +120,8 @@ def _named_paths(factory: str, name: str, paths: tuple[str, ...], *, below: bool
             reject_value(name, "start with '/'", path)
         as_read = lenient_path(path)
         if as_read is None:
-            reject_value(name, "have no '..' segment, backslash, control character, '?' or '#'", path)
+            rule = "have no '..' segment, backslash, control character, '?', '#' or Windows name such as 'HEALTH~1'"
+            reject_value(name, rule, path)
         exact.add(path)
         lenient.add(as_read if below else as_read.removesuffix("/") or "/")
     starts, lenient_starts = (

@@ -49,7 +49,7 @@ class PredicateRequest(Request):
     _size = 0
     _is_too_large = _is_over = False
     _receiving: background.Task | None = None
-    _error: Exception | None = None
+    _error: BaseException | None = None
     _arrived: anyio.Event
 
     def __init__(
@@ -176,7 +176,9 @@ class PredicateRequest(Request):
     async def _receive_next(self) -> None:
         try:
             message = await guarded(self._from_server())  # type: ignore[misc]  # it is not None
-        except Exception as error:  # noqa: BLE001 -- raised in `_message`
+        except (anyio.get_cancelled_exc_class(), GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 -- raised in `_message`
             self._error = error
         else:
             self._received.append(message)
@@ -186,7 +188,7 @@ class PredicateRequest(Request):
             self._receiving = None
             self._arrived.set()
 
-    def _miss(self, error: Exception) -> NoReturn:
+    def _miss(self, error: BaseException) -> NoReturn:
         self.missed = True
         raise error
 
@@ -201,11 +203,3 @@ def reads_body(function: Any, parameter: str | None = None) -> bool:  # noqa: AN
         return False
     attributes = [each for each in ast.walk(tree) if isinstance(each, ast.Attribute) and each.attr in _BODY]
     return any(isinstance(each.value, ast.Name) and each.value.id == parameter for each in attributes)
-
-
-def end_part(request: Request) -> bool:
-    """Return whether the part that ends needed something unavailable, which makes it unknown; begin the next part."""
-    if not isinstance(request, PredicateRequest):
-        return False
-    missed, request.missed, request.position = request.missed, False, 0
-    return missed

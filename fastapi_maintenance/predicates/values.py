@@ -11,8 +11,9 @@ from fastapi_maintenance._helpers.checks import check_name, check_str, check_tok
 from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _encoded = partial(str.encode, encoding="utf-8", errors="surrogatepass")
-_HOST = r"(?:\*\.)?[^\s/*:\[\]]+|\[[0-9a-f:.]+\]"
-_HOST_AND_PORT = rf"({_HOST})(?<!\.)(?::[0-9]*)?"  # some applications ignore a trailing dot
+_LABEL = r"[^\s.,*:/?#\[\]@\\%]+"  # without the delimiters of a URL (RFC 3986 2.2), which may end or begin a host
+_HOST = rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\]"  # some applications ignore a trailing dot
+_HOST_AND_PORT = rf"({_HOST})(?::[0-9]*)?"
 
 
 def header_equals(name: str, value: str) -> BuiltInPredicate:
@@ -31,12 +32,8 @@ def header_equals(name: str, value: str) -> BuiltInPredicate:
     """
     field = check_token("name", name)
     hint = f" (use header_present({name!r}) to check that it is present)"
-    on, key = f"header {name}", field.lower().encode()
-
-    def values_in(request: Request) -> list[str]:
-        return [value.decode("latin-1") for sent, value in request.scope["headers"] if sent == key]
-
-    return _value_equals("header_equals", name, on, values_in, value, hint=hint)
+    on = f"header {name}"
+    return _value_equals("header_equals", name, on, lambda request: request.headers.getlist(field), value, hint=hint)
 
 
 def header_present(name: str) -> BuiltInPredicate:
@@ -105,11 +102,12 @@ def host_is(*hosts: str) -> BuiltInPredicate:
 
     Raises:
         TypeError: A host is not a `str`.
-        ValueError: A host is empty, has a port, a scheme or a path, or has a `*` that is not its whole first label.
+        ValueError: A host is empty or not a valid name, has a port, a scheme or a path, or has a `*` that is not its
+            whole first label.
     """
     for host in hosts:
         if not re.fullmatch(_HOST, check_str("hosts", host).lower()):
-            reject_value("hosts", "be names without scheme, port or path, at most with a leading '*.'", host)
+            reject_value("hosts", "be valid names without scheme, port or path, at most with a leading '*.'", host)
     exact = frozenset(map(str.lower, hosts))
     below = tuple(host[1:] for host in exact if host.startswith("*"))
 

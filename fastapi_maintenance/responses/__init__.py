@@ -1,8 +1,8 @@
 """Responses to blocked requests.
 
-A response callback is a function from a request to a response, sync or async. The middleware adds `Retry-After` and
-`Cache-Control: no-store` to its response unless it sets its own. In the examples, `blocked(...)` returns a request that
-was blocked.
+A response callback is a function from a request to a response, sync or async. The middleware adds `Retry-After`,
+`Cache-Control: no-store`, `X-Maintenance-Mode` and `Access-Control-Expose-Headers` to its response unless it sets its
+own. In the examples, `blocked(...)` returns a request that was blocked.
 """
 
 from fastapi_maintenance.responses.callbacks import STATUS_KEY, as_json, as_problem, as_redirect, current_status

@@ -1,6 +1,7 @@
 """Response callbacks: JSON, a problem document, a redirect; and the status and media types that a callback declares."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from fastapi_maintenance._helpers.checks import check_str, reject_value
+from fastapi_maintenance._helpers.checks import check_text, reject_value
 from fastapi_maintenance.state import MaintenanceStatus
 from fastapi_maintenance.typing import ResponseCallback, SyncResponseCallback
 
@@ -84,8 +85,9 @@ def as_json(detail: str = _DETAIL) -> SyncResponseCallback:
 
     Raises:
         TypeError: `detail` is not a `str`.
+        ValueError: `detail` cannot be encoded in UTF-8.
     """
-    return MessageCallback("application/json", check_str("detail", detail), lambda text, _: {"detail": text})
+    return MessageCallback("application/json", check_text("detail", detail), lambda text, _: {"detail": text})
 
 
 def as_problem(
@@ -105,10 +107,11 @@ def as_problem(
 
     Raises:
         TypeError: An argument is not a `str`.
+        ValueError: An argument cannot be encoded in UTF-8.
     """
-    check_str("detail", detail)
-    kind = HTTPStatus.SERVICE_UNAVAILABLE.phrase if title is None else check_str("title", title)
-    problem = {"type": check_str("type_uri", type_uri), "title": kind, "status": 503}
+    check_text("detail", detail)
+    kind = HTTPStatus.SERVICE_UNAVAILABLE.phrase if title is None else check_text("title", title)
+    problem = {"type": check_text("type_uri", type_uri), "title": kind, "status": 503}
 
     def document(text: str, ends_at: datetime | None) -> dict[str, object]:
         return {**problem, "detail": text, **({} if ends_at is None else {"ends_at": ends_at.isoformat()})}
@@ -130,16 +133,21 @@ def as_redirect(url: str) -> SyncResponseCallback:
 
     Raises:
         TypeError: `url` is not a `str`.
-        ValueError: `url` is empty, or has a control character.
+        ValueError: `url` is empty or not a valid URL, or has a control character.
     """
-    if not check_str("url", url) or any(ord(character) < ord(" ") for character in url):
+    if not check_text("url", url) or any(ord(character) < ord(" ") for character in url):
         reject_value("url", "be a URL without control characters", url)
+    try:
+        urlsplit(url)
+    except ValueError:
+        reject_value("url", "be a valid URL", url)
     at_target = as_json()
 
     def redirect(request: Request, /) -> Response:
         requested = str(request.url)
-        if _page(requested) == _page(urljoin(requested, url)):
-            return at_target(request)
+        with suppress(ValueError):  # the request has a malformed host
+            if _page(requested) == _page(urljoin(requested, url)):
+                return at_target(request)
         return RedirectResponse(url, status_code=303)
 
     return offering("text/html", redirect, status=303)

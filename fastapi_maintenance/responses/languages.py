@@ -5,7 +5,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from fastapi_maintenance._helpers.checks import check_name, check_str, reject, reject_value
+from fastapi_maintenance._helpers.checks import check_name, check_str, check_text, reject, reject_value
 from fastapi_maintenance.responses.negotiation import weighted
 
 _TAG = r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*"
@@ -32,7 +32,7 @@ class PageWords:
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: A text is empty, or a plural has no `{}`.
+        ValueError: A text is empty or cannot be encoded in UTF-8, or a plural has no `{}`.
     """
 
     title: str
@@ -47,11 +47,11 @@ class PageWords:
     def __post_init__(self) -> None:
         for name, text in vars(self).items():
             if name not in {"minutes", "hours", "days"}:
-                check_name(name, text)
+                check_name(name, check_text(name, text))
                 continue
             if not isinstance(text, (tuple, list)) or len(text) != len(("one", "more")):
                 reject(name, "a pair of texts: singular and plural", text)
-            if "{}" not in [check_name(name, each) for each in text][1]:
+            if "{}" not in [check_name(name, check_text(name, each)) for each in text][1]:
                 reject_value(name, "have {} for the number in the plural", text[1])
 
 
@@ -135,9 +135,9 @@ def in_words(seconds: int, words: PageWords) -> str:
     return words.soon
 
 
-def preferred_language(accept_language: str | None, languages: Sequence[str]) -> str:
+def preferred_language(accept_language: str, languages: Sequence[str]) -> str:
     """Return the language that this `Accept-Language` header prefers, else the first."""
-    tags = [(spoken_language(tag, languages), weight) for tag, weight in weighted(accept_language or "")]
+    tags = [(spoken_language(tag, languages), weight) for tag, weight in weighted(accept_language)]
     accepted = [(language, weight) for language, weight in tags if language and weight > 0]
     return max(accepted, key=itemgetter(1), default=(languages[0], 1.0))[0]
 

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_seconds, check_str, reject, reject_value
+from fastapi_maintenance._helpers.checks import check_seconds, check_str, check_text, reject, reject_value
 from fastapi_maintenance.responses.callbacks import current_status, offering
 from fastapi_maintenance.responses.languages import (
     PageWords,
@@ -100,8 +100,8 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     German, Italian, Portuguese, Spanish or one of `words`, otherwise in English.
 
     Args:
-        title: The title; None: a title in the visitor's language.
-        message: The message if the operator gave none; None: a message in the visitor's language.
+        title: The title; None or empty: a title in the visitor's language.
+        message: The message if the operator gave none; None or empty: a message in the visitor's language.
         language: The language of the page, as a tag (RFC 5646); None: the best match for `Accept-Language`, else
             English.
         words: Texts for more languages, or other texts for a built-in one, by language tag. Languages such as Arabic
@@ -124,7 +124,7 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     """
     for name, text in (("title", title), ("message", message)):
         if text is not None:
-            check_str(name, text)
+            check_text(name, text)
     languages = check_words("words", {} if words is None else words)
     if language is not None and not spoken_language(check_language("language", language), languages):
         reject_value("language", f"be one of {', '.join(sorted(languages))}, or have its texts in words", language)
@@ -132,7 +132,7 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
     ancestors = _checked_frame_ancestors(frame_ancestors)
     pause = check_seconds("retry", retry)
     colors = _checked_colors(accent, light=light, dark=dark)
-    page = Template(re.sub(r"\r\n?", "\n", check_str("template", template)))  # as browsers read it
+    page = Template(re.sub(r"\r\n?", "\n", check_text("template", template)))  # as browsers read it
     try:
         policy, other = (_policy_of(page.substitute(dict.fromkeys(_TEXTS, each), **colors), ancestors) for each in "ab")
     except (KeyError, ValueError) as error:
@@ -148,7 +148,8 @@ def as_html(  # noqa: PLR0913 -- each is a part of the page
 
     def html_response(request: Request, /) -> Response:
         status, now = current_status(request), clock.now()
-        tag = language or preferred_language(request.headers.get("accept-language"), tuple(languages))
+        accepted = ",".join(request.headers.getlist("accept-language"))
+        tag = language or preferred_language(accepted, tuple(languages))
         texts = languages[spoken_language(tag, languages) or tag]
         left = seconds_left(status, now)
         link = f'<p><a href="{escape(status_page)}">{escape(texts.status_page)}</a></p>' if status_page else ""
@@ -204,7 +205,7 @@ def _checked_zone(time_zone: object) -> tzinfo:
 
 def _check_web_url(name: str, value: object) -> None:
     """Raise unless the value is an absolute http or https URL without a user or password."""
-    url = check_str(name, value)
+    url = check_text(name, value)
     try:
         parts = urlsplit(url)
         is_valid = re.fullmatch(_WEB_URL, url) and parts.hostname and "@" not in parts.netloc and parts.port != 0

@@ -84,7 +84,7 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the ASGI arguments, and wha
     response: ResponseCallback,
     retry_after: tuple[int, int],
 ) -> None:
-    """Send the callback's response; if it fails before it starts, send the default response."""
+    """Send the callback's response; if it fails or ends before it starts, send the default response."""
     if scope["type"] == "websocket":
         if _DENIAL not in (scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
@@ -105,15 +105,15 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the ASGI arguments, and wha
         try:
             request = Request({**as_http(scope), STATUS_KEY: status}, receive)
             created = await guarded(_response_to(request, response))
-            await created(request.scope, _for_response(receive), send_completed)
+            await guarded(created(request.scope, _for_response(receive), send_completed))
+            if begun:
+                return
         except Exception as error:
             if begun:
                 raise
             if not _is_body_error(error):
                 _logger.exception("The response callback %r failed; the default response is sent instead", response)
-            response = _default
-        else:
-            return
+        response = _default
     code, headers, body = _rendered(response, status.message or response.default, status.ends_at, seconds)
     await send({"type": "http.response.start", "status": code, "headers": headers.copy()})
     await send({"type": "http.response.body", "body": body})

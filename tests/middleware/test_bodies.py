@@ -38,7 +38,7 @@ from fastapi_maintenance.predicates import request_body as reading
 from fastapi_maintenance.predicates.request_body import MOST_OF_BODY
 from fastapi_maintenance.typing import ExemptCallback
 from tests.middleware.test_open_websockets import Talk, service
-from tests.support import client, eventually, handshake, make_request, uvicorn_process, websocket_scope
+from tests.support import OddError, client, eventually, handshake, make_request, uvicorn_process, websocket_scope
 from tests.switch.lifespans import living
 
 pytestmark = pytest.mark.anyio
@@ -237,6 +237,10 @@ async def hides_its_error(request: Request) -> bool:
         return False
 
 
+async def asks_another_after_its_error(request: Request) -> bool:
+    return await hides_its_error(request) or not await not_(is_sure)(request)
+
+
 def returns_an_awaitable(request: Request) -> Awaitable[bool]:
     return hides_its_error(request)
 
@@ -245,7 +249,7 @@ async def is_sure(_: Request) -> bool:
     return True
 
 
-@pytest.mark.parametrize("part", [unknown, hides_its_error, returns_an_awaitable])
+@pytest.mark.parametrize("part", [unknown, hides_its_error, asks_another_after_its_error, returns_an_awaitable])
 @pytest.mark.parametrize(
     ("compose", "expected"),
     [
@@ -305,6 +309,21 @@ async def test_predicate_that_reads_while_the_server_fails_is_unknown(caplog: py
     await exchange.run()
     assert exchange.status == 503
     assert errors(caplog) == []
+
+
+async def test_predicate_that_reads_while_the_server_raises_no_exception_raises_the_same_once() -> None:
+    tries = 0
+
+    async def fail() -> Message:
+        nonlocal tries
+        tries += 1
+        raise OddError
+
+    exchange = Exchange([], unknown)
+    exchange._receive = fail  # type: ignore[method-assign]
+    with anyio.fail_after(30), pytest.raises(OddError):
+        await exchange.run()
+    assert tries == 1
 
 
 async def test_predicate_that_leaves_a_read_behind_takes_nothing_from_the_app() -> None:
@@ -373,6 +392,16 @@ async def test_predicate_that_cancels_a_read_has_it_end_with_the_request() -> No
     await exchange.run()
     assert exchange.status == 503
     await eventually(lambda: exchange.is_cut_off)
+
+
+async def test_predicate_that_asks_another_one_receives_the_next_message_after_it() -> None:
+    async def is_in_order(request: Request) -> bool:
+        first = await request.receive()
+        return await not_(unknown)(request) is True and [first, await request.receive()] == messages
+
+    messages = [chunk(b"1", more=True), chunk(b"2", more=False)]
+    exchange = await Exchange(messages, is_in_order).run()
+    assert (exchange.status, exchange.received) == (200, messages)
 
 
 async def test_each_part_of_a_predicate_reads_a_form_and_json_from_the_beginning() -> None:

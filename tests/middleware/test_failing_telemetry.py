@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import anyio
@@ -162,6 +162,12 @@ async def test_middleware_sentry_traces_the_request_names_its_transaction(
     names = [call[1] for call in sentry.calls if call[0] == "set_transaction_name"]
     assert names == {"url": ["/"], "endpoint": [sentry], None: []}[style]
     assert segment.calls == ([("set_attribute", "http.route", "/")] if style else [])
+
+
+@pytest.mark.parametrize("telemetry", [None, [], {"meter_provider": []}])
+def test_gauge_of_an_app_with_an_odd_attribute_is_that_of_the_global_provider(api: Api, telemetry: object) -> None:
+    metrics.set_active("switch", True, SimpleNamespace(_telemetry=telemetry))
+    assert api.calls[-1] == ("set", 1, {"fastapi_maintenance.switch": "switch"})
 
 
 async def test_middleware_provider_of_the_app_is_none_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -12,11 +13,12 @@ import anyio
 import httpx
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope, Send
 
 from fastapi_maintenance import (
     ExemptCallback,
@@ -210,6 +212,17 @@ async def forget_to_await(_: Request) -> Any:  # noqa: ANN401 -- wrong on purpos
     return true_later()
 
 
+class WithoutTextError(Exception):
+    """An exception whose text cannot be read."""
+
+    def __str__(self) -> str:
+        raise LookupError
+
+
+async def raise_without_text(_: Request) -> bool:
+    raise WithoutTextError
+
+
 NO_VERDICT = "the result of a predicate must be True, False or None, got "
 
 
@@ -218,6 +231,7 @@ NO_VERDICT = "the result of a predicate must be True, False or None, got "
     [
         (lambda _: 1 / 0, ZeroDivisionError, ""),
         (raise_later, ZeroDivisionError, ""),
+        (raise_without_text, WithoutTextError, ""),
         (lambda _: "false", TypeError, NO_VERDICT),
         (lambda _: 1, TypeError, NO_VERDICT),
         (lambda _: always, TypeError, NO_VERDICT),
@@ -235,7 +249,7 @@ async def test_predicate_that_raises_or_returns_no_verdict_exempts_nothing_and_i
     assert await status(app_on(MemoryBackend(state=True), exempt=predicate)) == 503
     (record,) = of_the_middleware(caplog)
     assert record.exc_info is not None
-    assert (record.exc_info[0], text in str(record.exc_info[1])) == (error, True)
+    assert (record.exc_info[0], text in repr(record.exc_info[1])) == (error, True)
     assert "the request is not exempt" in record.getMessage()
 
 
@@ -286,6 +300,13 @@ async def test_predicate_that_needs_a_middleware_from_inside_is_logged_once_with
     assert await status(outside) == 200
 
 
+class CancelledResponse(Response):
+    """A response of which a task of its own was cancelled."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 -- as in ASGI
+        raise asyncio.CancelledError
+
+
 @pytest.mark.parametrize(
     "callback",
     [
@@ -293,6 +314,7 @@ async def test_predicate_that_needs_a_middleware_from_inside_is_logged_once_with
         lambda _request: {"detail": "not a response"},
         lambda _request: None,
         lambda _request: FileResponse("/a/page/that/is/not/there.html"),
+        lambda _request: CancelledResponse(),
     ],
 )
 async def test_response_callback_that_fails_gives_way_to_the_default_and_is_logged_with_its_traceback(
@@ -304,6 +326,17 @@ async def test_response_callback_that_fails_gives_way_to_the_default_and_is_logg
     (record,) = of_the_middleware(caplog)
     assert record.exc_info is not None
     assert "the default response is sent instead" in record.getMessage()
+
+
+class SilentResponse(Response):
+    """A response that sends nothing, as a stream does whose client is gone."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+async def test_response_that_sends_nothing_gives_way_to_the_default(caplog: pytest.LogCaptureFixture) -> None:
+    response = await get(app_on(MemoryBackend(state=True), response=lambda _request: SilentResponse()))
+    assert (response.status_code, response.json(), of_the_middleware(caplog)) == (503, DETAIL, [])
 
 
 async def test_response_that_fails_after_it_began_is_not_sent_twice() -> None:

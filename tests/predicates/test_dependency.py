@@ -6,9 +6,11 @@ import gzip
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
+from types import coroutine
 from typing import Annotated, Any
 
 import anyio
@@ -112,6 +114,10 @@ async def from_query(page: Annotated[int, Query(ge=1)] = 1) -> bool:
     return page == 2
 
 
+async def from_named_query(number: Annotated[int, Query(alias="page")] = 1) -> bool:
+    return number == 2
+
+
 def from_cookie(session: Annotated[str | None, Cookie()] = None) -> bool:
     return session == "ada"
 
@@ -181,8 +187,8 @@ Verdict = Annotated[bool, Depends(from_header)]
 IsAdmin = Annotated[bool, "note", Security(from_scopes, scopes=["admin"])]
 
 CALLS: list[Any] = [
-    *(from_header, from_path, from_query, from_cookie, from_body, from_embedded_body, from_form, from_parts),
-    *(from_request, from_token, from_password, opened, opened_later, with_task, IsUser("ada")),
+    *(from_header, from_path, from_query, from_named_query, from_cookie, from_body, from_embedded_body, from_form),
+    *(from_parts, from_request, from_token, from_password, opened, opened_later, with_task, IsUser("ada")),
     *(partial(named, "ada"), Depends(from_header), Depends(from_query, use_cache=False), Security(from_scopes)),
     *(Security(from_scopes, scopes=["admin"]), Verdict, IsAdmin),
 ]
@@ -367,10 +373,10 @@ async def test_dependency_on_no_parameters_of_the_path_decides_for_a_hidden_rout
     parts: dict[str, Any] = {"headers": {"x-org": "mine"}, "params": {"org": "mine", "page": "2"}}
     seen = [await status_of(app, "/orgs/1", **parts)]
     seen.append(await status_of(app, "/orgs/1", headers={"authorization": "Bearer ada"}))
-    for override in (from_query, is_own, lambda: True):  # of which the second may look at the path
+    for override in (from_query, from_named_query, is_own, lambda: True):  # of which the third may look at the path
         app.dependency_overrides[from_token] = override
         seen.append(await status_of(app, "/orgs/1", **parts))
-    assert seen == [503, 200, 200, 503, 200]
+    assert seen == [503, 200, 200, 200, 503, 200]
 
 
 async def test_dependency_of_a_route_that_was_changed_has_its_new_path_parameters() -> None:
@@ -402,6 +408,22 @@ async def test_dependency_is_closed_after_where_and_before_the_app_runs(is_admin
     app.get("/order")(lambda: order.append("app"))
     await status_of(app, "/order")
     assert order == ["open", "where", "closed", *(["app"] if is_admin else [])]
+
+
+def test_dependency_whose_coroutine_is_closed_in_another_context_raises_nothing() -> None:
+    """As the garbage collector closes it."""
+
+    @coroutine
+    def waiting() -> Iterator[None]:
+        yield
+
+    async def waits() -> bool:
+        await waiting()
+        return True
+
+    running = dependency(waits)(make_request())
+    copy_context().run(running.send, None)
+    running.close()
 
 
 class CommitError(LookupError): ...

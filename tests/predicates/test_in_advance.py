@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from starlette.datastructures import URL
 from starlette.requests import Request
 
 from fastapi_maintenance import (
@@ -22,6 +24,7 @@ from fastapi_maintenance import (
     path_prefix,
 )
 from fastapi_maintenance.predicates.in_advance import Outlook, outlook_on, paths_in, template_matches, verdict_on
+from fastapi_maintenance.typing import Predicate
 
 KEY = header_equals("X-Key", "secret")
 YES, NO = frozenset({True}), frozenset({False})
@@ -74,7 +77,6 @@ def mine(_: Request) -> bool:
         (not_(path_is("/a")), "/a", NO, "not_(path_is('/a'))", ()),
         (not_(any_of(mine, always)), "/a", NO | {"raises"}, "not_(any_of(mine, always))", ("function mine",)),
     ],
-    ids=repr,
 )
 def test_outlook_on_a_route_is_exact(
     predicate: Any,  # noqa: ANN401 -- sync or async
@@ -90,6 +92,10 @@ async def asked(_: Request) -> bool:
     raise AssertionError
 
 
+def mine_on_url(read: Callable[[URL], object]) -> Predicate:
+    return lambda request: bool(read(request.url))
+
+
 @pytest.mark.parametrize(
     ("predicate", "expected"),
     [
@@ -99,8 +105,11 @@ async def asked(_: Request) -> bool:
         (all_of(KEY, path_is("/a")), None),
         (path_is("/b"), False),
         (dependency(asked), None),
+        (mine_on_url(lambda url: url.path == "/a"), True),
+        *((mine_on_url(read), None) for read in (str, "{}".format, repr, lambda url: getattr(url, "port", 0))),
+        (mine_on_url(lambda url: url == "http://billing.example/a"), None),
+        (mine_on_url(lambda url: url != "http://billing.example/a"), None),
     ],
-    ids=repr,
 )
 def test_verdict_on_a_method_and_path_is_that_of_all_their_requests(
     predicate: Any,  # noqa: ANN401 -- sync or async

@@ -7,7 +7,7 @@ import inspect
 import operator
 import pickle
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from functools import partial, reduce
 from itertools import product
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from fastapi_maintenance.predicates import (
     safe_method,
 )
 from fastapi_maintenance.predicates.bypass_cookie import BypassCookie
+from fastapi_maintenance.predicates.in_advance import outlook_on, paths_in, verdict_on
 from fastapi_maintenance.typing import Predicate
 from tests.strategies import (
     ASYNC_MAKERS,
@@ -279,6 +280,15 @@ def test_operators_with_an_operand_that_is_not_callable_raise(other: Any) -> Non
         for operands in ((always, other), (other, always)):
             with pytest.raises(TypeError, match=r"^predicates must be callable, got "):
                 use(*operands)
+
+
+@pytest.mark.parametrize(("combine", "neutral"), [(operator.or_, never), (operator.and_, always)])
+def test_operators_of_thousands_of_predicates_decide(combine: Any, neutral: Any) -> None:  # noqa: ANN401 -- sync
+    several = reduce(combine, [neutral] * 2000)
+    for combination in (combine(several, ~neutral), combine(~neutral, several)):
+        assert combination(REQUEST) is verdict_on(combination, "GET", "/") is (neutral is never)
+        assert outlook_on(combination, "GET", "/").possible == {neutral is never}
+    assert list(paths_in(combine(several, path_prefix("/a")))) == [("/a", True)]
 
 
 def test_predicate_repr_names_its_factory_and_no_secret() -> None:

@@ -126,6 +126,7 @@ def test_predicate_of_a_handshake_reads_it_as_a_get() -> None:
 HEALTH = (
     *("/health", "/health/", "/health/live", "/health//live", "/health/a b/\u00e9"),
     *("/health/a/.b/..c/d..", "/health/...", "/health/./live", "/health/a%2e"),
+    *("/health/~7", "/health/a~b", "/health/backups~1", "/health/7:check", "/health/a:$x", "/health/a:/:$x"),
 )
 UNCLEAR = (
     *("/health;a=b", "/Health", "/HEALTH/live", "//health", "/./health", "/health\n", "/health/a\x00"),
@@ -133,7 +134,14 @@ UNCLEAR = (
     *("/\uff48ealth/live", "/health./live", "/billing/.. /health", "health", "/health/.."),
     *("/health/../billing", "/health/a/../../billing", "/health/../health", "/health\\..\\billing"),
     *("/health/..\\billing", "/health/a\\..\\..\\billing", "/health/a\\..", "/health/..;/billing"),
-    *("/health/..;a=b/billing", "/health/..;a=b"),
+    *("/health/..;a=b/billing", "/health/..;a=b", "/health/a~1", "/health/REPORT~12.PDF/x", "/HEALTH~1", "/a/health~1"),
+    *(
+        "/health::$DATA",
+        "/health/a::$data",
+        "/health/a:$I30:$INDEX_ALLOCATION/x",
+        "/health/a%7e1",
+        "/health/\uff5e/a~1",
+    ),
 )
 
 
@@ -201,6 +209,7 @@ def test_path_is_and_path_prefix_of_a_path_return_the_verdict(
         # Flags and comments
         (r"(?i)/a|(?#[^A-Z])/b", {"/B": True}),
         (re.compile(r"/a | /b  # [^A-Z]", re.VERBOSE), {"/b": True}),
+        (r"(?-i:/Admin)|/a(?s-im:/B)", {"/Admin": True, "/ADMIN": None, "/a/b": None, "/c": False}),
     ],
 )
 def test_path_matches_of_a_path_returns_the_verdict(
@@ -343,6 +352,14 @@ def test_header_name_is_matched_in_any_case_and_its_value_exactly(name: str) -> 
         assert predicate(sends("secret", name="X-Other")) is predicate(sends()) is False
 
 
+@pytest.mark.parametrize("predicate", [header_equals("X-Key", "secret"), header_present("X-Key")])
+def test_predicate_on_a_header_leaves_the_headers_of_any_kind_to_the_app(predicate: Predicate) -> None:
+    request = make_request()
+    request.scope["headers"] = iter([(b"x-key", b"secret")])  # ASGI: an iterable
+    assert predicate(request) is True
+    assert list(request.scope["headers"]) == [(b"x-key", b"secret")]
+
+
 @given(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=8), st.text(max_size=8))
 @example("key", "a b+c&d=e%20", "a")
 @example("key", "\u00e9\u20ac", "\u00e9")
@@ -441,7 +458,11 @@ READ = method_in("get", "Head", "OPTIONS")
             None,
             [
                 sends(host, name="Host")
-                for host in ("", "2001:db8::1", ":80", "example.com.", "example.com:http", "user@example.com:80:80")
+                for host in (
+                    *("", "2001:db8::1", ":80", "example.com.", "example.com:http", "user@example.com:80:80"),
+                    *("user@example.com", "example.com?", "example.com#x", "example.com\\x", "%61.com"),
+                    *("x@a.example.org", ".example.org", "a..example.org", "a,b.example.org", "a/b.example.org"),
+                )
             ],
         ),
         (
@@ -474,8 +495,8 @@ def calling(function: Callable[..., object], *args: object, **kwargs: object) ->
 
 
 A_TOKEN = "must be a token (letters, digits and !#$%&'*+-.^_`|~, no spaces), got"  # noqa: S105 -- not a password
-A_READING = "must have no '..' segment, backslash, control character, '?' or '#', got"
-A_HOST = "hosts must be names without scheme, port or path, at most with a leading '*.', got"
+A_READING = "must have no '..' segment, backslash, control character, '?', '#' or Windows name such as 'HEALTH~1', got"
+A_HOST = "hosts must be valid names without scheme, port or path, at most with a leading '*.', got"
 
 
 WRONG_TYPES: list[tuple[Callable[[], object], str]] = [
@@ -514,7 +535,7 @@ WRONG_VALUES: list[tuple[Callable[[], object], str]] = [
     *(
         (calling(make, path), f"{name} {A_READING} {path!r}")
         for make, name in ((path_is, "paths"), (path_prefix, "prefixes"))
-        for path in ("/a/../b", "/a?b=c", "/a#b", "/a%3Fb", "/a\\b", "/a\n")
+        for path in ("/a/../b", "/a?b=c", "/a#b", "/a%3Fb", "/a\\b", "/a\n", "/a~1", "/a::$DATA")
     ),
     (calling(path_prefix, "/a", "*"), "prefixes must start with '/', got '*'"),
     (calling(path_matches, "("), "pattern must be a regular expression, got '(': missing ), "),
@@ -540,7 +561,8 @@ WRONG_VALUES: list[tuple[Callable[[], object], str]] = [
         (calling(host_is, "example.com", host), f"{A_HOST} {host!r}")
         for host in (
             *("", " ", "*", "*.", "*example.com", "a.*.example.com", "example.com:80", "http://example.com"),
-            *("example.com/", "::1", "[::1]:80", "[example.com]", "[]", "*.[::1]", "a b"),
+            *("example.com/", "::1", "[::1]:80", "[example.com]", "[]", "*.[::1]", "a b", "a@b", "a?b", "a#b", "a,b"),
+            *("example.com.", ".example.com", "*.*.example.com", "%61.com", "a\\b"),
         )
     ),
 ]

@@ -103,7 +103,7 @@ def test_page_reloads_its_own_address_whatever_the_query(query: bytes) -> None:
             ({}, accept_language, language, "ltr", LANGUAGES[language].title)
             for accept_language, language in (
                 ("de-AT,de;q=0.9,en;q=0.8", "de"), ("ru", "en"), ("ru, fr;q=0.3", "fr"), ("", "en"),
-                ("en;q=0.1, es;q=0.2", "es"), ("de", "de"), ("zh-tw", "en"), ("pt-PT", "pt"),
+                ("en;q=0.1, es;q=0.2", "es"), ("de", "de"), ("fr;q=0.1\nde", "de"), ("zh-tw", "en"), ("pt-PT", "pt"),
                 ("-,a-b-c-d-e-f-g," + "a-" * 2000, "en"),
             )
         ),
@@ -121,7 +121,7 @@ def test_page_is_in_the_language_of_the_visitor_or_the_setting(
     settings: dict[str, Any], accept_language: str, tag: str, direction: str, title: str
 ) -> None:
     callback = as_html(words=dict.fromkeys(("PL", "zh-Hant", "he", "az-Arab", "pt-BR"), POLISH), **settings)
-    response = rendered(callback, ending_in(7200), ("Accept-Language", accept_language))
+    response = rendered(callback, ending_in(7200), *(("Accept-Language", line) for line in accept_language.split("\n")))
     assert response.headers["content-language"] == tag
     found = re.findall(r"<html.*?>|<h1>.*?</h1>", bytes(response.body).decode())
     assert found == [f'<html lang="{tag}" dir="{direction}">', f"<h1>{title}</h1>"]

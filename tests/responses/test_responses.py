@@ -138,6 +138,11 @@ def test_redirect_to_the_requested_page_is_a_503(url: str, host: str, path: str,
     assert (response.status_code, bytes(response.body)[:9]) == (503, b'{"detail"')
 
 
+@pytest.mark.parametrize("host", ["[", "[x]"])
+def test_redirect_of_a_request_with_a_malformed_host_is_a_303(host: str) -> None:
+    assert rendered(as_redirect("/closed"), ON, ("Host", host)).status_code == 303
+
+
 # Negotiation
 
 HTML, JSON, PROBLEM, TEXT = "text/html", "application/json", "application/problem+json", "text/plain"
@@ -357,8 +362,16 @@ def test_argument_of_the_wrong_type_is_refused(of: Call, text: str) -> None:
 @pytest.mark.parametrize(
     ("of", "text"),
     [
+        (call(as_json, "Zur\udcfcck"), r"detail must be text that UTF-8 can carry, got 'Zur\\udcfcck'"),
+        *((call(as_problem, **{name: "\udcfc"}), f"{name} must be text") for name in ("detail", "type_uri", "title")),
+        *((page(**{name: "\udcfc"}), f"{name} must be text") for name in ("title", "message", "template")),
+        (page(status_page="https://a.example/\udcfc"), "status_page must be text that UTF-8 can carry"),
+        (call(replace, POLISH, title="\udcfc"), "title must be text that UTF-8 can carry"),
+        (call(replace, POLISH, days=("doba", "{} \udcfc")), "days must be text that UTF-8 can carry"),
+        (call(as_redirect, "/\udcfc"), "url must be text that UTF-8 can carry"),
         (call(as_redirect, ""), "url must be a URL without control characters, got ''"),
         (call(as_redirect, "/\r\nX: y"), "url must be a URL without control characters"),
+        *((call(as_redirect, url), "url must be a valid URL") for url in ("https://[bad", "//[bad")),
         (call(as_event_stream, retry=0), "retry must be a finite number of seconds above 0"),
         (call(as_event_stream, retry=timedelta(days=2)), r"retry must be at most a day, got datetime\."),
         (page(accent="red; } body {"), "accent must be a CSS colour"),
