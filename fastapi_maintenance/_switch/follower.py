@@ -73,8 +73,6 @@ class Follower:
         return ending
 
     def _remove(self, subscription: Subscription) -> list[background.Task]:
-        if subscription not in self.subscriptions:
-            return []
         self.subscriptions.remove(subscription)
         if not self.subscriptions:
             return self.end()
