@@ -82,7 +82,7 @@ PARTS = {
             "backends/env": ("backends/test_env",),
             "backends/file": ("backends",),
             "backends/memory": ("backends", "switch/test_drain"),
-            "backends/url": ("backends/test_url",),
+            "backends/url": ("backends/test_url", "test_control"),
         },
         tests=(
             *("backends", "middleware", "predicates", "routing", "project/test_spec", "switch/test_forced"),

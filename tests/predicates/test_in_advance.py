@@ -46,7 +46,7 @@ def mine(_: Request) -> bool:
         (path_prefix("/a"), "/b/a/{x}/{y}", NO, "path_prefix('/a')", ()),
         (path_prefix("/A/b"), "/A/{x}", DEPENDS, "path_prefix('/A/b')", ("path",)),
         (path_prefix("/a/b"), "/{x}/b/c", DEPENDS, "path_prefix('/a/b')", ("path",)),
-        (path_prefix("/{x}"), "/{x}/b", DEPENDS, "path_prefix('/{x}')", ("path",)),
+        (path_prefix("/{x}"), "/{x}/{y}", DEPENDS, "path_prefix('/{x}')", ("path",)),
         (path_is("/a"), "/a/{x}", NO, "path_is('/a')", ()),
         (path_is("/a/b"), "/a/{x}", DEPENDS, "path_is('/a/b')", ("path",)),
         (path_matches("/a/.*"), "/a/{x}", DEPENDS, "path_matches('/a/.*')", ("path",)),
@@ -127,6 +127,7 @@ def test_outlook_on_a_hidden_app_counts_all_readings_of_the_path() -> None:
         DEPENDS, "path_prefix('/a')", ("path",)
     )
     assert outlook_on(path_is("/a"), None, "/b/a", hidden=True) == Outlook(frozenset({None}), "path_is('/a')", ())
+    assert outlook_on(all_of(path_is("/a"), always), None, "/b/a", hidden=True).possible == {None}
     assert verdict_on(path_is("/a"), "GET", "/b/a") is False
     assert outlook_on(path_prefix("/a"), None, "/a/{x}", hidden=True) == Outlook(YES, "path_prefix('/a')", ())
 
