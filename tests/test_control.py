@@ -34,6 +34,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._switch.current_backend import default_backend
 from fastapi_maintenance.testing import moved_clock
+from fastapi_maintenance.typing import StateChange
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch
 from tests.switch.blocks import served
 
@@ -104,6 +105,20 @@ async def test_release_hold_removes_one_hold() -> None:
     for unknown in ("gone", "ot"):
         with pytest.raises(NoSuchHoldError, match=f"^no hold has the id '{unknown}'$"):
             await release_hold(unknown, backend)
+
+
+async def test_change_whose_first_reply_is_lost_is_made_once() -> None:
+    class RetriedStore(MemoryBackend):
+        async def update_state(self, change: StateChange) -> MaintenanceState:
+            await super().update_state(change)  # its reply is lost, so the client tries again
+            return await super().update_state(change)
+
+    backend = RetriedStore(MaintenanceState(holds=(Hold(id="job", on=True),)))
+    window = await plan_maintenance(LATER, backend=backend)
+    assert (await backend.get_state()).windows == (window,)
+    await cancel_maintenance(window.id, backend)
+    await release_hold("job", backend)
+    assert await backend.get_state() == MaintenanceState()
 
 
 async def test_get_maintenance_state_that_is_not_a_state_raises() -> None:

@@ -251,7 +251,8 @@ async def remove_hold(hold_id: str, backend: StateBackend, *, shortest: int | No
     def change(state: MaintenanceState) -> MaintenanceState:
         nonlocal found
         ids = [hold.id for hold in state.holds]
-        found = the_one_id(hold_id, ids, shortest=shortest, kind="hold", error=NoSuchHoldError)
+        # If the reply to an earlier attempt was lost, that one may have removed it.
+        found = found or the_one_id(hold_id, ids, shortest=shortest, kind="hold", error=NoSuchHoldError)
         return release_hold(state, found)
 
     await update_state(check_detailed(backend, "hold_id"), change)
