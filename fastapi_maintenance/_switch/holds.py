@@ -173,7 +173,7 @@ async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noq
 async def bare_state(backend: StateBackend) -> MaintenanceState:
     """Read a bare switch; return a state of the operator's value and the holds of this process."""
     if key_of(backend) not in ledgers:
-        value = await guarded(read_value(uncached(backend)))
+        value = await guarded(read_value(backend))
         if key_of(backend) not in ledgers:  # else a block has begun since, and may have written the value
             return MaintenanceState(switch=Switch(on=value))
     async with _locked(backend) as ledger:

@@ -59,8 +59,9 @@ class Known:
         """The moment at which the last write by this process began or ended."""
         self.logged: tuple[bool, datetime] | None = None
         """Whether maintenance was on when that was last logged, and when."""
+        self.error: Exception | None = None
+        """What the last read raised; None: it succeeded."""
         self._asked = 0
-        self._error: Exception | None = None
         self._answered_at = -float("inf")
         self._followed_until = -float("inf")
         self._reading: tuple[object, anyio.Event] | None = None  # the event loop of the read in progress, and its end
@@ -70,14 +71,14 @@ class Known:
     def peek(self, ttl: float) -> MaintenanceState | None:
         """Return the state if it is followed or was read less than `ttl` seconds ago; None: it has to be read."""
         now = time.monotonic()
-        if now < self._followed_until or (now < self._answered_at + ttl and self._error is None):
+        if now < self._followed_until or (now < self._answered_at + ttl and self.error is None):
             return self.state
         return None
 
     @property
     def is_available(self) -> bool:
         """Whether the last read succeeded."""
-        return self._error is None
+        return self.error is None
 
     @property
     def is_followed(self) -> bool:
@@ -107,7 +108,7 @@ class Known:
                 asked = moment()
                 state = await guarded(read_state(backend))
         except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
-            if error is not self._error:  # else another caller has recorded it
+            if error is not self.error:  # else another caller has recorded it
                 self.fail(error)
             return self.state
         self.put(state, asked)
@@ -123,14 +124,14 @@ class Known:
             if ended is None or loop is not current_loop():  # a read can only be awaited in its own event loop
                 await self._read_now(backend)
                 break
-            if self._error is not None:
+            if self.error is not None:
                 break
             before = self._answered_at
             await ended.wait()
             if self._answered_at != before:  # else the read was cancelled
                 break
-        if self._error is not None:
-            raise self._error.with_traceback(None)
+        if self.error is not None:
+            raise self.error.with_traceback(None)
         return cast("MaintenanceState", self.state)
 
     def put(self, state: MaintenanceState, asked: int) -> bool:
@@ -140,7 +141,7 @@ class Known:
                 return False
             was_available = self.is_available
             is_new = state != self.state or not was_available
-            self.state, self._asked, self._error = state, asked, None
+            self.state, self._asked, self.error = state, asked, None
             self._answered_at = time.monotonic()
         if not was_available:
             _logger.warning("The maintenance state can be read again from %s", self.name)
@@ -152,7 +153,7 @@ class Known:
         """Record that the store is unavailable, and log it if it was available before."""
         with self._lock:
             was_available, state = self.is_available, self.state
-            self._answered_at, self._error = time.monotonic(), error
+            self._answered_at, self.error = time.monotonic(), error
             self._reading = None  # a read that hangs must not keep others from trying
         if not was_available:
             return

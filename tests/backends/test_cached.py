@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -76,13 +77,21 @@ async def test_cached_sees_writes_of_this_process_at_once(make: Make, through_it
 
 
 @each_store
-async def test_cached_uses_the_last_value_during_an_outage(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+async def test_cached_uses_the_last_value_during_an_outage(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["fastapi_maintenance.backends.cached"], "ANSWER_TIMEOUT", 0.05)
     store = make()
     backend = cached(store, ttl=0.02)
     app = app_on(backend, read_timeout=0.3)
-    store.before_read = be_down
-    with pytest.raises(ConnectionError, match="the store is down"):
-        await backend.get_value()
+    for failure, error, text in (
+        (hang, TimeoutError, "no answer within 0.05 seconds"),
+        (be_down, ConnectionError, "the store is down"),
+    ):
+        store.before_read = failure
+        with pytest.raises(error, match=text):
+            await backend.get_value()
+        await anyio.sleep(0.03)
     store.come_back()
     await backend.set_value(True)
     records(caplog)
@@ -90,8 +99,8 @@ async def test_cached_uses_the_last_value_during_an_outage(make: Make, caplog: p
         store.before_read = failure
         await anyio.sleep(0.03)
         assert [await status(app) for _ in range(3)] == [503, 503, 503]
-        if failure is be_down:
-            assert await backend.get_value()
+        assert await backend.get_value()
+        assert await get_maintenance_mode(backend)
         store.come_back()
 
         async def can_be_read() -> bool:
