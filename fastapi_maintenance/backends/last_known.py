@@ -66,10 +66,10 @@ class Known:
         self._followed_until = -float("inf")
         self._reading: tuple[object, anyio.Event] | None = None  # the event loop of the read in progress, and its end
         self._subscribers: dict[object, tuple[object, Callable[[], None]]] = {}
-        self._lock = threading.RLock()  # reentrant: the garbage collector may end a subscription while it is held
+        self._lock = threading.RLock()  # reentrant: `write` calls `put` while it holds the lock
 
     def peek(self, ttl: float) -> MaintenanceState | None:
-        """Return the state if it is followed or was read less than `ttl` seconds ago; None: it has to be read."""
+        """Return the state if it is followed, or became known less than `ttl` seconds ago; None: it has to be read."""
         now = time.monotonic()
         if now < self._followed_until or (now < self._answered_at + ttl and self.error is None):
             return self.state
@@ -101,15 +101,15 @@ class Known:
             ttl: Seconds for which an answer counts; concurrent callers share one read. 0: each caller reads for itself.
             timeout: Seconds to wait at most.
         """
+        asked = moment()
         try:
             with in_time(timeout):
                 if ttl:
                     return await self.get(backend, ttl)
-                asked = moment()
                 state = await guarded(read_state(backend))
         except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
             if error is not self.error:  # else another caller has recorded it
-                self.fail(error)
+                self.fail(error, asked)
             return self.state
         self.put(state, asked)
         return state  # the answer to this caller, although another one may have received a newer state
@@ -149,12 +149,14 @@ class Known:
             self.notify()
         return True
 
-    def fail(self, error: Exception) -> None:
-        """Record that the store is unavailable, and log it if it was available before."""
+    def fail(self, error: Exception, asked: int) -> None:
+        """Record that a read that began at that moment failed, unless a later state is known; log an outage once."""
         with self._lock:
+            self._reading = None  # a read that hangs must not keep others from trying
+            if asked < self._asked:
+                return
             was_available, state = self.is_available, self.state
             self._answered_at, self.error = time.monotonic(), error
-            self._reading = None  # a read that hangs must not keep others from trying
         if not was_available:
             return
         if state is None:
@@ -206,7 +208,7 @@ class Known:
         try:
             self.put(await guarded(read_state(backend)), asked)
         except Exception as error:  # noqa: BLE001 -- raised to all callers until the next try
-            self.fail(error)
+            self.fail(error, asked)
         finally:
             if self._reading is reading:
                 self._reading = None

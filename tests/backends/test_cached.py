@@ -21,6 +21,7 @@ from fastapi_maintenance import (
     plan_maintenance,
     set_maintenance_mode,
 )
+from fastapi_maintenance.backends.last_known import known_of, moment
 from fastapi_maintenance.testing import moved_clock
 from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBackend, WatchableStateBackend
 from tests.middleware.test_failures import app_on, hang, records, status
@@ -128,6 +129,21 @@ async def test_cached_read_that_never_ends_does_not_keep_others_from_reading() -
         assert await status(app) == 200
         await answers(app, 503)
         group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("ttl", [0, 0.1])
+async def test_known_read_that_hangs_does_not_count_after_a_later_one_that_succeeds(
+    ttl: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = DetailedStore(True)
+    known = known_of(store)
+    async with anyio.create_task_group() as group:
+        store.before_read = hang
+        group.start_soon(known.read, store, ttl, 0.1)
+        await anyio.wait_all_tasks_blocked()
+        store.come_back()
+        known.put(await store.get_state(), moment())
+    assert (known.is_available, records(caplog)) == (True, [])
 
 
 @pytest.mark.parametrize("began", ["before", "during"])
