@@ -234,19 +234,18 @@ def uncached(backend: StateBackend) -> StateBackend:
 
 
 def key_of(backend: StateBackend) -> object:
-    """Return what identifies a switch: the `switch_identity` of its backend, else the backend, or its id if unhashable.
+    """Return what identifies a switch: the `switch_identity` of its backend, else the backend; if unhashable, its id.
 
     A cache has the key of the backend behind it.
     """
     backend = uncached(backend)
     identity: object = getattr(backend, "switch_identity", None)
-    if identity is not None:
-        return identity
+    key = backend if identity is None else identity
     try:
-        hash(backend)
+        hash(key)
     except TypeError:
         return id(backend)
-    return backend
+    return key
 
 
 def known_of(backend: StateBackend) -> Known:

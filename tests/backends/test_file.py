@@ -345,10 +345,16 @@ async def test_file_write_lock_is_taken_raises(name: str, tmp_path: Path, monkey
     assert backend.peek() == ON
 
 
+class BytesPath:
+    def __fspath__(self) -> bytes:
+        return b"mode"
+
+
 @pytest.mark.parametrize(
     ("path", "error", "rule"),
     [
         *((path, TypeError, f"be a path, got {type(path).__name__} {path!r}") for path in (None, 7, b"mode", ["mode"])),
+        (BytesPath(), TypeError, "be a path, got bytes b'mode'"),
         *((path, ValueError, f"name a file, got {path!r}") for path in ("", "a\0b")),
     ],
 )

@@ -340,3 +340,11 @@ def test_key_of_a_switch_is_the_same_for_its_url_and_differs_in_anything_else() 
 )
 async def test_key_of_a_switch_is_the_same_with_and_without_defaults(backends: list[StateBackend]) -> None:
     assert len({key_of(backend) for backend in backends}) == 1
+
+
+def test_key_of_a_switch_whose_identity_is_unhashable_is_the_backend_itself() -> None:
+    class ListsItsIdentity(BareSwitch):
+        switch_identity = ["store", "key"]  # noqa: RUF012 -- as a user may
+
+    one, other = ListsItsIdentity(), ListsItsIdentity()
+    assert (key_of(one) == key_of(cached(one)), key_of(one) == key_of(other)) == (True, False)
