@@ -128,6 +128,13 @@ async def test_get_maintenance_state_that_is_not_a_state_raises() -> None:
         await get_maintenance_status(store)
 
 
+@pytest.mark.parametrize("store", [BareSwitch(), MemoryBackend()])
+async def test_get_maintenance_state_that_is_a_long_text_raises_showing_its_beginning(store: Any) -> None:  # noqa: ANN401 -- wrong on purpose
+    store.value = store._state = "x" * 100_000
+    with pytest.raises(InvalidStateError, match=r"must return .*, got str 'x{199}$"):
+        await get_maintenance_status(store)
+
+
 async def test_configure_backend_does_not_compare_the_backend_with_text() -> None:
     class Named(BareSwitch):
         __hash__ = BareSwitch.__hash__

@@ -113,7 +113,7 @@ async def test_file_with_invalid_content_raises_and_is_overwritten_with_a_warnin
     assert (str(of_change.value), error.startswith(rule.format(path=path)), len(error) < 2_000) == (error, True, True)
     assert (path.read_bytes(), messages_of(caplog)) == (content, [])
     await backend.set_value(True)
-    assert messages_of(caplog) == [f"{path} is replaced, as if it had been off: {error}"]
+    assert messages_of(caplog) == [f"{path} is being replaced, as if it had been off: {error}"]
     assert (path.read_text(), backend.peek()) == ("1\n", ON)
 
 
