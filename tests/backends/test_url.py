@@ -308,7 +308,11 @@ def test_key_of_a_switch_is_the_same_for_its_url_and_differs_in_anything_else() 
             "unix:///run/redis.sock",
         ),
         *("postgresql+asyncpg://h/shop", "postgresql+asyncpg://a@h/shop"),  # a role may have a schema of its own
-        *("postgresql+asyncpg:///shop?host=/run/a", "postgresql+asyncpg:///shop?host=/run/b"),
+        *(
+            "postgresql+asyncpg:///shop",
+            "postgresql+asyncpg:///shop?host=/run/a",
+            "postgresql+asyncpg:///shop?host=/run/b",
+        ),
         *("sqlite+aiosqlite:///shop.db", "sqlite+aiosqlite:///shop.db?key=a"),
     ]
     sentinel: Any = Sentinel([("127.0.0.1", 1)])  # type: ignore[no-untyped-call]  # untyped in redis-py

@@ -98,8 +98,8 @@ class SQLAlchemyBackend(StoreBackend):
         url, kind = self.engine.url, self.engine.url.get_backend_name()
         if kind == "sqlite":
             is_complete = url.database not in {None, "", ":memory:"}
-        else:  # without a server, the engine may have `async_creator` or `connect_args`
-            is_complete = bool(url.host or _PLACES & url.query.keys())
+        else:  # an engine of the user's without a server in its URL may have `async_creator` or `connect_args`
+            is_complete = bool(url.host or _PLACES & url.query.keys() or self.close_client)
         port = url.port or _PORTS.get(kind)
         facts = kind, url.username, url.host, port, url.database, str(sorted(url.query.items()))
         schemas = self.engine.get_execution_options().get("schema_translate_map")
