@@ -17,6 +17,7 @@ __all__ = ["SIZE_LIMIT", "bool_to_str", "state_to_text", "str_to_bool", "text_to
 
 SIZE_LIMIT = 65_535  # bytes: the smallest limit of a store, `TEXT` in MySQL
 
+_SHOWN = 200  # characters of a text or a reason that an error shows
 _ON, _OFF = "1 on t true y yes", "0 off f false n no"
 _WORDS = {"": False} | dict.fromkeys(_ON.split(), True) | dict.fromkeys(_OFF.split(), False)
 _REQUIRED = {"id", "on", "starts_at"}
@@ -30,13 +31,13 @@ def str_to_bool(value: str) -> bool:
     (True, False, False)
 
     Raises:
-        InvalidStateError: The word is unknown; this is a `ValueError`, and shows the value.
+        InvalidStateError: The word is unknown; this is a `ValueError`, and shows its beginning.
         TypeError: The value is not a `str`.
     """
     try:
         return _WORDS[check_str("value", value).strip().lower()]
     except KeyError:
-        msg = f"value must be one of {_ON} (on) or {_OFF} (off), got {value!r}"
+        msg = f"value must be one of {_ON} (on) or {_OFF} (off), got {value[:_SHOWN]!r}"
         raise InvalidStateError(msg) from None
 
 
@@ -86,8 +87,8 @@ def text_to_state(text: str) -> MaintenanceState:
     True
 
     Raises:
-        InvalidStateError: The text is neither, or a field is not valid; this is a `ValueError`, and shows the text. An
-            object needs at least one of the fields `switch`, `windows` and `holds`.
+        InvalidStateError: The text is neither, or a field is not valid; this is a `ValueError`, and shows its
+            beginning. An object needs at least one of the fields `switch`, `windows` and `holds`.
         TypeError: The value is not a `str`.
     """
     text = check_str("text", text).removeprefix("\ufeff")  # byte order mark, from editors on Windows
@@ -103,8 +104,8 @@ def text_to_state(text: str) -> MaintenanceState:
             holds=tuple(_part(Hold, hold) for hold in _array_of(found, "holds")),
         )
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
-        msg = f"text must be a JSON object that describes a state, got {text[:200]!r}: {reason}"
+        reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)[:_SHOWN]
+        msg = f"text must be a JSON object that describes a state, got {text[:_SHOWN]!r}: {reason}"
         raise InvalidStateError(msg) from error
 
 

@@ -284,11 +284,14 @@ async def remove_window(window_id: str, backend: StateBackend, *, shortest: int 
 
     With `shortest`, the first characters of an id are enough, at least that many, if no other id begins with them.
     """
+    found = ""
 
     def change(state: MaintenanceState) -> MaintenanceState:
+        nonlocal found
         now = clock.now()
         ids = [window.id for window in state.windows if window.ends_at is None or now < window.ends_at]
-        found = holds.the_one_id(window_id, ids, shortest=shortest, kind="window", error=NoSuchWindowError)
+        # If the reply to an earlier attempt was lost, that one may have removed it.
+        found = found or holds.the_one_id(window_id, ids, shortest=shortest, kind="window", error=NoSuchWindowError)
         return cancel_window(state, found, now)
 
     return await update_state(holds.check_detailed(backend, "cancel_maintenance()"), change)

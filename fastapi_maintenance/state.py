@@ -346,9 +346,15 @@ def stamped(switch: Switch, since: datetime | None) -> Switch:
 
 
 def add_window(state: MaintenanceState, window: Window, now: datetime) -> MaintenanceState:
-    """Return the state with another window; raise a `ValueError` if it does not start in the future."""
-    check_future("starts_at", window.starts_at, now)
-    return replace(state, windows=(*_without_old(state, now), window))
+    """Return the state with a window, which replaces one of its id.
+
+    Raises:
+        ValueError: It does not start in the future, and is not in the state.
+    """
+    if window not in state.windows:  # else the reply to a write was lost, and this is the next attempt
+        check_future("starts_at", window.starts_at, now)
+    others = [other for other in _without_old(state, now) if other.id != window.id]
+    return replace(state, windows=(*others, window))
 
 
 def cancel_window(state: MaintenanceState, window_id: str, now: datetime) -> MaintenanceState:

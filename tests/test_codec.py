@@ -228,6 +228,15 @@ def test_text_to_state_error_shows_the_beginning_of_a_long_text() -> None:
     assert len(str(caught.value)) < 1_000
 
 
+@pytest.mark.parametrize("text", ["x" * 100_000, '{"switch": {"on": true, "message": [' + "1," * 50_000 + "1]}}"])
+def test_text_to_state_error_is_short(text: str) -> None:
+    with pytest.raises(
+        InvalidStateError, match=r"^(value|text) must be .* got '.{200}'(: message must be a|$)"
+    ) as caught:
+        text_to_state(text)
+    assert len(str(caught.value)) < 1_000
+
+
 def test_bool_to_str_is_1_or_0_and_is_read_back() -> None:
     assert [bool_to_str(True), bool_to_str(False)] == ["1", "0"]
     assert [str_to_bool("1"), str_to_bool("0")] == [True, False]

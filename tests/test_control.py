@@ -34,6 +34,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance._switch.current_backend import default_backend
 from fastapi_maintenance.testing import moved_clock
+from fastapi_maintenance.typing import StateChange
 from tests.stores import BareSwitch, DetailedStore, ReadOnlySwitch
 from tests.switch.blocks import served
 
@@ -106,10 +107,31 @@ async def test_release_hold_removes_one_hold() -> None:
             await release_hold(unknown, backend)
 
 
+async def test_change_whose_first_reply_is_lost_is_made_once() -> None:
+    class RetriedStore(MemoryBackend):
+        async def update_state(self, change: StateChange) -> MaintenanceState:
+            await super().update_state(change)  # its reply is lost, so the client tries again
+            return await super().update_state(change)
+
+    backend = RetriedStore(MaintenanceState(holds=(Hold(id="job", on=True),)))
+    window = await plan_maintenance(LATER, backend=backend)
+    assert (await backend.get_state()).windows == (window,)
+    await cancel_maintenance(window.id, backend)
+    await release_hold("job", backend)
+    assert await backend.get_state() == MaintenanceState()
+
+
 async def test_get_maintenance_state_that_is_not_a_state_raises() -> None:
     store = DetailedStore()
     store.get_state = checkpoint  # type: ignore[assignment,method-assign]  # wrong on purpose: it returns None
     with pytest.raises(InvalidStateError, match=r"^a backend must return a MaintenanceState, got NoneType None"):
+        await get_maintenance_status(store)
+
+
+@pytest.mark.parametrize("store", [BareSwitch(), MemoryBackend()])
+async def test_get_maintenance_state_that_is_a_long_text_raises_showing_its_beginning(store: Any) -> None:  # noqa: ANN401 -- wrong on purpose
+    store.value = store._state = "x" * 100_000
+    with pytest.raises(InvalidStateError, match=r"must return .*, got str 'x{199}$"):
         await get_maintenance_status(store)
 
 

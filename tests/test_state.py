@@ -346,6 +346,9 @@ def test_add_window_planned_changes_nothing_now(state: MaintenanceState, now: da
     assert status.next_window == (before.next_window or planned)
     assert (after.switch, after.holds, planned in after.windows) == (state.switch, state.holds, True)
     assert [one for one in cancel_window(after, "new", now).windows if one not in state.windows] == []
+    assert add_window(after, planned, planned.starts_at + HOUR).windows.count(planned) == 1  # as a lost reply causes
+    moved = replace(planned, message="moved")
+    assert add_window(after, moved, now) == add_window(state, moved, now)
 
 
 @pytest.mark.parametrize("starts_at", [NOW, NOW - HOUR])

@@ -173,7 +173,7 @@ async def set_operator_value(backend: StateBackend, value: bool) -> None:  # noq
 async def bare_state(backend: StateBackend) -> MaintenanceState:
     """Read a bare switch; return a state of the operator's value and the holds of this process."""
     if key_of(backend) not in ledgers:
-        value = await guarded(read_value(uncached(backend)))
+        value = await guarded(read_value(backend))
         if key_of(backend) not in ledgers:  # else a block has begun since, and may have written the value
             return MaintenanceState(switch=Switch(on=value))
     async with _locked(backend) as ledger:
@@ -251,7 +251,8 @@ async def remove_hold(hold_id: str, backend: StateBackend, *, shortest: int | No
     def change(state: MaintenanceState) -> MaintenanceState:
         nonlocal found
         ids = [hold.id for hold in state.holds]
-        found = the_one_id(hold_id, ids, shortest=shortest, kind="hold", error=NoSuchHoldError)
+        # If the reply to an earlier attempt was lost, that one may have removed it.
+        found = found or the_one_id(hold_id, ids, shortest=shortest, kind="hold", error=NoSuchHoldError)
         return release_hold(state, found)
 
     await update_state(check_detailed(backend, "hold_id"), change)

@@ -36,7 +36,7 @@ class Source:
             if state is not known.state or not known.is_available:
                 known.put(check_state(state), asked)
         except (Exception, CancelledError) as error:  # noqa: BLE001 -- a store must not fail a request
-            known.fail(RuntimeError("it raised CancelledError") if isinstance(error, CancelledError) else error)
+            known.fail(RuntimeError("it raised CancelledError") if isinstance(error, CancelledError) else error, asked)
             return known.state
         return state
 

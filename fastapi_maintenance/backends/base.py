@@ -164,7 +164,7 @@ def apply(change: StateChange, read: Callable[[], MaintenanceState], place: obje
     except InvalidStateError as error:
         if not getattr(change, "overwrites_invalid", False):
             raise
-        _logger.warning("%s is replaced, as if it had been off: %s", place, error)
+        _logger.warning("%s is being replaced, as if it had been off: %s", place, error)
         before = MaintenanceState()
     return change(before)
 
@@ -173,7 +173,7 @@ def check_state(value: object) -> MaintenanceState:
     """Return the value if it is a state; else raise an `InvalidStateError`."""
     if isinstance(value, MaintenanceState):
         return value
-    msg = f"a backend must return a MaintenanceState, got {type(value).__name__} {value!r}"
+    msg = f"a backend must return a MaintenanceState, got {type(value).__name__} {value!r:.200}"
     raise InvalidStateError(msg)
 
 
@@ -182,7 +182,7 @@ async def read_value(backend: StateBackend) -> bool:
     value: object = await backend.get_value()
     if isinstance(value, int) and value in (0, 1):
         return bool(value)
-    msg = f"get_value() must return True or False, got {type(value).__name__} {value!r}"
+    msg = f"get_value() must return True or False, got {type(value).__name__} {value!r:.200}"
     raise InvalidStateError(msg)
 
 

@@ -5,6 +5,7 @@ from typing import cast, overload
 
 from fastapi_maintenance._helpers import clock
 from fastapi_maintenance._helpers.checks import check_seconds
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT
 from fastapi_maintenance.backends.base import DetailedBackend, name_of
 from fastapi_maintenance.backends.last_known import Cache, set_value, uncached, update_state
 from fastapi_maintenance.backends.url import as_backend
@@ -19,7 +20,7 @@ class CachedBackend(Cache):
         return f"cached({name_of(self.backend)}, ttl={self.ttl:g})"
 
     async def get_value(self) -> bool:
-        """Return whether maintenance is on; raise what the backend raises if no value is known."""
+        """Return whether maintenance is on; if no value is known, raise what the backend raises, or `TimeoutError`."""
         return status_of(await self._state(), clock.now()).active
 
     async def set_value(self, value: bool) -> None:  # noqa: FBT001 -- the spec's own signature
@@ -27,12 +28,10 @@ class CachedBackend(Cache):
         await set_value(self.backend, value)
 
     async def _state(self) -> MaintenanceState:
-        try:
-            return await self.known.get(self.backend, self.ttl)
-        except Exception:
-            if self.known.state is None:
-                raise
-            return self.known.state
+        state = await self.known.read(self.backend, self.ttl, ANSWER_TIMEOUT)
+        if state is None:
+            raise self.known.error or TimeoutError  # another thread may have cleared it
+        return state
 
 
 class CachedDetailedBackend(DetailedBackend, CachedBackend):
@@ -57,9 +56,10 @@ def cached(backend: StateBackend | str, ttl: float | timedelta = 1.0) -> StateBa
     >>> from fastapi_maintenance import LocalFileBackend
     >>> backend = cached(LocalFileBackend("maintenance.txt"), ttl=5.0)
 
-    All concurrent callers share one read. While the backend is unavailable, its last value is used, and it is read
-    again every `ttl` seconds. Writes go to the backend, and count here immediately. A cache disables watching: use it
-    where one connection for each worker is too many. (Workers still watch a backend that supports draining.)
+    All concurrent callers share one read. While the backend is unavailable, or does not answer within two seconds, its
+    last value is used, and it is read again every `ttl` seconds. Writes go to the backend, and count here immediately.
+    A cache disables watching: use it where one connection for each worker is too many. (Workers still watch a backend
+    that supports draining.)
 
     Args:
         backend: The backend, or its URL for `backend_from_url`.

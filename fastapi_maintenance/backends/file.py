@@ -61,9 +61,8 @@ class LocalFileBackend(DetailedBackend):
     """
 
     def __init__(self, file_path: str | os.PathLike[str]) -> None:
-        if not isinstance(file_path, (str, os.PathLike)):
-            reject("file_path", "a path", file_path)
-        self.file_path: str = os.fspath(file_path)
+        path: object = os.fspath(file_path) if isinstance(file_path, os.PathLike) else file_path
+        self.file_path: str = path if isinstance(path, str) else reject("file_path", "a path", path)
         if not self.file_path or "\0" in self.file_path:
             reject_value("file_path", "name a file", self.file_path)
         self._path = os.path.abspath(self.file_path)  # noqa: PTH100 -- stays the same if the current directory changes

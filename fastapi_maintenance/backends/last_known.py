@@ -59,25 +59,26 @@ class Known:
         """The moment at which the last write by this process began or ended."""
         self.logged: tuple[bool, datetime] | None = None
         """Whether maintenance was on when that was last logged, and when."""
+        self.error: Exception | None = None
+        """What the last read raised; None: it succeeded."""
         self._asked = 0
-        self._error: Exception | None = None
         self._answered_at = -float("inf")
         self._followed_until = -float("inf")
         self._reading: tuple[object, anyio.Event] | None = None  # the event loop of the read in progress, and its end
         self._subscribers: dict[object, tuple[object, Callable[[], None]]] = {}
-        self._lock = threading.RLock()  # reentrant: the garbage collector may end a subscription while it is held
+        self._lock = threading.RLock()  # reentrant: `write` calls `put` while it holds the lock
 
     def peek(self, ttl: float) -> MaintenanceState | None:
-        """Return the state if it is followed or was read less than `ttl` seconds ago; None: it has to be read."""
+        """Return the state if it is followed, or became known less than `ttl` seconds ago; None: it has to be read."""
         now = time.monotonic()
-        if now < self._followed_until or (now < self._answered_at + ttl and self._error is None):
+        if now < self._followed_until or (now < self._answered_at + ttl and self.error is None):
             return self.state
         return None
 
     @property
     def is_available(self) -> bool:
         """Whether the last read succeeded."""
-        return self._error is None
+        return self.error is None
 
     @property
     def is_followed(self) -> bool:
@@ -100,15 +101,15 @@ class Known:
             ttl: Seconds for which an answer counts; concurrent callers share one read. 0: each caller reads for itself.
             timeout: Seconds to wait at most.
         """
+        asked = moment()
         try:
             with in_time(timeout):
                 if ttl:
                     return await self.get(backend, ttl)
-                asked = moment()
                 state = await guarded(read_state(backend))
         except Exception as error:  # noqa: BLE001 -- whatever a store raises, requests go on
-            if error is not self._error:  # else another caller has recorded it
-                self.fail(error)
+            if error is not self.error:  # else another caller has recorded it
+                self.fail(error, asked)
             return self.state
         self.put(state, asked)
         return state  # the answer to this caller, although another one may have received a newer state
@@ -123,14 +124,14 @@ class Known:
             if ended is None or loop is not current_loop():  # a read can only be awaited in its own event loop
                 await self._read_now(backend)
                 break
-            if self._error is not None:
+            if self.error is not None:
                 break
             before = self._answered_at
             await ended.wait()
             if self._answered_at != before:  # else the read was cancelled
                 break
-        if self._error is not None:
-            raise self._error.with_traceback(None)
+        if self.error is not None:
+            raise self.error.with_traceback(None)
         return cast("MaintenanceState", self.state)
 
     def put(self, state: MaintenanceState, asked: int) -> bool:
@@ -140,7 +141,7 @@ class Known:
                 return False
             was_available = self.is_available
             is_new = state != self.state or not was_available
-            self.state, self._asked, self._error = state, asked, None
+            self.state, self._asked, self.error = state, asked, None
             self._answered_at = time.monotonic()
         if not was_available:
             _logger.warning("The maintenance state can be read again from %s", self.name)
@@ -148,12 +149,14 @@ class Known:
             self.notify()
         return True
 
-    def fail(self, error: Exception) -> None:
-        """Record that the store is unavailable, and log it if it was available before."""
+    def fail(self, error: Exception, asked: int) -> None:
+        """Record that a read that began at that moment failed, unless a later state is known; log an outage once."""
         with self._lock:
-            was_available, state = self.is_available, self.state
-            self._answered_at, self._error = time.monotonic(), error
             self._reading = None  # a read that hangs must not keep others from trying
+            if asked < self._asked:
+                return
+            was_available, state = self.is_available, self.state
+            self._answered_at, self.error = time.monotonic(), error
         if not was_available:
             return
         if state is None:
@@ -205,7 +208,7 @@ class Known:
         try:
             self.put(await guarded(read_state(backend)), asked)
         except Exception as error:  # noqa: BLE001 -- raised to all callers until the next try
-            self.fail(error)
+            self.fail(error, asked)
         finally:
             if self._reading is reading:
                 self._reading = None
@@ -231,19 +234,18 @@ def uncached(backend: StateBackend) -> StateBackend:
 
 
 def key_of(backend: StateBackend) -> object:
-    """Return what identifies a switch: the `switch_identity` of its backend, else the backend, or its id if unhashable.
+    """Return what identifies a switch: the `switch_identity` of its backend, else the backend; if unhashable, its id.
 
     A cache has the key of the backend behind it.
     """
     backend = uncached(backend)
     identity: object = getattr(backend, "switch_identity", None)
-    if identity is not None:
-        return identity
+    key = backend if identity is None else identity
     try:
-        hash(backend)
+        hash(key)
     except TypeError:
         return id(backend)
-    return backend
+    return key
 
 
 def known_of(backend: StateBackend) -> Known:

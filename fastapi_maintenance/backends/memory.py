@@ -1,12 +1,13 @@
 """A backend in the memory of this process."""
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from typing import ClassVar
 
 import anyio
 
 from fastapi_maintenance._helpers.checks import reject
-from fastapi_maintenance._helpers.process import ThreadLock
+from fastapi_maintenance._helpers.process import ThreadLock, identity
 from fastapi_maintenance.backends.base import DetailedBackend
 from fastapi_maintenance.codec import state_to_text
 from fastapi_maintenance.state import MaintenanceState, Switch
@@ -77,16 +78,16 @@ class MemoryWorkers:
     is_durable: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        self._reports: dict[str, str] = {}
+        self._reports: defaultdict[str, dict[str, str]] = defaultdict(dict)  # by process: a forked child has none yet
 
     async def sign(self, worker: str, report: str, /) -> None:
         """Record the report of a worker."""
-        self._reports[worker] = report
+        self._reports[identity()][worker] = report
 
     async def leave(self, worker: str, /) -> None:
         """Remove the record of a worker."""
-        self._reports.pop(worker, None)
+        self._reports[identity()].pop(worker, None)
 
     async def reports(self) -> Mapping[str, str]:
         """Return the last report of each worker."""
-        return self._reports.copy()
+        return self._reports[identity()].copy()

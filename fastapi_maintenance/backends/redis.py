@@ -101,7 +101,7 @@ class RedisBackend(StoreBackend):
         if isinstance(self.client, RedisCluster):
             return "redis+cluster", id(self.client), self.key
         pool = self.client.connection_pool
-        facts = pool.connection_kwargs
+        facts = {"host": "localhost", "port": 6379, "db": 0} | pool.connection_kwargs
         service = getattr(pool, "service_name", None), id(getattr(pool, "sentinel_manager", None))  # of a Sentinel
         return "redis", *(facts.get(name) for name in ("host", "port", "path", "db")), *service, self.key
 

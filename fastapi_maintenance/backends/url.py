@@ -60,6 +60,8 @@ def _from_url(name: str, url: str) -> StateBackend:
     scheme, colon, rest = url.partition(":")
     dialect, _, driver = scheme.partition("+")
     if colon and scheme == "env":
+        if rest.startswith("/"):  # it would be a variable of that name, and off
+            reject_value(name, f"name a variable, such as env:{rest.strip('/') or 'NAME'}", url)
         return EnvVarBackend(unquote(rest) or None)
     if colon and scheme == "file":
         return _file(name, rest)
@@ -145,7 +147,8 @@ def _redis(name: str, scheme: str, rest: str) -> StateBackend:
 def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
     from fastapi_maintenance.backends.sqlalchemy.backend import SQLAlchemyBackend, close_engine, make_engine  # noqa: PLC0415 -- an extra
 
-    for option, _ in parse_qsl(url.partition("?")[2]):
+    options = parse_qsl(url.partition("?")[2], keep_blank_values=True)
+    for option, _ in options:
         if option != "create_table" and get_close_matches(option, ["create_table"]):
             msg = f"{name} has {option!r} in its query; did you mean create_table?"
             raise ValueError(msg)
@@ -154,6 +157,7 @@ def _sqlalchemy(name: str, url: str, scheme: str) -> StateBackend:
     except ValueError as error:
         msg = f"{name} must begin with {_KNOWN_SCHEMES}, or be another URL of SQLAlchemy; {scheme}: {error}"
         raise ValueError(msg) from None
+    given = {option: "" for option, value in options if not value} | given  # SQLAlchemy drops empty values
     word = given.get("create_table", "true").lower()
     if word not in ("true", "false"):
         msg = f"{name} must have create_table=true or create_table=false in its query, got {word!r}"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from starlette.types import ASGIApp
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.checks import check_bool, reject
+from fastapi_maintenance._helpers.checks import check_bool, reject, reject_value
 from fastapi_maintenance._helpers.framework import Starlette
 from fastapi_maintenance._routing.forced_by_tests import forced
 from fastapi_maintenance._routing.layers import layers_of
@@ -68,7 +68,12 @@ class MovedClock:
         Raises:
             ValueError: The time would not be between the years 1 and 9999.
         """
-        _put_ahead(clock.offset[0] + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
+        by = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
+        try:
+            ahead = clock.offset[0] + timedelta(**by)
+        except OverflowError:  # more than a timedelta can be
+            reject_value("the time", "stay between the years 1 and 9999", by)
+        _put_ahead(ahead)
 
     def move_to(self, moment: datetime) -> None:
         """Move the clock to an aware datetime.

@@ -10,7 +10,8 @@ from typing import Any
 
 import anyio
 
-from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, in_time
+from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, guarded, in_time
+from fastapi_maintenance.backends.last_known import uncached
 from fastapi_maintenance.backends.url import close_if_made_here
 from fastapi_maintenance.errors import ReadOnlyBackendError
 from fastapi_maintenance.state import Hold, MaintenanceState, Switch, Window
@@ -181,7 +182,7 @@ class Instance:
                 result = attrgetter(method)(self.backend)(*args)
                 is_async = inspect.isawaitable(result)
                 if is_async:
-                    result = await result
+                    result = await guarded(result)
         except ChangeFailedError:
             raise
         except Exception as error:
@@ -223,7 +224,7 @@ class Watch:
                     states.close()
                     raise Broken(ASYNC, "watch() is a coroutine, not an async iterator")  # noqa: TRY301 -- kept too
                 try:
-                    await self._follow(states)
+                    await guarded(self._follow(states))
                 finally:
                     if hasattr(states, "aclose"):  # as generators do
                         with anyio.move_on_after(ANSWER_TIMEOUT, shield=True):
@@ -302,5 +303,5 @@ async def opened_instance(
     async with AsyncExitStack() as stack:
         if isinstance(backend, AbstractAsyncContextManager):
             backend = await stack.enter_async_context(backend)
-        stack.push_async_callback(close_if_made_here, backend)
+        stack.push_async_callback(close_if_made_here, uncached(backend))
         yield Instance(backend, name, calls, patience=patience)

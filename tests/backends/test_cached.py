@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fastapi_maintenance import (
     plan_maintenance,
     set_maintenance_mode,
 )
+from fastapi_maintenance.backends.last_known import known_of, moment
 from fastapi_maintenance.testing import moved_clock
 from fastapi_maintenance.typing import DetailedStateBackend, PeekableStateBackend, WatchableStateBackend
 from tests.middleware.test_failures import app_on, hang, records, status
@@ -76,13 +78,21 @@ async def test_cached_sees_writes_of_this_process_at_once(make: Make, through_it
 
 
 @each_store
-async def test_cached_uses_the_last_value_during_an_outage(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+async def test_cached_uses_the_last_value_during_an_outage(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["fastapi_maintenance.backends.cached"], "ANSWER_TIMEOUT", 0.05)
     store = make()
     backend = cached(store, ttl=0.02)
     app = app_on(backend, read_timeout=0.3)
-    store.before_read = be_down
-    with pytest.raises(ConnectionError, match="the store is down"):
-        await backend.get_value()
+    for failure, error, text in (
+        (hang, TimeoutError, "no answer within 0.05 seconds"),
+        (be_down, ConnectionError, "the store is down"),
+    ):
+        store.before_read = failure
+        with pytest.raises(error, match=text):
+            await backend.get_value()
+        await anyio.sleep(0.03)
     store.come_back()
     await backend.set_value(True)
     records(caplog)
@@ -90,8 +100,8 @@ async def test_cached_uses_the_last_value_during_an_outage(make: Make, caplog: p
         store.before_read = failure
         await anyio.sleep(0.03)
         assert [await status(app) for _ in range(3)] == [503, 503, 503]
-        if failure is be_down:
-            assert await backend.get_value()
+        assert await backend.get_value()
+        assert await get_maintenance_mode(backend)
         store.come_back()
 
         async def can_be_read() -> bool:
@@ -119,6 +129,21 @@ async def test_cached_read_that_never_ends_does_not_keep_others_from_reading() -
         assert await status(app) == 200
         await answers(app, 503)
         group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("ttl", [0, 0.1])
+async def test_known_read_that_hangs_does_not_count_after_a_later_one_that_succeeds(
+    ttl: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = DetailedStore(True)
+    known = known_of(store)
+    async with anyio.create_task_group() as group:
+        store.before_read = hang
+        group.start_soon(known.read, store, ttl, 0.1)
+        await anyio.wait_all_tasks_blocked()
+        store.come_back()
+        known.put(await store.get_state(), moment())
+    assert (known.is_available, records(caplog)) == (True, [])
 
 
 @pytest.mark.parametrize("began", ["before", "during"])

@@ -113,7 +113,7 @@ async def test_file_with_invalid_content_raises_and_is_overwritten_with_a_warnin
     assert (str(of_change.value), error.startswith(rule.format(path=path)), len(error) < 2_000) == (error, True, True)
     assert (path.read_bytes(), messages_of(caplog)) == (content, [])
     await backend.set_value(True)
-    assert messages_of(caplog) == [f"{path} is replaced, as if it had been off: {error}"]
+    assert messages_of(caplog) == [f"{path} is being replaced, as if it had been off: {error}"]
     assert (path.read_text(), backend.peek()) == ("1\n", ON)
 
 
@@ -345,10 +345,16 @@ async def test_file_write_lock_is_taken_raises(name: str, tmp_path: Path, monkey
     assert backend.peek() == ON
 
 
+class BytesPath:
+    def __fspath__(self) -> bytes:
+        return b"mode"
+
+
 @pytest.mark.parametrize(
     ("path", "error", "rule"),
     [
         *((path, TypeError, f"be a path, got {type(path).__name__} {path!r}") for path in (None, 7, b"mode", ["mode"])),
+        (BytesPath(), TypeError, "be a path, got bytes b'mode'"),
         *((path, ValueError, f"name a file, got {path!r}") for path in ("", "a\0b")),
     ],
 )

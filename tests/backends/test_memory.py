@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from fastapi_maintenance import BaseStateBackend, MaintenanceState, MemoryBackend, Switch
+from fastapi_maintenance._helpers import process
 from fastapi_maintenance.backends.base import Read, StoreBackend, Wait
 from fastapi_maintenance.typing import StateChange
 from tests.backends.helpers import OFF, ON
@@ -32,6 +33,17 @@ def test_memory_backend_with_invalid_state_raises(given: Any) -> None:  # noqa: 
     rule = rf"^state must be a MaintenanceState, True or False, got {type(given).__name__} {given!r}$"
     with pytest.raises(TypeError, match=rule):
         MemoryBackend(given)
+
+
+async def test_memory_workers_in_a_forked_child_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = MemoryBackend().workers
+    await workers.sign("parent", "{}")
+    monkeypatch.setattr(process, "_identity", ["child"])
+    await workers.leave("parent")
+    await workers.sign("child", "{}")
+    assert await workers.reports() == {"child": "{}"}
+    monkeypatch.undo()
+    assert await workers.reports() == {"parent": "{}"}
 
 
 async def test_base_state_backend_converts_between_words_and_booleans() -> None:

@@ -53,6 +53,7 @@ from tests.backends.helpers import (  # noqa: F401 -- a fixture
     on_asyncio,
     run_python,
     wait_for_workers,
+    watched,
 )
 from tests.middleware.test_failures import app_on, status
 from tests.servers import Postgres, running
@@ -425,6 +426,67 @@ async def test_postgresql_worker_whose_connection_is_lost_while_it_begins_to_lis
     async with connected(url_of(driver)) as backend, living(app_on(backend)):
         await wait_for_workers(backend, os.getpid())
     assert len(lost) == 1
+
+
+async def test_postgresql_watch_that_waits_for_the_lock_of_its_worker_raises_in_time(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(postgres.url) as backend, backend.engine.connect() as other:
+        await other.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(backend._workers._lock())))
+        monkeypatch.setattr(postgresql_module, "ANSWER_TIMEOUT", 0.3)
+        with pytest.raises(TimeoutError, match="no answer within"):
+            await anext(backend.watch())
+
+
+@pytest.mark.parametrize("method", ["read_row", "write_row"])
+@pytest.mark.parametrize("before", [[], ["first"]])
+@pytest.mark.parametrize("after", [[], ["new"]])
+async def test_postgresql_sign_that_is_cancelled_and_late_changes_nothing(
+    method: str, before: list[str], after: list[str], postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(postgres.url) as backend, watched(backend):
+        await backend.set_value(False)
+        workers, original = backend.workers, getattr(backend._rows, method)
+        for report in before:
+            await workers.sign(WORKER, report)
+        is_late, may_go_on = anyio.Event(), anyio.Event()
+
+        async def be_late(connection: AsyncConnection, key: str, *row: object) -> object:
+            if key != backend.key and not is_late.is_set():
+                is_late.set()
+                await may_go_on.wait()
+            return await original(connection, key, *row)
+
+        monkeypatch.setattr(backend._rows, method, be_late)
+        signing = asyncio.ensure_future(workers.sign(WORKER, "old"))
+        await is_late.wait()
+        signing.cancel()
+        await asyncio.wait([signing])
+        for report in after:
+            await workers.sign(WORKER, report)
+        if not after:
+            await workers.leave(WORKER)
+        may_go_on.set()
+        await table_module.finish_operations()
+        assert await workers.reports() == dict.fromkeys([WORKER] if after else [], "new")
+
+
+async def test_postgresql_sign_at_the_same_time_as_another_write_of_its_row_is_stored(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(postgres.url) as backend, watched(backend):
+        await backend.set_value(False)
+        await backend.workers.sign(WORKER, "first")
+        write = backend._rows.write_row
+
+        async def be_overtaken(*args: Any) -> bool:  # noqa: ANN401 -- passed on
+            monkeypatch.undo()
+            await execute(backend, "UPDATE fastapi_maintenance SET version = version + 1")
+            return bool(await write(*args))
+
+        monkeypatch.setattr(backend._rows, "write_row", be_overtaken)
+        await backend.workers.sign(WORKER, "new")
+        assert await backend.workers.reports() == {WORKER: "new"}
 
 
 async def test_sqlite_that_is_locked_holds_no_request(tmp_path: Path) -> None:

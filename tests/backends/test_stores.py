@@ -87,7 +87,7 @@ async def test_store_with_invalid_value_raises_and_is_overwritten_with_a_warning
                 await attempt
         await set_maintenance_mode(True, backend)
         assert await backend.get_state() == ON
-    assert messages_of(caplog) == [f"{backend!r} is replaced, as if it had been off: {caught.value}"]
+    assert messages_of(caplog) == [f"{backend!r} is being replaced, as if it had been off: {caught.value}"]
     assert str(caught.value).startswith(("value must be", "text must be"))
 
 

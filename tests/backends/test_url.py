@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
     MemoryBackend,
+    StateBackend,
     backend_from_url,
     cached,
     configure_backend,
@@ -126,6 +127,8 @@ KNOWN = r"one of env: file: memory: redis: .* postgresql\+asyncpg: .* sqlite\+ai
         ("file:a?b", "^url must have .* percent-encoded"),
         ("file:a#b", "^url must have .* percent-encoded"),
         ("env:A=B", "^var_name must be a name without '='"),
+        ("env://CLOSED", "^url must name a variable, such as env:CLOSED, got 'env://CLOSED'$"),
+        ("env:/CLOSED", "^url must name a variable, such as env:CLOSED, got 'env:/CLOSED'$"),
         ("redis://host:port", "^url must be a Redis URL, such as redis://host:6379/0: redis-py rejects it with"),
         ("redis:host:6379", "it has no host$"),
         ("rediss://", "it has no host$"),
@@ -139,6 +142,8 @@ KNOWN = r"one of env: file: memory: redis: .* postgresql\+asyncpg: .* sqlite\+ai
         ("secret@host:6379", "got a text with an @ before its first colon$"),
         ("postgresql+asyncpg://me:x@y:secret@db:zz/shop", "SQLAlchemy rejects it with"),
         ("redis://host?key=", "^key must not be empty"),
+        ("sqlite+aiosqlite://?key=", "^key must be 1 to 255 characters long, got ''$"),
+        ("sqlite+aiosqlite://?create_table=", "^url must have create_table=true or .* in its query, got ''$"),
         ("sqlite+aiosqlite://?create_table=maybe", "^url must have create_table=true or .* in its query, got 'maybe'$"),
         ("postgresql://me:secret@db", r"^url must name an async driver, postgresql\+asyncpg: or .*psycopg:, got"),
         ("sqlite:///x.db", r"^url must name an async driver, sqlite\+aiosqlite:, got 'sqlite:'$"),
@@ -302,12 +307,48 @@ def test_key_of_a_switch_is_the_same_for_its_url_and_differs_in_anything_else() 
             "redis://h?key=a",
             "unix:///run/redis.sock",
         ),
-        *("postgresql+asyncpg:///shop?host=/run/a", "postgresql+asyncpg:///shop?host=/run/b"),
+        *("postgresql+asyncpg://h/shop", "postgresql+asyncpg://a@h/shop"),  # a role may have a schema of its own
+        *(
+            "postgresql+asyncpg:///shop",
+            "postgresql+asyncpg:///shop?host=/run/a",
+            "postgresql+asyncpg:///shop?host=/run/b",
+        ),
         *("sqlite+aiosqlite:///shop.db", "sqlite+aiosqlite:///shop.db?key=a"),
     ]
     sentinel: Any = Sentinel([("127.0.0.1", 1)])  # type: ignore[no-untyped-call]  # untyped in redis-py
     engine = create_async_engine("sqlite+aiosqlite:///shop.db").execution_options(schema_translate_map={None: "a"})
-    others = [SQLAlchemyBackend(engine), *(RedisBackend(sentinel.master_for(name)) for name in ("shop", "billing"))]
+    hosts = [create_async_engine("postgresql+asyncpg:///shop", connect_args={"host": host}) for host in "ab"]
+    others = [
+        *map(SQLAlchemyBackend, [engine, *hosts]),
+        *(RedisBackend(sentinel.master_for(name)) for name in ("shop", "billing")),
+    ]
     keys = [key_of(backend) for backend in [*map(backend_from_url, urls), *others]]
     assert keys[: len(urls)] == [key_of(backend_from_url(url)) for url in urls]
     assert len({*keys}) == len(urls) + len(others)
+
+
+@only_asyncio
+@pytest.mark.parametrize(
+    "backends",
+    [
+        [
+            *map(
+                backend_from_url,
+                ["redis://h", "redis://h:6379", "redis://h/0", "redis://me:secret@h:6379/0?key=" + MODE],
+            )
+        ],
+        [backend_from_url("redis://localhost"), RedisBackend(redis.asyncio.Redis())],
+        [*map(backend_from_url, ["postgresql+asyncpg://h/shop", "postgresql+psycopg://h:5432/shop"])],
+    ],
+    ids=["redis", "client", "postgresql"],
+)
+async def test_key_of_a_switch_is_the_same_with_and_without_defaults(backends: list[StateBackend]) -> None:
+    assert len({key_of(backend) for backend in backends}) == 1
+
+
+def test_key_of_a_switch_whose_identity_is_unhashable_is_the_backend_itself() -> None:
+    class ListsItsIdentity(BareSwitch):
+        switch_identity = ["store", "key"]  # noqa: RUF012 -- as a user may
+
+    one, other = ListsItsIdentity(), ListsItsIdentity()
+    assert (key_of(one) == key_of(cached(one)), key_of(one) == key_of(other)) == (True, False)

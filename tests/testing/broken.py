@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
@@ -26,6 +27,7 @@ TO_THE_LETTER = scenarios.a_written_state_is_read_to_the_letter
 LAST_STATE = scenarios.a_watch_yields_the_last_state
 KNOWN = scenarios.a_worker_that_has_signed_is_known_until_it_leaves
 LAST_REPORT = scenarios.the_last_report_of_each_worker_is_kept
+CANCELLED = "it raised CancelledError, although its task was not cancelled"
 HANGS = "raised TimeoutError: no answer within 1 seconds"
 
 
@@ -67,6 +69,12 @@ broken("ReadsText", BareSwitch, TYPES, "got '0'", get_value=later(lambda self: "
 broken("ReadsInSync", BareSwitch, ASYNC, "get_value() is not async", get_value=lambda self: self.value)
 broken("WritesInSync", BareSwitch, ASYNC, "set_value() is not async", set_value=lambda *_: None)
 broken("CannotBeWritten", object, KIND, "returned CannotBeWritten, which lacks set_value()", get_value=later(bool))
+
+
+@breaks(WORKS, f"raised RuntimeError: {CANCELLED}")
+class RaisesCancelledError(BareSwitch):
+    async def get_value(self) -> bool:
+        raise asyncio.CancelledError
 
 
 @breaks(WORKS, "raised KeyError: 'mode'")
@@ -282,6 +290,13 @@ class BeginsWithAChange(Watchable):
         while True:
             await self._changed.wait()
             yield await self.get_state()
+
+
+@breaks(scenarios.a_watch_begins_with_the_state, f"watch() raises RuntimeError('{CANCELLED}')")
+class WatchRaisesCancelledError(Watchable):
+    async def watch(self) -> AsyncIterator[MaintenanceState]:
+        yield MaintenanceState()
+        raise asyncio.CancelledError
 
 
 @breaks(LAST_STATE, "watch() ends by itself")

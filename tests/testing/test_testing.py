@@ -180,6 +180,25 @@ def test_check_backend_context_manager_makes_clients_on_its_event_loop_and_passe
     assert len(clients) == 2
 
 
+@pytest.mark.parametrize("wrap", [lambda backend: backend, cached])
+def test_check_backend_closes_clients_of_urls(wrap: Callable[[Any], StateBackend], tmp_path: Path) -> None:
+    closed: list[object] = []
+
+    def make_backend() -> StateBackend:
+        backend: Any = backend_from_url(f"sqlite+aiosqlite:///{tmp_path}/switch.db")
+        close = backend.close_client
+
+        async def close_client() -> None:
+            closed.append(backend)
+            await close()
+
+        backend.close_client = close_client
+        return wrap(backend)
+
+    check_backend(make_backend, scenarios=())
+    assert len(closed) == 2
+
+
 # What it finds
 
 PROMISE = "A read returns what was written, through another instance too."

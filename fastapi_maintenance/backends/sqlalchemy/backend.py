@@ -34,6 +34,8 @@ from fastapi_maintenance.typing import StateChange, WorkerRegistry
 
 _LISTEN_AGAIN = 30.0  # seconds after a refusal to listen before the next try
 _IN_QUERY = ["create_table", "key"]
+_PLACES = {"host", "odbc_connect", "service", "unix_socket"}  # options in the query that name a server
+_PORTS = {"mariadb": 3306, "mysql": 3306, "postgresql": 5432}
 _T = TypeVar("_T")
 _logger = get_logger()
 
@@ -50,7 +52,9 @@ class SQLAlchemyBackend(StoreBackend):
     Args:
         engine: An engine that you create and dispose of. On PostgreSQL, each event loop in which the state is followed
             keeps one connection of its pool.
-        key: Distinguishes this switch from others in the same table; at most 255 characters.
+        key: Distinguishes this switch from others in the same table; at most 255 characters. It must also differ if
+            engines of one process have the same URL, with a host or file, but `async_creator`, `connect_args` or an
+            event leads each to another database or schema.
         metadata: The `MetaData` to add the table to, so that migrations include it; its schema is used.
         create_table: Whether the first write creates the table if it is missing. False: your migrations create it;
             until then, reads are off, and writes raise a `MissingTableError`. None: False with `metadata`, else True.
@@ -90,12 +94,16 @@ class SQLAlchemyBackend(StoreBackend):
 
     @property
     def switch_identity(self) -> Hashable:
-        """Identifies this switch: the database, the table and the key."""
-        url = self.engine.url
-        in_memory = url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
-        facts = url.get_backend_name(), url.host, url.port, url.database, str(sorted(url.query.items()))
+        """Identifies this switch: the database, the user, who may have a schema, the table and the key."""
+        url, kind = self.engine.url, self.engine.url.get_backend_name()
+        if kind == "sqlite":
+            is_complete = url.database not in {None, "", ":memory:"}
+        else:  # an engine of the user's without a server in its URL may have `async_creator` or `connect_args`
+            is_complete = bool(url.host or _PLACES & url.query.keys() or self.close_client)
+        port = url.port or _PORTS.get(kind)
+        facts = kind, url.username, url.host, port, url.database, str(sorted(url.query.items()))
         schemas = self.engine.get_execution_options().get("schema_translate_map")
-        return id(self.engine) if in_memory else facts, str(schemas), self.table.fullname, self.key
+        return facts if is_complete else id(self.engine), str(schemas), self.table.fullname, self.key
 
     def __repr__(self) -> str:
         where = self.engine.url.set(query={}).render_as_string()  # the query may contain a password too

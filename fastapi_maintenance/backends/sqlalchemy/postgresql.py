@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import anyio
-from sqlalchemy import BigInteger, bindparam, column, delete, func, select, update
+from sqlalchemy import BigInteger, bindparam, column, delete, func, select
 from sqlalchemy import text as sql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from fastapi_maintenance._helpers.process import identity, let_go_in_children, remembered
 from fastapi_maintenance._helpers.waiting import ANSWER_TIMEOUT, current_loop, in_time
 from fastapi_maintenance.backends.base import Wait
-from fastapi_maintenance.backends.sqlalchemy.table import Row, SwitchTable, open_connection, run_operation
+from fastapi_maintenance.backends.sqlalchemy.table import SwitchTable, open_connection, run_operation
 from fastapi_maintenance.errors import NotSupportedError
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ class PostgreSQLWorkers:
         self._run = run
         self._rows = rows
         self._table = rows.table
+        self._signed: dict[str, str] = {}  # what the row of each worker of this process has to be
         self._switch = hashlib.sha256(key.encode()).hexdigest()[:16]  # a key may be too long
 
     def refuse(self, reason: str) -> bool:
@@ -181,7 +182,8 @@ class PostgreSQLWorkers:
         The lock is a shared one, since the database may still count it for a previous connection that was lost.
         """
         number = self._lock()
-        await connection.execute(select(func.pg_advisory_lock_shared(number)))
+        with in_time(ANSWER_TIMEOUT):
+            await connection.execute(select(func.pg_advisory_lock_shared(number)))
         _held.append(number)
         _refused.pop(number, None)
         try:
@@ -201,27 +203,34 @@ class PostgreSQLWorkers:
                 msg = f"drains need a listening connection in each worker, which is refused here: {_refused[number]}"
                 raise NotSupportedError(msg)
             await anyio.sleep(_POLL)
-        await self._run(partial(self._write, row=self._row(worker), text=f"{number} {report}"))
+        row, text = self._row(worker), f"{number} {report}"
+        self._signed[row] = text
+        while not await self._run(partial(self._write, row, text)):
+            pass
 
     async def leave(self, worker: str, /) -> None:
         """Remove the row of a worker."""
-
-        async def remove(connection: AsyncConnection) -> None:
-            await connection.execute(delete(self._table).where(self._table.c.key == self._row(worker)))
-
-        await self._run(remove)
+        row = self._row(worker)
+        self._signed.pop(row, None)
+        await self._run(partial(self._remove, row))
 
     async def reports(self) -> Mapping[str, str]:
         """Return the report of each worker whose lock is held, and remove the rows of the others."""
         reports: dict[str, str] = await self._run(self._read)
         return reports
 
-    async def _write(self, connection: AsyncConnection, *, row: str, text: str) -> None:
-        table, found = self._table, await self._rows.read_row(connection, row)
-        if found.version is None:
-            await self._rows.write_row(connection, row, text, Row())
-        elif found.state != text:
-            await connection.execute(update(table).where(table.c.key == row).values(state=text))
+    async def _write(self, row: str, text: str, connection: AsyncConnection) -> bool:
+        """Write a row, unless a later call has replaced or removed it; return False if another write came first."""
+        found = await self._rows.read_row(connection, row)
+        if self._signed.get(row) != text:  # this caller was cancelled
+            return True
+        is_written = found.state == text or await self._rows.write_row(connection, row, text, found)
+        if row not in self._signed:  # `leave` may have come first
+            await self._remove(row, connection)
+        return is_written
+
+    async def _remove(self, row: str, connection: AsyncConnection) -> None:
+        await connection.execute(delete(self._table).where(self._table.c.key == row))
 
     async def _read(self, connection: AsyncConnection) -> dict[str, str]:
         table, prefix = self._table, self._row("")
