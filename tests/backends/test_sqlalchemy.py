@@ -243,6 +243,7 @@ async def test_postgresql_reads_that_are_cancelled_leave_no_connection_to_the_ga
             warnings.simplefilter("always")
             for turns in range(60):
                 if turns % 4 == 0:
+                    await table_module.finish_operations()
                     await backend.engine.dispose()  # so that some have to connect
                 reading = asyncio.ensure_future(backend.get_state())
                 for _ in range(turns):
