@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from fastapi_maintenance._helpers.checks import check_callable
 from fastapi_maintenance._helpers.process import alive, remembered
@@ -128,8 +128,9 @@ def _put(endpoint: _Endpoint, *, forced_on: bool) -> _Endpoint:
             marks = vars(thing.__self__).get(_METHOD_MARKS, {})
             setattr(thing.__self__, _METHOD_MARKS, {**marks, thing.__func__: _Mark(forced_on)})
         else:
-            _marked[id(thing)] = thing  # first, since it fails if there are no weak references to the thing
+            ref(thing)  # fails if the thing cannot be in `_marked`
             setattr(thing, _MARK, _Mark(forced_on))
+            _marked[id(thing)] = thing
         _marks_put[0] += 1
     except (AttributeError, TypeError):
         msg = f"endpoint must be able to carry a mark, got {thing!r}: mark a function that calls it"

@@ -27,10 +27,10 @@ def _check(part: Any) -> None:  # noqa: ANN401 -- a Switch, a Window or a Hold
         elif name in TIMES:
             object.__setattr__(part, name, _in_utc(name, value))
         elif name == "id" or value is not None:
-            _check_text(name, value)
+            _check_short_text(name, value)
 
 
-def _check_text(name: str, value: object) -> None:
+def _check_short_text(name: str, value: object) -> None:
     text = check_str(name, value)
     if name == "id" and not text:
         reject_value(name, "not be empty", text)

@@ -218,7 +218,7 @@ async def test_forked_child_of_a_thread_that_holds_a_lock_uses_the_store(
     monkeypatch.setattr(process, "_identity", process._identity.copy())
     backend = backend_of(tmp_path / "switch")
     for lock in list(process._locks):
-        lock.now.acquire(blocking=False)
+        lock.current.acquire(blocking=False)
     process._begin_as_child()  # as the fork does in the child
     with anyio.fail_after(30):
         assert await backend.update_state(lambda state: state) == await backend.get_state()

@@ -66,10 +66,10 @@ def let_go_in_children(fileno: Callable[[], int]) -> None:
 
 
 class ThreadLock:
-    """A lock of which a forked child gets a new one: the thread that holds the old one runs in the parent alone."""
+    """A lock that a forked child replaces, since the thread that holds it does not run there."""
 
     def __init__(self) -> None:
-        self.now = threading.Lock()
+        self.current = threading.Lock()
         """The lock of this process."""
         _locks.add(self)
 
@@ -85,7 +85,7 @@ def _begin_as_child() -> None:
                 os.close(nothing)
     _descriptors.clear()
     for lock in list(_locks):
-        lock.now = threading.Lock()
+        lock.current = threading.Lock()
 
 
 with suppress(AttributeError):  # Windows has no forks

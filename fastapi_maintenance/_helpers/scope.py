@@ -1,5 +1,6 @@
 """Read an ASGI scope as the router reads it, and its path as lenient readers may read it."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable
@@ -11,10 +12,9 @@ from starlette.types import Scope
 HIDDEN_APP = "fastapi_maintenance.hidden_app"  # key of a scope: the app, and so its own `root_path`, is unknown
 TEMPLATE = "fastapi_maintenance.template"  # key: the path of the route that will answer, with parameters in braces
 _PLAIN = re.compile(r"(?:/[a-z0-9_-]+)*/?")  # not possessive: Python before 3.11.5 has a bug in possessive groups
-_SEVERAL_READINGS = re.compile(
-    r"[\\?#\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *+(?:[;/]|$)"
-    r"|(?:^|/)[^/]{1,6}~[0-9]|:[^/]*:\$"  # other names of a file on Windows: a short name, and the type of a stream
-)
+_SEVERAL_READINGS = re.compile(r"[\\?#\x00-\x1f\x7f-\x9f]|(?:^|/)\.\. *+(?:[;/]|$)|:[^/:]*:\$")
+_HAS_SHORT_NAMES = os.name == "nt"
+_SHORT_NAME = re.compile(r"(?:^|/)[^/]{1,6}~[0-9]")
 _MOST_DECODINGS = 3
 _MOST_TO_NORMALIZE = 1024  # characters: normalizing many combining marks takes quadratic time
 
@@ -46,8 +46,8 @@ def lenient_path(path: str) -> str | None:
     A static folder, a proxy or a custom route may decode it again, merge slashes, drop `.` segments and parameters
     (`;a=b`), and ignore case or trailing dots and spaces of a name. A `..` segment, a backslash and a control character
     are read in too many ways (`$` in the pattern of a route matches before a final newline). An encoded `?` or `#` ends
-    the path once it is part of a URL again. On Windows, `/ADMINI~1` and `/administration::$INDEX_ALLOCATION` are
-    `/administration`.
+    the path once it is part of a URL again. Windows has other names for `/administration`, such as
+    `/administration::$INDEX_ALLOCATION`, and short ones, such as `/ADMINI~1`; elsewhere, the latter are usual.
     """
     if _PLAIN.fullmatch(path):  # the usual case
         return path
@@ -61,7 +61,7 @@ def lenient_path(path: str) -> str | None:
             break
     else:
         return None
-    if _SEVERAL_READINGS.search(path):
+    if _SEVERAL_READINGS.search(path) or (_HAS_SHORT_NAMES and _SHORT_NAME.search(path)):
         return None
     segments = (segment.partition(";")[0].rstrip(" .") for segment in path.casefold().split("/"))
     whole = "/" + "/".join(filter(None, segments))
@@ -74,8 +74,8 @@ def as_http(scope: Scope) -> Scope:
     if "query_string" not in scope or "headers" not in scope:  # the ASGI specification lets a server omit these
         whole = {"query_string": b"", "headers": [], **scope}
     if scope["type"] == "http":
-        # The scope itself, so that the app sees what a predicate adds. From outside, the app may be hidden, or replace
-        # the `root_path`; then this is the scope of `Answer.as_read`, a copy.
+        # So that the app sees what a predicate adds; if the app is hidden or replaces the `root_path`, this is a copy
+        # (`Answer.as_read`), and the app does not see it.
         return whole
     scheme = "https" if scope.get("scheme") == "wss" else "http"
     return {**whole, "type": "http", "method": "GET", "scheme": scheme, "extensions": {}}

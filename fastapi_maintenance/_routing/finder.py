@@ -6,6 +6,7 @@ Of several marks on the way to it, the nearest counts (`Answer.apply_mark`).
 that no endpoint answers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -15,7 +16,15 @@ from starlette.types import ASGIApp, Scope
 from fastapi_maintenance._helpers.framework import Starlette, is_overridden
 from fastapi_maintenance._helpers.scope import HIDDEN_APP, TEMPLATE, route_path
 from fastapi_maintenance._routing.documentation import shows_documentation
-from fastapi_maintenance._routing.layers import NOTHING, Layers, layers_of, mounted_layers, stack_of
+from fastapi_maintenance._routing.layers import (
+    NOTHING,
+    Layers,
+    has_middleware,
+    layers_of,
+    mounted_layers,
+    route_layers,
+    stack_of,
+)
 from fastapi_maintenance._routing.left_to_app import mark_at, redirects_slash, refuses, serves_unmatched, users_handler
 from fastapi_maintenance._routing.routes import Candidate, IncludedRouter, RouteIndex, handles_itself
 from fastapi_maintenance.decorators import has_forced_on
@@ -172,9 +181,7 @@ def _follow(layers: Layers, scope: Scope) -> Answer:
         scope[TEMPLATE] = template
         if not isinstance(route, (Mount, Host)):
             break
-        if candidate.layers is None or candidate.layers.app is not effective.app or not candidate.layers.is_current():
-            candidate.layers = mounted_layers(effective)
-        layers = candidate.layers
+        layers = _kept_layers(candidate, effective, mounted_layers)
 
     # The endpoint.
     is_routed = isinstance(route, (Route, WebSocketRoute))
@@ -182,7 +189,7 @@ def _follow(layers: Layers, scope: Scope) -> Answer:
     endpoint = effective.endpoint if is_routed else child.get("endpoint")
     methods = getattr(effective, "methods", None)
     app: Any = getattr(effective, "app", None)
-    answer.of_route = [Layers(app)] if is_routed and [*layers_of(app)][1:] else []
+    answer.of_route = [_kept_layers(candidate, effective, route_layers)] if is_routed and has_middleware(app) else []
     if not decides and ((methods and method not in methods) or refuses(endpoint, method, app)):
         answer.answered = not is_certain or users_handler(handling, 405) is not None
         return answer
@@ -190,6 +197,14 @@ def _follow(layers: Layers, scope: Scope) -> Answer:
     answer.apply_mark(mark_at(endpoint, method), decides=decides)
     answer.routed = scope if is_certain else None
     return answer
+
+
+def _kept_layers(candidate: Candidate, effective: Any, create: Callable[[Any], Layers]) -> Layers:  # noqa: ANN401 -- a route, or its context
+    """Return the layers at a route, which are kept until they change."""
+    layers: Layers | None = candidate.layers
+    if layers is None or layers.app is not effective.app or not layers.is_current():
+        layers = candidate.layers = create(effective)
+    return layers
 
 
 def _match_in_router(router: Any, scope: Scope, *, is_changed: bool) -> tuple[Any, BaseRoute, Scope, bool]:  # noqa: ANN401 -- a private class of FastAPI

@@ -110,7 +110,7 @@ def _layer_hints(layers: Layers, where: str) -> Iterator[tuple[str, str]]:
 def _mark_hints(
     routes: list[ListedRoute], apps: list[tuple[str, Layers]], included: list[Any]
 ) -> Iterator[tuple[str, str]]:
-    """Yield a hint for each mark on an included router, or on what only an app that hides its routes may lead to."""
+    """Yield a hint for each mark on an included router, or on something that only a hidden route may lead to."""
     reached: list[object] = [each for route in routes for each in endpoints_in(route.endpoint)]
     for _, layers in apps:
         reached += [*all_layers_of(layers.app), layers.owner, layers.router]

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
+from types import FunctionType
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -198,6 +199,16 @@ class Layers:
         if not known:
             self.unknown.append(layer)
             self.decides |= decides
+
+
+def has_middleware(app: ASGIApp) -> bool:
+    """Return whether the app of a route is wrapped in middleware of that route."""
+    return not isinstance(app, FunctionType) and len([*layers_of(app)]) > 1
+
+
+def route_layers(route: Any) -> Layers:  # noqa: ANN401 -- a route, or its context in an included router
+    """Return the layers of the middleware of a route, which has some."""
+    return Layers(route.app)
 
 
 def mounted_layers(mount: Any) -> Layers:  # noqa: ANN401 -- a mount or a host, or its context in an included router

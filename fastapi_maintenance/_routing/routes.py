@@ -33,7 +33,7 @@ class Candidate:
     decides: bool  # whether it decides by itself what answers
     is_plain: bool  # whether it matches as the framework's own routes do, and does not change the request
     mark: bool | None  # of the route itself
-    layers: Any = None  # the `Layers` of the mounted app, created on first use
+    layers: Any = None  # the `Layers` of the mounted app, or of the route itself, created on first use
 
 
 class RouteIndex:

@@ -50,7 +50,7 @@ def show_blocked(scope: Scope, answer: Answer) -> Scope:
 
 
 def _update(scope: Scope, routed: Scope, answer: Answer) -> None:
-    """Set the keys of a scope from which traces read what has answered."""
+    """Set the keys of a scope that telemetry reads."""
     route = scope.get("route")
     for name in _SHOWN:
         if name in routed:

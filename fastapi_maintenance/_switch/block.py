@@ -100,7 +100,8 @@ class MaintenanceBlock:
         if self._is_entered:
             msg = "this block is already open: make one for each `async with`"
             raise RuntimeError(msg)
-        self._open, self.is_released, self.confirmed_by, self.lapsed_for = None, False, 0, timedelta()
+        self._open, self._renewal = None, None
+        self.is_released, self.confirmed_by, self.lapsed_for = False, 0, timedelta()
         if not isinstance(self._backend, str):
             backend = current_backend.resolve(self._backend)
         else:
@@ -173,7 +174,7 @@ class MaintenanceBlock:
 
 
 async def _release(backend: StateBackend, hold: Hold, renewal: Renewal | None) -> BaseException | None:
-    """Release the hold even if this is cancelled, and return the cancellation: it has to end its maintenance too."""
+    """Release the hold even if this is cancelled, since a cancelled block ends too; return the cancellation."""
     cancellation: BaseException | None = None
     before = -1
     while True:

@@ -57,8 +57,9 @@ ledgers: dict[object, _Ledger] = remembered({})
 """The ledger of each switch that this process holds; usually empty."""
 _ledgers_lock = threading.RLock()  # reentrant: the garbage collector may end a block while it is held
 with suppress(AttributeError):  # Windows has no forks
-    lock, unlock = _ledgers_lock.acquire, _ledgers_lock.release
-    os.register_at_fork(before=lock, after_in_parent=unlock, after_in_child=unlock)  # or it could stay locked there
+    os.register_at_fork(  # otherwise the child could inherit a lock that another thread holds
+        before=_ledgers_lock.acquire, after_in_parent=_ledgers_lock.release, after_in_child=_ledgers_lock.release
+    )
     os.register_at_fork(after_in_child=ledgers.clear)  # a block goes on in the parent alone
 
 
@@ -261,10 +262,11 @@ async def remove_hold(hold_id: str, backend: StateBackend, *, shortest: int | No
 
 async def is_put_back(hold_id: str, backend: StateBackend) -> bool:
     """Return whether a job that still runs puts a removed hold back within two seconds."""
-    with suppress(Exception), anyio.move_on_after(_PUT_BACK_WITHIN):  # the hold was removed, whatever the store raises
+    with anyio.move_on_after(_PUT_BACK_WITHIN):
         while True:
             await anyio.sleep(_PUT_BACK_POLL)
-            state = await guarded(read_state(uncached(backend)))
-            if hold_id in [hold.id for hold in state.holds]:
-                return True
+            with suppress(Exception):  # the store may answer the next read
+                state = await guarded(read_state(uncached(backend)))
+                if hold_id in [hold.id for hold in state.holds]:
+                    return True
     return False

@@ -53,7 +53,8 @@ class Renewal:
             try:
                 began = anyio.current_time()
                 if began >= self._renew_at or self._is_failing or not await self._is_stored():
-                    with in_time(min(2 * self._period, WRITE_TIMEOUT)):  # at most the rest of the old lease
+                    rest = math.inf if self._lease is None else 2 * self._period  # of the old lease
+                    with in_time(min(rest, WRITE_TIMEOUT)):
                         await self.put()
                     self._renew_at = math.inf if self._lease is None else began + self._period
             except Exception:

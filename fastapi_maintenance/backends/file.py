@@ -100,7 +100,7 @@ class LocalFileBackend(DetailedBackend):
             TimeoutError: The file system did not answer within ten seconds.
         """
         with in_time(WRITE_TIMEOUT):
-            return await in_thread(self._is_reading.now, self.peek)
+            return await in_thread(self._is_reading.current, self.peek)
 
     async def update_state(self, change: StateChange) -> MaintenanceState:
         """Apply a change atomically across processes, and return the result when it is on disk.
@@ -114,7 +114,7 @@ class LocalFileBackend(DetailedBackend):
         was_cancelled = threading.Event()
         try:
             with in_time(WRITE_TIMEOUT + ANSWER_TIMEOUT):  # a lock that is taken raises its own error before that
-                return await in_thread(self._is_writing.now, partial(self._update, change, was_cancelled))
+                return await in_thread(self._is_writing.current, partial(self._update, change, was_cancelled))
         except BaseException:  # the thread is still running
             was_cancelled.set()
             raise

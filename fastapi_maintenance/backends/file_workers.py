@@ -51,20 +51,20 @@ class FileWorkers:
 
     async def sign(self, worker: str, report: str, /) -> None:
         """Write the report of a worker of this process, unless it has not changed."""
-        await in_thread(self._is_busy.now, partial(self._sign, worker, report))
+        await in_thread(self._is_busy.current, partial(self._sign, worker, report))
 
     async def leave(self, worker: str, /) -> None:
         """Remove the record of a worker of this process; if that fails, the worker counts as dead."""
         self._left.add(worker)  # a cancelled `sign` may still be running in its thread
         while True:
             try:
-                return await in_thread(self._is_busy.now, partial(self._leave, worker))
+                return await in_thread(self._is_busy.current, partial(self._leave, worker))
             except RuntimeError:  # no thread can be started at the moment
                 await anyio.sleep(_PAUSE)
 
     async def reports(self) -> Mapping[str, str]:
         """Return the last report of each worker that has not left and is not known to be dead."""
-        return await in_thread(self._is_busy.now, self._reports)
+        return await in_thread(self._is_busy.current, self._reports)
 
     def _folder(self) -> Path:
         """Return the folder of the records, beside the file to which links in its path lead now."""

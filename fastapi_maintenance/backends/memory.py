@@ -56,7 +56,7 @@ class MemoryBackend(DetailedBackend):
         Raises:
             ValueError: The new state is too long for other stores; see `state_to_text`.
         """
-        with self._lock.now:
+        with self._lock.current:
             after = change(self._state)
             state_to_text(after)
             self._state = after

@@ -55,7 +55,7 @@ class Composable:
         below: Whether it also covers paths below them.
         combine: The combinator that composed it, if it is a combination.
         parts: The composed predicates.
-        flat: The same, with the parts of those that the same combinator composed: `(a, b, c)` for `a | b | c`.
+        flat: `parts`, with those of the same combinator expanded: `(a, b, c)` for `a | b | c`.
     """
 
     def __init__(  # noqa: PLR0913 -- one keyword for each property
@@ -309,7 +309,7 @@ async def _awaited(request: Request, result: Awaitable[object]) -> Verdict:
     else:
         return None if request.missed else verdict
     finally:
-        request.missed, request.position = outer  # this may be a part of a part that goes on
+        request.missed, request.position = outer  # the outer part may go on
 
 
 def _kind_of(parts: Iterable[_Part]) -> type[BuiltInPredicate | AsyncBuiltInPredicate]:

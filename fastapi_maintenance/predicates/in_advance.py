@@ -177,7 +177,7 @@ class _PartialRequest(Request):
 
 
 class _PartialURL(URL):
-    """A URL with a path that may be known; anything else of it is looked up in the scope, which lacks it."""
+    """A URL of which at most the path is known; anything else is looked up in the scope, which lacks it."""
 
     def __init__(self, scope: _PartialScope) -> None:
         self._scope = scope

@@ -13,7 +13,7 @@ from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _MOST_READINGS = 64  # of one path, if the app may remove its own `root_path`
 _FLAGS = re.compile(r"(?:\(\?[a-zA-Z]+\))*")
-_CASE_KEPT = re.compile(r"\(\?([a-zA-Z]*)-[a-zA-Z]*i[a-zA-Z]*:")  # a group whose case cannot be ignored
+_CASE_KEPT = re.compile(r"\(\?([a-zA-Z]*)-([a-zA-Z]*i[a-zA-Z]*):")  # a group whose case cannot be ignored
 _LOOKAROUND = re.compile(r"\(\?<?[=!]|\$|\\[zZ]")  # with these, a trailing slash can change the result
 _EXCLUDED_LETTER = re.compile(r"\[\^\]?(?:\\.|[^\]\\])*?[^\W\d_]")  # excludes more letters if case is ignored
 _AT_END = re.compile(r"(?<!\\)/*\$?\Z")
@@ -46,8 +46,8 @@ def path_prefix(*prefixes: str) -> BuiltInPredicate:
     `path_prefix("/health/")` covers `/health/` and everything below it, but not `/health`.
 
     A path is unknown if it has a `..` segment, a backslash, a control character, an encoded `?` or `#`, or what Windows
-    reads as another name, such as `HEALTH~1` (up to six characters, `~`, a digit) or `health::$DATA`, since code behind
-    the route may read it as any other path. It is also unknown if lenient readers reach another verdict: readers that
+    reads as another name, such as `health::$DATA` (and `HEALTH~1`, if the app runs on Windows), since code behind the
+    route may read it as any other path. It is also unknown if lenient readers reach another verdict: readers that
     decode it again, merge slashes, drop `.` segments and parameters (`;a=b`), or ignore case and trailing dots or
     spaces of a name. So `not_(path_prefix("/billing"))` exempts neither `//billing` nor `/Billing`. Behind a layer that
     hides the app, a path is also unknown if some `root_path` of the app would turn it into one of these, or if it has
@@ -104,10 +104,15 @@ def path_matches(pattern: str | re.Pattern[str]) -> BuiltInPredicate:
     return BuiltInPredicate(path_matches_pattern, "path_matches", args=(compiled.pattern,), on=("path",))
 
 
+def _without_case(group: re.Match[str]) -> str:
+    others = group[2].replace("i", "")
+    return f"(?{group[1]}-{others}:" if others else f"(?{group[1]}:"
+
+
 def _lenient(pattern: re.Pattern[str]) -> re.Pattern[str]:
     """Return the pattern ignoring case, with an optional trailing slash."""
     source = _AT_END.sub("", _FLAGS.sub("", pattern.pattern, count=1))  # `pattern.flags` has these flags too
-    source = _CASE_KEPT.sub(r"(?\1:", source)
+    source = _CASE_KEPT.sub(_without_case, source)
     end = "\n" if pattern.flags & re.VERBOSE else ""  # ends a comment
     return re.compile(f"(?:{source}{end})/?", pattern.flags | re.IGNORECASE)
 
@@ -120,7 +125,7 @@ def _named_paths(factory: str, name: str, paths: tuple[str, ...], *, below: bool
             reject_value(name, "start with '/'", path)
         as_read = lenient_path(path)
         if as_read is None:
-            rule = "have no '..' segment, backslash, control character, '?', '#' or Windows name such as 'HEALTH~1'"
+            rule = "have no '..' segment, backslash, control character, '?', '#', or Windows name such as 'a::$DATA'"
             reject_value(name, rule, path)
         exact.add(path)
         lenient.add(as_read if below else as_read.removesuffix("/") or "/")

@@ -11,8 +11,8 @@ from fastapi_maintenance._helpers.checks import check_name, check_str, check_tok
 from fastapi_maintenance.predicates.combinators import BuiltInPredicate, Verdict
 
 _encoded = partial(str.encode, encoding="utf-8", errors="surrogatepass")
-_LABEL = r"[^\s.,*:/?#\[\]@\\%]+"  # without the delimiters of a URL (RFC 3986 2.2), which may end or begin a host
-_HOST = rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\]"  # some applications ignore a trailing dot
+_LABEL = r"[^\s.,*:/?#\[\]@\\%]+"  # without characters that end or begin a host in a URL (RFC 3986 3.2.2)
+_HOST = rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\]"  # no trailing dot
 _HOST_AND_PORT = rf"({_HOST})(?::[0-9]*)?"
 
 

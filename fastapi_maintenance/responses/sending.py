@@ -84,7 +84,7 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the ASGI arguments, and wha
     response: ResponseCallback,
     retry_after: tuple[int, int],
 ) -> None:
-    """Send the callback's response; if it fails or ends before it starts, send the default response."""
+    """Send the callback's response; if it fails before it starts, or sends nothing, send the default response."""
     if scope["type"] == "websocket":
         if _DENIAL not in (scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "maintenance"})
@@ -108,6 +108,7 @@ async def send_blocked(  # noqa: PLR0913, PLR0917 -- the ASGI arguments, and wha
             await guarded(created(request.scope, _for_response(receive), send_completed))
             if begun:
                 return
+            _logger.error("The response callback %r sent no response; the default response is sent instead", response)
         except Exception as error:
             if begun:
                 raise

@@ -206,7 +206,7 @@ billing_paths = st.builds(
                 *("/billing", "/billing", "/billing", "/BILLING", "billing", "/%62illing", "/%2562illing", "/"),
                 *("/", "/files", "/report.pdf", "/open", "//", "/.", "/..", "..", ".", " ", ";a=b", "%0a", "\\", "%5c"),
                 *("%3f", "%23", "%253f", "?a=b", "%00", "%2f", "%2e", "%252e", "/x", "%ef%bc%8f", "\uff42illing"),
-                *("/BILLIN~1", "::$DATA", "%7e1"),
+                *("::$DATA"),
             ]
         ),
         max_size=7,
@@ -288,8 +288,8 @@ def without_parameters(path: str) -> str:
 
 
 def as_windows(path: str) -> str:
-    """Read as Windows does: either slash, any case, short names, types of streams, no dots or spaces at the end."""
-    segments = re.sub(r":[^/]*:\$\w+", "", path.replace("\\", "/").lower().replace("billin~1", "billing")).split("/")
+    """Read as Windows does: either slash, any case, types of streams, no dots or spaces at the end."""
+    segments = re.sub(r":[^/]*:\$\w+", "", path.replace("\\", "/").lower()).split("/")
     return "/".join(segment if segment.strip() in {".", ".."} else segment.rstrip(". ") for segment in segments)
 
 
@@ -340,7 +340,6 @@ def recorder(kind: str, exemption: str, folder: Path) -> Recorder:
 @example(exemption="prefix", raw_path="/a/%252e%252e/billing", kind_of_request="GET", readers=READERS[::-1])
 @example(exemption="prefix", raw_path="/billing;a=b/x", kind_of_request="GET", readers=[without_parameters])
 @example(exemption="lookahead", raw_path="//billing", kind_of_request="GET", readers=[merge_and_resolve])
-@example(exemption="prefix", raw_path="/BILLIN~1/x", kind_of_request="GET", readers=[as_windows])
 @example(exemption="lookahead", raw_path="/billing::$INDEX_ALLOCATION/x", kind_of_request="GET", readers=[as_windows])
 def test_negated_prefix_opens_nothing_that_the_prefix_answers(
     kind: str, exemption: str, raw_path: str, kind_of_request: str, readers: list[Callable[[str], str]], folder: Path

@@ -206,6 +206,14 @@ class Number(int):
     def __call__(self) -> None: ...
 
 
+class WithoutAttributes:
+    """An object of which there can be weak references, but no other attribute."""
+
+    __slots__ = ("__weakref__",)
+
+    def __call__(self) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("endpoint", "text"),
     [
@@ -215,6 +223,7 @@ class Number(int):
         (len, "^endpoint must be able to carry a mark, got <built-in function len>"),
         (Slotted().endpoint, "^endpoint must be able to carry a mark, got <bound method"),
         (Number(7), "^endpoint must be able to carry a mark, got 7"),
+        (WithoutAttributes(), "^endpoint must be able to carry a mark, got <"),
     ],
 )
 @each_mark
@@ -223,7 +232,7 @@ def test_mark_on_an_object_that_cannot_carry_it_is_refused(
 ) -> None:
     with pytest.raises(TypeError, match=text):
         mark(endpoint)
-    assert mark_of(endpoint) is None
+    assert (mark_of(endpoint), any(each is endpoint for each in marked_objects())) == (None, False)
 
 
 def test_mark_of_an_object_that_has_every_attribute_is_that_of_its_call() -> None:

@@ -334,6 +334,29 @@ async def test_hold_that_vanishes_is_put_back_although_the_first_write_hangs(lea
         await is_back(store, within=13)
 
 
+async def test_hold_that_vanishes_from_a_slow_store_is_put_back() -> None:
+    store = SlowStore(before=3, after=0)
+    async with maintenance_mode_on(store):
+        await empty(store.memory)
+        await is_back(store, within=3 + SOON)
+
+
+async def test_hold_that_vanishes_is_put_back_although_the_block_failed_to_open_for_a_function() -> None:
+    store = DetailedStore()
+    block = maintenance_mode_on(store)
+
+    @block
+    async def never_called() -> None:
+        raise NotImplementedError
+
+    async with block:
+        once(store, "before_write", be_down)
+        with pytest.raises(ConnectionError):
+            await never_called()
+        await empty(store.memory)
+        await is_back(store, within=SOON)
+
+
 @pytest.mark.parametrize("lease", [None, LEASE])
 async def test_hold_that_vanishes_is_put_back_in_its_place_by_age(lease: float | None) -> None:
     store = DetailedStore()

@@ -16,6 +16,7 @@ from anyio.lowlevel import checkpoint
 from filelock import FileLock
 
 from fastapi_maintenance import (
+    Hold,
     InvalidStateError,
     LocalFileBackend,
     MaintenanceState,
@@ -135,6 +136,12 @@ async def test_block_during_which_the_state_becomes_invalid_raises_and_leaves_it
     assert (tmp_path / "mode").read_text() == "1x"
     await set_maintenance_mode(True, backend)
     assert await kept_by(backend) == MaintenanceState(switch=Switch(on=True))
+
+
+async def test_hold_that_was_removed_is_seen_to_be_put_back_although_a_read_fails_before() -> None:
+    store = DetailedStore(MaintenanceState(holds=(Hold(id="a", on=True),)))
+    once(store, "before_read", be_down)
+    assert await holds.is_put_back("a", store)
 
 
 # A bare switch
