@@ -90,16 +90,16 @@ def test_change_of_a_store_that_cannot_count_says_so(words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reading", "problem"),
+    ("reading", "patience", "problem"),
     [
-        (be_down, "ConnectionError: the store is down"),
-        (anyio.sleep_forever, "TimeoutError: no answer within 0.01 seconds"),
+        (be_down, 60, "ConnectionError: the store is down"),
+        (anyio.sleep_forever, 0.01, "TimeoutError: no answer within 0.01 seconds"),
     ],
 )
 def test_change_whose_workers_cannot_be_read_says_so(
-    of_app: OfApp, monkeypatch: pytest.MonkeyPatch, reading: Hook, problem: str
+    of_app: OfApp, monkeypatch: pytest.MonkeyPatch, reading: Hook, patience: float, problem: str
 ) -> None:
-    monkeypatch.setattr(status, "ANSWER_TIMEOUT", 0.01)
+    monkeypatch.setattr(status, "ANSWER_TIMEOUT", patience)
     of_app().workers.before_reports = reading
     result = on_app("on")
     assert (result.exit_code, result.stdout) == (0, "on\n")
