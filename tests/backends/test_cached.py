@@ -138,12 +138,14 @@ async def test_known_read_that_hangs_does_not_count_after_a_later_one_that_succe
 ) -> None:
     store = DetailedStore(True)
     known = known_of(store)
-    async with anyio.create_task_group() as group:
-        store.before_read = hang
-        group.start_soon(known.read, store, ttl, 0.1)
-        await anyio.wait_all_tasks_blocked()
+
+    async def be_overtaken_and_hang() -> None:
         store.come_back()
         known.put(await store.get_state(), moment())
+        await hang()
+
+    store.before_read = be_overtaken_and_hang
+    await known.read(store, ttl, 0.1)
     assert (known.is_available, records(caplog)) == (True, [])
 
 
