@@ -77,9 +77,10 @@ def configure_backend(backend: StateBackend | str, **settings: object) -> None:
         TypeError: `backend` is not one of these, or the settings do not fit it.
         ValueError: `backend` is not a valid URL of a backend.
     """
-    if isinstance(backend, str) and backend == "env":
+    kind = backend if isinstance(backend, str) else None  # a backend may compare itself with anything
+    if kind == "env":
         current_backend.configure(EnvVarBackend(**settings))  # type: ignore[arg-type]  # EnvVarBackend refuses wrong ones
-    elif isinstance(backend, str) and backend == "file":
+    elif kind == "file":
         current_backend.configure(LocalFileBackend(**settings))  # type: ignore[arg-type]  # as above
     elif settings:
         msg = f"settings go with 'env' or 'file' only, got {', '.join(sorted(settings))} too"

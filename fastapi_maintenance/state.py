@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fastapi_maintenance._helpers.checks import check_bool, check_str, check_text, reject, reject_value
+from fastapi_maintenance._helpers.checks import check_bool, check_text, reject, reject_value
 
 TEXT_LIMIT = 4096  # characters of a message or an id; even escaped as JSON it is shorter than `codec.SIZE_LIMIT`
 TIMES = {"starts_at", "ends_at", "expires_at", "since"}
@@ -31,13 +31,12 @@ def _check(part: Any) -> None:  # noqa: ANN401 -- a Switch, a Window or a Hold
 
 
 def _check_short_text(name: str, value: object) -> None:
-    text = check_str(name, value)
+    text = check_text(name, value)
     if name == "id" and not text:
         reject_value(name, "not be empty", text)
     if len(text) > TEXT_LIMIT:
         msg = f"{name} must be at most {TEXT_LIMIT} characters long, got {len(text)}"
         raise ValueError(msg)
-    check_text(name, text)
 
 
 def _in_utc(name: str, value: object) -> datetime | None:

@@ -66,12 +66,21 @@ def let_go_in_children(fileno: Callable[[], int]) -> None:
 
 
 class ThreadLock:
-    """A lock that a forked child replaces, since the thread that holds it does not run there."""
+    """A lock that a forked child replaces, since the thread that holds it does not run there.
 
-    def __init__(self) -> None:
-        self.current = threading.Lock()
-        """The lock of this process."""
+    Args:
+        create: Creates the lock.
+    """
+
+    def __init__(self, create: Callable[[], Any] = threading.Lock) -> None:
+        self._create = create
         _locks.add(self)
+        self.replace()
+
+    def replace(self) -> None:
+        """Create a new lock."""
+        self.current = self._create()
+        """The lock of this process."""
 
 
 def _begin_as_child() -> None:
@@ -85,7 +94,7 @@ def _begin_as_child() -> None:
                 os.close(nothing)
     _descriptors.clear()
     for lock in list(_locks):
-        lock.current = threading.Lock()
+        lock.replace()
 
 
 with suppress(AttributeError):  # Windows has no forks

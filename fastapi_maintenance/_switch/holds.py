@@ -16,7 +16,7 @@ from typing import cast
 import anyio
 
 from fastapi_maintenance._helpers import clock
-from fastapi_maintenance._helpers.process import remembered
+from fastapi_maintenance._helpers.process import ThreadLock, remembered
 from fastapi_maintenance._helpers.waiting import current_loop, end_of, guarded
 from fastapi_maintenance.backends.base import read_state, read_value
 from fastapi_maintenance.backends.last_known import key_of, known_of, set_value, uncached, update_state
@@ -55,11 +55,8 @@ class _Ledger:
 
 ledgers: dict[object, _Ledger] = remembered({})
 """The ledger of each switch that this process holds; usually empty."""
-_ledgers_lock = threading.RLock()  # reentrant: the garbage collector may end a block while it is held
+_ledgers_lock = ThreadLock(threading.RLock)  # reentrant: the garbage collector may end a block while it is held
 with suppress(AttributeError):  # Windows has no forks
-    os.register_at_fork(  # otherwise the child could inherit a lock that another thread holds
-        before=_ledgers_lock.acquire, after_in_parent=_ledgers_lock.release, after_in_child=_ledgers_lock.release
-    )
     os.register_at_fork(after_in_child=ledgers.clear)  # a block goes on in the parent alone
 
 
@@ -133,7 +130,7 @@ async def acquire(backend: StateBackend, hold: Hold, lease: timedelta | None) ->
                 await update_state(backend, add)
         except ReadOnlyBackendError:
             stored = None
-        with _ledgers_lock:  # `release` changes them without `ledger.lock`
+        with _ledgers_lock.current:  # `release` changes them without `ledger.lock`
             ledger.holds = (*ledger.holds, hold)  # without an expiry: it is open while its block runs
         if not isinstance(backend, DetailedStateBackend) and not await _write_wanted(backend, ledger):
             stored = None
@@ -148,7 +145,7 @@ def leased(hold: Hold, lease: timedelta | None) -> Hold:
 
 async def release(backend: StateBackend, hold: Hold) -> None:
     """Release a hold in this process at once, then in the store; raise what the store raises."""
-    with _ledgers_lock:
+    with _ledgers_lock.current:
         ledger = ledgers.get(key_of(backend), _Ledger())
         ledger.holds = tuple(other for other in ledger.holds if other.id != hold.id)
     known_of(backend).notify()
@@ -208,12 +205,12 @@ async def _write(backend: StateBackend, ledger: _Ledger, value: bool) -> None:  
 async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
     """Lock the ledger of a backend, across threads and event loops."""
     key = key_of(backend)
-    with _ledgers_lock:
+    with _ledgers_lock.current:
         ledger = ledgers.setdefault(key, _Ledger())
         ledger.waiting += 1
     try:
         while not (lock := ledger.lock).acquire(blocking=False):
-            with _ledgers_lock:
+            with _ledgers_lock.current:
                 if ledger.lock is lock and ledger.lock_is_stale():  # its event loop was closed: nobody will release it
                     ledger.lock, ledger.lock_is_stale = threading.Lock(), end_of(None)
             await anyio.sleep(_LOCK_POLL)  # an event would belong to one event loop
@@ -225,7 +222,7 @@ async def _locked(backend: StateBackend) -> AsyncGenerator[_Ledger]:
                 ledger.lock_is_stale = end_of(None)
             lock.release()
     finally:
-        with _ledgers_lock:
+        with _ledgers_lock.current:
             ledger.waiting -= 1
             if not ledger.waiting and not ledger.holds and ledger.ours <= {ledger.operator}:  # nothing to restore later
                 ledgers.pop(key, None)

@@ -103,10 +103,10 @@ def find_backend(path: str, name: str | None) -> StateBackend:
         fail(f"{path} is not an app with a maintenance middleware")
     found = [each for each in switches.values() if name in {None, switch_name(each)}]
     found = found or [each for each in switches.values() if str(name) in switch_name(each)]
-    names = ", ".join(map(switch_name, switches.values()))
-    if len(found) != 1 and name is None:
-        fail(f"{path} has {len(switches)} switches, {names}: choose one with --switch")
     if len(found) != 1:
+        names = ", ".join(map(switch_name, switches.values()))
+        if name is None:
+            fail(f"{path} has {len(switches)} switches, {names}: choose one with --switch")
         fail(f"--switch must be a part of the name of one switch of {path}, which has {names}; got {name!r}")
     return found[0]
 
